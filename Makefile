@@ -1,0 +1,21 @@
+# Every target sets up what it needs by itself, from nothing but Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := $(VENV)/uv/bin/uv
+
+.PHONY: help demo test lint format build clean
+help:
+	@echo "make demo    watch orders become Slurm accounts, on a simulated cluster (SLURM=real: on a real one)"
+	@echo "make test    lint, unit, contract, fault and integration tests (real Slurm as root on Debian)"
+	@echo "make lint    ruff, mypy, import-linter      make format   let ruff rewrite"
+	@echo "make build   wheels and source packages in dist/"
+
+$(READY): pyproject.toml plugins/slurm/pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	@test -x $(UV) || $(PYTHON) -m venv $(VENV)/uv
+	@test -x $(UV) || $(VENV)/uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@$(UV) sync --quiet --locked --all-packages --all-extras --python $(BIN)/python
+	@touch $@

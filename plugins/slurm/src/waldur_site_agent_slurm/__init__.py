@@ -1,0 +1,1 @@
+"""Slurm backend of waldur-site-agent: facts, commands, runner, simulator."""

@@ -1,0 +1,56 @@
+"""The plugin contract: what a backend is asked for, and what it answers.
+
+A plugin author imports from here and from :mod:`waldur_site_agent.model`, from nowhere else.
+"""
+
+from waldur_site_agent.backends.actions import (
+    Access,
+    Action,
+    AddMembers,
+    CreateHomeDirectories,
+    CreateResource,
+    DeleteResource,
+    LeftOut,
+    Outcome,
+    RemoveMembers,
+    Result,
+    SetAccess,
+    SetLimits,
+    SetMemberLimits,
+)
+from waldur_site_agent.backends.contract import Backend, BackendSettings
+from waldur_site_agent.backends.state import BackendResource, BackendState, Check, Verdict
+from waldur_site_agent.backends.usernames import (
+    AccountLinkingRequired,
+    AdditionalValidationRequired,
+    UsernameBackend,
+)
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+
+__all__ = [
+    "Access",
+    "AccountLinkingRequired",
+    "Action",
+    "AddMembers",
+    "AdditionalValidationRequired",
+    "Backend",
+    "BackendResource",
+    "BackendSettings",
+    "BackendState",
+    "Check",
+    "CreateHomeDirectories",
+    "CreateResource",
+    "DeleteResource",
+    "LeftOut",
+    "Outcome",
+    "PermanentError",
+    "RemoveMembers",
+    "Result",
+    "SetAccess",
+    "SetLimits",
+    "SetMemberLimits",
+    "SiteAgentError",
+    "TemporaryError",
+    "UsernameBackend",
+    "Verdict",
+]

@@ -1,0 +1,150 @@
+"""What every backend plugin offers the agent."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from waldur_site_agent.backends import actions as kinds
+from waldur_site_agent.backends.actions import Outcome, Result
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from waldur_site_agent.backends.actions import Action
+    from waldur_site_agent.backends.state import BackendState, Check
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.placement import Placement, ResourceRequest
+
+
+class BackendSettings(BaseModel):
+    """Base of a plugin's ``backend_settings``: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Backend(ABC):
+    """A place where resources live: a Slurm cluster, an accounting manager, a portal.
+
+    A backend speaks backend units only, keeps no state that it could not read again, and never
+    decides who should have access: it reads, and it carries out actions. Everything it raises is
+    a :class:`TemporaryError` (the state of the world is unknown or unchanged, try again) or a
+    :class:`PermanentError`; names that come from Waldur are checked before they are used.
+    """
+
+    Settings: ClassVar[type[BackendSettings]] = BackendSettings
+    """The model against which ``backend_settings`` of an offering is checked at start."""
+
+    supports: ClassVar[frozenset[type]] = frozenset()
+    """The kinds of action this backend can carry out; no other kind is ever planned."""
+
+    def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
+        """Remember, but do nothing yet: a constructor neither reads nor starts anything."""
+        self.settings = settings
+        self.components = components
+
+    def close(self) -> None:
+        """Give back what the backend holds; called once, when the agent stops."""
+        return
+
+    @abstractmethod
+    def diagnose(self) -> Iterable[Check]:
+        """Say whether the backend is there and set up well, one check after the other.
+
+        Never raises: what goes wrong is a check that failed, with its remedy.
+        """
+
+    @abstractmethod
+    def place(self, request: ResourceRequest, slug: str) -> Placement:
+        """Name and place a resource of ``request``, using ``slug`` as the stem of its name.
+
+        Pure: nothing is read or started.
+
+        Raises:
+            PermanentError: a name cannot be used in this backend; the text says which and why.
+        """
+
+    @abstractmethod
+    def observe(self, ids: Iterable[str] | None = None) -> BackendState:
+        """Read what the backend has: all of it, or at least the resources named by ``ids``.
+
+        One bulk read, never one read per resource; a resource that is not in the answer does not
+        exist.
+
+        Raises:
+            TemporaryError: the read failed or is not known to be complete.
+        """
+
+    def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
+        """Carry out the actions in their order; one outcome for each, as they become known.
+
+        This default calls one hook per action. A backend that can do many things in one command
+        overrides it; the outcomes stay one per action.
+        """
+        for action in actions:
+            yield self._apply_one(action)
+
+    def _apply_one(self, action: Action) -> Outcome:
+        try:
+            return self._dispatch(action)
+        except SiteAgentError as error:
+            return Outcome(action, Result.FAILED, error)
+
+    def _dispatch(self, action: Action) -> Outcome:
+        hooks: Mapping[type, Callable[[Any], Outcome]] = {
+            kinds.CreateResource: self.create_resource,
+            kinds.DeleteResource: self.delete_resource,
+            kinds.SetLimits: self.set_limits,
+            kinds.AddMembers: self.add_members,
+            kinds.RemoveMembers: self.remove_members,
+            kinds.SetMemberLimits: self.set_member_limits,
+            kinds.SetAccess: self.set_access,
+            kinds.CreateHomeDirectories: self.create_home_directories,
+        }
+        return hooks[type(action)](action)
+
+    def create_resource(self, action: kinds.CreateResource) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def delete_resource(self, action: kinds.DeleteResource) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def set_limits(self, action: kinds.SetLimits) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def add_members(self, action: kinds.AddMembers) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def remove_members(self, action: kinds.RemoveMembers) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def set_member_limits(self, action: kinds.SetMemberLimits) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def set_access(self, action: kinds.SetAccess) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def create_home_directories(self, action: kinds.CreateHomeDirectories) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def _unsupported(self, action: Action) -> Outcome:
+        error = PermanentError(
+            f"{type(self).__name__} cannot carry out {type(action).__name__}; "
+            "the plugin does not list it under 'supports'"
+        )
+        return Outcome(action, Result.FAILED, error)
+
+    def commands_run(self) -> Mapping[str, int]:
+        """How often each external command was started so far, for logs, metrics and tests."""
+        return {}

@@ -1,0 +1,1 @@
+"""The YAML file becomes typed settings, or an error that says where and how to mend it."""

@@ -1,0 +1,1 @@
+"""One pass of each job, readable top to bottom: gather, plan, guard, apply, report."""

@@ -1,0 +1,17 @@
+"""The two families of failure that every part of the agent speaks of.
+
+Anything raised that belongs to neither is a bug: it ends the work on one object, is logged with
+its traceback, and the object is tried again later.
+"""
+
+
+class SiteAgentError(Exception):
+    """Base of both families; its text names the object, what happened, why, and the remedy."""
+
+
+class TemporaryError(SiteAgentError):
+    """Try again later: nothing in Waldur or in the backend is to be marked as failed."""
+
+
+class PermanentError(SiteAgentError):
+    """This will not work until somebody changes something; the text says who and what."""

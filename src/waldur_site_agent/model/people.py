@@ -1,0 +1,79 @@
+"""Who may use what: project roles and the usernames that people have at the site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+
+class OfferingUserState:
+    """The states of an offering user that the agent acts on; there are others."""
+
+    REQUESTED = "Requested"
+    CREATING = "Creating"
+    OK = "OK"
+    REQUESTED_DELETION = "Requested deletion"
+    DELETING = "Deleting"
+    DELETED = "Deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferingUser:
+    """A person's account name (``username``) at one offering; unique by ``user_uuid`` there."""
+
+    uuid: UUID
+    user_uuid: UUID
+    username: str = ""
+    state: str = OfferingUserState.OK
+    """Servers before the states were introduced send none: an account then counts as usable."""
+    is_restricted: bool = False
+    user_username: str = ""
+    user_full_name: str = ""
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeamMember:
+    """A person with an active role in a project, as the team of one resource lists them."""
+
+    uuid: UUID
+    """The person's own UUID, not that of the role or of the offering user."""
+    username: str = ""
+    full_name: str = ""
+    role: str = ""
+    expiration_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectRole:
+    """An active role of one person in one project, from the provider's list of all projects."""
+
+    project_uuid: UUID
+    user_uuid: UUID
+    user_username: str = ""
+    role_name: str = ""
+    expiration_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """One role of the agent's own user: on what it holds, and which."""
+
+    role_name: str = ""
+    scope_type: str = ""
+    scope_uuid: UUID | None = None
+    scope_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """The user whose token the agent presents."""
+
+    uuid: UUID
+    username: str = ""
+    full_name: str = ""
+    is_staff: bool = False
+    token_lifetime: int | None = None
+    """Seconds of silence after which the token dies; ``None`` means never."""
+    permissions: tuple[Permission, ...] = ()

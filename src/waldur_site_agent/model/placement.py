@@ -1,0 +1,53 @@
+"""Where a resource stands in the backend: its name and the accounts above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequest:
+    """What a backend needs to know in order to name and place a resource."""
+
+    resource_name: str
+    project_slug: str
+    project_name: str
+    customer_slug: str
+    customer_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """An account of a customer or of a project: it holds others and is made when missing."""
+
+    kind: Literal["customer", "project"]
+    id: str
+    parent: str
+    title: str
+    organization: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The name, the parents and the texts of one resource in the backend.
+
+    ``parent`` and ``organization`` are also the evidence by which a resource that an interrupted
+    run made is told from one that belongs to somebody else.
+    """
+
+    id: str
+    title: str
+    parent: str
+    organization: str
+    containers: tuple[Container, ...] = ()
+    """Outermost first; the last one is ``parent``."""
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Every account of the placement as (kind, name), outermost first."""
+        for container in self.containers:
+            yield container.kind, container.id
+        yield "allocation", self.id

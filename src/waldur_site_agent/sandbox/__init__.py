@@ -1,0 +1,1 @@
+"""An embedded Waldur for the demo, for tests and for trying a configuration."""

@@ -1,0 +1,1 @@
+"""The gateway: the only code that knows Waldur's REST API."""
