@@ -1,1 +1,20 @@
 """The YAML file becomes typed settings, or an error that says where and how to mend it."""
+
+from waldur_site_agent.config.loading import load_configuration
+from waldur_site_agent.config.printing import resolved_yaml
+from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
+from waldur_site_agent.config.settings import Configuration, Job, Offering, Safety
+from waldur_site_agent.config.source import Source
+
+__all__ = [
+    "Configuration",
+    "ConfigurationError",
+    "Job",
+    "Offering",
+    "Problem",
+    "Safety",
+    "Source",
+    "load_configuration",
+    "problems_of",
+    "resolved_yaml",
+]

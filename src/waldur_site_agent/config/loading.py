@@ -1,0 +1,98 @@
+"""From a file's name to a checked configuration with its secrets in place."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
+from waldur_site_agent.config.settings import Configuration
+from waldur_site_agent.config.source import read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from waldur_site_agent.config.source import Place, Source, Value
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def load_configuration(
+    path: Path, environ: Mapping[str, str] | None = None
+) -> tuple[Configuration, Source]:
+    """Read, resolve and check the file; the source is returned for later messages about it.
+
+    Raises:
+        ConfigurationError: with every problem found, each with its line.
+    """
+    source = read_source(path)
+    problems = _resolve_secrets(source, os.environ if environ is None else environ)
+    try:
+        configuration = Configuration.model_validate(source.content)
+    except ValidationError as error:
+        problems += problems_of(error, source, Configuration)
+        raise ConfigurationError(path, problems) from None
+    if problems:
+        raise ConfigurationError(path, problems)
+    return configuration, source
+
+
+def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem]:
+    """Put tokens from variables and files where the models expect them."""
+    offerings = source.content.get("offerings")
+    if not isinstance(offerings, list):
+        return []
+    problems: list[Problem] = []
+    for number, entry in enumerate(offerings):
+        if not isinstance(entry, dict):
+            continue
+        try:
+            entry["waldur_api_token"] = _token(entry, source.path, environ)
+        except _Unresolved as unresolved:
+            place: Place = ("offerings", number, unresolved.key)
+            problems.append(Problem(source.line(place), place, str(unresolved)))
+            entry["waldur_api_token"] = ""
+    return problems
+
+
+class _Unresolved(Exception):  # noqa: N818 - never leaves this module
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:
+    given, file = entry.get("waldur_api_token"), entry.get("waldur_api_token_file")
+    if isinstance(file, str) and file:
+        if isinstance(given, str) and given:
+            raise _Unresolved(
+                "waldur_api_token", "stands beside waldur_api_token_file; keep one of them"
+            )
+        return _token_from_file(path, _expand("waldur_api_token_file", file, environ))
+    if not isinstance(given, str) or not given.strip():
+        raise _Unresolved(
+            "waldur_api_token",
+            "is missing; give waldur_api_token (a token or ${VARIABLE}) or waldur_api_token_file",
+        )
+    return _expand("waldur_api_token", given, environ).strip()
+
+
+def _token_from_file(path: Path, file: str) -> str:
+    try:
+        token = (path.parent / file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _Unresolved("waldur_api_token_file", f"cannot be read: {error}") from None
+    if not token:
+        raise _Unresolved("waldur_api_token_file", f"{path.parent / file} is empty")
+    return token
+
+
+def _expand(key: str, text: str, environ: Mapping[str, str]) -> str:
+    missing = [name for name in _VARIABLE.findall(text) if not environ.get(name)]
+    if missing:
+        raise _Unresolved(key, f"the environment variable {missing[0]} is not set or empty")
+    return _VARIABLE.sub(lambda match: environ[match[1]], text)

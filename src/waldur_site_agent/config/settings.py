@@ -1,0 +1,205 @@
+"""The configuration file as typed values; every key of the reference, and nothing else."""
+
+from __future__ import annotations
+
+import enum
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from waldur_site_agent.config.base import Section
+from waldur_site_agent.model.offerings import AccountingType, Component
+
+
+class Job(enum.Enum):
+    """What a backend does for an offering; each has a key of its own in the file."""
+
+    ORDERS = "order_processing_backend"
+    MEMBERSHIP = "membership_sync_backend"
+    REPORT = "reporting_backend"
+
+
+def _empty_is_off(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected a URL such as https://waldur.example.com/api/")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("a URL without user, password, query or fragment is expected")
+    return text
+
+
+def _time_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError):
+        raise ValueError("expected an IANA time zone such as UTC or Europe/Tallinn") from None
+    return text
+
+
+def _listen_address(text: str) -> str:
+    if text and not re.fullmatch(r"\S*:\d{1,5}", text):
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:9100")
+    return text
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+OptionalText = Annotated[str, BeforeValidator(_empty_is_off)]
+
+
+class ComponentSettings(Section):
+    """One entry of ``backend_components``."""
+
+    measured_unit: str
+    unit_factor: Decimal = Field(default=Decimal(1), gt=0)
+    accounting_type: Literal["usage", "limit"]
+    label: str
+    limit: Decimal | None = Field(default=None, ge=0)
+
+    def component(self, name: str) -> Component:
+        """The entry as the value that planning and backends speak of."""
+        return Component(
+            type=name,
+            measured_unit=self.measured_unit,
+            label=self.label,
+            accounting_type=self.accounting_type,
+            unit_factor=self.unit_factor,
+            limit=self.limit if self.accounting_type == AccountingType.USAGE else None,
+        )
+
+
+class Safety(Section):
+    """How much a single plan may take away before somebody has to allow it.
+
+    A plan is refused when it removes more than ``max_removals_percent`` of the members of an
+    offering and also more than ``max_removals`` of them. Removals that terminate orders ask for
+    do not count.
+    """
+
+    max_removals_percent: Decimal = Field(default=Decimal(30), ge=0, le=100)
+    max_removals: int = Field(default=10, ge=0)
+    allow_removals: bool = False
+
+
+class Offering(Section):
+    """One entry of ``offerings``: a Waldur offering bound to a backend."""
+
+    name: str = Field(min_length=1)
+    waldur_api_url: Annotated[str, AfterValidator(_http_url)]
+    waldur_api_token: SecretStr = SecretStr("")
+    waldur_api_token_file: OptionalText = ""
+    verify_ssl: bool = True
+    waldur_offering_uuid: UUID
+
+    backend_type: OptionalText = ""
+    order_processing_backend: OptionalText = ""
+    membership_sync_backend: OptionalText = ""
+    reporting_backend: OptionalText = ""
+    username_management_backend: str = "base"
+    resource_import_enabled: bool = False
+
+    stomp_enabled: bool = False
+    mqtt_enabled: bool = False
+    websocket_use_tls: bool = True
+    stomp_ws_host: OptionalText = ""
+    stomp_ws_port: Port = 443
+    stomp_ws_path: str = "/rmqws-stomp"
+    mqtt_ws_host: OptionalText = ""
+    mqtt_ws_port: Port = 443
+    mqtt_ws_path: str = "/rmqws"
+
+    backend_settings: dict[str, Any] = Field(default_factory=dict)
+    backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
+    safety: Safety | None = None
+
+    @field_validator("backend_settings", "backend_components", mode="before")
+    @classmethod
+    def _empty_mapping(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backend_type_stands_for_all_jobs(cls, values: Any) -> Any:
+        """Older files name one backend for everything; it counts where no job names its own."""
+        if not isinstance(values, dict) or not values.get("backend_type"):
+            return values
+        keys = [job.value for job in Job]
+        if any(key in values for key in keys):
+            return values
+        return {**values, **dict.fromkeys(keys, str(values["backend_type"]).lower())}
+
+    @model_validator(mode="after")
+    def _one_event_transport(self) -> Offering:
+        if self.stomp_enabled and self.mqtt_enabled:
+            raise ValueError(
+                "stomp_enabled and mqtt_enabled are both true; set at most one of them"
+            )
+        return self
+
+    def backend_for(self, job: Job) -> str:
+        """The entry-point name of the backend that does this job; empty: the job does not run."""
+        return str(getattr(self, job.value))
+
+    @property
+    def by_events(self) -> bool:
+        """Whether ``event_process`` owns the offering, so that the polling modes skip it."""
+        return self.stomp_enabled or self.mqtt_enabled
+
+    @property
+    def token(self) -> str:
+        """The secret itself; only the gateway may ask for it."""
+        return self.waldur_api_token.get_secret_value()
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """``backend_components`` as values, by type."""
+        return {name: c.component(name) for name, c in self.backend_components.items()}
+
+
+class Configuration(Section):
+    """The whole file."""
+
+    sentry_dsn: SecretStr | None = None
+    timezone: Annotated[str, AfterValidator(_time_zone)] | None = None
+    """Billing months are cut in this zone; ``None`` is the machine's own."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    safety: Safety = Safety()
+    metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
+    offerings: tuple[Offering, ...] = Field(min_length=1)
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_and_offerings_differ(self) -> Configuration:
+        for key in ("name", "waldur_offering_uuid"):
+            seen: set[object] = set()
+            for offering in self.offerings:
+                value = getattr(offering, key)
+                place = (value, offering.waldur_api_url.rstrip("/")) if key != "name" else value
+                if place in seen:
+                    raise ValueError(f'offerings: two entries have the same {key} "{value}"')
+                seen.add(place)
+        return self
+
+    def safety_of(self, offering: Offering) -> Safety:
+        """The offering's own thresholds, or those of the file."""
+        return offering.safety or self.safety

@@ -1,0 +1,69 @@
+"""Refuses plans that would take away too much at once, until somebody allows them.
+
+Additions are never held back. Removals are refused as a whole, not trimmed: half of a wrong
+removal is still wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import DeleteResource, RemoveMembers
+from waldur_site_agent.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from waldur_site_agent.planning.plan import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """How much one plan may take away from an offering without asking."""
+
+    max_removals_percent: Decimal
+    max_removals: int
+    removals_allowed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """The part of a plan that may be carried out, and the part that may not."""
+
+    allowed: Plan
+    refused: Plan
+    reason: str = ""
+
+
+def guard(plan: Plan, members_found: int, terminations: int, thresholds: Thresholds) -> Guarded:
+    """Split a plan into what is allowed and what is refused.
+
+    Args:
+        plan: what the pass wants to change.
+        members_found: how many memberships the offering's resources have now.
+        terminations: how many resources the terminate orders in hand ask to delete.
+        thresholds: the site's limits.
+    """
+    removed = sum(len(s.action.members) for s in plan.steps if isinstance(s.action, RemoveMembers))
+    deleted = sum(isinstance(step.action, DeleteResource) for step in plan.steps)
+    reason = ""
+    share = removed * 100 > thresholds.max_removals_percent * members_found
+    if removed > thresholds.max_removals and share:
+        reason = (
+            f"the plan would remove {removed} of {members_found} members, more than "
+            f"{thresholds.max_removals} and more than {thresholds.max_removals_percent} %"
+        )
+    elif deleted > terminations:
+        reason = f"the plan would delete {deleted} accounts, but {terminations} are terminated"
+    if not reason or thresholds.removals_allowed:
+        return Guarded(allowed=plan, refused=Plan())
+    return Guarded(
+        allowed=Plan(tuple(step for step in plan.steps if not _takes_away(step))),
+        refused=Plan(tuple(step for step in plan.steps if _takes_away(step))),
+        reason=f"{reason}; allow it with --allow-removals or safety.allow_removals",
+    )
+
+
+def _takes_away(step: Step) -> bool:
+    return isinstance(step.action, RemoveMembers | DeleteResource)

@@ -1,0 +1,247 @@
+"""What orders ask of the backend, decided for all orders in hand at once.
+
+An order only says where to look: the wanted state is compared with what the backend has, so an
+order that an interrupted run left half done is simply finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import AddMembers, CreateResource, DeleteResource, SetLimits
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.orders import OrderType
+from waldur_site_agent.planning.limits import initial_limits, limit_changes, ordered_limits
+from waldur_site_agent.planning.plan import Plan, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+    from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.model.errors import SiteAgentError
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.orders import Order, Resource
+    from waldur_site_agent.model.placement import Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderInHand:
+    """An order together with everything that deciding about it needs."""
+
+    order: Order
+    resource: Resource
+    placements: tuple[Placement, ...] = ()
+    """Where the resource may be made, best first; for other orders, where it was expected."""
+    members: frozenset[str] = frozenset()
+    """The accounts of the project's team."""
+    problem: SiteAgentError | None = None
+    """Why the order cannot be decided about; nothing is planned for it then."""
+    team_problem: SiteAgentError | None = None
+    """Why the team is not known; the account is made, and the order finished another time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderPlan:
+    """What one order needs; an order without steps only has to be marked done."""
+
+    hand: OrderInHand
+    backend_id: str = ""
+    """The resource's name in the backend, now or after the plan; empty: it has none."""
+    steps: tuple[Step, ...] = ()
+    problem: SiteAgentError | None = None
+    unfinished: SiteAgentError | None = None
+    """Why the order is not to be marked done even when every step succeeds."""
+    note: str = ""
+
+    @property
+    def order(self) -> Order:
+        """The order itself."""
+        return self.hand.order
+
+    @property
+    def needs_backend_id(self) -> bool:
+        """Whether Waldur must be told the resource's name before anything else happens."""
+        return bool(self.backend_id) and self.hand.resource.backend_id != self.backend_id
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Which names belong to which live resources in Waldur, of any offering."""
+
+    resources: Mapping[str, frozenset[UUID]]
+    """By lower-case backend name."""
+
+    def others(self, name: str, resource: UUID) -> frozenset[UUID]:
+        """The resources other than ``resource`` that live under ``name``."""
+        return self.resources.get(name.lower(), frozenset()) - {resource}
+
+
+def claims_of(resources: Iterable[Resource]) -> Claims:
+    """Collect who carries which name."""
+    names: dict[str, frozenset[UUID]] = {}
+    for resource in resources:
+        if name := resource.backend_id.strip().lower():
+            names[name] = names.get(name, frozenset()) | {resource.uuid}
+    return Claims(names)
+
+
+def plan_orders(
+    hands: Iterable[OrderInHand],
+    state: BackendState,
+    claims: Claims,
+    components: Mapping[str, Component],
+) -> tuple[OrderPlan, ...]:
+    """Decide about every order; one that cannot be decided never stands in another's way."""
+    desk = _Desk(state, claims, components)
+    return tuple(_decide(hand, desk) for hand in hands)
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    state: BackendState
+    claims: Claims
+    components: Mapping[str, Component]
+    given: set[str] = field(default_factory=set)
+    """Names that orders before this one are about to use."""
+
+    def is_taken(self, name: str, resource: UUID) -> bool:
+        return name in self.given or bool(self.claims.others(name, resource))
+
+
+def _decide(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    if hand.problem is not None:
+        return OrderPlan(hand=hand, problem=hand.problem)
+    try:
+        return _plan_order(hand, desk)
+    except PermanentError as error:
+        return OrderPlan(hand=hand, problem=error)
+
+
+def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
+    """All steps of all orders as the one plan of the cycle."""
+    return Plan(tuple(step for plan in plans for step in plan.steps))
+
+
+def _plan_order(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    match hand.order.type:
+        case OrderType.CREATE:
+            return _plan_create(hand, desk)
+        case OrderType.UPDATE:
+            return _plan_update(hand, desk)
+        case OrderType.TERMINATE:
+            return _plan_terminate(hand, desk)
+        case other:
+            raise PermanentError(
+                f'order {hand.order.uuid}: orders of type "{other}" are not known to this version '
+                "of the agent; upgrade it or complete the order by hand"
+            )
+
+
+def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    placement, adopted = _choose_placement(hand, desk)
+    desk.given.add(placement.id)
+    limits = initial_limits(hand.order.limits, desk.components)
+    found = desk.state.resources.get(placement.id)
+    steps: list[Step] = []
+    if found is None:
+        action = CreateResource(placement, limits)
+        steps.append(Step(action, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
+    elif changes := limit_changes(limits, found.limits):
+        reason = "ordered; not yet set on the account"
+        steps.append(Step(SetLimits(placement.id, changes), reason, hand.order.uuid))
+    present = found.members if found is not None else frozenset()
+    if missing := tuple(sorted(hand.members - present)):
+        reason = f"in the team of project {hand.order.project_slug}"
+        steps.append(Step(AddMembers(placement.id, missing), reason, hand.order.uuid))
+    note = "adopts the account that an interrupted run made" if adopted else ""
+    return OrderPlan(
+        hand=hand,
+        backend_id=placement.id,
+        steps=tuple(steps),
+        unfinished=hand.team_problem,
+        note=note,
+    )
+
+
+def _choose_placement(hand: OrderInHand, desk: _Desk) -> tuple[Placement, bool]:
+    """The placement to use, and whether it adopts an account that exists already."""
+    known_as = hand.resource.backend_id.strip().lower()
+    if known_as:
+        return _known_placement(hand, known_as), False
+    for placement in hand.placements:
+        if desk.is_taken(placement.id, hand.resource.uuid):
+            continue
+        found = desk.state.resources.get(placement.id)
+        if found is None:
+            return placement, False
+        if (found.parent, found.organization) == (placement.parent, placement.organization):
+            return placement, True
+    raise PermanentError(_name_taken(hand, desk))
+
+
+def _known_placement(hand: OrderInHand, known_as: str) -> Placement:
+    """Where a resource stands that Waldur already has a name for."""
+    for placement in hand.placements:
+        if placement.id == known_as:
+            return placement
+    return replace(hand.placements[0], id=known_as)
+
+
+def _name_taken(hand: OrderInHand, desk: _Desk) -> str:
+    first = hand.placements[0]
+    subject = f'{first.id}: cannot create: account "{first.id}"'
+    tried = len(hand.placements)
+    more = f" (and so for the {tried - 1} other names that were tried)" if tried > 1 else ""
+    if desk.is_taken(first.id, hand.resource.uuid):
+        return f"{subject} belongs to another resource in Waldur{more}; choose another name"
+    found = desk.state.resources[first.id]
+    if found.parent != first.parent:
+        place = f'under "{found.parent}", not under "{first.parent}"'
+    else:
+        place = (
+            f'under "{found.parent}" with organization "{found.organization}", '
+            f'not "{first.organization}"'
+        )
+    return f"{subject} exists {place}{more}; rename it or set another allocation_prefix"
+
+
+def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    name = hand.resource.backend_id.strip().lower()
+    wanted = ordered_limits(hand.order.limits, desk.components)
+    if not wanted:
+        return OrderPlan(hand=hand, backend_id=name, note="asks for no change of limits")
+    if not name:
+        raise PermanentError(
+            f"{hand.resource.name}: cannot update: the resource has no backend_id; "
+            "set the name of its account in Waldur, or terminate it"
+        )
+    found = desk.state.resources.get(name)
+    if found is None:
+        raise PermanentError(
+            f'{name}: cannot update: the backend has no account "{name}"; '
+            "restore it, correct the backend_id in Waldur, or terminate the resource"
+        )
+    steps: tuple[Step, ...] = ()
+    if changes := limit_changes(wanted, found.limits):
+        steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid),)
+    return OrderPlan(hand=hand, backend_id=name, steps=steps)
+
+
+def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    name = hand.resource.backend_id.strip().lower()
+    if not name:
+        return OrderPlan(hand=hand, note="was never made; nothing to delete")
+    if others := desk.claims.others(name, hand.resource.uuid):
+        raise PermanentError(
+            f'{name}: cannot terminate: account "{name}" is also the backend_id of resource '
+            f"{min(others)}; correct one of the two in Waldur"
+        )
+    found = desk.state.resources.get(name)
+    if found is None:
+        return OrderPlan(hand=hand, note=f'account "{name}" is gone already')
+    expected = {placement.parent for placement in hand.placements}
+    container = found.parent if found.parent in expected else None
+    step = Step(DeleteResource(name, container), "terminated in Waldur", hand.order.uuid)
+    return OrderPlan(hand=hand, backend_id=name, steps=(step,))
