@@ -1,1 +1,33 @@
 """The gateway: the only code that knows Waldur's REST API."""
+
+from waldur_site_agent.waldur.address import ApiAddress
+from waldur_site_agent.waldur.client import Waldur
+from waldur_site_agent.waldur.concurrency import Attempt, concurrently
+from waldur_site_agent.waldur.errors import (
+    AbsentOperationError,
+    AccessDeniedError,
+    BodyRefusedError,
+    ConflictError,
+    LostAnswerError,
+    NotFoundError,
+    TokenRefusedError,
+)
+from waldur_site_agent.waldur.listing import Listing
+from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
+
+__all__ = [
+    "AbsentOperationError",
+    "AccessDeniedError",
+    "ApiAddress",
+    "Attempt",
+    "BodyRefusedError",
+    "ConflictError",
+    "Listing",
+    "LostAnswerError",
+    "NotFoundError",
+    "RetryPolicy",
+    "Timeouts",
+    "TokenRefusedError",
+    "Waldur",
+    "concurrently",
+]

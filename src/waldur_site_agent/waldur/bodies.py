@@ -1,0 +1,54 @@
+"""Values become the JSON that Waldur reads."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.waldur.operations import CREATE_COMPONENT
+
+if TYPE_CHECKING:
+    from waldur_site_agent.model.offerings import WaldurComponent
+
+
+def uuid_text(uuid: UUID | str) -> str:
+    """The 32 hexadecimal digits that Waldur itself writes.
+
+    Raises:
+        PermanentError: The text is no UUID.
+    """
+    try:
+        return (uuid if isinstance(uuid, UUID) else UUID(uuid)).hex
+    except ValueError as error:
+        raise PermanentError(
+            f"{uuid!r} is not a UUID; copy it from the object's page in Waldur"
+        ) from error
+
+
+def number(value: Decimal) -> int | float:
+    """A decimal as a JSON number: whole numbers exactly, others to fifteen digits.
+
+    Raises:
+        PermanentError: It is not finite, which JSON cannot say.
+    """
+    if not value.is_finite():
+        raise PermanentError(f"{value} is not a number that Waldur can hold")
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def component_body(component: WaldurComponent) -> dict[str, object]:
+    """A component without what is empty: Waldur then chooses, or leaves it as it is."""
+    held = {field.name: getattr(component, field.name) for field in fields(component)}
+    body: dict[str, object] = {
+        "type": component.type,
+        "name": component.name or component.type,
+        "billing_type": component.billing_type,
+    }
+    for key in CREATE_COMPONENT.body or ():
+        value = held[key]
+        if key not in body and value not in (None, "", False):
+            body[key] = number(value) if isinstance(value, Decimal) else value
+    return body

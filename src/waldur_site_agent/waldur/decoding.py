@@ -1,0 +1,114 @@
+"""Answers become values: tolerant of what is new or left out, strict about what is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.waldur.server_words import shorten
+
+if TYPE_CHECKING:
+    import httpx
+
+    from waldur_site_agent.waldur.operations import Operation
+
+Answer = TypeVar("Answer")
+Row = Mapping[str, object]
+
+# No type says that a key's own type is that of its value; ``_adapter`` keeps them together.
+_adapters: dict[type[object], TypeAdapter[Any]] = {}
+
+
+def read_json(response: httpx.Response) -> object:
+    """The body of an answer.
+
+    Raises:
+        TemporaryError: It is no JSON; a login page or a proxy's, perhaps.
+    """
+    try:
+        body: object = json.loads(response.content)
+    except ValueError as error:
+        kind = response.headers.get("content-type", "no content type").partition(";")[0]
+        raise bad_answer(
+            response, f"is not JSON but {kind}; check waldur_api_url and the proxies"
+        ) from error
+    return body
+
+
+def read_rows(response: httpx.Response) -> list[Row]:
+    """The rows of a list.
+
+    Raises:
+        TemporaryError: The body is not a JSON array of objects.
+    """
+    body = read_json(response)
+    if not isinstance(body, list):
+        raise bad_answer(response, f"is not a list but {_kind(body)}")
+    for position, row in enumerate(body, 1):
+        if not isinstance(row, dict):
+            raise bad_answer(response, f"has in row {position} no object but {_kind(row)}")
+    return body
+
+
+def decode(
+    operation: Operation[Answer], row: object, response: httpx.Response, place: str = ""
+) -> Answer:
+    """One object of an answer as a value of the operation's model.
+
+    A null means the same as an absent field, so that the model's defaults apply.
+
+    Raises:
+        TemporaryError: A required field is missing, or a field has a type that it cannot have.
+    """
+    if not isinstance(row, dict):
+        raise bad_answer(response, f"is not an object but {_kind(row)}")
+    if operation.answer is None:
+        raise ValueError(f"the answer of {operation.id} has no model")
+    try:
+        return _adapter(operation.answer).validate_python(_without_nulls(row))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(step) for step in first["loc"]) or "(all of it)"
+        missing = first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}
+        why = "is missing" if missing else f"cannot be used: {first['msg']}"
+        raise bad_answer(response, f"{place}: field {field!r} {why}".lstrip(": ")) from error
+
+
+def bad_answer(response: httpx.Response, why: str) -> TemporaryError:
+    """An answer that came with a success status but is not what the operation promises."""
+    url = response.request.url
+    return TemporaryError(
+        f"{url.host} answered {response.request.method} {url.path} with something that "
+        f"{shorten(why)}; it is tried again later"
+    )
+
+
+def _adapter(model: type[Answer]) -> TypeAdapter[Answer]:
+    # Adapters cost milliseconds each: they are built when the first answer of their kind arrives.
+    adapter = _adapters.get(model)
+    if adapter is None:
+        adapter = _adapters[model] = TypeAdapter(model)
+    return adapter
+
+
+def _without_nulls(row: Row) -> dict[str, object]:
+    """The row, and the rows in its lists, without nulls.
+
+    Objects directly below keep theirs: in limits and attributes, a null is a value.
+    """
+    return {
+        key: [_without_nulls(v) if isinstance(v, dict) else v for v in value]
+        if isinstance(value, list)
+        else value
+        for key, value in row.items()
+        if value is not None
+    }
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
+    return names.get(type(value), "a number or a truth value")

@@ -1,0 +1,152 @@
+"""Lists that know whether they are complete: nothing is taken away on the word of half a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.waldur.decoding import read_rows
+from waldur_site_agent.waldur.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    import httpx
+
+    from waldur_site_agent.waldur.decoding import Row
+
+Item_co = TypeVar("Item_co", covariant=True)
+
+PAGE_SIZE = 300
+"""The most that Waldur sends; it cuts larger wishes to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Item_co]):
+    """The rows of a list that answer the question, and whether all of them arrived."""
+
+    items: tuple[Item_co, ...]
+    total: int | None
+    """How many rows the server says there are; ``None`` if it does not say."""
+    complete: bool
+    """Every page was fetched, no row came twice or got lost, and the count is the server's."""
+    received: int | None = None
+    """How many different rows came; ``items`` are fewer where a server ignores a filter."""
+
+    def require_complete(self, what: str) -> tuple[Item_co, ...]:
+        """The items, if they are all.
+
+        Args:
+            what: What they are, in the plural, for the message.
+
+        Raises:
+            TemporaryError: Some may be missing.
+        """
+        if self.complete:
+            return self.items
+        received = len(self.items) if self.received is None else self.received
+        arrived = (
+            f"{received} {what} arrived and Waldur did not say how many there are"
+            if self.total is None
+            else f"{received} of {self.total} {what} arrived"
+            if received != self.total
+            else f"the list of {what} changed while it was read"
+        )
+        raise TemporaryError(
+            f"{arrived}; nothing is concluded from an incomplete list, it is read again later"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RawListing:
+    """All pages of a list, rows undecoded, with one of the answers for error messages."""
+
+    rows: tuple[Row, ...]
+    total: int | None
+    complete: bool
+    received: int
+    answer: httpx.Response
+
+
+def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
+    """Fetch the pages in order until the rows are as many as the server says there are.
+
+    Args:
+        fetch: Asks for the page of a number, from 1.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    arrived = accounted = 0
+    totals: list[int | None] = []
+    for page in _count_from_one():
+        try:
+            response = fetch(page)
+        except NotFoundError:
+            if page == 1:
+                raise
+            break  # "Invalid page.": there are fewer rows than the first page promised
+        page_rows = read_rows(response)
+        totals.append(_total(response))
+        arrived += len(page_rows)
+        fresh = [row for row in page_rows if _identity(row) not in seen]
+        accounted += len(fresh)
+        rows.extend({_identity(row): row for row in fresh}.values())
+        seen.update(map(_identity, fresh))
+        if not page_rows or _is_last(response, page_rows, arrived, totals[-1]):
+            break
+    total = totals[-1]
+    steady = len({*totals}) == 1
+    return RawListing(
+        rows=tuple(rows),
+        total=total,
+        complete=steady and accounted == total,
+        received=accounted,
+        answer=response,
+    )
+
+
+def matching(
+    rows: Collection[Row], wanted: Mapping[str, Collection[str]]
+) -> Iterator[tuple[int, Row]]:
+    """The rows whose fields have wanted values, with their numbers from 1.
+
+    Servers ignore filters that they do not know and then send everything. A field that a row
+    does not have cannot be checked and counts as wanted.
+    """
+    for number, row in enumerate(rows, 1):
+        if all(
+            row.get(field) is None or _comparable(field, row[field]) in values
+            for field, values in wanted.items()
+        ):
+            yield number, row
+
+
+def _identity(row: Row) -> str:
+    """What makes a row the same as another: its UUID, or all of it where rows have none."""
+    return str(row["uuid"]) if row.get("uuid") else repr(sorted(row.items()))
+
+
+def _comparable(field: str, value: object) -> str:
+    text = str(value)
+    return text.replace("-", "").lower() if field.endswith("uuid") else text
+
+
+def _total(response: httpx.Response) -> int | None:
+    header = response.headers.get("x-result-count", "").strip()
+    return int(header) if header.isascii() and header.isdigit() else None
+
+
+def _is_last(response: httpx.Response, rows: list[Row], arrived: int, total: int | None) -> bool:
+    if total is not None:
+        return arrived >= total
+    if "link" in response.headers:
+        return "next" not in response.links
+    return len(rows) < PAGE_SIZE
+
+
+def _count_from_one() -> Iterator[int]:
+    page = 1
+    while True:
+        yield page
+        page += 1

@@ -1,0 +1,171 @@
+"""What went wrong with one attempt: which error it is, and whether it may be tried again."""
+
+from __future__ import annotations
+
+import enum
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.waldur.errors import (
+    AbsentOperationError,
+    AccessDeniedError,
+    BodyRefusedError,
+    ConflictError,
+    LostAnswerError,
+    NotFoundError,
+    TokenRefusedError,
+)
+from waldur_site_agent.waldur.patience import read_retry_after
+from waldur_site_agent.waldur.server_words import is_api_answer, is_markup, server_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from waldur_site_agent.model.errors import SiteAgentError
+
+_NEVER_REACHED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+_AUTHENTICATION_REMEDY = (
+    "check waldur_api_token; a token with a lifetime dies when the agent is silent for longer: "
+    "give the agent's user a token without one"
+)
+_BUSY = "Waldur is busy or being restarted; it is tried again later"
+
+
+class Repeat(enum.Enum):
+    """Whether the same request may be sent again at once."""
+
+    ALWAYS = "Waldur certainly did not act on it"
+    IF_SAFE = "Waldur may have acted on it"
+    NEVER = "the same request would meet the same answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A failed attempt."""
+
+    error: SiteAgentError
+    repeat: Repeat = Repeat.NEVER
+    retry_after: float | None = None
+    """Seconds that the server asked to wait."""
+
+
+def trouble_without_answer(
+    error: httpx.RequestError, *, purpose: str, host: str, is_write: bool
+) -> Trouble:
+    """Judge an attempt to which no answer came."""
+    why = str(error) or type(error).__name__
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        text = (
+            f"cannot {purpose}: the certificate of {host} is not trusted ({certificate}); "
+            "install the authority that signed it, or set verify_ssl"
+        )
+        return Trouble(error=TemporaryError(text))
+    if isinstance(error, _NEVER_REACHED):
+        text = (
+            f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later; "
+            "if this lasts, check the network and waldur_api_url"
+        )
+        return Trouble(error=TemporaryError(text), repeat=Repeat.ALWAYS)
+    if isinstance(error, httpx.TimeoutException):
+        why = f"{why}: no answer in time"
+    return _lost(f"cannot {purpose}: {host} was asked but did not answer ({why})", is_write)
+
+
+def trouble_in_answer(
+    response: httpx.Response, *, purpose: str, host: str, is_write: bool, secret: str
+) -> Trouble:
+    """Judge an answer whose status is not a success."""
+    status = response.status_code
+    words = server_words(response)
+    if secret:
+        words = words.replace(secret, "***")
+    said = f"{host} answered HTTP {status}" + (f": {words}" if words else " without a word")
+    text = f"cannot {purpose}: {said}"
+    retry_after = read_retry_after(response.headers.get("retry-after"))
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        error = TemporaryError(f"{text}; it is tried again more slowly")
+        return Trouble(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return _server_trouble(text, status, retry_after, is_write)
+    if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
+        error = TemporaryError(f"{text}; {_BUSY}")
+        return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return Trouble(error=_refusal(text, status, response))
+
+
+def _server_trouble(text: str, status: int, retry_after: float | None, is_write: bool) -> Trouble:
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
+        repeat = Repeat.IF_SAFE if retry_after is None else Repeat.ALWAYS
+        return Trouble(
+            error=TemporaryError(f"{text}; {_BUSY}"), repeat=repeat, retry_after=retry_after
+        )
+    if status in {httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.NOT_IMPLEMENTED}:
+        # Waldur's writes are database transactions: after a 500 nothing has changed.
+        error = TemporaryError(
+            f"{text}; this is a fault in Waldur: its log tells more; it is tried again later"
+        )
+        return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return _lost(text, is_write, retry_after)
+
+
+def _lost(text: str, is_write: bool, retry_after: float | None = None) -> Trouble:
+    error: TemporaryError
+    if is_write:
+        error = LostAnswerError(
+            f"{text}; it may have taken effect: what became of it is read before it is sent again"
+        )
+    else:
+        error = TemporaryError(f"{text}; it is tried again later")
+    return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+
+
+def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:
+    if status == httpx.codes.UNAUTHORIZED:
+        return TokenRefusedError(f"{text}; {_AUTHENTICATION_REMEDY}")
+    absent = status == httpx.codes.NOT_FOUND and not is_api_answer(response)
+    if absent or status == httpx.codes.METHOD_NOT_ALLOWED:
+        return AbsentOperationError(
+            f"{text}; this server does not have the operation: check waldur_api_url, "
+            "the server's version and the offering's type"
+        )
+    if is_markup(response) or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        # Not Waldur's verdict on the object: something between here and there said it.
+        return TemporaryError(
+            f"{text}; this is not an answer of Waldur's API: check waldur_api_url and the proxies"
+        )
+    kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
+    return kind(f"{text}; {remedy}" if remedy else text)
+
+
+_REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
+    httpx.codes.FORBIDDEN: (
+        AccessDeniedError,
+        "give the agent's user the role that this needs (docs/waldur-api.md lists them)",
+    ),
+    httpx.codes.NOT_FOUND: (
+        NotFoundError,
+        "it was deleted, or the token's user may not see it",
+    ),
+    httpx.codes.CONFLICT: (ConflictError, ""),
+    httpx.codes.UNSUPPORTED_MEDIA_TYPE: (BodyRefusedError, ""),
+}
+
+
+def _certificate_error(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message or "unknown reason"
+        error = error.__cause__ or error.__context__
+    return None
