@@ -1,0 +1,116 @@
+"""Removing members: end their jobs, give them another default account, then remove them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import PermanentError, RemoveMembers
+from waldur_site_agent_slurm import commands
+from waldur_site_agent_slurm.applying.ending_jobs import end_jobs
+from waldur_site_agent_slurm.errors import JobsActiveError
+from waldur_site_agent_slurm.names import account_name, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from waldur_site_agent.backends import TemporaryError
+    from waldur_site_agent_slurm.applying.batches import Task
+    from waldur_site_agent_slurm.applying.work import Work
+    from waldur_site_agent_slurm.commands import Argv
+    from waldur_site_agent_slurm.facts import Cluster
+
+
+def remove_members(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the removals of a batch."""
+    leaving: dict[Task, frozenset[str]] = {}
+    for task in tasks:
+        if isinstance(task.action, RemoveMembers):
+            with work.ledger.attempt(task):
+                users = _present(work, task, task.action)
+                if users:
+                    leaving[task] = users
+    end_jobs(work, leaving)
+    find_other_defaults(work, {t: leaving[t] for t in work.ledger.alive(leaving)})
+    for task in work.ledger.alive(leaving):
+        with work.ledger.attempt(task):
+            for portion in commands.chunks(leaving[task]):
+                work.ledger.writes(task)
+                argv = commands.remove_users(portion, task.account, work.only)
+                write_when_jobs_are_over(work, argv, len(portion))
+
+
+def find_other_defaults(work: Work, leaving: Mapping[Task, frozenset[str]]) -> None:
+    """Change the default account of everybody whose default is the account to be left.
+
+    Users without another account lose their last association, and with it their record: for them
+    there is nothing to change.
+    """
+    if not leaving:
+        return
+    tasks = tuple(leaving)
+    with work.ledger.attempt(*tasks):
+        defaults = work.client.default_accounts()
+        moves = new_defaults(
+            work.cluster,
+            {task.account: users for task, users in leaving.items()},
+            defaults,
+            work.settings.default_account,
+        )
+        for account, users in sorted(moves.items()):
+            concerned = [task for task in tasks if not leaving[task].isdisjoint(users)]
+            with work.ledger.attempt(*concerned):
+                for portion in commands.chunks(users):
+                    work.ledger.writes(*concerned)
+                    argv = commands.set_default_account(portion, account, work.only)
+                    work.client.write(argv, len(portion))
+
+
+def new_defaults(
+    cluster: Cluster,
+    leaving: Mapping[str, frozenset[str]],
+    defaults: Mapping[str, str],
+    preferred: str,
+) -> dict[str, set[str]]:
+    """Return which users get which new default account. Pure.
+
+    ``leaving`` says who leaves which account. The new default is ``preferred`` where the user has
+    it, otherwise the first by name of the accounts that the user keeps.
+    """
+    moves: defaultdict[str, set[str]] = defaultdict(set)
+    for account, users in leaving.items():
+        for user in users:
+            if defaults.get(user) != account:
+                continue
+            kept = {a for a in cluster.accounts_of(user) if user not in leaving.get(a, ())}
+            if kept:
+                moves[preferred if preferred in kept else min(kept)].add(user)
+    return dict(moves)
+
+
+def write_when_jobs_are_over(work: Work, argv: Argv, names: int) -> None:
+    """Run a removal, again while slurmdbd has not heard yet that the jobs ended.
+
+    Raises:
+        JobsActiveError: it still had not when the patience was over.
+    """
+    refusal: TemporaryError | None = None
+    for _ in work.patience.looks():
+        try:
+            work.client.write(argv, names)
+        except JobsActiveError as error:
+            refusal = error
+        else:
+            return
+    raise refusal or JobsActiveError("no time was given to wait for jobs to end")
+
+
+def _present(work: Work, task: Task, action: RemoveMembers) -> frozenset[str]:
+    account = work.cluster.find(account_name(action.resource, "account"))
+    names: Collection[str] = set()
+    for member in action.members:
+        try:
+            names = {*names, user_name(member)}
+        except PermanentError as error:
+            work.ledger.leave_out(task, member, error)
+    return account.users & set(names) if account else frozenset()

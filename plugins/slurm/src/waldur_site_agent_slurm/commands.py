@@ -1,0 +1,184 @@
+"""Argument vectors, as data. Pure: nothing is started here.
+
+Every ``key=value`` is one element, so a value can never become a second word. Every name in here
+went through :mod:`waldur_site_agent_slurm.names`. Modifying without ``where`` would modify every
+account of the cluster; the builders therefore refuse empty lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from waldur_site_agent_slurm.facts import ACCOUNT_COLUMNS
+from waldur_site_agent_slurm.names import description
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+Argv: TypeAlias = tuple[str, ...]
+
+NAMES_PER_COMMAND = 500
+"""Keeps an element far below the kernel's 128 KiB and one write within a few minutes."""
+
+_READ = ("sacctmgr", "-P", "-n", "show")
+_WRITE = ("sacctmgr", "-i")
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account to be made."""
+
+    name: str
+    parent: str
+    title: str
+    organization: str
+
+
+def show_accounts(cluster: str | None) -> Argv:
+    """Ask for every account with its parent, users, QOS, limits and organization, in one read.
+
+    ``wopl`` keeps what is set on an account apart from what it inherits.
+    """
+    columns = "format=" + ",".join(ACCOUNT_COLUMNS)
+    return (*_READ, "account", "withassoc", "wopl", columns, *_only(cluster))
+
+
+def show_default_accounts(cluster: str | None) -> Argv:
+    """Ask for the default account of every user."""
+    if cluster is None:
+        return (*_READ, "user", "format=user,defaultaccount")
+    return (*_READ, "user", "withassoc", "wopl", "format=user,defaultaccount", *_only(cluster))
+
+
+def show_tres() -> Argv:
+    """Ask for the TRES that the cluster counts."""
+    return (*_READ, "tres", "format=type,name")
+
+
+def show_qos() -> Argv:
+    """Ask for the names of all QOS."""
+    return (*_READ, "qos", "format=name")
+
+
+def show_clusters() -> Argv:
+    """Ask for the names of all clusters of this slurmdbd."""
+    return (*_READ, "cluster", "format=cluster")
+
+
+def show_admin_level(user: str) -> Argv:
+    """Ask what a user may do."""
+    return (*_READ, "user", f"name={user}", "format=adminlevel")
+
+
+def show_configuration() -> Argv:
+    """Ask slurmctld for its configuration."""
+    return ("scontrol", "show", "config")
+
+
+def show_version() -> Argv:
+    """Ask sacctmgr for its version; this does not need a database."""
+    return ("sacctmgr", "-V")
+
+
+def add_account(account: NewAccount, limits: Mapping[str, int], cluster: str | None) -> Argv:
+    """Make one account, with its limits."""
+    return (
+        *(*_WRITE, "add", "account", f"name={_filled(account.name)}", *_only(cluster)),
+        f"parent={_filled(account.parent)}",
+        # an empty description is an error, and leaves nothing
+        f"description={description(account.title) or account.name}",
+        f"organization={_filled(account.organization)}",
+        *((f"GrpTRESMins={_amounts(limits)}",) if limits else ()),
+    )
+
+
+def set_limits(
+    accounts: Sequence[str], limits: Mapping[str, int | None], cluster: str | None
+) -> Argv:
+    """Set limits on accounts; limits that are not named stay. ``None`` removes a limit."""
+    where = ("where", f"name={_listed(accounts)}", *_only(cluster))
+    return (*_WRITE, "modify", "account", *where, "set", f"GrpTRESMins={_amounts(limits)}")
+
+
+def introduce_users(
+    users: Sequence[str], default_account: str, *, closed: bool, cluster: str | None
+) -> Argv:
+    """Make users known to the cluster, with their default account.
+
+    ``closed`` keeps them from running anything in it: see docs/slurm.md, "The default account".
+    """
+    return (
+        *(*_WRITE, "add", "user", f"name={_listed(users)}", f"account={_filled(default_account)}"),
+        *_only(cluster),
+        f"DefaultAccount={default_account}",
+        *(("MaxSubmitJobs=0",) if closed else ()),
+    )
+
+
+def add_users(users: Sequence[str], account: str, cluster: str | None) -> Argv:
+    """Associate users with one account. Never several accounts: that takes minutes."""
+    names = f"name={_listed(users)}"
+    return (*_WRITE, "add", "user", names, f"account={_filled(account)}", *_only(cluster))
+
+
+def set_default_account(users: Sequence[str], account: str, cluster: str | None) -> Argv:
+    """Change the default account of users that are associated with it."""
+    where = ("where", f"name={_listed(users)}", *_only(cluster))
+    return (*_WRITE, "modify", "user", *where, "set", f"DefaultAccount={_filled(account)}")
+
+
+def remove_users(users: Sequence[str], account: str, cluster: str | None) -> Argv:
+    """End the association of users with one account. An empty list would mean everybody."""
+    where = ("where", f"name={_listed(users)}", f"account={_filled(account)}", *_only(cluster))
+    return (*_WRITE, "remove", "user", *where)
+
+
+def remove_account(account: str, cluster: str | None) -> Argv:
+    """Remove an account, with the associations of its users and of everything below it."""
+    return (*_WRITE, "remove", "account", "where", f"name={_filled(account)}", *_only(cluster))
+
+
+def list_jobs(accounts: Sequence[str], cluster: str | None) -> Argv:
+    """Ask slurmctld for the jobs of accounts, in every state that is not over."""
+    return ("squeue", "-h", *_on(cluster), "-A", _listed(accounts), "-o", "%A|%a|%u")
+
+
+def cancel_jobs(ids: Sequence[str], cluster: str | None) -> Argv:
+    """Cancel jobs by their ids. Without one scancel would refuse, so an empty list is a bug."""
+    if not ids or not all(job.isdigit() for job in ids):
+        raise ValueError("job ids are numbers, and at least one is needed")
+    return ("scancel", *_on(cluster), *ids)
+
+
+def chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Sorted names in portions that one command can take."""
+    ordered = sorted(names)
+    for start in range(0, len(ordered), NAMES_PER_COMMAND):
+        yield tuple(ordered[start : start + NAMES_PER_COMMAND])
+
+
+def _amounts(limits: Mapping[str, int | None]) -> str:
+    if not limits:
+        raise ValueError("a command that sets limits needs at least one")
+    return ",".join(
+        f"{name}={-1 if limits[name] is None else limits[name]}" for name in sorted(limits)
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ",".join(_filled(name) for name in names) or _filled("")
+
+
+def _filled(name: str) -> str:
+    if not name:
+        raise ValueError("an empty name would mean every object, or the account itself")
+    return name
+
+
+def _only(cluster: str | None) -> tuple[str, ...]:
+    return (f"cluster={cluster}",) if cluster else ()
+
+
+def _on(cluster: str | None) -> tuple[str, ...]:
+    return ("-M", cluster) if cluster else ()

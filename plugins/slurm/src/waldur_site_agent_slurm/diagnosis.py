@@ -1,0 +1,178 @@
+"""Is the cluster there, and is it set up so that the agent can do its work?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import Check, SiteAgentError, TemporaryError, Verdict
+from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent_slurm.client import operating_system_user
+from waldur_site_agent_slurm.lock import probe_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent_slurm.client import SlurmClient
+    from waldur_site_agent_slurm.settings import SlurmSettings
+
+_WRITERS = ("operator", "administrator")
+
+
+def diagnose(
+    client: SlurmClient,
+    settings: SlurmSettings,
+    components: Mapping[str, Component],
+    lock_file: Callable[[], Path],
+) -> Iterator[Check]:
+    """Yield one check after the other; a check that cannot be made has failed."""
+    version = _attempted("sacctmgr", lambda: _version(client))
+    yield from version
+    if any(check.verdict is Verdict.FAILED for check in version):
+        return
+    yield from _attempted("cluster", lambda: _cluster(client, settings))
+    yield from _attempted("QOS", lambda: _qos(client, settings))
+    yield from _attempted("components", lambda: _components(client, components))
+    yield from _attempted("permission to write", lambda: _permission(client))
+    yield from _attempted("slurm.conf", lambda: _configuration(client))
+    yield from _attempted("lock file", lambda: _lock(lock_file))
+
+
+def _attempted(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
+    try:
+        return list(look())
+    except SiteAgentError as error:
+        return [Check(name=name, verdict=Verdict.FAILED, detail=str(error))]
+
+
+def _version(client: SlurmClient) -> Iterator[Check]:
+    said = client.ask(commands.show_version()).strip()
+    yield Check(name="sacctmgr", verdict=Verdict.OK, detail=said)
+
+
+def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    clusters = facts.parse_names(client.ask(commands.show_clusters()))
+    known = ", ".join(clusters) or "none"
+    if settings.cluster is not None and settings.cluster not in clusters:
+        yield Check(
+            name="cluster",
+            verdict=Verdict.FAILED,
+            detail=f"slurmdbd does not know cluster {settings.cluster!r}; it knows: {known}",
+            remedy="set 'cluster' in backend_settings to one of them",
+        )
+        return
+    cluster = client.accounts()
+    detail = f"{cluster.name}, {len(cluster.accounts)} accounts, {len(cluster.users)} users"
+    yield Check(name="cluster", verdict=Verdict.OK, detail=detail)
+    found = cluster.find(settings.default_account) is not None
+    yield Check(
+        name="default_account",
+        verdict=Verdict.OK if found else Verdict.FAILED,
+        detail=f"{settings.default_account!r} {'exists' if found else 'does not exist'}",
+        remedy="" if found else f"sacctmgr add account name={settings.default_account}",
+    )
+
+
+def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    known = facts.parse_names(client.ask(commands.show_qos()))
+    for key in ("qos_default", "qos_downscaled", "qos_paused"):
+        wanted: str = getattr(settings, key)
+        if not wanted:
+            yield Check(
+                name=key,
+                verdict=Verdict.WARNING,
+                detail="not set",
+                remedy=f"set {key} if resources are to be paused and downscaled",
+            )
+            continue
+        found = wanted.lower() in known
+        yield Check(
+            name=key,
+            verdict=Verdict.OK if found else Verdict.FAILED,
+            detail=f"QOS {wanted!r} {'exists' if found else 'does not exist'}",
+            remedy="" if found else f"an administrator makes it: sacctmgr add qos {wanted}",
+        )
+
+
+def _components(client: SlurmClient, components: Mapping[str, Component]) -> Iterator[Check]:
+    known = facts.parse_tres_names(client.ask(commands.show_tres()))
+    for component in components:
+        found = component.lower() in known
+        yield Check(
+            name=f"component {component}",
+            verdict=Verdict.OK if found else Verdict.FAILED,
+            detail="is a TRES" if found else f"is not a TRES; there are {', '.join(sorted(known))}",
+            remedy=""
+            if found
+            else f"add {component} to AccountingStorageTRES in slurm.conf, or rename the component",
+        )
+
+
+def _permission(client: SlurmClient) -> Iterator[Check]:
+    user = operating_system_user()
+    level = client.ask(commands.show_admin_level(user)).strip().lower()
+    # root and SlurmUser may write whatever their level; only slurmctld can say who SlurmUser is
+    is_slurm_user = user == "root" or (level not in _WRITERS and user == _slurm_user(client))
+    may = is_slurm_user or level in _WRITERS
+    yield Check(
+        name="permission to write",
+        verdict=Verdict.OK if may else Verdict.FAILED,
+        detail=f"{user} is {level or 'unknown to Slurm'}" + (", but may write" * is_slurm_user),
+        remedy=""
+        if may
+        else f"an administrator runs: sacctmgr modify user where name={user} set "
+        "adminlevel=operator (first 'sacctmgr add user' if Slurm does not know it)",
+    )
+
+
+def _slurm_user(client: SlurmClient) -> str:
+    try:
+        settings = facts.parse_configuration(client.ask(commands.show_configuration()))
+    except TemporaryError:
+        return ""
+    return settings.get("SlurmUser", "").partition("(")[0]
+
+
+def _configuration(client: SlurmClient) -> Iterator[Check]:
+    found = facts.parse_configuration(client.ask(commands.show_configuration()))
+    yield _enforcement(found.get("AccountingStorageEnforce", ""))
+    yield from _usage_decay(found)
+
+
+def _enforcement(value: str) -> Check:
+    parts = {part.strip().lower() for part in value.split(",")}
+    missing = sorted({"associations", "limits"} - parts)
+    if not missing:
+        return Check(name="AccountingStorageEnforce", verdict=Verdict.OK, detail=value)
+    return Check(
+        name="AccountingStorageEnforce",
+        verdict=Verdict.WARNING,
+        detail=f"is {value!r}: without {' and '.join(missing)} Slurm lets "
+        + ("anybody use any account" if "associations" in missing else "accounts exceed limits"),
+        remedy="set AccountingStorageEnforce=associations,limits,qos,safe in slurm.conf",
+    )
+
+
+def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
+    half_life = found.get("PriorityDecayHalfLife", "00:00:00")
+    period = found.get("PriorityUsageResetPeriod", "NONE")
+    decays = half_life.strip("0:-") != ""
+    detail = f"PriorityDecayHalfLife={half_life}, PriorityUsageResetPeriod={period}"
+    if not decays and period.upper() == "MONTHLY":
+        yield Check(name="usage that limits see", verdict=Verdict.OK, detail=detail)
+        return
+    yield Check(
+        name="usage that limits see",
+        verdict=Verdict.WARNING,
+        detail=f"{detail}: limits are held against usage that "
+        + ("decays" if decays else f"is reset {period.lower()}")
+        + ", while Waldur is told of what was used in the calendar month",
+        remedy="PriorityDecayHalfLife=0 and PriorityUsageResetPeriod=MONTHLY make the two agree",
+    )
+
+
+def _lock(lock_file: Callable[[], Path]) -> Iterator[Check]:
+    path = lock_file()
+    probe_lock(path)
+    yield Check(name="lock file", verdict=Verdict.OK, detail=str(path))

@@ -1,0 +1,203 @@
+"""What commands print becomes values. Pure: no process, no clock.
+
+Everything is compared in lower case, as Slurm stores accounts and (by default) users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent_slurm import tres
+from waldur_site_agent_slurm.names import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from decimal import Decimal
+
+ACCOUNT_COLUMNS = ("cluster", "account", "parentname", "user", "qos", "grptresmins", "org")
+"""``org`` is free text that may hold the column separator: it must stay last."""
+
+_Row = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account with what is set on itself; inherited values are not repeated here."""
+
+    name: str
+    parent: str | None = None
+    """``None`` for root, and for accounts without an association in this cluster."""
+    organization: str = ""
+    users: frozenset[str] = frozenset()
+    qos: str = ""
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """GrpTRESMins in TRES-minutes (memory: MiB-minutes)."""
+    associated: bool = True
+    """False where the account is known to slurmdbd but cannot be used in this cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Every account of one cluster, from one complete read."""
+
+    name: str
+    accounts: Mapping[str, Account]
+
+    def find(self, name: str) -> Account | None:
+        """The account, if it can be used in this cluster."""
+        account = self.accounts.get(name)
+        return account if account is not None and account.associated else None
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Everybody with an association in this cluster."""
+        return frozenset().union(*(account.users for account in self.accounts.values()))
+
+    def children(self, name: str) -> tuple[str, ...]:
+        """The accounts directly below, sorted."""
+        return tuple(sorted(a.name for a in self.accounts.values() if a.parent == name))
+
+    def accounts_of(self, user: str) -> frozenset[str]:
+        """The accounts that a user has an association with."""
+        return frozenset(a.name for a in self.accounts.values() if user in a.users)
+
+    def qos_of(self, name: str) -> str:
+        """The QOS list of an account: its own, or the nearest one above it."""
+        seen: set[str] = set()
+        account = self.accounts.get(name)
+        while account is not None and account.name not in seen:
+            if account.qos:
+                return account.qos
+            seen.add(account.name)
+            account = self.accounts.get(account.parent or "")
+        return ""
+
+    def with_account(self, account: Account) -> Cluster:
+        """The same cluster with one account added or replaced."""
+        return replace(self, accounts={**self.accounts, account.name: account})
+
+    def without_account(self, name: str) -> Cluster:
+        """The same cluster with one account less."""
+        left = {key: account for key, account in self.accounts.items() if key != name}
+        return replace(self, accounts=left)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that squeue still shows."""
+
+    id: str
+    account: str
+    user: str
+
+
+def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
+    """Read the answer to :func:`commands.show_accounts`.
+
+    ``cluster`` is the configured cluster, if any.
+
+    Raises:
+        TemporaryError: the answer is not a complete reading of one cluster.
+    """
+    accounts: dict[str, Account] = {}
+    clusters: set[str] = set()
+    for row in _rows(output):
+        clusters.add(row[0].lower())
+        account = _account(row)
+        accounts[account.name] = _merged(accounts.get(account.name), account, row[3].lower())
+    found = clusters - {""}
+    root = accounts.get(ROOT)
+    if root is None or not root.associated:
+        raise TemporaryError(_incomplete(cluster, len(accounts)))
+    if len(found) > 1:
+        raise TemporaryError(
+            f"slurmdbd serves several clusters ({', '.join(sorted(found))}) and backend_settings "
+            "does not say which one is meant; set 'cluster' to one of them"
+        )
+    return Cluster(name=found.pop(), accounts=accounts)
+
+
+def parse_default_accounts(output: str) -> dict[str, str]:
+    """Read the answer to :func:`commands.show_default_accounts`: user -> account, maybe empty."""
+    pairs = (line.split("|", 1) for line in output.splitlines() if "|" in line)
+    return {user.lower(): account.strip().lower() for user, account in pairs}
+
+
+def parse_jobs(output: str) -> tuple[Job, ...]:
+    """Read the answer to :func:`commands.list_jobs`; lines of another form are passed over."""
+    columns = 3
+    rows = (line.strip().split("|") for line in output.splitlines())
+    return tuple(
+        Job(id=row[0], account=row[1].lower(), user=row[2].lower())
+        for row in rows
+        if len(row) == columns and row[0].isdigit()
+    )
+
+
+def parse_tres_names(output: str) -> frozenset[str]:
+    """Read the answer to :func:`commands.show_tres`: ``cpu``, ``gres/gpu``, ..."""
+    rows = (line.lower().split("|") for line in output.splitlines() if "|" in line)
+    return frozenset(f"{kind}/{name}" if name else kind for kind, name, *_ in rows)
+
+
+def parse_names(output: str) -> tuple[str, ...]:
+    """Read a listing with one column."""
+    return tuple(line.strip().lower() for line in output.splitlines() if line.strip())
+
+
+def parse_configuration(output: str) -> dict[str, str]:
+    """Read ``scontrol show config`` into key -> value, as printed."""
+    pairs = (line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _rows(output: str) -> Iterable[_Row]:
+    separators = len(ACCOUNT_COLUMNS) - 1
+    rows: list[_Row] = []
+    for line in output.splitlines():
+        row = line.split("|", separators)
+        if len(row) == len(ACCOUNT_COLUMNS):
+            rows.append(row)
+        elif rows:  # an organization with a line end in it
+            rows[-1][-1] += f" {line}"
+    return rows
+
+
+def _account(row: _Row) -> Account:
+    cluster, name, parent, user, qos, limits, organization = row
+    is_user = bool(user)
+    try:
+        amounts = {} if is_user else tres.parse(limits)
+    except ValueError as error:
+        raise TemporaryError(
+            f"the GrpTRESMins of account {name!r} cannot be read: {error}; "
+            f"look at: sacctmgr show assoc where account={name} format=account,grptresmins"
+        ) from error
+    return Account(
+        name=name.lower(),
+        parent=parent.lower() or None,
+        organization=organization.lower(),
+        users=frozenset({user.lower()}) if is_user else frozenset(),
+        qos="" if is_user else qos,
+        limits=amounts,
+        associated=bool(cluster),
+    )
+
+
+def _merged(known: Account | None, row: Account, user: str) -> Account:
+    if known is None:
+        return row
+    if user:
+        return replace(known, users=known.users | row.users, associated=True)
+    return replace(row, users=known.users)
+
+
+def _incomplete(cluster: str | None, count: int) -> str:
+    of_cluster = f" of cluster {cluster!r}" if cluster else ""
+    return (
+        f"the account list{of_cluster} came back without the root account ({count} accounts): "
+        "this is a failed read, not an empty cluster; check that 'sacctmgr show cluster' lists "
+        "the cluster and that slurmdbd lets this user read (PrivateData=accounts)"
+    )

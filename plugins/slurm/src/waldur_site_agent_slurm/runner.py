@@ -1,0 +1,117 @@
+"""Argument vectors become processes. The only place that starts any."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from waldur_site_agent_slurm.errors import DatabaseUnavailableError, command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_PASSED_ON = ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
+_SECONDS_TO_DIE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a finished command left behind."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Runner(Protocol):
+    """Starts commands; the simulator offers one that starts none."""
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """Run a command to its end, at most ``timeout`` seconds.
+
+        Raises:
+            CommandTimedOutError: it was still running then, and was killed.
+            CommandMissingError: it cannot be started.
+        """
+        ...
+
+
+class CommandTimedOutError(DatabaseUnavailableError):
+    """The command hung; a write that hung may have landed, so read before writing again."""
+
+
+class CommandMissingError(DatabaseUnavailableError):
+    """The command is not there, or may not be executed."""
+
+
+class ProcessRunner:
+    """Runs each command in a process group of its own, without a shell and without input."""
+
+    def __init__(self, directory: Path | None = None, environment: Mapping[str, str] | None = None):
+        """Commands are taken from ``directory``; without it they are looked up in PATH.
+
+        ``environment`` replaces the agent's own as the source of what is passed on.
+        """
+        self._directory = directory
+        source = os.environ if environment is None else environment
+        self._environment = {
+            **{name: source[name] for name in _PASSED_ON if name in source},
+            # messages are recognised by their English words, times are read as UTC
+            "LC_ALL": "C",
+            "TZ": "UTC",
+        }
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """See :class:`Runner`."""
+        command = tuple(argv)
+        with self._start(command) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired as error:
+                raise CommandTimedOutError(_hung(command, timeout)) from error
+            finally:
+                _end_group(process)
+        return CommandResult(command, process.returncode, stdout, stderr)
+
+    def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
+        program = command[0] if self._directory is None else str(self._directory / command[0])
+        try:
+            return subprocess.Popen(
+                (program, *command[1:]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                start_new_session=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            where = f"{self._directory}" if self._directory else "PATH"
+            raise CommandMissingError(
+                f"{command[0]} cannot be started from {where}: {error.strerror}; install the Slurm "
+                "client commands on this machine or set slurm_bin_path to their directory"
+            ) from error
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    if process.returncode is not None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait(timeout=_SECONDS_TO_DIE)
+
+
+def _hung(command: tuple[str, ...], timeout: float) -> str:
+    return (
+        f"{command_line(command)} gave no answer within {timeout:g} seconds and was killed; "
+        "slurmdbd or slurmctld hangs or is overloaded: look at their logs; a site with a slow "
+        "database can raise command_timeout_seconds"
+    )

@@ -1,0 +1,44 @@
+"""The ``backend_settings`` of a Slurm offering."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at run time
+
+from pydantic import Field, field_validator
+
+from waldur_site_agent.backends import BackendSettings
+from waldur_site_agent_slurm.names import PREFIX_RULE, ROOT, account_name
+
+
+class SlurmSettings(BackendSettings):
+    """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
+
+    default_account: str = ROOT
+    """DefaultAccount of users that are new to the cluster, and the parent of customers."""
+    customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    project_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    qos_downscaled: str = ""
+    qos_paused: str = ""
+    qos_default: str = "normal"
+    enable_user_homedir_account_creation: bool = True
+    homedir_umask: str = "0700"
+    slurm_bin_path: Path | None = None
+    """Directory of ``sacctmgr`` and its companions; without it they are looked up in PATH."""
+    cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
+    """Needed only where one slurmdbd serves several clusters."""
+    command_timeout_seconds: float = Field(default=60, gt=0)
+    """For reading commands; writing commands get more, by their size."""
+    require_system_user: bool = True
+    lock_file: Path | None = None
+    """Where the writers of one cluster queue up; by default a file below ``/run/lock``."""
+
+    @field_validator("default_account")
+    @classmethod
+    def _usable_account(cls, value: str) -> str:
+        return value if value == ROOT else account_name(value, "default_account")
+
+    @field_validator("cluster")
+    @classmethod
+    def _cluster_as_stored(cls, value: str | None) -> str | None:
+        return value.lower() if value else value

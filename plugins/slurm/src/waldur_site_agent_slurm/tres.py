@@ -1,0 +1,92 @@
+"""Amounts of TRES as Slurm 22.05 prints and accepts them, exact where Slurm is.
+
+``cpu=600000,gres/gpu=50,mem=200G`` is a list of TRES-minutes. sacctmgr cannot be told to print
+plain numbers: memory (base unit MiB) comes with the largest suffix that it believes exact.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import PermanentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_STEP = 1024
+_SUFFIXES = "KMGTP"
+_MEBI = 1
+LARGEST_COUNT = 2**64 - 3
+"""Found by experiment: one more is taken without a word and leaves no limit at all."""
+LARGEST_MEMORY = 2**40 - 1
+"""MiB-minutes; from 2**40 on Slurm prints a question mark instead of a suffix."""
+
+
+def parse(text: str) -> dict[str, Decimal]:
+    """Read a TRES list into amounts in base units (memory: MiB).
+
+    Raises:
+        ValueError: the text is not a TRES list.
+    """
+    amounts: dict[str, Decimal] = {}
+    for item in filter(None, text.split(",")):
+        name, separator, amount = item.partition("=")
+        if not separator or not name:
+            raise ValueError(f"{item!r} is not of the form name=amount")
+        amounts[name.lower()] = _amount(name.lower(), amount)
+    return amounts
+
+
+def whole_amount(component: str, amount: Decimal, resource: str) -> int:
+    """Return an amount that Slurm can store and print, unchanged.
+
+    Raises:
+        PermanentError: it is not a whole number, is negative, or is more than Slurm can hold.
+    """
+    largest = LARGEST_MEMORY if _counts_memory(component) else LARGEST_COUNT
+    if amount.is_finite() and amount == amount.to_integral_value() and 0 <= amount <= largest:
+        return int(amount)
+    raise PermanentError(
+        f"{resource}: the limit of {component!r} cannot be set to {amount} TRES-minutes: Slurm "
+        f"takes whole numbers from 0 to {largest}; order another amount or change the unit_factor"
+    )
+
+
+def printed(component: str, amount: int) -> str:
+    """Return the amount as sacctmgr prints it.
+
+    Memory is divided by 1024 while the (truncated) number is a multiple of 512, then printed
+    with two decimals where it is not whole: 1049088M therefore prints as ``1.00T``. Comparing
+    printed forms is the only way to know whether a value is the one that was set.
+    """
+    if not _counts_memory(component):
+        return str(amount)
+    number, suffix = float(amount), _MEBI
+    while number >= _STEP and int(number) % (_STEP // 2) == 0:
+        number, suffix = number / _STEP, suffix + 1
+    unit = _SUFFIXES[suffix] if suffix < len(_SUFFIXES) else "?"
+    return f"{int(number)}{unit}" if number.is_integer() else f"{number:.2f}{unit}"
+
+
+def is_set_to(component: str, found: Mapping[str, Decimal], wanted: int | None) -> bool:
+    """Whether a limit stands as wanted, as far as Slurm's printing lets anybody see."""
+    present = found.get(component)
+    if wanted is None or present is None:
+        return wanted is None and present is None
+    return present == _amount(component, printed(component, wanted))
+
+
+def _amount(component: str, text: str) -> Decimal:
+    number, exponent = text, 0
+    if text and text[-1] in _SUFFIXES:
+        number = text[:-1]
+        base = _MEBI + 1 if _counts_memory(component) else 0
+        exponent = _SUFFIXES.index(text[-1]) + 1 - base
+    if not number.replace(".", "", 1).isascii() or not number.replace(".", "", 1).isdigit():
+        raise ValueError(f"{text!r} is not an amount of {component}")
+    return Decimal(number) * Decimal(_STEP) ** exponent
+
+
+def _counts_memory(component: str) -> bool:
+    return component == "mem" or component.startswith("bb/")
