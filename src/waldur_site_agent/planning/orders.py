@@ -141,16 +141,17 @@ def _plan_order(hand: OrderInHand, desk: _Desk) -> OrderPlan:
 
 def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
     placement, adopted = _choose_placement(hand, desk)
-    desk.given.add(placement.id)
+    desk.given.update(name for _, name in placement.names())
     limits = initial_limits(hand.order.limits, desk.components)
     found = desk.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None:
-        action = CreateResource(placement, limits)
-        steps.append(Step(action, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
+        creation = CreateResource(placement, limits)
+        steps.append(Step(creation, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
     elif changes := limit_changes(limits, found.limits):
         reason = "ordered; not yet set on the account"
-        steps.append(Step(SetLimits(placement.id, changes), reason, hand.order.uuid))
+        action = SetLimits(placement.id, changes)
+        steps.append(Step(action, reason, hand.order.uuid, found.limits))
     present = found.members if found is not None else frozenset()
     if missing := tuple(sorted(hand.members - present)):
         reason = f"in the team of project {hand.order.project_slug}"
@@ -225,7 +226,7 @@ def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
         )
     steps: tuple[Step, ...] = ()
     if changes := limit_changes(wanted, found.limits):
-        steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid),)
+        steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid, found.limits),)
     return OrderPlan(hand=hand, backend_id=name, steps=steps)
 
 

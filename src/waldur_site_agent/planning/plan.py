@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
     from uuid import UUID
 
     from waldur_site_agent.backends import Action
@@ -19,8 +20,8 @@ class Step:
     action: Action
     reason: str
     order: UUID | None = None
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """For actions on several members: why each of them."""
+    before: Mapping[str, Decimal] = field(default_factory=dict)
+    """For changes of limits: what the backend has now, in its units."""
 
 
 @dataclass(frozen=True, slots=True)

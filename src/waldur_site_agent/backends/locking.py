@@ -1,0 +1,133 @@
+"""Locks between processes and operating-system users of one machine, by ``flock`` on a file.
+
+The kernel releases such a lock when its holder dies, so nothing is ever left behind but a file
+that says who was last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.errors import TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
+_EVERYBODY = 0o666
+_POLL_SECONDS = 0.05
+_LONGEST_NOTE = 300
+
+
+class LockHeldError(TemporaryError):
+    """Another process held the lock all the time; the text says which."""
+
+
+def default_lock_file(name: str) -> Path:
+    """``name`` in the first of the usual lock directories that this user can use."""
+    for directory in _DIRECTORIES:
+        if (directory / name).exists() or os.access(directory, os.W_OK | os.X_OK):
+            return directory / name
+    return Path(tempfile.gettempdir()) / name
+
+
+@contextmanager
+def exclusive_lock(path: Path, wait_seconds: float, purpose: str) -> Iterator[None]:
+    """Hold the lock while the body runs.
+
+    Args:
+        path: the lock file; it is made, usable by everybody, when it does not exist.
+        wait_seconds: how long to wait for another holder.
+        purpose: what the lock protects and what to do about it, for the message.
+
+    Raises:
+        LockHeldError: another process held it all the time.
+        TemporaryError: the file cannot be used.
+    """
+    descriptor = open_lock(path)
+    try:
+        _acquire(descriptor, path, wait_seconds, purpose)
+        _sign(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """Open the lock file, making it usable by everybody when it is new.
+
+    Raises:
+        TemporaryError: it can be neither opened nor made.
+    """
+    try:
+        return _open_existing(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        return _make(path)
+    except FileExistsError:  # somebody was faster
+        return _open_existing(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _open_existing(path: Path) -> int:
+    # no O_CREAT: kernels with fs.protected_regular refuse it for others' files in /run/lock
+    try:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _make(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, _EVERYBODY)
+    os.fchmod(descriptor, _EVERYBODY)  # the umask took some of it away
+    return descriptor
+
+
+def _acquire(descriptor: int, path: Path, wait_seconds: float, purpose: str) -> None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                waited = f" for more than {wait_seconds:g} seconds" if wait_seconds else ""
+                raise LockHeldError(
+                    f"another process holds {path} ({_holder(descriptor)}){waited}; {purpose}"
+                ) from error
+        else:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _sign(descriptor: int) -> None:
+    """Leave a note for those who wait; a file that only its owner may write stays unsigned."""
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        return
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    command = Path(sys.argv[0]).name or "python"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"pid {os.getpid()}, {command}, since {since}\n".encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    note = os.pread(descriptor, _LONGEST_NOTE, 0)
+    return note.decode(errors="replace").strip() or "unsigned"
+
+
+def _unusable(path: Path, error: OSError) -> TemporaryError:
+    return TemporaryError(
+        f"the lock file {path} cannot be used: {error.strerror}; let this user read and write it"
+    )

@@ -1,0 +1,88 @@
+"""The commands under the names that sites have in their scripts and units."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from waldur_site_agent.cli.components import load_into_waldur
+from waldur_site_agent.cli.diagnosis import diagnose_and_print
+from waldur_site_agent.cli.running import (
+    RunOptions,
+    mode_option,
+    offering_option,
+    print_configuration,
+    removals_option,
+    run,
+)
+from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.versions import version_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("waldur_site_agent", context_settings={"help_option_names": ["-h", "--help"]})
+@mode_option
+@config_option
+@click.option("--once", is_flag=True, help="Do one cycle, then exit.")
+@click.option(
+    "--check-config",
+    is_flag=True,
+    help="Print the configuration as it is understood, secrets masked, and exit.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Plan one cycle and print it; change nothing in Waldur or in the backend.",
+)
+@offering_option
+@removals_option
+@version_option
+def agent(
+    mode: str,
+    config_file: Path,
+    once: bool,
+    check_config: bool,
+    dry_run: bool,
+    offerings: tuple[str, ...],
+    allow_removals: bool,
+) -> None:
+    """Carry out Waldur's marketplace orders at this site.
+
+    Without --once or --dry-run the agent works until it is told to stop (SIGTERM), and reads its
+    configuration again on SIGHUP.
+
+    Exit codes: 0 done, 1 something failed, 2 usage or configuration error, 3 refused by the guard.
+    """
+    if check_config:
+        print_configuration(config_file)
+        return
+    options = RunOptions(
+        mode=mode,
+        config_file=config_file,
+        once=once,
+        dry_run=dry_run,
+        offerings=offerings,
+        allow_removals=allow_removals,
+    )
+    sys.exit(run(options))
+
+
+@click.command("waldur_site_load_components")
+@config_option
+@offering_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+def load_components(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
+    """Create or update the offering's components in Waldur from backend_components."""
+    sys.exit(load_into_waldur(config_file, offerings, dry_run=dry_run))
+
+
+@click.command("waldur_site_diagnostics")
+@config_option
+@offering_option
+def diagnostics(config_file: Path, offerings: tuple[str, ...]) -> None:
+    """Check configuration, Waldur, rights, components and backend; a verdict per line."""
+    sys.exit(diagnose_and_print(config_file, offerings))

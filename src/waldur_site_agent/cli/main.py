@@ -1,0 +1,102 @@
+"""``waldur-site-agent``: everything the agent can do, as subcommands."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from waldur_site_agent.cli import legacy
+from waldur_site_agent.cli.running import (
+    RunOptions,
+    mode_option,
+    offering_option,
+    print_configuration,
+    removals_option,
+    run,
+)
+from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.versions import version_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
+def main() -> None:
+    """Makes Waldur's marketplace orders come true at this site, and keeps them true.
+
+    Start with `config check`, then `diagnose`, then `plan` to see what would be done, and only
+    then `run`.
+    """
+
+
+@main.command("run")
+@mode_option
+@config_option
+@click.option("--once", is_flag=True, help="Do one cycle, then exit.")
+@offering_option
+@removals_option
+def run_command(
+    mode: str, config_file: Path, once: bool, offerings: tuple[str, ...], allow_removals: bool
+) -> None:
+    """Run the agent, as a service or for one cycle."""
+    options = RunOptions(
+        mode=mode,
+        config_file=config_file,
+        once=once,
+        offerings=offerings,
+        allow_removals=allow_removals,
+    )
+    sys.exit(run(options))
+
+
+@main.command("plan")
+@mode_option
+@config_option
+@offering_option
+@removals_option
+def plan_command(
+    mode: str, config_file: Path, offerings: tuple[str, ...], allow_removals: bool
+) -> None:
+    """Print what the next cycle would do; change nothing on either side."""
+    options = RunOptions(
+        mode=mode,
+        config_file=config_file,
+        dry_run=True,
+        offerings=offerings,
+        allow_removals=allow_removals,
+    )
+    sys.exit(run(options))
+
+
+@main.group("config")
+def config_group() -> None:
+    """Look at the configuration."""
+
+
+@config_group.command("check")
+@config_option
+def check_command(config_file: Path) -> None:
+    """Check the file and print it as it is understood, secrets masked."""
+    print_configuration(config_file)
+
+
+@main.group("components")
+def components_group() -> None:
+    """The offering's components in Waldur."""
+
+
+components_group.add_command(legacy.load_components, "load")
+main.add_command(legacy.diagnostics, "diagnose")
+
+
+@main.command("demo")
+@click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
+def demo_command(keep: bool) -> None:
+    """Watch orders become Slurm accounts: an embedded Waldur and a simulated cluster."""
+    from waldur_site_agent.cli.demo import demo  # noqa: PLC0415 - needs the sandbox extra
+
+    sys.exit(demo(keep=keep))

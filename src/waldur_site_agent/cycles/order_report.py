@@ -1,0 +1,54 @@
+"""What became of the orders of one cycle, for the log, the exit code and the dry run."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from waldur_site_agent.model.orders import Order
+    from waldur_site_agent.planning.orders import OrderPlan
+
+
+class Fate(enum.Enum):
+    """What a cycle made of an order."""
+
+    PLANNED = "planned"
+    """Dry run: nothing was done."""
+    DONE = "done"
+    ERRED = "erred"
+    """Told Waldur that it will not work, and why."""
+    WAITING = "waiting"
+    """Left as it is; the next cycle goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFate:
+    """One order's fate, with the reason where it is not plainly done."""
+
+    order: Order
+    fate: Fate
+    reason: str = ""
+    is_trouble: bool = False
+    """Whether somebody should look at it; waiting for the next pass by itself is no trouble."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrdersReport:
+    """The outcome of one pass over the orders of an offering."""
+
+    offering: str
+    fates: tuple[OrderFate, ...] = ()
+    plans: tuple[OrderPlan, ...] = ()
+    refused: Plan = field(default_factory=Plan)
+    refusal: str = ""
+    trouble: str = ""
+    """Why the pass as a whole was cut short; empty when it was not."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything needs a human or another try."""
+        return bool(self.trouble) or any(fate.is_trouble for fate in self.fates)

@@ -1,0 +1,41 @@
+"""What every cycle works with: one offering, its Waldur, its backend, and the time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from waldur_site_agent.backends import Backend
+    from waldur_site_agent.config import Offering
+    from waldur_site_agent.planning.guard import Thresholds
+    from waldur_site_agent.waldur import Waldur
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One offering at work; the same for all its cycles in one process."""
+
+    offering: Offering
+    waldur: Waldur
+    backend: Backend
+    thresholds: Thresholds
+    log: FilteringBoundLogger
+    now: Callable[[], datetime] = _utc_now
+    sleep: Callable[[float], None] = time.sleep
+    stopping: Callable[[], bool] = _never
+    """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""

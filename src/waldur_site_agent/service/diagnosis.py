@@ -1,0 +1,168 @@
+"""Looks at everything an offering needs, without changing anything, and says how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import Check, Verdict
+from waldur_site_agent.backends.registry import PluginError
+from waldur_site_agent.config import ConfigurationError, Job
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.orders import OrderState
+from waldur_site_agent.planning.components import component_differences, plan_components
+from waldur_site_agent.service.sessions import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from waldur_site_agent.backends.registry import Registry
+    from waldur_site_agent.config import Offering, Source
+    from waldur_site_agent.model.offerings import WaldurOffering
+    from waldur_site_agent.model.people import User
+    from waldur_site_agent.waldur import Waldur
+
+_TYPES = ("Marketplace.Slurm", "Marketplace.SiteAgent")
+_SHORT_LIFETIME_SECONDS = 86400
+
+
+def diagnose_waldur(offering: Offering) -> Iterator[Check]:
+    """Server, token, rights, offering, components and open orders; never raises."""
+    with connect(offering, "diagnostics") as waldur:
+        try:
+            yield _passed("Waldur", f"{waldur.base_url} runs version {waldur.server_version()}")
+            user = waldur.whoami()
+            yield _token(user)
+            found = waldur.offering(offering.waldur_offering_uuid)
+            yield from _offering(found)
+            yield _rights(user, found)
+            yield from _components(offering, found)
+            yield _orders(offering, waldur)
+        except SiteAgentError as error:
+            remedy = "mend this first; the checks after it were not made"
+            yield Check(name="Waldur", verdict=Verdict.FAILED, detail=str(error), remedy=remedy)
+
+
+def diagnose_backends(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
+    """Every backend that the offering names, each asked once; never raises."""
+    names = sorted({name for job in Job if (name := offering.backend_for(job))})
+    if not names:
+        yield Check(
+            name="backend",
+            verdict=Verdict.WARNING,
+            detail="no backend is named, so no job runs for this offering",
+            remedy=f"set {', '.join(job.value for job in Job)} as needed",
+        )
+    number = _number(offering, source)
+    for name in names:
+        try:
+            settings = registry.settings(name, offering, source, number)
+            backend = registry.open(name, settings, offering)
+        except (ConfigurationError, PluginError) as error:
+            yield Check(name=f"backend {name}", verdict=Verdict.FAILED, detail=str(error))
+            continue
+        try:
+            yield from backend.diagnose()
+        finally:
+            backend.close()
+
+
+def _number(offering: Offering, source: Source) -> int:
+    entries = source.content.get("offerings")
+    names = [e.get("name") for e in entries if isinstance(e, dict)] if entries else []
+    return names.index(offering.name) if offering.name in names else 0
+
+
+def _passed(name: str, detail: str) -> Check:
+    return Check(name=name, verdict=Verdict.OK, detail=detail)
+
+
+def _token(user: User) -> Check:
+    name = user.username or user.full_name or str(user.uuid)
+    if user.token_lifetime is None:
+        return _passed("token", f'belongs to "{name}" and does not expire')
+    short = user.token_lifetime < _SHORT_LIFETIME_SECONDS
+    return Check(
+        name="token",
+        verdict=Verdict.WARNING if short else Verdict.OK,
+        detail=f'belongs to "{name}" and dies after {user.token_lifetime} s without a request',
+        remedy="set the token lifetime of this user to none in Waldur" if short else "",
+    )
+
+
+def _offering(found: WaldurOffering) -> Iterator[Check]:
+    known = found.type in _TYPES
+    yield Check(
+        name="offering",
+        verdict=Verdict.OK if known else Verdict.FAILED,
+        detail=f'"{found.name}" of {found.customer_name or "?"}, {found.type}, {found.state}',
+        remedy="" if known else f"the agent serves offerings of type {' or '.join(_TYPES)}",
+    )
+    if not found.plugin_options.get("service_provider_can_create_offering_user"):
+        yield Check(
+            name="offering users",
+            verdict=Verdict.WARNING,
+            detail="service_provider_can_create_offering_user is off, or not shown to this token",
+            remedy="switch it on in the offering's integration options, or no member is ever added",
+        )
+
+
+def _rights(user: User, found: WaldurOffering) -> Check:
+    if user.is_staff:
+        return _passed("rights", "staff: may do everything")
+    on_customer = [p.role_name for p in user.permissions if p.scope_uuid == found.customer_uuid]
+    on_offering = [p.role_name for p in user.permissions if p.scope_uuid == found.uuid]
+    if on_customer:
+        roles = ", ".join(on_customer)
+        return _passed("rights", f'{roles} of the provider "{found.customer_name}"')
+    remedy = f'give the user a role with ORDER.APPROVE at "{found.customer_name}"'
+    if on_offering:
+        return Check(
+            name="rights",
+            verdict=Verdict.WARNING,
+            detail=f"{', '.join(on_offering)} of the offering only: orders cannot be approved, and "
+            "older servers refuse other calls too",
+            remedy=remedy,
+        )
+    return Check(
+        name="rights",
+        verdict=Verdict.FAILED,
+        detail="the user has no role at the provider or on the offering",
+        remedy=remedy,
+    )
+
+
+def _components(offering: Offering, found: WaldurOffering) -> Iterator[Check]:
+    plan = plan_components(offering.components, found.components)
+    by_type = {component.type: component for component in found.components}
+    load = "run waldur_site_load_components"
+    for component in plan.create:
+        yield Check(
+            name=f"component {component.type}",
+            verdict=Verdict.FAILED,
+            detail="is configured but Waldur does not have it",
+            remedy=load,
+        )
+    for component in plan.update:
+        yield Check(
+            name=f"component {component.type}",
+            verdict=Verdict.WARNING,
+            detail="; ".join(component_differences(component, by_type[component.type])),
+            remedy=load,
+        )
+    for name in plan.unchanged:
+        yield _passed(f"component {name}", "as configured")
+    for name in plan.only_in_waldur:
+        yield Check(
+            name=f"component {name}",
+            verdict=Verdict.WARNING,
+            detail="is in Waldur but not configured; the agent does not serve it",
+            remedy="add it to backend_components, or archive it in Waldur",
+        )
+
+
+def _orders(offering: Offering, waldur: Waldur) -> Check:
+    states = (OrderState.PENDING_PROVIDER, OrderState.EXECUTING)
+    orders = waldur.orders(offering.waldur_offering_uuid, states).items
+    pending = sum(order.state == OrderState.PENDING_PROVIDER for order in orders)
+    detail = f"{pending} wait for the provider, {len(orders) - pending} are being executed"
+    return _passed("orders", detail)

@@ -1,0 +1,93 @@
+"""Structured logs: readable on a terminal, JSON on demand, and never a secret in them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TextIO
+
+    from structlog.typing import EventDict, WrappedLogger
+
+_SHORTEST_SECRET = 6
+_MASK = "********"
+
+
+class _Concealer:
+    """Replaces known secrets wherever they turn up in a finished line."""
+
+    def __init__(self) -> None:
+        self.secrets: tuple[str, ...] = ()
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: str) -> str:
+        for secret in self.secrets:
+            line = line.replace(secret, _MASK)
+        return line
+
+
+_conceal = _Concealer()
+
+
+def conceal(secrets: Iterable[str]) -> None:
+    """Add texts that no line of the log may contain; very short ones would mask everything."""
+    longer = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+    _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer}, key=len, reverse=True))
+
+
+def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Set up the logs of the whole process.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        style: ``console`` for people, ``json`` for machines.
+        stream: where to write; standard error when not given, so that plans on standard output
+            can be piped.
+    """
+    stream = stream or sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_renderers(style, colors=stream.isatty()),
+            _conceal,  # type: ignore[list-item]  # works on the finished line, as a renderer does
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Forwarder()], level=logging.WARNING, force=True)
+
+
+def _renderers(style: str, *, colors: bool) -> list[structlog.typing.Processor]:
+    if style == "json":
+        return [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(sort_keys=True, default=str),
+        ]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=0,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+class _Forwarder(logging.Handler):
+    """What libraries log through the standard library joins the same stream."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event: EventDict = {"library": record.name}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        structlog.get_logger().log(record.levelno, record.getMessage(), **event)

@@ -1,0 +1,80 @@
+"""An offering at work in this process: its Waldur, its backend and its lock."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.planning.guard import Thresholds
+from waldur_site_agent.waldur import Waldur
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from waldur_site_agent.backends.registry import Registry
+    from waldur_site_agent.config import Configuration, Offering, Source
+    from waldur_site_agent.service.modes import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What all sessions of a process share."""
+
+    configuration: Configuration
+    source: Source
+    registry: Registry
+    removals_allowed: bool = False
+
+
+def connect(offering: Offering, mode: str) -> Waldur:
+    """A client for the offering's Waldur; nothing is asked yet."""
+    return Waldur(offering.waldur_api_url, offering.token, mode=mode, verify=offering.verify_ssl)
+
+
+@contextmanager
+def open_site(
+    situation: Situation, offering: Offering, mode: Mode, stopping: Callable[[], bool]
+) -> Iterator[Site]:
+    """Everything that the cycles of one offering need, closed at the end."""
+    number = situation.configuration.offerings.index(offering)
+    name = offering.backend_for(mode.job)
+    settings = situation.registry.settings(name, offering, situation.source, number)
+    safety = situation.configuration.safety_of(offering)
+    with ExitStack() as stack:
+        backend = situation.registry.open(name, settings, offering)
+        stack.callback(backend.close)
+        waldur = connect(offering, mode.name)
+        stack.callback(waldur.close)
+        yield Site(
+            offering=offering,
+            waldur=waldur,
+            backend=backend,
+            thresholds=Thresholds(
+                max_removals_percent=safety.max_removals_percent,
+                max_removals=safety.max_removals,
+                removals_allowed=safety.allow_removals or situation.removals_allowed,
+            ),
+            log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
+            stopping=stopping,
+        )
+
+
+@contextmanager
+def only_copy(offering: Offering, mode: Mode, wait_seconds: float) -> Iterator[None]:
+    """Keep a second copy of the same mode away from the offering while the body runs.
+
+    Raises:
+        LockHeldError: another copy is at work; the text says which process it is.
+    """
+    name = f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{mode.name}.lock"
+    purpose = (
+        f'offering "{offering.name}" is already served in mode {mode.name}: '
+        "stop one of the two agents"
+    )
+    with exclusive_lock(default_lock_file(name), wait_seconds, purpose):
+        yield
