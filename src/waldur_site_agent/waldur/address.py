@@ -89,7 +89,11 @@ class Redirect:
     @classmethod
     def read(cls, source: str, location: str) -> Redirect:
         """Resolve a ``Location`` header against the URL that was asked."""
-        return cls(source=source, target=urljoin(source, location))
+        try:
+            target = urljoin(source, location)
+        except ValueError:
+            target = location
+        return cls(source=source, target=target)
 
     @property
     def keeps_the_token_home(self) -> bool:
@@ -98,7 +102,7 @@ class Redirect:
             before, after = httpx.URL(self.source), httpx.URL(self.target)
         except httpx.InvalidURL:
             return False
-        if before.host != after.host:
+        if before.host != after.host or after.userinfo:
             return False
         if (before.scheme, before.port) == (after.scheme, after.port):
             return True
@@ -121,7 +125,7 @@ class Redirect:
         adds_encryption = before.scheme == "http" and after.scheme == "https"
         if not adds_encryption or before.path != after.path or not self.keeps_the_token_home:
             return None
-        return f"https://{after.netloc}"
+        return ApiAddress.parse(f"https://{after.netloc}").origin
 
 
 def _unusable(why: str) -> PermanentError:

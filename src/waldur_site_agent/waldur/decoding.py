@@ -31,7 +31,7 @@ def read_json(response: httpx.Response) -> object:
     """
     try:
         body: object = json.loads(response.content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         raise bad_answer(
             response, f"is not JSON but {kind}; check waldur_api_url and the proxies"

@@ -93,7 +93,7 @@ def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
         accounted += len(fresh)
         rows.extend({_identity(row): row for row in fresh}.values())
         seen.update(map(_identity, fresh))
-        if not page_rows or _is_last(response, page_rows, arrived, totals[-1]):
+        if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
             break
     total = totals[-1]
     steady = len({*totals}) == 1

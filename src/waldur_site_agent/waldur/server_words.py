@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ def is_api_answer(response: httpx.Response) -> bool:
     """Whether a body is JSON, as all of the API's own words are."""
     try:
         json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -76,4 +77,4 @@ def _below(place: str, name: str) -> str:
 def _words_of_page(page: str) -> str:
     title = _TITLE.search(page)
     words = title.group(1) if title else _MARKUP_WITHOUT_WORDS.sub(" ", page)
-    return _TAG.sub(" ", words)
+    return html.unescape(_TAG.sub(" ", words))

@@ -140,7 +140,8 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
             f"{text}; this server does not have the operation: check waldur_api_url, "
             "the server's version and the offering's type"
         )
-    if is_markup(response) or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+    elsewhere = status < httpx.codes.BAD_REQUEST or is_markup(response)
+    if elsewhere or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         # Not Waldur's verdict on the object: something between here and there said it.
         return TemporaryError(
             f"{text}; this is not an answer of Waldur's API: check waldur_api_url and the proxies"
@@ -166,6 +167,6 @@ _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
 def _certificate_error(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message or "unknown reason"
+            return str(error)
         error = error.__cause__ or error.__context__
     return None

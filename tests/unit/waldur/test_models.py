@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import httpx
+import pytest
+
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.people import OfferingUserState
+
+if TYPE_CHECKING:
+    from tests.unit.waldur.conftest import Scripted
+
+ID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
+OTHER = "ffffffff3a5b4c7f8d1e2f3a4b5c6d7e"
+
+
+def test_an_order_is_read_with_its_exact_limits_and_aware_times(server: Scripted) -> None:
+    server.replies = [
+        httpx.Response(
+            200,
+            json={
+                "uuid": ID,
+                "type": "Update",
+                "state": "executing",
+                "created": "2026-11-02T10:00:00.5+02:00",
+                "start_date": "2026-12-01",
+                "limits": {"cpu": 10.1, "mem": "512", "gres/gpu": 90071992547409931, "node": None},
+                "attributes": {"name": "Climate", "old_limits": {"cpu": None}},
+            },
+        )
+    ]
+    order = server.waldur().order(ID)
+    assert UUID(ID) == order.uuid
+    assert datetime(2026, 11, 2, 8, 0, 0, 500_000, tzinfo=UTC) == order.created
+    assert date(2026, 12, 1) == order.start_date
+    assert {
+        "cpu": Decimal("10.1"),
+        "mem": Decimal(512),
+        "gres/gpu": Decimal(90071992547409931),
+        "node": None,
+    } == order.limits
+    assert order.attributes == {"name": "Climate", "old_limits": {"cpu": None}}
+
+
+def test_null_means_the_same_as_absent(server: Scripted) -> None:
+    everything_null = dict.fromkeys(
+        ["name", "slug", "backend_id", "limits", "backend_metadata", "paused", "last_sync", "state"]
+    )
+    server.replies = [
+        httpx.Response(200, json={"uuid": ID, **everything_null}),
+        httpx.Response(200, json={"uuid": ID}),
+    ]
+    waldur = server.waldur()
+    assert waldur.resource(ID) == waldur.resource(ID)
+
+
+def test_nulls_inside_listed_objects_mean_absent_too(server: Scripted) -> None:
+    component = {"type": "cpu", "uuid": OTHER, "description": None, "limit_amount": None}
+    server.replies = [httpx.Response(200, json={"uuid": ID, "components": [component]})]
+    (found,) = server.waldur().offering(ID).components
+    assert (found.type, found.description, found.limit_amount) == ("cpu", "", None)
+
+
+def test_what_is_new_is_ignored_or_kept_as_text(server: Scripted) -> None:
+    order = {"uuid": ID, "type": "Restore", "state": "pending-moon-phase", "colour": {"red": 1}}
+    server.replies = [httpx.Response(200, json=order)]
+    read = server.waldur().order(ID)
+    assert (read.type, read.state) == ("Restore", "pending-moon-phase")
+
+
+def test_an_offering_user_of_an_old_server_counts_as_usable(server: Scripted) -> None:
+    row = {"uuid": ID, "user_uuid": OTHER, "username": "ada"}
+    server.replies = [server.page([row], 1)]
+    (user,) = server.waldur().offering_users(ID).items
+    assert user.state == OfferingUserState.OK
+
+
+@pytest.mark.parametrize("limit", ["NaN", "Infinity"])
+def test_a_limit_that_is_no_number_is_a_bad_answer(server: Scripted, limit: str) -> None:
+    body = f'{{"uuid": "{ID}", "limits": {{"cpu": {limit}}}}}'
+    server.replies = [httpx.Response(200, content=body.encode())]
+    with pytest.raises(TemporaryError, match=r"limits\.cpu"):
+        server.waldur().resource(ID)
+
+
+def member(name: str, ends: datetime | None) -> dict[str, object]:
+    return {"uuid": ID, "username": name, "expiration_time": ends and ends.isoformat()}
+
+
+def test_a_role_past_its_end_gives_no_place_in_the_team(server: Scripted) -> None:
+    now = datetime.now(UTC)
+    team = [
+        member("ada", None),
+        member("bob", now - timedelta(days=1)),
+        member("eve", now + timedelta(days=1)),
+        member("joe", datetime(2020, 1, 1)),  # noqa: DTZ001 - a server that sends no time zone
+    ]
+    server.replies = [httpx.Response(200, json=team)]
+    assert [person.username for person in server.waldur().team(ID)] == ["ada", "eve"]
+
+
+def test_a_team_that_came_in_part_is_not_a_team(server: Scripted) -> None:
+    server.replies = [server.page([member("ada", None)], 11)]
+    with pytest.raises(TemporaryError, match="1 of 11"):
+        server.waldur().team(ID)
+
+
+def test_project_roles_past_their_end_are_left_out_of_a_complete_list(server: Scripted) -> None:
+    rows = [
+        {"project_uuid": ID, "user_uuid": OTHER, "role_name": "PROJECT.MEMBER"},
+        {"project_uuid": ID, "user_uuid": OTHER, "role_name": "PROJECT.ADMIN"},
+        {"project_uuid": ID, "user_uuid": ID, "expiration_time": "2020-01-01T00:00:00Z"},
+    ]
+    server.replies = [server.page(rows, 3)]
+    roles = server.waldur().project_roles(ID).require_complete("roles")
+    assert [role.role_name for role in roles] == ["PROJECT.MEMBER", "PROJECT.ADMIN"]
+    assert server.requests[0].url.params["is_active"] == "true"
