@@ -37,7 +37,7 @@ class ConfigurationError(Exception):
 
     def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
         self.path = path
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
         super().__init__("\n".join(self._line(problem) for problem in self.problems))
 
     def _line(self, problem: Problem) -> str:
@@ -129,7 +129,8 @@ def _known_keys(model: type[BaseModel], place: Place) -> list[str]:
             field = current.model_fields.get(step)
             current = field.annotation if field else None
         else:
-            current = typing.get_args(current)[-1] if typing.get_args(current) else None
+            inside = [arg for arg in typing.get_args(current) if arg is not Ellipsis]
+            current = inside[-1] if inside else None
         current = _without_none(current)
     return sorted(current.model_fields) if _is_model(current) else []
 

@@ -181,12 +181,19 @@ class Configuration(Section):
     log_format: Literal["console", "json"] = "console"
     safety: Safety = Safety()
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
-    offerings: tuple[Offering, ...] = Field(min_length=1)
+    offerings: tuple[Offering, ...]
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _in_any_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("offerings", mode="before")
+    @classmethod
+    def _at_least_one(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("names no offering; at least one is needed")
+        return value
 
     @model_validator(mode="after")
     def _names_and_offerings_differ(self) -> Configuration:

@@ -94,8 +94,8 @@ def read_source(path: Path) -> Source:
         raise ConfigurationError(path, [Problem(None, (), remedy)]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(path, [Problem(None, (), f"cannot be read: {error}")]) from None
-    reader = _Reader(path, text)
     try:
+        reader = _Reader(path, text)
         node = reader.loader.get_single_node()
         content = reader.value(node, ()) if node is not None else {}
     except yaml.MarkedYAMLError as error:
@@ -106,8 +106,6 @@ def read_source(path: Path) -> Source:
     except yaml.YAMLError as error:
         message = f"is not valid YAML: {error}"
         raise ConfigurationError(path, [Problem(None, (), message)]) from None
-    finally:
-        reader.loader.dispose()
     if not isinstance(content, dict):
         message = f"found {type(content).__name__} at the top, expected a mapping with 'offerings'"
         raise ConfigurationError(path, [Problem(1, (), message)])

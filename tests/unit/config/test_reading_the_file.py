@@ -1,0 +1,283 @@
+"""What the configuration file may say, and what an administrator reads when it is wrong."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+from waldur_site_agent.config import (
+    Configuration,
+    ConfigurationError,
+    Job,
+    load_configuration,
+    resolved_yaml,
+)
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+OFFERING: dict[str, Any] = {
+    "name": "Test",
+    "waldur_api_url": "https://waldur.example.com/api/",
+    "waldur_api_token": "secret-token",
+    "waldur_offering_uuid": "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1",
+    "order_processing_backend": "slurm",
+}
+
+
+def load(
+    tmp_path: Path, text: str | dict[str, Any], environ: dict[str, str] | None = None
+) -> Configuration:
+    path = tmp_path / "config.yaml"
+    path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    return load_configuration(path, environ or {})[0]
+
+
+def load_offering(tmp_path: Path, **changes: Any) -> Configuration:
+    entry = {key: v for key, v in (OFFERING | changes).items() if v is not ...}
+    return load(tmp_path, {"offerings": [entry]})
+
+
+def complaint(tmp_path: Path, text: str | dict[str, Any]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    return str(caught.value).replace(str(tmp_path), "DIR")
+
+
+def complaint_about(tmp_path: Path, **changes: Any) -> str:
+    entry = {key: v for key, v in (OFFERING | changes).items() if v is not ...}
+    return complaint(tmp_path, {"offerings": [entry]})
+
+
+def test_the_example_file_loads() -> None:
+    path = EXAMPLES / "waldur-site-agent-config.yaml"
+    configuration, _ = load_configuration(path, {"WALDUR_API_TOKEN": "t"})
+    slurm, moab = configuration.offerings
+    assert [slurm.backend_for(job) for job in Job] == ["slurm"] * 3
+    assert [moab.backend_for(job) for job in Job] == ["moab"] * 3
+    assert slurm.components["cpu"].unit_factor == Decimal(60000)
+    assert slurm.components["gres/gpu"].limit == Decimal(10000)
+    assert slurm.backend_settings["homedir_umask"] == "0077"
+
+
+def test_defaults_are_those_of_the_reference(tmp_path: Path) -> None:
+    offering = load_offering(tmp_path).offerings[0]
+    assert offering.verify_ssl
+    assert offering.websocket_use_tls
+    assert offering.username_management_backend == "base"
+    assert not offering.resource_import_enabled
+    assert not offering.by_events
+    assert (offering.stomp_ws_port, offering.stomp_ws_path) == (443, "/rmqws-stomp")
+    assert (offering.mqtt_ws_port, offering.mqtt_ws_path) == (443, "/rmqws")
+
+
+@pytest.mark.parametrize(
+    "uuid", ["0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1", "0f6c2c5a-e4d5-4a3f-a1f2-f6d2a6a0c9b1"]
+)
+def test_an_offering_uuid_may_have_dashes(tmp_path: Path, uuid: str) -> None:
+    offering = load_offering(tmp_path, waldur_offering_uuid=uuid).offerings[0]
+    assert offering.waldur_offering_uuid == UUID("0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1")
+
+
+def test_numbers_that_yaml_would_misread_stay_as_they_were_written(tmp_path: Path) -> None:
+    text = """
+        offerings:
+          - name: no
+            waldur_api_url: https://waldur.example.com
+            waldur_api_token: 0123456789
+            waldur_offering_uuid: 11111111111111111111111111111111
+            backend_settings: {homedir_umask: 0700}
+    """
+    offering = load(tmp_path, text).offerings[0]
+    assert offering.name == "no"
+    assert offering.token == "0123456789"
+    assert offering.waldur_offering_uuid == UUID("1" * 32)
+    assert offering.backend_settings["homedir_umask"] == "0700"
+
+
+@pytest.mark.parametrize("empty", ["", "~", "null", '""'])
+def test_an_empty_backend_means_the_job_does_not_run(tmp_path: Path, empty: str) -> None:
+    text = f"""
+        offerings:
+          - name: A
+            waldur_api_url: https://waldur.example.com
+            waldur_api_token: t
+            waldur_offering_uuid: {OFFERING["waldur_offering_uuid"]}
+            order_processing_backend: slurm
+            membership_sync_backend: {empty}
+    """
+    offering = load(tmp_path, text).offerings[0]
+    assert offering.backend_for(Job.MEMBERSHIP) == ""
+
+
+def test_backend_type_alone_stands_for_all_jobs(tmp_path: Path) -> None:
+    configuration = load_offering(tmp_path, order_processing_backend=..., backend_type="SLURM")
+    assert [configuration.offerings[0].backend_for(job) for job in Job] == ["slurm"] * 3
+
+
+def test_backend_type_does_not_overrule_a_named_job(tmp_path: Path) -> None:
+    offering = load_offering(tmp_path, backend_type="moab").offerings[0]
+    assert [offering.backend_for(job) for job in Job] == ["slurm", "", ""]
+
+
+def test_shared_settings_by_anchor_are_understood(tmp_path: Path) -> None:
+    text = """
+        offerings:
+          - &first
+            name: A
+            waldur_api_url: https://waldur.example.com
+            waldur_api_token: t
+            waldur_offering_uuid: 0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1
+          - <<: *first
+            name: B
+            waldur_offering_uuid: 7d1b0e7e3f2b4b1c9d590b5b3c1f7c11
+    """
+    second = load(tmp_path, text).offerings[1]
+    assert (second.name, second.token) == ("B", "t")
+
+
+def test_the_token_may_come_from_the_environment(tmp_path: Path) -> None:
+    document = {"offerings": [OFFERING | {"waldur_api_token": "${MY_TOKEN}"}]}
+    assert load(tmp_path, document, {"MY_TOKEN": "abc"}).offerings[0].token == "abc"
+
+
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    text = complaint_about(tmp_path, waldur_api_token="${MY_TOKEN}")
+    assert "offerings[0].waldur_api_token: the environment variable MY_TOKEN is not set" in text
+
+
+def test_the_token_may_come_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    configuration = load_offering(tmp_path, waldur_api_token=..., waldur_api_token_file="token")
+    assert configuration.offerings[0].token == "from-file"
+
+
+def test_a_token_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
+    changes = {"waldur_api_token": ..., "waldur_api_token_file": "token"}
+    assert "waldur_api_token_file: cannot be read" in complaint_about(tmp_path, **changes)
+    (tmp_path / "token").write_text("\n")
+    assert "is empty" in complaint_about(tmp_path, **changes)
+
+
+def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
+    text = complaint_about(tmp_path, waldur_api_token_file="token")
+    assert "stands beside waldur_api_token_file" in text
+
+
+def test_no_token_at_all_is_an_error(tmp_path: Path) -> None:
+    assert "waldur_api_token: is missing" in complaint_about(tmp_path, waldur_api_token=...)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("stomp_enable", "stomp_enabled"),
+        ("waldur_api_tokn", "waldur_api_token"),
+        ("membership_sync_backed", "membership_sync_backend"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(
+    tmp_path: Path, key: str, nearest: str
+) -> None:
+    text = complaint_about(tmp_path, **{key: "x"})
+    assert f"offerings[0].{key}: unknown key" in text
+    assert f'did you mean "{nearest}"?' in text
+
+
+def test_unknown_keys_are_found_at_every_level(tmp_path: Path) -> None:
+    component = {"measured_unit": "h", "label": "C", "accounting_type": "usage", "unit_factr": 2}
+    entry = OFFERING | {"backend_components": {"cpu": component}, "safety": {"max_removal": 1}}
+    text = complaint(tmp_path, {"timezon": "UTC", "offerings": [entry]})
+    assert 'timezon: unknown key (found: "UTC"); did you mean "timezone"?' in text
+    assert "offerings[0].backend_components.cpu.unit_factr: unknown key" in text
+    assert 'did you mean "unit_factor"?' in text
+    assert "offerings[0].safety.max_removal: unknown key" in text
+
+
+def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
+    text = complaint(
+        tmp_path,
+        "timezone: Mars/Olympus\n"
+        "offerings:\n"
+        "  - name: A\n"
+        "    waldur_api_url: waldur.example.com\n"
+        "    waldur_api_token: t\n"
+        "    waldur_offering_uuid: not-a-uuid\n",
+    )
+    lines = text.splitlines()
+    assert lines[0].startswith(
+        'DIR/config.yaml:1: timezone: found "Mars/Olympus"; expected an IANA'
+    )
+    assert lines[1].startswith('DIR/config.yaml:4: offerings[0].waldur_api_url: found "waldur.ex')
+    assert lines[2].startswith('DIR/config.yaml:6: offerings[0].waldur_offering_uuid: found "not-a')
+
+
+def test_both_event_switches_are_refused(tmp_path: Path) -> None:
+    text = complaint_about(tmp_path, stomp_enabled=True, mqtt_enabled=True)
+    assert "offerings[0]: stomp_enabled and mqtt_enabled are both true" in text
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = complaint(tmp_path, "timezone: UTC\ntimezone: UTC\nofferings: []\n")
+    assert "config.yaml:2: timezone: stands twice, first on line 1" in text
+
+
+def test_the_same_offering_twice_is_refused(tmp_path: Path) -> None:
+    text = complaint(tmp_path, {"offerings": [OFFERING, OFFERING | {"name": "Other"}]})
+    assert "two entries have the same waldur_offering_uuid" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("offerings: [", "is not valid YAML"),
+        ("- a\n- b\n", "found list at the top"),
+        ("offerings: []\n", "at least one is needed"),
+        ("{}", "offerings: is missing"),
+        ("a: \x00", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    assert reason in complaint(tmp_path, text)
+
+
+def test_a_file_that_does_not_exist_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file; name it with -c"):
+        load_configuration(tmp_path / "nowhere.yaml", {})
+
+
+def test_the_printed_configuration_shows_no_secret(tmp_path: Path) -> None:
+    document = {
+        "sentry_dsn": "https://key@sentry.example.com/1",
+        "offerings": [OFFERING | {"backend_settings": {"db_password": "hunter2", "user": "u"}}],
+    }
+    text = resolved_yaml(load(tmp_path, document))
+    for secret in ("secret-token", "key@sentry", "hunter2"):
+        assert secret not in text
+    assert "waldur_api_token: '********'" in text
+    assert "user: u" in text
+
+
+def test_a_wrong_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:
+    text = complaint_about(tmp_path, waldur_api_tokens="secret-token")
+    assert "unknown key" in text
+    assert "secret-token" not in text
+
+
+def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
+    assert "secret-token" not in repr(load_offering(tmp_path))
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "many", "nan"])
+def test_a_unit_factor_must_be_a_positive_number(tmp_path: Path, factor: str) -> None:
+    component = {
+        "measured_unit": "h",
+        "label": "C",
+        "accounting_type": "usage",
+        "unit_factor": factor,
+    }
+    text = complaint_about(tmp_path, backend_components={"cpu": component})
+    assert f'backend_components.cpu.unit_factor: found "{factor}"' in text
