@@ -1,21 +1,46 @@
-# Every target sets up what it needs by itself, from nothing but Python 3.11+ and make.
+# Every target sets up what it needs by itself, from nothing but Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
 
-.PHONY: help demo test lint format build clean
+.PHONY: help demo test test-long lint format build clean
 help:
 	@echo "make demo    watch orders become Slurm accounts, on a simulated cluster (SLURM=real: on a real one)"
-	@echo "make test    lint, unit, contract, fault and integration tests (real Slurm as root on Debian)"
-	@echo "make lint    ruff, mypy, import-linter      make format   let ruff rewrite"
+	@echo "make test    lint, unit, contract, fault and integration tests (real Slurm: as root on Debian)"
+	@echo "make lint    ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make build   wheels and source packages in dist/"
 
 $(READY): pyproject.toml plugins/slurm/pyproject.toml uv.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
-	@test -x $(UV) || $(PYTHON) -m venv $(VENV)/uv
-	@test -x $(UV) || $(VENV)/uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	@$(UV) sync --quiet --locked --all-packages --all-extras --python $(BIN)/python
+	@test -x $(UV) || $(PYTHON) -m venv $(VENV)/uv
+	@test -x $(UV) || $(VENV)/uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --all-packages --all-extras
 	@touch $@
+
+demo: $(READY)
+	@SLURM=$(SLURM) $(BIN)/waldur-site-agent demo
+
+test: lint
+	@$(BIN)/python tests/run.py
+
+lint: $(READY)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+	@echo "lint: ruff, mypy --strict and import-linter are content"
+
+format: $(READY)
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+build: $(READY)
+	@rm -rf dist
+	@$(UV) build --quiet --all-packages --out-dir dist
+	@ls dist
+
+clean:
+	rm -rf $(VENV) dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

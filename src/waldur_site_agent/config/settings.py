@@ -47,7 +47,7 @@ def _http_url(text: str) -> str:
 def _time_zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         raise ValueError("expected an IANA time zone such as UTC or Europe/Tallinn") from None
     return text
 
