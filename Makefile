@@ -24,7 +24,7 @@ demo: $(READY)
 	@SLURM=$(SLURM) $(BIN)/waldur-site-agent demo
 
 test: lint
-	@$(BIN)/python tests/run.py
+	@$(BIN)/pytest -q --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .
