@@ -1,1 +1,35 @@
 """An embedded Waldur for the demo, for tests and for trying a configuration."""
+
+from waldur_site_agent.sandbox.answers import RefusedError
+from waldur_site_agent.sandbox.faults import Fault
+from waldur_site_agent.sandbox.journal import Request
+from waldur_site_agent.sandbox.records import (
+    Component,
+    Customer,
+    Offering,
+    OfferingUser,
+    Order,
+    Project,
+    Resource,
+    Role,
+    Task,
+    User,
+)
+from waldur_site_agent.sandbox.sandbox import Sandbox
+
+__all__ = [
+    "Component",
+    "Customer",
+    "Fault",
+    "Offering",
+    "OfferingUser",
+    "Order",
+    "Project",
+    "RefusedError",
+    "Request",
+    "Resource",
+    "Role",
+    "Sandbox",
+    "Task",
+    "User",
+]

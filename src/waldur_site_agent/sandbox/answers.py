@@ -1,0 +1,98 @@
+"""What the server sends back, and how a rule says no."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    content: bytes = b""
+    media_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_answer(
+    body: JsonValue, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Answer with JSON."""
+    return Answer(int(status), json.dumps(body).encode(), "application/json", dict(headers or {}))
+
+
+def empty_answer(status: int = HTTPStatus.OK) -> Answer:
+    """Answer with no body."""
+    return Answer(int(status))
+
+
+def html_answer(status: int) -> Answer:
+    """Answer as a web server does that knows nothing of the API."""
+    phrase = HTTPStatus(status).phrase
+    head = f"<head><title>{phrase}</title></head>"
+    page = f"<!doctype html>\n<html>{head}<body><h1>{phrase}</h1></body></html>\n"
+    return Answer(int(status), page.encode(), "text/html")
+
+
+class RefusedError(Exception):
+    """A rule said no. ``body`` is what the server tells the client, ``None`` an HTML page."""
+
+    def __init__(self, status: int, body: JsonValue) -> None:
+        super().__init__(f"{int(status)}: {body}")
+        self.status = int(status)
+        self.body = body
+
+    @property
+    def answer(self) -> Answer:
+        """The refusal as an answer."""
+        return (
+            html_answer(self.status) if self.body is None else json_answer(self.body, self.status)
+        )
+
+
+def invalid(body: JsonValue) -> RefusedError:
+    """400: what was sent breaks a rule."""
+    return RefusedError(HTTPStatus.BAD_REQUEST, body)
+
+
+def not_authenticated(detail: str) -> RefusedError:
+    """401: no token, or none that opens anything."""
+    return RefusedError(HTTPStatus.UNAUTHORIZED, {"detail": detail})
+
+
+def denied() -> RefusedError:
+    """403: visible, but not yours to change."""
+    detail = "You do not have permission to perform this action."
+    return RefusedError(HTTPStatus.FORBIDDEN, {"detail": detail})
+
+
+def not_found() -> RefusedError:
+    """404: not there, or not for these eyes."""
+    return RefusedError(HTTPStatus.NOT_FOUND, {"detail": "Not found."})
+
+
+def method_not_allowed(method: str) -> RefusedError:
+    """405: the path exists, this way to call it does not."""
+    return RefusedError(
+        HTTPStatus.METHOD_NOT_ALLOWED, {"detail": f'Method "{method}" not allowed.'}
+    )
+
+
+def wrong_state(*valid: str) -> RefusedError:
+    """409: the object must be in one of these states first."""
+    detail = f"Valid states for operation: {', '.join(valid)}."
+    return RefusedError(HTTPStatus.CONFLICT, {"detail": detail})
+
+
+def server_bug() -> RefusedError:
+    """500: an error in the server that nobody caught; nothing has changed."""
+    return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, None)

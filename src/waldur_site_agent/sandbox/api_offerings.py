@@ -1,0 +1,247 @@
+"""Waldur's API: marketplace-provider-offerings and marketplace-service-providers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from waldur_site_agent.sandbox import permissions, rendering, states
+from waldur_site_agent.sandbox.answers import denied, empty_answer, invalid, json_answer, not_found
+from waldur_site_agent.sandbox.operations import Operation, as_uuid
+from waldur_site_agent.sandbox.queries import (
+    arrange,
+    by_choice,
+    by_text,
+    by_uuid,
+    choose_fields,
+    page_answer,
+    select,
+)
+from waldur_site_agent.sandbox.records import Component
+
+if TYPE_CHECKING:
+    from waldur_site_agent.sandbox.answers import Answer
+    from waldur_site_agent.sandbox.operations import Call
+    from waldur_site_agent.sandbox.queries import Orderings
+    from waldur_site_agent.sandbox.records import Customer, JsonObject, Offering, Role
+
+_OFFERINGS = "marketplace-provider-offerings/"
+_PROVIDERS = "marketplace-service-providers/"
+_OFFERING_STATES = ("Draft", "Active", "Paused", "Archived", "Unavailable")
+_BILLING_TYPES = ("fixed", "usage", "limit", "one", "few")
+_COMPONENT = TypeAdapter(Component)
+_LONGEST_TYPE = 50
+
+_OFFERING_ORDERINGS: Orderings[Offering] = {
+    "created": lambda row: str(rendering.timestamp(row.created)),
+    "name": lambda row: row.name,
+    "state": lambda row: row.state,
+    "type": lambda row: row.type,
+}
+
+
+def _list_offerings(call: Call) -> Answer:
+    visible = [
+        row
+        for row in call.tx.world.offerings.values()
+        if permissions.sees_as_provider(call.tx, call.user, row)
+    ]
+    listed = {as_uuid(text.strip()) for text in call.query.last("uuid_list").split(",")}
+    rows = select(
+        call.query,
+        visible,
+        [
+            by_uuid("customer_uuid", lambda row: row.customer),
+            by_choice("state", _OFFERING_STATES, lambda row: row.state),
+            by_text("name", lambda row, text: text.lower() in row.name.lower()),
+            by_text("name_exact", lambda row, text: row.name == text),
+            by_text("uuid_list", lambda row, _text: row.uuid in listed),
+            by_text("type", lambda row, _text: row.type in call.query.all("type")),
+        ],
+    )
+    rows = arrange(call.query, rows, _OFFERING_ORDERINGS, "name")
+    return page_answer(call, rows, lambda row: rendering.offering(call.tx, row, call.api))
+
+
+def _offering(call: Call) -> Offering:
+    offering = call.tx.world.offerings.get(call.uuid())
+    if offering is None or not permissions.sees_as_provider(call.tx, call.user, offering):
+        raise not_found()
+    return offering
+
+
+def _retrieve_offering(call: Call) -> Answer:
+    whole = rendering.offering(call.tx, _offering(call), call.api)
+    return json_answer(choose_fields(call.query, whole))
+
+
+def _described(call: Call, uuid: str) -> Component:
+    """Read the component that the client describes.
+
+    Raises:
+        RefusedError: 400 that names the field.
+    """
+    for name in ("billing_type", "type", "name"):
+        if not states.required(call.fields, name):
+            raise invalid({name: ["This field may not be blank."]})
+    billing_type = call.fields["billing_type"]
+    if billing_type not in _BILLING_TYPES:
+        raise invalid({"billing_type": [f'"{billing_type}" is not a valid choice.']})
+    if len(str(call.fields["type"])) > _LONGEST_TYPE:
+        raise invalid({"type": ["Ensure this field has no more than 50 characters."]})
+    known: JsonObject = {
+        name: value for name, value in call.fields.items() if name in Component.__dataclass_fields__
+    }
+    try:
+        return _COMPONENT.validate_python({**known, "uuid": uuid})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise invalid({name: ["A valid value is required."]}) from None
+
+
+def _create_component(call: Call) -> Answer:
+    offering = _components_of(call)
+    component = _described(call, call.tx.new_uuid())
+    if component.type in {each.type for each in offering.components}:
+        raise invalid({"non_field_errors": ["The fields offering, type must make a unique set."]})
+    call.tx.world.put(replace(offering, components=(*offering.components, component)))
+    newer = call.tx.generation.reached(7, 9, 0)
+    return empty_answer(HTTPStatus.CREATED if newer else HTTPStatus.OK)
+
+
+def _update_component(call: Call) -> Answer:
+    offering = _components_of(call)
+    uuid = as_uuid(str(states.required(call.fields, "uuid")))
+    if uuid is None or uuid not in {each.uuid for each in offering.components}:
+        raise invalid({"uuid": ["Component with this UUID is not found."]})
+    changed = _described(call, uuid)
+    components = tuple(changed if each.uuid == uuid else each for each in offering.components)
+    call.tx.world.put(replace(offering, components=components))
+    return empty_answer()
+
+
+def _components_of(call: Call) -> Offering:
+    offering = _offering(call)
+    scopes = permissions.OFFERING_OR_CUSTOMER
+    permissions.require(call.tx, call.user, permissions.UPDATE_COMPONENTS, offering, scopes)
+    return offering
+
+
+def _sellers(call: Call) -> list[Customer]:
+    sellers = {row.customer: None for row in call.tx.world.offerings.values()}
+    return [call.tx.world.customers[uuid] for uuid in sellers]
+
+
+def _list_providers(call: Call) -> Answer:
+    rows = select(call.query, _sellers(call), [by_uuid("customer_uuid", lambda row: row.uuid)])
+    rows = arrange(
+        call.query,
+        rows,
+        {
+            "created": lambda row: str(rendering.timestamp(row.created)),
+            "customer_name": lambda row: row.name,
+        },
+        "created",
+    )
+    return page_answer(call, rows, lambda row: rendering.provider(call.tx, row, call.api))
+
+
+def _may_list_roles(call: Call, seller: Customer) -> bool:
+    return call.user.is_staff or any(
+        permissions.LIST_PROJECT_PERMISSIONS in permissions.rights_of(role.name, call.tx.generation)
+        for role in permissions.roles_of(call.tx, call.user)
+        if role.scope == seller.uuid
+    )
+
+
+def _served_projects(call: Call, seller: Customer) -> set[str]:
+    """Projects that have a live resource of a shared offering of this seller."""
+    world = call.tx.world
+    return {
+        row.project
+        for row in world.resources.values()
+        if row.state != "Terminated"
+        and world.offerings[row.offering].customer == seller.uuid
+        and world.offerings[row.offering].shared
+    }
+
+
+def _list_project_permissions(call: Call) -> Answer:
+    seller = next((row for row in _sellers(call) if row.uuid == call.uuid("provider")), None)
+    if seller is None:
+        raise not_found()
+    if not _may_list_roles(call, seller):
+        raise denied()
+    world = call.tx.world
+    served = _served_projects(call, seller)
+    active = world.active_roles(call.tx.now)
+    roles = [role for role in active if role.scope_type == "project" and role.scope in served]
+    rows = select(
+        call.query,
+        roles,
+        [
+            by_uuid("user", lambda role: role.user),
+            by_uuid("scope_uuid", lambda role: role.scope),
+            by_text("username", lambda role, text: world.users[role.user].username == text),
+            by_text("role_name", lambda role, text: role.name == text),
+            by_text("scope_name", lambda r, text: text in world.projects[r.scope].name),
+        ],
+    )
+    rows = arrange(call.query, rows, _role_orderings(call), "created")
+    return page_answer(call, rows, lambda role: rendering.project_role(call.tx, role, call.api))
+
+
+def _role_orderings(call: Call) -> Orderings[Role]:
+    users = call.tx.world.users
+    return {
+        "created": lambda role: str(rendering.timestamp(role.created)),
+        "email": lambda role: users[role.user].email,
+        "expiration_time": lambda role: str(rendering.timestamp(role.expiration_time)),
+        "full_name": lambda role: users[role.user].full_name,
+        "native_name": lambda _role: "",
+        "role": lambda role: role.name,
+        "username": lambda role: users[role.user].username,
+    }
+
+
+OPERATIONS = (
+    Operation(
+        name="marketplace_provider_offerings_list",
+        method="GET",
+        path=_OFFERINGS,
+        run=_list_offerings,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_retrieve",
+        method="GET",
+        path=f"{_OFFERINGS}{{uuid}}/",
+        run=_retrieve_offering,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_create_offering_component",
+        method="POST",
+        path=f"{_OFFERINGS}{{uuid}}/create_offering_component/",
+        run=_create_component,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_update_offering_component",
+        method="POST",
+        path=f"{_OFFERINGS}{{uuid}}/update_offering_component/",
+        run=_update_component,
+    ),
+    Operation(
+        name="marketplace_service_providers_list",
+        method="GET",
+        path=_PROVIDERS,
+        run=_list_providers,
+    ),
+    Operation(
+        name="marketplace_service_providers_project_permissions_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/project_permissions/",
+        run=_list_project_permissions,
+    ),
+)

@@ -1,0 +1,108 @@
+"""Trouble on demand: what goes wrong, at which calls, how often."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+Kind = Literal["latency", "status", "html", "cut", "lost_answer", "short_page", "stale"]
+"""
+latency      the answer comes ``seconds`` later
+status       ``status`` instead of the answer, nothing happens; ``retry_after`` as a header
+html         an HTML page with ``status`` (200 if not given) instead of the answer, nothing happens
+cut          the connection breaks before anything happened
+lost_answer  it happens, and the connection breaks before the answer
+short_page   the last ``rows`` rows of a page are missing, the count in the header is not
+stale        a read shows the world as it was ``changes_ago`` changes ago
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One kind of trouble. ``operation`` may hold ``*`` and ``?``."""
+
+    operation: str
+    kind: Kind
+    times: int | None = 1
+    """At how many calls; ``None``: at every one until it is removed."""
+    skip: int = 0
+    """Calls that go well first."""
+    seconds: float = 0.0
+    status: int | None = None
+    retry_after: int | str | None = None
+    rows: int = 1
+    changes_ago: int = 1
+
+
+class Faults:
+    """The faults in force. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        operation: str,
+        kind: Kind,
+        *,
+        times: int | None = 1,
+        skip: int = 0,
+        seconds: float = 0.0,
+        status: int | None = None,
+        retry_after: int | str | None = None,
+        rows: int = 1,
+        changes_ago: int = 1,
+    ) -> None:
+        """Arrange for trouble; see ``Fault``.
+
+        Raises:
+            ValueError: There is no such kind.
+        """
+        if kind not in get_args(Kind):
+            raise ValueError(f"{kind!r} is no fault; there are {', '.join(get_args(Kind))}")
+        fault = Fault(
+            operation=operation,
+            kind=kind,
+            times=times,
+            skip=skip,
+            seconds=seconds,
+            status=status,
+            retry_after=retry_after,
+            rows=rows,
+            changes_ago=changes_ago,
+        )
+        with self._lock:
+            self._faults.append(fault)
+
+    def clear(self) -> None:
+        """Let everything go well again."""
+        with self._lock:
+            self._faults.clear()
+
+    @property
+    def pending(self) -> list[Fault]:
+        """Faults that have not happened as often as they should."""
+        with self._lock:
+            return list(self._faults)
+
+    def strike(self, operation: str) -> dict[str, Fault]:
+        """Give the faults that meet this call, by kind; each has then happened once more."""
+        met: dict[str, Fault] = {}
+        left: list[Fault] = []
+        with self._lock:
+            for fault in self._faults:
+                if not fnmatchcase(operation, fault.operation):
+                    left.append(fault)
+                elif fault.skip:
+                    left.append(replace(fault, skip=fault.skip - 1))
+                else:
+                    met[fault.kind] = fault
+                    if fault.times is None:
+                        left.append(fault)
+                    elif fault.times > 1:
+                        left.append(replace(fault, times=fault.times - 1))
+            self._faults = left
+        return met

@@ -1,0 +1,88 @@
+"""What a server of a given version can do: the differences that a client meets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A Waldur release and its habits. Where a change has no known release, the year decides.
+
+    Releases up to 7.7 stand for 2024 and 2025, those from 8.0.7 for 2026.
+    """
+
+    version: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no version.
+
+        Raises:
+            ValueError: The text does not begin with numbers and dots.
+        """
+        if not self.number:
+            message = f"{self.version!r} is no Waldur version; write it like 8.1.3"
+            raise ValueError(message)
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The version as numbers that compare."""
+        match = re.match(r"\d+(\.\d+)*", self.version)
+        return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+    def reached(self, *release: int) -> bool:
+        """Tell whether the server is of this release or a later one."""
+        return self.number >= release
+
+    @property
+    def review_answer(self) -> str:
+        """How approve and reject answer: ``empty``, ``text`` (bare JSON string) or ``detail``."""
+        if self.reached(8, 0, 3):
+            return "detail"
+        return "text" if self.reached(7, 9, 0) else "empty"
+
+    @property
+    def marks_resource_when_ordered(self) -> bool:
+        """A resource turns Updating or Terminating with the order, not by a task after approval."""
+        return self.reached(8, 0, 0)
+
+    @property
+    def waits_for_start_date(self) -> bool:
+        """An approved order with a start date to come waits in pending-start-date."""
+        return self.reached(7, 9, 0)
+
+    @property
+    def errs_orders_in_any_state(self) -> bool:
+        """Errors reported turn any order erred, and a create without backend_id Terminated."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def checks_limit_names(self) -> bool:
+        """set_limits refuses types that the offering does not have."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def has_offering_user_states(self) -> bool:
+        """Offering users have a state and calls that change it."""
+        return self.reached(7, 7, 3)
+
+    @property
+    def username_completes_account(self) -> bool:
+        """A new username makes the account OK in the same call."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def names_members_when_ordered(self) -> bool:
+        """Offering users appear while the order is carried out; before: once it is done."""
+        return self.reached(7, 6, 5)
+
+    @property
+    def lets_provider_set_errors(self) -> bool:
+        """set_as_erred is open to the provider; before: to staff only."""
+        return self.reached(7, 6, 5)
+
+    @property
+    def accepts_offering_scope(self) -> bool:
+        """Part of the calls that needed a role on the customer take one on the offering."""
+        return self.reached(8, 0, 7)

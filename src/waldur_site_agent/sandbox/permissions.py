@@ -1,0 +1,89 @@
+"""Who may see and change what: roles give rights on a customer or on an offering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.sandbox.answers import denied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from waldur_site_agent.sandbox.generations import Generation
+    from waldur_site_agent.sandbox.records import Offering, Role, User
+    from waldur_site_agent.sandbox.store import Transaction
+
+APPROVE_ORDER = "ORDER.APPROVE"
+REJECT_ORDER = "ORDER.REJECT"
+SET_STATE = "RESOURCE.SET_STATE"
+SET_BACKEND_ID = "RESOURCE.SET_BACKEND_ID"
+SET_BACKEND_METADATA = "RESOURCE.SET_BACKEND_METADATA"
+UPDATE_COMPONENTS = "OFFERING.UPDATE_COMPONENTS"
+UPDATE_USER = "OFFERING.UPDATE_USER"
+LIST_PROJECT_PERMISSIONS = "SERVICE_PROVIDER.LIST_PROJECT_PERMISSIONS"
+
+CUSTOMER = frozenset({"customer"})
+OFFERING_OR_CUSTOMER = frozenset({"offering", "customer"})
+
+_PROVIDER_RIGHTS = frozenset(
+    {
+        APPROVE_ORDER,
+        REJECT_ORDER,
+        SET_STATE,
+        SET_BACKEND_ID,
+        SET_BACKEND_METADATA,
+        UPDATE_COMPONENTS,
+        UPDATE_USER,
+        LIST_PROJECT_PERMISSIONS,
+    }
+)
+_OFFERING_MANAGER_RIGHTS = frozenset({SET_BACKEND_ID, SET_BACKEND_METADATA})
+_LATER_OFFERING_MANAGER_RIGHTS = frozenset({APPROVE_ORDER, REJECT_ORDER, SET_STATE, UPDATE_USER})
+
+
+def rights_of(role: str, generation: Generation) -> frozenset[str]:
+    """Rights that a role gives on its scope; roles of projects give none here."""
+    if role in {"CUSTOMER.OWNER", "CUSTOMER.MANAGER"}:
+        return _PROVIDER_RIGHTS
+    if role == "OFFERING.MANAGER":
+        later = _LATER_OFFERING_MANAGER_RIGHTS if generation.accepts_offering_scope else frozenset()
+        return _OFFERING_MANAGER_RIGHTS | later
+    return frozenset()
+
+
+def require(
+    tx: Transaction, user: User, right: str, offering: Offering, scopes: frozenset[str] = CUSTOMER
+) -> None:
+    """Let nobody pass who lacks the right on the offering or its customer.
+
+    Raises:
+        RefusedError: 403.
+    """
+    allowed = user.is_staff or any(
+        right in rights_of(role.name, tx.generation)
+        for role in _provider_roles(tx, user, offering)
+        if role.scope_type in scopes
+    )
+    if not allowed:
+        raise denied()
+
+
+def sees_as_provider(tx: Transaction, user: User, offering: Offering) -> bool:
+    """Tell whether a user has any role on the selling side of an offering."""
+    return user.is_staff or any(True for _ in _provider_roles(tx, user, offering))
+
+
+def sees_as_consumer(tx: Transaction, user: User, project: str) -> bool:
+    """Tell whether a user has any role in a project or its organization."""
+    scopes = {project, tx.world.projects[project].customer}
+    return user.is_staff or any(role.scope in scopes for role in roles_of(tx, user))
+
+
+def roles_of(tx: Transaction, user: User) -> Iterator[Role]:
+    """Give a user's active roles."""
+    return (role for role in tx.world.active_roles(tx.now) if role.user == user.uuid)
+
+
+def _provider_roles(tx: Transaction, user: User, offering: Offering) -> Iterator[Role]:
+    scopes = {offering.uuid, offering.customer}
+    return (role for role in roles_of(tx, user) if role.scope in scopes)

@@ -1,0 +1,102 @@
+"""A Waldur in one object."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.sandbox import customer_http, demo, server
+from waldur_site_agent.sandbox.asgi import WaldurSurface
+from waldur_site_agent.sandbox.customer import CustomerSide
+from waldur_site_agent.sandbox.faults import Faults
+from waldur_site_agent.sandbox.generations import Generation
+from waldur_site_agent.sandbox.journal import Journal
+from waldur_site_agent.sandbox.sessions import Sessions
+from waldur_site_agent.sandbox.store import Clock, Store
+from waldur_site_agent.sandbox.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.applications import Starlette
+
+    from waldur_site_agent.sandbox.demo import DemoWorld
+    from waldur_site_agent.sandbox.records import Customer, Offering, User
+
+
+class Sandbox:
+    """An embedded Waldur that speaks as a server of ``server_version`` does.
+
+    It begins with a provider, an offering with the limit components ``cpu`` and ``mem``, and a user
+    for the agent; with ``state_file``, it begins where the last one with that file ended.
+    """
+
+    def __init__(
+        self,
+        server_version: str = "8.1.3",
+        *,
+        state_file: Path | None = None,
+        token_lifetime: int | None = None,
+    ) -> None:
+        self.clock = Clock()
+        """The server's time; ``advance`` lets it pass."""
+        self.requests = Journal()
+        """What was asked through Waldur's API."""
+        self.faults = Faults()
+        """Trouble to come."""
+        self._store = Store(Generation(server_version), self.clock, state_file)
+        self._sessions = Sessions()
+        self.worker = Worker(self._store)
+        """What the server does by itself after it answered; pause it to see races."""
+        self._store.after_change = self.worker.wake
+        self.customer = CustomerSide(self._store, self._sessions)
+        """What people do in the portal."""
+        if not self.customer.world.offerings:
+            demo.open_site(self.customer, token_lifetime)
+
+    @property
+    def offering(self) -> Offering:
+        """The first offering there is."""
+        return next(iter(self.customer.world.offerings.values()))
+
+    @property
+    def provider(self) -> Customer:
+        """The organization that sells it."""
+        return self.customer.world.customers[self.offering.customer]
+
+    @property
+    def agent(self) -> User:
+        """The first user with a role at the provider."""
+        world = self.customer.world
+        roles = (role for role in world.roles.values() if role.scope == self.provider.uuid)
+        return world.users[next(roles).user]
+
+    @property
+    def token(self) -> str:
+        """The token of that user."""
+        return self.agent.token
+
+    def fill_demo(self) -> DemoWorld:
+        """Make the demo's customers, projects, people and orders."""
+        return demo.fill(self.customer)
+
+    @cached_property
+    def app(self) -> Starlette:
+        """The ASGI application: Waldur's ``/api/``, and ``/sandbox/`` for the customer's side."""
+        return self._surface.application(customer_http.routes(self))
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Serve in a thread, at a free port; gives the API's address ``http://127.0.0.1:PORT/api/``."""
+        self._surface.hurry(hurried=False)
+        with server.served(self.app) as address:
+            try:
+                yield f"{address}api/"
+            finally:
+                self._surface.hurry()
+
+    @cached_property
+    def _surface(self) -> WaldurSurface:
+        return WaldurSurface(self._store, self._sessions, self.faults, self.requests)

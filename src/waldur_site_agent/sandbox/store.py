@@ -1,0 +1,101 @@
+"""Keeps the world: one writer at a time, changes whole or not at all, the past at hand."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from waldur_site_agent.sandbox.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from waldur_site_agent.sandbox.generations import Generation
+
+_REMEMBERED_CHANGES = 200
+_WORLD = TypeAdapter(World)
+
+
+class Clock:
+    """The server's time, which tests and people may push forward. Never gives a time twice."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+        self._last = datetime.min.replace(tzinfo=UTC)
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """Give the time, in UTC; each call gives a later one, so that ``created`` has an order."""
+        with self._lock:
+            now = datetime.now(UTC) + self._ahead
+            self._last = max(now, self._last + timedelta(microseconds=1))
+            return self._last
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once."""
+        with self._lock:
+            self._ahead += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One reading or one change of the world: what is there, since when it is now, whose habits."""
+
+    world: World
+    now: datetime
+    generation: Generation
+
+    def new_uuid(self) -> str:
+        """Give a UUID that nothing has yet."""
+        return uuid.uuid4().hex
+
+
+class Store:
+    """The world, its past, and optionally a file that it survives a restart in."""
+
+    def __init__(self, generation: Generation, clock: Clock, file: Path | None = None) -> None:
+        self.generation = generation
+        self.clock = clock
+        self.after_change: Callable[[], None] = lambda: None
+        """Called after each change, outside of it, by the thread that made it."""
+        self._file = file
+        self._lock = threading.RLock()
+        self._past: deque[World] = deque(maxlen=_REMEMBERED_CHANGES)
+        self._world = World()
+        if file is not None and file.exists():
+            self._world = _WORLD.validate_json(file.read_bytes())
+
+    def read(self, changes_ago: int = 0) -> Transaction:
+        """See the world as it is, or as it was before the last so many changes."""
+        with self._lock:
+            back = min(changes_ago, len(self._past))
+            world = self._past[-back] if back else self._world
+        return Transaction(world, self.clock.now(), self.generation)
+
+    @contextmanager
+    def change(self) -> Iterator[Transaction]:
+        """Change the world: all of it takes effect at the end, or nothing where it raises."""
+        with self._lock:
+            draft = self._world.copy()
+            yield Transaction(draft, self.clock.now(), self.generation)
+            if draft != self._world:
+                self._past.append(self._world)
+                self._world = draft
+                self._save()
+        self.after_change()
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        draft = self._file.with_name(self._file.name + ".new")
+        draft.touch(mode=0o600)
+        draft.write_bytes(_WORLD.dump_json(self._world, indent=1))
+        draft.replace(self._file)

@@ -1,0 +1,109 @@
+"""The whole content of a Waldur at one moment, and the questions that everybody asks of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import TypeVar
+
+from waldur_site_agent.sandbox.records import (
+    Customer,
+    Offering,
+    OfferingUser,
+    Order,
+    Project,
+    Record,
+    Resource,
+    Role,
+    Task,
+    User,
+)
+
+R = TypeVar("R", bound=Record)
+
+_TABLES: dict[type, str] = {
+    Customer: "customers",
+    Project: "projects",
+    User: "users",
+    Role: "roles",
+    Offering: "offerings",
+    Resource: "resources",
+    Order: "orders",
+    OfferingUser: "offering_users",
+    Task: "tasks",
+}
+
+FINAL_ORDER_STATES = frozenset({"done", "erred", "canceled", "rejected"})
+
+
+@dataclass(slots=True)
+class World:
+    """Tables of frozen records, by UUID. A world that was committed is never changed again."""
+
+    customers: dict[str, Customer] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    offerings: dict[str, Offering] = field(default_factory=dict)
+    resources: dict[str, Resource] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    offering_users: dict[str, OfferingUser] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    def copy(self) -> "World":
+        """Give a world with tables of its own; the records are shared."""
+        return World(**{table.name: dict(getattr(self, table.name)) for table in fields(self)})
+
+    def put(self, record: Record) -> None:
+        """Store a record, in place of the one with the same UUID."""
+        getattr(self, _TABLES[type(record)])[record.uuid] = record
+
+    def remove(self, record: Record) -> None:
+        """Forget a record."""
+        del getattr(self, _TABLES[type(record)])[record.uuid]
+
+    def current(self, record: R) -> R:
+        """Give the record as this world has it.
+
+        Raises:
+            KeyError: It is not there.
+        """
+        table: dict[str, R] = getattr(self, _TABLES[type(record)])
+        return table[record.uuid]
+
+    def active_roles(self, now: datetime) -> Iterator[Role]:
+        """Roles of active users that have not expired."""
+        for role in self.roles.values():
+            expired = role.expiration_time is not None and role.expiration_time <= now
+            if not expired and self.users[role.user].is_active:
+                yield role
+
+    def team(self, project: str, now: datetime) -> list[Role]:
+        """Active roles in a project; owners of its organization are not among them."""
+        return [
+            role
+            for role in self.active_roles(now)
+            if role.scope_type == "project" and role.scope == project
+        ]
+
+    def orders_of(self, resource: str) -> list[Order]:
+        """Orders for one resource, oldest first."""
+        orders = (order for order in self.orders.values() if order.resource == resource)
+        return sorted(orders, key=lambda order: order.created)
+
+    def order_in_progress(self, resource: str) -> Order | None:
+        """The order on a resource that has not reached a final state."""
+        open_orders = (o for o in self.orders_of(resource) if o.state not in FINAL_ORDER_STATES)
+        return next(open_orders, None)
+
+    def offering_user(self, offering: str, user: str) -> OfferingUser | None:
+        """A person's account name at an offering."""
+        found = (
+            account
+            for account in self.offering_users.values()
+            if account.offering == offering and account.user == user
+        )
+        return next(found, None)
+
+    def customer_of(self, project: str) -> Customer:
+        """The organization that a project belongs to."""
+        return self.customers[self.projects[project].customer]
