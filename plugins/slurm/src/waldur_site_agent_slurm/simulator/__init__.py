@@ -1,0 +1,20 @@
+"""A simulated Slurm for trying, showing and testing without a cluster.
+
+It answers what the plugin sends as 22.05 does; a test sends the same commands to both and
+compares. It is no scheduler: jobs run until they are cancelled or ended by the test.
+"""
+
+from waldur_site_agent_slurm.simulator.executables import write_executables
+from waldur_site_agent_slurm.simulator.outages import HungError
+from waldur_site_agent_slurm.simulator.rendering import render_tree
+from waldur_site_agent_slurm.simulator.simulated import SimulatedSlurm
+from waldur_site_agent_slurm.simulator.state import Outage, SimState
+
+__all__ = [
+    "HungError",
+    "Outage",
+    "SimState",
+    "SimulatedSlurm",
+    "render_tree",
+    "write_executables",
+]

@@ -1,0 +1,210 @@
+"""``sacctmgr modify`` and ``sacctmgr remove``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent_slurm.simulator import limits, printing
+from waldur_site_agent_slurm.simulator.request import (
+    Answer,
+    RefusedError,
+    names,
+    read_request,
+    unknown_option,
+)
+from waldur_site_agent_slurm.simulator.state import SimUser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from waldur_site_agent_slurm.simulator.request import (
+        Request,
+    )
+    from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimState
+
+_NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
+_NOTHING_DELETED = Answer(1, " Nothing deleted\n")
+_ACCOUNT_KEYS = ("name", "account", "cluster", "grptresmins", "qos", "defaultqos", "parent")
+_USER_KEYS = ("name", "user", "account", "cluster", "defaultaccount", "adminlevel")
+
+
+def modify_account(state: SimState, words: list[str]) -> Answer:
+    """Change limits or QOS of accounts; without names, of every account."""
+    request = read_request(words, _ACCOUNT_KEYS)
+    changes = (
+        limits.read_limits(state, request.set["grptresmins"])
+        if "grptresmins" in (request.set)
+        else {}
+    )
+    qos = _qos(state, request)
+    wanted = _accounts_named(state, request)
+    if not wanted:
+        return _NOTHING_MODIFIED
+    lines = [" Modified account associations..."]
+    for account in wanted:
+        limits.merge(account.limits, changes)
+        if qos is not None:
+            account.qos = qos
+        account.default_qos = request.set.get("defaultqos", account.default_qos)
+        lines.append(printing.account_of(state, account))
+    return Answer(0, "".join(f"{line}\n" for line in lines))
+
+
+def modify_user(state: SimState, words: list[str]) -> Answer:
+    """Change the default account or the administration level of users."""
+    request = read_request(words, _USER_KEYS)
+    named = names(request.where.get("name", "") or request.where.get("user", ""))
+    users = [state.users[name] for name in named if name in state.users]
+    if not users:
+        return _NOTHING_MODIFIED
+    default = (names(request.set.get("defaultaccount", "")) or [""])[0]
+    strangers = [u.name for u in users if default and not _is_member(state, default, u.name)]
+    if strangers:
+        lines = [
+            (
+                " Can't modify because these users aren't associated with new default account "
+                f"'{default}'..."
+            ),
+            *(f"  U = {name} C = {state.cluster}" for name in strangers),
+        ]
+        return Answer(1, "".join(f"{line}\n" for line in lines))
+    for user in users:
+        user.default_account = default or user.default_account
+        user.admin_level = request.set.get("adminlevel", user.admin_level).capitalize()
+    return Answer(0, " Modified users...\n" + "".join(f"  {user.name}\n" for user in users))
+
+
+def remove_user(state: SimState, words: list[str]) -> Answer:
+    """End associations of users; those with none left are deleted. All or nothing."""
+    request = read_request(words, _USER_KEYS)
+    users = names(request.where.get("name", "") or request.where.get("user", ""))
+    only = names(request.where.get("account", ""))
+    accounts = _by_name(state.accounts[a] for a in only or state.accounts if a in state.accounts)
+    going = [(a, u) for a in accounts for u in sorted(a.members) if not users or u in users]
+    if not going:
+        return _NOTHING_DELETED
+    _refuse_active(state, [j for j in state.jobs.values() if _uses(j, going)])
+    _refuse_losing_default(state, going)
+    for account, user in going:
+        del account.members[user]
+    _cancel_unrecorded(state, {(account.name, user) for account, user in going})
+    return Answer(0, _removed_users(state, going, whole=not only))
+
+
+def remove_account(state: SimState, words: list[str]) -> Answer:
+    """Remove accounts and every association of and below them. All or nothing."""
+    request = read_request(words, _ACCOUNT_KEYS)
+    named = names(request.where.get("name", "") or request.where.get("account", ""))
+    of_cluster = "cluster" in request.where
+    wanted = _by_name(
+        state.accounts[name]
+        for name in named
+        if name in state.accounts and (state.accounts[name].associated or not of_cluster)
+    )
+    if not wanted:
+        return _NOTHING_DELETED
+    below = {a.name: a for account in wanted for a in state.below(account.name)}
+    _refuse_active(state, [j for j in state.jobs.values() if j.account in below])
+    parents = {account.name: account for account in wanted}
+    for account in below.values():
+        _disband(state, account)
+    if of_cluster:
+        lines = [printing.account_of(state, a) for a in wanted]
+        heading = " Deleting account associations...\n"
+    else:
+        lines = [f"  {name}" for name in parents]
+        heading = " Deleting accounts...\n"
+        for name in parents:
+            del state.accounts[name]
+    for account in below.values():
+        account.parent = ""
+    return Answer(0, heading + "".join(f"{line}\n" for line in lines))
+
+
+def _accounts_named(state: SimState, request: Request) -> list[SimAccount]:
+    named = names(request.where.get("name", "") or request.where.get("account", ""))
+    chosen = named or list(state.accounts)
+    return _by_name(
+        state.accounts[n] for n in chosen if n in state.accounts and state.accounts[n].associated
+    )
+
+
+def _by_name(accounts: Iterable[SimAccount]) -> list[SimAccount]:
+    return sorted(accounts, key=lambda account: account.name)
+
+
+def _qos(state: SimState, request: Request) -> list[str] | None:
+    if "qos" not in request.set:
+        return None
+    wanted = names(request.set["qos"])
+    for name in wanted:
+        if name not in state.qos:
+            valid = ",".join(state.qos)
+            said = f"sacctmgr: error: You gave a bad qos '{name}'. Valid QOS's are {valid}\n"
+            refusal = unknown_option(f"qos={request.set['qos']}")
+            raise RefusedError(Answer(1, "", said + refusal.stderr))
+    return wanted
+
+
+def _is_member(state: SimState, account: str, user: str) -> bool:
+    return account in state.accounts and user in state.accounts[account].members
+
+
+def _uses(job: SimJob, going: Sequence[tuple[SimAccount, str]]) -> bool:
+    return any(job.account == account.name and job.user == user for account, user in going)
+
+
+def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
+    known = [job for job in jobs if job.recorded]
+    if known:
+        raise RefusedError(Answer(1, "", printing.active_jobs(state, known)))
+    if state.late_ends > 0:
+        state.late_ends -= 1
+        said = " Error with request: Job(s) active, cancel job(s) before remove\n"
+        raise RefusedError(Answer(1, "", said))
+
+
+def _refuse_losing_default(state: SimState, going: Sequence[tuple[SimAccount, str]]) -> None:
+    for user in {user for _, user in going}:
+        left = [account.name for account, other in going if other == user]
+        keeps = len(state.accounts_of(user)) > len(left)
+        if len(left) > 1 and keeps and state.users[user].default_account in left:
+            said = " Error with request: You can not remove the default account of a user\n"
+            raise RefusedError(Answer(1, "", said))
+
+
+def _cancel_unrecorded(state: SimState, gone: set[tuple[str, str]]) -> None:
+    for job in list(state.jobs.values()):
+        if (job.account, job.user) in gone:
+            del state.jobs[job.id]
+
+
+def _removed_users(state: SimState, going: Sequence[tuple[SimAccount, str]], *, whole: bool) -> str:
+    lines = [] if whole else [" Deleting user associations..."]
+    if not whole:
+        lines += [printing.member_of(state, account.name, user) for account, user in going]
+    lost = [u for u in sorted({user for _, user in going}) if _bereft(state, u, going)]
+    if lost:
+        lines.append(" Deleting users..." if whole else " Deleting users (No Associations)...")
+        lines += [f"  {user}" for user in lost]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _bereft(state: SimState, user: str, going: Sequence[tuple[SimAccount, str]]) -> bool:
+    """Drop the record of a user without associations, or the default that is no more."""
+    record = state.users.get(user, SimUser(user))
+    if not state.accounts_of(user):
+        state.users.pop(user, None)
+        return True
+    if record.default_account in {account.name for account, other in going if other == user}:
+        record.default_account = ""
+    return False
+
+
+def _disband(state: SimState, account: SimAccount) -> None:
+    going = [(account, user) for user in account.members]
+    account.members = {}
+    account.associated, account.limits, account.qos = False, {}, []
+    for _, user in going:
+        _bereft(state, user, going)
+    _cancel_unrecorded(state, {(account.name, user) for _, user in going})

@@ -1,0 +1,88 @@
+"""The reports that sacctmgr prints about its changes, column by column as 22.05 does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent_slurm.simulator.limits import printed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimState
+
+_WIDTH = 10
+
+
+def added_accounts(
+    state: SimState,
+    said: Mapping[str, str],
+    parent: str,
+    missing: Sequence[str],
+    fresh: Sequence[str],
+    limits: Mapping[str, int],
+) -> str:
+    """The report of ``add account``."""
+    lines: list[str] = []
+    if fresh:
+        description = said.get("description", "Account Name").lower()
+        organization = said.get("organization", "Parent/Account Name").lower()
+        if "description" not in said:
+            description = "Account Name"
+        if "organization" not in said:
+            organization = "Parent/Account Name"
+        lines += [" Adding Account(s)", *(f"  {name}" for name in fresh), " Settings"]
+        lines += [f"  Description     = {description}", f"  Organization    = {organization}"]
+    lines.append(" Associations")
+    lines += [f"  A = {name[:_WIDTH]:<10} C = {state.cluster[:_WIDTH]:<10}" for name in missing]
+    if limits or "parent" in said:
+        lines.append(" Settings")
+    if limits:
+        lines.append(f"  GrpTRESMins   = {printed(limits)}")
+    if "parent" in said:
+        lines.append(f"  Parent        = {parent}")
+    return _text(lines)
+
+
+def added_users(
+    state: SimState,
+    said: Mapping[str, str],
+    default: str,
+    fresh: Sequence[str],
+    added: Sequence[tuple[str, str]],
+) -> str:
+    """The report of ``add user``."""
+    lines: list[str] = []
+    if fresh:
+        lines += [" Adding User(s)", *(f"  {name}" for name in fresh)]
+        if default:
+            lines += [" Settings =", f"  Default Account = {default}"]
+    lines.append(" Associations =")
+    lines += [f"  U = {u:<9} A = {a:<10} C = {state.cluster[:_WIDTH]:<10}" for u, a in added]
+    lines.append(" Non Default Settings")
+    if "maxsubmitjobs" in said:
+        lines.append(f"  MaxSubmitJobs = {said['maxsubmitjobs']}")
+    return _text(lines)
+
+
+def account_of(state: SimState, account: SimAccount) -> str:
+    """An account's association in a report."""
+    return f"  C = {state.cluster:<10} A = {account.name:<10} of {account.parent:<10}".rstrip()
+
+
+def member_of(state: SimState, account: str, user: str) -> str:
+    """A user's association in a report."""
+    return f"  C = {state.cluster:<10} A = {account:<10} U = {user:<9}"
+
+
+def active_jobs(state: SimState, jobs: Sequence[SimJob]) -> str:
+    """The refusal to remove what jobs are using."""
+    lines = [" Error with request: Job(s) active, cancel job(s) before remove"]
+    for job in jobs:
+        where = f"C = {state.cluster:<10} A = {job.account:<10} U = {job.user:<9}"
+        lines.append(f"  JobID = {job.id:<10} {where}")
+    return _text(lines)
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,98 @@
+"""How sacctmgr reads its arguments: names in lower case, comma lists, brackets, where and set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """What a command leaves behind."""
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class RefusedError(Exception):
+    """The command ends here with this answer, and changes nothing."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.stderr or answer.stdout)
+        self.answer = answer
+
+
+@dataclass
+class Request:
+    """The words after the entity, as ``key=value`` by where and set, and words without ``=``."""
+
+    where: dict[str, str] = field(default_factory=dict)
+    set: dict[str, str] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    has_where: bool = False
+
+
+_BRACKETS = re.compile(r"^(.*)\[([0-9,-]+)\](.*)$")
+
+
+def read_request(words: list[str], known: tuple[str, ...]) -> Request:
+    """Sort the words of a command.
+
+    Raises:
+        RefusedError: a ``key=value`` whose key is none of ``known``.
+    """
+    request = Request()
+    target = request.where
+    for word in words:
+        key, separator, value = word.partition("=")
+        if word.lower() == "where":
+            request.has_where, target = True, request.where
+        elif word.lower() == "set":
+            target = request.set
+        elif not separator:
+            request.words.append(word.lower())
+        elif _keyword(key, known) is None:
+            raise RefusedError(unknown_option(word))
+        else:
+            target[_keyword(key, known) or ""] = value
+    return request
+
+
+def unknown_option(word: str) -> Answer:
+    """The answer to an option that is not understood."""
+    said = f" Unknown option: {word}\n Use keyword 'where' to modify condition\n"
+    return Answer(1, "", said)
+
+
+def names(value: str) -> list[str]:
+    """Expand a list of names the way sacctmgr does: this is why names are checked before."""
+    found: list[str] = []
+    for part in re.split(r",(?![^\[]*\])", value.replace('"', "")):
+        for name in _expanded(part.lower()):
+            if name and name not in found:
+                found.append(name[:255])
+    return found
+
+
+def _keyword(key: str, known: tuple[str, ...]) -> str | None:
+    lowered = key.lower()
+    shortest = 2
+    if lowered in known:
+        return lowered
+    if len(lowered) < shortest:
+        return None
+    return next((word for word in known if word.startswith(lowered)), None)
+
+
+def _expanded(name: str) -> list[str]:
+    match = _BRACKETS.match(name)
+    if match is None:
+        return [name]
+    before, inside, after = match.groups()
+    result = []
+    for part in inside.split(","):
+        first, _, last = part.partition("-")
+        numbers = range(int(first), int(last or first) + 1)
+        result += [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
+    return result

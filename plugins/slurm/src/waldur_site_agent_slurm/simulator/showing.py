@@ -1,0 +1,139 @@
+"""``sacctmgr show``: the listings that the agent and people ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent_slurm.simulator.limits import printed
+from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from waldur_site_agent_slurm.simulator.state import SimAccount, SimState
+
+    Row: TypeAlias = dict[str, str]
+
+_TITLES = {
+    "cluster": "Cluster", "account": "Account", "parentname": "Par Name", "user": "User",
+    "qos": "QOS", "defaultqos": "Def QOS", "grptresmins": "GrpTRESMins", "org": "Org",
+    "descr": "Descr", "defaultaccount": "Def Acct", "adminlevel": "Admin", "type": "Type",
+    "name": "Name", "maxsubmit": "MaxSubmit", "partition": "Partition",
+}  # fmt: skip
+_DEFAULT_COLUMNS = {
+    "account": ("account", "descr", "org"),
+    "assoc": ("cluster", "account", "user", "grptresmins", "qos"),
+    "user": ("user", "defaultaccount", "adminlevel"),
+    "qos": ("name",),
+    "tres": ("type", "name"),
+    "cluster": ("cluster",),
+}
+_SAME = {
+    "associations": "assoc", "association": "assoc", "accounts": "account", "users": "user",
+    "clusters": "cluster",
+}  # fmt: skip
+_ALIASES = {
+    "description": "descr", "organization": "org", "parent": "parentname", "admin": "adminlevel",
+    "maxsubmitjobs": "maxsubmit",
+}  # fmt: skip
+
+
+def show(state: SimState, entity: str, words: Sequence[str], switches: Sequence[str]) -> Answer:
+    """Answer ``sacctmgr show ENTITY``."""
+    entity = _SAME.get(entity.lower(), entity.lower())
+    if entity not in _DEFAULT_COLUMNS:
+        raise RefusedError(Answer(1, "", f"No valid entity in list command\n {entity}\n"))
+    options = {w.partition("=")[0].lower(): w.partition("=")[2] for w in words if "=" in w}
+    flags = {w.lower() for w in words if "=" not in w}
+    columns = _columns(options.get("format"), _DEFAULT_COLUMNS[entity])
+    rows = [row for row in _rows(state, entity, flags, options) if _wanted(row, entity, options)]
+    lines = [] if "-n" in switches else [[_TITLES[column] for column in columns]]
+    lines += [[row.get(column, "") for column in columns] for row in rows]
+    return Answer(0, _parsable(lines) if "-P" in switches else _aligned(lines))
+
+
+def _columns(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    if text is None:
+        return default
+    asked = tuple(_ALIASES.get(name, name) for name in text.lower().split(","))
+    for name in asked:
+        if name.partition("%")[0] not in _TITLES:
+            raise RefusedError(Answer(1, "", f"Unknown field '{name}'\n"))
+    return tuple(name.partition("%")[0] for name in asked)
+
+
+def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterable[Row]:
+    raw = "wopl" in flags
+    if entity == "account":
+        accounts = sorted(state.accounts.values(), key=lambda account: account.name)
+        with_members = bool(flags & {"withassoc", "assoc"})
+        elsewhere = options.get("cluster", state.cluster).lower() != state.cluster
+        return _account_rows(state, accounts, raw=raw, full=with_members, elsewhere=elsewhere)
+    if entity == "assoc":
+        return _account_rows(state, state.below("root"), raw=raw, full=True, elsewhere=False)
+    if entity == "user":
+        return [
+            {"user": u.name, "defaultaccount": u.default_account, "adminlevel": u.admin_level}
+            for u in sorted(state.users.values(), key=lambda user: user.name)
+            for _ in (state.accounts_of(u.name) if "withassoc" in flags else (None,))
+        ]
+    if entity == "qos":
+        return [{"name": name} for name in state.qos]
+    if entity == "tres":
+        split = (name.partition("/") for name in state.tres)
+        return [{"type": kind, "name": name} for kind, _, name in split]
+    return [{"cluster": state.cluster}]
+
+
+def _account_rows(
+    state: SimState, accounts: Iterable[SimAccount], *, raw: bool, full: bool, elsewhere: bool
+) -> Iterable[Row]:
+    for account in accounts:
+        texts = {"org": account.organization, "descr": account.description}
+        base = {"account": account.name, **texts}
+        if not full or elsewhere or not account.associated:
+            yield base
+            continue
+        qos = ",".join(account.qos if raw else state.effective_qos(account))
+        base["cluster"] = state.cluster
+        yield {
+            **base,
+            "parentname": account.parent,
+            "qos": qos,
+            "defaultqos": account.default_qos,
+            "grptresmins": printed(account.limits),
+        }
+        for user, membership in sorted(account.members.items()):
+            limit = membership.max_submit
+            submit = "" if limit is None else str(limit)
+            inherited = "" if raw else qos
+            yield {**base, "user": user, "qos": inherited, "maxsubmit": submit}
+
+
+def _wanted(row: Row, entity: str, options: Row) -> bool:
+    name_column = {"account": "account", "user": "user", "qos": "name"}.get(entity, "name")
+    for key, value in options.items():
+        column = name_column if key in ("name", "names") else _ALIASES.get(key, key)
+        if column in ("format", "cluster") or column not in _TITLES:
+            continue
+        if value == "" and row.get(column, ""):
+            return False
+        if value and row.get(column, "") not in names(value):
+            return False
+    return True
+
+
+def _parsable(lines: Iterable[Sequence[str]]) -> str:
+    return "".join("|".join(line) + "\n" for line in lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return ""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "".join(
+        " ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )

@@ -1,0 +1,187 @@
+"""A Slurm cluster within this process, or shared between processes by a file."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from waldur_site_agent_slurm.errors import command_line
+from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
+from waldur_site_agent_slurm.simulator import adding, changing, queue, showing
+from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
+from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
+from waldur_site_agent_slurm.simulator.state import SimJob, SimState, new_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from waldur_site_agent_slurm.runner import Runner
+    from waldur_site_agent_slurm.simulator.state import Outage
+
+VERSION = "slurm-wlm 22.05.8\n"
+
+_CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
+    ("add", "account"): adding.add_account,
+    ("add", "user"): adding.add_user,
+    ("modify", "account"): changing.modify_account,
+    ("modify", "user"): changing.modify_user,
+    ("remove", "account"): changing.remove_account,
+    ("remove", "user"): changing.remove_user,
+}
+_SYNONYMS = {"create": "add", "delete": "remove", "update": "modify", "list": "show"}
+_QUEUE = {"squeue": queue.squeue, "scancel": queue.scancel, "scontrol": queue.scontrol}
+
+
+class SimulatedSlurm:
+    """Answers argument vectors as Slurm 22.05 does, for everything that the plugin sends.
+
+    With ``state_file`` every command reads and writes the file under a lock, so that separate
+    processes share one cluster; without, the cluster lives in this object. Safe for threads.
+    """
+
+    def __init__(self, *, cluster: str = "simulated", state_file: Path | None = None) -> None:
+        self._file = state_file
+        self._state = new_state(cluster)
+        self._mutex = threading.RLock()
+        self.commands_run: Counter[str] = Counter()
+        """Commands by program, as :meth:`SlurmBackend.commands_run` counts them."""
+        self.history: list[tuple[str, ...]] = []
+
+    def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
+        """Return exit code, standard output and standard error of a command.
+
+        Raises:
+            HungError: the command would block, because slurmdbd hangs.
+        """
+        program, words = PurePath(argv[0]).name, list(argv[1:])
+        with self.change() as state:
+            self._count(program, words, tuple(argv))
+            if program == "sacctmgr" and "-V" in words:
+                return Answer(0, VERSION)
+            try:
+                trouble = answer_during_outage(state, program, writes=_writes(words))
+                return trouble or _answer(state, program, words)
+            except RefusedError as refusal:
+                return refusal.answer
+
+    def runner(self) -> Runner:
+        """Return what to give to ``SlurmBackend(runner=...)``."""
+        return SimulatedRunner(self)
+
+    def submit_job(
+        self,
+        user: str,
+        account: str,
+        state: str = "RUNNING",
+        *,
+        recorded: bool = True,
+        survives_cancel: bool = False,
+    ) -> int:
+        """Put a job into the queue and return its number.
+
+        ``recorded`` says whether slurmdbd knows of it, ``survives_cancel`` whether it stays when
+        it is cancelled.
+        """
+        with self.change() as cluster:
+            number = cluster.next_job
+            cluster.next_job += 1
+            job = SimJob(number, account, user, state, recorded, survives_cancel)
+            cluster.jobs[number] = job
+            return number
+
+    def end_job(self, number: int) -> None:
+        """Let a job end by itself."""
+        with self.change() as cluster:
+            cluster.jobs.pop(number, None)
+
+    def start_outage(self, kind: Outage, *, after_commands: int = 0) -> None:
+        """Let a part of Slurm go away, at once or after some more commands."""
+        with self.change() as cluster:
+            cluster.outage, cluster.commands_until_outage = kind, after_commands
+
+    def end_outage(self) -> None:
+        """Let everything work again."""
+        with self.change() as cluster:
+            cluster.outage = None
+
+    @contextmanager
+    def outage(self, kind: Outage, *, after_commands: int = 0) -> Iterator[None]:
+        """Have an outage while the body runs."""
+        self.start_outage(kind, after_commands=after_commands)
+        try:
+            yield
+        finally:
+            self.end_outage()
+
+    @contextmanager
+    def change(self) -> Iterator[SimState]:
+        """Give access to the cluster itself; changes are kept when the body ends."""
+        with self._mutex:
+            if self._file is None:
+                yield self._state
+                return
+            with self._file.open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                text = file.read()
+                state = SimState.from_json(text) if text else self._state
+                try:
+                    yield state
+                finally:
+                    file.truncate(0)
+                    file.write(state.to_json())
+
+    @property
+    def state(self) -> SimState:
+        """The cluster as it is at the moment, for looking at."""
+        with self.change() as state:
+            return state
+
+    def _count(self, program: str, words: Sequence[str], argv: tuple[str, ...]) -> None:
+        kind = ("write" if _writes(words) else "read") if program == "sacctmgr" else ""
+        self.commands_run[f"{program} {kind}".strip()] += 1
+        self.history.append(argv)
+
+
+class SimulatedRunner:
+    """A :class:`Runner` that starts nothing; a command that hangs times out at once."""
+
+    def __init__(self, slurm: SimulatedSlurm) -> None:
+        self._slurm = slurm
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """See :meth:`Runner.run`."""
+        command = tuple(argv)
+        try:
+            return CommandResult(command, *self._slurm.run(command))
+        except HungError as error:
+            raise CommandTimedOutError(
+                f"{command_line(command)} gave no answer within {timeout:g} seconds"
+            ) from error
+
+
+def _writes(words: Sequence[str]) -> bool:
+    verbs = [_SYNONYMS.get(word, word) for word in words if not word.startswith("-")]
+    return bool(verbs) and verbs[0] in ("add", "modify", "remove")
+
+
+def _answer(state: SimState, program: str, words: list[str]) -> Answer:
+    if program in _QUEUE:
+        return _QUEUE[program](state, words)
+    if program != "sacctmgr":
+        return Answer(127, "", f"{program}: not simulated\n")
+    switches = [word for word in words if word.startswith("-")]
+    rest = [word for word in words if not word.startswith("-")]
+    verb = _SYNONYMS.get(rest[0], rest[0]) if rest else ""
+    entity = rest[1].lower() if len(rest) > 1 else ""
+    if verb == "show":
+        return showing.show(state, entity, rest[2:], switches)
+    change = _CHANGES.get((verb, entity.rstrip("s")))
+    if change is None:
+        return Answer(1, "", f"No valid entity in {verb} command\n")
+    return change(state, rest[2:])

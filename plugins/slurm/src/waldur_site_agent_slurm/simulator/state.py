@@ -1,0 +1,134 @@
+"""What a simulated cluster consists of, and how it is kept in a file."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+
+class Outage(enum.Enum):
+    """Trouble that real clusters have."""
+
+    SLURMDBD_REFUSED = "slurmdbd refused"
+    SLURMDBD_HUNG = "slurmdbd hung"
+    MARIADB_AWAY = "mariadb away"
+    SLURMCTLD_AWAY = "slurmctld away"
+    NO_PERMISSION = "no permission"
+
+
+@dataclass
+class SimMembership:
+    """The association of a user with an account."""
+
+    max_submit: int | None = None
+    partition: str = ""
+
+
+@dataclass
+class SimAccount:
+    """An account, with its association and those of its users."""
+
+    name: str
+    description: str
+    organization: str
+    parent: str = ""
+    associated: bool = True
+    qos: list[str] = field(default_factory=list)
+    default_qos: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
+    members: dict[str, SimMembership] = field(default_factory=dict)
+
+
+@dataclass
+class SimUser:
+    """A user as the accounting database knows it."""
+
+    name: str
+    default_account: str = ""
+    admin_level: str = "None"
+
+
+@dataclass
+class SimJob:
+    """A job that is not over."""
+
+    id: int
+    account: str
+    user: str
+    state: str = "RUNNING"
+    recorded: bool = True
+    """Whether slurmdbd knows of it; a pending job that it does not know blocks no removal."""
+    survives_cancel: bool = False
+    """Whether scancel does not end it, as when its node does not answer."""
+
+
+@dataclass
+class SimState:
+    """A whole simulated cluster."""
+
+    cluster: str = "simulated"
+    accounts: dict[str, SimAccount] = field(default_factory=dict)
+    users: dict[str, SimUser] = field(default_factory=dict)
+    qos: list[str] = field(default_factory=list)
+    tres: list[str] = field(default_factory=list)
+    configuration: dict[str, str] = field(default_factory=dict)
+    jobs: dict[int, SimJob] = field(default_factory=dict)
+    next_job: int = 1
+    late_ends: int = 0
+    """How many more removals slurmdbd refuses because it has not heard of jobs that ended."""
+    outage: Outage | None = None
+    commands_until_outage: int = 0
+
+    def children(self, name: str) -> list[SimAccount]:
+        """The associated accounts directly below one, by name."""
+        below = (a for a in self.accounts.values() if a.associated and a.parent == name)
+        return sorted(below, key=lambda account: account.name)
+
+    def below(self, name: str) -> list[SimAccount]:
+        """An account and everything below it."""
+        account = self.accounts[name]
+        return [account, *(d for child in self.children(name) for d in self.below(child.name))]
+
+    def accounts_of(self, user: str) -> list[SimAccount]:
+        """The accounts that a user is associated with."""
+        return [a for a in self.accounts.values() if a.associated and user in a.members]
+
+    def effective_qos(self, account: SimAccount) -> list[str]:
+        """The QOS of an account, its own or inherited."""
+        while not account.qos and account.parent in self.accounts:
+            account = self.accounts[account.parent]
+        return account.qos
+
+    def to_json(self) -> bytes:
+        """Write the state down."""
+        return _ADAPTER.dump_json(self, indent=1)
+
+    @staticmethod
+    def from_json(text: bytes) -> SimState:
+        """Read a state that was written down."""
+        return _ADAPTER.validate_json(text)
+
+
+_ADAPTER = TypeAdapter(SimState)
+
+
+def new_state(cluster: str) -> SimState:
+    """Return a cluster as an administrator leaves it: root, three QOS, and nobody else."""
+    root = SimAccount("root", "default root account", "root", qos=["normal"])
+    root.members["root"] = SimMembership()
+    return SimState(
+        cluster=cluster,
+        accounts={"root": root},
+        users={"root": SimUser("root", "root", "Administrator")},
+        qos=["normal", "limited", "paused"],
+        tres=["cpu", "mem", "energy", "node", "billing", "fs/disk", "vmem", "pages", "gres/gpu"],
+        configuration={
+            "AccountingStorageEnforce": "associations,limits,qos,safe",
+            "ClusterName": cluster,
+            "PriorityDecayHalfLife": "00:00:00",
+            "PriorityUsageResetPeriod": "MONTHLY",
+            "SlurmUser": "slurm(64030)",
+        },
+    )
