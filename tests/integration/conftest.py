@@ -1,0 +1,219 @@
+"""The real Slurm that integration tests run against: started once per run, stopped afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from waldur_site_agent_slurm.runner import ProcessRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SERVICE = Path(__file__).parents[1] / "services" / "slurm"
+_DIRECTORY = Path(tempfile.gettempdir()) / "waldur-site-agent-slurm"
+_ENVIRONMENT = {"WSA_SLURM_DIR": str(_DIRECTORY), **os.environ}
+SKIPPED = pytest.StashKey[dict[str, str]]()
+
+
+class RealSlurm:
+    """A running cluster of the test service, and what tests need to do to it."""
+
+    users = tuple(f"wsatest{number}" for number in range(1, 9))
+    """Users that the operating system of this machine knows."""
+
+    def __init__(self, slurm_conf: Path) -> None:
+        self.slurm_conf = slurm_conf
+        self.directory = slurm_conf.parents[1]
+        self.environment = {**os.environ, "SLURM_CONF": str(slurm_conf), "LC_ALL": "C"}
+
+    def runner(self) -> ProcessRunner:
+        """The plugin's own way of starting commands, on this cluster."""
+        return ProcessRunner(environment=self.environment)
+
+    def run(self, *argv: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command, as another user if one is named, and return whatever it gave."""
+        command = ["runuser", "-u", user, "--", *argv] if user else list(argv)
+        return subprocess.run(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def sacctmgr(self, *words: str) -> str:
+        """Run ``sacctmgr -i`` and return what it printed; whatever it says is accepted."""
+        return self.run("sacctmgr", "-i", *words).stdout
+
+    def associations(self, prefix: str = "") -> list[str]:
+        """Every association and what is set on it, for comparing byte by byte."""
+        columns = "format=account,user,parentname,qos,defaultqos,grptresmins,maxsubmit,fairshare"
+        rows = self.run("sacctmgr", "-P", "-n", "show", "assoc", "wopl", columns).stdout
+        return sorted(row for row in rows.splitlines() if row.startswith(prefix))
+
+    def accounts(self, prefix: str) -> list[str]:
+        """The names of the accounts that start with ``prefix``."""
+        rows = self.run("sacctmgr", "-P", "-n", "show", "account", "format=account").stdout
+        return [name for name in rows.splitlines() if name.startswith(prefix)]
+
+    def default_account(self, user: str) -> str:
+        """The default account of a user, empty without one."""
+        words = ("show", "user", f"name={user}", "format=defaultaccount")
+        return self.run("sacctmgr", "-P", "-n", *words).stdout.strip()
+
+    def submit_job(self, user: str, account: str, command: str = "sleep 300") -> str:
+        """Submit a job, wait until slurmdbd knows that it runs, return its number."""
+        words = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
+        submitted = self.run(*words, "--wrap", command, user=user)
+        job = submitted.stdout.strip()
+        assert job.isdigit(), submitted.stderr
+        asked = ("sacct", "-X", "-n", "-P", "-j", job, "--format=State")
+        self.wait_until(lambda: "RUNNING" in self.run(*asked).stdout)
+        return job
+
+    def jobs(self, account: str) -> list[str]:
+        """The numbers of the jobs of an account that are not over."""
+        return self.run("squeue", "-h", "-A", account, "-o", "%A").stdout.split()
+
+    def stop_slurmdbd(self) -> None:
+        """Stop slurmdbd and wait until it is gone."""
+        pid = self._pid_of("slurmdbd")
+        os.kill(pid, signal.SIGTERM)
+        self.wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+    def start(self) -> None:
+        """Start every daemon that is not running."""
+        up()
+
+    @contextmanager
+    def slurmdbd_stopped(self) -> Iterator[None]:
+        """Have no slurmdbd while the body runs."""
+        self.stop_slurmdbd()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def slurmdbd_frozen(self) -> Iterator[None]:
+        """Have a slurmdbd that does not answer while the body runs."""
+        pid = self._pid_of("slurmdbd")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def clean(self, prefix: str) -> None:
+        """Remove every account that starts with ``prefix``, and what new users were given."""
+        accounts = self.accounts(prefix)
+        if accounts:
+            for account in accounts:
+                self.run("scancel", "-A", account)
+            names = ",".join(accounts)
+            words = ("sacctmgr", "-i", "remove", "account", "where", f"name={names}")
+            self.wait_until(lambda: "Job(s) active" not in self.run(*words).stderr)
+        mine = ",".join(self.users)
+        self.sacctmgr("remove", "user", "where", f"name={mine}", "account=root")
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait for a condition, at most so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.1)
+
+    def _pid_of(self, daemon: str) -> int:
+        return int((self.directory / "run" / f"{daemon}.pid").read_text(encoding="ascii"))
+
+
+def up() -> Path:
+    """Start what is not running and return the path of slurm.conf."""
+    started = subprocess.run(
+        [SERVICE / "up.sh"],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    return Path(started.stdout.strip().rpartition("SLURM_CONF=")[2])
+
+
+@pytest.fixture(scope="session")
+def real_slurm(request: pytest.FixtureRequest) -> Iterator[RealSlurm]:
+    """A real Slurm; what this run started is stopped at its end."""
+    obstacle = _why_there_can_be_no_slurm()
+    if obstacle:
+        _skip(request.config, "real Slurm", obstacle)
+    was_running = _is_running()
+    yield RealSlurm(up())
+    if not was_running:
+        subprocess.run(
+            [SERVICE / "down.sh"], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True
+        )
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def prefix(real_slurm: RealSlurm) -> Iterator[str]:
+    """A prefix of account names for one test; everything with it is removed afterwards."""
+    name = f"t{os.getpid() % 10000}n{next(_numbers)}"
+    yield name
+    real_slurm.clean(name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for the reasons of what is skipped."""
+    config.stash.setdefault(SKIPPED, {})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say last what did not run, so that nobody takes silence for success."""
+    for service, reason in config.stash.get(SKIPPED, {}).items():
+        terminalreporter.write_line(f"NOT RUN: the tests that need {service}: {reason}")
+
+
+def _skip(config: pytest.Config, service: str, reason: str) -> None:
+    config.stash.setdefault(SKIPPED, {})[service] = reason
+    if os.environ.get("CI") or os.environ.get("REQUIRE_SERVICES"):
+        pytest.fail(f"{service} is required here (CI or REQUIRE_SERVICES is set), but {reason}")
+    pytest.skip(f"no {service}: {reason}")
+
+
+def _why_there_can_be_no_slurm() -> str:
+    if os.geteuid() != 0:
+        return "it is started by root only"
+    installed = all(shutil.which(p, path="/usr/sbin:/usr/bin") for p in ("slurmdbd", "mariadbd"))
+    if not installed and shutil.which("apt-get") is None:
+        return "Slurm is not installed and there is no apt-get to install it"
+    return ""
+
+
+def _is_running() -> bool:
+    directory = Path(_ENVIRONMENT["WSA_SLURM_DIR"])
+    try:
+        pid = (directory / "run" / "slurmctld.pid").read_text(encoding="ascii").strip()
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == "slurmctld"
+    except OSError:
+        return False

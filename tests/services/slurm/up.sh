@@ -1,0 +1,200 @@
+#!/bin/sh
+# Starts a small Slurm with accounting for the integration tests: munge, MariaDB, slurmdbd,
+# slurmctld and one slurmd, as root on a Debian-like machine without systemd.
+#
+# Everything lives below one directory and listens on 127.0.0.1 on ports of its own; a site's own
+# Slurm, /etc/slurm and /etc/munge are never touched. Run again, it starts only what is not up.
+#
+#   WSA_SLURM_DIR    where it lives ($TMPDIR/waldur-site-agent-slurm)
+#   WSA_SLURM_PORT   first of four ports (26817: slurmctld, slurmd, slurmdbd, database)
+#   WSA_SLURM_USERS  how many operating-system users wsatest1, wsatest2, ... (8)
+#
+# Prints one line, `SLURM_CONF=...`, when the cluster is ready.
+set -eu
+
+DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
+PORT=${WSA_SLURM_PORT:-26817}
+USERS=${WSA_SLURM_USERS:-8}
+CLUSTER=wsatest
+SOCKET=$DIR/munge/socket
+SQL_SOCKET=$DIR/db/socket
+PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
+SLURM_CONF=$DIR/etc/slurm.conf
+export PATH SLURM_CONF
+
+say() { echo "slurm test service: $*" >&2; }
+[ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
+
+install_packages() {
+    missing=
+    for package in munge mariadb-server slurmdbd slurmctld slurmd slurm-client slurm-wlm-mysql-plugin; do
+        dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
+            missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null || { say "no apt-get; install:$missing"; exit 3; }
+    say "installing$missing"
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then       # packages must not start the services they bring
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+    fi
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    log=$(mktemp)
+    # word splitting is wanted: one argument per package
+    # shellcheck disable=SC2086
+    { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1 ||
+        { say "apt-get failed; see $log"; exit 3; }
+    rm -f "$log"
+}
+
+write_configuration() {
+    umask 022
+    mkdir -p "$DIR/etc/gpus" "$DIR/log" "$DIR/run" "$DIR/munge" "$DIR/db" "$DIR/state" "$DIR/spool"
+    chmod 755 "$DIR" "$DIR/munge"
+    chown slurm: "$DIR/log" "$DIR/run" "$DIR/state" "$DIR/spool"
+    chown munge: "$DIR/munge"
+    chown mysql: "$DIR/db"
+    if [ ! -s "$DIR/munge/key" ]; then
+        head -c 128 /dev/urandom >"$DIR/munge/key"
+        chown munge: "$DIR/munge/key"
+        chmod 400 "$DIR/munge/key"
+    fi
+    for gpu in 0 1 2 3; do : >"$DIR/etc/gpus/gpu$gpu"; done   # any file passes for a device
+    echo "NodeName=testnode Name=gpu File=$DIR/etc/gpus/gpu[0-3] AutoDetect=off" >"$DIR/etc/gres.conf"
+    cat >"$DIR/etc/slurm.conf" <<CONF
+ClusterName=$CLUSTER
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmctldPort=$PORT
+SlurmdPort=$((PORT + 1))
+SlurmUser=slurm
+AuthType=auth/munge
+AuthInfo=socket=$SOCKET
+CredType=cred/munge
+StateSaveLocation=$DIR/state
+SlurmdSpoolDir=$DIR/spool
+SlurmctldPidFile=$DIR/run/slurmctld.pid
+SlurmdPidFile=$DIR/run/slurmd.pid
+SlurmctldLogFile=$DIR/log/slurmctld.log
+SlurmdLogFile=$DIR/log/slurmd.log
+MpiDefault=none
+SwitchType=switch/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+KillWait=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=100
+SlurmdParameters=config_overrides
+PriorityType=priority/multifactor
+PriorityDecayHalfLife=0
+PriorityUsageResetPeriod=MONTHLY
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=$((PORT + 2))
+AccountingStoragePass=$SOCKET
+AccountingStorageEnforce=associations,limits,qos,safe
+AccountingStorageTRES=gres/gpu
+GresTypes=gpu
+NodeName=testnode NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=64 RealMemory=64000 Gres=gpu:4
+PartitionName=main Nodes=testnode Default=YES MaxTime=INFINITE State=UP
+CONF
+    cat >"$DIR/etc/slurmdbd.conf" <<CONF
+AuthType=auth/munge
+AuthInfo=socket=$SOCKET
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort=$((PORT + 2))
+SlurmUser=slurm
+LogFile=$DIR/log/slurmdbd.log
+PidFile=$DIR/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=$((PORT + 3))
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct_db
+CONF
+    chown slurm: "$DIR/etc/slurmdbd.conf"
+    chmod 600 "$DIR/etc/slurmdbd.conf"
+}
+
+# is_up NAME COMMAND: the pid file names a living process of that command
+is_up() {
+    pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 1
+    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]
+}
+
+# wait_until WHAT COMMAND...: at most 30 seconds
+wait_until() {
+    what=$1
+    shift
+    tries=0
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 150 ] || { say "$what did not come up; see $DIR/log"; exit 1; }
+        sleep 0.2
+    done
+}
+
+sql() { mariadb --no-defaults -uroot -S "$SQL_SOCKET" -e "$1"; }
+munge_works() { munge -n -S "$SOCKET" | unmunge -S "$SOCKET"; }
+controller_is_up() { scontrol ping | grep -q 'is UP'; }
+node_is_up() { sinfo -h -N -o %T | grep -Eq '^(idle|mixed|allocated)'; }
+
+start_munge() {
+    is_up munged munged && return 0
+    rm -f "$SOCKET" "$SOCKET.lock"
+    setsid runuser -u munge -- munged --force --key-file="$DIR/munge/key" --socket="$SOCKET" \
+        --pid-file="$DIR/munge/pid" --log-file="$DIR/munge/log" --seed-file="$DIR/munge/seed" \
+        </dev/null >>"$DIR/log/munged.out" 2>&1
+    wait_until munged munge_works
+    cp "$DIR/munge/pid" "$DIR/run/munged.pid"
+}
+
+start_database() {
+    is_up mariadbd mariadbd && return 0
+    [ -d "$DIR/db/files" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$DIR/db/files" \
+        --auth-root-authentication-method=normal --skip-test-db >"$DIR/log/database.out" 2>&1
+    setsid mariadbd --no-defaults --user=mysql --datadir="$DIR/db/files" --socket="$SQL_SOCKET" \
+        --pid-file="$DIR/db/pid" --port=$((PORT + 3)) --bind-address=127.0.0.1 --skip-name-resolve \
+        --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
+        --innodb-flush-log-at-trx-commit=2 </dev/null >>"$DIR/log/database.out" 2>&1 &
+    wait_until mariadbd sql 'select 1'
+    cp "$DIR/db/pid" "$DIR/run/mariadbd.pid"
+    sql "CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+         CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+         GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';"
+}
+
+start_daemon() { # NAME ARGUMENTS...
+    is_up "$1" "$1" || setsid "$@" </dev/null >>"$DIR/log/$1.out" 2>&1
+}
+
+make_users() {
+    number=1
+    while [ $number -le "$USERS" ]; do
+        id "wsatest$number" >/dev/null 2>&1 || useradd -r -M -N -s /bin/sh -d /tmp "wsatest$number"
+        number=$((number + 1))
+    done
+}
+
+install_packages
+write_configuration
+start_munge
+start_database
+start_daemon slurmdbd
+wait_until slurmdbd sacctmgr -n -P show cluster
+[ -n "$(sacctmgr -n -P show cluster format=cluster)" ] || sacctmgr -i -Q add cluster $CLUSTER >/dev/null
+for qos in limited paused; do
+    [ -n "$(sacctmgr -n -P show qos name=$qos format=name)" ] || sacctmgr -i -Q add qos $qos >/dev/null
+done
+start_daemon slurmctld
+wait_until slurmctld controller_is_up
+start_daemon slurmd -N testnode
+wait_until slurmd node_is_up
+make_users
+echo "SLURM_CONF=$SLURM_CONF"
