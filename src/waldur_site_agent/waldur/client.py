@@ -242,7 +242,7 @@ class Waldur:
         rows = read_rows(response)
         total = response.headers.get("x-result-count", "")
         if total.isdigit() and int(total) != len(rows):
-            raise bad_answer(response, f"has {len(rows)} of {total} members")
+            raise bad_answer(response, f"{len(rows)} of {total} members arrived")
         members = [decode(ops.TEAM, row, response, f"row {n}") for n, row in enumerate(rows, 1)]
         return tuple(m for m in members if not _has_ended(m.expiration_time))
 

@@ -34,7 +34,7 @@ def read_json(response: httpx.Response) -> object:
     except (ValueError, RecursionError) as error:
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         raise bad_answer(
-            response, f"is not JSON but {kind}; check waldur_api_url and the proxies"
+            response, f"it is not JSON but {kind}; check waldur_api_url and the proxies"
         ) from error
     return body
 
@@ -47,10 +47,10 @@ def read_rows(response: httpx.Response) -> list[Row]:
     """
     body = read_json(response)
     if not isinstance(body, list):
-        raise bad_answer(response, f"is not a list but {_kind(body)}")
+        raise bad_answer(response, f"it is not a list but {_kind(body)}")
     for position, row in enumerate(body, 1):
         if not isinstance(row, dict):
-            raise bad_answer(response, f"has in row {position} no object but {_kind(row)}")
+            raise bad_answer(response, f"row {position} is not an object but {_kind(row)}")
     return body
 
 
@@ -65,7 +65,7 @@ def decode(
         TemporaryError: A required field is missing, or a field has a type that it cannot have.
     """
     if not isinstance(row, dict):
-        raise bad_answer(response, f"is not an object but {_kind(row)}")
+        raise bad_answer(response, f"it is not an object but {_kind(row)}")
     if operation.answer is None:
         raise ValueError(f"the answer of {operation.id} has no model")
     try:
@@ -75,15 +75,15 @@ def decode(
         field = ".".join(str(step) for step in first["loc"]) or "(all of it)"
         missing = first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}
         why = "is missing" if missing else f"cannot be used: {first['msg']}"
-        raise bad_answer(response, f"{place}: field {field!r} {why}".lstrip(": ")) from error
+        raise bad_answer(response, f"{place} field {field!r} {why}".lstrip()) from error
 
 
 def bad_answer(response: httpx.Response, why: str) -> TemporaryError:
     """An answer that came with a success status but is not what the operation promises."""
     url = response.request.url
     return TemporaryError(
-        f"{url.host} answered {response.request.method} {url.path} with something that "
-        f"{shorten(why)}; it is tried again later"
+        f"{url.host} gave a bad answer to {response.request.method} {url.path}: {shorten(why)}; "
+        "it is tried again later"
     )
 
 

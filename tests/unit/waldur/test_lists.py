@@ -179,8 +179,8 @@ def test_one_bad_row_fails_the_list_and_is_named(
     with pytest.raises(TemporaryError) as caught:
         server.waldur().orders(OFFERING, ["executing"])
     message = str(caught.value)
-    assert "waldur.example.com answered GET /api/marketplace-orders/" in message
-    assert "row 2" in message
+    assert "waldur.example.com gave a bad answer to GET /api/marketplace-orders/" in message
+    assert "row 2 field" in message
     assert field in message
 
 

@@ -121,7 +121,9 @@ def test_a_read_that_is_answered_with_something_else_is_tried_later(
     server: Scripted, reply: httpx.Response
 ) -> None:
     server.replies = [reply]
-    with pytest.raises(TemporaryError, match=r"waldur\.example\.com answered GET /api/users/me/"):
+    with pytest.raises(
+        TemporaryError, match=r"waldur\.example\.com gave a bad answer to GET /api/users/me/"
+    ):
         server.waldur().whoami()
 
 

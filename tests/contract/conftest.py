@@ -1,0 +1,100 @@
+"""The API description of Waldur's own, against which gateway and sandbox are checked.
+
+It is not part of this repository. It is looked up in the directory that ``WALDUR_OPENAPI`` names,
+else in ``../shared/openapi`` next to the repository; tests that need it are skipped without it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FILE_NAME = "waldur-agent-openapi.yaml"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class DescribedOperation:
+    """One operation as the description has it."""
+
+    method: str
+    path: str
+    parameters: dict[str, dict[str, Any]]
+    """Query parameters: name -> schema, with references resolved."""
+    body: dict[str, dict[str, Any]]
+    """Keys of the JSON body: name -> schema."""
+    required_body: frozenset[str]
+    answer: dict[str, Any]
+    """The schema of the successful JSON answer, or of each of its rows."""
+
+
+class Description:
+    """An OpenAPI document, asked by operation id. What it holds is as free as JSON: ``Any``."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self._places = {
+            operation["operationId"]: (method, path, operation)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+            if isinstance(operation, dict) and "operationId" in operation
+        }
+
+    def __contains__(self, operation_id: object) -> bool:
+        return operation_id in self._places
+
+    def operation(self, operation_id: str) -> DescribedOperation:
+        method, path, described = self._places[operation_id]
+        shared = self._document["paths"][path].get("parameters", [])
+        parameters = map(self.resolve, described.get("parameters", []) + shared)
+        content = self.resolve(described.get("requestBody", {})).get("content", {})
+        body = self.resolve(content.get("application/json", {}).get("schema", {}))
+        return DescribedOperation(
+            method=method.upper(),
+            path=path,
+            parameters={
+                p["name"]: self.resolve(p["schema"]) for p in parameters if p["in"] == "query"
+            },
+            body=body.get("properties", {}),
+            required_body=frozenset(body.get("required", [])),
+            answer=self._answer(described),
+        )
+
+    def choices(self, schema: dict[str, Any]) -> list[str]:
+        """The values that a parameter may have, or each of several of it."""
+        choices: list[str] = self.resolve(schema.get("items", schema)).get("enum", [])
+        return choices
+
+    def resolve(self, node: dict[str, Any]) -> dict[str, Any]:
+        """Follow a reference to what it stands for."""
+        while "$ref" in node:
+            found: Any = self._document
+            for step in node["$ref"].removeprefix("#/").split("/"):
+                found = found[step]
+            node = found
+        return node
+
+    def _answer(self, described: dict[str, Any]) -> dict[str, Any]:
+        for status in ("200", "201"):
+            response = self.resolve(described["responses"].get(status, {}))
+            schema = response.get("content", {}).get("application/json", {}).get("schema")
+            if schema:
+                schema = self.resolve(schema)
+                return self.resolve(schema.get("items", schema))
+        return {}
+
+
+@pytest.fixture(scope="session")
+def description() -> Description:
+    named = os.environ.get("WALDUR_OPENAPI")
+    directory = Path(named) if named else REPOSITORY.parent / "shared" / "openapi"
+    file = directory / FILE_NAME
+    if not file.is_file():
+        pytest.skip(f"no API description at {file}; WALDUR_OPENAPI may name its directory")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return Description(yaml.load(file.read_text(), Loader=loader))  # noqa: S506 - both are safe
