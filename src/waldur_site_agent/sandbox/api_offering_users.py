@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.sandbox.answers import Answer
     from waldur_site_agent.sandbox.offering_user_states import Transition
     from waldur_site_agent.sandbox.operations import Call
+    from waldur_site_agent.sandbox.permissions import Sight
     from waldur_site_agent.sandbox.queries import Filter, Orderings
     from waldur_site_agent.sandbox.records import OfferingUser
 
@@ -34,12 +35,12 @@ _PATH = "marketplace-offering-users/"
 _LONGEST_USERNAME = 100
 
 
-def _visible(call: Call, row: OfferingUser) -> bool:
-    offering = call.tx.world.offerings[row.offering]
-    if call.user.is_staff or row.user == call.user.uuid:
+def _visible(call: Call, sight: Sight, row: OfferingUser) -> bool:
+    if sight.everything or row.user == call.user.uuid:
         return True
-    opened = bool(offering.plugin_options.get("service_provider_can_create_offering_user"))
-    return opened and permissions.sees_as_provider(call.tx, call.user, offering)
+    options = call.tx.world.offerings[row.offering].plugin_options
+    opened = bool(options.get("service_provider_can_create_offering_user"))
+    return opened and sight.as_provider(row.offering)
 
 
 def _filters(call: Call) -> list[Filter[OfferingUser]]:
@@ -93,7 +94,9 @@ def _orderings(call: Call) -> Orderings[OfferingUser]:
 
 
 def _list(call: Call) -> Answer:
-    visible = [row for row in call.tx.world.offering_users.values() if _visible(call, row)]
+    sight = permissions.sight_of(call.tx, call.user)
+    accounts = call.tx.world.offering_users.values()
+    visible = [row for row in accounts if _visible(call, sight, row)]
     rows = select(call.query, visible, _filters(call))
     rows = arrange(call.query, rows, _orderings(call), "username")
     return page_answer(call, rows, lambda row: rendering.offering_user(call.tx, row, call.api))
@@ -101,7 +104,8 @@ def _list(call: Call) -> Answer:
 
 def _account(call: Call) -> OfferingUser:
     account = call.tx.world.offering_users.get(call.uuid())
-    if account is None or not _visible(call, account):
+    sight = permissions.sight_of(call.tx, call.user)
+    if account is None or not _visible(call, sight, account):
         raise not_found()
     return account
 

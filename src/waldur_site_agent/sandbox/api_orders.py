@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.sandbox.answers import Answer
     from waldur_site_agent.sandbox.operations import Call
+    from waldur_site_agent.sandbox.permissions import Sight
     from waldur_site_agent.sandbox.queries import Filter, Orderings
     from waldur_site_agent.sandbox.records import Order
 
@@ -42,11 +43,8 @@ _ORDERINGS: Orderings[Order] = {
 }
 
 
-def _visible(call: Call, order: Order) -> bool:
-    offering = call.tx.world.offerings[order.offering]
-    return permissions.sees_as_provider(
-        call.tx, call.user, offering
-    ) or permissions.sees_as_consumer(call.tx, call.user, order.project)
+def _visible(sight: Sight, order: Order) -> bool:
+    return sight.as_provider(order.offering) or sight.as_consumer(order.project)
 
 
 def _filters(call: Call) -> list[Filter[Order]]:
@@ -66,7 +64,8 @@ def _filters(call: Call) -> list[Filter[Order]]:
 
 
 def _list(call: Call) -> Answer:
-    visible = [order for order in call.tx.world.orders.values() if _visible(call, order)]
+    sight = permissions.sight_of(call.tx, call.user)
+    visible = [order for order in call.tx.world.orders.values() if _visible(sight, order)]
     rows = select(call.query, visible, _filters(call))
     rows = arrange(call.query, rows, _ORDERINGS, "created")
     return page_answer(call, rows, lambda row: rendering_orders.order(call.tx, row, call.api))
@@ -74,7 +73,7 @@ def _list(call: Call) -> Answer:
 
 def _order(call: Call) -> Order:
     order = call.tx.world.orders.get(call.uuid())
-    if order is None or not _visible(call, order):
+    if order is None or not _visible(permissions.sight_of(call.tx, call.user), order):
         raise not_found()
     return order
 

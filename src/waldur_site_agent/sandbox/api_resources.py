@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 _PATH = "marketplace-provider-resources/"
 
 
-def _visible(call: Call, resource: Resource) -> bool:
-    offering = call.tx.world.offerings[resource.offering]
-    return permissions.sees_as_provider(call.tx, call.user, offering)
-
-
 def _filters(call: Call) -> list[Filter[Resource]]:
     world = call.tx.world
     in_work: list[Filter[Resource]] = [
@@ -75,7 +70,8 @@ def _filters(call: Call) -> list[Filter[Resource]]:
 
 def _list(call: Call) -> Answer:
     world = call.tx.world
-    visible = [row for row in world.resources.values() if _visible(call, row)]
+    sight = permissions.sight_of(call.tx, call.user)
+    visible = [row for row in world.resources.values() if sight.as_provider(row.offering)]
     rows = arrange(
         call.query,
         select(call.query, visible, _filters(call)),
@@ -103,7 +99,8 @@ def _print(call: Call, resource: Resource) -> JsonObject:
 
 def _resource(call: Call) -> Resource:
     resource = call.tx.world.resources.get(call.uuid())
-    if resource is None or not _visible(call, resource):
+    sight = permissions.sight_of(call.tx, call.user)
+    if resource is None or not sight.as_provider(resource.offering):
         raise not_found()
     return resource
 

@@ -14,10 +14,11 @@ from pydantic_core import to_jsonable_python
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from waldur_site_agent.sandbox import records
 from waldur_site_agent.sandbox.answers import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -46,21 +47,20 @@ def routes(sandbox: Sandbox) -> list[Route]:
         "advance_clock": sandbox.clock.advance,
     }
     views: dict[str, Callable[[], object]] = {
-        "": lambda: _overview(actions),
+        "": lambda: _overview(list(views), actions),
         "world": lambda: sandbox.customer.world,
+        "orders": lambda: list(sandbox.customer.world.orders.values()),
+        "resources": lambda: list(sandbox.customer.world.resources.values()),
         "requests": sandbox.requests.snapshot,
         "faults": lambda: sandbox.faults.pending,
         "tasks": lambda: sandbox.worker.waiting,
     }
+    endpoints = [(name, _view(view), "GET") for name, view in views.items()]
+    endpoints += [(name, _action(action), "POST") for name, action in actions.items()]
     return [
-        *(
-            Route(f"/sandbox/{name}/" if name else "/sandbox/", _view(view), methods=["GET"])
-            for name, view in views.items()
-        ),
-        *(
-            Route(f"/sandbox/{name}/", _action(action), methods=["POST"])
-            for name, action in actions.items()
-        ),
+        Route(f"/sandbox/{path}", endpoint, methods=[method])
+        for name, endpoint, method in endpoints
+        for path in ({name, f"{name}/"} if name else {""})
     ]
 
 
@@ -93,14 +93,16 @@ def _sorry(status: int, reason: object) -> Response:
     return JSONResponse({"refused": to_jsonable_python(reason)}, int(status))
 
 
-def _overview(actions: Mapping[str, Callable[..., object]]) -> dict[str, object]:
+def _overview(
+    views: Iterable[str], actions: Mapping[str, Callable[..., object]]
+) -> dict[str, object]:
     return {
         "about": "the customer's side of the sandbox; POST a JSON object of arguments",
-        "look": ["/sandbox/world/", "/sandbox/requests/", "/sandbox/faults/", "/sandbox/tasks/"],
+        "look": [f"/sandbox/{name}/" for name in views if name],
         "actions": {
             f"/sandbox/{name}/": {
                 "does": inspect.getdoc(action),
-                "arguments": str(inspect.signature(action)),
+                "arguments": str(inspect.signature(action)).replace(f"{records.__name__}.", ""),
             }
             for name, action in sorted(actions.items())
         },

@@ -68,8 +68,8 @@ def place_update(
     """Order other limits. The resource keeps the old ones until the order is done.
 
     Raises:
-        RefusedError: 409 where the resource is not OK; 400 where another order is open, where nothing
-            would change, or for a limit that the offering does not have.
+        RefusedError: 409 where the resource is not OK; 400 where another order is open, where
+            nothing would change, or for a limit that the offering does not have.
     """
     if resource.state != "OK":
         raise wrong_state("OK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.sandbox.answers import denied
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.sandbox.generations import Generation
     from waldur_site_agent.sandbox.records import Offering, Role, User
     from waldur_site_agent.sandbox.store import Transaction
+    from waldur_site_agent.sandbox.world import World
 
 APPROVE_ORDER = "ORDER.APPROVE"
 REJECT_ORDER = "ORDER.REJECT"
@@ -68,15 +70,29 @@ def require(
         raise denied()
 
 
-def sees_as_provider(tx: Transaction, user: User, offering: Offering) -> bool:
-    """Tell whether a user has any role on the selling side of an offering."""
-    return user.is_staff or any(True for _ in _provider_roles(tx, user, offering))
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a user may see, found out once for a whole list."""
+
+    world: World
+    everything: bool
+    scopes: frozenset[str]
+
+    def as_provider(self, offering: str) -> bool:
+        """Tell whether the user has any role on the selling side of an offering."""
+        customer = self.world.offerings[offering].customer
+        return self.everything or offering in self.scopes or customer in self.scopes
+
+    def as_consumer(self, project: str) -> bool:
+        """Tell whether the user has any role in a project or its organization."""
+        customer = self.world.projects[project].customer
+        return self.everything or project in self.scopes or customer in self.scopes
 
 
-def sees_as_consumer(tx: Transaction, user: User, project: str) -> bool:
-    """Tell whether a user has any role in a project or its organization."""
-    scopes = {project, tx.world.projects[project].customer}
-    return user.is_staff or any(role.scope in scopes for role in roles_of(tx, user))
+def sight_of(tx: Transaction, user: User) -> Sight:
+    """Find out what a user may see."""
+    scopes = frozenset(role.scope for role in roles_of(tx, user))
+    return Sight(tx.world, user.is_staff, scopes)
 
 
 def roles_of(tx: Transaction, user: User) -> Iterator[Role]:

@@ -40,6 +40,7 @@ class Sandbox:
         state_file: Path | None = None,
         token_lifetime: int | None = None,
     ) -> None:
+        self.server_version = server_version
         self.clock = Clock()
         """The server's time; ``advance`` lets it pass."""
         self.requests = Journal()

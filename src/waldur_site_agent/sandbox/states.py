@@ -106,8 +106,8 @@ def set_done(tx: Transaction, order: Order) -> None:
     """Finish an order: its resource is as ordered.
 
     Raises:
-        RefusedError: 409 where it is not executing; 500 where an update meets a limit of a component
-            that has no limits, which Waldur's message to the customer cannot word.
+        RefusedError: 409 where it is not executing; 500 where an update meets a limit of a
+            component without limits, for which Waldur's message to the customer has no name.
     """
     _require_state(order, "executing")
     resource = tx.world.resources[order.resource]
@@ -163,13 +163,14 @@ def set_resource_ok(tx: Transaction, resource: Resource) -> None:
 def process(tx: Transaction, order: Order) -> None:
     """Do what an old server does some time after an approval, without a look at the order."""
     resource = tx.world.resources[order.resource]
-    if order.type == "Create":
+    target = IN_WORK.get(order.type)
+    if target is None or order.type == "Create":
         return
     if resource.state == "Terminated":
-        message = f"Can't switch from state 'Terminated' to '{IN_WORK[order.type]}'"
+        message = f"Can't switch from state 'Terminated' to '{target}'"
         set_order(tx, order, state="erred", error_message=message)
     else:
-        set_resource(tx, resource, state=IN_WORK.get(order.type, resource.state))
+        set_resource(tx, resource, state=target)
 
 
 def put_off(tx: Transaction, kind: str, subject: str) -> None:

@@ -45,19 +45,26 @@ class Worker:
         Returns:
             How many tasks it did.
         """
-        if not self._busy.acquire(blocking=False):
-            return 0
         done = 0
-        try:
-            if _due_orders(self._store.read()):
-                with self._store.change() as tx:
-                    _start_due_orders(tx)
-            while tasks := self.waiting:
-                with self._store.change() as tx:
-                    _carry_out(tx, tasks[0])
-                done += 1
-        finally:
-            self._busy.release()
+        # Somebody may add a task while the last one is being finished: hence the second look.
+        while (self.waiting or _due_orders(self._store.read())) and self._busy.acquire(
+            blocking=False
+        ):
+            try:
+                done += self._run_all()
+            finally:
+                self._busy.release()
+        return done
+
+    def _run_all(self) -> int:
+        done = 0
+        if _due_orders(self._store.read()):
+            with self._store.change() as tx:
+                _start_due_orders(tx)
+        while tasks := self.waiting:
+            with self._store.change() as tx:
+                _carry_out(tx, tasks[0])
+            done += 1
         return done
 
 

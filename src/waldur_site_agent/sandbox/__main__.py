@@ -1,0 +1,74 @@
+"""Run the sandbox in the foreground: ``python -m waldur_site_agent.sandbox --demo``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from waldur_site_agent.sandbox.sandbox import Sandbox
+from waldur_site_agent.sandbox.server import bound_socket, server_for
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until somebody presses Ctrl+C.
+
+    Returns:
+        The exit code: 0 after Ctrl+C, 2 where the arguments make no sense or the port is taken.
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        sandbox = Sandbox(chosen.version, state_file=chosen.state)
+        listener = bound_socket(chosen.host, chosen.port)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"sandbox: {error}\n")
+        return 2
+    if chosen.demo and not sandbox.customer.world.projects:
+        sandbox.fill_demo()
+    host, port = listener.getsockname()[:2]
+    sys.stdout.write(_welcome(sandbox, f"http://{host}:{port}"))
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        server_for(sandbox.app).run(sockets=[listener])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m waldur_site_agent.sandbox",
+        description="A small Waldur in memory, to try an agent's configuration against.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
+    parser.add_argument("--version", default="8.1.3", help="act as this release (%(default)s)")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="keep everything, tokens too, in this file"
+    )
+    parser.add_argument("--demo", action="store_true", help="begin with projects and orders")
+    return parser
+
+
+def _welcome(sandbox: Sandbox, address: str) -> str:
+    projects = sandbox.customer.world.projects.values()
+    project = next((row.slug for row in projects), "SLUG")
+    first = "" if projects else "\nThere is no project yet: start with --demo, or make one first.\n"
+    return f"""\
+Waldur sandbox, acting as {sandbox.server_version}; Ctrl+C ends it.
+
+  waldur_api_url:       {address}/api/
+  waldur_api_token:     {sandbox.token}
+  waldur_offering_uuid: {sandbox.offering.uuid}
+{first}
+Order a resource:
+  curl -X POST {address}/sandbox/place_create_order/ \\
+    -d '{{"project": "{project}", "name": "First try", "limits": {{"cpu": 10, "mem": 20}}}}'
+
+See what became of it, and what else there is to do:
+  curl {address}/sandbox/world/
+  curl {address}/sandbox/
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
