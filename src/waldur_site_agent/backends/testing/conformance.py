@@ -1,0 +1,413 @@
+"""The contract, as tests."""
+
+# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from waldur_site_agent.backends import (
+    AddMembers,
+    CreateResource,
+    DeleteResource,
+    PermanentError,
+    RemoveMembers,
+    Result,
+    SetLimits,
+    TemporaryError,
+)
+from waldur_site_agent.backends.testing.hooks import (
+    AWKWARD_NAMES,
+    Hooks,
+    check_outcome,
+    expect,
+    expect_refusal,
+    found,
+    request_of,
+)
+
+if TYPE_CHECKING:
+    from waldur_site_agent.backends import (
+        Action,
+        Backend,
+    )
+
+
+class PlacementConformance(Hooks):
+    """Naming resources."""
+
+    def test_placing_is_repeatable_and_lists_containers_outermost_first(
+        self, backend: Backend, stem: str
+    ) -> None:
+        placement = self.placement(backend, stem)
+        assert placement == self.placement(backend, stem)
+        containers = placement.containers
+        assert [c.id for c in containers[:-1]] == [c.parent for c in containers[1:]]
+        assert placement.parent == containers[-1].id
+
+    def test_placing_reads_and_starts_nothing(self, backend: Backend, stem: str) -> None:
+        before = dict(backend.commands_run())
+        self.placement(backend, stem)
+        assert before == dict(backend.commands_run())
+
+    @pytest.mark.parametrize("name", AWKWARD_NAMES)
+    def test_a_slug_that_is_no_name_is_refused(
+        self, backend: Backend, stem: str, name: str
+    ) -> None:
+        with pytest.raises(PermanentError):
+            backend.place(request_of(stem), name)
+
+
+class CreationConformance(Hooks):
+    """Making resources."""
+
+    def test_a_created_resource_stands_where_it_was_placed(
+        self, backend: Backend, stem: str
+    ) -> None:
+        placement = self.placement(backend, stem)
+        self.created(backend, stem)
+        state = backend.observe()
+        for container in placement.containers:
+            assert container.parent == state.resources[container.id].parent
+        assert placement.parent == state.resources[placement.id].parent
+        assert placement.organization == state.resources[placement.id].organization
+        assert frozenset() == state.resources[placement.id].members
+
+    def test_a_resource_is_created_with_its_limits(self, backend: Backend, stem: str) -> None:
+        one, two = self.components
+        resource = self.created(backend, stem, limits={one: 600, two: 2048})
+        assert {one: 600, two: 2048} == dict(found(backend, resource).limits)
+
+    def test_creating_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        limits = {self.components[0]: Decimal(600)}
+        action = CreateResource(self.placement(backend, stem), limits)
+        expect(backend, action, Result.DONE)
+        before = self.everything(backend)
+        expect(backend, action, Result.UNCHANGED)
+        assert before == self.everything(backend)
+
+    def test_a_half_made_resource_gets_what_it_lacks(self, backend: Backend, stem: str) -> None:
+        one = self.components[0]
+        self.created(backend, stem)
+        action = CreateResource(self.placement(backend, stem), {one: Decimal(600)})
+        expect(backend, action, Result.DONE)
+        assert {one: 600} == dict(found(backend, action.resource).limits)
+
+    def test_a_second_resource_uses_the_containers_of_the_first(
+        self, backend: Backend, stem: str
+    ) -> None:
+        first, second = self.created(backend, stem), self.created(backend, stem, "two")
+        container = self.placement(backend, stem).parent
+        assert tuple(sorted((first, second))) == backend.observe().children(container)
+
+    def test_an_account_of_somebody_else_is_neither_adopted_nor_touched(
+        self, backend: Backend, stem: str
+    ) -> None:
+        placement = self.placement(backend, stem)
+        self.make_foreign_account(backend, placement.id)
+        before = self.details(backend, placement.id)
+        actions: list[Action] = [
+            CreateResource(placement, {self.components[0]: Decimal(600)}),
+            AddMembers(placement.id, self.people[:1]),
+        ]
+        outcomes = list(backend.apply(actions))
+        assert [outcome.result for outcome in outcomes] == [Result.FAILED, Result.FAILED]
+        assert isinstance(outcomes[0].error, PermanentError)
+        assert placement.id in str(outcomes[0].error)
+        assert before == self.details(backend, placement.id)
+
+    def test_work_on_others_leaves_a_foreign_account_as_it_was(
+        self, backend: Backend, stem: str
+    ) -> None:
+        foreign = f"{stem}-foreign"
+        self.make_foreign_account(backend, foreign)
+        before = self.details(backend, foreign)
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:2]), Result.DONE)
+        self.remove_all(backend, stem, resource)
+        assert before == self.details(backend, foreign)
+
+    def remove_all(self, backend: Backend, stem: str, resource: str) -> None:
+        """Delete a resource and its containers, innermost first."""
+        expect(backend, DeleteResource(resource), Result.DONE)
+        for container in reversed(self.placement(backend, stem).containers):
+            expect(backend, DeleteResource(container.id), Result.DONE)
+
+
+class LimitConformance(Hooks):
+    """Setting and clearing limits."""
+
+    def test_limits_that_are_not_named_stay(self, backend: Backend, stem: str) -> None:
+        one, two = self.components
+        resource = self.created(backend, stem, limits={one: 600, two: 2048})
+        expect(backend, SetLimits(resource, {one: Decimal(700)}), Result.DONE)
+        assert {one: 700, two: 2048} == dict(found(backend, resource).limits)
+
+    def test_none_removes_a_limit(self, backend: Backend, stem: str) -> None:
+        one, two = self.components
+        resource = self.created(backend, stem, limits={one: 600, two: 2048})
+        expect(backend, SetLimits(resource, {one: None}), Result.DONE)
+        assert {two: 2048} == dict(found(backend, resource).limits)
+
+    def test_setting_limits_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        one, two = self.components
+        resource = self.created(backend, stem, limits={two: 2048})
+        action = SetLimits(resource, {one: Decimal(600), two: None})
+        expect(backend, action, Result.DONE)
+        expect(backend, action, Result.UNCHANGED)
+
+    def test_zero_is_a_limit_and_not_the_absence_of_one(self, backend: Backend, stem: str) -> None:
+        one = self.components[0]
+        resource = self.created(backend, stem)
+        expect(backend, SetLimits(resource, {one: Decimal(0)}), Result.DONE)
+        assert {one: 0} == dict(found(backend, resource).limits)
+
+    @pytest.mark.parametrize("amount", [Decimal(-1), Decimal("-0.5"), Decimal("NaN")])
+    def test_an_impossible_amount_is_refused_and_changes_nothing(
+        self, backend: Backend, stem: str, amount: Decimal
+    ) -> None:
+        one, two = self.components
+        resource = self.created(backend, stem, limits={one: 600})
+        expect_refusal(backend, SetLimits(resource, {one: amount, two: Decimal(5)}))
+        assert {one: 600} == dict(found(backend, resource).limits)
+
+    def test_limits_of_a_resource_that_does_not_exist_are_refused(
+        self, backend: Backend, stem: str
+    ) -> None:
+        expect_refusal(backend, SetLimits(f"{stem}-none", {self.components[0]: Decimal(1)}))
+
+
+class MemberConformance(Hooks):
+    """Adding and removing members."""
+
+    def test_added_members_are_in_and_nobody_else(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        assert set(self.people[:2]) == found(backend, resource).members
+
+    def test_adding_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        before = self.everything(backend)
+        expect(backend, AddMembers(resource, self.people[:1]), Result.UNCHANGED)
+        assert before == self.everything(backend)
+
+    def test_a_person_may_be_a_member_of_two_resources(self, backend: Backend, stem: str) -> None:
+        resources = [self.created(backend, stem, slug) for slug in ("one", "two")]
+        outcomes = backend.apply([AddMembers(name, self.people[:1]) for name in resources])
+        assert [outcome.result for outcome in outcomes] == [Result.DONE, Result.DONE]
+        state = backend.observe()
+        assert all(set(self.people[:1]) == state.resources[name].members for name in resources)
+
+    def test_a_person_who_is_not_known_yet_waits_while_others_are_served(
+        self, backend: Backend, stem: str
+    ) -> None:
+        if self.unknown_person is None:
+            pytest.skip("no hook unknown_person")
+        resource = self.created(backend, stem)
+        members = (self.unknown_person, self.people[0])
+        outcome = expect(backend, AddMembers(resource, members), Result.DONE)
+        (left_out,) = outcome.left_out
+        assert self.unknown_person == left_out.name
+        assert isinstance(left_out.error, TemporaryError)
+        assert {self.people[0]} == found(backend, resource).members
+
+    def test_members_of_a_resource_that_does_not_exist_are_refused(
+        self, backend: Backend, stem: str
+    ) -> None:
+        expect_refusal(backend, AddMembers(f"{stem}-none", self.people[:1]))
+
+    def test_removed_members_are_out_and_the_others_stay(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:3]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:2]), Result.DONE)
+        assert {self.people[2]} == found(backend, resource).members
+
+    def test_removing_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:1]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:1]), Result.UNCHANGED)
+
+    def test_removal_from_one_resource_leaves_the_other(self, backend: Backend, stem: str) -> None:
+        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        list(backend.apply([AddMembers(name, self.people[:1]) for name in (one, two)]))
+        expect(backend, RemoveMembers(one, self.people[:1]), Result.DONE)
+        assert set(self.people[:1]) == found(backend, two).members
+
+    def test_removal_from_a_resource_that_is_gone_is_no_failure(
+        self, backend: Backend, stem: str
+    ) -> None:
+        expect(backend, RemoveMembers(f"{stem}-none", self.people[:1]), Result.UNCHANGED)
+
+    def test_nobody_is_touched_by_an_empty_list(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, RemoveMembers(resource, ()), Result.UNCHANGED)
+        expect(backend, AddMembers(resource, ()), Result.UNCHANGED)
+        assert set(self.people[:2]) == found(backend, resource).members
+
+    def test_coming_and_going_in_one_call_end_as_the_last_action_says(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        who = self.people[:1]
+        come, go = AddMembers(resource, who), RemoveMembers(resource, who)
+        outcomes = list(backend.apply([come, go, come]))
+        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 3
+        assert set(who) == found(backend, resource).members
+
+
+class DeletionConformance(Hooks):
+    """Deleting resources."""
+
+    def test_a_deleted_resource_is_gone_with_its_members(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, DeleteResource(resource), Result.DONE)
+        assert resource not in backend.observe().resources
+
+    def test_deleting_what_is_gone_changes_nothing(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, DeleteResource(resource), Result.DONE)
+        expect(backend, DeleteResource(resource), Result.UNCHANGED)
+
+    def test_an_empty_project_container_goes_with_its_last_resource(
+        self, backend: Backend, stem: str
+    ) -> None:
+        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        container = self.placement(backend, stem).parent
+        expect(backend, DeleteResource(one, container), Result.DONE)
+        assert container in backend.observe().resources
+        expect(backend, DeleteResource(two, container), Result.DONE)
+        assert container not in backend.observe().resources
+
+    def test_a_container_with_resources_is_not_deleted(self, backend: Backend, stem: str) -> None:
+        self.created(backend, stem)
+        before = self.everything(backend)
+        expect_refusal(backend, DeleteResource(self.placement(backend, stem).parent))
+        assert before == self.everything(backend)
+
+    def test_a_deleted_resource_can_be_made_again(self, backend: Backend, stem: str) -> None:
+        one = self.components[0]
+        resource = self.created(backend, stem, limits={one: 600})
+        expect(backend, DeleteResource(resource), Result.DONE)
+        self.created(backend, stem)
+        assert dict(found(backend, resource).limits) == {}
+
+
+class BatchConformance(Hooks):
+    """Many actions, names from outside, and reading."""
+
+    def test_a_resource_and_its_members_are_made_in_one_call(
+        self, backend: Backend, stem: str
+    ) -> None:
+        placements = [self.placement(backend, stem, f"r{number}") for number in range(3)]
+        actions: list[Action] = []
+        for placement in placements:
+            actions.append(CreateResource(placement, {self.components[0]: Decimal(60)}))
+            actions.append(AddMembers(placement.id, self.people[:2]))
+        outcomes = list(backend.apply(actions))
+        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 6
+        state = backend.observe()
+        for placement in placements:
+            assert set(self.people[:2]) == state.resources[placement.id].members
+
+    def test_outcomes_are_one_per_action_in_their_order_and_a_bad_one_stops_nobody(
+        self, backend: Backend, stem: str
+    ) -> None:
+        one = self.components[0]
+        good, second = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        actions: list[Action] = [
+            SetLimits(f"{stem}-none", {one: Decimal(1)}),
+            SetLimits(good, {one: Decimal(60)}),
+            SetLimits("a,root", {one: Decimal(1)}),
+            AddMembers(second, self.people[:1]),
+            DeleteResource(f"{stem}-none"),
+        ]
+        outcomes = list(backend.apply(actions))
+        for outcome, action in zip(outcomes, actions, strict=True):
+            check_outcome(outcome, action)
+        expected = [Result.FAILED, Result.DONE, Result.FAILED, Result.DONE, Result.UNCHANGED]
+        assert expected == [outcome.result for outcome in outcomes]
+        assert {one: 60} == dict(found(backend, good).limits)
+
+    @pytest.mark.parametrize("name", AWKWARD_NAMES)
+    def test_an_awkward_username_is_left_out_and_changes_nothing_else(
+        self, backend: Backend, stem: str, name: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        outcome = expect(backend, AddMembers(resource, (name, self.people[0])), Result.DONE)
+        (left_out,) = outcome.left_out
+        assert name == left_out.name
+        assert isinstance(left_out.error, PermanentError)
+        before = self.everything(backend)
+        expect(backend, RemoveMembers(resource, (name,)), Result.UNCHANGED)
+        assert {self.people[0]} == found(backend, resource).members
+        assert before == self.everything(backend)
+
+    @pytest.mark.parametrize("name", AWKWARD_NAMES)
+    def test_an_awkward_resource_name_is_refused_and_changes_nothing(
+        self, backend: Backend, name: str
+    ) -> None:
+        before = self.everything(backend)
+        for action in (
+            SetLimits(name, {self.components[0]: Decimal(1)}),
+            AddMembers(name, self.people[:1]),
+            RemoveMembers(name, self.people[:1]),
+            DeleteResource(name),
+        ):
+            expect_refusal(backend, action)
+        assert before == self.everything(backend)
+
+    def test_two_readings_agree_and_every_parent_is_there(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        state = backend.observe()
+        assert state == backend.observe()
+        assert all(key == entry.id for key, entry in state.resources.items())
+        parents = {entry.parent for entry in state.resources.values()} - {None}
+        assert parents <= set(state.resources)
+        assert state.resources[resource] == backend.observe([resource]).resources[resource]
+
+    def test_nothing_to_do_is_answered_without_work(self, backend: Backend) -> None:
+        before = dict(backend.commands_run())
+        assert list(backend.apply([])) == []
+        assert before == dict(backend.commands_run())
+
+    def test_a_backend_that_is_away_is_temporary_trouble_for_every_action(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        actions: list[Action] = [
+            AddMembers(resource, self.people[:1]),
+            DeleteResource(resource),
+        ]
+        with self.unreachable(backend):
+            with pytest.raises(TemporaryError):
+                backend.observe()
+            outcomes = list(backend.apply(actions))
+        assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
+        assert all(isinstance(outcome.error, TemporaryError) for outcome in outcomes)
+        assert resource in backend.observe().resources
+
+    def test_a_diagnosis_never_raises(self, backend: Backend) -> None:
+        assert all(check.name for check in backend.diagnose())
+        with self.unreachable(backend):
+            assert any(check.remedy or check.detail for check in backend.diagnose())
+
+
+class BackendConformance(
+    PlacementConformance,
+    CreationConformance,
+    LimitConformance,
+    MemberConformance,
+    DeletionConformance,
+    BatchConformance,
+):
+    """All of the contract; subclass it with a name that pytest collects."""

@@ -1,0 +1,144 @@
+"""What a plugin tells the conformance suite, and the small steps that its tests share."""
+
+# ruff: noqa: S101 - assertions are what a test suite is made of
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from waldur_site_agent.backends import CreateResource, PermanentError, Result
+from waldur_site_agent.model.placement import ResourceRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from waldur_site_agent.backends import Action, Backend, BackendResource, Outcome
+    from waldur_site_agent.model.placement import Placement
+
+AWKWARD_NAMES = (
+    "",
+    "a,root",
+    "x[1-3]",
+    "-i",
+    "../x",
+    "name=root",
+    "a" * 300,
+    "Ünï",
+    "A B",
+    "a\nb",
+    "a|b",
+    "a'b",
+    'a"b',
+    "50%",
+    "*",
+    "root",
+)
+"""Names that a shell, a list or a table would misread. No backend may accept any of them."""
+
+
+class Hooks:
+    """What a plugin offers the suite. Each test gets a fresh ``backend``."""
+
+    people: ClassVar[tuple[str, ...]] = ("ada", "bob", "cyd")
+    """At least three usernames that the backend can serve."""
+
+    unknown_person: ClassVar[str | None] = None
+    """A username that is well formed and has to wait (the operating system does not know it)."""
+
+    components: ClassVar[tuple[str, str]] = ("cpu", "mem")
+    """Two component types that can be limited."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend under test; must be overridden."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def stem(self) -> str:
+        """What all names of one test start with; override it where tests share one backend."""
+        return "conf"
+
+    def make_foreign_account(self, backend: Backend, name: str) -> None:
+        """Make an account as an administrator would, that no placement asks for.
+
+        It must look like nothing that the agent makes: another parent, another organization.
+        """
+        pytest.skip(f"{type(backend).__name__}: no hook make_foreign_account (for {name})")
+
+    def details(self, backend: Backend, resource: str) -> object:
+        """One resource in all its detail, to be compared before and after.
+
+        Override it where :meth:`Backend.observe` does not show everything that could be damaged.
+        """
+        return found(backend, resource)
+
+    def everything(self, backend: Backend) -> object:
+        """All that the backend has, in detail, to be compared before and after.
+
+        Override it where :meth:`Backend.observe` does not show everything that could be damaged.
+        """
+        return backend.observe()
+
+    def unreachable(self, backend: Backend) -> AbstractContextManager[None]:
+        """Have a backend that cannot be reached while the body runs."""
+        pytest.skip(f"no hook unreachable for {type(backend).__name__}")
+
+    def placement(self, backend: Backend, stem: str, slug: str = "one") -> Placement:
+        """Place a resource of the test's own project."""
+        return backend.place(request_of(stem), f"{stem}-{slug}")
+
+    def created(
+        self,
+        backend: Backend,
+        stem: str,
+        slug: str = "one",
+        limits: Mapping[str, int] | None = None,
+    ) -> str:
+        """Make a resource and return its name."""
+        placement = self.placement(backend, stem, slug)
+        amounts = {name: Decimal(amount) for name, amount in (limits or {}).items()}
+        expect(backend, CreateResource(placement, amounts), Result.DONE)
+        return placement.id
+
+
+def request_of(stem: str) -> ResourceRequest:
+    """Return a request of one project; the texts are as free as people write them."""
+    return ResourceRequest(
+        resource_name=f'Climate\'s "model" | {stem}\nsecond line',
+        project_slug=f"{stem}-proj",
+        project_name="Ünïversity, project = 1",
+        customer_slug=f"{stem}-cust",
+        customer_name="-i name=root",
+    )
+
+
+def expect(backend: Backend, action: Action, result: Result) -> Outcome:
+    """Apply one action and check its outcome against the contract and the expected result."""
+    (outcome,) = backend.apply([action])
+    check_outcome(outcome, action)
+    assert result is outcome.result, outcome
+    return outcome
+
+
+def check_outcome(outcome: Outcome, action: Action) -> None:
+    """Check what holds for every outcome."""
+    assert action is outcome.action
+    assert (outcome.result is Result.FAILED) == (outcome.error is not None), outcome
+    if outcome.error is not None:
+        assert str(outcome.error), "an error says what, why and what to do"
+
+
+def expect_refusal(backend: Backend, action: Action) -> Outcome:
+    """Apply one action that cannot work and check that it failed for good."""
+    outcome = expect(backend, action, Result.FAILED)
+    assert isinstance(outcome.error, PermanentError), outcome.error
+    return outcome
+
+
+def found(backend: Backend, resource: str) -> BackendResource:
+    """Read one resource back."""
+    return backend.observe([resource]).resources[resource]

@@ -1,0 +1,46 @@
+"""The contract of backends, on the simulated Slurm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from waldur_site_agent.backends.testing import BackendConformance
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from waldur_site_agent.backends import Backend
+
+
+class TestSimulatedSlurm(BackendConformance):
+    unknown_person = "dora"
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self) -> None:
+        self.slurm = SimulatedSlurm()
+
+    @pytest.fixture(params=[None, "simulated"], ids=["only cluster", "named cluster"])
+    def backend(self, tmp_path: Path, request: pytest.FixtureRequest) -> Backend:
+        settings = SlurmSettings(lock_file=tmp_path / "lock", cluster=request.param)
+        return SlurmBackend(
+            settings,
+            {},
+            runner=self.slurm.runner(),
+            user_exists=lambda name: name in self.people,
+        )
+
+    def make_foreign_account(self, backend: Backend, name: str) -> None:
+        assert isinstance(backend, SlurmBackend)
+        add = ("sacctmgr", "-i", "add")
+        self.slurm.run([*add, "account", f"name={name}", "parent=root", "GrpTRESMins=cpu=7"])
+        self.slurm.run([*add, "user", "name=someone", f"account={name}"])
+
+    def unreachable(self, backend: Backend) -> AbstractContextManager[None]:
+        assert isinstance(backend, SlurmBackend)
+        return self.slurm.outage(Outage.SLURMDBD_REFUSED)
