@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.waldur.operations import OPERATIONS, Operation
+from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operations import OPERATIONS
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import Description
+    from contract.conftest import Description
 
 
 def model_fields(operation: Operation[object]) -> list[str]:

@@ -10,12 +10,13 @@ import pytest
 from waldur_site_agent.model.people import OfferingUserState
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.decoding import decode
-from waldur_site_agent.waldur.operations import OPERATIONS, Operation
+from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Description
+    from contract.conftest import Description
 
 ID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 OTHER = "5a5f6c1d2e3b4a5c6d7e8f9012345678"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.waldur.operations import CREATE_COMPONENT
+from waldur_site_agent.waldur.operations import COMPONENT_KEYS
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import WaldurComponent
@@ -47,7 +47,7 @@ def component_body(component: WaldurComponent) -> dict[str, object]:
         "name": component.name or component.type,
         "billing_type": component.billing_type,
     }
-    for key in CREATE_COMPONENT.body or ():
+    for key in COMPONENT_KEYS:
         value = held[key]
         if key not in body and value not in (None, "", False):
             body[key] = number(value) if isinstance(value, Decimal) else value

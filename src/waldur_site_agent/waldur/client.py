@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.model.people import OfferingUser, ProjectRole, TeamMember, User
     from waldur_site_agent.waldur.connection import QueryValue
+    from waldur_site_agent.waldur.operation import Operation
 
 Answer = TypeVar("Answer")
 
@@ -305,7 +306,7 @@ class Waldur:
 
     # How it is asked
 
-    def _read(self, operation: ops.Operation[Answer], uuid: UUID | str | None = None) -> Answer:
+    def _read(self, operation: Operation[Answer], uuid: UUID | str | None = None) -> Answer:
         query: dict[str, QueryValue] = {}
         if operation.asked_fields:
             query["field"] = operation.asked_fields
@@ -315,7 +316,7 @@ class Waldur:
 
     def _list(
         self,
-        operation: ops.Operation[Answer],
+        operation: Operation[Answer],
         uuid: str = "",
         *,
         without: Collection[str] = (),
@@ -349,7 +350,7 @@ class Waldur:
 
     def _write(
         self,
-        operation: ops.Operation[None],
+        operation: Operation[None],
         uuid: UUID | str,
         body: Mapping[str, object] | None = None,
     ) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from waldur_site_agent.waldur.address import ApiAddress
-    from waldur_site_agent.waldur.operations import Operation
+    from waldur_site_agent.waldur.operation import Operation
     from waldur_site_agent.waldur.patience import RetryPolicy
 
 QueryValue = str | int | bool | Sequence[str]

@@ -14,7 +14,7 @@ from waldur_site_agent.waldur.server_words import shorten
 if TYPE_CHECKING:
     import httpx
 
-    from waldur_site_agent.waldur.operations import Operation
+    from waldur_site_agent.waldur.operation import Operation
 
 Answer = TypeVar("Answer")
 Row = Mapping[str, object]

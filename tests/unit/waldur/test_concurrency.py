@@ -13,7 +13,7 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError, Tempo
 from waldur_site_agent.waldur import Attempt, concurrently
 
 if TYPE_CHECKING:
-    from tests.unit.waldur.conftest import Scripted
+    from unit.waldur.conftest import Scripted
 
 DEADLINE = 30.0
 OFFERING: ContextVar[str] = ContextVar("OFFERING", default="none")

@@ -13,7 +13,7 @@ from waldur_site_agent.waldur import Listing, NotFoundError
 from waldur_site_agent.waldur.listing import read_pages
 
 if TYPE_CHECKING:
-    from tests.unit.waldur.conftest import Scripted
+    from unit.waldur.conftest import Scripted
 
 OFFERING = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 OTHER = "ffffffff3a5b4c7f8d1e2f3a4b5c6d7e"

@@ -12,7 +12,7 @@ from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.model.people import OfferingUserState
 
 if TYPE_CHECKING:
-    from tests.unit.waldur.conftest import Scripted
+    from unit.waldur.conftest import Scripted
 
 ID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 OTHER = "ffffffff3a5b4c7f8d1e2f3a4b5c6d7e"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.unit.waldur.conftest import Scripted
+    from unit.waldur.conftest import Scripted
 
 ID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 OTHER = UUID("ffffffff3a5b4c7f8d1e2f3a4b5c6d7e")

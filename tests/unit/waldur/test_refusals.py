@@ -18,7 +18,7 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from tests.unit.waldur.conftest import Scripted
+    from unit.waldur.conftest import Scripted
 
 UUID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 PAGE = "<html><title>Not here</title><body>Log in</body></html>"

@@ -9,7 +9,7 @@ from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur import ConflictError, LostAnswerError, RetryPolicy
 
 if TYPE_CHECKING:
-    from tests.unit.waldur.conftest import Reply, Scripted
+    from unit.waldur.conftest import Reply, Scripted
 
 UUID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 ME = httpx.Response(200, json={"uuid": UUID})

@@ -1,0 +1,105 @@
+"""What there is to say about one operation of the REST API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Generic, Literal, TypeVar
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[Answer_co]):
+    """One operation: how it is asked, and what its answer is."""
+
+    id: str
+    """The operation's identifier in the OpenAPI document."""
+    purpose: str
+    """What it is for, in the words of error messages; ``{uuid}`` is the object's UUID."""
+    method: Literal["GET", "POST"]
+    path: str
+    """Below ``/api/``; ``{uuid}`` stands for the object's UUID."""
+    query: tuple[str, ...] = ()
+    """The query parameters that the gateway may send."""
+    ordered_by: str | None = None
+    """The value of ``o``: without a fixed order, pages may overlap or leave rows out."""
+    body: tuple[str, ...] | None = None
+    """The keys of the JSON body; ``None`` where nothing is sent."""
+    answer: type[Answer_co] | None = None
+    """The model of the answer, or of each row of it; ``None`` where the answer is not read."""
+    extra_fields: tuple[str, ...] = ()
+    """Fields of the answer that only the gateway looks at."""
+    safe_to_repeat: bool = False
+    """Whether sending it twice has the same effect as once; reading always is."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes something in Waldur."""
+        return self.method != "GET"
+
+    @property
+    def asked_fields(self) -> tuple[str, ...]:
+        """The values of ``field``: what the model holds and the gateway looks at."""
+        if self.answer is None or "field" not in self.query:
+            return ()
+        # mypy knows no dataclass bound for a type variable; every answer here is one.
+        names = [field.name for field in fields(self.answer)]  # type: ignore[arg-type]
+        return (*names, *self.extra_fields)
+
+
+def reading(
+    id_: str, purpose: str, path: str, answer: type[Answer_co], *, query: tuple[str, ...] = ()
+) -> Operation[Answer_co]:
+    """Declare the reading of one object, or of a list that never comes in pages."""
+    return Operation(
+        id=id_,
+        purpose=purpose,
+        method="GET",
+        path=path,
+        query=query,
+        answer=answer,
+        safe_to_repeat=True,
+    )
+
+
+def listing_pages(
+    id_: str,
+    purpose: str,
+    path: str,
+    answer: type[Answer_co],
+    *,
+    filters: tuple[str, ...],
+    ordered_by: str = "created",
+    extra_fields: tuple[str, ...] = (),
+) -> Operation[Answer_co]:
+    """Declare the reading of a list that comes in pages."""
+    return Operation(
+        id=id_,
+        purpose=purpose,
+        method="GET",
+        path=path,
+        query=(*filters, "field", "o", "page", "page_size"),
+        ordered_by=ordered_by,
+        answer=answer,
+        extra_fields=extra_fields,
+        safe_to_repeat=True,
+    )
+
+
+def writing(
+    id_: str,
+    purpose: str,
+    path: str,
+    *,
+    body: tuple[str, ...] | None = None,
+    safe_to_repeat: bool,
+) -> Operation[None]:
+    """Declare a write, whose answer is looked at only for its status."""
+    return Operation(
+        id=id_,
+        purpose=purpose,
+        method="POST",
+        path=path,
+        body=body,
+        safe_to_repeat=safe_to_repeat,
+    )
