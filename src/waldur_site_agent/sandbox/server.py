@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from contextlib import contextmanager
@@ -13,13 +14,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from waldur_site_agent.sandbox.asgi import CUT_EXTENSION
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
 
     from starlette.applications import Starlette
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 _LONGEST_START_SECONDS = 10.0
+_STOP_CHECK_SECONDS = 0.01
 _KEEP_ALIVE_SECONDS = 75
 
 
@@ -36,6 +37,24 @@ class _CuttableConnection(H11Protocol):
             await inner(scope, receive, send)
 
         self.app = app
+
+
+class _ThreadServer(uvicorn.Server):
+    """A server that stops when it is told to, not at its next look at the clock."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = threading.Event()
+
+    def stop(self) -> None:
+        """Stop; may be called from any thread."""
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        await self.on_tick(0)
+        while not self._told.is_set():
+            await asyncio.sleep(_STOP_CHECK_SECONDS)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -56,8 +75,12 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def server_for(app: Starlette) -> uvicorn.Server:
-    """Make a server for the application."""
-    config = uvicorn.Config(
+    """Make a server for the foreground."""
+    return uvicorn.Server(_config(app))
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=_CuttableConnection,
         ws="none",
@@ -67,7 +90,6 @@ def server_for(app: Starlette) -> uvicorn.Server:
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
-    return uvicorn.Server(config)
 
 
 @contextmanager
@@ -79,7 +101,7 @@ def served(app: Starlette) -> Iterator[str]:
     """
     listener = bound_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = server_for(app)
+    server = _ThreadServer(_config(app))
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
     )
@@ -87,7 +109,7 @@ def served(app: Starlette) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}/"
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(_LONGEST_START_SECONDS)
         if thread.is_alive():
             message = "the sandbox did not stop"
