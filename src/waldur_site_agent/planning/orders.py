@@ -239,10 +239,24 @@ def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
             f'{name}: cannot terminate: account "{name}" is also the backend_id of resource '
             f"{min(others)}; correct one of the two in Waldur"
         )
-    found = desk.state.resources.get(name)
-    if found is None:
-        return OrderPlan(hand=hand, note=f'account "{name}" is gone already')
     expected = {placement.parent for placement in hand.placements}
-    container = found.parent if found.parent in expected else None
-    step = Step(DeleteResource(name, container), "terminated in Waldur", hand.order.uuid)
-    return OrderPlan(hand=hand, backend_id=name, steps=(step,))
+    found = desk.state.resources.get(name)
+    if found is not None:
+        container = found.parent if found.parent in expected else None
+        step = Step(DeleteResource(name, container), "terminated in Waldur", hand.order.uuid)
+        return OrderPlan(hand=hand, backend_id=name, steps=(step,))
+    note = f'account "{name}" is gone already'
+    left_over = [parent for parent in expected if _is_empty_container(parent, desk.state)]
+    steps = tuple(
+        Step(DeleteResource(name, parent), f'"{parent}" was left empty', hand.order.uuid)
+        for parent in left_over
+    )
+    return OrderPlan(hand=hand, backend_id=name, steps=steps, note=note)
+
+
+def _is_empty_container(name: str, state: BackendState) -> bool:
+    """Whether an interrupted termination deleted the last resource but not its container."""
+    found = state.resources.get(name)
+    if found is None or found.members or found.organization != name:
+        return False
+    return not state.children(name)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from harness import House, a_house
+
+
+@pytest.fixture(autouse=True)
+def only_warnings_are_logged() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with a_house(tmp_path / "writer.lock") as house:
+        yield house

@@ -1,0 +1,176 @@
+"""A sandbox, a simulated cluster, and agents that are thrown away after each cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+
+from waldur_site_agent.config import Offering
+from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.orders import process_orders
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.planning.guard import Thresholds
+from waldur_site_agent.sandbox import Order, Project, Resource, Sandbox, User
+from waldur_site_agent.sandbox.records import JsonObject
+from waldur_site_agent.waldur import Waldur
+from waldur_site_agent_slurm.applying import Patience
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.runner import Runner
+from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.simulator.state import SimAccount
+
+COMPONENTS = {
+    "cpu": ComponentSettings(
+        measured_unit="k-Hours", unit_factor=Decimal(60000), accounting_type="limit", label="CPU"
+    ),
+    "mem": ComponentSettings(
+        measured_unit="GB-hours", unit_factor=Decimal(61440), accounting_type="limit", label="RAM"
+    ),
+}
+SETTINGS = {
+    "customer_prefix": "c_",
+    "project_prefix": "p_",
+    "allocation_prefix": "a_",
+    "qos_downscaled": "limited",
+    "qos_paused": "paused",
+}
+
+
+@dataclass
+class House:
+    """Both sides, and what tests ask of them."""
+
+    sandbox: Sandbox
+    slurm: SimulatedSlurm
+    url: str
+    lock_file: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    runner: Callable[[Runner], Runner] = lambda runner: runner
+    transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
+    unknown_to_the_system: frozenset[str] = frozenset()
+    naps: list[float] = field(default_factory=list)
+    token: str = ""
+
+    def offering(self) -> Offering:
+        """The configuration of the sandbox's offering."""
+        return Offering.model_validate(
+            {
+                "name": "Test cluster",
+                "waldur_api_url": self.url,
+                "waldur_api_token": self.token or self.sandbox.token,
+                "waldur_offering_uuid": self.sandbox.offering.uuid,
+                "order_processing_backend": "slurm",
+                "backend_settings": SETTINGS | self.settings,
+                "backend_components": COMPONENTS,
+            }
+        )
+
+    @contextmanager
+    def agent(self) -> Iterator[Site]:
+        """A new agent that remembers nothing."""
+        offering = self.offering()
+        settings = SlurmSettings.model_validate(
+            {**offering.backend_settings, "lock_file": self.lock_file}
+        )
+        backend = SlurmBackend(
+            settings,
+            offering.components,
+            runner=self.runner(self.slurm.runner()),
+            user_exists=lambda name: name not in self.unknown_to_the_system,
+            patience=Patience(seconds=1, pause=0.01),
+            lock_wait_seconds=0.2,
+        )
+        transport = self.transport()
+        sleep = self.naps.append
+        with Waldur(
+            self.url, offering.token, mode="test", transport=transport, sleep=sleep
+        ) as waldur:
+            yield Site(
+                offering=offering,
+                waldur=waldur,
+                backend=backend,
+                thresholds=Thresholds(max_removals_percent=Decimal(30), max_removals=10),
+                log=structlog.get_logger(),
+                sleep=sleep,
+            )
+
+    def cycle(self, *, dry_run: bool = False) -> OrdersReport:
+        """One pass of order_process by a new agent."""
+        with self.agent() as site:
+            return process_orders(site, dry_run=dry_run)
+
+    def project(self, slug: str = "climate", customer: str = "uni", **people: str) -> Project:
+        """A project with people, given as waldur_name=username; all have working accounts."""
+        side = self.sandbox.customer
+        if not any(c.slug == customer for c in side.world.customers.values()):
+            side.add_customer(customer.title(), customer)
+        project = side.add_project(slug.title(), customer, slug)
+        for person, username in people.items():
+            side.add_member(project, self.person(person, username))
+        return project
+
+    def person(self, name: str, username: str) -> User:
+        """A person with a working account at the offering."""
+        side = self.sandbox.customer
+        known = [user for user in side.world.users.values() if user.username == name]
+        user = known[0] if known else side.add_user(name)
+        side.set_account(user, username)
+        return user
+
+    def order(self, project: Project, name: str = "run", **limits: float) -> Order:
+        """A new create order."""
+        wanted: JsonObject = {**limits} or {"cpu": 10}
+        return self.sandbox.customer.place_create_order(project, name, wanted)
+
+    def state(self, order: Order) -> str:
+        """The order's state now."""
+        return self.sandbox.customer.current(order).state
+
+    def resource(self, order: Order) -> Resource:
+        """The order's resource now."""
+        return self.sandbox.customer.resource_of(order)
+
+    def account(self, order: Order) -> SimAccount:
+        """The account that the order's resource names."""
+        return self.slurm.state.accounts[self.resource(order).backend_id]
+
+    def members(self, order: Order) -> set[str]:
+        """The users of that account."""
+        return set(self.account(order).members)
+
+    @property
+    def accounts(self) -> set[str]:
+        """The names of all accounts but root."""
+        return set(self.slurm.state.accounts) - {"root"}
+
+    def created(self, project: Project, name: str = "run", **limits: float) -> Resource:
+        """A resource that is there and OK."""
+        order = self.order(project, name, **limits)
+        self.cycle()
+        resource = self.resource(order)
+        assert resource.state == "OK", resource
+        self.sandbox.requests.clear()
+        self.slurm.commands_run.clear()
+        self.slurm.history.clear()
+        return resource
+
+    def with_(self, **changes: Any) -> House:
+        """The same house, seen by agents that differ in something."""
+        return replace(self, **changes)
+
+
+@contextmanager
+def a_house(lock_file: Path, version: str = "8.1.3") -> Iterator[House]:
+    """A served sandbox and an empty cluster."""
+    sandbox = Sandbox(version)
+    with sandbox.serve() as url:
+        yield House(sandbox, SimulatedSlurm(), url, lock_file)
