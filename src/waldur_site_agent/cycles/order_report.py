@@ -47,6 +47,10 @@ class OrdersReport:
     refusal: str = ""
     trouble: str = ""
     """Why the pass as a whole was cut short; empty when it was not."""
+    requests: int = 0
+    """How many requests to Waldur the pass took."""
+    commands: int = 0
+    """How many commands of the backend it took."""
 
     @property
     def failed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -71,8 +71,7 @@ def greet(site: Site, mode: Mode) -> None:
 
 def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> OrdersReport:
     """One pass that never raises: what went wrong is in the report and in the log."""
-    began, requests = time.monotonic(), site.waldur.requests_made
-    commands = sum(site.backend.commands_run().values())
+    began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:
@@ -82,13 +81,22 @@ def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> OrdersReport:
         site.log.exception("cycle failed because of a defect in the agent or a plugin")
         text = f"a defect: {type(error).__name__}: {error}"
         report = OrdersReport(offering=site.offering.name, trouble=text)
+    report = replace(
+        report,
+        requests=site.waldur.requests_made - requests,
+        commands=_commands(site) - commands,
+    )
     site.log.debug(
         "cycle ended",
         seconds=round(time.monotonic() - began, 2),
-        requests=site.waldur.requests_made - requests,
-        commands=sum(site.backend.commands_run().values()) - commands,
+        requests=report.requests,
+        commands=report.commands,
     )
     return report
+
+
+def _commands(site: Site) -> int:
+    return sum(site.backend.commands_run().values())
 
 
 @dataclass(slots=True)

@@ -1,0 +1,179 @@
+"""The demo: an embedded Waldur, a simulated (or real) Slurm, and the agent between them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from waldur_site_agent.backends.registry import Registry
+from waldur_site_agent.cli.plan_text import orders_text
+from waldur_site_agent.cli.starting import DONE, FAILED, give_up
+from waldur_site_agent.config import load_configuration
+from waldur_site_agent.service.agent import run_once
+from waldur_site_agent.service.logs import configure_logs
+from waldur_site_agent.service.modes import ORDER_PROCESS
+from waldur_site_agent.service.sessions import Situation
+
+try:
+    from waldur_site_agent.sandbox import Sandbox
+    from waldur_site_agent_slurm.backend import SlurmBackend
+    from waldur_site_agent_slurm.simulator import SimulatedSlurm
+except ImportError as missing:
+    give_up(
+        f"the demo needs the sandbox and the Slurm plugin ({missing}); "
+        "try: pip install 'waldur-site-agent[sandbox,slurm]'"
+    )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from waldur_site_agent.backends import Backend, BackendSettings, BackendState
+    from waldur_site_agent.cycles.order_report import OrdersReport
+    from waldur_site_agent.model.offerings import Component
+
+_CONFIGURATION = """\
+timezone: UTC
+offerings:
+  - name: Example cluster
+    waldur_api_url: {url}
+    waldur_api_token_file: token
+    waldur_offering_uuid: {uuid}
+    order_processing_backend: slurm
+    backend_settings:
+      customer_prefix: c_
+      project_prefix: p_
+      allocation_prefix: hpc_
+      qos_downscaled: limited
+      qos_paused: paused
+      require_system_user: false
+      lock_file: {directory}/writer.lock
+    backend_components:
+      cpu: {{label: CPU, measured_unit: k-Hours, unit_factor: 60000, accounting_type: limit}}
+      mem: {{label: RAM, measured_unit: GB-hours, unit_factor: 61440, accounting_type: limit}}
+      gres/gpu:
+        label: GPU
+        measured_unit: GPU-hours
+        unit_factor: 60
+        accounting_type: usage
+        limit: 500
+"""
+
+
+def demo(*, keep: bool) -> int:
+    """Show orders turning into accounts; return the exit code."""
+    real = os.environ.get("SLURM", "") == "real"
+    configure_logs("warning", "console")
+    sandbox = Sandbox()
+    with sandbox.serve() as url, tempfile.TemporaryDirectory() as directory:
+        stage = _Stage(sandbox, _situation(sandbox, url, Path(directory), real=real))
+        _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
+        if keep:
+            click.pause(f"\nThe sandbox stays at {url} until you press a key.")
+    return FAILED if stage.failed else DONE
+
+
+def _play(stage: _Stage, url: str, slurm: str) -> None:
+    sandbox = stage.sandbox
+    world = sandbox.fill_demo()
+    ocean, tokamak = world.orders
+    _title(f"Waldur's sandbox at {url} and {slurm}: two projects, five people")
+    click.echo(stage.tree())
+
+    _title("Two orders wait. What would the agent do?   (waldur_site_agent --dry-run)")
+    stage.cycle(dry_run=True)
+    _title("One cycle.                                  (waldur_site_agent --once)")
+    stage.cycle()
+    click.echo(stage.tree())
+
+    side = sandbox.customer
+    side.place_update_order(side.resource_of(ocean), {"cpu": 720, "mem": 2000})
+    side.place_terminate_order(side.resource_of(tokamak))
+    _title("Climate orders more CPU, physics gives its resource back.  (--dry-run)")
+    stage.cycle(dry_run=True)
+    _title("One more cycle.                             (--once)")
+    stage.cycle()
+    click.echo(stage.tree())
+    _title("And one with nothing to do.                 (--once)")
+    stage.cycle()
+
+
+class _Stage:
+    def __init__(self, sandbox: Sandbox, situation: Situation) -> None:
+        self.sandbox = sandbox
+        self.failed = False
+        self._situation = situation
+        self._offerings = situation.configuration.offerings
+
+    def cycle(self, *, dry_run: bool = False) -> None:
+        """One cycle of the agent, with what it took."""
+        self.sandbox.requests.clear()
+        report = run_once(self._situation, self._offerings, ORDER_PROCESS, dry_run=dry_run)[0]
+        self.failed |= report.failed
+        click.echo(orders_text(report) if dry_run else self._fates(report))
+        if not dry_run:
+            requests = self.sandbox.requests.count()
+            click.echo(f"{requests} requests to Waldur, {report.commands} Slurm commands")
+
+    def _fates(self, report: OrdersReport) -> str:
+        fates = (
+            f"{f.order.type} order of {f.order.resource_name}: {f.fate.value} {f.reason}"
+            for f in report.fates
+        )
+        return "\n".join(line.rstrip() for line in fates) or "No orders."
+
+    def tree(self) -> str:
+        """The cluster's accounts as the backend reads them."""
+        registry, offering = self._situation.registry, self._offerings[0]
+        settings = registry.settings("slurm", offering, None)
+        return tree_text(registry.open("slurm", settings, offering).observe())
+
+
+def tree_text(state: BackendState) -> str:
+    """The accounts below root, with their limits and members."""
+    return "\n".join(["root", *_branches(state, "root", "")])
+
+
+def _branches(state: BackendState, parent: str, indent: str) -> Iterator[str]:
+    children = state.children(parent)
+    for name in children:
+        last = name == children[-1]
+        found = state.resources[name]
+        limits = ",".join(f"{tres}={amount:f}" for tres, amount in sorted(found.limits.items()))
+        members = ", ".join(sorted(found.members))
+        details = [f"limits {limits}"] if limits else []
+        details += [f"members {members}"] if members else []
+        yield f"{indent}{'└─ ' if last else '├─ '}{name}  {'  '.join(details)}".rstrip()
+        yield from _branches(state, name, f"{indent}{'   ' if last else '│  '}")
+
+
+def _title(text: str) -> None:
+    click.echo()
+    click.secho(text, bold=True)
+
+
+def _situation(sandbox: Sandbox, url: str, directory: Path, *, real: bool) -> Situation:
+    (directory / "token").write_text(sandbox.token, encoding="utf-8")
+    path = directory / "waldur-site-agent-config.yaml"
+    uuid = sandbox.offering.uuid
+    path.write_text(
+        _CONFIGURATION.format(url=url, uuid=uuid, directory=directory), encoding="utf-8"
+    )
+    configuration, source = load_configuration(path)
+    registry = Registry() if real else Registry({"slurm": _simulated_backend()})
+    return Situation(configuration=configuration, source=source, registry=registry)
+
+
+def _simulated_backend() -> type[Backend]:
+    runner = SimulatedSlurm().runner()
+
+    class SimulatedBackend(SlurmBackend):
+        """The Slurm plugin, whose commands go to the simulator."""
+
+        def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
+            super().__init__(settings, components, runner=runner)
+
+    return SimulatedBackend
