@@ -91,7 +91,7 @@ def trouble_in_answer(
     words = server_words(response)
     if secret:
         words = words.replace(secret, "***")
-    said = f"{host} answered HTTP {status}" + (f": {words}" if words else " without a word")
+    said = f"{host} answered HTTP {status}" + (f': "{words}"' if words else " without a word")
     text = f"cannot {purpose}: {said}"
     retry_after = read_retry_after(response.headers.get("retry-after"))
     if status == httpx.codes.TOO_MANY_REQUESTS:
