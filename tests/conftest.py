@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from harness import House, a_house
+from harness import House, Installation, a_house, installed
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +20,9 @@ def only_warnings_are_logged() -> Iterator[None]:
 def house(tmp_path: Path) -> Iterator[House]:
     with a_house(tmp_path / "writer.lock") as house:
         yield house
+
+
+@pytest.fixture
+def installation(house: House, tmp_path: Path) -> Iterator[Installation]:
+    with installed(house, tmp_path) as installation:
+        yield installation

@@ -2,5 +2,16 @@
 
 from harness.house import COMPONENTS, House, a_house
 from harness.killing import Guillotine, KilledError
+from harness.processes import Installation, Service, eventually, installed
 
-__all__ = ["COMPONENTS", "Guillotine", "House", "KilledError", "a_house"]
+__all__ = [
+    "COMPONENTS",
+    "Guillotine",
+    "House",
+    "Installation",
+    "KilledError",
+    "Service",
+    "a_house",
+    "eventually",
+    "installed",
+]

@@ -1,0 +1,144 @@
+"""The agent as its users start it: a process, a configuration file, commands on a path."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.house import COMPONENTS, SETTINGS, House
+from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
+
+PATIENCE_SECONDS = 30.0
+COMMANDS = Path(sys.executable).parent
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until the condition holds; fail when it takes too long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Installation:
+    """A configuration file that binds a house's sandbox to a cluster that processes share."""
+
+    house: House
+    directory: Path
+
+    @property
+    def file(self) -> Path:
+        """The configuration file."""
+        return self.directory / "config.yaml"
+
+    def write(self, **changes: Any) -> Path:
+        """Write the configuration, with changes to its only offering."""
+        offering = {
+            "name": "Test cluster",
+            "waldur_api_url": self.house.url,
+            "waldur_api_token": self.house.sandbox.token,
+            "waldur_offering_uuid": self.house.sandbox.offering.uuid,
+            "order_processing_backend": "slurm",
+            "backend_settings": self.settings(),
+            "backend_components": {
+                name: component.model_dump(mode="json", exclude_none=True)
+                for name, component in COMPONENTS.items()
+            },
+        }
+        self.file.write_text(yaml.safe_dump({"offerings": [offering | changes]}))
+        return self.file
+
+    def settings(self) -> dict[str, Any]:
+        """The backend's settings: the simulator's commands and a lock of the test's own."""
+        return SETTINGS | {
+            "slurm_bin_path": str(self.directory / "bin"),
+            "lock_file": str(self.directory / "writer.lock"),
+            "require_system_user": False,
+        }
+
+    def run(self, *arguments: str, command: str = "waldur_site_agent") -> Finished:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [str(COMMANDS / command), *arguments, "-c", str(self.file)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS * 2,
+            check=False,
+            env=environment(),
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def service(self, **variables: str) -> Iterator[Service]:
+        """Run the agent as a service while the body runs."""
+        log = self.directory / f"service-{time.monotonic_ns()}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [str(COMMANDS / "waldur_site_agent"), "-c", str(self.file)],
+                stderr=stream,
+                stdout=stream,
+                env=environment(**variables),
+            )
+            try:
+                yield Service(process, log)
+            finally:
+                process.kill()
+                process.wait()
+
+
+@dataclass
+class Finished:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Service:
+    """A running agent."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def text(self) -> str:
+        """What it has logged so far."""
+        return self.log.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The test's own environment without what could steer the agent."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WALDUR_")}
+    return kept | {"NO_COLOR": "1"} | variables
+
+
+@contextmanager
+def installed(house: House, directory: Path) -> Iterator[Installation]:
+    """A house whose cluster lives in a file, and commands that know the file."""
+    state = directory / "cluster.json"
+    house.slurm = SimulatedSlurm(state_file=state)
+    write_executables(directory / "bin", state)
+    installation = Installation(house, directory)
+    installation.write()
+    yield installation

@@ -1,0 +1,188 @@
+"""The commands as an administrator types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from harness import Installation
+
+
+def test_once_carries_out_orders_and_exits_with_zero(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project(ada="ada01"))
+    done = installation.run("--once")
+    assert done.code == 0, done.err
+    assert house.state(order) == "done"
+    assert house.members(order) == {"ada01"}
+    assert "order done" in done.err
+
+
+def test_the_token_is_never_printed(installation: Installation) -> None:
+    house = installation.house
+    house.order(house.project(ada="ada01"))
+    file = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(file | {"log_level": "debug"}))
+    for arguments in (["--once"], ["--check-config"], ["--dry-run"]):
+        done = installation.run(*arguments)
+        assert done.code == 0, done.err
+        assert house.sandbox.token not in done.out + done.err
+
+
+def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project("climate", ada="ada01"), "Ocean", cpu=10)
+    done = installation.run("--dry-run")
+    assert done.code == 0, done.err
+    name = f"a_{house.resource(order).slug}"
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"{name}  Ocean (project climate): Create order")
+    assert lines[1] == f'  + account        c_uni > p_climate > {name}  ordered as "Ocean"'
+    assert lines[2] == "  ~ limit          cpu none -> 600000  with the account"
+    assert lines[3] == "  + ada01          in the team of project climate"
+    assert lines[-1] == "Plan: 2 to add, 0 to remove, 1 to change; 1 orders."
+    assert house.sandbox.requests.writes() == []
+    assert house.state(order) == "pending-provider"
+    assert installation.run("plan", command="waldur-site-agent").out == done.out
+
+
+def test_a_dry_run_with_nothing_to_do_says_so(installation: Installation) -> None:
+    assert installation.run("--dry-run").out == "No changes.\n"
+
+
+def test_an_order_that_fails_gives_exit_code_one(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project("bad,slug", ada="ada01"))
+    done = installation.run("--once")
+    assert done.code == 1
+    assert house.state(order) == "erred"
+    assert "bad,slug" in done.err
+
+
+def test_a_wrong_configuration_gives_exit_code_two_and_the_place(
+    installation: Installation,
+) -> None:
+    installation.write(backend_settings=installation.settings() | {"defualt_account": "x"})
+    for arguments in (["--once"], ["--check-config"], []):
+        done = installation.run(*arguments)
+        assert done.code == 2
+        assert "backend_settings.defualt_account: unknown key" in done.err
+        assert 'did you mean "default_account"?' in done.err
+
+
+def test_a_backend_that_is_not_installed_is_named(installation: Installation) -> None:
+    installation.write(order_processing_backend="pbs")
+    done = installation.run("--once")
+    assert done.code == 2
+    assert 'no backend "pbs" is installed; installed: slurm' in done.err
+
+
+def test_check_config_prints_the_resolved_file(installation: Installation) -> None:
+    for command, arguments in (
+        ("waldur_site_agent", ["--check-config"]),
+        ("waldur-site-agent", ["config", "check"]),
+    ):
+        done = installation.run(*arguments, command=command)
+        assert done.code == 0, done.err
+        printed = yaml.safe_load(done.out)
+        assert printed["offerings"][0]["username_management_backend"] == "base"
+        assert printed["offerings"][0]["waldur_api_token"] == "********"
+
+
+def test_an_offering_can_be_chosen_by_name_or_uuid(installation: Installation) -> None:
+    uuid = installation.house.sandbox.offering.uuid
+    assert installation.run("--dry-run", "--offering", "Test cluster").code == 0
+    assert installation.run("--dry-run", "--offering", uuid).code == 0
+    done = installation.run("--dry-run", "--offering", "Other")
+    assert done.code == 2
+    assert 'has no offering "Other"; it has "Test cluster"' in done.err
+
+
+def test_an_offering_that_events_serve_is_left_to_them(installation: Installation) -> None:
+    installation.write(stomp_enabled=True)
+    done = installation.run("--once")
+    assert done.code == 2
+    assert "takes part in mode order_process" in done.err
+
+
+def test_a_period_that_is_no_number_is_refused(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del monkeypatch
+    with installation.service(WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES="often") as service:
+        assert service.wait() == 2
+        assert 'PERIOD_MINUTES is "often"; give a positive number' in service.text
+
+
+def test_load_components_creates_updates_and_then_leaves_alone(
+    installation: Installation,
+) -> None:
+    components = {
+        "cpu": {
+            "measured_unit": "k-Hours",
+            "unit_factor": 60000,
+            "accounting_type": "limit",
+            "label": "Cores",
+        },
+        "gres/gpu": {
+            "measured_unit": "GPU-hours",
+            "unit_factor": 60,
+            "accounting_type": "usage",
+            "label": "GPU",
+        },
+    }
+    installation.write(backend_components=components)
+    done = installation.run(command="waldur_site_load_components")
+    assert done.code == 0, done.err
+    assert "+ gres/gpu  GPU in GPU-hours" in done.out
+    assert "~ cpu  name: CPU -> Cores" in done.out
+    assert "? mem  only in Waldur; left alone" in done.out
+    found = {c.type: c for c in installation.house.sandbox.offering.components}
+    assert (found["cpu"].name, found["gres/gpu"].unit_factor) == ("Cores", 60)
+    installation.house.sandbox.requests.clear()
+    again = installation.run(command="waldur_site_load_components")
+    assert again.code == 0
+    assert installation.house.sandbox.requests.writes() == []
+
+
+def test_diagnostics_pass_on_a_healthy_site(installation: Installation) -> None:
+    done = installation.run(command="waldur_site_diagnostics")
+    assert done.code == 0, done.out
+    assert "FAILED" not in done.out
+    assert 'ok       rights: CUSTOMER.OWNER of the provider "Example Computing Centre"' in done.out
+
+
+def test_diagnostics_fail_with_a_remedy(installation: Installation) -> None:
+    house = installation.house
+    installation.write(
+        waldur_api_token=house.sandbox.customer.add_user("stranger").token,
+        backend_settings=installation.settings() | {"qos_paused": "no-such-qos"},
+    )
+    done = installation.run(command="waldur_site_diagnostics")
+    assert done.code == 1
+    assert "FAILED   Waldur" in done.out
+    assert "no-such-qos" in done.out
+    assert "->" in done.out
+
+
+def test_json_logs_carry_offering_order_and_resource(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project(ada="ada01"), "Ocean")
+    file = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(file | {"log_format": "json"}))
+    done = installation.run("--once")
+    lines = [json.loads(line) for line in done.err.splitlines()]
+    (line,) = [line for line in lines if line["event"] == "order done"]
+    assert line["offering"] == "Test cluster"
+    assert line["order"].replace("-", "") == order.uuid
+    assert line["resource"] == "Ocean"
+    assert line["level"] == "info"
+
+
+def test_the_version_names_agent_plugins_and_python(installation: Installation) -> None:
+    out = installation.run("--version").out
+    assert out.startswith("waldur-site-agent 2.")
+    assert "backend slurm: waldur-site-agent-slurm 2." in out
+    assert "Python 3." in out

@@ -1,0 +1,119 @@
+"""The agent as a service: schedule, signals, one copy only, and kill -9."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from functools import partial
+
+from harness import House, Installation, eventually
+from waldur_site_agent.sandbox import Order
+
+QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
+SLOWLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "60"}
+
+
+def is_done(house: House, order: Order) -> bool:
+    return house.state(order) == "done"
+
+
+def test_orders_are_carried_out_as_they_come(installation: Installation) -> None:
+    house = installation.house
+    project = house.project(ada="ada01")
+    with installation.service(**QUICKLY):
+        for name in ("one", "two"):
+            order = house.order(project, name)
+            eventually(partial(is_done, house, order), f"order {name}")
+
+
+def test_an_idle_agent_asks_once_per_cycle_and_starts_no_command(
+    installation: Installation,
+) -> None:
+    requests = installation.house.sandbox.requests
+    shutil.rmtree(installation.directory / "bin")  # any command would fail
+    with installation.service(**QUICKLY) as service:
+        eventually(lambda: requests.count("marketplace_orders_list") >= 4, "four cycles")
+    lists = requests.count("marketplace_orders_list")
+    assert requests.count() - lists <= 3
+    assert "cut short" not in service.text
+
+
+def test_sigterm_ends_a_waiting_agent_at_once(installation: Installation) -> None:
+    requests = installation.house.sandbox.requests
+    for number in (signal.SIGTERM, signal.SIGINT):
+        requests.clear()
+        with installation.service(**SLOWLY) as service:
+            eventually(lambda: requests.count("marketplace_orders_list"), "the first cycle")
+            service.send(number)
+            assert service.wait() == 0
+            assert "stopping" in service.text
+
+
+def test_sigterm_finishes_the_order_in_hand(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project(ada="ada01"))
+    house.sandbox.faults.add("marketplace_orders_set_state_done", "latency", seconds=1)
+    with installation.service(**SLOWLY) as service:
+        eventually(lambda: house.resource(order).backend_id, "the account's name in Waldur")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0
+    assert house.state(order) in ("done", "executing")
+    assert installation.run("--once").code == 0
+    assert house.state(order) == "done"
+    assert house.members(order) == {"ada01"}
+
+
+def test_sighup_reads_the_configuration_again(installation: Installation) -> None:
+    house = installation.house
+    with installation.service(**QUICKLY) as service:
+        eventually(lambda: house.sandbox.requests.count("users_me_retrieve"), "the start")
+        installation.write(backend_settings=installation.settings() | {"allocation_prefix": "new_"})
+        service.send(signal.SIGHUP)
+        eventually(lambda: "configuration read again" in service.text, "the reload")
+        order = house.order(house.project(ada="ada01"))
+        eventually(lambda: is_done(house, order), "an order after the reload")
+    assert house.resource(order).backend_id.startswith("new_")
+
+
+def test_a_wrong_configuration_on_sighup_leaves_the_old_one_in_force(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    with installation.service(**QUICKLY) as service:
+        eventually(lambda: house.sandbox.requests.count("users_me_retrieve"), "the start")
+        installation.write(no_such_key="x")
+        service.send(signal.SIGHUP)
+        eventually(lambda: "the old one stays in force" in service.text, "the refusal")
+        order = house.order(house.project(ada="ada01"))
+        eventually(lambda: is_done(house, order), "an order after the refusal")
+
+
+def test_a_second_agent_on_the_same_offering_is_refused_by_name(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    with installation.service(**SLOWLY) as first:
+        eventually(lambda: house.sandbox.requests.count("marketplace_orders_list"), "the first")
+        second = installation.run("--once")
+        assert second.code == 1
+        assert f"pid {first.process.pid}" in second.err
+        assert "already served in mode order_process" in second.err
+
+
+def test_the_lock_of_a_killed_agent_does_not_stay(installation: Installation) -> None:
+    house = installation.house
+    with installation.service(**SLOWLY) as first:
+        eventually(lambda: house.sandbox.requests.count("marketplace_orders_list"), "the first")
+        first.send(signal.SIGKILL)
+        first.wait()
+    assert installation.run("--once").code == 0
+
+
+def test_an_agent_waits_for_a_waldur_that_is_away_at_its_start(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    house.sandbox.faults.add("users_me_retrieve", "status", status=502, times=6)
+    order = house.order(house.project(ada="ada01"))
+    with installation.service(**QUICKLY):
+        eventually(lambda: is_done(house, order), "an order after the outage")
