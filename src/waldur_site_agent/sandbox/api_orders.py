@@ -83,8 +83,8 @@ def _retrieve(call: Call) -> Answer:
     return json_answer(choose_fields(call.query, whole))
 
 
-def _reviewed(call: Call, words: str) -> Answer:
-    kind = call.tx.generation.review_answer
+def _approved(call: Call, words: str) -> Answer:
+    kind = call.tx.generation.approve_answer
     if kind == "empty":
         return empty_answer()
     return json_answer({"detail": words} if kind == "detail" else words)
@@ -102,15 +102,15 @@ def _approve(call: Call) -> Answer:
     attributes = call.fields.get("attributes", {})
     if not isinstance(attributes, dict):
         raise invalid({"attributes": ["Expected a dictionary."]})
-    takes_body = call.tx.generation.review_answer == "detail"
-    return _reviewed(call, states.approve(call.tx, order, attributes if takes_body else {}))
+    takes_body = call.tx.generation.approve_answer == "detail"
+    return _approved(call, states.approve(call.tx, order, attributes if takes_body else {}))
 
 
 def _reject(call: Call) -> Answer:
     order = _authorized(call, permissions.REJECT_ORDER)
     comment = str(call.fields.get("provider_rejection_comment", ""))
     states.reject(call.tx, order, comment)
-    return _reviewed(call, "Order has been rejected.")
+    return empty_answer()
 
 
 def _for_agents(call: Call) -> Order:

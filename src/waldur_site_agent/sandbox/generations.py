@@ -36,8 +36,8 @@ class Generation:
         return self.number >= release
 
     @property
-    def review_answer(self) -> str:
-        """How approve and reject answer: ``empty``, ``text`` (bare JSON string) or ``detail``."""
+    def approve_answer(self) -> str:
+        """How an approval is answered: ``empty``, ``text`` (bare JSON string) or ``detail``."""
         if self.reached(8, 0, 3):
             return "detail"
         return "text" if self.reached(7, 9, 0) else "empty"

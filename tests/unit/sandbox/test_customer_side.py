@@ -1,0 +1,190 @@
+"""The customer's side: in Python, over HTTP, on the command line, and across restarts."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from waldur_site_agent.sandbox import RefusedError, Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def portal(api: httpx.Client) -> httpx.Client:
+    """A person with curl: no token, another root."""
+    api.base_url = api.base_url.copy_with(path="/sandbox/")
+    del api.headers["Authorization"]
+    return api
+
+
+def test_things_are_found_by_uuid_slug_and_username(sandbox: Sandbox) -> None:
+    demo = sandbox.fill_demo()
+    for project in (demo.climate, demo.climate.uuid, "climate", "Climate model"):
+        for user in (demo.people[4], "lise"):
+            sandbox.customer.add_member(project, user)
+    roles = sandbox.customer.world.roles.values()
+    lises = [role for role in roles if role.user == demo.people[4].uuid]
+    assert len(lises) == 9
+
+
+def test_a_name_that_two_have_is_refused(sandbox: Sandbox) -> None:
+    university = sandbox.customer.add_customer("University")
+    for _ in range(2):
+        sandbox.customer.add_project("Climate", university)
+    with pytest.raises(LookupError, match="2 projects called 'climate'"):
+        sandbox.customer.place_create_order("climate", "Ocean")
+
+
+@pytest.mark.parametrize("slug", ["a,root", "", "../x", "Ünï", "name=root", "x" * 300])
+def test_slugs_are_taken_as_they_are(sandbox: Sandbox, api: httpx.Client, slug: str) -> None:
+    university = sandbox.customer.add_customer("University", slug)
+    project = sandbox.customer.add_project("Climate", university, slug)
+    order = sandbox.customer.place_create_order(project, "Ocean")
+    shown = api.get(f"marketplace-orders/{order.uuid}/").json()
+    assert (slug, slug) == (shown["customer_slug"], shown["project_slug"])
+
+
+def test_limits_that_are_not_for_sale_are_refused(sandbox: Sandbox) -> None:
+    demo = sandbox.fill_demo()
+    with pytest.raises(RefusedError, match=r"400.*gres/gpu"):
+        sandbox.customer.place_create_order(demo.climate, "x", {"gres/gpu": 1})
+
+
+def test_an_update_without_news_is_refused(sandbox: Sandbox) -> None:
+    order = sandbox.fill_demo().orders[0]
+    resource = sandbox.customer.edit(sandbox.customer.resource_of(order), state="OK")
+    sandbox.customer.edit(order, state="done")
+    with pytest.raises(RefusedError, match="same as the current"):
+        sandbox.customer.place_update_order(resource, resource.limits)
+
+
+@pytest.mark.parametrize("state", ["Creating", "Erred", "Updating", "Terminated"])
+def test_only_a_resource_that_is_ok_can_be_updated(sandbox: Sandbox, state: str) -> None:
+    order = sandbox.fill_demo().orders[0]
+    resource = sandbox.customer.edit(sandbox.customer.resource_of(order), state=state)
+    with pytest.raises(RefusedError, match=r"409.*Valid states for operation: OK"):
+        sandbox.customer.place_update_order(resource, {"cpu": 1})
+
+
+def test_an_order_in_hand_cannot_be_withdrawn(sandbox: Sandbox) -> None:
+    order = sandbox.customer.edit(sandbox.fill_demo().orders[0], state="executing")
+    with pytest.raises(RefusedError, match="409"):
+        sandbox.customer.withdraw_order(order)
+
+
+def test_a_refused_change_leaves_nothing_behind(sandbox: Sandbox) -> None:
+    demo = sandbox.fill_demo()
+    before = sandbox.customer.world
+    with pytest.raises(RefusedError):
+        sandbox.customer.place_create_order(demo.climate, "x", {"tape": 1})
+    assert before == sandbox.customer.world
+
+
+def test_a_person_can_order_with_curl(sandbox: Sandbox, portal: httpx.Client) -> None:
+    sandbox.fill_demo()
+    body = {"project": "climate", "name": "First try", "limits": {"cpu": 10}}
+    placed = portal.post("place_create_order", json=body).json()
+    assert (placed["type"], placed["state"]) == ("Create", "pending-provider")
+    names = [row["name"] for row in portal.get("resources/").json()]
+    assert names == ["Ocean runs", "Tokamak edge", "First try"]
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "reason"),
+    [
+        ("place_create_order", {"project": "nowhere", "name": "x"}, "0 projects called 'nowhere'"),
+        ("place_create_order", {"project": "climate"}, "Missing required argument"),
+        ("set_account", {"user": "ada", "status": "OK"}, "Unexpected keyword argument"),
+        ("add_fault", {"operation": "*", "kind": "earthquake"}, "Input should be 'latency'"),
+        ("add_user", [1], "must be a mapping"),
+    ],
+)
+def test_a_person_is_told_what_was_wrong(
+    sandbox: Sandbox, portal: httpx.Client, action: str, body: object, reason: str
+) -> None:
+    sandbox.fill_demo()
+    answer = portal.post(f"{action}/", json=body)
+    assert answer.status_code == 400
+    assert reason in answer.text
+
+
+def test_the_first_page_lists_every_action(portal: httpx.Client) -> None:
+    actions = portal.get("").json()["actions"]
+    assert "/sandbox/place_create_order/" in actions
+    assert all(about["does"] for about in actions.values())
+
+
+def test_a_person_can_make_trouble_and_see_the_log(sandbox: Sandbox, portal: httpx.Client) -> None:
+    fault = {"operation": "users_me_retrieve", "kind": "status", "status": 502}
+    portal.post("add_fault/", json=fault)
+    headers = {"Authorization": f"Token {sandbox.token}"}
+    url = portal.base_url.copy_with(path="/api/users/me/")
+    assert portal.get(url, headers=headers).status_code == 502
+    (request,) = portal.get("requests/").json()
+    assert (request["operation"], request["status"]) == ("users_me_retrieve", 502)
+
+
+def test_the_customer_side_shows_no_tokens(sandbox: Sandbox, portal: httpx.Client) -> None:
+    assert sandbox.token not in portal.get("world/").text
+    assert '"token":"***"' in portal.post("add_user/", json={"username": "x"}).text
+
+
+def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    first = Sandbox(state_file=file)
+    first.fill_demo()
+    second = Sandbox(state_file=file)
+    assert first.customer.world == second.customer.world
+    assert first.token == second.token
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_served_again_it_goes_on(sandbox: Sandbox) -> None:
+    addresses = []
+    for _ in range(2):
+        with sandbox.serve() as url:
+            addresses.append(url)
+            assert httpx.get(f"{url}version/").status_code == 200
+    assert len(addresses) == 2
+
+
+def test_a_version_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no Waldur version"):
+        Sandbox("newest")
+
+
+def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "waldur_site_agent.sandbox", "--port", "0", "--demo"]
+    command += ["--state", str(tmp_path / "state.json"), "--version", "7.7.9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = ""
+        while "/sandbox/\n" not in printed:
+            line = process.stdout.readline()
+            assert line, f"the command ended early: {printed}"
+            printed += line
+        settings = dict(re.findall(r"(waldur_\w+): +(\S+)", printed))
+        headers = {"Authorization": f"Token {settings['waldur_api_token']}"}
+        url = settings["waldur_api_url"]
+        offering = settings["waldur_offering_uuid"]
+        parameters = {"offering_uuid": offering}
+        orders = httpx.get(f"{url}marketplace-orders/", params=parameters, headers=headers).json()
+        version = httpx.get(f"{url}version/").json()["version"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert (version, len(orders)) == ("7.7.9", 2)
+
+
+def test_the_command_says_which_version_it_does_not_know() -> None:
+    command = [sys.executable, "-m", "waldur_site_agent.sandbox", "--version", "newest"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    assert "'newest' is no Waldur version" in ended.stderr
