@@ -9,6 +9,7 @@ from waldur_site_agent_slurm import commands
 from waldur_site_agent_slurm.applying.ending_jobs import end_jobs
 from waldur_site_agent_slurm.applying.leaving import (
     find_other_defaults,
+    remove_users,
     write_when_jobs_are_over,
 )
 from waldur_site_agent_slurm.names import ROOT, account_name
@@ -37,10 +38,13 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
     end_jobs(work, dict.fromkeys(doomed))
     doomed = work.ledger.alive(doomed)
     members = {task: work.cluster.accounts[task.account].users for task in doomed}
-    find_other_defaults(work, {task: users for task, users in members.items() if users})
+    bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
     for task in work.ledger.alive(deletions):
         with work.ledger.attempt(task):
             if task in doomed:
+                last = bound.get(task, frozenset())
+                if last and last != members[task]:
+                    remove_users(work, task, last)
                 _remove(work, task, task.account)
             _remove_container(work, task, deletions[task].project_container)
 

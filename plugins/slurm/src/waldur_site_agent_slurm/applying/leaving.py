@@ -31,23 +31,36 @@ def remove_members(work: Work, tasks: Iterable[Task]) -> None:
                 if users:
                     leaving[task] = users
     end_jobs(work, leaving)
-    find_other_defaults(work, {t: leaving[t] for t in work.ledger.alive(leaving)})
+    bound = find_other_defaults(work, {t: leaving[t] for t in work.ledger.alive(leaving)})
     for task in work.ledger.alive(leaving):
         with work.ledger.attempt(task):
-            for portion in commands.chunks(leaving[task]):
-                work.ledger.writes(task)
-                argv = commands.remove_users(portion, task.account, work.only)
-                write_when_jobs_are_over(work, argv, len(portion))
+            remove_users(work, task, leaving[task] - bound[task])
+            remove_users(work, task, bound[task])
 
 
-def find_other_defaults(work: Work, leaving: Mapping[Task, frozenset[str]]) -> None:
+def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
+    """End the associations of users with the task's account.
+
+    The users either all have it as their default account, or none of them: Slurm refuses the
+    whole command when it meets a default account after an association that is none.
+    """
+    for portion in commands.chunks(users):
+        work.ledger.writes(task)
+        argv = commands.remove_users(portion, task.account, work.only)
+        write_when_jobs_are_over(work, argv, len(portion))
+
+
+def find_other_defaults(
+    work: Work, leaving: Mapping[Task, frozenset[str]]
+) -> Mapping[Task, frozenset[str]]:
     """Change the default account of everybody whose default is the account to be left.
 
-    Users without another account lose their last association, and with it their record: for them
-    there is nothing to change.
+    Users without another account keep it as their default until they lose it, and with it their
+    record: these are returned, by task.
     """
+    bound: dict[Task, frozenset[str]] = dict.fromkeys(leaving, frozenset())
     if not leaving:
-        return
+        return bound
     tasks = tuple(leaving)
     with work.ledger.attempt(*tasks):
         defaults = work.client.default_accounts()
@@ -64,6 +77,10 @@ def find_other_defaults(work: Work, leaving: Mapping[Task, frozenset[str]]) -> N
                     work.ledger.writes(*concerned)
                     argv = commands.set_default_account(portion, account, work.only)
                     work.client.write(argv, len(portion))
+        moved: frozenset[str] = frozenset().union(*moves.values())
+        for task, users in leaving.items():
+            bound[task] = frozenset(u for u in users if defaults.get(u) == task.account) - moved
+    return bound
 
 
 def new_defaults(

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.simulator import printing
 from waldur_site_agent_slurm.simulator.limits import read_limits
-from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, names, read_request
+from waldur_site_agent_slurm.simulator.request import (
+    Answer,
+    RefusedError,
+    lowered,
+    names,
+    read_request,
+)
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
 
 if TYPE_CHECKING:
@@ -33,14 +39,15 @@ def add_account(state: SimState, words: list[str]) -> Answer:
     missing = [name for name in wanted if not _is_associated(state, name)]
     if not missing:
         return Answer(1, NOTHING_ADDED)
-    if request.where.get("description") == "":
-        return Answer(1, "", " Problem adding accounts: Unspecified error\n")
     fresh = [name for name in missing if name not in state.accounts]
+    report = printing.added_accounts(state, request.where, parent, missing, fresh, limits)
+    if request.where.get("description") == "":
+        return Answer(1, report, " Problem adding accounts: Unspecified error\n")
     for name in missing:
         account = state.accounts.setdefault(name, _new_account(request, name, parent))
         account.associated, account.parent = True, parent
         account.limits = dict(limits)
-    return Answer(0, printing.added_accounts(state, request.where, parent, missing, fresh, limits))
+    return Answer(0, report)
 
 
 def add_user(state: SimState, words: list[str]) -> Answer:
@@ -99,7 +106,7 @@ def _new_account(request: Request, name: str, parent: str) -> SimAccount:
 def stored_text(text: str) -> str:
     """Free text as the database keeps it."""
     stripped = text.removeprefix('"').removesuffix('"')
-    return stripped.replace("'", "`").replace('"', "`").lower()
+    return lowered(stripped.replace("'", "`").replace('"', "`"))
 
 
 def _no_parent(parent: str, cluster: str) -> str:

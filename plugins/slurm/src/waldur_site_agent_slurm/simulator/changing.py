@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 _NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
 _NOTHING_DELETED = Answer(1, " Nothing deleted\n")
+_ADVICE_FOR_USERS = (
+    "  You must change the default account of these users or remove the users completely from the "
+    "affected clusters to allow these changes.\n"
+)
+_ADVICE_FOR_ACCOUNTS = (
+    "  Please either remove the accounts listed above from list and resubmit,\n"
+    "  or change these users' default accounts to remove the account(s).\n"
+)
 _ACCOUNT_KEYS = ("name", "account", "cluster", "grptresmins", "qos", "defaultqos", "parent")
 _USER_KEYS = ("name", "user", "account", "cluster", "defaultaccount", "adminlevel")
 
@@ -84,7 +92,7 @@ def remove_user(state: SimState, words: list[str]) -> Answer:
     if not going:
         return _NOTHING_DELETED
     _refuse_active(state, [j for j in state.jobs.values() if _uses(j, going)])
-    _refuse_losing_default(state, going)
+    _refuse_losing_default(state, going, _ADVICE_FOR_USERS)
     for account, user in going:
         del account.members[user]
     _cancel_unrecorded(state, {(account.name, user) for account, user in going})
@@ -105,6 +113,8 @@ def remove_account(state: SimState, words: list[str]) -> Answer:
         return _NOTHING_DELETED
     below = {a.name: a for account in wanted for a in state.below(account.name)}
     _refuse_active(state, [j for j in state.jobs.values() if j.account in below])
+    lost = [(account, user) for account in below.values() for user in account.members]
+    _refuse_losing_default(state, lost, _ADVICE_FOR_ACCOUNTS)
     parents = {account.name: account for account in wanted}
     for account in below.values():
         _disband(state, account)
@@ -164,13 +174,27 @@ def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
         raise RefusedError(Answer(1, "", said))
 
 
-def _refuse_losing_default(state: SimState, going: Sequence[tuple[SimAccount, str]]) -> None:
-    for user in {user for _, user in going}:
-        left = [account.name for account, other in going if other == user]
-        keeps = len(state.accounts_of(user)) > len(left)
-        if len(left) > 1 and keeps and state.users[user].default_account in left:
-            said = " Error with request: You can not remove the default account of a user\n"
-            raise RefusedError(Answer(1, "", said))
+def _refuse_losing_default(
+    state: SimState, going: Sequence[tuple[SimAccount, str]], advice: str
+) -> None:
+    """Refuse when a default account comes after an association that is none: so 22.05 checks."""
+    ordered = sorted(going, key=lambda pair: (pair[0].name, pair[1]))
+    is_default = [state.users[user].default_account == account.name for account, user in ordered]
+    if False not in is_default:
+        return
+    late = [
+        pair
+        for pair, default in list(zip(ordered, is_default, strict=True))[is_default.index(False) :]
+        if default
+    ]
+    if late:
+        lines = [" Error with request: You can not remove the default account of a user"]
+        lines += [
+            f"  C = {state.cluster:<15} A = {account.name:<10} U = {user:<9}"
+            for account, user in late
+        ]
+        said = "".join(f"{line}\n" for line in lines)
+        raise RefusedError(Answer(1, "", f"{said}{advice}  Changes Discarded\n"))
 
 
 def _cancel_unrecorded(state: SimState, gone: set[tuple[str, str]]) -> None:
@@ -190,10 +214,16 @@ def _removed_users(state: SimState, going: Sequence[tuple[SimAccount, str]], *, 
     return "".join(f"{line}\n" for line in lines)
 
 
-def _bereft(state: SimState, user: str, going: Sequence[tuple[SimAccount, str]]) -> bool:
+def _bereft(
+    state: SimState,
+    user: str,
+    going: Sequence[tuple[SimAccount, str]],
+    *,
+    drops_record: bool = True,
+) -> bool:
     """Drop the record of a user without associations, or the default that is no more."""
     record = state.users.get(user, SimUser(user))
-    if not state.accounts_of(user):
+    if not state.accounts_of(user) and record.admin_level == "None" and drops_record:
         state.users.pop(user, None)
         return True
     if record.default_account in {account.name for account, other in going if other == user}:
@@ -206,5 +236,5 @@ def _disband(state: SimState, account: SimAccount) -> None:
     account.members = {}
     account.associated, account.limits, account.qos = False, {}, []
     for _, user in going:
-        _bereft(state, user, going)
+        _bereft(state, user, going, drops_record=False)  # removing an account keeps records
     _cancel_unrecorded(state, {(account.name, user) for _, user in going})

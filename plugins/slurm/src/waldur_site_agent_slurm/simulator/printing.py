@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.simulator.limits import printed
+from waldur_site_agent_slurm.simulator.request import lowered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +26,8 @@ def added_accounts(
     """The report of ``add account``."""
     lines: list[str] = []
     if fresh:
-        description = said.get("description", "Account Name").lower()
-        organization = said.get("organization", "Parent/Account Name").lower()
+        description = lowered(said.get("description", "Account Name"))
+        organization = lowered(said.get("organization", "Parent/Account Name"))
         if "description" not in said:
             description = "Account Name"
         if "organization" not in said:

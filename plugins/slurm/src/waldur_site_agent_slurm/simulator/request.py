@@ -69,20 +69,25 @@ def names(value: str) -> list[str]:
     """Expand a list of names the way sacctmgr does: this is why names are checked before."""
     found: list[str] = []
     for part in re.split(r",(?![^\[]*\])", value.replace('"', "")):
-        for name in _expanded(part.lower()):
+        for name in _expanded(lowered(part)):
             if name and name not in found:
                 found.append(name[:255])
     return found
 
 
+def lowered(text: str) -> str:
+    """Lower-case as C does it in the C locale: letters outside ASCII stay."""
+    return "".join(c.lower() if c.isascii() else c for c in text)
+
+
 def _keyword(key: str, known: tuple[str, ...]) -> str | None:
-    lowered = key.lower()
+    asked = key.lower()
     shortest = 2
-    if lowered in known:
-        return lowered
-    if len(lowered) < shortest:
+    if asked in known:
+        return asked
+    if len(asked) < shortest:
         return None
-    return next((word for word in known if word.startswith(lowered)), None)
+    return next((word for word in known if word.startswith(asked)), None)
 
 
 def _expanded(name: str) -> list[str]:

@@ -33,6 +33,10 @@ _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
     ("remove", "account"): changing.remove_account,
     ("remove", "user"): changing.remove_user,
 }
+_ENTITIES = (
+    'Input line must include "Account", "Cluster", "Coordinator", "Federation", "QOS", '
+    '"Resource", or "User"\n'
+)
 _SYNONYMS = {"create": "add", "delete": "remove", "update": "modify", "list": "show"}
 _QUEUE = {"squeue": queue.squeue, "scancel": queue.scancel, "scontrol": queue.scontrol}
 
@@ -183,5 +187,6 @@ def _answer(state: SimState, program: str, words: list[str]) -> Answer:
         return showing.show(state, entity, rest[2:], switches)
     change = _CHANGES.get((verb, entity.rstrip("s")))
     if change is None:
-        return Answer(1, "", f"No valid entity in {verb} command\n")
+        said = f"No valid entity in {verb} command\n{_ENTITIES}" if verb == "add" else ""
+        return Answer(1, "", said or f"No valid entity in {verb} command\n")
     return change(state, rest[2:])

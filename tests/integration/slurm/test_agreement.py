@@ -1,0 +1,158 @@
+"""The simulator and a real Slurm are told the same, and must answer the same."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from waldur_site_agent_slurm.simulator import SimulatedSlurm
+
+if TYPE_CHECKING:
+    from integration.conftest import RealSlurm
+
+READ = "account withassoc wopl format=cluster,account,parentname,user,qos,grptresmins,org"
+
+SCRIPTS = {
+    "accounts": """
+        add account name=PACust parent=root description=Some Ünï|text organization=PACust
+        add account name=PACust parent=root description=x organization=y
+        add account name=PAproj,PACust parent=pacust organization=PAproj GrpTRESMins=cpu=5,mem=1536
+        add account name=PAnone parent=PAmissing
+        add account name=PAnone parent=root description= organization=o
+        add account name=PAnone bogus=1
+        add account name= parent=root
+        add account name=PAbr[1-2],PAq parent=pacust
+        add account name=PAon parent=root cluster=nosuch
+        modify account where name=PAnosuch set GrpTRESMins=cpu=1
+    """,
+    "limits": """
+        add account name=PA parent=root organization=o GrpTRESMins=mem=204800,cpu=10240,gres/gpu=3
+        modify account where name=PA,PAnosuch set GrpTRESMins=node=4,cpu=7
+        modify account where name=PA set GrpTRESMins=cpu=-1
+        modify account where name=PA set GrpTRESMins=cpu=-1
+        modify account where name=PA set GrpTRESMins=nosuch=5
+        modify account where name=PA set GrpTRESMins=mem=1049088
+        modify account where name=PA set GrpTRESMins=mem=1572864,cpu=0
+        modify account where name=PA set GrpTRESMins=mem=1099511627775
+        modify account where name=PA set GrpTRESMins=cpu=18446744073709551613
+        modify account where name=PA set GrpTRESMins=cpu=18446744073709551614
+        modify account where name=PA set GrpTRESMins=billing=1K
+        modify account where name=PA set qos=limited
+        modify account where name=PA set qos=nosuch
+    """,
+    "users": """
+        add account name=PA,PAb parent=root organization=o
+        add user name=PU1,PU2 account=root DefaultAccount=root MaxSubmitJobs=0
+        add user name=PU1,PU3 account=PA
+        add user name=PU1,PU3 account=PA
+        add user name=PU1,PU4 account=PA
+        add user name=PU1 account=PAnosuch
+        add user name=PU5 account=PA DefaultAccount=PAnosuch
+        add user name=PU5 account=PA DefaultAccount=PAb
+        modify user where name=PU1,PU3 set DefaultAccount=PAb
+        modify user where name=PU1 set DefaultAccount=PA
+        modify user where name=PUnosuch set DefaultAccount=PA
+        remove user where name=PU1,PUnosuch account=PA
+        remove user where name=PU1 account=PA
+        remove user where name=PU1,PU2 account=root
+        remove user where name=PU3,PU4 account=PA
+        remove user where name=PU5 account=PA,PAb
+    """,
+    "removal": """
+        add account name=PA parent=root organization=o
+        add account name=PAb,PAc parent=PA organization=PA
+        add user name=PU1 account=PAb
+        add user name=PU1 account=PAc
+        remove account where name=PAnosuch
+        remove account where name=PAb,PAnosuch
+        remove account where name=PA
+        add account name=PAc parent=root description=x organization=other
+        remove account where name=PAc
+        remove account where name=PAc
+    """,
+    "in a named cluster": """
+        add account name=PA parent=root cluster=CLUSTER organization=o
+        add user name=PU1 account=PA cluster=CLUSTER
+        modify account where name=PA cluster=CLUSTER set GrpTRESMins=cpu=4
+        remove user where name=PU1 account=PA cluster=CLUSTER
+        remove account where name=PA cluster=CLUSTER
+        remove account where name=PA cluster=CLUSTER
+    """,
+    "misunderstandings": """
+        add qux name=1
+        show account format=bogus
+        show user name=PUnosuch format=adminlevel
+    """,
+}
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_both_answer_alike(real_slurm: RealSlurm, prefix: str, script: str) -> None:
+    simulated = SimulatedSlurm(cluster="wsatest")
+    for line in SCRIPTS[script].strip().splitlines():
+        argv = ["sacctmgr", "-i", *_words(line, prefix)]
+        if argv[2] == "show":
+            argv[1:2] = ["-P", "-n"]
+        result = real_slurm.run(*argv)
+        real = (result.returncode, _plain(result.stdout), _plain(result.stderr))
+        code, out, err = simulated.run(argv)
+        assert real == (code, _plain(out), _plain(err)), argv
+        assert _rows(real_slurm, prefix) == _simulated_rows(simulated, prefix), argv
+
+
+@pytest.mark.slurm
+def test_both_list_and_cancel_jobs_alike(real_slurm: RealSlurm, prefix: str) -> None:
+    simulated = SimulatedSlurm(cluster="wsatest")
+    user = real_slurm.users[0]
+    for words in (
+        ("add", "account", f"name={prefix}", "parent=root", "organization=o"),
+        ("add", "user", f"name={user}", f"account={prefix}"),
+    ):
+        real_slurm.run("sacctmgr", "-i", *words)
+        simulated.run(["sacctmgr", "-i", *words])
+    job = real_slurm.submit_job(user, prefix)
+    simulated.submit_job(user, prefix)
+    for argv in (
+        ("squeue", "-h", "-A", f"{prefix},nosuch", "-o", "%a|%u"),
+        ("sacctmgr", "-i", "remove", "user", "where", f"name={user}", f"account={prefix}"),
+        ("sacctmgr", "-i", "remove", "account", "where", f"name={prefix}"),
+        ("scancel", "999999"),
+        ("scancel", "-A", "nosuch"),
+        ("squeue", "-h", "-A", "nosuch", "-o", "%A|%a|%u"),
+    ):
+        result = real_slurm.run(*argv)
+        code, out, err = simulated.run(argv)
+        real = (result.returncode, _plain(result.stdout), _numberless(result.stderr, job))
+        assert real == (code, _plain(out), _numberless(err, "1")), argv
+
+
+def _words(line: str, prefix: str) -> list[str]:
+    """Cut at blanks that start a new ``key=value`` or keyword; stand-ins become names."""
+    text = line.strip().replace("CLUSTER", "wsatest")
+    text = text.replace("PA", prefix).replace("PU", f"{prefix}u")
+    return re.split(r" (?=\S+=|where |set |account |user |qux )", text)
+
+
+def _plain(text: str) -> list[str]:
+    """Lines without what differs for a reason: order, and names cut to the width of a column."""
+    return sorted(" ".join(line.split()) for line in text.splitlines())
+
+
+def _numberless(text: str, job: str) -> list[str]:
+    return [line.replace(f"= {job} ", "= N ") for line in _plain(text)]
+
+
+def _rows(real_slurm: RealSlurm, prefix: str) -> list[str]:
+    shown = real_slurm.run("sacctmgr", "-P", "-n", "show", *READ.split()).stdout
+    return _ours(shown, prefix)
+
+
+def _simulated_rows(simulated: SimulatedSlurm, prefix: str) -> list[str]:
+    return _ours(simulated.run(["sacctmgr", "-P", "-n", "show", *READ.split()])[1], prefix)
+
+
+def _ours(output: str, prefix: str) -> list[str]:
+    return sorted(row for row in output.splitlines() if f"|{prefix}" in row)
