@@ -77,9 +77,10 @@ def find_other_defaults(
                     work.ledger.writes(*concerned)
                     argv = commands.set_default_account(portion, account, work.only)
                     work.client.write(argv, len(portion))
-        moved: frozenset[str] = frozenset().union(*moves.values())
-        for task, users in leaving.items():
-            bound[task] = frozenset(u for u in users if defaults.get(u) == task.account) - moved
+        moved = {user for users in moves.values() for user in users}
+        for task in tasks:
+            still = (user for user in leaving[task] - moved if defaults.get(user) == task.account)
+            bound[task] = frozenset(still)
     return bound
 
 

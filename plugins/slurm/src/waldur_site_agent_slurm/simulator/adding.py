@@ -31,7 +31,7 @@ def add_account(state: SimState, words: list[str]) -> Answer:
     wanted = names(request.where.get("name", "") or request.where.get("account", ""))
     check_cluster(state, request)
     if not wanted:
-        raise RefusedError(Answer(1, "", " No blank names are allowed when adding.\n"))
+        raise RefusedError(Answer(1, NOTHING_ADDED, " No blank names are allowed when adding.\n"))
     limits = read_limits(state, request.where.get("grptresmins", ""), adding=True)
     parent = (names(request.where.get("parent", "")) or ["root"])[0]
     if parent not in state.accounts or not state.accounts[parent].associated:
@@ -60,7 +60,7 @@ def add_user(state: SimState, words: list[str]) -> Answer:
     accounts = names(where.get("account", ""))
     accounts += [default] if default and default not in accounts else []
     if not users:
-        raise RefusedError(Answer(1, "", " No blank names are allowed when adding.\n"))
+        raise RefusedError(Answer(1, NOTHING_ADDED, " No blank names are allowed when adding.\n"))
     unknown = [name for name in accounts if not _is_associated(state, name)]
     if unknown:
         text = "".join(_no_account(name) for name in unknown)

@@ -1,0 +1,90 @@
+"""Which names become accounts and users, and where resources are placed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waldur_site_agent.backends import PermanentError
+from waldur_site_agent.backends.testing import AWKWARD_NAMES
+from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent_slurm import names, placing
+from waldur_site_agent_slurm.settings import SlurmSettings
+
+REQUEST = ResourceRequest(
+    resource_name="Climate | model",
+    project_slug="proj",
+    project_name="Project",
+    customer_slug="cust",
+    customer_name="Ünï",
+)
+PREFIXED = SlurmSettings(customer_prefix="c_", project_prefix="p_", allocation_prefix="HPC_")
+
+
+def _user_name(name: str, kind: str) -> str:
+    assert kind == "username"
+    return names.user_name(name)
+
+
+@given(st.text())
+def test_every_accepted_name_is_one_plain_lower_case_word(text: str) -> None:
+    for kind, accept in (("account", names.account_name), ("username", _user_name)):
+        try:
+            name = accept(text, kind)
+        except PermanentError:
+            continue
+        assert re.fullmatch(r"[a-z0-9_][a-z0-9_.-]{0,30}", name)
+        assert name != "root"
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES)
+def test_awkward_names_are_refused_with_name_and_rule(name: str) -> None:
+    with pytest.raises(PermanentError, match="the account"):
+        names.account_name(name, "account")
+
+
+@given(st.text())
+def test_descriptions_hold_nothing_that_breaks_the_listing(text: str) -> None:
+    cleaned = names.description(text)
+    assert not set(cleaned) & set("|'\"`\\\n\r\t")
+    assert len(cleaned.encode()) <= 200
+    assert cleaned == names.description(cleaned)
+
+
+def test_the_tree_is_default_account_customer_project_allocation() -> None:
+    placement = placing.place(REQUEST, "Res-1", PREFIXED)
+    tree = [(c.id, c.parent, c.organization) for c in placement.containers]
+    assert tree == [("c_cust", "root", "c_cust"), ("p_proj", "c_cust", "p_proj")]
+    allocation = (placement.id, placement.parent, placement.organization, placement.title)
+    assert allocation == ("hpc_res-1", "p_proj", "p_proj", "Climate model")
+
+
+def test_without_prefixes_equal_slugs_are_refused_naming_both_and_their_prefixes() -> None:
+    with pytest.raises(
+        PermanentError,
+        match=r'project account and the allocation account would both be "proj".*'
+        r"project_prefix.*allocation_prefix",
+    ):
+        placing.place(REQUEST, "proj", SlurmSettings())
+
+
+def test_a_name_that_is_the_default_account_is_refused() -> None:
+    with pytest.raises(PermanentError, match=r"customer account would be .*default_account"):
+        placing.place(REQUEST, "one", SlurmSettings(default_account="cust"))
+
+
+@pytest.mark.parametrize("missing", ["customer_slug", "project_slug"])
+def test_a_missing_slug_is_named(missing: str) -> None:
+    kind = missing.partition("_")[0]
+    without = replace(REQUEST, **{missing: ""})
+    with pytest.raises(PermanentError, match=f"the {kind} has no slug"):
+        placing.place(without, "one", PREFIXED)
+
+
+def test_a_prefix_cannot_hide_an_awkward_slug() -> None:
+    with pytest.raises(PermanentError, match="slug '-i'"):
+        placing.place(REQUEST, "-i", PREFIXED)
