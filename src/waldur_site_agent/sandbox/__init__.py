@@ -1,6 +1,7 @@
 """An embedded Waldur for the demo, for tests and for trying a configuration."""
 
 from waldur_site_agent.sandbox.answers import RefusedError
+from waldur_site_agent.sandbox.demo import DemoWorld
 from waldur_site_agent.sandbox.faults import Fault
 from waldur_site_agent.sandbox.journal import Request
 from waldur_site_agent.sandbox.records import (
@@ -20,6 +21,7 @@ from waldur_site_agent.sandbox.sandbox import Sandbox
 __all__ = [
     "Component",
     "Customer",
+    "DemoWorld",
     "Fault",
     "Offering",
     "OfferingUser",

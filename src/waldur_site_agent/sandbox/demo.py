@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from waldur_site_agent.sandbox.records import Customer, Offering, Order, Project, User
 
 
+AGENT_USERNAME = "site-agent"
+"""What the user is called in Waldur whose token the agent has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSite:
     """The selling side: who it is, what it sells, and the user whose token the agent has."""
@@ -36,7 +40,7 @@ def open_site(customer: CustomerSide, token_lifetime: int | None = None) -> Prov
     offering = customer.add_offering("Example Cluster", provider)
     customer.add_component("cpu", "limit", "k-Hours", offering, "CPU", unit_factor=60000)
     customer.add_component("mem", "limit", "GB-hours", offering, "RAM", unit_factor=61440)
-    agent = customer.add_user("site-agent", "Site Agent", token_lifetime=token_lifetime)
+    agent = customer.add_user(AGENT_USERNAME, "Site Agent", token_lifetime=token_lifetime)
     customer.add_customer_role(provider, agent)
     return ProviderSite(provider=provider, offering=customer.current(offering), agent=agent)
 

@@ -69,10 +69,9 @@ class Sandbox:
 
     @property
     def agent(self) -> User:
-        """The first user with a role at the provider."""
-        world = self.customer.world
-        roles = (role for role in world.roles.values() if role.scope == self.provider.uuid)
-        return world.users[next(roles).user]
+        """The user that was made for the agent."""
+        users = self.customer.world.users.values()
+        return next(user for user in users if user.username == demo.AGENT_USERNAME)
 
     @property
     def token(self) -> str:

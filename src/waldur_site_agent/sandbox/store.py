@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from waldur_site_agent.sandbox.world import World
 
@@ -59,7 +59,11 @@ class Transaction:
 
 
 class Store:
-    """The world, its past, and optionally a file that it survives a restart in."""
+    """The world, its past, and optionally a file that it survives a restart in.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
 
     def __init__(self, generation: Generation, clock: Clock, file: Path | None = None) -> None:
         self.generation = generation
@@ -71,7 +75,7 @@ class Store:
         self._past: deque[World] = deque(maxlen=_REMEMBERED_CHANGES)
         self._world = World()
         if file is not None and file.exists():
-            self._world = _WORLD.validate_json(file.read_bytes())
+            self._world = _restored(file)
 
     def read(self, changes_ago: int = 0) -> Transaction:
         """See the world as it is, or as it was before the last so many changes."""
@@ -99,3 +103,15 @@ class Store:
         draft.touch(mode=0o600)
         draft.write_bytes(_WORLD.dump_json(self._world, indent=1))
         draft.replace(self._file)
+
+
+def _restored(file: Path) -> World:
+    try:
+        return _WORLD.validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the beginning"
+        raise ValueError(
+            f"{file}: not the state of a sandbox of this release ({place}: {first['msg']}); "
+            "remove the file to begin anew"
+        ) from None

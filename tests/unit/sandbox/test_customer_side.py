@@ -147,6 +147,14 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    file.write_text('{"users": {"x": {"name": "secret"}}}')
+    with pytest.raises(ValueError, match=r"state\.json: not the state of a sandbox") as caught:
+        Sandbox(state_file=file)
+    assert "secret" not in str(caught.value)
+
+
 def test_served_again_it_goes_on(sandbox: Sandbox) -> None:
     addresses = []
     for _ in range(2):

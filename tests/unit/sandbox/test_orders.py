@@ -203,6 +203,20 @@ def test_an_error_reported_on_a_done_order_wrecks_its_resource(
     assert sandbox.customer.current(order).error_message == "no space"
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [(OLD, ("pending-provider", "Erred")), (NEW, ("erred", "Terminated"))],
+)
+def test_an_error_reported_on_a_pending_order_is_not_refused_either(
+    connect: Connect, version: str, expected: tuple[str, str]
+) -> None:
+    sandbox = Sandbox(version)
+    order = create_order(sandbox)
+    with connect(sandbox) as api:
+        assert call(api, order, "set_state_erred", ERROR).status_code == 200
+    assert expected == states(sandbox, order)
+
+
 @pytest.mark.parametrize(("version", "state"), [(OLD, "Erred"), (NEW, "Terminated")])
 def test_a_failed_create_without_backend_id_is_gone_on_new_servers(
     connect: Connect, version: str, state: str
