@@ -233,9 +233,10 @@ def test_an_operator_may_do_everything(
     real_slurm.sacctmgr("add", "user", f"name={operator}", "account=root", "adminlevel=operator")
     backend = SlurmBackend(settings, {}, runner=AsUser(operator, real_slurm))
     member = real_slurm.users[:1]
-    assert results(
-        backend, SetLimits(resource, {"cpu": Decimal(5)}), AddMembers(resource, member)
-    ) == [Result.DONE] * 2
+    assert (
+        results(backend, SetLimits(resource, {"cpu": Decimal(5000)}), AddMembers(resource, member))
+        == [Result.DONE] * 2
+    )
     real_slurm.submit_job(member[0], resource)
     assert results(backend, DeleteResource(resource)) == [Result.DONE]
 

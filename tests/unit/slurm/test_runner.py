@@ -1,0 +1,108 @@
+"""Commands become processes; their answers become success or a failure with a remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent_slurm.errors import (
+    ControllerUnavailableError,
+    DatabaseUnavailableError,
+    JobsActiveError,
+    failure,
+)
+from waldur_site_agent_slurm.runner import (
+    CommandMissingError,
+    CommandResult,
+    CommandTimedOutError,
+    ProcessRunner,
+)
+
+
+def script(directory: Path, name: str, text: str) -> ProcessRunner:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return ProcessRunner(directory, {"PATH": os.environ["PATH"], "SLURM_CONF": "/x", "TOKEN": "s"})
+
+
+def test_arguments_arrive_as_they_are_and_both_outputs_come_back(tmp_path: Path) -> None:
+    runner = script(tmp_path, "sacctmgr", 'printf "%s\\n" "$@"; echo oops >&2; exit 3')
+    argv = ("sacctmgr", "name=a b", "$HOME;`id`", "")
+    expected = CommandResult(argv, 3, "name=a b\n$HOME;`id`\n\n", "oops\n")
+    assert runner.run(argv, 10) == expected
+
+
+def test_commands_see_a_small_english_environment_and_no_input(tmp_path: Path) -> None:
+    runner = script(tmp_path, "sacctmgr", "env; cat")
+    seen = runner.run(("sacctmgr",), 10).stdout.splitlines()
+    assert {"LC_ALL=C", "TZ=UTC", "SLURM_CONF=/x"} <= set(seen)
+    assert not any(line.startswith("TOKEN=") for line in seen)
+
+
+def test_a_command_that_hangs_is_killed_with_everything_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    runner = script(tmp_path, "sacctmgr", f"sleep 600 & echo $! $$ > {pids}; wait")
+    with pytest.raises(CommandTimedOutError, match=r"sacctmgr show.*no answer within 0\.5 seconds"):
+        runner.run(("sacctmgr", "show"), 0.5)
+    for pid in pids.read_text(encoding="ascii").split():
+        assert not _is_alive(int(pid))
+
+
+def test_a_missing_command_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(CommandMissingError, match=f"{tmp_path}.*slurm_bin_path"):
+        ProcessRunner(tmp_path).run(("sacctmgr", "-V"), 10)
+
+
+@pytest.mark.parametrize(
+    "stdout", [" Nothing new added.\n", " Nothing modified\n", " Nothing deleted\n"]
+)
+def test_nothing_to_do_is_no_failure(stdout: str) -> None:
+    assert failure(CommandResult(("sacctmgr",), 1, stdout, ""), "agent") is None
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stderr", "family", "words"),
+    [
+        (1, "failed to open persistent connection to host:x:6819: Connection refused",
+         DatabaseUnavailableError, "slurmdbd cannot be reached"),
+        (1, ("Something happened with the receiving/processing of the persistent connection init "
+         "message to x: Unable to connect to database"),
+         DatabaseUnavailableError, "no connection to its database"),
+        (1, "Error with request: Access/permission denied",
+         DatabaseUnavailableError, "name=agent set adminlevel=operator"),
+        (8, ("scancel: error: Kill job error on job id 1: Unable to contact slurm controller "
+         "(connect failure)"), ControllerUnavailableError, "slurmctld cannot be reached"),
+        (1, "Error with request: Job(s) active, cancel job(s) before remove",
+         JobsActiveError, "runawayjobs"),
+        (1, "slurmdb_format_tres_str: no TRES known by type gpus", TemporaryError,
+         "AccountingStorageTRES"),
+        (0, "These associations don't have access to their default qos.", TemporaryError,
+         "not understood.*exit code 0"),
+        (0, "Invalid unit type 'a'", TemporaryError, "Invalid unit type"),
+    ],
+)  # fmt: skip
+def test_failures_are_told_apart_with_command_output_and_remedy(
+    exit_code: int, stderr: str, family: type[TemporaryError], words: str
+) -> None:
+    result = CommandResult(("sacctmgr", "-i", "modify"), exit_code, "", stderr)
+    with pytest.raises(family, match=f"(?s){words}") as caught:
+        raise failure(result, "agent") or AssertionError
+    assert "sacctmgr -i modify" in str(caught.value)
+
+
+def test_a_nothing_answer_with_a_complaint_is_a_failure() -> None:
+    complaint = " This account 'nope' doesn't exist.\n"
+    result = CommandResult(("sacctmgr",), 1, " Nothing new added.\n", complaint)
+    assert "default_account" in str(failure(result, "agent"))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

@@ -1,0 +1,115 @@
+"""The simulated Slurm as people and other processes use it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from waldur_site_agent.backends import Action, AddMembers, Check, CreateResource, Result, Verdict
+from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.simulator import SimulatedSlurm, render_tree, write_executables
+from waldur_site_agent_slurm.simulator.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REQUEST = ResourceRequest(
+    resource_name="Climate", project_slug="p", project_name="Proj",
+    customer_slug="c", customer_name="Cust",
+)  # fmt: skip
+
+
+def test_a_configuration_can_be_tried_with_executables_and_no_slurm(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    commands = write_executables(tmp_path / "bin", state)
+    settings = SlurmSettings(
+        slurm_bin_path=commands, lock_file=tmp_path / "lock", require_system_user=False
+    )
+    backend = SlurmBackend(settings, {})
+    placement = backend.place(REQUEST, "a")
+    actions: list[Action] = [
+        CreateResource(placement, {"cpu": Decimal(60)}),
+        AddMembers("a", ("ada",)),
+    ]
+    assert [outcome.result for outcome in backend.apply(actions)] == [Result.DONE] * 2
+    assert render_tree(SimulatedSlurm(state_file=state).state).splitlines() == [
+        'root  "default root account"',
+        '└─ c  "cust"',
+        '   └─ p  "proj"',
+        '      └─ a  "climate"  GrpTRESMins cpu=60  members: ada',
+    ]
+
+
+def test_the_command_line_keeps_its_cluster_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ["--state", str(tmp_path / "state.json")]
+    assert main([*state, "sacctmgr", "-i", "add", "account", "name=a,b"]) == 0
+    assert main([*state, "sacctmgr", "-i", "add", "account", "name=a"]) == 1
+    capsys.readouterr()
+    assert main([*state, "tree"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["├─ a", "└─ b"]
+
+
+def test_processes_that_share_a_file_lose_no_update(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+
+    def add(number: int) -> int:
+        slurm = SimulatedSlurm(state_file=state)
+        return slurm.run(["sacctmgr", "-i", "add", "account", f"name=a{number}"])[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(add, range(40)))
+    assert codes == [0] * 40
+    assert len(SimulatedSlurm(state_file=state).state.accounts) == 41
+
+
+def test_brackets_and_commas_make_lists_as_in_the_real_thing() -> None:
+    slurm = SimulatedSlurm()
+    slurm.run(["sacctmgr", "-i", "add", "account", "name=Br[1-3],x"])
+    assert sorted(slurm.state.accounts) == ["br1", "br2", "br3", "root", "x"]
+
+
+def diagnosis(slurm: SimulatedSlurm, tmp_path: Path, **settings: str) -> dict[str, Check]:
+    component = Component(type="gpus", measured_unit="h", label="GPU", accounting_type="limit")
+    chosen = SlurmSettings(lock_file=tmp_path / "lock", **settings)
+    backend = SlurmBackend(chosen, {"gpus": component}, runner=slurm.runner())
+    return {check.name: check for check in backend.diagnose()}
+
+
+def test_a_diagnosis_names_what_is_wrong_and_its_remedy(tmp_path: Path) -> None:
+    slurm = SimulatedSlurm()
+    with slurm.change() as state:
+        state.configuration["AccountingStorageEnforce"] = "none"
+        state.configuration["PriorityDecayHalfLife"] = "7-00:00:00"
+    found = diagnosis(slurm, tmp_path, default_account="hpc", qos_paused="stop")
+    expected = {
+        "default_account": Verdict.FAILED,
+        "qos_default": Verdict.OK,
+        "qos_paused": Verdict.FAILED,
+        "component gpus": Verdict.FAILED,
+        "AccountingStorageEnforce": Verdict.WARNING,
+        "usage that limits see": Verdict.WARNING,
+    }
+    assert expected == {name: found[name].verdict for name in expected}
+    assert all(found[name].remedy for name in expected if name != "qos_default")
+
+
+def test_a_diagnosis_without_slurm_commands_says_where_they_should_be(tmp_path: Path) -> None:
+    (check,) = SlurmBackend(SlurmSettings(slurm_bin_path=tmp_path), {}).diagnose()
+    assert check.verdict is Verdict.FAILED
+    assert "slurm_bin_path" in check.detail
+
+
+def test_a_cluster_that_slurmdbd_does_not_know_is_named_with_those_it_knows(
+    tmp_path: Path,
+) -> None:
+    check = diagnosis(SimulatedSlurm(), tmp_path, cluster="other")["cluster"]
+    assert check.verdict is Verdict.FAILED
+    assert "'other'; it knows: simulated" in check.detail
