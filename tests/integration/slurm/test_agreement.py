@@ -18,12 +18,12 @@ SCRIPTS = {
     "accounts": """
         add account name=PACust parent=root description=Some Ünï|text organization=PACust
         add account name=PACust parent=root description=x organization=y
-        add account name=PAproj,PACust parent=pacust organization=PAproj GrpTRESMins=cpu=5,mem=1536
+        add account name=PAproj,PACust parent=PAcust organization=PAproj GrpTRESMins=cpu=5,mem=1536
         add account name=PAnone parent=PAmissing
         add account name=PAnone parent=root description= organization=o
         add account name=PAnone bogus=1
         add account name= parent=root
-        add account name=PAbr[1-2],PAq parent=pacust
+        add account name=PAbr[1-2],PAq parent=PAcust
         add account name=PAon parent=root cluster=nosuch
         modify account where name=PAnosuch set GrpTRESMins=cpu=1
     """,

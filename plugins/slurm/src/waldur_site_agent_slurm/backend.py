@@ -158,8 +158,8 @@ class SlurmBackend(Backend):
 
     def _access(self, qos: str) -> Access | None:
         known = {
-            self._slurm.qos_default: Access.NORMAL,
-            self._slurm.qos_downscaled: Access.DOWNSCALED,
-            self._slurm.qos_paused: Access.PAUSED,
+            self._slurm.qos_default.lower(): Access.NORMAL,
+            self._slurm.qos_downscaled.lower(): Access.DOWNSCALED,
+            self._slurm.qos_paused.lower(): Access.PAUSED,
         }
-        return known.get(qos) if qos else None
+        return known.get(qos.lower()) if qos else None

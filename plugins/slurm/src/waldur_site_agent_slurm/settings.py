@@ -6,7 +6,7 @@ from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at r
 
 from pydantic import Field, field_validator
 
-from waldur_site_agent.backends import BackendSettings
+from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent_slurm.names import PREFIX_RULE, ROOT, account_name
 
 
@@ -22,7 +22,7 @@ class SlurmSettings(BackendSettings):
     qos_paused: str = ""
     qos_default: str = "normal"
     enable_user_homedir_account_creation: bool = True
-    homedir_umask: str = "0700"
+    homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
     slurm_bin_path: Path | None = None
     """Directory of ``sacctmgr`` and its companions; without it they are looked up in PATH."""
     cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
@@ -36,7 +36,17 @@ class SlurmSettings(BackendSettings):
     @field_validator("default_account")
     @classmethod
     def _usable_account(cls, value: str) -> str:
-        return value if value == ROOT else account_name(value, "default_account")
+        try:
+            return value if value == ROOT else account_name(value, "default_account")
+        except PermanentError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("homedir_umask", mode="before")
+    @classmethod
+    def _octal_number_of_yaml(cls, value: object) -> object:
+        """Without quotes YAML reads ``0700`` as the number 448."""
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return f"{value:04o}" if is_number else value
 
     @field_validator("cluster")
     @classmethod

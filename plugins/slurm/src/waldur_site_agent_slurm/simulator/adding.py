@@ -34,9 +34,9 @@ def add_account(state: SimState, words: list[str]) -> Answer:
         raise RefusedError(Answer(1, NOTHING_ADDED, " No blank names are allowed when adding.\n"))
     limits = read_limits(state, request.where.get("grptresmins", ""), adding=True)
     parent = (names(request.where.get("parent", "")) or ["root"])[0]
-    if parent not in state.accounts or not state.accounts[parent].associated:
-        raise RefusedError(Answer(1, "", _no_parent(parent, state.cluster)))
     missing = [name for name in wanted if not _is_associated(state, name)]
+    if missing and not _is_associated(state, parent):
+        raise RefusedError(Answer(1, "", _no_parent(parent, state.cluster, len(missing))))
     if not missing:
         return Answer(1, NOTHING_ADDED)
     fresh = [name for name in missing if name not in state.accounts]
@@ -109,12 +109,12 @@ def stored_text(text: str) -> str:
     return lowered(stripped.replace("'", "`").replace('"', "`"))
 
 
-def _no_parent(parent: str, cluster: str) -> str:
-    return (
+def _no_parent(parent: str, cluster: str, times: int) -> str:
+    complaint = (
         f" Parent account '{parent}' doesn't exist on cluster {cluster}\n"
         "        Contact your admin to add this account.\n"
-        " No associations created.\n"
     )
+    return f"{complaint * times} No associations created.\n"
 
 
 def _no_account(name: str) -> str:
