@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from waldur_site_agent.sandbox.store import Transaction
 
 
+_EMPTY_RESOURCE: JsonObject = {
+    "description": "",
+    "effective_id": "",
+    "current_usages": {},
+    "limit_usage": {},
+    "end_date": None,
+    "plan_uuid": None,
+    "resource_uuid": None,
+    "resource_type": None,
+    "options": None,
+    "report": [],
+    "endpoints": [],
+    "usage_limit_restriction": "",
+    "has_api_keys": False,
+    "offering_backend_id": "",
+}
+"""What a resource has in Waldur and never here."""
+
+
 def order(tx: Transaction, row: Order, api: str) -> JsonObject:
     """Print an order."""
     resource = tx.world.resources.get(row.resource)
@@ -56,37 +75,24 @@ def order(tx: Transaction, row: Order, api: str) -> JsonObject:
 def resource(tx: Transaction, row: Resource, api: str, wants: Callable[[str], bool]) -> JsonObject:
     """Print a resource for its provider; the orders in it only where the client wants them."""
     whole: JsonObject = {
+        **_EMPTY_RESOURCE,
         "url": f"{api}marketplace-provider-resources/{row.uuid}/",
         "uuid": row.uuid,
         "created": timestamp(row.created),
         "modified": timestamp(row.modified),
         "name": row.name,
         "slug": row.slug,
-        "description": "",
         "state": row.state,
         "backend_id": row.backend_id,
-        "effective_id": "",
         "backend_metadata": row.backend_metadata,
         "limits": row.limits,
         "attributes": row.attributes,
-        "current_usages": {},
-        "limit_usage": {},
         "paused": row.paused,
         "downscaled": row.downscaled,
         "restrict_member_access": row.restrict_member_access,
         "error_message": row.error_message,
         "error_traceback": row.error_traceback,
         "last_sync": timestamp(row.last_sync or row.created),
-        "end_date": None,
-        "plan_uuid": None,
-        "resource_uuid": None,
-        "resource_type": None,
-        "options": None,
-        "report": [],
-        "endpoints": [],
-        "usage_limit_restriction": "",
-        "has_api_keys": False,
-        "offering_backend_id": "",
         "offering_slug": tx.world.offerings[row.offering].slug,
         "offering_state": tx.world.offerings[row.offering].state,
         "project": f"{api}projects/{row.project}/",
