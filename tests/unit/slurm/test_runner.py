@@ -94,6 +94,13 @@ def test_failures_are_told_apart_with_command_output_and_remedy(
     assert "sacctmgr -i modify" in str(caught.value)
 
 
+def test_a_warning_about_the_configuration_is_no_failure() -> None:
+    warning = "sacctmgr: warning: Ignoring obsolete FastSchedule=1 option.\n"
+    assert failure(CommandResult(("sacctmgr",), 0, "rows\n", warning), "agent") is None
+    error = f"{warning}sacctmgr: error: something else\n"
+    assert failure(CommandResult(("sacctmgr",), 0, "rows\n", error), "agent") is not None
+
+
 def test_a_nothing_answer_with_a_complaint_is_a_failure() -> None:
     complaint = " This account 'nope' doesn't exist.\n"
     result = CommandResult(("sacctmgr",), 1, " Nothing new added.\n", complaint)

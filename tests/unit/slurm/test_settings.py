@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 

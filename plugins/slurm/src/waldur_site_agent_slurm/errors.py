@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 _SHOWN = 400
 
-_NOTHING_TO_DO = ("Nothing new added", "Nothing modified", "Nothing deleted")
+_NOTHING_TO_DO = (
+    "Nothing new added",
+    "Nothing modified",
+    "Nothing deleted",
+    # newer versions
+    "Nothing added",
+    "Request didn't affect anything",
+)
 
 
 class DatabaseUnavailableError(TemporaryError):
@@ -97,9 +104,10 @@ def failure(result: CommandResult, user: str) -> TemporaryError | None:
     started the command. Nothing is a permanent error here: a command that was built from checked
     values and fails tells of the cluster or of its set-up, never of an order.
     """
-    if result.exit_code == 0 and not result.stderr.strip():
+    complains = any(not _is_warning(line) for line in result.stderr.splitlines())
+    if not complains and result.exit_code == 0:
         return None
-    if not result.stderr.strip() and any(text in result.stdout for text in _NOTHING_TO_DO):
+    if not complains and any(text in result.stdout for text in _NOTHING_TO_DO):
         return None
     said = f"{result.stderr}\n{result.stdout}"
     for texts, family, what, remedy in _KNOWN:
@@ -122,6 +130,11 @@ def described(result: CommandResult) -> str:
 def command_line(argv: tuple[str, ...]) -> str:
     """Return an argument vector as a person would type it, shortened."""
     return _cut(shlex.join(argv))
+
+
+def _is_warning(line: str) -> bool:
+    """Whether a line of standard error is a remark that every command of a site may make."""
+    return not line.strip() or ": warning: " in line
 
 
 def _short(text: str) -> str:
