@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ class Installation:
 
     house: House
     directory: Path
+    backend_settings: dict[str, Any]
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment that every command of this installation gets."""
 
     @property
     def file(self) -> Path:
@@ -50,7 +53,7 @@ class Installation:
             "waldur_api_token": self.house.sandbox.token,
             "waldur_offering_uuid": self.house.sandbox.offering.uuid,
             "order_processing_backend": "slurm",
-            "backend_settings": self.settings(),
+            "backend_settings": self.backend_settings,
             "backend_components": {
                 name: component.model_dump(mode="json", exclude_none=True)
                 for name, component in COMPONENTS.items()
@@ -58,14 +61,6 @@ class Installation:
         }
         self.file.write_text(yaml.safe_dump({"offerings": [offering | changes]}))
         return self.file
-
-    def settings(self) -> dict[str, Any]:
-        """The backend's settings: the simulator's commands and a lock of the test's own."""
-        return SETTINGS | {
-            "slurm_bin_path": str(self.directory / "bin"),
-            "lock_file": str(self.directory / "writer.lock"),
-            "require_system_user": False,
-        }
 
     def run(self, *arguments: str, command: str = "waldur_site_agent") -> Finished:
         """Run a command to its end."""
@@ -75,7 +70,7 @@ class Installation:
             text=True,
             timeout=PATIENCE_SECONDS * 2,
             check=False,
-            env=environment(),
+            env=environment(**self.variables),
         )
         return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -88,7 +83,7 @@ class Installation:
                 [str(COMMANDS / "waldur_site_agent"), "-c", str(self.file)],
                 stderr=stream,
                 stdout=stream,
-                env=environment(**variables),
+                env=environment(**self.variables, **variables),
             )
             try:
                 yield Service(process, log)
@@ -139,6 +134,11 @@ def installed(house: House, directory: Path) -> Iterator[Installation]:
     state = directory / "cluster.json"
     house.slurm = SimulatedSlurm(state_file=state)
     write_executables(directory / "bin", state)
-    installation = Installation(house, directory)
+    settings = SETTINGS | {
+        "slurm_bin_path": str(directory / "bin"),
+        "lock_file": str(directory / "writer.lock"),
+        "require_system_user": False,
+    }
+    installation = Installation(house, directory, settings)
     installation.write()
     yield installation

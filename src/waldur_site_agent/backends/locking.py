@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.model.errors import TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
 _EVERYBODY = 0o666
@@ -40,13 +40,16 @@ def default_lock_file(name: str) -> Path:
 
 
 @contextmanager
-def exclusive_lock(path: Path, wait_seconds: float, purpose: str) -> Iterator[None]:
+def exclusive_lock(
+    path: Path, wait_seconds: float, purpose: str, stopping: Callable[[], bool] = bool
+) -> Iterator[None]:
     """Hold the lock while the body runs.
 
     Args:
         path: the lock file; it is made, usable by everybody, when it does not exist.
         wait_seconds: how long to wait for another holder.
         purpose: what the lock protects and what to do about it, for the message.
+        stopping: whether to give up waiting before the time is over.
 
     Raises:
         LockHeldError: another process held it all the time.
@@ -54,7 +57,7 @@ def exclusive_lock(path: Path, wait_seconds: float, purpose: str) -> Iterator[No
     """
     descriptor = open_lock(path)
     try:
-        _acquire(descriptor, path, wait_seconds, purpose)
+        _acquire(descriptor, path, wait_seconds, purpose, stopping)
         _sign(descriptor)
         yield
     finally:
@@ -96,13 +99,15 @@ def _make(path: Path) -> int:
     return descriptor
 
 
-def _acquire(descriptor: int, path: Path, wait_seconds: float, purpose: str) -> None:
+def _acquire(
+    descriptor: int, path: Path, wait_seconds: float, purpose: str, stopping: Callable[[], bool]
+) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or stopping():
                 waited = f" for more than {wait_seconds:g} seconds" if wait_seconds else ""
                 raise LockHeldError(
                     f"another process holds {path} ({_holder(descriptor)}){waited}; {purpose}"

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.cycles.order_report import Fate, OrderFate
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.orders import OrderState
-from waldur_site_agent.waldur import AccessDeniedError, ConflictError, concurrently
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    ConflictError,
+    NotFoundError,
+    concurrently,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 
     Verdict = tuple[Order, SiteAgentError | None]
     """An order and why it cannot be done; ``None`` when it is done."""
+
+
+_NOT_THE_ORDERS_FAULT = (AccessDeniedError, NotFoundError, AbsentOperationError)
+"""What Waldur says about the token or about itself; the order's owner could not mend it."""
 
 
 def close_orders(site: Site, verdicts: Sequence[Verdict]) -> list[OrderFate]:
@@ -37,7 +47,7 @@ def close_orders(site: Site, verdicts: Sequence[Verdict]) -> list[OrderFate]:
 def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderFate:
     if error is None:
         return _complete(site, order)
-    if isinstance(error, PermanentError) and not isinstance(error, AccessDeniedError):
+    if isinstance(error, PermanentError) and not isinstance(error, _NOT_THE_ORDERS_FAULT):
         return _fail(site, order, error)
     return _waiting(order, error)
 

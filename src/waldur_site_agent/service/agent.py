@@ -115,7 +115,12 @@ class Worker:
         log = structlog.get_logger().bind(offering=self.offering.name, mode=self.mode.name)
         try:
             with (
-                only_copy(self.offering, self.mode, _SECONDS_FOR_A_PREDECESSOR_TO_STOP),
+                only_copy(
+                    self.offering,
+                    self.mode,
+                    _SECONDS_FOR_A_PREDECESSOR_TO_STOP,
+                    self.stop.is_set,
+                ),
                 open_site(self.situation, self.offering, self.mode, self.stop.is_set) as site,
             ):
                 self._serve(site)

@@ -65,7 +65,9 @@ def open_site(
 
 
 @contextmanager
-def only_copy(offering: Offering, mode: Mode, wait_seconds: float) -> Iterator[None]:
+def only_copy(
+    offering: Offering, mode: Mode, wait_seconds: float, stopping: Callable[[], bool] = bool
+) -> Iterator[None]:
     """Keep a second copy of the same mode away from the offering while the body runs.
 
     Raises:
@@ -76,5 +78,5 @@ def only_copy(offering: Offering, mode: Mode, wait_seconds: float) -> Iterator[N
         f'offering "{offering.name}" is already served in mode {mode.name}: '
         "stop one of the two agents"
     )
-    with exclusive_lock(default_lock_file(name), wait_seconds, purpose):
+    with exclusive_lock(default_lock_file(name), wait_seconds, purpose, stopping):
         yield

@@ -64,7 +64,7 @@ def test_an_order_that_fails_gives_exit_code_one(installation: Installation) -> 
 def test_a_wrong_configuration_gives_exit_code_two_and_the_place(
     installation: Installation,
 ) -> None:
-    installation.write(backend_settings=installation.settings() | {"defualt_account": "x"})
+    installation.write(backend_settings=installation.backend_settings | {"defualt_account": "x"})
     for arguments in (["--once"], ["--check-config"], []):
         done = installation.run(*arguments)
         assert done.code == 2
@@ -158,7 +158,7 @@ def test_diagnostics_fail_with_a_remedy(installation: Installation) -> None:
     house = installation.house
     installation.write(
         waldur_api_token=house.sandbox.customer.add_user("stranger").token,
-        backend_settings=installation.settings() | {"qos_paused": "no-such-qos"},
+        backend_settings=installation.backend_settings | {"qos_paused": "no-such-qos"},
     )
     done = installation.run(command="waldur_site_diagnostics")
     assert done.code == 1

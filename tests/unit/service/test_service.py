@@ -67,7 +67,9 @@ def test_sighup_reads_the_configuration_again(installation: Installation) -> Non
     house = installation.house
     with installation.service(**QUICKLY) as service:
         eventually(lambda: house.sandbox.requests.count("users_me_retrieve"), "the start")
-        installation.write(backend_settings=installation.settings() | {"allocation_prefix": "new_"})
+        installation.write(
+            backend_settings=installation.backend_settings | {"allocation_prefix": "new_"}
+        )
         service.send(signal.SIGHUP)
         eventually(lambda: "configuration read again" in service.text, "the reload")
         order = house.order(house.project(ada="ada01"))
