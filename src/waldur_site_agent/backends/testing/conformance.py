@@ -17,17 +17,17 @@ from waldur_site_agent.backends import (
     RemoveMembers,
     Result,
     SetLimits,
-    TemporaryError,
 )
+from waldur_site_agent.backends.testing.calls import BatchConformance
 from waldur_site_agent.backends.testing.hooks import (
     AWKWARD_NAMES,
     Hooks,
-    check_outcome,
     expect,
     expect_refusal,
     found,
     request_of,
 )
+from waldur_site_agent.backends.testing.membership import MemberConformance
 
 if TYPE_CHECKING:
     from waldur_site_agent.backends import (
@@ -181,87 +181,6 @@ class LimitConformance(Hooks):
         expect_refusal(backend, SetLimits(f"{stem}-none", {self.components[0]: Decimal(1)}))
 
 
-class MemberConformance(Hooks):
-    """Adding and removing members."""
-
-    def test_added_members_are_in_and_nobody_else(self, backend: Backend, stem: str) -> None:
-        resource = self.created(backend, stem)
-        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
-        assert set(self.people[:2]) == found(backend, resource).members
-
-    def test_adding_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
-        resource = self.created(backend, stem)
-        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
-        before = self.everything(backend)
-        expect(backend, AddMembers(resource, self.people[:1]), Result.UNCHANGED)
-        assert before == self.everything(backend)
-
-    def test_a_person_may_be_a_member_of_two_resources(self, backend: Backend, stem: str) -> None:
-        resources = [self.created(backend, stem, slug) for slug in ("one", "two")]
-        outcomes = backend.apply([AddMembers(name, self.people[:1]) for name in resources])
-        assert [outcome.result for outcome in outcomes] == [Result.DONE, Result.DONE]
-        state = backend.observe()
-        assert all(set(self.people[:1]) == state.resources[name].members for name in resources)
-
-    def test_a_person_who_is_not_known_yet_waits_while_others_are_served(
-        self, backend: Backend, stem: str
-    ) -> None:
-        if self.unknown_person is None:
-            pytest.skip("no hook unknown_person")
-        resource = self.created(backend, stem)
-        members = (self.unknown_person, self.people[0])
-        outcome = expect(backend, AddMembers(resource, members), Result.DONE)
-        (left_out,) = outcome.left_out
-        assert self.unknown_person == left_out.name
-        assert isinstance(left_out.error, TemporaryError)
-        assert {self.people[0]} == found(backend, resource).members
-
-    def test_members_of_a_resource_that_does_not_exist_are_refused(
-        self, backend: Backend, stem: str
-    ) -> None:
-        expect_refusal(backend, AddMembers(f"{stem}-none", self.people[:1]))
-
-    def test_removed_members_are_out_and_the_others_stay(self, backend: Backend, stem: str) -> None:
-        resource = self.created(backend, stem)
-        expect(backend, AddMembers(resource, self.people[:3]), Result.DONE)
-        expect(backend, RemoveMembers(resource, self.people[:2]), Result.DONE)
-        assert {self.people[2]} == found(backend, resource).members
-
-    def test_removing_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
-        resource = self.created(backend, stem)
-        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
-        expect(backend, RemoveMembers(resource, self.people[:1]), Result.DONE)
-        expect(backend, RemoveMembers(resource, self.people[:1]), Result.UNCHANGED)
-
-    def test_removal_from_one_resource_leaves_the_other(self, backend: Backend, stem: str) -> None:
-        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
-        list(backend.apply([AddMembers(name, self.people[:1]) for name in (one, two)]))
-        expect(backend, RemoveMembers(one, self.people[:1]), Result.DONE)
-        assert set(self.people[:1]) == found(backend, two).members
-
-    def test_removal_from_a_resource_that_is_gone_is_no_failure(
-        self, backend: Backend, stem: str
-    ) -> None:
-        expect(backend, RemoveMembers(f"{stem}-none", self.people[:1]), Result.UNCHANGED)
-
-    def test_nobody_is_touched_by_an_empty_list(self, backend: Backend, stem: str) -> None:
-        resource = self.created(backend, stem)
-        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
-        expect(backend, RemoveMembers(resource, ()), Result.UNCHANGED)
-        expect(backend, AddMembers(resource, ()), Result.UNCHANGED)
-        assert set(self.people[:2]) == found(backend, resource).members
-
-    def test_coming_and_going_in_one_call_end_as_the_last_action_says(
-        self, backend: Backend, stem: str
-    ) -> None:
-        resource = self.created(backend, stem)
-        who = self.people[:1]
-        come, go = AddMembers(resource, who), RemoveMembers(resource, who)
-        outcomes = list(backend.apply([come, go, come]))
-        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 3
-        assert set(who) == found(backend, resource).members
-
-
 class DeletionConformance(Hooks):
     """Deleting resources."""
 
@@ -298,108 +217,6 @@ class DeletionConformance(Hooks):
         expect(backend, DeleteResource(resource), Result.DONE)
         self.created(backend, stem)
         assert dict(found(backend, resource).limits) == {}
-
-
-class BatchConformance(Hooks):
-    """Many actions, names from outside, and reading."""
-
-    def test_a_resource_and_its_members_are_made_in_one_call(
-        self, backend: Backend, stem: str
-    ) -> None:
-        placements = [self.placement(backend, stem, f"r{number}") for number in range(3)]
-        actions: list[Action] = []
-        for placement in placements:
-            actions.append(CreateResource(placement, {self.components[0]: Decimal(60)}))
-            actions.append(AddMembers(placement.id, self.people[:2]))
-        outcomes = list(backend.apply(actions))
-        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 6
-        state = backend.observe()
-        for placement in placements:
-            assert set(self.people[:2]) == state.resources[placement.id].members
-
-    def test_outcomes_are_one_per_action_in_their_order_and_a_bad_one_stops_nobody(
-        self, backend: Backend, stem: str
-    ) -> None:
-        one = self.components[0]
-        good, second = (self.created(backend, stem, slug) for slug in ("one", "two"))
-        actions: list[Action] = [
-            SetLimits(f"{stem}-none", {one: Decimal(1)}),
-            SetLimits(good, {one: Decimal(60)}),
-            SetLimits("a,root", {one: Decimal(1)}),
-            AddMembers(second, self.people[:1]),
-            DeleteResource(f"{stem}-none"),
-        ]
-        outcomes = list(backend.apply(actions))
-        for outcome, action in zip(outcomes, actions, strict=True):
-            check_outcome(outcome, action)
-        expected = [Result.FAILED, Result.DONE, Result.FAILED, Result.DONE, Result.UNCHANGED]
-        assert expected == [outcome.result for outcome in outcomes]
-        assert {one: 60} == dict(found(backend, good).limits)
-
-    @pytest.mark.parametrize("name", AWKWARD_NAMES)
-    def test_an_awkward_username_is_left_out_and_changes_nothing_else(
-        self, backend: Backend, stem: str, name: str
-    ) -> None:
-        resource = self.created(backend, stem)
-        outcome = expect(backend, AddMembers(resource, (name, self.people[0])), Result.DONE)
-        (left_out,) = outcome.left_out
-        assert name == left_out.name
-        assert isinstance(left_out.error, PermanentError)
-        before = self.everything(backend)
-        expect(backend, RemoveMembers(resource, (name,)), Result.UNCHANGED)
-        assert {self.people[0]} == found(backend, resource).members
-        assert before == self.everything(backend)
-
-    @pytest.mark.parametrize("name", AWKWARD_NAMES)
-    def test_an_awkward_resource_name_is_refused_and_changes_nothing(
-        self, backend: Backend, name: str
-    ) -> None:
-        before = self.everything(backend)
-        for action in (
-            SetLimits(name, {self.components[0]: Decimal(1)}),
-            AddMembers(name, self.people[:1]),
-            RemoveMembers(name, self.people[:1]),
-            DeleteResource(name),
-        ):
-            expect_refusal(backend, action)
-        assert before == self.everything(backend)
-
-    def test_two_readings_agree_and_every_parent_is_there(
-        self, backend: Backend, stem: str
-    ) -> None:
-        resource = self.created(backend, stem)
-        state = backend.observe()
-        assert state == backend.observe()
-        assert all(key == entry.id for key, entry in state.resources.items())
-        parents = {entry.parent for entry in state.resources.values()} - {None}
-        assert parents <= set(state.resources)
-        assert state.resources[resource] == backend.observe([resource]).resources[resource]
-
-    def test_nothing_to_do_is_answered_without_work(self, backend: Backend) -> None:
-        before = dict(backend.commands_run())
-        assert list(backend.apply([])) == []
-        assert before == dict(backend.commands_run())
-
-    def test_a_backend_that_is_away_is_temporary_trouble_for_every_action(
-        self, backend: Backend, stem: str
-    ) -> None:
-        resource = self.created(backend, stem)
-        actions: list[Action] = [
-            AddMembers(resource, self.people[:1]),
-            DeleteResource(resource),
-        ]
-        with self.unreachable(backend):
-            with pytest.raises(TemporaryError):
-                backend.observe()
-            outcomes = list(backend.apply(actions))
-        assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
-        assert all(isinstance(outcome.error, TemporaryError) for outcome in outcomes)
-        assert resource in backend.observe().resources
-
-    def test_a_diagnosis_never_raises(self, backend: Backend) -> None:
-        assert all(check.name for check in backend.diagnose())
-        with self.unreachable(backend):
-            assert any(check.remedy or check.detail for check in backend.diagnose())
 
 
 class BackendConformance(
