@@ -78,6 +78,20 @@ class Backend(ABC):
             TemporaryError: the read failed or is not known to be complete.
         """
 
+    def not_yet_usable(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
+        """Which of these users cannot be added yet, so that they wait instead of failing.
+
+        Cheap and in process: nothing is started. Slurm: users the operating system does not know.
+        """
+        return frozenset()
+
+    def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
+        """Which of these users have no home directory but should get one.
+
+        Cheap and in process: nothing is started.
+        """
+        return frozenset()
+
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
         """Carry out the actions in their order; one outcome for each, as they become known.
 
