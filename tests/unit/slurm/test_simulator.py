@@ -70,6 +70,14 @@ def test_processes_that_share_a_file_lose_no_update(tmp_path: Path) -> None:
     assert len(SimulatedSlurm(state_file=state).state.accounts) == 41
 
 
+def test_users_that_the_operating_system_does_not_know_are_not_usable_yet(tmp_path: Path) -> None:
+    users = ("ada", "bob", "a,b")
+    for required, expected in ((True, {"bob"}), (False, set[str]())):
+        settings = SlurmSettings(require_system_user=required, lock_file=tmp_path / "lock")
+        backend = SlurmBackend(settings, {}, user_exists=lambda name: name == "ada")
+        assert expected == backend.not_yet_usable(users)
+
+
 def test_brackets_and_commas_make_lists_as_in_the_real_thing() -> None:
     slurm = SimulatedSlurm()
     slurm.run(["sacctmgr", "-i", "add", "account", "name=Br[1-3],x"])

@@ -24,6 +24,7 @@ from waldur_site_agent_slurm.applying import Applying, Patience
 from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.diagnosis import diagnose
 from waldur_site_agent_slurm.lock import default_lock_file, writer_lock
+from waldur_site_agent_slurm.names import is_user_name
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 
@@ -105,6 +106,14 @@ class SlurmBackend(Backend):
                 for name, account in cluster.accounts.items()
                 if account.associated
             }
+        )
+
+    def not_yet_usable(self, users: Iterable[str]) -> frozenset[str]:
+        """Those the operating system does not know; unusable names are another matter."""
+        if not self._slurm.require_system_user:
+            return frozenset()
+        return frozenset(
+            user for user in users if is_user_name(user) and not self._user_exists(user.lower())
         )
 
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:

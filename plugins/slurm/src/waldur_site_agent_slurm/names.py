@@ -42,6 +42,15 @@ def user_name(name: str) -> str:
     return _checked(name, "username", _USER)
 
 
+def is_user_name(name: str) -> bool:
+    """Whether a username can be given to Slurm at all."""
+    try:
+        user_name(name)
+    except PermanentError:
+        return False
+    return True
+
+
 def description(text: str) -> str:
     """Return free text without what breaks sacctmgr's output or is altered on its way in.
 
