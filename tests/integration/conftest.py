@@ -186,12 +186,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say last what did not run, so that nobody takes silence for success."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last of all what did not run, so that nobody takes silence for success."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     for service, reason in config.stash.get(SKIPPED, {}).items():
-        terminalreporter.write_line(f"NOT RUN: the tests that need {service}: {reason}")
+        if isinstance(reporter, pytest.TerminalReporter):
+            reporter.write_line(f"NOT RUN: the tests that need {service}: {reason}")
 
 
 def _skip(config: pytest.Config, service: str, reason: str) -> None:
