@@ -139,7 +139,8 @@ def test_users_with_and_without_another_account_leave_together(
 def test_new_users_cannot_run_jobs_in_the_root_account(
     real_slurm: RealSlurm, backend: SlurmBackend, resource: str
 ) -> None:
-    user = real_slurm.users[0]
+    user = "wsatest5"
+    real_slurm.sacctmgr("remove", "user", "where", f"name={user}")  # new to the cluster
     results(backend, AddMembers(resource, (user,)))
     assert real_slurm.default_account(user) == "root"
     for account in (("-A", "root"), ()):
