@@ -118,16 +118,20 @@ class RealSlurm:
             os.kill(pid, signal.SIGCONT)
 
     def clean(self, prefix: str) -> None:
-        """Remove every account that starts with ``prefix``, and what new users were given."""
+        """Remove every account that starts with ``prefix``, and the users of the tests."""
         accounts = self.accounts(prefix)
-        if accounts:
-            for account in accounts:
-                self.run("scancel", "-A", account)
-            names = ",".join(accounts)
-            words = ("sacctmgr", "-i", "remove", "account", "where", f"name={names}")
-            self.wait_until(lambda: "Job(s) active" not in self.run(*words).stderr)
-        mine = ",".join(self.users)
-        self.sacctmgr("remove", "user", "where", f"name={mine}", "account=root")
+        for account in accounts:
+            self.run("scancel", "-A", account)
+        rows = (row.split("|") for row in self.associations(prefix))
+        users = {*self.users, *(user for _, user, *_ in rows if user)}
+        # whole users first: Slurm may refuse to remove an account that is somebody's default
+        for entity, names in (("user", users), ("account", accounts)):
+            if names:
+                where = ("where", f"name={','.join(sorted(names))}")
+                self._remove_when_jobs_are_over("sacctmgr", "-i", "remove", entity, *where)
+
+    def _remove_when_jobs_are_over(self, *argv: str) -> None:
+        self.wait_until(lambda: "Job(s) active" not in self.run(*argv).stderr)
 
     @staticmethod
     def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
