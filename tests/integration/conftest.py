@@ -124,6 +124,8 @@ class RealSlurm:
             self.run("scancel", "-A", account)
         rows = (row.split("|") for row in self.associations(prefix))
         users = {*self.users, *(user for _, user, *_ in rows if user)}
+        known = self.run("sacctmgr", "-P", "-n", "show", "user", "format=user").stdout.split()
+        users.update(user for user in known if user.startswith(prefix))
         # whole users first: Slurm may refuse to remove an account that is somebody's default
         for entity, names in (("user", users), ("account", accounts)):
             if names:
