@@ -159,6 +159,66 @@ CASES = [
         query={"offering_uuid": [ID], "o": ["created"], **PAGE},
         path={},
     ),
+    Case(
+        "marketplace_service_providers_project_service_accounts_list",
+        lambda w: w.service_accounts(ID),
+        query=PAGE,
+        path={"service_provider_uuid": ID},
+    ),
+    Case(
+        "marketplace_service_providers_course_accounts_list",
+        lambda w: w.course_accounts(ID),
+        query={"o": ["created"], **PAGE},
+        path={"service_provider_uuid": ID},
+    ),
+    Case(
+        "marketplace_provider_offerings_list_project_service_accounts_list",
+        lambda w: w.offering_service_accounts(ID),
+        query=PAGE,
+    ),
+    Case(
+        "marketplace_provider_offerings_list_course_accounts_list",
+        lambda w: w.offering_course_accounts(ID),
+        query=PAGE,
+    ),
+    Case(
+        "component_user_usage_limits_list",
+        lambda w: w.user_limits(ID),
+        query={"offering_uuid": ID, **PAGE},
+        path={},
+    ),
+    Case(
+        "marketplace_slurm_periodic_usage_policies_list",
+        lambda w: w.periodic_policies(ID),
+        query={"scope_uuid": ID, **PAGE},
+        path={},
+    ),
+    Case("marketplace_offering_users_retrieve", lambda w: w.offering_user(ID)),
+    Case(
+        "marketplace_offering_users_partial_update",
+        lambda w: w.set_username(ID, "ada"),
+        body={"username": "ada"},
+    ),
+    Case("marketplace_offering_users_begin_creating", lambda w: w.begin_creating(ID)),
+    Case("marketplace_offering_users_set_ok", lambda w: w.set_ok(ID)),
+    Case(
+        "marketplace_offering_users_set_pending_account_linking",
+        lambda w: w.set_pending_account_linking(ID, "link it", "https://example.com/link"),
+        body={"comment": "link it", "comment_url": "https://example.com/link"},
+    ),
+    Case(
+        "marketplace_offering_users_set_pending_additional_validation",
+        lambda w: w.set_pending_additional_validation(ID, "show your passport"),
+        body={"comment": "show your passport"},
+    ),
+    Case(
+        "marketplace_offering_users_set_validation_complete",
+        lambda w: w.set_validation_complete(ID),
+    ),
+    Case("marketplace_offering_users_set_error_creating", lambda w: w.set_error_creating(ID)),
+    Case("marketplace_offering_users_set_deleting", lambda w: w.set_deleting(ID)),
+    Case("marketplace_offering_users_set_deleted", lambda w: w.set_deleted(ID)),
+    Case("marketplace_offering_users_set_error_deleting", lambda w: w.set_error_deleting(ID)),
 ]
 
 
@@ -192,7 +252,11 @@ def gateway_request(case: Case) -> httpx.Request:
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(request)
         is_list = case.operation_id.endswith("_list")
-        body = [] if is_list else {"uuid": ID.hex, "type": "", "state": "", "version": "8"}
+        body = (
+            []
+            if is_list
+            else {"uuid": ID.hex, "user_uuid": ID.hex, "type": "", "state": "", "version": "8"}
+        )
         return httpx.Response(200, json=body, headers={"X-Result-Count": "0"} if is_list else {})
 
     transport = httpx.MockTransport(answer)
@@ -212,6 +276,8 @@ def official_request(case: Case, fields: list[str]) -> httpx.Request:
             "marketplace_service_providers",
             "marketplace_offering_users",
             "marketplace_orders",
+            "marketplace_slurm_periodic_usage_policies",
+            "component_user_usage_limits",
         )
         if case.operation_id.startswith(group)
     )

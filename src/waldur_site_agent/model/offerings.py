@@ -74,3 +74,27 @@ class ServiceProvider:
     uuid: UUID
     customer_uuid: UUID | None = None
     customer_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserLimit:
+    """The most that one person may use of one component of a resource, in measured units."""
+
+    uuid: UUID
+    resource_uuid: UUID | None = None
+    """``None``, as for the person, where Waldur's answer does not say it."""
+    offering_user_uuid: UUID | None = None
+    component_type: str = ""
+    limit: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicPolicy:
+    """A rule in Waldur that sets the limits of an offering's resources anew each period.
+
+    While there is one, Waldur drops changes that others make to limits of limit components.
+    """
+
+    uuid: UUID
+    scope_uuid: UUID | None = None
+    """The offering."""

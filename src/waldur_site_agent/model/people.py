@@ -12,10 +12,14 @@ class OfferingUserState:
 
     REQUESTED = "Requested"
     CREATING = "Creating"
+    PENDING_ACCOUNT_LINKING = "Pending account linking"
+    PENDING_ADDITIONAL_VALIDATION = "Pending additional validation"
     OK = "OK"
     REQUESTED_DELETION = "Requested deletion"
     DELETING = "Deleting"
     DELETED = "Deleted"
+    ERROR_CREATING = "Error creating"
+    ERROR_DELETING = "Error deleting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,15 @@ class OfferingUser:
     is_restricted: bool = False
     user_username: str = ""
     user_full_name: str = ""
+    user_first_name: str = ""
+    """Empty, as the last name and the e-mail address, where the offering does not expose it."""
+    user_last_name: str = ""
+    user_email: str = ""
+    service_provider_comment: str = ""
+    """What the site tells the person who waits for the account."""
+    service_provider_comment_url: str = ""
     created: datetime | None = None
+    modified: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +66,28 @@ class ProjectRole:
     user_username: str = ""
     role_name: str = ""
     expiration_time: datetime | None = None
+
+
+class ProjectAccountState:
+    """The states of a project's service and course accounts; newer servers may have others."""
+
+    OK = "OK"
+    PENDING = "Pending"
+    """A course account that has no username yet."""
+    CLOSED = "Closed"
+    """Closed accounts stay listed."""
+    ERRED = "Erred"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectAccount:
+    """An account of a project instead of a person: a service account or a course account."""
+
+    uuid: UUID
+    project_uuid: UUID | None = None
+    username: str = ""
+    state: str = ""
+    email: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

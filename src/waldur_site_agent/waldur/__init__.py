@@ -11,6 +11,7 @@ from waldur_site_agent.waldur.errors import (
     LostAnswerError,
     NotFoundError,
     TokenRefusedError,
+    TransitionRefusedError,
 )
 from waldur_site_agent.waldur.listing import Listing
 from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
@@ -28,6 +29,7 @@ __all__ = [
     "RetryPolicy",
     "Timeouts",
     "TokenRefusedError",
+    "TransitionRefusedError",
     "Waldur",
     "concurrently",
 ]

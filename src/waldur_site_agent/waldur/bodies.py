@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.waldur.operations import COMPONENT_KEYS
+from waldur_site_agent.waldur.operations.offerings import COMPONENT_KEYS
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import WaldurComponent

@@ -31,6 +31,10 @@ class ConflictError(PermanentError):
     """HTTP 409: the object's state does not allow the operation; the text has Waldur's words."""
 
 
+class TransitionRefusedError(PermanentError):
+    """HTTP 400: an offering user cannot go to that state from the one it is in; read it."""
+
+
 class AbsentOperationError(PermanentError):
     """The server does not have the operation (HTTP 404 that is not an API answer, or 405)."""
 

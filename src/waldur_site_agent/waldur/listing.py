@@ -10,13 +10,14 @@ from waldur_site_agent.waldur.decoding import read_rows
 from waldur_site_agent.waldur.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import httpx
 
     from waldur_site_agent.waldur.decoding import Row
 
 Item_co = TypeVar("Item_co", covariant=True)
+Other = TypeVar("Other")
 
 PAGE_SIZE = 300
 """The most that Waldur sends; it cuts larger wishes to this."""
@@ -33,6 +34,13 @@ class Listing(Generic[Item_co]):
     """Every page was fetched, no row came twice or got lost, and the count is the server's."""
     received: int | None = None
     """How many different rows came; ``items`` are fewer where a server ignores a filter."""
+
+    def with_items(self, items: Iterable[Other]) -> Listing[Other]:
+        """What was made of the items, chosen or translated, as complete as they were."""
+        received = len(self.items) if self.received is None else self.received
+        return Listing(
+            items=tuple(items), total=self.total, complete=self.complete, received=received
+        )
 
     def require_complete(self, what: str) -> tuple[Item_co, ...]:
         """The items, if they are all.

@@ -16,7 +16,7 @@ class Operation(Generic[Answer_co]):
     """The operation's identifier in the OpenAPI document."""
     purpose: str
     """What it is for, in the words of error messages; ``{uuid}`` is the object's UUID."""
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PATCH"]
     path: str
     """Below ``/api/``; ``{uuid}`` stands for the object's UUID."""
     query: tuple[str, ...] = ()
@@ -69,16 +69,21 @@ def listing_pages(
     answer: type[Answer_co],
     *,
     filters: tuple[str, ...],
-    ordered_by: str = "created",
+    ordered_by: str | None = "created",
+    chooses_fields: bool = True,
     extra_fields: tuple[str, ...] = (),
 ) -> Operation[Answer_co]:
-    """Declare the reading of a list that comes in pages."""
+    """Declare the reading of a list that comes in pages.
+
+    ``ordered_by`` is ``None`` and ``chooses_fields`` is false where the server offers no choice.
+    """
+    wishes = ("field",) * chooses_fields + ("o",) * (ordered_by is not None)
     return Operation(
         id=id_,
         purpose=purpose,
         method="GET",
         path=path,
-        query=(*filters, "field", "o", "page", "page_size"),
+        query=(*filters, *wishes, "page", "page_size"),
         ordered_by=ordered_by,
         answer=answer,
         extra_fields=extra_fields,
@@ -102,4 +107,19 @@ def writing(
         path=path,
         body=body,
         safe_to_repeat=safe_to_repeat,
+    )
+
+
+def changing(
+    id_: str, purpose: str, path: str, answer: type[Answer_co], *, body: tuple[str, ...]
+) -> Operation[Answer_co]:
+    """Declare a write that says how things are and is answered with the changed object."""
+    return Operation(
+        id=id_,
+        purpose=purpose,
+        method="PATCH",
+        path=path,
+        body=body,
+        answer=answer,
+        safe_to_repeat=True,
     )

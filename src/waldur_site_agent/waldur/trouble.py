@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from waldur_site_agent.waldur.errors import (
     LostAnswerError,
     NotFoundError,
     TokenRefusedError,
+    TransitionRefusedError,
 )
 from waldur_site_agent.waldur.patience import read_retry_after
 from waldur_site_agent.waldur.server_words import is_api_answer, is_markup, server_words
@@ -39,6 +41,7 @@ _AUTHENTICATION_REMEDY = (
     "check waldur_api_token; a token with a lifetime dies when the agent is silent for longer: "
     "give the agent's user a token without one"
 )
+_TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
 _BUSY = "Waldur is busy or being restarted; it is tried again later"
 
 
@@ -146,6 +149,8 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
         return TemporaryError(
             f"{text}; this is not an answer of Waldur's API: check waldur_api_url and the proxies"
         )
+    if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
+        return TransitionRefusedError(text)
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
     return kind(f"{text}; {remedy}" if remedy else text)
 

@@ -18,7 +18,7 @@ from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.offerings import WaldurComponent
 from waldur_site_agent.waldur import ConflictError, Waldur
 from waldur_site_agent.waldur.connection import Call
-from waldur_site_agent.waldur.operations import ORDER
+from waldur_site_agent.waldur.operations.orders import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,95 @@
+"""How everything is asked: read one, list all, write, change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from waldur_site_agent.waldur.bodies import uuid_text
+from waldur_site_agent.waldur.connection import Call
+from waldur_site_agent.waldur.decoding import decode, read_json
+from waldur_site_agent.waldur.listing import PAGE_SIZE, Listing, matching, read_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from uuid import UUID
+
+    from waldur_site_agent.waldur.connection import Connection, QueryValue
+    from waldur_site_agent.waldur.operation import Operation
+
+Answer = TypeVar("Answer")
+
+
+class Conversation:
+    """Carries declared operations out over one connection; the subjects build on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _read(self, operation: Operation[Answer], uuid: UUID | str | None = None) -> Answer:
+        query: dict[str, QueryValue] = {}
+        if operation.asked_fields:
+            query["field"] = operation.asked_fields
+        call = Call.of(operation, uuid="" if uuid is None else uuid_text(uuid), query=query)
+        response = self._connection.send(call)
+        return decode(operation, read_json(response), response)
+
+    def _list(
+        self,
+        operation: Operation[Answer],
+        uuid: str = "",
+        *,
+        without: Collection[str] = (),
+        **filters: QueryValue,
+    ) -> Listing[Answer]:
+        query: dict[str, QueryValue] = {
+            **filters,
+            "page_size": PAGE_SIZE,
+        }
+        if operation.asked_fields:
+            query["field"] = [name for name in operation.asked_fields if name not in without]
+        if operation.ordered_by is not None:
+            query["o"] = operation.ordered_by
+        raw = read_pages(
+            lambda page: self._connection.send(
+                Call.of(operation, uuid=uuid, query={**query, "page": page})
+            )
+        )
+        wanted = {
+            name: {value} if isinstance(value, str) else {*value}
+            for name, value in filters.items()
+            if not isinstance(value, int)
+        }
+        return Listing(
+            items=tuple(
+                decode(operation, row, raw.answer, f"row {number}")
+                for number, row in matching(raw.rows, wanted)
+            ),
+            total=raw.total,
+            complete=raw.complete,
+            received=raw.received,
+        )
+
+    def _write(
+        self,
+        operation: Operation[None],
+        uuid: UUID | str,
+        body: Mapping[str, object] | None = None,
+    ) -> None:
+        self._connection.send(Call.of(operation, uuid=uuid_text(uuid), body=body))
+
+    def _change(
+        self, operation: Operation[Answer], uuid: UUID | str, body: Mapping[str, object]
+    ) -> Answer:
+        call = Call.of(operation, uuid=uuid_text(uuid), body=body)
+        response = self._connection.send(call)
+        return decode(operation, read_json(response), response)
+
+
+def has_ended(expiration_time: datetime | None) -> bool:
+    """Whether a role's end has passed; the server's clean-up may come hours later."""
+    if expiration_time is None:
+        return False
+    if expiration_time.tzinfo is None:
+        expiration_time = expiration_time.replace(tzinfo=UTC)
+    return expiration_time <= datetime.now(UTC)
