@@ -13,6 +13,7 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from decimal import Decimal
 
     from waldur_site_agent.backends.actions import Action
     from waldur_site_agent.backends.state import BackendState, Check
@@ -84,6 +85,13 @@ class Backend(ABC):
         Cheap and in process: nothing is started. Slurm: users the operating system does not know.
         """
         return frozenset()
+
+    def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:  # noqa: ARG002 - for overriding
+        """Whether a limit that was read back is the wanted one, as far as the backend can tell.
+
+        Backends that print limits with fewer digits than they keep override it.
+        """
+        return wanted == found
 
     def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
         """Which of these users have no home directory but should get one.
