@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from contract.worlds import fill_with_accounts_and_limits
 from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.sandbox.asgi import OPERATIONS
 
@@ -36,12 +37,14 @@ def test_an_operation_is_described_with_this_method_and_path(
 def test_every_field_of_an_answer_is_described(description: Description) -> None:
     sandbox = Sandbox()
     order = sandbox.fill_demo().orders[0]
+    fill_with_accounts_and_limits(sandbox)
     headers = {"Authorization": f"Token {sandbox.token}"}
     with sandbox.serve() as url, httpx.Client(base_url=url, headers=headers) as api:
         for operation in OPERATIONS:
             if operation.method != "GET" or operation.name.endswith("_retrieve"):
                 continue
-            path = operation.path.format(uuid=order.resource, provider=sandbox.provider.uuid)
+            subject = sandbox.offering.uuid if "offerings" in operation.path else order.resource
+            path = operation.path.format(uuid=subject, provider=sandbox.provider.uuid)
             sent = row_of(api.get(path)).keys() - {NOVELTY}
             described = description.operation(operation.name).answer["properties"].keys()
             assert sent <= described, operation.name

@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from contract.worlds import fill_with_accounts_and_limits
 from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.sandbox.asgi import OPERATIONS
 from waldur_site_agent.sandbox.offering_user_states import TRANSITIONS
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 pytest.importorskip("waldur_api_client", reason="the official client is not installed")
 
 NAMESPACES = (
+    "component_user_usage_limits",
     "marketplace_offering_users",
     "marketplace_orders",
     "marketplace_provider_offerings",
     "marketplace_provider_resources",
     "marketplace_service_providers",
+    "marketplace_slurm_periodic_usage_policies",
     "users",
     "version",
 )
@@ -51,6 +54,7 @@ class Scene:
     def __init__(self) -> None:
         self.sandbox = Sandbox()
         self.demo = self.sandbox.fill_demo()
+        fill_with_accounts_and_limits(self.sandbox)
 
     def call(self, api: httpx.Client, operation: Operation, action: str) -> httpx.Response:
         """Bring the sandbox into the right state, then call."""

@@ -10,11 +10,14 @@ from waldur_site_agent.sandbox.records import (
     Offering,
     OfferingUser,
     Order,
+    PeriodicPolicy,
     Project,
+    ProjectAccount,
     Resource,
     Role,
     Task,
     User,
+    UserLimit,
 )
 from waldur_site_agent.sandbox.sandbox import Sandbox
 
@@ -26,7 +29,9 @@ __all__ = [
     "Offering",
     "OfferingUser",
     "Order",
+    "PeriodicPolicy",
     "Project",
+    "ProjectAccount",
     "RefusedError",
     "Request",
     "Resource",
@@ -34,4 +39,5 @@ __all__ = [
     "Sandbox",
     "Task",
     "User",
+    "UserLimit",
 ]

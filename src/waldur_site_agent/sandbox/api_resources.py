@@ -153,7 +153,8 @@ def _set_limits(call: Call) -> Answer:
         unknown = sorted(set(limits) - known)
         if unknown:
             raise invalid({"limits": [f"Invalid components: {', '.join(unknown)}."]})
-    states.set_resource(call.tx, resource, limits=limits)
+    kept = states.limits_under_policy(call.tx, resource, limits)
+    states.set_resource(call.tx, resource, limits=kept)
     return json_answer({"status": "The resource limits are updated"})
 
 

@@ -13,9 +13,11 @@ from starlette.routing import Match, Route
 
 from waldur_site_agent.sandbox import (
     api_account,
+    api_limits,
     api_offering_users,
     api_offerings,
     api_orders,
+    api_providers,
     api_resources,
 )
 from waldur_site_agent.sandbox.answers import (
@@ -46,9 +48,11 @@ if TYPE_CHECKING:
 OPERATIONS: tuple[Operation, ...] = (
     *api_account.OPERATIONS,
     *api_offerings.OPERATIONS,
+    *api_providers.OPERATIONS,
     *api_orders.OPERATIONS,
     *api_resources.OPERATIONS,
     *api_offering_users.OPERATIONS,
+    *api_limits.OPERATIONS,
 )
 """Every call of Waldur's API that the sandbox answers, in any generation."""
 

@@ -7,28 +7,24 @@ give records; a record shows the moment it was made, ``current`` gives it as it 
 import secrets
 from dataclasses import replace
 from datetime import date, datetime
-from typing import Literal, TypeVar
+from typing import Literal
 
 from waldur_site_agent.sandbox import offering_user_states, ordering
+from waldur_site_agent.sandbox.customer_accounts import AccountSide
 from waldur_site_agent.sandbox.finding import find
+from waldur_site_agent.sandbox.portal import offering_meant
 from waldur_site_agent.sandbox.records import (
     Component,
     Customer,
     JsonObject,
     Offering,
-    OfferingUser,
     Order,
     Project,
-    Record,
     Resource,
     Role,
     User,
 )
-from waldur_site_agent.sandbox.sessions import Sessions
-from waldur_site_agent.sandbox.store import Store, Transaction
-from waldur_site_agent.sandbox.world import World
-
-R = TypeVar("R", bound=Record)
+from waldur_site_agent.sandbox.store import Transaction
 
 _LONG_ROLES = {
     "admin": "PROJECT.ADMIN",
@@ -37,32 +33,8 @@ _LONG_ROLES = {
 }
 
 
-class CustomerSide:
+class CustomerSide(AccountSide):
     """What people do in Waldur's portal; raises ``RefusedError`` where the portal would say no."""
-
-    def __init__(self, store: Store, sessions: Sessions) -> None:
-        self._store = store
-        self._sessions = sessions
-
-    @property
-    def world(self) -> World:
-        """Everything there is, at this moment."""
-        return self._store.read().world
-
-    def current(self, record: R) -> R:
-        """Give a record as it is now.
-
-        Raises:
-            KeyError: It is gone.
-        """
-        return self.world.current(record)
-
-    def edit(self, record: R, **changes: object) -> R:
-        """Change any field of a record, as only an administrator of the database can."""
-        with self._store.change() as tx:
-            changed = replace(tx.world.current(record), **changes)  # type: ignore[arg-type]  # the caller's field names
-            tx.world.put(changed)
-        return changed
 
     # Organizations, projects and people
 
@@ -231,7 +203,7 @@ class CustomerSide:
     ) -> Component:
         """Let an offering count one more thing."""
         with self._store.change() as tx:
-            place = _offering(tx, offering)
+            place = offering_meant(tx, offering)
             component = Component(
                 uuid=tx.new_uuid(),
                 type=type,
@@ -242,38 +214,6 @@ class CustomerSide:
             )
             tx.world.put(replace(place, components=(*place.components, component)))
         return component
-
-    def set_account(
-        self,
-        user: User | str,
-        username: str | None = None,
-        state: str = "OK",
-        is_restricted: bool = False,
-        offering: Offering | str | None = None,
-    ) -> OfferingUser:
-        """Give a person an account at an offering, or change the one there is.
-
-        Without ``username`` it is called what the person is called in Waldur.
-        """
-        with self._store.change() as tx:
-            person = find(tx.world.users, user, "users")
-            place = _offering(tx, offering)
-            account = tx.world.offering_user(place.uuid, person.uuid) or OfferingUser(
-                uuid=tx.new_uuid(),
-                created=tx.now,
-                modified=tx.now,
-                user=person.uuid,
-                offering=place.uuid,
-            )
-            account = replace(
-                account,
-                username=person.username if username is None else username,
-                state=state,
-                is_restricted=is_restricted,
-                modified=tx.now,
-            )
-            tx.world.put(account)
-        return account
 
     # Orders and resources
 
@@ -291,7 +231,7 @@ class CustomerSide:
         with self._store.change() as tx:
             return ordering.place_create(
                 tx,
-                _offering(tx, offering),
+                offering_meant(tx, offering),
                 find(tx.world.projects, project, "projects"),
                 name,
                 limits=limits or {},
@@ -364,12 +304,6 @@ class CustomerSide:
             changed = replace(found, modified=tx.now, **flags)  # type: ignore[arg-type]  # all are flags
             tx.world.put(changed)
         return changed
-
-
-def _offering(tx: Transaction, wanted: Offering | str | None) -> Offering:
-    if wanted is not None:
-        return find(tx.world.offerings, wanted, "offerings")
-    return next(iter(tx.world.offerings.values()))
 
 
 def _new_role(tx: Transaction, user: User | str, name: str, kind: str, scope: str) -> Role:

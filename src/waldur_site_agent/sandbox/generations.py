@@ -86,3 +86,19 @@ class Generation:
     def accepts_offering_scope(self) -> bool:
         """Part of the calls that needed a role on the customer take one on the offering."""
         return self.reached(8, 0, 7)
+
+    @property
+    def has_periodic_policies(self) -> bool:
+        """Limits may be set by a policy of the offering, period by period."""
+        return self.reached(7, 8, 8)
+
+    @property
+    def drops_limits_under_policy(self) -> bool:
+        """set_limits leaves limit components alone, and says nothing, while there is a policy."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def project_account_states(self) -> dict[str, tuple[str, ...]]:
+        """The states that a project's accounts can be in, by their kind."""
+        usual = ("OK", "Closed", "Erred")
+        return {"service": usual, "course": (*usual, "Pending") if self.reached(8, 0, 9) else usual}

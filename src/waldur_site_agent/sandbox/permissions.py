@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from waldur_site_agent.sandbox.generations import Generation
-    from waldur_site_agent.sandbox.records import Offering, Role, User
+    from waldur_site_agent.sandbox.records import Customer, Offering, Role, User
     from waldur_site_agent.sandbox.store import Transaction
     from waldur_site_agent.sandbox.world import World
 
@@ -98,6 +98,11 @@ def sight_of(tx: Transaction, user: User) -> Sight:
 def roles_of(tx: Transaction, user: User) -> Iterator[Role]:
     """Give a user's active roles."""
     return (role for role in tx.world.active_roles(tx.now) if role.user == user.uuid)
+
+
+def has_role_on(tx: Transaction, user: User, customer: Customer) -> bool:
+    """Tell whether the user has any role on an organization itself."""
+    return user.is_staff or any(role.scope == customer.uuid for role in roles_of(tx, user))
 
 
 def _provider_roles(tx: Transaction, user: User, offering: Offering) -> Iterator[Role]:

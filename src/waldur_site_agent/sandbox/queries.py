@@ -143,8 +143,16 @@ def requested_page_size(query: Query) -> int:
     return min(wanted, LARGEST_PAGE_SIZE) if wanted else DEFAULT_PAGE_SIZE
 
 
-def page_answer(call: Call, rows: Sequence[T], render: Callable[[T], JsonObject]) -> Answer:
+def page_answer(
+    call: Call,
+    rows: Sequence[T],
+    render: Callable[[T], JsonObject],
+    *,
+    offers_fields: bool = True,
+) -> Answer:
     """Answer with one page: a bare array, its place among the others in the headers.
+
+    Without ``offers_fields``, the list is one of those that print every field in any case.
 
     Raises:
         RefusedError: 404 for a page that is not there.
@@ -160,7 +168,9 @@ def page_answer(call: Call, rows: Sequence[T], render: Callable[[T], JsonObject]
         "Link": _links(call, number, last),
     }
     page = rows[(number - 1) * size : number * size]
-    return json_answer([choose_fields(call.query, render(row)) for row in page], headers=headers)
+    whole = map(render, page)
+    shown = (choose_fields(call.query, row) for row in whole) if offers_fields else whole
+    return json_answer([*shown], headers=headers)
 
 
 def wants(query: Query, name: str) -> bool:

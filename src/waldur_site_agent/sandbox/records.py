@@ -174,6 +174,46 @@ class OfferingUser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectAccount:
+    """An account that belongs to a project instead of a person."""
+
+    uuid: str
+    created: datetime
+    modified: datetime
+    kind: str
+    """``service`` or ``course``."""
+    project: str
+    username: str | None = ""
+    """``None`` for a course account that is pending."""
+    state: str = "OK"
+    email: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserLimit:
+    """The most that one person may use of one component of a resource."""
+
+    uuid: str
+    created: datetime
+    resource: str
+    account: str
+    """The offering user."""
+    component_type: str
+    limit: str
+    """A decimal number with two places, in the component's measured unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicPolicy:
+    """A rule that sets the limits of an offering's resources anew each period."""
+
+    uuid: str
+    created: datetime
+    offering: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Work that the server has put off and does by itself a little later."""
 
@@ -185,4 +225,17 @@ class Task:
     """Of ``process_order`` the order, of ``name_members`` the resource."""
 
 
-Record = Customer | Project | User | Role | Offering | Resource | Order | OfferingUser | Task
+Record = (
+    Customer
+    | Project
+    | User
+    | Role
+    | Offering
+    | Resource
+    | Order
+    | OfferingUser
+    | ProjectAccount
+    | UserLimit
+    | PeriodicPolicy
+    | Task
+)

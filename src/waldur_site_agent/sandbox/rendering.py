@@ -66,6 +66,18 @@ _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {
         "is_profile_complete": (8,),
         "uidnumber": (8,),
     },
+    "service_account": {},
+    "course_account": {
+        "project_slug": (7, 9),
+        "project_start_date": (7, 9),
+        "project_end_date": (7, 9),
+    },
+    "user_limit": {},
+    "policy": {
+        "carryover_factor": (8,),
+        "affected_resources_count": (8,),
+        "warnings": (8,),
+    },
 }
 """Fields that came with a later release; those not listed were always there."""
 

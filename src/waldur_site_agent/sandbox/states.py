@@ -160,6 +160,16 @@ def set_resource_ok(tx: Transaction, resource: Resource) -> None:
         set_resource(tx, resource, state="OK", error_message="", error_traceback="")
 
 
+def limits_under_policy(tx: Transaction, resource: Resource, wanted: JsonObject) -> JsonObject:
+    """What becomes of limits that the provider sets: a policy's own stay as they are, silently."""
+    offering = tx.world.offerings[resource.offering]
+    if not (tx.generation.drops_limits_under_policy and tx.world.policies_of(offering.uuid)):
+        return wanted
+    owned = {name: each for name, each in resource.limits.items() if name in offering.limit_types}
+    free = {name: each for name, each in wanted.items() if name not in offering.limit_types}
+    return {**owned, **free}
+
+
 def process(tx: Transaction, order: Order) -> None:
     """Do what an old server does some time after an approval, without a look at the order."""
     resource = tx.world.resources[order.resource]

@@ -10,12 +10,15 @@ from waldur_site_agent.sandbox.records import (
     Offering,
     OfferingUser,
     Order,
+    PeriodicPolicy,
     Project,
+    ProjectAccount,
     Record,
     Resource,
     Role,
     Task,
     User,
+    UserLimit,
 )
 
 R = TypeVar("R", bound=Record)
@@ -29,6 +32,9 @@ _TABLES: dict[type, str] = {
     Resource: "resources",
     Order: "orders",
     OfferingUser: "offering_users",
+    ProjectAccount: "project_accounts",
+    UserLimit: "user_limits",
+    PeriodicPolicy: "periodic_policies",
     Task: "tasks",
 }
 
@@ -47,6 +53,9 @@ class World:
     resources: dict[str, Resource] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
     offering_users: dict[str, OfferingUser] = field(default_factory=dict)
+    project_accounts: dict[str, ProjectAccount] = field(default_factory=dict)
+    user_limits: dict[str, UserLimit] = field(default_factory=dict)
+    periodic_policies: dict[str, PeriodicPolicy] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
 
     def copy(self) -> "World":
@@ -103,6 +112,20 @@ class World:
             if account.offering == offering and account.user == user
         )
         return next(found, None)
+
+    def user_limit(self, resource: str, account: str, component_type: str) -> UserLimit | None:
+        """What one person may use of one component of a resource."""
+        wanted = (resource, account, component_type)
+        found = (
+            limit
+            for limit in self.user_limits.values()
+            if (limit.resource, limit.account, limit.component_type) == wanted
+        )
+        return next(found, None)
+
+    def policies_of(self, offering: str) -> list[PeriodicPolicy]:
+        """The rules that set limits at an offering."""
+        return [policy for policy in self.periodic_policies.values() if policy.offering == offering]
 
     def customer_of(self, project: str) -> Customer:
         """The organization that a project belongs to."""

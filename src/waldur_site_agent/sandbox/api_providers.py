@@ -1,0 +1,150 @@
+"""Waldur's API: marketplace-service-providers, an organization in its role of selling."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.sandbox import permissions, project_accounts, rendering
+from waldur_site_agent.sandbox.answers import denied, not_found
+from waldur_site_agent.sandbox.operations import Operation
+from waldur_site_agent.sandbox.queries import (
+    arrange,
+    by_flag,
+    by_text,
+    by_uuid,
+    page_answer,
+    select,
+)
+
+if TYPE_CHECKING:
+    from waldur_site_agent.sandbox.answers import Answer
+    from waldur_site_agent.sandbox.operations import Call
+    from waldur_site_agent.sandbox.queries import Filter, Orderings
+    from waldur_site_agent.sandbox.records import Customer, Role
+
+_PROVIDERS = "marketplace-service-providers/"
+
+
+def _sellers(call: Call) -> list[Customer]:
+    sellers = {row.customer: None for row in call.tx.world.offerings.values()}
+    return [call.tx.world.customers[uuid] for uuid in sellers]
+
+
+def _list_providers(call: Call) -> Answer:
+    rows = select(call.query, _sellers(call), [by_uuid("customer_uuid", lambda row: row.uuid)])
+    rows = arrange(
+        call.query,
+        rows,
+        {
+            "created": lambda row: str(rendering.timestamp(row.created)),
+            "customer_name": lambda row: row.name,
+        },
+        "created",
+    )
+    return page_answer(call, rows, lambda row: rendering.provider(call.tx, row, call.api))
+
+
+def _may_list_roles(call: Call, seller: Customer) -> bool:
+    return call.user.is_staff or any(
+        permissions.LIST_PROJECT_PERMISSIONS in permissions.rights_of(role.name, call.tx.generation)
+        for role in permissions.roles_of(call.tx, call.user)
+        if role.scope == seller.uuid
+    )
+
+
+def _seller(call: Call) -> Customer:
+    seller = next((row for row in _sellers(call) if row.uuid == call.uuid("provider")), None)
+    if seller is None:
+        raise not_found()
+    return seller
+
+
+def _served_projects(call: Call, seller: Customer) -> set[str]:
+    """Projects that have a live resource of a shared offering of this seller."""
+    world = call.tx.world
+    return {
+        row.project
+        for row in world.resources.values()
+        if row.state != "Terminated"
+        and world.offerings[row.offering].customer == seller.uuid
+        and world.offerings[row.offering].shared
+    }
+
+
+def _list_project_permissions(call: Call) -> Answer:
+    seller = _seller(call)
+    if not _may_list_roles(call, seller):
+        raise denied()
+    world = call.tx.world
+    served = _served_projects(call, seller)
+    active = world.active_roles(call.tx.now)
+    roles = [role for role in active if role.scope_type == "project" and role.scope in served]
+    activity: list[Filter[Role]] = [by_flag("is_active", lambda _role: True)]
+    rows = select(
+        call.query,
+        roles,
+        [
+            by_uuid("user", lambda role: role.user),
+            by_uuid("scope_uuid", lambda role: role.scope),
+            by_text("username", lambda role, text: world.users[role.user].username == text),
+            by_text("role_name", lambda role, text: role.name == text),
+            by_text("scope_name", lambda r, text: text in world.projects[r.scope].name),
+            *(activity if call.tx.generation.reached(8) else []),
+        ],
+    )
+    rows = arrange(call.query, rows, _role_orderings(call), "created")
+    return page_answer(call, rows, lambda role: rendering.project_role(call.tx, role, call.api))
+
+
+def _role_orderings(call: Call) -> Orderings[Role]:
+    users = call.tx.world.users
+    return {
+        "created": lambda role: str(rendering.timestamp(role.created)),
+        "email": lambda role: users[role.user].email,
+        "expiration_time": lambda role: str(rendering.timestamp(role.expiration_time)),
+        "full_name": lambda role: users[role.user].full_name,
+        "native_name": lambda _role: "",
+        "role": lambda role: role.name,
+        "username": lambda role: users[role.user].username,
+    }
+
+
+def _list_accounts(kind: str, call: Call) -> Answer:
+    seller = _seller(call)
+    if not permissions.has_role_on(call.tx, call.user, seller):
+        raise denied()
+    offerings = call.tx.world.offerings
+    return project_accounts.answer(
+        call, kind, lambda row: offerings[row.offering].customer == seller.uuid
+    )
+
+
+OPERATIONS = (
+    Operation(
+        name="marketplace_service_providers_list",
+        method="GET",
+        path=_PROVIDERS,
+        run=_list_providers,
+    ),
+    Operation(
+        name="marketplace_service_providers_project_permissions_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/project_permissions/",
+        run=_list_project_permissions,
+    ),
+    Operation(
+        name="marketplace_service_providers_project_service_accounts_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/project_service_accounts/",
+        run=partial(_list_accounts, "service"),
+        since=(7, 7, 6),
+    ),
+    Operation(
+        name="marketplace_service_providers_course_accounts_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/course_accounts/",
+        run=partial(_list_accounts, "course"),
+        since=(7, 7, 8),
+    ),
+)
