@@ -12,7 +12,7 @@ help:
 	@echo "make lint    ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make build   wheels and source packages in dist/"
 
-$(READY): pyproject.toml plugins/slurm/pyproject.toml uv.lock
+$(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	@test -x $(UV) || $(PYTHON) -m venv $(VENV)/uv

@@ -23,6 +23,7 @@ from waldur_site_agent.backends.state import BackendResource, BackendState, Chec
 from waldur_site_agent.backends.usernames import (
     AccountLinkingRequired,
     AdditionalValidationRequired,
+    NoUsernames,
     UsernameBackend,
 )
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
@@ -42,6 +43,7 @@ __all__ = [
     "CreateResource",
     "DeleteResource",
     "LeftOut",
+    "NoUsernames",
     "Outcome",
     "PermanentError",
     "RemoveMembers",

@@ -2,78 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, TypeGuard
 
 from waldur_site_agent.backends.contract import Backend
-from waldur_site_agent.config import ConfigurationError, Problem, problems_of
-from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.backends.plugins import (
+    Plugin,
+    PluginClasses,
+    PluginError,
+    PluginGroup,
+    checked_settings,
+    plugins_of,
+)
+from waldur_site_agent.config import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from importlib.metadata import EntryPoint
 
     from waldur_site_agent.backends.contract import BackendSettings
     from waldur_site_agent.config import Offering, Source
 
-GROUP = "waldur_site_agent.backends"
+__all__ = ["Plugin", "PluginError", "Registry", "check_backends", "installed_plugins"]
 
 
-class PluginError(PermanentError):
-    """A plugin is installed but cannot be used; the text names its distribution."""
+def _is_backend(loaded: object) -> TypeGuard[type[Backend]]:
+    return isinstance(loaded, type) and issubclass(loaded, Backend)
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """A backend that some installed distribution offers under a name."""
-
-    name: str
-    distribution: str
-    entry_point: EntryPoint
-
-    def load(self) -> type[Backend]:
-        """Import the plugin.
-
-        Raises:
-            PluginError: the import failed or the name leads to something that is no backend.
-        """
-        try:
-            loaded = self.entry_point.load()
-        except Exception as error:  # a plugin may fail in any way; the others go on
-            raise PluginError(
-                f'backend "{self.name}" of {self.distribution} cannot be loaded: '
-                f"{type(error).__name__}: {error}; reinstall or upgrade {self.distribution}"
-            ) from error
-        if not (isinstance(loaded, type) and issubclass(loaded, Backend)):
-            raise PluginError(
-                f'"{self.entry_point.value}" of {self.distribution} is not a backend of '
-                "waldur-site-agent 2; upgrade the plugin"
-            )
-        return loaded
+BACKENDS = PluginGroup("waldur_site_agent.backends", "backend", _is_backend)
 
 
-def installed_plugins() -> dict[str, Plugin]:
+def installed_plugins() -> dict[str, Plugin[Backend]]:
     """Every backend that is installed, by name; nothing is imported yet."""
-    plugins = {}
-    for entry_point in entry_points(group=GROUP):
-        distribution = entry_point.dist.name if entry_point.dist else "an unknown distribution"
-        plugins[entry_point.name] = Plugin(entry_point.name, distribution, entry_point)
-    return plugins
+    return plugins_of(BACKENDS)
 
 
 class Registry:
     """Knows the backends; tests and the demo put ready-made ones beside the installed."""
 
     def __init__(self, extra: Mapping[str, type[Backend]] | None = None) -> None:
-        self._extra = dict(extra or {})
-        self._loaded: dict[str, type[Backend]] = {}
+        self._classes = PluginClasses(BACKENDS, extra)
 
     def names(self) -> list[str]:
         """All names under which a backend can be asked for."""
-        return sorted({*self._extra, *installed_plugins()})
+        return self._classes.names()
 
     def backend_class(self, name: str) -> type[Backend]:
         """The class behind a name.
@@ -81,18 +52,7 @@ class Registry:
         Raises:
             PluginError: no such backend is installed, or it cannot be loaded.
         """
-        if name in self._extra:
-            return self._extra[name]
-        if name not in self._loaded:
-            plugin = installed_plugins().get(name)
-            if plugin is None:
-                raise PluginError(
-                    f'no backend "{name}" is installed; installed: '
-                    f"{', '.join(self.names()) or 'none'}; "
-                    f"try: pip install waldur-site-agent-{name}"
-                )
-            self._loaded[name] = plugin.load()
-        return self._loaded[name]
+        return self._classes.find(name)
 
     def settings(
         self, name: str, offering: Offering, source: Source | None, number: int = 0
@@ -104,13 +64,8 @@ class Registry:
             PluginError: the backend cannot be loaded.
         """
         model = self.backend_class(name).Settings
-        try:
-            return model.model_validate(offering.backend_settings)
-        except ValidationError as error:
-            if source is None:
-                raise
-            at = ("offerings", number, "backend_settings")
-            raise ConfigurationError(source.path, problems_of(error, source, model, at)) from None
+        at = ("offerings", number, "backend_settings")
+        return checked_settings(model, offering.backend_settings, source, at)
 
     def open(self, name: str, settings: BackendSettings, offering: Offering) -> Backend:
         """Make the backend of an offering; nothing is read or started yet."""

@@ -18,6 +18,7 @@ from waldur_site_agent.cli.running import (
     run,
 )
 from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.users import sync_users
 from waldur_site_agent.cli.versions import version_option
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ def agent(
 def load_components(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
     """Create or update the offering's components in Waldur from backend_components."""
     sys.exit(load_into_waldur(config_file, offerings, dry_run=dry_run))
+
+
+@click.command("waldur_sync_offering_users")
+@config_option
+@offering_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+def sync_offering_users(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
+    """Give usernames to people who have none, as username_management_backend makes them.
+
+    Only for offerings that leave usernames to the service provider. Exit codes: 0 done,
+    1 somebody got no username because something failed, 2 usage or configuration error.
+    """
+    sys.exit(sync_users(config_file, offerings, dry_run=dry_run))
 
 
 @click.command("waldur_site_diagnostics")

@@ -93,6 +93,14 @@ components_group.add_command(legacy.load_components, "load")
 main.add_command(legacy.diagnostics, "diagnose")
 
 
+@main.group("users")
+def users_group() -> None:
+    """The people who use the offering."""
+
+
+users_group.add_command(legacy.sync_offering_users, "sync")
+
+
 @main.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
 def demo_command(keep: bool) -> None:

@@ -94,6 +94,8 @@ class Safety(Section):
     max_removals_percent: Decimal = Field(default=Decimal(30), ge=0, le=100)
     max_removals: int = Field(default=10, ge=0)
     allow_removals: bool = False
+    unknown_users: Literal["report", "remove"] = "report"
+    """What to do with users of an account whom Waldur does not know."""
 
 
 class Offering(Section):
@@ -111,6 +113,8 @@ class Offering(Section):
     membership_sync_backend: OptionalText = ""
     reporting_backend: OptionalText = ""
     username_management_backend: str = "base"
+    username_management_settings: dict[str, Any] = Field(default_factory=dict)
+    """Owned by the username backend."""
     resource_import_enabled: bool = False
 
     stomp_enabled: bool = False
@@ -127,7 +131,9 @@ class Offering(Section):
     backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
     safety: Safety | None = None
 
-    @field_validator("backend_settings", "backend_components", mode="before")
+    @field_validator(
+        "backend_settings", "backend_components", "username_management_settings", mode="before"
+    )
     @classmethod
     def _empty_mapping(cls, value: Any) -> Any:
         return {} if value is None else value
@@ -180,6 +186,8 @@ class Configuration(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     safety: Safety = Safety()
+    journal: str | None = None
+    """A file that gets every applied action as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
     offerings: tuple[Offering, ...]
 

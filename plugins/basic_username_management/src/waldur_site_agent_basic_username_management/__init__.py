@@ -1,0 +1,1 @@
+"""Username backends: one that makes none, and one that makes them from a template."""

@@ -1,0 +1,153 @@
+"""``template``: usernames from what Waldur knows about a person.
+
+The same person gets the same name as long as the names around stay the same: nothing is random,
+and what was given stays, because Waldur keeps it.
+"""
+
+from __future__ import annotations
+
+import pwd
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import PermanentError, UsernameBackend
+from waldur_site_agent_basic_username_management.pattern import parse_pattern
+from waldur_site_agent_basic_username_management.reserved import RESERVED
+from waldur_site_agent_basic_username_management.settings import TemplateSettings
+from waldur_site_agent_basic_username_management.spelling import (
+    as_stem,
+    letters_of_identifier,
+    letters_of_name,
+    spell,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from uuid import UUID
+
+    from waldur_site_agent.backends import BackendSettings
+    from waldur_site_agent.model.people import OfferingUser
+
+_MOST_NAMESAKES = 9999
+
+
+def known_to_system(name: str) -> bool:
+    """Whether the operating system has a user of this name, wherever it gets its users from."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+class TemplateUsernameBackend(UsernameBackend):
+    """Fills a pattern with a person's attributes, and numbers namesakes from 2 on."""
+
+    Settings = TemplateSettings
+    generating_has_effects = False
+
+    def __init__(
+        self, settings: BackendSettings, known_to_system: Callable[[str], bool] = known_to_system
+    ) -> None:
+        """Remember, but look nothing up yet.
+
+        Args:
+            settings: the :class:`TemplateSettings`.
+            known_to_system: looks a name up in the operating system.
+        """
+        super().__init__(settings)
+        if not isinstance(settings, TemplateSettings):
+            raise TypeError(f"TemplateSettings are needed, not {type(settings).__name__}")
+        self._settings = settings
+        self._pattern = parse_pattern(settings.pattern)
+        self._reserved = RESERVED | {name.lower() for name in settings.reserved_names}
+        self._known_to_system = known_to_system
+        self._holders: Mapping[str, frozenset[UUID]] = {}
+        self._given: dict[str, UUID] = {}
+
+    def names_held(self, holders: Mapping[str, frozenset[UUID]]) -> None:
+        """Hear which names are taken; what was given in the cycle before is among them."""
+        self._holders = holders
+        self._given = {}
+
+    def get_username(self, offering_user: OfferingUser) -> str | None:
+        """The name that Waldur has for the person already, unless somebody else has it too."""
+        name = offering_user.username
+        return name if name and self._is_nobody_elses(name.lower(), offering_user) else None
+
+    def generate_username(self, offering_user: OfferingUser) -> str:
+        """Make the person's name.
+
+        Raises:
+            PermanentError: an attribute that the pattern needs is missing or has no usable
+                letter, or all numbers are taken.
+        """
+        stem = self._stem(offering_user)
+        for name in self._candidates(stem):
+            if self._is_free(name, offering_user):
+                self._given[name] = offering_user.user_uuid
+                return name
+        raise PermanentError(
+            f'{_called(offering_user)}: "{stem}" and all its numbers are taken; raise max_length '
+            "or choose a pattern that tells more people apart"
+        )
+
+    def _stem(self, user: OfferingUser) -> str:
+        filled = self._pattern.fill(lambda field: self._value(user, field))
+        stem = as_stem(filled, self._settings.max_length)
+        if not stem:
+            raise PermanentError(
+                f'{_called(user)}: pattern "{self._settings.pattern}" gives "{filled}", which has '
+                "no letter a username could begin with; correct the name in Waldur or the pattern"
+            )
+        return stem
+
+    def _candidates(self, stem: str) -> Iterator[str]:
+        yield stem
+        for number in range(2, _MOST_NAMESAKES + 1):
+            digits = str(number)
+            room = self._settings.max_length - len(digits)
+            if room < 1:
+                return
+            yield as_stem(stem, room) + digits
+
+    def _is_free(self, name: str, user: OfferingUser) -> bool:
+        if name in self._reserved or not self._is_nobody_elses(name, user):
+            return False
+        if self._given.get(name) == user.user_uuid:
+            return True
+        return not (self._settings.avoid_system_users and self._known_to_system(name))
+
+    def _is_nobody_elses(self, name: str, user: OfferingUser) -> bool:
+        holders = self._holders.get(name, frozenset()) | {self._given.get(name, user.user_uuid)}
+        return holders <= {user.user_uuid}
+
+    def _value(self, user: OfferingUser, field: str) -> str:
+        text = _ATTRIBUTES[field](user).strip()
+        if not text:
+            raise PermanentError(
+                f"{_called(user)}: Waldur shows no {field}, which the username pattern "
+                f'"{self._settings.pattern}" needs; let the offering expose it, or choose a '
+                "pattern without it"
+            )
+        ascii_text = spell(text, self._settings.substitutions)
+        is_name = field in ("first_name", "last_name", "full_name")
+        value = letters_of_name(ascii_text) if is_name else letters_of_identifier(ascii_text)
+        if not value:
+            raise PermanentError(
+                f"{_called(user)}: {field} {text!r} has no letter that a username may have; "
+                "choose a pattern without it, or add substitutions"
+            )
+        return value
+
+
+_ATTRIBUTES: Mapping[str, Callable[[OfferingUser], str]] = {
+    "first_name": lambda user: user.user_first_name,
+    "last_name": lambda user: user.user_last_name,
+    "full_name": lambda user: user.user_full_name,
+    "email_local": lambda user: user.user_email.partition("@")[0].partition("+")[0],
+    "waldur_username": lambda user: user.user_username,
+}
+
+
+def _called(user: OfferingUser) -> str:
+    return f'user "{user.user_username or user.user_uuid}"'

@@ -1,0 +1,214 @@
+"""Gives people their usernames: ask the backend, decide, tell Waldur.
+
+What fails for one person stays with that person.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from waldur_site_agent.backends import AccountLinkingRequired, AdditionalValidationRequired
+from waldur_site_agent.cycles.username_calls import carry_out, imagine
+from waldur_site_agent.cycles.username_report import (
+    UsernameChange,
+    UsernameResult,
+    UsernamesReport,
+)
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.people import OfferingUserState as State
+from waldur_site_agent.planning import usernames as planning
+from waldur_site_agent.waldur.concurrency import concurrently
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from structlog.typing import FilteringBoundLogger
+
+    from waldur_site_agent.backends import UsernameBackend
+    from waldur_site_agent.model.offerings import WaldurOffering
+    from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.waldur import Waldur
+
+__all__ = [
+    "UsernameChange",
+    "UsernameResult",
+    "UsernamesReport",
+    "Workplace",
+    "sync_offering_users",
+    "sync_usernames",
+]
+
+_BATCH = 32
+"""People asked about before Waldur is told: little is lost when the agent dies in between."""
+
+
+class Workplace(Protocol):
+    """The part of a site that usernames need; a ``Site`` is one."""
+
+    @property
+    def waldur(self) -> Waldur:
+        """Where the people are."""
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """Bound to the offering."""
+
+    @property
+    def stopping(self) -> Callable[[], bool]:
+        """Whether the agent was asked to stop."""
+
+
+def sync_offering_users(
+    site: Workplace, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
+) -> UsernamesReport:
+    """Read the offering and its users, and give names to those who need one.
+
+    Raises:
+        TemporaryError: Waldur cannot be asked, or its list of users is not complete.
+        PermanentError: Waldur does not let the agent see them.
+    """
+    offering = site.waldur.offering(offering_uuid)
+    users = site.waldur.offering_users(offering_uuid).require_complete("offering users")
+    return sync_usernames(site, offering, users, backend, dry_run=dry_run)
+
+
+def sync_usernames(
+    site: Workplace,
+    offering: WaldurOffering,
+    users: Sequence[OfferingUser],
+    username_backend: UsernameBackend,
+    *,
+    dry_run: bool = False,
+) -> UsernamesReport:
+    """Give names to those who need one, where the site is to make the names.
+
+    What goes wrong for one person is in the report and in the log, and stops nobody else.
+
+    Args:
+        site: where to work.
+        offering: the offering as Waldur has it, with its policy.
+        users: all users of the offering; a part of them would hide names that are taken.
+        username_backend: who finds and makes the names.
+        dry_run: change nothing in Waldur nor at the site.
+    """
+    policy = offering.plugin_options.get(planning.POLICY)
+    by_us = policy == planning.BY_PROVIDER
+    changes = _Round(site, username_backend, users, dry_run=dry_run).run() if by_us else []
+    changed = {change.user.uuid: change.user for change in changes}
+    users = tuple(changed.get(user.uuid, user) for user in users)
+    duplicates = planning.duplicates_of(users)
+    _report_duplicates(site.log, duplicates)
+    return UsernamesReport(
+        users=users,
+        changes=tuple(changes),
+        duplicates=duplicates,
+        policy_of_others="" if by_us else str(policy or "none"),
+    )
+
+
+class _Round:
+    """One pass over the people without names; remembers what it gave in its course."""
+
+    def __init__(
+        self,
+        site: Workplace,
+        backend: UsernameBackend,
+        users: Sequence[OfferingUser],
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._site = site
+        self._backend = backend
+        self._dry_run = dry_run
+        self._waiting = [
+            user for user in planning.in_order_of_arrival(users) if planning.needs_username(user)
+        ]
+        self._holders = dict(planning.holders_of(users))
+
+    def run(self) -> list[UsernameChange]:
+        if not self._waiting or not self._backend_heard():
+            return self._all_left()
+        changes: list[UsernameChange] = []
+        answers = self._answers()
+        while batch := list(islice(answers, _BATCH)):
+            changes += self._tell(batch)
+        return changes
+
+    def _backend_heard(self) -> bool:
+        try:
+            self._backend.names_held(self._holders)
+        except SiteAgentError as error:
+            self._site.log.warning("usernames cannot be given now", reason=str(error))
+            return False
+        except Exception:
+            self._site.log.exception("username backend failed because of a defect")
+            return False
+        return True
+
+    def _all_left(self) -> list[UsernameChange]:
+        reason = "the username backend is not ready; the log says why"
+        return [
+            UsernameChange(user=user, what="username", result=UsernameResult.LEFT, reason=reason)
+            for user in self._waiting
+        ]
+
+    def _answers(self) -> Iterator[tuple[OfferingUser, planning.Answer]]:
+        for user in self._waiting:
+            if self._site.stopping():
+                return
+            answer = self._ask(user)
+            if isinstance(answer, planning.Named):
+                name = answer.username.lower()
+                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
+            yield user, answer
+
+    def _ask(self, user: OfferingUser) -> planning.Answer:
+        try:
+            return self._name(user)
+        except AccountLinkingRequired as error:
+            return planning.ActionRequired(State.PENDING_ACCOUNT_LINKING, error.message, error.url)
+        except AdditionalValidationRequired as error:
+            return planning.ActionRequired(
+                State.PENDING_ADDITIONAL_VALIDATION, error.message, error.url
+            )
+        except PermanentError as error:
+            return planning.Refused(str(error))
+        except SiteAgentError as error:
+            return planning.Unknown(str(error))
+        except Exception as error:  # a defect of a plugin ends one person's turn, not the cycle
+            self._site.log.exception(
+                "username backend failed because of a defect", user=user.user_username
+            )
+            return planning.Unknown(f"a defect of the username backend: {type(error).__name__}")
+
+    def _name(self, user: OfferingUser) -> planning.Answer:
+        if name := self._backend.get_username(user):
+            return planning.grant(user, name, self._holders, found=True)
+        if self._dry_run and self._backend.generating_has_effects:
+            return planning.ToBeNamed()
+        name = self._backend.generate_username(user)
+        if name is None:
+            return planning.Unnamed()
+        return planning.grant(user, name, self._holders, found=False)
+
+    def _tell(self, batch: list[tuple[OfferingUser, planning.Answer]]) -> list[UsernameChange]:
+        if self._dry_run:
+            return [change for user, answer in batch if (change := imagine(user, answer))]
+        attempts = concurrently(
+            lambda question: carry_out(self._site.waldur, self._site.log, *question), batch
+        )
+        return [attempt.value for attempt in attempts if attempt.value is not None]
+
+
+def _report_duplicates(
+    log: FilteringBoundLogger, duplicates: dict[str, tuple[OfferingUser, ...]]
+) -> None:
+    for name, people in duplicates.items():
+        log.warning(
+            "several people have the same username in Waldur",
+            username=name,
+            users=[user.user_username or str(user.user_uuid) for user in people],
+            remedy="give each of them a username of their own in Waldur",
+        )
