@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.planning.plan import Plan
+from waldur_site_agent.cycles.report import CycleReport
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.orders import Order
@@ -37,22 +37,13 @@ class OrderFate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrdersReport:
+class OrdersReport(CycleReport):
     """The outcome of one pass over the orders of an offering."""
 
-    offering: str
     fates: tuple[OrderFate, ...] = ()
     plans: tuple[OrderPlan, ...] = ()
-    refused: Plan = field(default_factory=Plan)
-    refusal: str = ""
-    trouble: str = ""
-    """Why the pass as a whole was cut short; empty when it was not."""
-    requests: int = 0
-    """How many requests to Waldur the pass took."""
-    commands: int = 0
-    """How many commands of the backend it took."""
 
     @property
-    def failed(self) -> bool:
-        """Whether anything needs a human or another try."""
-        return bool(self.trouble) or any(fate.is_trouble for fate in self.fates)
+    def has_failures(self) -> bool:
+        """Whether some order needs a human or another try."""
+        return any(fate.is_trouble for fate in self.fates)

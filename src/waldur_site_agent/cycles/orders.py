@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.backends import CreateResource, DeleteResource, Result
+from waldur_site_agent.backends import CreateResource
+from waldur_site_agent.cycles.applying import apply_steps
 from waldur_site_agent.cycles.order_completion import close_orders
 from waldur_site_agent.cycles.order_gathering import (
     approve_pending,
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from uuid import UUID
 
-    from waldur_site_agent.backends import Action, BackendState, Outcome
+    from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.order_completion import Verdict
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.model.orders import Order
     from waldur_site_agent.planning.guard import Guarded
     from waldur_site_agent.planning.orders import OrderPlan
+    from waldur_site_agent.planning.plan import Step
 
     Errors = dict[UUID, SiteAgentError]
     """By order, the first thing that went wrong."""
@@ -76,7 +78,7 @@ def _decide(
     hands = orders_in_hand(site, orders, resources, approved)
     known = [hand for hand in hands if hand.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
-    plans = plan_orders(known, state, claims, site.offering.components)
+    plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
     decided = {hand.order.uuid for hand in known}
     return plans, [_not_yet(order) for order in orders if order.uuid not in decided]
 
@@ -109,48 +111,25 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
     up by Waldur when its order fails, and its account would stay behind.
     """
     errors: Errors = {}
-    orders = {id(step.action): step.order for step in allowed.allowed.steps if step.order}
     for step in allowed.refused.steps:
-        if step.order:
-            errors[step.order] = TemporaryError(f"refused: {allowed.reason}")
-    actions = allowed.allowed.actions
-    creations = [action for action in actions if isinstance(action, CreateResource)]
-    others = [action for action in actions if not isinstance(action, CreateResource)]
-    _apply(site, creations, orders, errors)
+        _blame(errors, step, TemporaryError(f"refused: {allowed.reason}"))
+    steps = allowed.allowed.steps
+    _apply(site, [s for s in steps if isinstance(s.action, CreateResource)], errors)
     _name_resources(site, plans, errors)
-    _apply(site, [a for a in others if orders[id(a)] not in errors], orders, errors)
+    rest = [s for s in steps if not isinstance(s.action, CreateResource)]
+    _apply(site, [s for s in rest if s.order not in errors], errors)
     return errors
 
 
-def _apply(site: Site, actions: Sequence[Action], orders: dict[int, UUID], errors: Errors) -> None:
-    if not actions:
-        return
-    if site.stopping():
-        for action in actions:
-            errors.setdefault(orders[id(action)], TemporaryError("the agent is stopping"))
-        return
-    for outcome in site.backend.apply(actions):
-        order = orders[id(outcome.action)]
-        _log_outcome(site, order, outcome)
+def _apply(site: Site, steps: Sequence[Step], errors: Errors) -> None:
+    for step, outcome in apply_steps(site, steps):
         if outcome.error is not None:
-            errors.setdefault(order, outcome.error)
+            _blame(errors, step, outcome.error)
 
 
-def _log_outcome(site: Site, order: UUID, outcome: Outcome) -> None:
-    log = site.log.bind(
-        order=str(order),
-        action=type(outcome.action).__name__,
-        resource=getattr(outcome.action, "resource", ""),
-    )
-    for left_out in outcome.left_out:
-        log.warning("member left out", member=left_out.name, reason=str(left_out.error))
-    if outcome.result is Result.FAILED:
-        log.warning("action failed", reason=str(outcome.error))
-    else:
-        members = list(getattr(outcome.action, "members", ()))
-        served = [m for m in members if m not in {left.name for left in outcome.left_out}]
-        details = {"members": served} if members else {}
-        log.info("action applied", result=outcome.result.value, **details)
+def _blame(errors: Errors, step: Step, error: SiteAgentError) -> None:
+    if step.order is not None:
+        errors.setdefault(step.order, error)
 
 
 def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> None:
@@ -206,12 +185,8 @@ def _log(site: Site, report: OrdersReport) -> None:
             case _:
                 log.warning("order left for the next pass", reason=fate.reason)
     if report.refusal:
-        log = site.log.bind(accounts=[_subject(action) for action in report.refused.actions])
-        log.error("removals refused", reason=report.refusal)
-
-
-def _subject(action: Action) -> str:
-    return action.resource if isinstance(action, DeleteResource) else str(action)
+        accounts = [getattr(step.action, "resource", "") for step in report.refused.steps]
+        site.log.error("removals refused", accounts=accounts, reason=report.refusal)
 
 
 def repair_stuck_updates(site: Site) -> int:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from waldur_site_agent.backends import Backend
+    from waldur_site_agent.backends import Backend, Outcome
     from waldur_site_agent.config import Offering
     from waldur_site_agent.planning.guard import Thresholds
+    from waldur_site_agent.planning.plan import Step
     from waldur_site_agent.waldur import Waldur
 
 
@@ -24,6 +25,10 @@ def _utc_now() -> datetime:
 
 def _never() -> bool:
     return False
+
+
+def _forget(_step: Step, _outcome: Outcome) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +44,7 @@ class Site:
     sleep: Callable[[float], None] = time.sleep
     stopping: Callable[[], bool] = _never
     """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
+    record: Callable[[Step, Outcome], None] = _forget
+    """Writes an applied action into the journal, where the site keeps one."""
+    remove_unknown_users: bool = False
+    """Whether users of an account that Waldur does not know are removed, not only reported."""

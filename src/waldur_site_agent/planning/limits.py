@@ -7,6 +7,7 @@ is rounded, and a backend that takes whole numbers only refuses what is not whol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,24 @@ def initial_limits(
     return {**caps, **ordered_limits(limits, components)}
 
 
-def limit_changes(wanted: Mapping[str, Decimal], found: Mapping[str, Decimal]) -> Amounts:
+Agree = Callable[[str, Decimal, Decimal], bool]
+"""Whether a limit that was read back is the wanted one, as far as the backend can tell."""
+
+
+def to_the_last_digit(_component: str, wanted: Decimal, found: Decimal) -> bool:
+    """The agreement of backends that print limits as they keep them."""
+    return wanted == found
+
+
+def limit_changes(
+    wanted: Mapping[str, Decimal], found: Mapping[str, Decimal], agree: Agree = to_the_last_digit
+) -> Amounts:
     """The wanted limits that are not as found; found ones that nobody mentions stay."""
-    return {name: amount for name, amount in wanted.items() if found.get(name) != amount}
+    return {
+        name: amount
+        for name, amount in wanted.items()
+        if name not in found or not agree(name, amount, found[name])
+    }
 
 
 def _backend_units(value: Decimal, component: Component) -> Decimal:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import AddMembers, CreateResource, DeleteResource, SetLimits
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import OrderType
-from waldur_site_agent.planning.limits import initial_limits, limit_changes, ordered_limits
+from waldur_site_agent.planning.limits import (
+    initial_limits,
+    limit_changes,
+    ordered_limits,
+    to_the_last_digit,
+)
 from waldur_site_agent.planning.plan import Plan, Step
 
 if TYPE_CHECKING:
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.model.placement import Placement
+    from waldur_site_agent.planning.limits import Agree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +98,10 @@ def plan_orders(
     state: BackendState,
     claims: Claims,
     components: Mapping[str, Component],
+    agree: Agree = to_the_last_digit,
 ) -> tuple[OrderPlan, ...]:
     """Decide about every order; one that cannot be decided never stands in another's way."""
-    desk = _Desk(state, claims, components)
+    desk = _Desk(state, claims, components, agree)
     return tuple(_decide(hand, desk) for hand in hands)
 
 
@@ -103,6 +110,7 @@ class _Desk:
     state: BackendState
     claims: Claims
     components: Mapping[str, Component]
+    agree: Agree
     given: set[str] = field(default_factory=set)
     """Names that orders before this one are about to use."""
 
@@ -148,7 +156,7 @@ def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
     if found is None:
         creation = CreateResource(placement, limits)
         steps.append(Step(creation, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
-    elif changes := limit_changes(limits, found.limits):
+    elif changes := limit_changes(limits, found.limits, desk.agree):
         reason = "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes)
         steps.append(Step(action, reason, hand.order.uuid, found.limits))
@@ -225,7 +233,7 @@ def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
             "restore it, correct the backend_id in Waldur, or terminate the resource"
         )
     steps: tuple[Step, ...] = ()
-    if changes := limit_changes(wanted, found.limits):
+    if changes := limit_changes(wanted, found.limits, desk.agree):
         steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid, found.limits),)
     return OrderPlan(hand=hand, backend_id=name, steps=steps)
 

@@ -22,6 +22,8 @@ class Step:
     order: UUID | None = None
     before: Mapping[str, Decimal] = field(default_factory=dict)
     """For changes of limits: what the backend has now, in its units."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """For actions on several members: why each of them, where it is not ``reason``."""
 
 
 @dataclass(frozen=True, slots=True)

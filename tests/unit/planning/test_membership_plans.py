@@ -1,0 +1,374 @@
+"""Who joins and who leaves: random worlds, random failures, and the guarantees in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waldur_site_agent.backends import (
+    Access,
+    Action,
+    AddMembers,
+    BackendResource,
+    BackendState,
+    CreateHomeDirectories,
+    RemoveMembers,
+    SetAccess,
+    SetMemberLimits,
+)
+from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.orders import Resource
+from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.planning.access import reasons_to_leave, wanted_access
+from waldur_site_agent.planning.feedback import feedback_on, limits_to_report
+from waldur_site_agent.planning.guard import Thresholds, guard
+from waldur_site_agent.planning.membership import (
+    AccountWanted,
+    MembershipPlan,
+    People,
+    Policy,
+    metadata_before_restricting,
+    metadata_of,
+    plan_membership,
+)
+
+ALL = frozenset({AddMembers, RemoveMembers, SetAccess, SetMemberLimits, CreateHomeDirectories})
+POLICY = Policy(supports=ALL, component_types=frozenset({"cpu"}))
+KNOWN = ["ada", "bob", "cyd", "dan", "eve"]
+STRANGERS = ["oper", "nagios"]
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def resource(**changes: Any) -> Resource:
+    values: dict[str, Any] = {"uuid": uuid4(), "name": "r", "state": "OK", "backend_id": "a"}
+    return Resource(**values | changes)
+
+
+def wanted(name: str = "a", members: Any = (), **changes: Any) -> AccountWanted:
+    granted = None if members is None else dict.fromkeys(members, "is in the project's team")
+    values: dict[str, Any] = {"resources": (resource(backend_id=name),), "access": Access.NORMAL}
+    return AccountWanted(id=name, members=granted, **values | changes)
+
+
+def found(name: str = "a", members: Any = (), **changes: Any) -> BackendResource:
+    values: dict[str, Any] = {"access": Access.NORMAL, "metadata": {"qos": "normal"}}
+    return BackendResource(id=name, members=frozenset(members), **values | changes)
+
+
+def people(*known: str, **changes: Any) -> People:
+    return People(known=dict.fromkeys(known, "is no longer in the project's team"), **changes)
+
+
+def plan(
+    account: AccountWanted, has: BackendResource | None, who: People, policy: Policy = POLICY
+) -> MembershipPlan:
+    state = BackendState(resources={has.id: has} if has else {})
+    return plan_membership([account], state, who, policy)
+
+
+def actions(membership: MembershipPlan) -> list[Action]:
+    return list(membership.plan.actions)
+
+
+def test_one_joins_and_one_leaves() -> None:
+    result = plan(wanted(members=["ada"]), found(members=["bob"]), people("ada", "bob"))
+    assert actions(result) == [RemoveMembers("a", ("bob",)), AddMembers("a", ("ada",))]
+
+
+def test_users_whom_waldur_does_not_know_are_left_alone_and_named() -> None:
+    result = plan(wanted(members=["ada"]), found(members=["ada", "oper"]), people("ada"))
+    assert actions(result) == []
+    assert result.accounts[0].unknown == ("oper",)
+
+
+def test_unknown_users_are_removed_where_the_site_asks_for_it() -> None:
+    policy = replace(POLICY, remove_unknown=True)
+    result = plan(wanted(), found(members=["oper"]), people(), policy)
+    assert actions(result) == [RemoveMembers("a", ("oper",))]
+
+
+def test_nobody_counts_as_unknown_while_a_list_of_names_is_missing() -> None:
+    policy = replace(POLICY, remove_unknown=True)
+    result = plan(wanted(), found(members=["oper"]), people(is_complete=False), policy)
+    assert actions(result) == []
+
+
+def test_a_member_stays_when_the_team_could_not_be_read() -> None:
+    account = wanted(members=None, trouble="away")
+    result = plan(account, found(members=["ada", "bob"]), people("ada", "bob"))
+    assert actions(result) == []
+
+
+def test_an_account_that_is_missing_is_reported_and_nothing_planned() -> None:
+    result = plan(wanted(members=["ada"]), None, people("ada"))
+    assert (actions(result), result.accounts[0].is_missing) == ([], True)
+
+
+def test_a_user_whom_the_backend_cannot_serve_yet_waits() -> None:
+    who = people("ada", "bob", waiting=frozenset({"bob"}))
+    result = plan(wanted(members=["ada", "bob"]), found(), who)
+    assert actions(result) == [AddMembers("a", ("ada",))]
+    assert result.accounts[0].waiting == ("bob",)
+
+
+def test_homes_are_made_once_for_all() -> None:
+    result = plan(wanted(members=["ada"]), found(members=["ada"]), people(homeless=frozenset("b")))
+    assert actions(result) == [CreateHomeDirectories(("b",))]
+
+
+@pytest.mark.parametrize(
+    ("access", "now", "planned"),
+    [
+        (Access.PAUSED, Access.NORMAL, Access.PAUSED),
+        (Access.PAUSED, None, Access.PAUSED),
+        (Access.DOWNSCALED, Access.PAUSED, Access.DOWNSCALED),
+        (Access.NORMAL, Access.PAUSED, Access.NORMAL),
+        (Access.NORMAL, None, None),  # a list of the site's own
+        (Access.NORMAL, Access.NORMAL, None),
+        (Access.PAUSED, Access.PAUSED, None),
+        (None, Access.PAUSED, None),  # an order is in progress
+    ],
+)
+def test_access_is_switched_only_to_restrict_and_to_restore(
+    access: Access | None, now: Access | None, planned: Access | None
+) -> None:
+    result = plan(wanted(access=access), found(access=now), people())
+    assert [a.access for a in actions(result) if isinstance(a, SetAccess)] == (
+        [planned] if planned else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("paused", "downscaled", "expected"),
+    [
+        (True, True, Access.PAUSED),
+        (True, False, Access.PAUSED),
+        (False, True, Access.DOWNSCALED),
+        (False, False, Access.NORMAL),
+    ],
+)
+def test_paused_counts_over_downscaled_over_normal(
+    paused: bool, downscaled: bool, expected: Access
+) -> None:
+    assert wanted_access(resource(paused=paused, downscaled=downscaled)) is expected
+
+
+def test_the_sites_own_qos_list_survives_a_pause() -> None:
+    own = found(access=None, metadata={"qos": "normal,long", "default_qos": "long"})
+    before = resource(backend_metadata={"note": "kept", "qos": "normal,long"})
+    remembered = metadata_before_restricting(before, own)
+    paused = replace(before, backend_metadata=remembered)
+    during = metadata_of(paused, found(access=Access.PAUSED, metadata={"qos": "stop"}))
+    assert during == {
+        "note": "kept",
+        "qos": "stop",
+        "qos_before": "normal,long",
+        "default_qos_before": "long",
+    }
+    account = wanted(resources=(replace(before, backend_metadata=during),))
+    lifted = plan(account, found(access=Access.PAUSED, metadata={"qos": "stop"}), people())
+    restore = {"qos": "normal,long", "default_qos": "long"}
+    assert actions(lifted) == [SetAccess("a", Access.NORMAL, restore)]
+    after = metadata_of(account.resources[0], own)
+    assert after == {"note": "kept", "qos": "normal,long", "default_qos": "long"}
+
+
+def test_limits_of_members_are_set_changed_and_withdrawn() -> None:
+    account = wanted(
+        members=["ada", "bob", "cyd"],
+        member_limits={"ada": {"cpu": Decimal(60)}, "bob": {"cpu": Decimal(5)}},
+    )
+    has = found(
+        members=["ada", "bob", "cyd"],
+        member_limits={
+            "ada": {"cpu": Decimal(60)},
+            "bob": {"cpu": Decimal(9)},
+            "cyd": {"cpu": Decimal(1), "node": Decimal(1)},
+        },
+    )
+    assert actions(plan(account, has, people("ada", "bob", "cyd"))) == [
+        SetMemberLimits("a", "bob", {"cpu": Decimal(5)}),
+        SetMemberLimits("a", "cyd", {"cpu": None}),
+    ]
+
+
+def test_limits_that_are_not_known_stay() -> None:
+    account = wanted(members=["ada"], member_limits=None)
+    has = found(members=["ada"], member_limits={"ada": {"cpu": Decimal(60)}})
+    assert actions(plan(account, has, people("ada"))) == []
+
+
+def test_kinds_of_action_that_a_backend_lacks_are_never_planned() -> None:
+    policy = Policy(supports=frozenset({AddMembers, RemoveMembers}))
+    account = wanted(
+        access=Access.PAUSED, members=["ada"], member_limits={"ada": {"cpu": Decimal(1)}}
+    )
+    who = people("ada", homeless=frozenset({"ada"}))
+    assert actions(plan(account, found(members=["ada"]), who, policy)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "is no longer in the project's team"),
+        ({"state": "Requested deletion"}, "is being deleted in Waldur"),
+        ({"state": "Deleting"}, "is being deleted in Waldur"),
+        ({"is_restricted": True}, "is restricted in Waldur"),
+        ({"state": "Error creating"}, 'has an account in state "Error creating"'),
+    ],
+)
+def test_every_leaver_gets_a_reason(changes: dict[str, Any], reason: str) -> None:
+    user = OfferingUser(uuid=uuid4(), user_uuid=uuid4(), username="Ada", **changes)
+    assert reasons_to_leave([user]) == {"ada": reason}
+
+
+# Random worlds
+
+names = st.sampled_from(KNOWN)
+accounts = st.sampled_from(["a", "b", "c"])
+
+
+@dataclass(frozen=True)
+class World:
+    wanted: tuple[AccountWanted, ...]
+    state: BackendState
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    ids = draw(st.lists(accounts, unique=True, max_size=3))
+    teams = [
+        wanted(
+            name,
+            draw(st.one_of(st.none(), st.frozensets(names))),
+            access=draw(st.sampled_from([None, *Access])),
+        )
+        for name in ids
+    ]
+    existing = draw(st.lists(accounts, unique=True, max_size=3))
+    state = BackendState(
+        resources={
+            name: found(
+                name,
+                draw(st.frozensets(st.sampled_from(KNOWN + STRANGERS))),
+                access=draw(st.sampled_from([None, *Access])),
+            )
+            for name in existing
+        }
+    )
+    return World(tuple(teams), state)
+
+
+def carried_out(state: BackendState, done: list[Action]) -> BackendState:
+    """A backend that does exactly what it is told."""
+    now = dict(state.resources)
+    for action in done:
+        match action:
+            case AddMembers(resource=name, members=members):
+                now[name] = replace(now[name], members=now[name].members | set(members))
+            case RemoveMembers(resource=name, members=members):
+                now[name] = replace(now[name], members=now[name].members - set(members))
+            case SetAccess(resource=name, access=access):
+                now[name] = replace(now[name], access=access)
+    return BackendState(resources=now)
+
+
+@given(world=worlds(), failing=st.sets(st.integers(0, 12)))
+def test_after_a_quiet_cycle_access_is_what_waldur_grants(world: World, failing: set[int]) -> None:
+    who = people(*KNOWN)
+    first = plan_membership(world.wanted, world.state, who, POLICY)
+    partly = [a for n, a in enumerate(first.plan.actions) if n not in failing]
+    half = carried_out(world.state, partly)
+    second = plan_membership(world.wanted, half, who, POLICY)
+    done = carried_out(half, list(second.plan.actions))
+    for account in world.wanted:
+        if account.id in done.resources and account.members is not None:
+            ours = done.resources[account.id].members & set(KNOWN)
+            assert ours == account.members.keys()
+    assert plan_membership(world.wanted, done, who, POLICY).plan.steps == ()
+
+
+@given(worlds())
+def test_strangers_and_foreign_accounts_are_left_as_they_were(world: World) -> None:
+    result = plan_membership(world.wanted, world.state, people(*KNOWN), POLICY)
+    done = carried_out(world.state, list(result.plan.actions))
+    ours = {account.id for account in world.wanted}
+    for name, before in world.state.resources.items():
+        if name not in ours:
+            assert done.resources[name] == before
+        assert before.members & set(STRANGERS) == done.resources[name].members & set(STRANGERS)
+
+
+@given(worlds())
+def test_an_unreadable_team_moves_nobody(world: World) -> None:
+    result = plan_membership(world.wanted, world.state, people(*KNOWN), POLICY)
+    unreadable = {account.id for account in world.wanted if account.members is None}
+    for action in result.plan.actions:
+        if isinstance(action, AddMembers | RemoveMembers):
+            assert action.resource not in unreadable
+
+
+@given(worlds(), st.integers(0, 3), st.integers(0, 100))
+def test_no_plan_removes_more_than_the_site_allows(world: World, most: int, percent: int) -> None:
+    result = plan_membership(world.wanted, world.state, people(*KNOWN), POLICY)
+    members = sum(len(r.members) for r in world.state.resources.values())
+    thresholds = Thresholds(max_removals_percent=Decimal(percent), max_removals=most)
+    guarded = guard(result.plan, members, 0, thresholds)
+    removed = sum(len(a.members) for a in guarded.allowed.actions if isinstance(a, RemoveMembers))
+    assert removed <= most or removed * 100 <= percent * members
+    additions = [a for a in result.plan.actions if isinstance(a, AddMembers)]
+    assert [a for a in guarded.allowed.actions if isinstance(a, AddMembers)] == additions
+
+
+# What Waldur is told
+
+CPU = Component(
+    type="cpu", measured_unit="h", label="C", accounting_type="limit", unit_factor=Decimal(60)
+)
+GPU = Component(type="gpu", measured_unit="h", label="G", accounting_type="usage")
+
+
+def test_limits_are_reported_when_they_differ_and_only_limit_components() -> None:
+    components = {"cpu": CPU, "gpu": GPU}
+    has = found(limits={"cpu": Decimal(90), "gpu": Decimal(5), "node": Decimal(1)})
+    shown = resource(limits={"cpu": Decimal(1), "gpu": Decimal(7)})
+    assert limits_to_report(shown, has, components) == {"cpu": Decimal("1.5")}
+    assert limits_to_report(replace(shown, limits={"cpu": Decimal("1.5")}), has, components) is None
+
+
+def test_a_limit_that_cannot_be_told_exactly_is_not_reported() -> None:
+    has = found(limits={"cpu": Decimal(1)})
+    assert limits_to_report(resource(limits={"cpu": Decimal(3)}), has, {"cpu": CPU}) is None
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**6))
+def test_a_limit_is_never_reported_twice(amount: int, shown: int) -> None:
+    has = found(limits={"cpu": Decimal(amount)})
+    before = resource(limits={"cpu": Decimal(shown)})
+    reported = limits_to_report(before, has, {"cpu": CPU})
+    if reported is not None:
+        assert limits_to_report(replace(before, limits=reported), has, {"cpu": CPU}) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "works", "expected"), [(49, True, False), (51, True, True), (51, False, False)]
+)
+def test_the_sync_mark_is_renewed_only_when_it_is_old(
+    minutes: int, works: bool, expected: bool
+) -> None:
+    synced = resource(last_sync=NOW - timedelta(minutes=minutes))
+    assert feedback_on(synced, found(), {}, NOW, works=works).refresh_sync is expected
+
+
+def test_an_erred_resource_that_works_again_is_set_ok() -> None:
+    erred = resource(state="Erred", uuid=UUID(int=1))
+    assert feedback_on(erred, found(), {}, NOW, works=True).set_ok
+    assert not feedback_on(erred, found(), {}, NOW, works=False).set_ok
+    assert not feedback_on(resource(), found(), {}, NOW, works=True).set_ok
