@@ -1,4 +1,4 @@
-"""The backend of docs/write-a-backend.md is what the page says: complete, and true to the contract."""
+"""The backend of docs/write-a-backend.md is complete and keeps the contract."""
 
 from __future__ import annotations
 
