@@ -88,11 +88,22 @@ def test_every_field_of_the_model_is_in_the_answer(
     assert {*model_fields(operation)} <= {*answer.get("properties", {})}
 
 
-def test_reading_is_always_safe_to_repeat_and_moving_an_order_never() -> None:
+def test_reading_is_always_safe_to_repeat_and_moving_something_never() -> None:
     assert all(operation.safe_to_repeat for operation in OPERATIONS if not operation.is_write)
-    moves = ("approve", "reject", "set_state")
+    moved = ("marketplace_orders", "marketplace_offering_users")
+    moves = [
+        "approve",
+        "reject",
+        "set_state",
+        "begin",
+        "set_ok",
+        "_pending",
+        "_complete",
+        "_error",
+        "_delet",
+    ]
     assert not any(
         operation.safe_to_repeat
         for operation in OPERATIONS
-        if operation.id.startswith("marketplace_orders") and any(m in operation.id for m in moves)
+        if operation.id.startswith(moved) and any(m in operation.id for m in moves)
     )

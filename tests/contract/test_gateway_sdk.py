@@ -22,7 +22,7 @@ from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.operations import OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 pytest.importorskip("waldur_api_client", reason="the official client is not installed")
 
@@ -56,7 +56,7 @@ class Case:
 
     operation_id: str
     ask: Callable[[Waldur], object]
-    query: dict[str, object] = field(default_factory=dict)
+    query: Mapping[str, object] = field(default_factory=dict)
     body: dict[str, object] | None = None
     module: str = ""
     path: dict[str, UUID] = field(default_factory=lambda: {"uuid": ID})

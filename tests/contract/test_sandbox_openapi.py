@@ -44,7 +44,7 @@ def test_every_field_of_an_answer_is_described(description: Description) -> None
             if operation.method != "GET" or operation.name.endswith("_retrieve"):
                 continue
             subject = sandbox.offering.uuid if "offerings" in operation.path else order.resource
-            path = operation.path.format(uuid=subject, provider=sandbox.provider.uuid)
+            path = operation.path.format(uuid=subject, provider=sandbox.provider.service_provider)
             sent = row_of(api.get(path)).keys() - {NOVELTY}
             described = description.operation(operation.name).answer["properties"].keys()
             assert sent <= described, operation.name

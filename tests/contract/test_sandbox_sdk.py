@@ -59,7 +59,7 @@ class Scene:
     def call(self, api: httpx.Client, operation: Operation, action: str) -> httpx.Response:
         """Bring the sandbox into the right state, then call."""
         uuid = self._prepared(operation, action)
-        path = operation.path.format(uuid=uuid, provider=self.sandbox.provider.uuid)
+        path = operation.path.format(uuid=uuid, provider=self.sandbox.provider.service_provider)
         body = BODIES.get(action)
         if action == "update_offering_component":
             component = self.sandbox.offering.components[0]

@@ -54,7 +54,8 @@ def _may_list_roles(call: Call, seller: Customer) -> bool:
 
 
 def _seller(call: Call) -> Customer:
-    seller = next((row for row in _sellers(call) if row.uuid == call.uuid("provider")), None)
+    wanted = call.uuid("provider")
+    seller = next((row for row in _sellers(call) if row.service_provider == wanted), None)
     if seller is None:
         raise not_found()
     return seller

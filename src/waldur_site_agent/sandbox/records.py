@@ -6,6 +6,7 @@ are never changed in place: a change makes a new record.
 
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from uuid import UUID, uuid5
 
 from pydantic import JsonValue
 
@@ -22,6 +23,11 @@ class Customer:
     slug: str
     blocked: bool = False
     """A blocked organization's orders cannot be approved."""
+
+    @property
+    def service_provider(self) -> str:
+        """The UUID of its record as a service provider, which is not its own."""
+        return uuid5(UUID(self.uuid), "service provider").hex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

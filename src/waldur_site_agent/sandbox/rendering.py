@@ -205,13 +205,13 @@ def offering(tx: Transaction, row: Offering, api: str) -> JsonObject:
 
 
 def provider(tx: Transaction, row: Customer, api: str) -> JsonObject:
-    """Print an organization that sells; its provider record has the organization's UUID here."""
+    """Print an organization in its role of selling."""
     return of_generation(
         tx,
         "provider",
         {
-            "url": f"{api}marketplace-service-providers/{row.uuid}/",
-            "uuid": row.uuid,
+            "url": f"{api}marketplace-service-providers/{row.service_provider}/",
+            "uuid": row.service_provider,
             "created": timestamp(row.created),
             "description": "",
             "enable_notifications": True,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waldur_site_agent.sandbox import OfferingUser, Sandbox
+from waldur_site_agent.sandbox import OfferingUser, RefusedError, Sandbox
 from waldur_site_agent.sandbox.offering_user_states import STATES, TRANSITIONS
 
 if TYPE_CHECKING:
@@ -171,6 +171,20 @@ def test_a_member_who_returns_gets_the_account_back(sandbox: Sandbox) -> None:
     account = sandbox.customer.set_account("grace", state="Requested deletion")
     sandbox.customer.add_member(demo.physics, "grace")
     assert sandbox.customer.current(account).state == "OK"
+
+
+def test_a_deletion_is_asked_for_of_an_account_that_is_ok(sandbox: Sandbox) -> None:
+    sandbox.fill_demo()
+    assert sandbox.customer.request_deletion("ada").state == "Requested deletion"
+    with pytest.raises(RefusedError, match="Cannot transition"):
+        sandbox.customer.request_deletion("ada")
+
+
+def test_new_servers_tell_first_and_last_name(sandbox: Sandbox, api: httpx.Client) -> None:
+    sandbox.customer.set_account(sandbox.customer.add_user("jvn", "Jan van Noord", "j@example.org"))
+    (row,) = api.get(PATH).json()
+    told = (row["user_first_name"], row["user_last_name"], row["user_email"])
+    assert told == ("Jan", "van Noord", "j@example.org")
 
 
 def test_an_account_can_be_restricted(sandbox: Sandbox, api: httpx.Client) -> None:

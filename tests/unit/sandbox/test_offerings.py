@@ -98,7 +98,7 @@ def test_projects_without_a_live_resource_are_not_in_that_list(
 ) -> None:
     demo = sandbox.fill_demo()
     sandbox.customer.edit(sandbox.customer.resource_of(demo.orders[0]), state="Terminated")
-    path = f"marketplace-service-providers/{sandbox.provider.uuid}/project_permissions/"
+    path = f"marketplace-service-providers/{sandbox.provider.service_provider}/project_permissions/"
     assert {demo.physics.uuid} == {row["project_uuid"] for row in api.get(path).json()}
 
 
@@ -107,5 +107,25 @@ def test_offerings_that_are_not_shared_are_not_in_that_list(
 ) -> None:
     sandbox.fill_demo()
     sandbox.customer.edit(sandbox.offering, shared=False)
-    path = f"marketplace-service-providers/{sandbox.provider.uuid}/project_permissions/"
+    path = f"marketplace-service-providers/{sandbox.provider.service_provider}/project_permissions/"
     assert api.get(path).json() == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"), [("true", {"grace", "alan"}), ("false", set()), ("", {"grace", "alan"})]
+)
+def test_that_list_holds_active_roles_of_active_users(
+    sandbox: Sandbox, api: httpx.Client, flag: str, expected: set[str]
+) -> None:
+    demo = sandbox.fill_demo()
+    sandbox.customer.edit(demo.people[0], is_active=False)
+    path = f"marketplace-service-providers/{sandbox.provider.service_provider}/project_permissions/"
+    query = {"is_active": flag, "scope_uuid": demo.climate.uuid}
+    assert expected == {row["user_username"] for row in api.get(path, params=query).json()}
+
+
+def test_a_service_provider_is_not_found_under_its_organizations_uuid(
+    sandbox: Sandbox, api: httpx.Client
+) -> None:
+    path = f"marketplace-service-providers/{sandbox.provider.uuid}/project_permissions/"
+    assert api.get(path).status_code == 404

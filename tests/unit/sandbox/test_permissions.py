@@ -76,7 +76,9 @@ def test_a_manager_of_the_offering_may_name_resources_but_not_set_limits(
     path = f"marketplace-provider-resources/{order.resource}"
     assert status(api, manager, "POST", f"{path}/set_backend_id/", {"backend_id": "x"}) == 200
     assert status(api, manager, "POST", f"{path}/set_limits/", {"limits": {}}) == 403
-    roles = f"marketplace-service-providers/{sandbox.provider.uuid}/project_permissions/"
+    roles = (
+        f"marketplace-service-providers/{sandbox.provider.service_provider}/project_permissions/"
+    )
     assert status(api, manager, "GET", roles) == 403
 
 
@@ -120,3 +122,29 @@ def test_users_learn_their_roles(sandbox: Sandbox, api: httpx.Client) -> None:
         role["scope_type"],
         role["scope_uuid"],
     )
+
+
+@pytest.mark.parametrize("kind", ["project_service_accounts", "course_accounts"])
+def test_a_manager_of_the_offering_sees_project_accounts_through_the_offering_only(
+    sandbox: Sandbox, api: httpx.Client, kind: str
+) -> None:
+    manager = sandbox.customer.add_user("manager")
+    sandbox.customer.add_offering_role(sandbox.offering, manager)
+    provider = f"marketplace-service-providers/{sandbox.provider.service_provider}"
+    offering = f"marketplace-provider-offerings/{sandbox.offering.uuid}"
+    assert status(api, manager, "GET", f"{provider}/{kind}/") == 403
+    assert status(api, manager, "GET", f"{offering}/list_{kind}/") == 200
+
+
+def test_a_stranger_sees_neither_limits_nor_policies_nor_project_accounts(
+    sandbox: Sandbox, api: httpx.Client
+) -> None:
+    order = sandbox.fill_demo().orders[0]
+    sandbox.customer.set_user_limit(order.resource, "ada", "cpu", 10)
+    sandbox.customer.add_periodic_policy()
+    stranger = sandbox.customer.add_user("stranger")
+    headers = {"Authorization": f"Token {stranger.token}"}
+    for path in ("component-user-usage-limits/", "marketplace-slurm-periodic-usage-policies/"):
+        assert api.get(path, headers=headers).json() == []
+    offering = f"marketplace-provider-offerings/{sandbox.offering.uuid}"
+    assert status(api, stranger, "GET", f"{offering}/list_course_accounts/") == 404

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -67,6 +69,43 @@ def test_a_bug_is_not_taken_for_a_failure(workers: int) -> None:
 
     with pytest.raises(ZeroDivisionError):
         concurrently(stumble, [1, 0, 1, 1], workers=workers)
+
+
+def test_calls_that_have_not_begun_are_dropped_after_a_bug() -> None:
+    begun: list[int] = []
+
+    def stumble(number: int) -> float:
+        begun.append(number)
+        return 1 / number
+
+    with pytest.raises(ZeroDivisionError):
+        concurrently(stumble, [0, *[1] * 5000], workers=2)
+    assert len(begun) < 5001
+
+
+def test_a_call_that_hangs_does_not_keep_the_process_alive() -> None:
+    program = """
+import threading
+from waldur_site_agent.waldur.concurrency import concurrently, in_background
+
+begun = threading.Barrier(3)
+
+def hang(_number: int) -> None:
+    begun.wait()
+    threading.Event().wait()
+
+in_background(lambda: concurrently(hang, [1, 2]), "asker")
+begun.wait()
+print("leaving")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr
 
 
 def test_logging_context_reaches_the_threads() -> None:

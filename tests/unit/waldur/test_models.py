@@ -119,3 +119,81 @@ def test_project_roles_past_their_end_are_left_out_of_a_complete_list(server: Sc
     roles = server.waldur().project_roles(ID).require_complete("roles")
     assert [role.role_name for role in roles] == ["PROJECT.MEMBER", "PROJECT.ADMIN"]
     assert server.requests[0].url.params["is_active"] == "true"
+
+
+def test_an_account_of_a_project_may_have_no_username_and_no_project(server: Scripted) -> None:
+    pending = {"uuid": ID, "state": "Pending", "username": None, "project_uuid": OTHER}
+    orphan = {"uuid": OTHER, "state": "Closed", "username": "svc", "project_uuid": None}
+    server.replies = [server.page([pending, orphan], 2)]
+    first, second = server.waldur().course_accounts(ID).require_complete("course accounts")
+    assert (first.username, first.state, first.project_uuid) == ("", "Pending", UUID(OTHER))
+    assert (second.username, second.state, second.project_uuid) == ("svc", "Closed", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"https://waldur.example.com/api/marketplace-resources/{OTHER}/", UUID(OTHER)),
+        (f"https://waldur.example.com/api/marketplace-resources/{UUID(OTHER)}/", UUID(OTHER)),
+        (f"/api/marketplace-resources/{OTHER}?format=json", UUID(OTHER)),
+        (OTHER, UUID(OTHER)),
+        ("https://waldur.example.com/api/marketplace-resources/17/", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_limit_of_one_user_belongs_to_what_its_urls_end_in(
+    server: Scripted, url: str | None, expected: UUID | None
+) -> None:
+    row = {"uuid": ID, "resource": url, "user": url, "component_type": "cpu", "limit": "10.50"}
+    server.replies = [server.page([row], 1)]
+    (limit,) = server.waldur().user_limits(ID).require_complete("limits")
+    assert (limit.resource_uuid, limit.offering_user_uuid) == (expected, expected)
+    assert (limit.component_type, limit.limit) == ("cpu", Decimal("10.50"))
+
+
+def test_limits_of_users_are_as_complete_as_their_list(server: Scripted) -> None:
+    row = {"uuid": ID, "component_type": "cpu", "limit": "1"}
+    server.replies = [server.page([row], 2), server.page([], 2)]
+    limits = server.waldur().user_limits(ID)
+    assert (len(limits.items), limits.complete) == (1, False)
+
+
+def test_policies_of_other_offerings_are_dropped(server: Scripted) -> None:
+    rows = [{"uuid": ID, "scope_uuid": ID}, {"uuid": OTHER, "scope_uuid": OTHER}]
+    server.replies = [server.page(rows, 2)]
+    (policy,) = server.waldur().periodic_policies(ID).require_complete("policies")
+    assert (policy.uuid, policy.scope_uuid) == (UUID(ID), UUID(ID))
+
+
+def test_an_offering_user_is_read_with_the_names_that_a_username_is_made_of(
+    server: Scripted,
+) -> None:
+    row = {
+        "uuid": ID,
+        "user_uuid": OTHER,
+        "username": None,
+        "state": "Pending account linking",
+        "user_first_name": "Ada",
+        "user_last_name": "Lovelace",
+        "user_email": None,
+        "service_provider_comment": "Link it",
+        "service_provider_comment_url": "https://example.com/",
+        "modified": "2026-11-02T10:00:00Z",
+    }
+    server.replies = [httpx.Response(200, json=row)]
+    user = server.waldur().offering_user(ID)
+    assert (user.username, user.user_first_name, user.user_last_name, user.user_email) == (
+        "",
+        "Ada",
+        "Lovelace",
+        "",
+    )
+    assert user.state == OfferingUserState.PENDING_ACCOUNT_LINKING
+    assert (user.service_provider_comment, user.service_provider_comment_url) == (
+        "Link it",
+        "https://example.com/",
+    )
+    assert user.modified == datetime(2026, 11, 2, 10, tzinfo=UTC)
+    asked = server.requests[0].url.params.get_list("field")
+    assert {"user_first_name", "user_last_name", "user_email", "modified"} < {*asked}

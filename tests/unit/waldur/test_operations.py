@@ -98,6 +98,22 @@ CPU = WaldurComponent(
             f"marketplace-provider-offerings/{ID}/update_offering_component/",
             {"uuid": OTHER.hex, "type": "mem", "name": "RAM", "billing_type": "limit"},
         ),
+        (lambda w: w.begin_creating(ID), f"marketplace-offering-users/{ID}/begin_creating/", None),
+        (
+            lambda w: w.set_deleted(OTHER),
+            f"marketplace-offering-users/{OTHER.hex}/set_deleted/",
+            None,
+        ),
+        (
+            lambda w: w.set_pending_account_linking(ID, "link it", "https://example.com/"),
+            f"marketplace-offering-users/{ID}/set_pending_account_linking/",
+            {"comment": "link it", "comment_url": "https://example.com/"},
+        ),
+        (
+            lambda w: w.set_pending_additional_validation(ID),
+            f"marketplace-offering-users/{ID}/set_pending_additional_validation/",
+            {},
+        ),
     ],
 )
 def test_a_write_is_one_post_with_this_body(
@@ -110,6 +126,38 @@ def test_a_write_is_one_post_with_this_body(
     assert body == (json.loads(request.content) if request.content else None)
     if body is not None:
         assert request.headers["content-type"] == "application/json"
+
+
+def test_a_username_is_patched_and_the_new_state_comes_back(server: Scripted) -> None:
+    user = {"uuid": ID, "user_uuid": OTHER.hex, "username": "ada", "state": "Creating"}
+    server.replies = [httpx.Response(200, json=user)]
+    changed = server.waldur().set_username(ID, "ada")
+    (request,) = server.requests
+    assert server.asked == [
+        ("PATCH", f"https://waldur.example.com/api/marketplace-offering-users/{ID}/")
+    ]
+    assert json.loads(request.content) == {"username": "ada"}
+    assert (changed.username, changed.state) == ("ada", "Creating")
+
+
+@pytest.mark.parametrize(
+    ("ask", "query"),
+    [
+        (lambda w: w.service_accounts(ID), {}),
+        (lambda w: w.course_accounts(ID), {"o": "created"}),
+        (lambda w: w.offering_service_accounts(ID), {}),
+        (lambda w: w.offering_course_accounts(ID), {}),
+        (lambda w: w.user_limits(ID), {"offering_uuid": ID}),
+        (lambda w: w.periodic_policies(UUID(ID)), {"scope_uuid": ID}),
+    ],
+    ids=["service", "course", "offering service", "offering course", "limits", "policies"],
+)
+def test_a_list_without_a_choice_of_fields_or_order_is_not_asked_for_one(
+    server: Scripted, ask: Callable[[Waldur], object], query: dict[str, str]
+) -> None:
+    server.replies = [server.page([], 0)]
+    ask(server.waldur())
+    assert {"page": "1", "page_size": "300", **query} == dict(server.requests[0].url.params)
 
 
 def test_every_request_carries_the_token_and_says_which_agent_it_is(server: Scripted) -> None:

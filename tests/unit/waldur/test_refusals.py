@@ -14,10 +14,13 @@ from waldur_site_agent.waldur import (
     LostAnswerError,
     NotFoundError,
     TokenRefusedError,
+    TransitionRefusedError,
     Waldur,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unit.waldur.conftest import Scripted
 
 UUID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
@@ -147,3 +150,70 @@ def test_what_is_no_uuid_is_not_asked_for(server: Scripted, uuid: str) -> None:
     with pytest.raises(PermanentError, match="not a UUID"):
         server.waldur().order(uuid)
     assert server.requests == []
+
+
+CANNOT = "Cannot transition to OK from current state: 5. Valid states: Requested, Creating"
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        Waldur.begin_creating,
+        Waldur.set_ok,
+        Waldur.set_pending_account_linking,
+        Waldur.set_pending_additional_validation,
+        Waldur.set_validation_complete,
+        Waldur.set_error_creating,
+        Waldur.set_deleting,
+        Waldur.set_deleted,
+        Waldur.set_error_deleting,
+    ],
+)
+@pytest.mark.parametrize("body", [{"detail": CANNOT}, [CANNOT]])
+def test_a_move_that_the_state_does_not_allow_is_told_apart(
+    server: Scripted, move: Callable[[Waldur, str], None], body: object
+) -> None:
+    server.replies = [httpx.Response(400, json=body)]
+    with pytest.raises(TransitionRefusedError, match=f"offering user {UUID}.*from current state"):
+        move(server.waldur(), UUID)
+    assert len(server.requests) == 1
+
+
+def test_another_mistake_in_a_move_is_not_taken_for_a_matter_of_state(server: Scripted) -> None:
+    server.replies = [httpx.Response(400, json={"comment_url": ["Enter a valid URL."]})]
+    with pytest.raises(PermanentError, match="Enter a valid URL") as caught:
+        server.waldur().set_pending_account_linking(UUID, "link it", "nowhere")
+    assert not isinstance(caught.value, TransitionRefusedError)
+
+
+def test_a_move_whose_answer_was_lost_is_not_sent_again(server: Scripted) -> None:
+    server.replies = [httpx.ReadTimeout("slow"), httpx.Response(200)]
+    with pytest.raises(LostAnswerError):
+        server.waldur().set_deleted(UUID)
+    assert len(server.requests) == 1
+
+
+def test_a_username_whose_answer_was_lost_is_sent_again(server: Scripted) -> None:
+    user = {"uuid": UUID, "user_uuid": UUID, "username": "ada", "state": "OK"}
+    server.replies = [httpx.ReadTimeout("slow"), httpx.Response(200, json=user)]
+    assert server.waldur().set_username(UUID, "ada").state == "OK"
+    assert [request.method for request in server.requests] == ["PATCH", "PATCH"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Waldur.service_accounts,
+        Waldur.course_accounts,
+        Waldur.offering_service_accounts,
+        Waldur.offering_course_accounts,
+        Waldur.user_limits,
+        Waldur.periodic_policies,
+    ],
+)
+def test_a_list_that_the_server_does_not_have_is_absent_and_not_empty(
+    server: Scripted, ask: Callable[[Waldur, str], object]
+) -> None:
+    server.replies = [httpx.Response(404, html=PAGE)]
+    with pytest.raises(AbsentOperationError):
+        ask(server.waldur(), UUID)
