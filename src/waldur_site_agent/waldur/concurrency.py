@@ -1,9 +1,11 @@
-"""Independent calls side by side: a small pool, results in the order of the questions."""
+"""Independent calls side by side: a few threads, results in the order of the questions."""
 
 from __future__ import annotations
 
 import contextvars
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -34,7 +36,7 @@ def concurrently(
     The attempts come in the order of the items. A failure of one item leaves the others alone;
     anything that is not a :class:`SiteAgentError` is a bug and propagates once the calls under
     way have ended, and calls that have not begun are dropped. Context variables (the logger's
-    among them) are those of the caller.
+    among them) are those of the caller. A call that hangs does not keep the process alive.
     """
     waiting = list(items)
 
@@ -46,9 +48,41 @@ def concurrently(
 
     if len(waiting) <= 1 or workers <= 1:
         return [attempt(item) for item in waiting]
-    pool = ThreadPoolExecutor(min(workers, len(waiting)), thread_name_prefix="waldur")
-    try:
-        futures = [pool.submit(contextvars.copy_context().run, attempt, i) for i in waiting]
-        return [future.result() for future in futures]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    attempts: dict[int, Attempt[Item, Value]] = {}
+    todo = deque((n, item, contextvars.copy_context()) for n, item in enumerate(waiting))
+
+    def work() -> None:
+        while todo:
+            try:
+                number, item, context = todo.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                attempts[number] = context.run(attempt, item)
+            except BaseException:
+                todo.clear()
+                raise
+
+    threads = [in_background(work, f"waldur_{n}") for n in range(min(workers, len(waiting)))]
+    wait(threads)
+    for thread in threads:
+        thread.result()
+    return [attempts[number] for number in range(len(waiting))]
+
+
+def in_background(function: Callable[[], Value], name: str) -> Future[Value]:
+    """Call the function in a thread of its own, which does not keep the process alive.
+
+    Threads of an executor would: the interpreter waits for them when it ends, however long they
+    hang in a socket.
+    """
+    future: Future[Value] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - raised by result(), in the asker's thread
+            future.set_exception(error)
+
+    threading.Thread(target=call, name=name, daemon=True).start()
+    return future
