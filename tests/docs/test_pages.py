@@ -84,7 +84,7 @@ COMMAND_LINES = sorted(
         for block in BLOCKS
         if block.language == "console"
         for line in block.text.splitlines()
-        if re.match(r"\$ (\S+/)?waldur[-_]", line)
+        if re.match(r"\$ (\S*/)?waldur[-_][\w-]*( |$)", line)
     }
 )
 

@@ -1,0 +1,145 @@
+"""What pip makes of the checkout: wheels, and an installation without the developers' tools."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from waldur_site_agent import __version__
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {"waldur_site_agent": ROOT, "waldur_site_agent_slurm": ROOT / "plugins" / "slurm"}
+PROJECT_FILES = [ROOT / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
+OFFLINE = ("No matching distribution found", "Could not find a version", "NewConnectionError")
+
+pytestmark = pytest.mark.xdist_group("packaging")  # one installation for all of them
+
+
+def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command without the test's own environment around it."""
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COVERAGE", "VIRTUAL"))
+    }
+    return subprocess.run(
+        [str(word) for word in argv],
+        cwd=cwd,
+        env=kept | {"NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def pip(python: Path, *words: str | Path, cwd: Path) -> None:
+    """Run pip; without a package index there is nothing to test."""
+    done = run(python, "-m", "pip", "--quiet", *words, cwd=cwd)
+    offline = any(text in done.stderr for text in OFFLINE)
+    if offline and not (os.environ.get("CI") or os.environ.get("REQUIRE_SERVICES")):
+        pytest.skip("packaging: no package index can be reached")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory far from the checkout, with an empty virtual environment in it."""
+    place = tmp_path_factory.mktemp("packaging")
+    made = run(sys.executable, "-m", "venv", place / "venv", cwd=place)
+    assert made.returncode == 0, made.stderr
+    return place
+
+
+@pytest.fixture(scope="module")
+def wheels(place: Path) -> dict[str, zipfile.ZipFile]:
+    """Both wheels, by import package."""
+    python = place / "venv" / "bin" / "python"
+    pip(python, "wheel", "--no-deps", "-w", place / "dist", *SOURCES.values(), cwd=place)
+    files = {name: place / "dist" / f"{name}-{__version__}-py3-none-any.whl" for name in SOURCES}
+    assert set(files.values()) == set((place / "dist").iterdir())
+    return {name: zipfile.ZipFile(file) for name, file in files.items()}
+
+
+@pytest.fixture(scope="module")
+def commands(place: Path) -> Path:
+    """Where the commands of an installation are that was made as the documentation says."""
+    pip(
+        place / "venv" / "bin" / "python",
+        "install",
+        f"{ROOT}[sandbox]",
+        SOURCES["waldur_site_agent_slurm"],
+        cwd=place,
+    )
+    return place / "venv" / "bin"
+
+
+def test_every_distribution_has_the_same_version() -> None:
+    assert len(PROJECT_FILES) > 1
+    for file in PROJECT_FILES:
+        text = file.read_text(encoding="utf-8")
+        assert f'version = "{__version__}"' in text, file
+        pins = re.findall(r'"waldur-site-agent[\w-]*==([^"]+)"', text)
+        assert set(pins) <= {__version__}, file
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_wheel_has_its_package_typed_with_licence_and_nothing_else(
+    wheels: dict[str, zipfile.ZipFile], name: str
+) -> None:
+    names = wheels[name].namelist()
+    assert f"{name}/py.typed" in names
+    assert any(entry.endswith(".dist-info/licenses/LICENSE") for entry in names)
+    packages = {entry.split("/")[0] for entry in names}
+    assert {name, f"{name}-{__version__}.dist-info"} == packages
+    assert not [entry for entry in names if "__pycache__" in entry or entry.endswith(".pyc")]
+
+
+def test_the_wheels_name_commands_and_backends(wheels: dict[str, zipfile.ZipFile]) -> None:
+    agent, slurm = (_entry_points(wheels[name]) for name in SOURCES)
+    assert {
+        "waldur-site-agent",
+        "waldur_site_agent",
+        "waldur_site_load_components",
+        "waldur_site_diagnostics",
+    } <= set(agent["console_scripts"])
+    assert set(slurm["waldur_site_agent.backends"]) == {"slurm"}
+
+
+def _entry_points(wheel: zipfile.ZipFile) -> configparser.ConfigParser:
+    (entry,) = (name for name in wheel.namelist() if name.endswith("/entry_points.txt"))
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.read_string(wheel.read(entry).decode())
+    return parser
+
+
+def test_the_installed_agent_knows_its_version_and_its_plugin(commands: Path) -> None:
+    done = run(commands / "waldur-site-agent", "--version", cwd=commands)
+    assert done.returncode == 0, done.stderr
+    assert f"waldur-site-agent {__version__}" in done.stdout
+    assert f"backend slurm: waldur-site-agent-slurm {__version__}" in done.stdout
+
+
+def test_the_installed_agent_shows_the_demo(commands: Path) -> None:
+    done = run(commands / "waldur-site-agent", "demo", cwd=commands)
+    assert done.returncode == 0, done.stderr
+    assert "Create order of Ocean runs: done" in done.stdout
+
+
+def test_the_installed_agent_reads_the_example_configuration(commands: Path) -> None:
+    example = ROOT / "examples" / "waldur-site-agent-config.yaml"
+    done = run(commands / "waldur_site_agent", "--check-config", "-c", example, cwd=commands)
+    assert done.returncode == 2
+    assert "the environment variable WALDUR_API_TOKEN is not set" in done.stderr
+
+
+def test_the_installation_brings_no_developers_tools(commands: Path) -> None:
+    done = run(commands / "python", "-m", "pip", "list", "--format=freeze", cwd=commands)
+    installed = {line.partition("==")[0].lower() for line in done.stdout.splitlines()}
+    assert "waldur-site-agent-slurm" in installed
+    assert not installed & {"pytest", "mypy", "ruff", "hypothesis", "waldur-api-client"}
