@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.cycles.order_report import Fate, OrderFate
+from waldur_site_agent.model.errors import (
+    DefectError,
+    PermanentError,
+    SiteAgentError,
+    TemporaryError,
+)
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.model.placement import ResourceRequest
 from waldur_site_agent.planning.access import granted_usernames, usable_usernames
 from waldur_site_agent.planning.orders import OrderInHand, claims_of
-from waldur_site_agent.waldur import concurrently
+from waldur_site_agent.waldur import ConflictError, concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,11 +34,10 @@ if TYPE_CHECKING:
 
 _OPEN = (OrderState.PENDING_PROVIDER, OrderState.EXECUTING)
 _NAME_SUFFIXES = ("", *(f"-{number}" for number in range(10)))
-_STATE_WHILE_EXECUTING = {
-    OrderType.UPDATE: ResourceState.UPDATING,
-    OrderType.TERMINATE: ResourceState.TERMINATING,
-}
+_STATE_WHILE_EXECUTING = (OrderType.UPDATE, OrderType.TERMINATE)
+"""Orders whose resource leaves the state OK while they are executed."""
 _PROCESSING_WAIT_SECONDS = 2.0
+_LONGEST_PROCESSING = timedelta(minutes=10)
 
 
 def open_orders(site: Site) -> tuple[Order, ...]:
@@ -42,23 +48,40 @@ def open_orders(site: Site) -> tuple[Order, ...]:
     return site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN).items
 
 
-def approve_pending(site: Site, orders: Sequence[Order]) -> tuple[Order, ...]:
-    """Approve what is pending; return what is being executed, as Waldur says after it.
+def approve_pending(
+    site: Site, orders: Sequence[Order]
+) -> tuple[tuple[Order, ...], tuple[OrderFate, ...]]:
+    """Approve what is pending.
 
     The list is read again because an approval may have been made by somebody else, may have got
     lost on the way, or may leave the order waiting for its start date.
+
+    Returns:
+        What is being executed, as Waldur says after the approvals, and what it refused to approve.
     """
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
     if not pending:
-        return _executing(orders)
+        return _executing(orders), ()
     attempts = concurrently(lambda order: site.waldur.approve_order(order.uuid), pending)
-    for attempt in attempts:
-        if attempt.error is not None:
-            site.log.warning(
-                "order not approved", order=str(attempt.item.uuid), reason=str(attempt.error)
-            )
     uuid = site.offering.waldur_offering_uuid
-    return _executing(site.waldur.orders(uuid, (OrderState.EXECUTING,)).items)
+    executing = _executing(site.waldur.orders(uuid, (OrderState.EXECUTING,)).items)
+    approved = {order.uuid for order in executing}
+    refused = tuple(
+        OrderFate(
+            order=attempt.item,
+            fate=Fate.WAITING,
+            reason=f"order {attempt.item.uuid} was not approved: {attempt.error}",
+            is_trouble=True,
+        )
+        for attempt in attempts
+        if _was_refused(attempt.error) and attempt.item.uuid not in approved
+    )
+    return executing, refused
+
+
+def _was_refused(error: SiteAgentError | None) -> bool:
+    """A conflict means that somebody else was faster, which is fine."""
+    return error is not None and not isinstance(error, ConflictError)
 
 
 def _executing(orders: Iterable[Order]) -> tuple[Order, ...]:
@@ -72,18 +95,43 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
     start after the approval. An order that is marked done before that task has run ends in a
     muddle, so orders that were approved just now are given a moment to get there.
     """
-    uuid = site.offering.waldur_offering_uuid
-    resources = site.waldur.resources(uuid).require_complete("resources")
-    if any(_is_overtaking(order, resources) for order in orders if order.uuid in approved):
+    resources = _live_resources(site)
+    if any(_is_overtaking(site, o, resources, approved) for o in orders if o.uuid in approved):
         site.sleep(_PROCESSING_WAIT_SECONDS)
-        resources = site.waldur.resources(uuid).require_complete("resources")
-    return list(resources)
+        resources = _live_resources(site)
+    return [*resources, *_ended_resources(site, orders, resources)]
 
 
-def _is_overtaking(order: Order, resources: Iterable[Resource]) -> bool:
-    expected = _STATE_WHILE_EXECUTING.get(order.type)
+def _live_resources(site: Site) -> tuple[Resource, ...]:
+    uuid = site.offering.waldur_offering_uuid
+    return site.waldur.resources(uuid).require_complete("resources")
+
+
+def _ended_resources(
+    site: Site, orders: Iterable[Order], resources: Iterable[Resource]
+) -> list[Resource]:
+    """The resources of orders that are not among the live ones: their orders must end, too."""
+    known = {resource.uuid for resource in resources}
+    missing = {
+        order.marketplace_resource_uuid
+        for order in orders
+        if order.marketplace_resource_uuid and order.marketplace_resource_uuid not in known
+    }
+    attempts = concurrently(site.waldur.resource, sorted(missing))
+    return [attempt.value for attempt in attempts if attempt.value is not None]
+
+
+def _is_overtaking(
+    site: Site, order: Order, resources: Iterable[Resource], approved: frozenset[UUID]
+) -> bool:
+    """Whether Waldur may still be about to begin with an order that is being executed."""
     states = [r.state for r in resources if r.uuid == order.marketplace_resource_uuid]
-    return expected is not None and states == [ResourceState.OK]
+    if order.type not in _STATE_WHILE_EXECUTING or states != [ResourceState.OK]:
+        return False
+    if order.uuid in approved or order.modified is None:
+        return order.uuid in approved
+    changed = order.modified if order.modified.tzinfo else order.modified.replace(tzinfo=UTC)
+    return site.now() - changed < _LONGEST_PROCESSING
 
 
 def orders_in_hand(
@@ -93,7 +141,7 @@ def orders_in_hand(
     by_uuid = {resource.uuid: resource for resource in resources}
     creates = [order for order in orders if order.type == OrderType.CREATE]
     usernames: dict[UUID, str] = {}
-    teams: dict[UUID | None, Team | SiteAgentError] = {}
+    teams: dict[UUID, Team | SiteAgentError] = {}
     by_project_slug = False
     if creates:
         offering = site.waldur.offering(site.offering.waldur_offering_uuid)
@@ -108,21 +156,26 @@ def orders_in_hand(
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
-        too_early = order.uuid in approved and _is_overtaking(order, resources)
+        too_early = _is_overtaking(site, order, resources, approved)
         hand = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
-        hands.append(_with_team(site, hand, usernames, teams.get(order.project_uuid)))
+        hands.append(_with_team(site, hand, usernames, teams.get(_team_of(order, resource))))
     return tuple(hands)
+
+
+def _team_of(order: Order, resource: Resource) -> UUID:
+    """What teams are told apart by: the project, or the resource where no project is shown."""
+    return order.project_uuid or resource.project_uuid or resource.uuid
 
 
 def _teams(
     site: Site, creates: Sequence[Order], resources: dict[UUID, Resource]
-) -> dict[UUID | None, Team | SiteAgentError]:
+) -> dict[UUID, Team | SiteAgentError]:
     """One team per project, asked through any of its resources."""
-    asked: dict[UUID | None, UUID] = {}
+    asked: dict[UUID, UUID] = {}
     for order in creates:
-        resource = order.marketplace_resource_uuid
-        if resource is not None and resource in resources:
-            asked.setdefault(order.project_uuid, resource)
+        resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+        if resource is not None:
+            asked.setdefault(_team_of(order, resource), resource.uuid)
     attempts = concurrently(lambda pair: site.waldur.team(pair[1]), list(asked.items()))
     return {attempt.item[0]: attempt.error or attempt.value or () for attempt in attempts}
 
@@ -151,6 +204,10 @@ def _in_hand(
     except PermanentError as error:
         problem = error if order.type == OrderType.CREATE else None
         return OrderInHand(order=order, resource=resource, problem=problem)
+    except Exception as error:
+        site.log.exception("defect", order=str(order.uuid))
+        defect = DefectError(f"order {order.uuid}: {type(error).__name__}: {error}")
+        return OrderInHand(order=order, resource=resource, problem=defect)
     return OrderInHand(order=order, resource=resource, placements=placements)
 
 
@@ -211,15 +268,19 @@ def claims_on(
 
 
 def _namesakes(site: Site, name: str) -> tuple[Resource, ...]:
-    return site.waldur.resources_named(name).require_complete(f'resources named "{name}"')
+    """Resources of any offering that carry the name, in the spellings that people use."""
+    listings = [site.waldur.resources_named(spelling) for spelling in (name, name.upper())]
+    return tuple(
+        resource
+        for listing in listings
+        for resource in listing.require_complete(f'resources named "{name}"')
+    )
 
 
 def _doubtful_names(hand: OrderInHand, state: BackendState) -> set[str]:
-    if hand.problem is not None:
+    """Accounts that exist and that the order might take over, change for others, or delete."""
+    if hand.problem is not None or hand.order.type == OrderType.UPDATE:
         return set()
     own = hand.resource.backend_id.strip().lower()
-    if hand.order.type == OrderType.TERMINATE and own in state.resources:
-        return {own}
-    if hand.order.type != OrderType.CREATE or own:
-        return set()
-    return {placement.id for placement in hand.placements if placement.id in state.resources}
+    names = {own} if own else {placement.id for placement in hand.placements}
+    return names & state.resources.keys()

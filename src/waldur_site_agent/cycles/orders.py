@@ -15,11 +15,11 @@ from waldur_site_agent.cycles.order_gathering import (
     resources_of,
 )
 from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
-from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.orders import OrderState, OrderType
+from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.planning.guard import guard
 from waldur_site_agent.planning.orders import backend_plan, plan_orders
-from waldur_site_agent.waldur import AccessDeniedError, concurrently
+from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.order_completion import Verdict
     from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.errors import SiteAgentError
-    from waldur_site_agent.model.orders import Order
+    from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.planning.guard import Guarded
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
@@ -44,22 +43,25 @@ def process_orders(site: Site, *, dry_run: bool = False) -> OrdersReport:
     Raises:
         TemporaryError: one side could not be read; every order was left as it is.
     """
+    _look_after_updates(site)
     seen = open_orders(site)
     if not seen:
         return OrdersReport(offering=site.offering.name)
     state = site.backend.observe()
     if dry_run:
-        plans, _ = _decide(site, seen, frozenset(), state)
-        return OrdersReport(offering=site.offering.name, plans=plans, fates=_foreseen(plans))
-    orders = approve_pending(site, seen)
+        plans, waiting = _decide(site, seen, frozenset(), state)
+        fates = (*_foreseen(plans), *waiting)
+        return OrdersReport(offering=site.offering.name, plans=plans, fates=fates)
+    orders, refused = approve_pending(site, seen)
     approved = frozenset(o.uuid for o in seen if o.state == OrderState.PENDING_PROVIDER)
     plans, waiting = _decide(site, orders, approved, state)
     allowed = _guarded(site, plans, state)
     errors = _carry_out(site, plans, allowed)
-    fates = close_orders(site, [_verdict(plan, errors) for plan in plans])
+    closed = close_orders(site, [_verdict(plan, errors) for plan in plans])
+    _remember_updates(site, closed)
     report = OrdersReport(
         offering=site.offering.name,
-        fates=(*fates, *waiting),
+        fates=(*closed, *waiting, *refused),
         plans=plans,
         refused=allowed.refused,
         refusal=allowed.reason,
@@ -93,7 +95,11 @@ def _not_yet(order: Order) -> OrderFate:
             "agent and was left alone; upgrade the agent or complete the order by hand"
         )
     else:
-        reason = f"order {order.uuid}: Waldur does not show its resource yet"
+        reason = (
+            f"order {order.uuid}: Waldur does not show its resource "
+            f"{order.marketplace_resource_uuid or ''} to this token; look at the resource in "
+            "Waldur if this lasts"
+        )
     return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
 
 
@@ -152,12 +158,21 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
                 account=attempt.item.backend_id,
                 reason=str(attempt.error),
             )
-            errors[attempt.item.order.uuid] = attempt.error
+            errors[attempt.item.order.uuid] = TemporaryError(
+                f'account "{attempt.item.backend_id}" is made, but Waldur did not take its name: '
+                f"{attempt.error}"
+            )
 
 
 def _verdict(plan: OrderPlan, errors: Errors) -> Verdict:
     error = plan.problem or errors.get(plan.order.uuid) or plan.unfinished
     return plan.order, error
+
+
+def _log_defects(site: Site, plans: Iterable[OrderPlan]) -> None:
+    for plan in plans:
+        if isinstance(plan.problem, DefectError):
+            site.log.error("defect", order=str(plan.order.uuid), exc_info=plan.problem.__cause__)
 
 
 def _foreseen(plans: Iterable[OrderPlan]) -> tuple[OrderFate, ...]:
@@ -189,27 +204,51 @@ def _log(site: Site, report: OrdersReport) -> None:
         site.log.error("removals refused", accounts=accounts, reason=report.refusal)
 
 
+_PASSES_AFTER_AN_UPDATE = 2
+
+
+def _remember_updates(site: Site, fates: Iterable[OrderFate]) -> None:
+    """Look twice after an update whether Waldur left its resource in Updating."""
+    if any(f.order.type == OrderType.UPDATE and f.fate is Fate.DONE for f in fates):
+        site.memory["passes after an update"] = _PASSES_AFTER_AN_UPDATE
+
+
+def _look_after_updates(site: Site) -> None:
+    left = site.memory.get("passes after an update", 0)
+    if left:
+        site.memory["passes after an update"] = left - 1
+        repair_stuck_updates(site)
+
+
 def repair_stuck_updates(site: Site) -> int:
     """Set resources OK that are Updating although no order is in progress; return how many.
 
     On some servers the task that marks a resource as Updating may run after the order was
     completed; the resource would then stay Updating for ever and refuse every further order.
+    A repair that fails is told and tried another time; it never stands in the way of orders.
     """
-    uuid = site.offering.waldur_offering_uuid
-    listing = site.waldur.resources(uuid, ("Updating",), with_order_in_progress=True)
-    stuck = [r for r in listing.items if r.order_in_progress is None]
-    if not stuck:
+    try:
+        stuck = _stuck_in_updating(site)
+    except SiteAgentError as error:
+        site.log.warning("not looked for resources left Updating", reason=str(error))
         return 0
-    busy = {order.marketplace_resource_uuid for order in open_orders(site)}
     repaired = 0
-    for resource in stuck:
-        if resource.uuid in busy:
-            continue
-        try:
-            site.waldur.set_as_ok(resource.uuid)
-        except AccessDeniedError as error:
-            site.log.warning("stuck resource not set OK", resource=resource.name, reason=str(error))
+    for attempt in concurrently(lambda resource: site.waldur.set_as_ok(resource.uuid), stuck):
+        log = site.log.bind(resource=attempt.item.name)
+        if attempt.error is not None:
+            log.warning("resource left Updating could not be set OK", reason=str(attempt.error))
         else:
             repaired += 1
-            site.log.info("resource was left Updating; set OK", resource=resource.name)
+            log.info("resource was left Updating; set OK")
     return repaired
+
+
+def _stuck_in_updating(site: Site) -> list[Resource]:
+    uuid = site.offering.waldur_offering_uuid
+    states = (ResourceState.UPDATING,)
+    listing = site.waldur.resources(uuid, states, with_order_in_progress=True)
+    idle = [resource for resource in listing.items if resource.order_in_progress is None]
+    if not idle:
+        return []
+    busy = {order.marketplace_resource_uuid for order in open_orders(site)}
+    return [resource for resource in idle if resource.uuid not in busy]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,5 +46,7 @@ class Site:
     """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
     record: Callable[[Step, Outcome], None] = _forget
     """Writes an applied action into the journal, where the site keeps one."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """What may be forgotten at any time without harm, and is at a restart."""
     remove_unknown_users: bool = False
     """Whether users of an account that Waldur does not know are removed, not only reported."""

@@ -15,3 +15,10 @@ class TemporaryError(SiteAgentError):
 
 class PermanentError(SiteAgentError):
     """This will not work until somebody changes something; the text says who and what."""
+
+
+class DefectError(TemporaryError):
+    """A bug of the agent or of a plugin, met while working on one object; the others go on.
+
+    Temporary, because the object's owner can do nothing about it; the cause is the bug itself.
+    """

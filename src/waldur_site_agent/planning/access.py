@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access
@@ -40,9 +41,15 @@ def granted_usernames(
     return frozenset(
         usernames[member.uuid]
         for member in team
-        if member.uuid in usernames
-        and (member.expiration_time is None or member.expiration_time > now)
+        if member.uuid in usernames and not _has_ended(member.expiration_time, now)
     )
+
+
+def _has_ended(end: datetime | None, now: datetime) -> bool:
+    """Whether the end has passed; servers that name no zone mean UTC."""
+    if end is None:
+        return False
+    return (end if end.tzinfo else end.replace(tzinfo=UTC)) <= now
 
 
 def wanted_access(resource: Resource) -> Access:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import AddMembers, CreateResource, DeleteResource, SetLimits
-from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.errors import DefectError, PermanentError
 from waldur_site_agent.model.orders import OrderType
 from waldur_site_agent.planning.limits import (
     initial_limits,
@@ -21,10 +21,10 @@ from waldur_site_agent.planning.limits import (
 from waldur_site_agent.planning.plan import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.backends import BackendResource, BackendState
     from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Order, Resource
@@ -125,6 +125,10 @@ def _decide(hand: OrderInHand, desk: _Desk) -> OrderPlan:
         return _plan_order(hand, desk)
     except PermanentError as error:
         return OrderPlan(hand=hand, problem=error)
+    except Exception as error:  # noqa: BLE001 - a bug met on one order must not stop the others
+        defect = DefectError(f"order {hand.order.uuid}: {type(error).__name__}: {error}")
+        defect.__cause__ = error
+        return OrderPlan(hand=hand, problem=defect)
 
 
 def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
@@ -178,42 +182,58 @@ def _choose_placement(hand: OrderInHand, desk: _Desk) -> tuple[Placement, bool]:
     """The placement to use, and whether it adopts an account that exists already."""
     known_as = hand.resource.backend_id.strip().lower()
     if known_as:
-        return _known_placement(hand, known_as), False
+        return _known_placement(hand, known_as, desk), False
     for placement in hand.placements:
         if desk.is_taken(placement.id, hand.resource.uuid):
             continue
         found = desk.state.resources.get(placement.id)
         if found is None:
             return placement, False
-        if (found.parent, found.organization) == (placement.parent, placement.organization):
+        if _is_unfinished(found, placement):
             return placement, True
-    raise PermanentError(_name_taken(hand, desk))
+    raise PermanentError(_name_taken(hand.placements, hand, desk))
 
 
-def _known_placement(hand: OrderInHand, known_as: str) -> Placement:
+def _known_placement(hand: OrderInHand, known_as: str, desk: _Desk) -> Placement:
     """Where a resource stands that Waldur already has a name for."""
-    for placement in hand.placements:
-        if placement.id == known_as:
-            return placement
-    return replace(hand.placements[0], id=known_as)
+    placement = next(
+        (p for p in hand.placements if p.id == known_as), replace(hand.placements[0], id=known_as)
+    )
+    found = desk.state.resources.get(known_as)
+    stands_elsewhere = found is not None and not _stands_at(found, placement)
+    if desk.is_taken(known_as, hand.resource.uuid) or stands_elsewhere:
+        raise PermanentError(_name_taken((placement,), hand, desk))
+    return placement
 
 
-def _name_taken(hand: OrderInHand, desk: _Desk) -> str:
-    first = hand.placements[0]
+def _stands_at(found: BackendResource, placement: Placement) -> bool:
+    return (found.parent, found.organization) == (placement.parent, placement.organization)
+
+
+def _is_unfinished(found: BackendResource, placement: Placement) -> bool:
+    """Whether an account is what an interrupted run left behind.
+
+    Waldur is told the name before anybody is let in, so an account that nobody in Waldur carries
+    and that has members was not left by an interrupted run.
+    """
+    return _stands_at(found, placement) and not found.members
+
+
+def _name_taken(placements: Sequence[Placement], hand: OrderInHand, desk: _Desk) -> str:
+    first = placements[0]
     subject = f'{first.id}: cannot create: account "{first.id}"'
-    tried = len(hand.placements)
+    tried = len(placements)
     more = f" (and so for the {tried - 1} other names that were tried)" if tried > 1 else ""
     if desk.is_taken(first.id, hand.resource.uuid):
         return f"{subject} belongs to another resource in Waldur{more}; choose another name"
     found = desk.state.resources[first.id]
     if found.parent != first.parent:
-        place = f'under "{found.parent}", not under "{first.parent}"'
+        place = f'exists under "{found.parent}", not under "{first.parent}"'
+    elif found.organization != first.organization:
+        place = f'exists with organization "{found.organization}", not "{first.organization}"'
     else:
-        place = (
-            f'under "{found.parent}" with organization "{found.organization}", '
-            f'not "{first.organization}"'
-        )
-    return f"{subject} exists {place}{more}; rename it or set another allocation_prefix"
+        place = f"exists, belongs to no resource in Waldur, and has {len(found.members)} members"
+    return f"{subject} {place}{more}; rename it or set another allocation_prefix"
 
 
 def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
@@ -232,6 +252,7 @@ def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
             f'{name}: cannot update: the backend has no account "{name}"; '
             "restore it, correct the backend_id in Waldur, or terminate the resource"
         )
+    _refuse_if_shared("update", name, hand, desk)
     steps: tuple[Step, ...] = ()
     if changes := limit_changes(wanted, found.limits, desk.agree):
         steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid, found.limits),)
@@ -241,15 +262,12 @@ def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
 def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
     name = hand.resource.backend_id.strip().lower()
     if not name:
-        return OrderPlan(hand=hand, note="was never made; nothing to delete")
-    if others := desk.claims.others(name, hand.resource.uuid):
-        raise PermanentError(
-            f'{name}: cannot terminate: account "{name}" is also the backend_id of resource '
-            f"{min(others)}; correct one of the two in Waldur"
-        )
+        return _plan_terminate_unnamed(hand, desk)
+    _refuse_if_shared("terminate", name, hand, desk)
     expected = {placement.parent for placement in hand.placements}
     found = desk.state.resources.get(name)
     if found is not None:
+        _refuse_if_foreign(found, hand)
         container = found.parent if found.parent in expected else None
         step = Step(DeleteResource(name, container), "terminated in Waldur", hand.order.uuid)
         return OrderPlan(hand=hand, backend_id=name, steps=(step,))
@@ -260,6 +278,39 @@ def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
         for parent in left_over
     )
     return OrderPlan(hand=hand, backend_id=name, steps=steps, note=note)
+
+
+def _plan_terminate_unnamed(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+    """A resource without a name was never made, or its maker was interrupted."""
+    for placement in hand.placements:
+        found = desk.state.resources.get(placement.id)
+        if found is None or desk.is_taken(placement.id, hand.resource.uuid):
+            continue
+        if _is_unfinished(found, placement):
+            action = DeleteResource(placement.id, placement.parent)
+            step = Step(action, "left by an interrupted creation", hand.order.uuid)
+            return OrderPlan(hand=hand, steps=(step,))
+    return OrderPlan(hand=hand, note="was never made; nothing to delete")
+
+
+def _refuse_if_shared(verb: str, name: str, hand: OrderInHand, desk: _Desk) -> None:
+    if others := desk.claims.others(name, hand.resource.uuid):
+        raise PermanentError(
+            f'{name}: cannot {verb}: account "{name}" is also the backend_id of resource '
+            f"{min(others)}; correct one of the two in Waldur"
+        )
+
+
+def _refuse_if_foreign(found: BackendResource, hand: OrderInHand) -> None:
+    """Never delete what was not made for a resource: those carry their parent's name twice."""
+    ours = found.organization and found.organization == found.parent
+    if ours or any(_stands_at(found, placement) for placement in hand.placements):
+        return
+    raise PermanentError(
+        f'{found.id}: cannot terminate: account "{found.id}" stands under "{found.parent}" with '
+        f'organization "{found.organization}", so it was not made for a resource; delete it by '
+        "hand and terminate again, or correct the backend_id in Waldur"
+    )
 
 
 def _is_empty_container(name: str, state: BackendState) -> bool:

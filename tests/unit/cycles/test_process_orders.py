@@ -6,12 +6,15 @@ import contextlib
 import copy
 from datetime import timedelta
 
+import httpx
 import pytest
 
 from harness import House, a_house
 from waldur_site_agent.cycles.order_report import Fate
-from waldur_site_agent.cycles.orders import repair_stuck_updates
+from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.placement import Placement, ResourceRequest
+from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.simulator import Outage
 
 
@@ -333,6 +336,136 @@ def test_a_resource_left_in_updating_is_set_ok(house: House) -> None:
     with house.agent() as site:
         assert repair_stuck_updates(site) == 1
     assert house.sandbox.customer.current(resource).state == "OK"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 503])
+def test_a_repair_that_waldur_refuses_does_not_stand_in_the_way(house: House, status: int) -> None:
+    resource = house.created(house.project(ada="ada01"))
+    house.sandbox.customer.edit(resource, state="Updating")
+    house.sandbox.faults.add("*_set_as_ok", "status", status=status, times=None)
+    with house.agent() as site:
+        assert repair_stuck_updates(site) == 0
+
+
+def test_a_resource_that_a_late_task_leaves_in_updating_is_mended_by_the_next_passes(
+    house: House,
+) -> None:
+    resource = house.created(house.project(ada="ada01"))
+    house.sandbox.customer.place_update_order(resource, {"cpu": 20})
+    with house.agent() as site:
+        process_orders(site)
+        house.sandbox.customer.edit(house.sandbox.customer.current(resource), state="Updating")
+        process_orders(site)
+        assert house.sandbox.customer.current(resource).state == "OK"
+        process_orders(site)
+        house.sandbox.requests.clear()
+        process_orders(site)
+        assert house.sandbox.requests.by_operation() == {"marketplace_orders_list": 1}
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_name_that_waldur_does_not_take_errs_nothing(house: House, status: int) -> None:
+    order = house.order(house.project(ada="ada01"))
+    house.sandbox.faults.add("*_set_backend_id", "status", status=status, times=None)
+    report = house.cycle()
+    assert report.failed
+    assert house.state(order) == "executing"
+    house.sandbox.faults.clear()
+    house.cycle()
+    assert house.state(order) == "done"
+    assert house.members(order) == {"ada01"}
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_an_approval_that_waldur_refuses_is_reported(house: House, status: int) -> None:
+    order = house.order(house.project(ada="ada01"))
+    house.sandbox.faults.add("*_approve_by_provider", "status", status=status, times=None)
+    report = house.cycle()
+    assert report.failed
+    assert "was not approved" in report.fates[0].reason
+    assert house.state(order) == "pending-provider"
+
+
+def test_an_order_approved_by_a_killed_agent_is_not_overtaken_either(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with a_house(tmp_path_factory.mktemp("h") / "lock", "7.7.9") as house:
+        resource = house.created(house.project(ada="ada01"), cpu=10)
+        house.sandbox.worker.pause()
+        order = house.sandbox.customer.place_update_order(resource, {"cpu": 20})
+        with house.agent() as site:
+            site.waldur.approve_order(order.uuid)
+        house.cycle()
+        assert house.state(order) == "executing"
+        house.sandbox.worker.resume()
+        house.cycle()
+        assert house.state(order) == "done"
+        assert house.resource(order).state == "OK"
+
+
+def test_a_termination_of_a_resource_that_is_terminated_already_ends(house: House) -> None:
+    resource = house.created(house.project(ada="ada01"))
+    order = house.sandbox.customer.place_terminate_order(resource)
+    house.sandbox.customer.edit(house.resource(order), state="Terminated")
+    house.cycle()
+    assert resource.backend_id not in house.accounts
+    assert house.state(order) == "done"
+
+
+def test_projects_that_a_server_does_not_name_keep_their_teams_apart(house: House) -> None:
+    house = house.with_(transport=_WithoutProjects)
+    first = house.order(house.project("one", ada="ada01"))
+    second = house.order(house.project("two", bob="bob01"))
+    house.cycle()
+    assert (house.members(first), house.members(second)) == ({"ada01"}, {"bob01"})
+
+
+class _WithoutProjects(httpx.HTTPTransport):
+    """Answers of a server that shows no project's UUID."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        body = response.read().replace(b'"project_uuid"', b'"other"')
+        kept = ("content-type", "x-result-count", "link")
+        headers = {name: value for name, value in response.headers.items() if name in kept}
+        return httpx.Response(response.status_code, headers=headers, content=body)
+
+
+def test_an_account_of_another_offering_is_not_adopted_in_any_spelling(house: House) -> None:
+    side = house.sandbox.customer
+    other = side.add_offering("Other", house.sandbox.provider)
+    project = house.project(ada="ada01")
+    order = house.order(project)
+    name = f"a_{house.resource(order).slug}"
+    elsewhere = side.place_create_order(project, "x", {}, offering=other)
+    side.edit(house.resource(elsewhere), backend_id=name.upper(), state="OK")
+    for words in (
+        ["account", "name=c_uni", "parent=root", "organization=c_uni"],
+        ["account", "name=p_climate", "parent=c_uni", "organization=p_climate"],
+        ["account", f"name={name}", "parent=p_climate", "organization=p_climate"],
+    ):
+        house.slurm.run(["sacctmgr", "-i", "add", *words])
+    house.cycle()
+    assert house.state(order) == "erred"
+    assert house.slurm.state.accounts[name].members == {}
+
+
+def test_a_defect_met_on_one_order_does_not_stop_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = house.order(house.project("bad", ada="ada01"))
+    good = house.order(house.project("good", ada="ada01"))
+    place = SlurmBackend.place
+
+    def defective(self: SlurmBackend, request: ResourceRequest, slug: str) -> Placement:
+        if request.project_slug == "bad":
+            raise KeyError("a bug")
+        return place(self, request, slug)
+
+    monkeypatch.setattr(SlurmBackend, "place", defective)
+    report = house.cycle()
+    assert report.failed
+    assert (house.state(bad), house.state(good)) == ("executing", "done")
 
 
 def test_a_resource_that_is_really_being_updated_is_left_alone(house: House) -> None:

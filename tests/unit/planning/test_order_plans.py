@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,14 +100,44 @@ def test_a_new_order_makes_the_account_with_its_limits_and_then_adds_the_team() 
 
 
 def test_an_account_of_an_interrupted_run_is_adopted_and_finished() -> None:
-    half = account("a_r", limits={"cpu": Decimal(600)}, members=frozenset({"ada"}))
+    half = account("a_r", limits={"cpu": Decimal(600)})
     plan = plan_one(hand(members=frozenset({"ada", "bob"})), state(half))
+    assert [step.action for step in plan.steps] == [
+        SetLimits("a_r", {"gres/gpu": Decimal(300)}),
+        AddMembers("a_r", ("ada", "bob")),
+    ]
+    assert plan.backend_id == "a_r"
+    assert plan.needs_backend_id
+
+
+def test_an_account_that_waldur_knows_by_name_is_finished_with_those_it_has() -> None:
+    half = account("a_r", limits={"cpu": Decimal(600)}, members=frozenset({"ada"}))
+    plan = plan_one(hand(members=frozenset({"ada", "bob"}), backend_id="A_R"), state(half))
     assert [step.action for step in plan.steps] == [
         SetLimits("a_r", {"gres/gpu": Decimal(300)}),
         AddMembers("a_r", ("bob",)),
     ]
-    assert plan.backend_id == "a_r"
-    assert plan.needs_backend_id
+
+
+def test_an_account_with_members_was_not_left_by_an_interrupted_run() -> None:
+    plan = plan_one(hand(), state(account("a_r", members=frozenset({"eve"}))))
+    assert plan.steps == ()
+    assert "belongs to no resource in Waldur, and has 1 members" in str(plan.problem)
+
+
+@pytest.mark.parametrize("changes", [{"parent": "root"}, {"organization": "c_c"}])
+def test_a_name_set_in_waldur_does_not_open_a_foreign_account(changes: dict[str, str]) -> None:
+    plan = plan_one(hand(backend_id="c_c"), state(account("c_c", **changes)))
+    assert plan.steps == ()
+    assert isinstance(plan.problem, PermanentError)
+
+
+def test_a_name_that_two_resources_carry_is_not_worked_on() -> None:
+    claims = claims_of([Resource(uuid=uuid4(), backend_id="a_r")])
+    for kind in ("Create", "Update", "Terminate"):
+        plan = plan_one(hand(kind, backend_id="a_r"), state(account("a_r")), claims)
+        assert plan.steps == ()
+        assert isinstance(plan.problem, PermanentError)
 
 
 def test_a_foreign_account_of_the_same_name_is_never_adopted() -> None:
@@ -114,7 +145,7 @@ def test_a_foreign_account_of_the_same_name_is_never_adopted() -> None:
         plan = plan_one(hand(), state(stranger))
         assert isinstance(plan.problem, PermanentError)
         assert plan.steps == ()
-        assert '"a_r" exists under' in str(plan.problem)
+        assert '"a_r" exists' in str(plan.problem)
         assert "physics" in str(plan.problem)
 
 
@@ -202,8 +233,21 @@ def test_a_termination_deletes_the_account_and_names_the_project_account() -> No
 
 
 def test_a_termination_leaves_a_parent_alone_that_is_not_the_projects() -> None:
-    plan = plan_one(hand("Terminate", backend_id="a_r"), state(account("a_r", parent="physics")))
+    moved = account("a_r", parent="p_old", organization="p_old")
+    plan = plan_one(hand("Terminate", backend_id="a_r"), state(moved))
     assert [step.action for step in plan.steps] == [DeleteResource("a_r", None)]
+
+
+def test_a_termination_never_deletes_what_was_not_made_for_a_resource() -> None:
+    site = account("physics", parent="root", organization="physics dept")
+    plan = plan_one(hand("Terminate", backend_id="physics"), state(site))
+    assert plan.steps == ()
+    assert "delete it by hand" in str(plan.problem)
+
+
+def test_a_termination_finds_what_an_interrupted_creation_left_without_a_name() -> None:
+    plan = plan_one(hand("Terminate"), state(account("a_r")))
+    assert [step.action for step in plan.steps] == [DeleteResource("a_r", "p_p")]
 
 
 def test_a_termination_of_what_is_gone_or_never_was_is_success() -> None:
@@ -240,7 +284,7 @@ def test_planning_twice_plans_nothing(
     exists: bool,
 ) -> None:
     before = state(account("a_r", members=present, limits=found)) if exists else state()
-    order = hand(members=members, limits=ordered)
+    order = hand(members=members, limits=ordered, backend_id="a_r")
     first = plan_one(order, before)
     after = carried_out(before, first)
     assert plan_one(order, after).steps == ()
