@@ -4,8 +4,8 @@
 
 Starts ``waldur_site_agent --once`` of an installed agent against a local socket. When the first
 request has arrived, the process is looked at through /proc; then it is told that its token is
-wrong, and ends. Without ``--python`` the checkout is installed into a temporary environment with the
-run-time dependencies alone. Linux only. Figures are printed, nothing is judged.
+wrong, and ends. Without ``--python`` the checkout is installed into a temporary environment, with
+its run-time dependencies alone. Linux only. Figures are printed, nothing is judged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import uuid
 import venv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 60.0
@@ -151,4 +153,4 @@ def _slowest_imports(python: Path, shown: int = 15) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
