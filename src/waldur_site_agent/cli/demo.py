@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.backends.registry import Registry
-from waldur_site_agent.cli.plan_text import orders_text
+from waldur_site_agent.cli.plan_text import report_text
 from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
+from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.logs import configure_logs
 from waldur_site_agent.service.modes import ORDER_PROCESS
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from waldur_site_agent.backends import Backend, BackendSettings, BackendState
-    from waldur_site_agent.cycles.order_report import OrdersReport
+    from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.model.offerings import Component
 
 _CONFIGURATION = """\
@@ -113,12 +114,14 @@ class _Stage:
         self.sandbox.requests.clear()
         report = run_once(self._situation, self._offerings, ORDER_PROCESS, dry_run=dry_run)[0]
         self.failed |= report.failed
-        click.echo(orders_text(report) if dry_run else self._fates(report))
+        click.echo(report_text(report) if dry_run else self._fates(report))
         if not dry_run:
             requests = self.sandbox.requests.count()
             click.echo(f"{requests} requests to Waldur, {report.commands} Slurm commands")
 
-    def _fates(self, report: OrdersReport) -> str:
+    def _fates(self, report: CycleReport) -> str:
+        if not isinstance(report, OrdersReport):
+            return report.trouble
         fates = (
             f"{f.order.type} order of {f.order.resource_name}: {f.fate.value} {f.reason}"
             for f in report.fates

@@ -58,8 +58,25 @@ def run_command(
 @config_option
 @offering_option
 @removals_option
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for machines.",
+)
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Say by the exit code, too, when the plan is refused (3) or cannot be made (1).",
+)
 def plan_command(
-    mode: str, config_file: Path, offerings: tuple[str, ...], allow_removals: bool
+    mode: str,
+    config_file: Path,
+    offerings: tuple[str, ...],
+    allow_removals: bool,
+    output: str,
+    exit_code: bool,
 ) -> None:
     """Print what the next cycle would do; change nothing on either side."""
     options = RunOptions(
@@ -68,8 +85,10 @@ def plan_command(
         dry_run=True,
         offerings=offerings,
         allow_removals=allow_removals,
+        output=output,
     )
-    sys.exit(run(options))
+    code = run(options)
+    sys.exit(code if exit_code else 0)
 
 
 @main.group("config")

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import (
     AddMembers,
+    CreateHomeDirectories,
     CreateResource,
     DeleteResource,
     RemoveMembers,
+    SetAccess,
     SetLimits,
+    SetMemberLimits,
 )
+from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.order_report import OrdersReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from decimal import Decimal
 
-    from waldur_site_agent.cycles.order_report import OrdersReport
+    from waldur_site_agent.cycles.report import CycleReport
+    from waldur_site_agent.cycles.usernames import UsernameChange
+    from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
 
@@ -26,29 +33,63 @@ _COLUMN = 14
 Change = tuple[str, str, str]
 """Sign, subject and explanation."""
 
+Block = tuple[str, list[str], list[Change]]
+"""A heading, remarks, and the changes below it."""
 
-def orders_text(report: OrdersReport) -> str:
-    """The plan of one offering's orders."""
-    lines: list[str] = []
-    signs: Counter[str] = Counter()
-    for plan in report.plans:
-        lines += [_heading(plan), *_explanations(plan)]
-        for sign, subject, explanation in _changes(plan):
-            signs[sign] += 1
-            lines.append(f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip())
+
+def report_text(report: CycleReport) -> str:
+    """What one cycle would do, for people."""
+    match report:
+        case OrdersReport():
+            blocks = [_order_block(plan) for plan in report.plans]
+            rest = f"{len(report.plans)} orders."
+        case MembershipReport():
+            blocks = [b for b in map(_account_block, report.membership.accounts) if _says(b)]
+            blocks += list(_people_blocks(report))
+            unchanged = sum(not plan.steps for plan in report.membership.accounts)
+            rest = f"{unchanged} resources unchanged."
+        case _:
+            blocks, rest = [], ""
+    lines = list(_lines(blocks))
+    if report.refusal:
+        lines.append(f"! removals refused: {report.refusal}")
     if report.trouble:
         lines.append(f"! {report.trouble}")
-    return "\n".join([*lines, _footer(signs, report)])
+    signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
+    return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
 
 
-def _heading(plan: OrderPlan) -> str:
+def _lines(blocks: Iterable[Block]) -> Iterator[str]:
+    for heading, remarks, changes in blocks:
+        yield heading
+        yield from remarks
+        for sign, subject, explanation in changes:
+            yield f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip()
+
+
+def _footer(signs: Counter[str], rest: str, *, is_empty: bool) -> str:
+    if not signs:
+        return "No changes." if is_empty else f"Plan: no changes; {rest}"
+    return (
+        f"Plan: {signs['+']} to add, {signs['-']} to remove, {signs['~']} to change; {rest}"
+    ).rstrip("; ")
+
+
+def _says(block: Block) -> bool:
+    _, remarks, changes = block
+    return bool(remarks or changes)
+
+
+def _order_block(plan: OrderPlan) -> Block:
     order = plan.order
     name = plan.backend_id or "(no account)"
     project = f" (project {order.project_slug})" if order.project_slug else ""
-    return f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
+    heading = f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
+    changes = [change for step in plan.steps for change in step_changes(step)]
+    return heading, list(_order_remarks(plan)), changes
 
 
-def _explanations(plan: OrderPlan) -> Iterator[str]:
+def _order_remarks(plan: OrderPlan) -> Iterator[str]:
     if plan.problem is not None:
         yield f"  ! {plan.problem}"
     elif plan.unfinished is not None:
@@ -59,9 +100,39 @@ def _explanations(plan: OrderPlan) -> Iterator[str]:
         yield "    everything is there; only to be marked done"
 
 
-def _changes(plan: OrderPlan) -> Iterator[Change]:
-    for step in plan.steps:
-        yield from step_changes(step)
+def _account_block(plan: AccountPlan) -> Block:
+    remarks = []
+    if plan.is_missing:
+        remarks.append("  ! the backend does not have this account")
+    if plan.wanted.trouble:
+        remarks.append(f"  ! nobody joins or leaves: {plan.wanted.trouble}")
+    if plan.waiting:
+        remarks.append(f"    waiting until the system knows them: {', '.join(plan.waiting)}")
+    if plan.unknown:
+        remarks.append(f"    not known to Waldur, left alone: {', '.join(plan.unknown)}")
+    changes = [change for step in plan.steps for change in step_changes(step)]
+    return plan.wanted.title, remarks, changes
+
+
+def _people_blocks(report: MembershipReport) -> Iterator[Block]:
+    homes = [change for step in report.membership.homes for change in step_changes(step)]
+    if homes:
+        yield "Home directories", [], homes
+    if report.usernames is None:
+        return
+    if report.usernames.changes:
+        names = [
+            ("~", change.user.user_username or str(change.user.uuid), _username_text(change))
+            for change in report.usernames.changes
+        ]
+        yield "Usernames", [], names
+    for name, people in sorted(report.usernames.duplicates.items()):
+        persons = ", ".join(person.user_username or str(person.uuid) for person in people)
+        yield f'Username "{name}"', [f"  ! belongs to several people: {persons}"], []
+
+
+def _username_text(change: UsernameChange) -> str:
+    return f"{change.what}  {change.reason}".rstrip()
 
 
 def step_changes(step: Step) -> Iterator[Change]:
@@ -70,33 +141,31 @@ def step_changes(step: Step) -> Iterator[Change]:
         case CreateResource(placement=placement, limits=limits):
             above = " > ".join(name for _, name in placement.names())
             yield "+", "account", f"{above}  {step.reason}"
-            yield from _limit_changes(limits, {}, "with the account")
+            yield from _limit_changes("limit", limits, {}, "with the account")
         case DeleteResource():
             yield "-", "account", step.reason
         case SetLimits(limits=limits):
-            yield from _limit_changes(limits, step.before, step.reason)
+            yield from _limit_changes("limit", limits, step.before, step.reason)
+        case SetMemberLimits(member=member, limits=limits):
+            yield from _limit_changes(member, limits, step.before, step.reason)
         case AddMembers(members=members):
-            yield from (("+", member, step.reason) for member in members)
+            yield from (("+", name, step.reasons.get(name, step.reason)) for name in members)
         case RemoveMembers(members=members):
-            yield from (("-", member, step.reason) for member in members)
-        case action:
-            yield "~", type(action).__name__, step.reason
+            yield from (("-", name, step.reasons.get(name, step.reason)) for name in members)
+        case SetAccess():
+            yield "~", "access", step.reason
+        case CreateHomeDirectories(users=users):
+            yield from (("+", name, step.reason) for name in users)
 
 
 def _limit_changes(
-    limits: Mapping[str, Decimal | None], before: Mapping[str, Decimal], reason: str
+    subject: str,
+    limits: Mapping[str, Decimal | None],
+    before: Mapping[str, Decimal],
+    reason: str,
 ) -> Iterator[Change]:
     for component, amount in sorted(limits.items()):
         old = before.get(component)
         change = f"{'none' if old is None else f'{old:f}'} -> "
         change += "none" if amount is None else f"{amount:f}"
-        yield "~", "limit", f"{component} {change}  {reason}"
-
-
-def _footer(signs: Counter[str], report: OrdersReport) -> str:
-    if not signs:
-        return "No changes." if not report.plans else "Plan: no changes in the backend."
-    return (
-        f"Plan: {signs['+']} to add, {signs['-']} to remove, {signs['~']} to change; "
-        f"{len(report.plans)} orders."
-    )
+        yield "~", subject, f"{component} {change}  {reason}"

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.backends import BackendSettings
+from waldur_site_agent.backends.usernames import NoUsernames
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
 
-    from waldur_site_agent.backends import Backend, Outcome
+    from waldur_site_agent.backends import Backend, Outcome, UsernameBackend
     from waldur_site_agent.config import Offering
     from waldur_site_agent.planning.guard import Thresholds
     from waldur_site_agent.planning.plan import Step
@@ -46,6 +49,8 @@ class Site:
     """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
     record: Callable[[Step, Outcome], None] = _forget
     """Writes an applied action into the journal, where the site keeps one."""
+    usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
+    """Gives people their usernames; by default it gives none."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
     remove_unknown_users: bool = False

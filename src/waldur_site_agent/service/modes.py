@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.config import Job
+from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from waldur_site_agent.config import Offering
-    from waldur_site_agent.cycles.order_report import OrdersReport
+    from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.cycles.site import Site
 
 MODE_NAMES = ("order_process", "report", "membership_sync", "event_process", "all")
@@ -29,7 +30,7 @@ class Mode:
     default_minutes: float
     start: Callable[[Site], None]
     """Done once per process and offering, before the first cycle."""
-    cycle: Callable[..., OrdersReport]
+    cycle: Callable[..., CycleReport]
 
     def serves(self, offering: Offering) -> bool:
         """Whether the offering takes part in this mode."""
@@ -61,6 +62,10 @@ def _begin_order_process(site: Site) -> None:
     repair_stuck_updates(site)
 
 
+def _begin_nothing(_site: Site) -> None:
+    return
+
+
 ORDER_PROCESS = Mode(
     name="order_process",
     job=Job.ORDERS,
@@ -70,5 +75,14 @@ ORDER_PROCESS = Mode(
     cycle=process_orders,
 )
 
-AVAILABLE: Mapping[str, Mode] = {ORDER_PROCESS.name: ORDER_PROCESS}
+MEMBERSHIP_SYNC = Mode(
+    name="membership_sync",
+    job=Job.MEMBERSHIP,
+    period_variable="WALDUR_SITE_AGENT_MEMBERSHIP_SYNC_PERIOD_MINUTES",
+    default_minutes=5,
+    start=_begin_nothing,
+    cycle=sync_membership,
+)
+
+AVAILABLE: Mapping[str, Mode] = {mode.name: mode for mode in (ORDER_PROCESS, MEMBERSHIP_SYNC)}
 """The modes that this version has; the others of MODE_NAMES are still to come."""

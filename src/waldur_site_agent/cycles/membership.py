@@ -1,0 +1,231 @@
+"""membership_sync: one pass over the members of an offering's accounts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import Access, CreateHomeDirectories, Result, SetAccess
+from waldur_site_agent.cycles.applying import apply_steps
+from waldur_site_agent.cycles.deletions import begin_deletions, finish_deletions
+from waldur_site_agent.cycles.membership_feedback import mark_missing, tell_waldur
+from waldur_site_agent.cycles.membership_gathering import gather_wanted
+from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.usernames import sync_usernames
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.planning.guard import guard
+from waldur_site_agent.planning.membership import (
+    Policy,
+    joining,
+    metadata_before_restricting,
+    plan_membership,
+)
+from waldur_site_agent.waldur import AccessDeniedError, concurrently
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.cycles.applying import Applied
+    from waldur_site_agent.cycles.membership_gathering import Gathered
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.planning.guard import Guarded
+    from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
+    from waldur_site_agent.planning.plan import Plan, Step
+
+
+def sync_membership(site: Site, *, dry_run: bool = False) -> MembershipReport:
+    """Make the members, limits and access of every account what Waldur says.
+
+    Raises:
+        TemporaryError: one side could not be read; nothing was changed.
+    """
+    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    listed = site.waldur.offering_users(offering.uuid).require_complete("offering users")
+    usernames = sync_usernames(site, offering, listed, site.usernames, dry_run=dry_run)
+    wanted = gather_wanted(site, offering, usernames.users)
+    state = site.backend.observe() if wanted.accounts else None
+    if state is None:
+        failures = finish_deletions(site, wanted.leavers, frozenset()) if not dry_run else []
+        return MembershipReport(
+            offering=site.offering.name, usernames=usernames, failures=tuple(failures)
+        )
+    membership = _plan(site, wanted, state)
+    guarded = _guarded(site, membership, state)
+    report = MembershipReport(
+        offering=site.offering.name,
+        membership=membership,
+        usernames=usernames,
+        resources=sum(len(account.resources) for account in wanted.accounts),
+        refused=guarded.refused,
+        refusal=guarded.reason,
+    )
+    _log(site, report)
+    if dry_run:
+        return report
+    return replace(report, failures=tuple(_carry_out(site, wanted, state, membership, guarded)))
+
+
+def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
+    newcomers = joining(wanted.accounts, state)
+    members = {name for account in wanted.accounts for name in account.members or ()}
+    people = replace(
+        wanted.people,
+        waiting=site.backend.not_yet_usable(newcomers),
+        homeless=site.backend.missing_home_directories(members)
+        if CreateHomeDirectories in site.backend.supports
+        else frozenset(),
+    )
+    policy = Policy(
+        supports=site.backend.supports,
+        remove_unknown=site.remove_unknown_users,
+        component_types=frozenset(site.offering.components),
+        agree=site.backend.limits_agree,
+    )
+    return plan_membership(wanted.accounts, state, people, policy)
+
+
+def _guarded(site: Site, membership: MembershipPlan, state: BackendState) -> Guarded:
+    ours = [a.wanted.id for a in membership.accounts if not a.is_missing]
+    found = sum(len(state.resources[name].members) for name in ours)
+    return guard(membership.plan, found, 0, site.thresholds)
+
+
+def _carry_out(
+    site: Site,
+    wanted: Gathered,
+    state: BackendState,
+    membership: MembershipPlan,
+    guarded: Guarded,
+) -> list[str]:
+    """Change the backend, then tell Waldur; return what went wrong."""
+    failures = _troubles(membership)
+    leavers = begin_deletions(site, wanted.leavers)
+    unsaved = _remember_access(site, membership, state)
+    failures += unsaved.values()
+    steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
+    applied = apply_steps(site, steps)
+    failures += _failures(applied)
+    after = site.backend.observe() if _access_changed(applied) else state
+    broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
+    failures += tell_waldur(site, membership, after, broken)
+    failures += mark_missing(site, membership)
+    staying = _still_in(applied, guarded.refused, membership)
+    failures += finish_deletions(site, leavers, staying)
+    return failures
+
+
+def _troubles(membership: MembershipPlan) -> list[str]:
+    return [
+        f"{account.wanted.id}: {account.wanted.trouble}; nobody joins or leaves until it can"
+        for account in membership.accounts
+        if account.wanted.trouble
+    ]
+
+
+def _remember_access(site: Site, membership: MembershipPlan, state: BackendState) -> dict[str, str]:
+    """Save in Waldur how an account was set up before it is restricted.
+
+    Returns:
+        By account, why it could not be saved: such an account is restricted another time, when
+        its old settings cannot get lost.
+    """
+    restricted = [
+        account for account in membership.accounts if _is_first_restriction(account, state)
+    ]
+    unsaved: dict[str, str] = {}
+    for attempt in concurrently(lambda account: _save(site, account, state), restricted):
+        if isinstance(attempt.error, AccessDeniedError):
+            site.log.warning(
+                "what was so before the restriction cannot be kept in Waldur",
+                resource=attempt.item.wanted.id,
+                reason=str(attempt.error),
+            )
+        elif attempt.error is not None:
+            name = attempt.item.wanted.id
+            unsaved[name] = f"{name}: not restricted yet: {attempt.error}"
+    return unsaved
+
+
+def _save(site: Site, account: AccountPlan, state: BackendState) -> None:
+    found = state.resources[account.wanted.id]
+    for resource in account.wanted.resources:
+        metadata = metadata_before_restricting(resource, found)
+        if metadata != dict(resource.backend_metadata):
+            site.waldur.set_backend_metadata(resource.uuid, metadata)
+
+
+def _is_first_restriction(account: AccountPlan, state: BackendState) -> bool:
+    if not any(_restricts(step) for step in account.steps):
+        return False
+    now = state.resources[account.wanted.id].access
+    return now not in (Access.PAUSED, Access.DOWNSCALED)
+
+
+def _restricts(step: Step) -> bool:
+    return isinstance(step.action, SetAccess) and step.action.access is not Access.NORMAL
+
+
+def _is_unsaved(step: Step, unsaved: dict[str, str]) -> bool:
+    return isinstance(step.action, SetAccess) and step.action.resource in unsaved
+
+
+def _access_changed(applied: Sequence[Applied]) -> bool:
+    return any(
+        isinstance(step.action, SetAccess) and outcome.result is not Result.FAILED
+        for step, outcome in applied
+    )
+
+
+def _failures(applied: Sequence[Applied]) -> list[str]:
+    failures = [str(outcome.error) for _, outcome in applied if outcome.error is not None]
+    for _, outcome in applied:
+        failures += [
+            f"{left.name}: {left.error}"
+            for left in outcome.left_out
+            if not isinstance(left.error, TemporaryError)
+        ]
+    return failures
+
+
+def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
+    """The accounts on which something failed or was refused."""
+    broken = {
+        getattr(step.action, "resource", "")
+        for step, outcome in applied
+        if outcome.error is not None
+    }
+    return broken | {getattr(step.action, "resource", "") for step in refused.steps}
+
+
+def _still_in(
+    applied: Sequence[Applied], refused: Plan, membership: MembershipPlan
+) -> frozenset[str]:
+    """Users who are known, or must be feared, to be in some account still."""
+    staying: set[str] = set()
+    failed = [step for step, outcome in applied if outcome.error is not None]
+    for step in (*failed, *refused.steps):
+        staying |= set(getattr(step.action, "members", ()))
+    for account in membership.accounts:
+        if account.wanted.members is None:
+            staying.add("*")
+    return frozenset(staying)
+
+
+def _log(site: Site, report: MembershipReport) -> None:
+    for account in report.membership.accounts:
+        log = site.log.bind(resource=account.wanted.id)
+        if account.unknown:
+            log.info("users that Waldur does not know are left alone", users=list(account.unknown))
+        if account.waiting:
+            log.info("members wait for the backend to know them", users=list(account.waiting))
+        if account.wanted.trouble:
+            log.warning("nobody joins or leaves", reason=account.wanted.trouble)
+        if account.is_missing:
+            log.warning("the backend does not have this account")
+    if report.refusal:
+        names = {
+            getattr(step.action, "resource", ""): list(getattr(step.action, "members", ()))
+            for step in report.refused.steps
+        }
+        site.log.error("removals refused", reason=report.refusal, members=names)

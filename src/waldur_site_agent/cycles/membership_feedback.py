@@ -1,0 +1,169 @@
+"""Tells Waldur how the accounts stand; only differences cost a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.planning.feedback import Feedback, feedback_on
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    NotFoundError,
+    concurrently,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
+
+_NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
+_MOST_MISSING_WITHOUT_QUESTION = 10
+
+
+def tell_waldur(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[str]:
+    """Report metadata, limits, health and the time of the sync; return what went wrong.
+
+    Args:
+        site: the offering at work.
+        membership: the plan that was carried out.
+        state: the backend as it is after that.
+        broken: accounts on which something failed or was refused; they do not count as synced.
+    """
+    news = [
+        feedback
+        for account in membership.accounts
+        for feedback in _feedback(site, account, state, broken)
+    ]
+    if any(feedback.limits for feedback in news) and _limits_are_waldurs(site):
+        news = [_without_limits(feedback) for feedback in news]
+    attempts = concurrently(lambda feedback: _send(site, feedback), [n for n in news if n])
+    return [
+        f"{attempt.item.resource.backend_id}: {attempt.error}"
+        for attempt in attempts
+        if attempt.error is not None
+    ]
+
+
+def _feedback(
+    site: Site, account: AccountPlan, state: BackendState, broken: Collection[str]
+) -> list[Feedback]:
+    found = state.resources.get(account.wanted.id)
+    if found is None:
+        return []
+    works = account.wanted.id not in broken and not account.wanted.trouble
+    shared = len(account.wanted.resources) > 1
+    news = [
+        feedback_on(
+            resource,
+            found,
+            site.offering.components,
+            site.now(),
+            works=works,
+            agree=site.backend.limits_agree,
+        )
+        for resource in account.wanted.resources
+    ]
+    # the limits of a shared account are the sum of nobody knows what
+    return [_without_limits(feedback) for feedback in news] if shared else news
+
+
+def _without_limits(feedback: Feedback) -> Feedback:
+    return Feedback(
+        resource=feedback.resource,
+        metadata=feedback.metadata,
+        set_ok=feedback.set_ok,
+        refresh_sync=feedback.refresh_sync,
+    )
+
+
+def _limits_are_waldurs(site: Site) -> bool:
+    """Whether a periodic policy of Waldur owns the limits; then none are reported back."""
+    try:
+        return bool(site.waldur.periodic_policies(site.offering.waldur_offering_uuid).items)
+    except _NOT_FOR_THIS_TOKEN:
+        return False
+    except SiteAgentError as error:
+        site.log.warning("limits not reported: policies not read", reason=str(error))
+        return True
+
+
+def _send(site: Site, feedback: Feedback) -> None:
+    resource, waldur = feedback.resource, site.waldur
+    if feedback.set_ok:
+        _optionally(site, resource, "set_as_ok", lambda: waldur.set_as_ok(resource.uuid))
+    if (metadata := feedback.metadata) is not None:
+        _optionally(
+            site,
+            resource,
+            "set_backend_metadata",
+            lambda: waldur.set_backend_metadata(resource.uuid, metadata),
+        )
+    if (limits := feedback.limits) is not None:
+        _optionally(site, resource, "set_limits", lambda: waldur.set_limits(resource.uuid, limits))
+    if feedback.refresh_sync:
+        _optionally(
+            site,
+            resource,
+            "refresh_last_sync",
+            lambda: waldur.refresh_last_sync(resource.uuid),
+        )
+
+
+def _optionally(site: Site, resource: Resource, what: str, send: Callable[[], None]) -> None:
+    """Send what the token may not be allowed to send: the memberships matter more."""
+    try:
+        send()
+    except _NOT_FOR_THIS_TOKEN as error:
+        log = site.log.bind(call=what, resource=resource.name)
+        log.warning("Waldur does not take this from this token", reason=str(error))
+    else:
+        site.log.info("told Waldur", call=what, resource=resource.name)
+
+
+def mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
+    """Mark resources whose account is gone, once a second reading agrees; return the trouble.
+
+    When very many are gone it is more likely that the agent looks at the wrong cluster, so
+    nothing is marked.
+    """
+    missing = [account for account in membership.accounts if account.is_missing]
+    if not missing:
+        return []
+    if len(missing) > _MOST_MISSING_WITHOUT_QUESTION and len(missing) * 2 > len(
+        membership.accounts
+    ):
+        share = f"{len(missing)} of {len(membership.accounts)}"
+        remedy = "nothing was marked in Waldur: check that this is the right cluster"
+        return [f"{share} accounts are missing in the backend; {remedy}"]
+    again = site.backend.observe()
+    failures = []
+    for account in missing:
+        name = account.wanted.id
+        if name in again.resources:
+            continue
+        failures.append(f'{name}: the backend has no account "{name}"')
+        for resource in account.wanted.resources:
+            failures += _mark(site, resource, name)
+    return failures
+
+
+def _mark(site: Site, resource: Resource, name: str) -> list[str]:
+    try:
+        current = site.waldur.resource(resource.uuid)
+        if current.state == ResourceState.OK and current.order_in_progress is None:
+            message = f'The account "{name}" does not exist any more; ask the site to restore it.'
+            site.waldur.set_as_erred(resource.uuid, message)
+            site.log.error("resource marked Erred: its account is gone", resource=name)
+    except (*_NOT_FOR_THIS_TOKEN, NotFoundError) as error:
+        site.log.warning("missing account not marked in Waldur", resource=name, reason=str(error))
+    except SiteAgentError as error:
+        return [f"{name}: not marked in Waldur: {error}"]
+    return []

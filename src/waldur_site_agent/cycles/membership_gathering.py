@@ -1,0 +1,299 @@
+"""Collects, in bulk, who is to have access to what.
+
+One list each for resources, offering users, project roles, service accounts, course accounts and
+per-user limits. A list that cannot be read makes the agent careful, never generous or cruel: where
+a team is not known nobody moves, and where names are missing nobody counts as unknown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import Access, SetMemberLimits
+from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.model.people import OfferingUserState, TeamMember
+from waldur_site_agent.planning.access import (
+    granted_usernames,
+    reasons_to_leave,
+    spelled,
+    usable_usernames,
+    wanted_access,
+)
+from waldur_site_agent.planning.membership import AccountWanted, People
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    NotFoundError,
+    concurrently,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from decimal import Decimal
+    from uuid import UUID
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.offerings import UserLimit, WaldurOffering
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.model.people import OfferingUser, ProjectAccount
+    from waldur_site_agent.waldur import Listing
+
+    Team = Sequence[TeamMember] | SiteAgentError
+    LimitsByAccount = dict[str, dict[str, dict[str, Decimal]]]
+
+SERVED_STATES = (
+    ResourceState.OK,
+    ResourceState.ERRED,
+    ResourceState.UPDATING,
+    ResourceState.TERMINATING,
+)
+"""Resources with an order in progress keep their members up to date, too."""
+
+_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
+_NOT_OFFERED = (AbsentOperationError, AccessDeniedError, NotFoundError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What Waldur wants of an offering."""
+
+    accounts: tuple[AccountWanted, ...]
+    people: People
+    leavers: tuple[OfferingUser, ...]
+    """Offering users whom Waldur is deleting."""
+
+
+@dataclass(slots=True)
+class _ProjectAccounts:
+    """Service and course accounts, by project; ``closed`` are usernames that must go."""
+
+    granted: dict[UUID | None, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    closed: dict[str, str] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[OfferingUser]) -> Gathered:
+    """Everything that planning the memberships of an offering needs from Waldur.
+
+    Raises:
+        TemporaryError: the resources could not be read.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    resources = [
+        resource
+        for resource in site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+        if resource.backend_id.strip()
+    ]
+    leavers = tuple(user for user in users if user.state in _LEAVING)
+    if not resources:
+        people = People(known=reasons_to_leave(users))
+        return Gathered(accounts=(), people=people, leavers=leavers)
+    provider = _service_provider(site, offering)
+    teams = _teams(site, provider, resources)
+    accounts = _project_accounts(site, provider)
+    limits = _member_limits(site, resources, users)
+    usernames = usable_usernames(users)
+    wanted = [
+        _account(site, name, group, teams, usernames, accounts, limits)
+        for name, group in _by_account(resources).items()
+    ]
+    people = People(
+        known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
+        is_complete=accounts.is_complete,
+    )
+    return Gathered(accounts=tuple(wanted), people=people, leavers=leavers)
+
+
+_LEAVING = (OfferingUserState.REQUESTED_DELETION, OfferingUserState.DELETING)
+
+
+def _by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in resources:
+        groups[resource.backend_id.strip().lower()].append(resource)
+    return groups
+
+
+def _account(
+    site: Site,
+    name: str,
+    group: Sequence[Resource],
+    teams: Mapping[UUID | None, Team],
+    usernames: Mapping[UUID, str],
+    accounts: _ProjectAccounts,
+    limits: LimitsByAccount | None,
+) -> AccountWanted:
+    members: dict[str, str] | None = {}
+    trouble = ""
+    for resource in group:
+        team = teams.get(resource.project_uuid, ())
+        if isinstance(team, SiteAgentError):
+            members, trouble = None, f"its team could not be read: {team}"
+            break
+        if members is None or resource.restrict_member_access:
+            continue
+        granted = granted_usernames(team, usernames, site.now())
+        members |= dict.fromkeys(granted, "is in the project's team")
+        members |= accounts.granted.get(resource.project_uuid, {})
+    return AccountWanted(
+        id=name,
+        resources=tuple(group),
+        members=members,
+        trouble=trouble,
+        is_restricted=all(resource.restrict_member_access for resource in group),
+        access=_shared_access(group),
+        member_limits=None if limits is None else limits.get(name, {}),
+    )
+
+
+def _shared_access(group: Sequence[Resource]) -> Access | None:
+    """One account for several resources is as open as the most open of them."""
+    if any(resource.state not in _WITHOUT_ORDER for resource in group):
+        return None
+    order = [Access.NORMAL, Access.DOWNSCALED, Access.PAUSED]
+    return min((wanted_access(resource) for resource in group), key=order.index)
+
+
+def _service_provider(site: Site, offering: WaldurOffering) -> UUID | None:
+    if offering.customer_uuid is None:
+        return None
+    try:
+        providers = site.waldur.service_providers(offering.customer_uuid).items
+    except SiteAgentError as error:
+        site.log.info("service provider not read; asking per project", reason=str(error))
+        return None
+    return providers[0].uuid if providers else None
+
+
+def _teams(
+    site: Site, provider: UUID | None, resources: Sequence[Resource]
+) -> dict[UUID | None, Team]:
+    """The team of each project: all in one list where that is allowed, else one by one.
+
+    The list names only people with a role, so a project that is not in it is asked for by itself
+    before anybody concludes that it is empty.
+    """
+    one_each: dict[UUID | None, Resource] = {}
+    for resource in resources:
+        one_each.setdefault(resource.project_uuid, resource)
+    in_bulk = _teams_in_bulk(site, provider)
+    teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
+    missing = [resource for project, resource in one_each.items() if project not in teams]
+    for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
+        teams[attempt.item.project_uuid] = attempt.error or attempt.value or ()
+    return teams
+
+
+def _teams_in_bulk(site: Site, provider: UUID | None) -> dict[UUID | None, list[TeamMember]]:
+    if provider is None:
+        return {}
+    try:
+        roles = site.waldur.project_roles(provider).require_complete("project roles")
+    except SiteAgentError as error:
+        site.log.info("project roles not read in bulk; asking per project", reason=str(error))
+        return {}
+    teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
+    for role in roles:
+        member = TeamMember(
+            uuid=role.user_uuid, role=role.role_name, expiration_time=role.expiration_time
+        )
+        teams[role.project_uuid].append(member)
+    return teams
+
+
+def _project_accounts(site: Site, provider: UUID | None) -> _ProjectAccounts:
+    offering = site.offering.waldur_offering_uuid
+    waldur = site.waldur
+    accounts = _ProjectAccounts()
+    kinds: tuple[tuple[str, _Asks, _Asks], ...] = (
+        ("service account", waldur.service_accounts, waldur.offering_service_accounts),
+        ("course account", waldur.course_accounts, waldur.offering_course_accounts),
+    )
+    for kind, of_provider, of_offering in kinds:
+        asks = [(of_offering, offering)]
+        if provider is not None:
+            asks.insert(0, (of_provider, provider))
+        _collect(accounts, kind, _first_answer(site, kind, asks, accounts))
+    return accounts
+
+
+if TYPE_CHECKING:
+    _Asks = Callable[[UUID | str], Listing[ProjectAccount]]
+
+
+def _first_answer(
+    site: Site,
+    kind: str,
+    asks: Sequence[tuple[_Asks, UUID]],
+    accounts: _ProjectAccounts,
+) -> tuple[ProjectAccount, ...]:
+    """The accounts of a kind; none where neither list is offered to this token."""
+    for ask, scope in asks:
+        try:
+            return ask(scope).require_complete(f"{kind}s")
+        except _NOT_OFFERED:
+            continue
+        except TemporaryError as error:
+            accounts.is_complete = False
+            site.log.warning(
+                "accounts not read; they stay as they are", kind=kind, reason=str(error)
+            )
+            return ()
+    return ()
+
+
+def _collect(accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAccount]) -> None:
+    for account in listed:
+        name = spelled(account.username)
+        if not name:
+            continue
+        if account.state == OfferingUserState.OK:
+            accounts.granted[account.project_uuid][name] = f"is a {kind} of the project"
+        else:
+            accounts.closed[name] = f'is a {kind} in state "{account.state}"'
+
+
+def _serving(accounts: _ProjectAccounts) -> dict[str, str]:
+    """Service and course accounts that work, with why they would leave some other account."""
+    names = {name for granted in accounts.granted.values() for name in granted}
+    return dict.fromkeys(names, "is a service or course account of another project")
+
+
+def _member_limits(
+    site: Site, resources: Iterable[Resource], users: Iterable[OfferingUser]
+) -> LimitsByAccount | None:
+    """Per-user limits in backend units, by account and username; ``None`` when not known."""
+    if SetMemberLimits not in site.backend.supports:
+        return None
+    uuid = site.offering.waldur_offering_uuid
+    try:
+        listed = site.waldur.user_limits(uuid).require_complete("user limits")
+    except _NOT_OFFERED:
+        return None
+    except TemporaryError as error:
+        site.log.warning("user limits not read; they stay as they are", reason=str(error))
+        return None
+    return _limits_by_account(site, listed, resources, users)
+
+
+def _limits_by_account(
+    site: Site,
+    listed: Iterable[UserLimit],
+    resources: Iterable[Resource],
+    users: Iterable[OfferingUser],
+) -> LimitsByAccount:
+    names = {user.uuid: spelled(user.username) for user in users}
+    accounts = {resource.uuid: resource.backend_id.strip().lower() for resource in resources}
+    components = site.offering.components
+    result: LimitsByAccount = defaultdict(lambda: defaultdict(dict))
+    for limit in listed:
+        account = accounts.get(limit.resource_uuid or limit.uuid)
+        name = names.get(limit.offering_user_uuid or limit.uuid)
+        component = components.get(limit.component_type)
+        if account and name and component and limit.limit is not None:
+            amount = (limit.limit * component.unit_factor).normalize() + 0
+            result[account][name][limit.component_type] = amount
+    return result

@@ -1,0 +1,89 @@
+"""The journal: every applied action as one line of JSON, for audits and for asking "who did this?".
+
+The file is opened for each process and again on SIGHUP, so that logrotate can move it away; every
+line is flushed before the agent goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import TextIO
+
+    from waldur_site_agent.backends import Outcome
+    from waldur_site_agent.planning.plan import Step
+
+
+class Journal:
+    """Appends to a file, or to nothing where the site keeps no journal."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened for appending.
+        """
+        self._lock = threading.Lock()
+        self._stream: TextIO | None = None
+        if path is not None:
+            self._stream = path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file; what comes later is dropped."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
+
+    def recorder(self, offering: str, mode: str) -> Callable[[Step, Outcome], None]:
+        """What writes down the actions of one offering in one mode."""
+
+        def record(step: Step, outcome: Outcome) -> None:
+            self._write({"offering": offering, "mode": mode, **_entry(step, outcome)})
+
+        return record
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with self._lock:
+            if self._stream is None:
+                return
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._stream.write(json.dumps({"time": now, **entry}, ensure_ascii=False) + "\n")
+            self._stream.flush()
+
+
+def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "action": type(step.action).__name__,
+        **plain(step.action),
+        "reason": step.reason,
+        "reasons": dict(step.reasons),
+        "order": str(step.order) if step.order else None,
+        "result": outcome.result.value,
+        "error": str(outcome.error) if outcome.error else None,
+        "left_out": {left.name: str(left.error) for left in outcome.left_out},
+    }
+
+
+def plain(value: Any) -> Any:
+    """An action, or a part of it, as values that JSON knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, Enum):
+        return value.value
+    return value
