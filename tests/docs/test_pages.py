@@ -35,6 +35,7 @@ GROUPS: dict[str, click.Command] = {
     "waldur_site_agent": legacy.agent,
     "waldur_site_load_components": legacy.load_components,
     "waldur_site_diagnostics": legacy.diagnostics,
+    "waldur_sync_offering_users": legacy.sync_offering_users,
 }
 WHOLE_FILE = {
     "name": DOCUMENTED_OFFERING,

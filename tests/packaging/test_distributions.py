@@ -15,8 +15,12 @@ import pytest
 from waldur_site_agent import __version__
 
 ROOT = Path(__file__).parents[2]
-SOURCES = {"waldur_site_agent": ROOT, "waldur_site_agent_slurm": ROOT / "plugins" / "slurm"}
-PROJECT_FILES = [ROOT / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
+PLUGINS = sorted(file.parent for file in (ROOT / "plugins").glob("*/pyproject.toml"))
+SOURCES = {
+    "waldur_site_agent": ROOT,
+    **{f"waldur_site_agent_{plugin.name}": plugin for plugin in PLUGINS},
+}
+PROJECT_FILES = [source / "pyproject.toml" for source in SOURCES.values()]
 OFFLINE = ("No matching distribution found", "Could not find a version", "NewConnectionError")
 
 pytestmark = pytest.mark.xdist_group("packaging")  # one installation for all of them
@@ -58,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(place: Path) -> dict[str, zipfile.ZipFile]:
-    """Both wheels, by import package."""
+    """All wheels, by import package."""
     python = place / "venv" / "bin" / "python"
     pip(python, "wheel", "--no-deps", "-w", place / "dist", *SOURCES.values(), cwd=place)
     files = {name: place / "dist" / f"{name}-{__version__}-py3-none-any.whl" for name in SOURCES}
@@ -101,7 +105,8 @@ def test_a_wheel_has_its_package_typed_with_licence_and_nothing_else(
 
 
 def test_the_wheels_name_commands_and_backends(wheels: dict[str, zipfile.ZipFile]) -> None:
-    agent, slurm = (_entry_points(wheels[name]) for name in SOURCES)
+    agent = _entry_points(wheels["waldur_site_agent"])
+    slurm = _entry_points(wheels["waldur_site_agent_slurm"])
     assert {
         "waldur-site-agent",
         "waldur_site_agent",
