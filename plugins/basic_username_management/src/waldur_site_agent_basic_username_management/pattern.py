@@ -42,7 +42,8 @@ class Field:
     """A part that is taken from the person."""
 
     name: str
-    cut: slice = slice(None)
+    start: int | None = None
+    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Pattern:
     def fill(self, value_of: Callable[[str], str]) -> str:
         """The pattern with each field's value in its place; cuts count in the value's letters."""
         return "".join(
-            part.text if isinstance(part, Text) else value_of(part.name)[part.cut]
+            part.text if isinstance(part, Text) else value_of(part.name)[part.start : part.stop]
             for part in self.parts
         )
 
@@ -86,6 +87,6 @@ def _part(token: re.Match[str]) -> Text | Field:
         raise ValueError(f'there is no field "{name}"; known: {", ".join(FIELDS)}')
     if token["index"]:
         index = int(token["index"])
-        return Field(name, slice(index, index + 1 or None))
+        return Field(name, index, index + 1 or None)
     start, stop = (int(end) if end else None for end in (token["start"], token["stop"]))
-    return Field(name, slice(start, stop))
+    return Field(name, start, stop)

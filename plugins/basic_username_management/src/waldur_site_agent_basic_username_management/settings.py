@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -24,12 +25,13 @@ def _no_substitutions(value: Any) -> Any:
 
 
 def _one_letter_each(substitutions: dict[str, str]) -> dict[str, str]:
-    for letter, ascii_text in substitutions.items():
+    composed = {normalize("NFC", key): text for key, text in substitutions.items()}
+    for letter, ascii_text in composed.items():
         if len(letter) != 1:
             raise ValueError(f'"{letter}" is not one letter; write for instance ü: ue')
         if not ascii_text.isascii():
             raise ValueError(f'"{ascii_text}" is not ASCII; write for instance ü: ue')
-    return {letter.lower(): text for letter, text in substitutions.items()}
+    return {letter.lower(): text for letter, text in composed.items()}
 
 
 class TemplateSettings(BackendSettings):
