@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from waldur_site_agent.cli.plan_text import orders_text
+from waldur_site_agent.cli.plan_json import reports_json
+from waldur_site_agent.cli.plan_text import report_text
 from waldur_site_agent.cli.starting import (
     DONE,
     FAILED,
@@ -19,19 +21,21 @@ from waldur_site_agent.cli.starting import (
     load_or_exit,
 )
 from waldur_site_agent.config import resolved_yaml
-from waldur_site_agent.service.agent import Crew, run_once
+from waldur_site_agent.service.agent import run_once
+from waldur_site_agent.service.crew import Crew
+from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
 from waldur_site_agent.service.sessions import Situation
-from waldur_site_agent.service.signals import serve
+from waldur_site_agent.service.signals import attend, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from waldur_site_agent.cli.starting import Start
     from waldur_site_agent.config import Offering
-    from waldur_site_agent.cycles.order_report import OrdersReport
+    from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.service.modes import Mode
+    from waldur_site_agent.service.stopping import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,8 @@ class RunOptions:
     dry_run: bool = False
     offerings: tuple[str, ...] = ()
     allow_removals: bool = False
+    output: str = "text"
+    """How a dry run prints its plan: ``text`` or ``json``."""
 
 
 def mode_option(command: Callable[..., object]) -> Callable[..., object]:
@@ -86,61 +92,86 @@ def print_configuration(path: Path) -> None:
 
 def run(options: RunOptions) -> int:
     """Run the agent as the command line says; the exit code is returned."""
-    mode = _mode(options.mode)
+    modes = _modes(options.mode)
     start = load_or_exit(
-        options.config_file, wanted=options.offerings, jobs=[mode.job], quiet=options.dry_run
+        options.config_file,
+        wanted=options.offerings,
+        jobs=[mode.job for mode in modes],
+        quiet=options.dry_run,
     )
     try:
-        mode.period_seconds()
-        served = _served(start, mode)
+        for mode in modes:
+            mode.period_seconds()
+        work = _work(start, modes)
+        situation = _situation(start, options)
     except ValueError as error:
         give_up(str(error))
     if options.dry_run or options.once:
-        reports = run_once(_situation(start, options), served, mode, dry_run=options.dry_run)
-        return _conclude(reports, dry_run=options.dry_run)
-    return serve(lambda: _crew(options, mode))
+        return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
+    return serve(Crew(situation, work), lambda: _crew(options, modes))
 
 
-def _mode(name: str) -> Mode:
-    mode = AVAILABLE.get(name)
-    if mode is None:
-        available = ", ".join(AVAILABLE)
+def _modes(name: str) -> list[Mode]:
+    if name == "all":
+        return list(AVAILABLE.values())
+    if name not in AVAILABLE:
+        available = ", ".join([*AVAILABLE, "all"])
         give_up(f"mode {name} is not part of this version yet; available: {available}")
-    return mode
+    return [AVAILABLE[name]]
 
 
-def _served(start: Start, mode: Mode) -> list[Offering]:
-    served = [offering for offering in start.offerings if mode.serves(offering)]
-    if not served:
+def _work(start: Start, modes: Sequence[Mode]) -> list[tuple[Offering, Mode]]:
+    """Which offering is served in which mode."""
+    work = [(o, mode) for o in start.offerings for mode in modes if mode.serves(o)]
+    if not work:
+        keys = " or ".join(mode.job.value for mode in modes)
+        names = " or ".join(mode.name for mode in modes)
         raise UsageError(
-            f"no offering of {start.source.path} takes part in mode {mode.name}: "
-            f"set {mode.job.value}, and neither stomp_enabled nor mqtt_enabled"
+            f"no offering of {start.source.path} takes part in mode {names}: "
+            f"set {keys}, and neither stomp_enabled nor mqtt_enabled"
         )
-    return served
+    return work
 
 
 def _situation(start: Start, options: RunOptions) -> Situation:
+    path = start.configuration.journal
+    try:
+        journal = Journal(Path(path) if path and not options.dry_run else None)
+    except OSError as error:
+        raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
     return Situation(
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,
         removals_allowed=options.allow_removals,
+        journal=journal,
     )
 
 
-def _crew(options: RunOptions, mode: Mode) -> Crew:
-    """Read the configuration (again) and put a worker on every offering."""
-    start = load(options.config_file, wanted=options.offerings, jobs=[mode.job])
-    work = [(offering, mode) for offering in _served(start, mode)]
-    return Crew(_situation(start, options), work)
+def _once(
+    situation: Situation, work: Sequence[tuple[Offering, Mode]], options: RunOptions, stop: Stop
+) -> list[CycleReport]:
+    return [
+        report
+        for offering, mode in work
+        for report in run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
+    ]
 
 
-def _conclude(reports: Sequence[OrdersReport], *, dry_run: bool) -> int:
-    if dry_run:
+def _crew(options: RunOptions, modes: Sequence[Mode]) -> Crew:
+    """Read the configuration again and put workers on every offering."""
+    start = load(options.config_file, wanted=options.offerings, jobs=[mode.job for mode in modes])
+    return Crew(_situation(start, options), _work(start, modes))
+
+
+def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
+    if options.dry_run and options.output == "json":
+        click.echo(reports_json(reports))
+    elif options.dry_run:
         for report in reports:
             if len(reports) > 1:
                 click.echo(f"== {report.offering} ==")
-            click.echo(orders_text(report))
+            click.echo(report_text(report))
     sys.stdout.flush()
     if any(report.refusal for report in reports):
         return REFUSED

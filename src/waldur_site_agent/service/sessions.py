@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
+from waldur_site_agent.backends.username_registry import UsernameRegistry
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.planning.guard import Thresholds
+from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.waldur import Waldur
 
 if TYPE_CHECKING:
@@ -29,18 +32,50 @@ class Situation:
     source: Source
     registry: Registry
     removals_allowed: bool = False
+    usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
+    journal: Journal = field(default_factory=Journal)
 
 
-def connect(offering: Offering, mode: str) -> Waldur:
-    """A client for the offering's Waldur; nothing is asked yet."""
-    return Waldur(offering.waldur_api_url, offering.token, mode=mode, verify=offering.verify_ssl)
+def connect(
+    offering: Offering, mode: str, *, sleep: Callable[[float], None] = time.sleep
+) -> Waldur:
+    """A client for the offering's Waldur; nothing is asked yet.
+
+    ``sleep`` waits before a request is repeated; it may raise to end the waiting.
+
+    Raises:
+        PermanentError: the URL or the token cannot be used.
+    """
+    return Waldur(
+        offering.waldur_api_url,
+        offering.token,
+        mode=mode,
+        verify=offering.verify_ssl,
+        sleep=sleep,
+    )
 
 
 @contextmanager
 def open_site(
-    situation: Situation, offering: Offering, mode: Mode, stopping: Callable[[], bool]
+    situation: Situation,
+    offering: Offering,
+    mode: Mode,
+    stopping: Callable[[], bool],
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Site]:
-    """Everything that the cycles of one offering need, closed at the end."""
+    """Everything that the cycles of one offering need, closed at the end.
+
+    Args:
+        situation: what the process knows.
+        offering: whom to serve.
+        mode: which job's backend is opened.
+        stopping: whether the agent was asked to stop.
+        sleep: waits for Waldur; may raise a ``TemporaryError`` to end the waiting.
+
+    Raises:
+        ConfigurationError: the backend does not like its settings.
+        SiteAgentError: the backend or the connection to Waldur cannot be made.
+    """
     number = situation.configuration.offerings.index(offering)
     name = offering.backend_for(mode.job)
     settings = situation.registry.settings(name, offering, situation.source, number)
@@ -48,7 +83,7 @@ def open_site(
     with ExitStack() as stack:
         backend = situation.registry.open(name, settings, offering)
         stack.callback(backend.close)
-        waldur = connect(offering, mode.name)
+        waldur = connect(offering, mode.name, sleep=sleep)
         stack.callback(waldur.close)
         yield Site(
             offering=offering,
@@ -61,6 +96,9 @@ def open_site(
             ),
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
+            record=situation.journal.recorder(offering.name, mode.name),
+            usernames=situation.usernames.open(offering, situation.source, number),
+            remove_unknown_users=safety.unknown_users == "remove",
         )
 
 
@@ -72,6 +110,7 @@ def only_copy(
 
     Raises:
         LockHeldError: another copy is at work; the text says which process it is.
+        TemporaryError: the lock file cannot be used.
     """
     name = f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{mode.name}.lock"
     purpose = (

@@ -1,74 +1,150 @@
-"""Runs the crew in the foreground and answers signals: stop, and read the configuration again."""
+"""Works in the foreground and answers signals: stop, and read the configuration again."""
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
+import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import structlog
 
 from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.service.stopping import Stop
+from waldur_site_agent.waldur.concurrency import in_background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from waldur_site_agent.service.agent import Crew
+    from waldur_site_agent.service.crew import Crew
+
+Value = TypeVar("Value")
 
 STOP_WITHIN_SECONDS = 30.0
+"""How long work in hand may take after a signal; then the process ends all the same."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
+_WORK_ENDED = 0
+"""Stands in the queue of signals, so that nobody waits for the next poll; no signal is 0."""
 
 
-def serve(make_crew: Callable[[], Crew]) -> int:
+def serve(crew: Crew, make_crew: Callable[[], Crew]) -> int:
     """Work until a signal says stop; return the exit code.
 
-    SIGTERM and SIGINT finish the object in hand, then stop, within 30 seconds; what is not
-    finished then is finished by the next start. SIGHUP makes a new crew from a fresh reading of
-    the configuration; a configuration with errors is reported and the old crew goes on.
+    SIGTERM and SIGINT finish the object in hand, then stop, within ``STOP_WITHIN_SECONDS``; a
+    second one stops at once. What is not finished then is finished by the next start. SIGHUP
+    makes a new crew from a fresh reading of the configuration, which begins when the old one has
+    finished what it had in hand; a configuration with errors is reported and the old crew goes on.
     """
     log = structlog.get_logger()
-    with _signals() as received:
-        crew = make_crew()
+    successor: _Successor | None = None
+    with _received((*_STOP_SIGNALS, signal.SIGHUP)) as received:
         crew.start()
-        while crew.is_alive:
-            try:
-                number = received.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if number != signal.SIGHUP:
+        while crew.at_work() or successor is not None:
+            number = _next(received)
+            if number in _STOP_SIGNALS:
                 log.info("stopping", signal=signal.Signals(number).name)
-                return 0 if crew.finish(STOP_WITHIN_SECONDS) else _gave_up()
-            crew = _reloaded(crew, make_crew)
-    log.error("nothing is left to do; every offering was refused")
+                crew.stop.request()
+                _wait_or_end(crew.at_work, received)
+                return 0
+            if number == signal.SIGHUP:
+                successor = _read_again(make_crew) or successor
+            if successor is not None:
+                crew.stop.request()
+                if crew.at_work():
+                    successor.explain_the_wait()
+                else:
+                    crew, successor = successor.started(), None
+    log.error("every worker has ended; see above why")
     return 1
 
 
-def _gave_up() -> int:
-    structlog.get_logger().error(
-        "stopped with work in hand; the next start finishes it", waited_seconds=STOP_WITHIN_SECONDS
-    )
-    return 1
+def attend(work: Callable[[Stop], Value]) -> Value:
+    """Do one piece of work, which SIGTERM and SIGINT ask to stop as :func:`serve` has it."""
+    stop = Stop()
+    with _received(_STOP_SIGNALS) as received:
+        task = in_background(lambda: work(stop), "once")
+        task.add_done_callback(lambda _: received.put(_WORK_ENDED))
+        while not task.done():
+            number = _next(received)
+            if number in _STOP_SIGNALS:
+                structlog.get_logger().info("stopping", signal=signal.Signals(number).name)
+                stop.request()
+                _wait_or_end(lambda: not task.done(), received)
+    return task.result()
 
 
-def _reloaded(crew: Crew, make_crew: Callable[[], Crew]) -> Crew:
-    log = structlog.get_logger()
+@dataclass(slots=True)
+class _Successor:
+    """A crew that begins when the one before it has ended."""
+
+    crew: Crew
+    next_explanation: float = 0.0
+
+    def explain_the_wait(self) -> None:
+        if time.monotonic() >= self.next_explanation:
+            self.next_explanation = time.monotonic() + STOP_WITHIN_SECONDS
+            structlog.get_logger().info(
+                "the new configuration waits until the work in hand is finished"
+            )
+
+    def started(self) -> Crew:
+        self.crew.start()
+        structlog.get_logger().info("configuration read again", offerings=len(self.crew.workers))
+        return self.crew
+
+
+def _read_again(make_crew: Callable[[], Crew]) -> _Successor | None:
     try:
-        successor = make_crew()
-    except (ConfigurationError, ValueError) as error:
-        log.error("configuration not read again; the old one stays in force", reason=str(error))
-        return crew
-    crew.finish(STOP_WITHIN_SECONDS)
-    successor.start()
-    log.info("configuration read again", offerings=len(successor.workers))
-    return successor
+        return _Successor(make_crew())
+    except (ConfigurationError, SiteAgentError, ValueError, OSError) as error:
+        structlog.get_logger().error(
+            "configuration not read again; the old one stays in force", reason=str(error)
+        )
+        return None
+
+
+def _wait_or_end(at_work: Callable[[], bool], received: queue.SimpleQueue[int]) -> None:
+    """Wait until the work ends; end the process when it takes too long or is asked for again."""
+    deadline = time.monotonic() + STOP_WITHIN_SECONDS
+    while at_work():
+        if _next(received) in _STOP_SIGNALS:
+            _end_process("asked to stop a second time")
+        if time.monotonic() >= deadline:
+            _end_process(f"the work in hand took longer than {STOP_WITHIN_SECONDS:g} s")
+
+
+def _end_process(reason: str) -> NoReturn:
+    """End at once, whatever the threads are doing; the next start finds what is left to do.
+
+    A command of the backend that is under way is not killed: half a write helps nobody, and the
+    lock that it holds keeps other writers away until it has ended.
+    """
+    structlog.get_logger().error(
+        "stopped with work in hand; the next start finishes it",
+        reason=reason,
+        commands="a backend command that still runs is left to end by itself",
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _next(received: queue.SimpleQueue[int]) -> int | None:
+    try:
+        return received.get(timeout=_POLL_SECONDS)
+    except queue.Empty:
+        return None
 
 
 @contextmanager
-def _signals() -> Iterator[queue.SimpleQueue[int]]:
+def _received(numbers: tuple[signal.Signals, ...]) -> Iterator[queue.SimpleQueue[int]]:
     received: queue.SimpleQueue[int] = queue.SimpleQueue()
-    numbers = (*_STOP_SIGNALS, signal.SIGHUP)
     before = {n: signal.signal(n, lambda number, _frame: received.put(number)) for n in numbers}
     try:
         yield received

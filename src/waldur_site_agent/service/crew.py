@@ -1,0 +1,117 @@
+"""The workers of a service: one for each offering, each with its own schedule."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.service.agent import greet, run_cycle
+from waldur_site_agent.service.sessions import only_copy, open_site
+from waldur_site_agent.service.stopping import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from waldur_site_agent.config import Offering
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.service.modes import Mode
+    from waldur_site_agent.service.sessions import Situation
+
+SECONDS_FOR_A_PREDECESSOR_TO_STOP = 35.0
+"""How long a worker waits for another process that serves its offering, before it says so."""
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Serves one offering in one mode until it is told to stop; trouble never ends it."""
+
+    situation: Situation
+    offering: Offering
+    mode: Mode
+    stop: Stop
+
+    def run(self) -> None:
+        """The body of the worker's thread."""
+        log = structlog.get_logger().bind(offering=self.offering.name, mode=self.mode.name)
+        while not self.stop.requested():
+            began = time.monotonic()
+            try:
+                self._work()
+            except (SiteAgentError, ConfigurationError) as error:
+                if not self.stop.requested():
+                    log.error("not started; tried again next time", reason=str(error))
+            except Exception:
+                log.exception(
+                    "worker failed because of a defect in the agent or a plugin; tried again "
+                    "next time"
+                )
+            self._rest(began)
+        log.info("stopped")
+
+    def _work(self) -> None:
+        patience, stopping = SECONDS_FOR_A_PREDECESSOR_TO_STOP, self.stop.requested
+        with (
+            only_copy(self.offering, self.mode, patience, stopping),
+            open_site(self.situation, self.offering, self.mode, stopping, self.stop.pause) as site,
+        ):
+            self._serve(site)
+
+    def _serve(self, site: Site) -> None:
+        started = False
+        while not self.stop.requested():
+            began = time.monotonic()
+            if not started:
+                started = self._start(site)
+            if started:
+                run_cycle(site, self.mode)
+            self._rest(began)
+
+    def _start(self, site: Site) -> bool:
+        try:
+            greet(site, self.mode)
+            self.mode.start(site)
+        except SiteAgentError as error:
+            if not self.stop.requested():
+                site.log.warning("not started yet; tried again next time", reason=str(error))
+            return False
+        except Exception:
+            site.log.exception("start failed because of a defect in the agent or a plugin")
+            return False
+        return True
+
+    def _rest(self, began: float) -> None:
+        """Wait for the next turn; a little uneven, so that agents do not march in step."""
+        jitter = random.uniform(-_JITTER, _JITTER)  # noqa: S311 - spreads load, guards nothing
+        turn = began + self.mode.period_seconds() * (1 + jitter)
+        self.stop.wait(max(0.0, turn - time.monotonic()))
+
+
+class Crew:
+    """All workers of the process; replaced as a whole when the configuration is read again."""
+
+    def __init__(self, situation: Situation, work: Sequence[tuple[Offering, Mode]]) -> None:
+        self.stop = Stop()
+        self.workers = [Worker(situation, offering, mode, self.stop) for offering, mode in work]
+        self._threads = [
+            threading.Thread(
+                target=worker.run, name=f"{worker.mode.name}:{worker.offering.name}", daemon=True
+            )
+            for worker in self.workers
+        ]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    def at_work(self) -> bool:
+        """Whether any worker has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
