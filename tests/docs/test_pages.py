@@ -20,6 +20,7 @@ from waldur_site_agent.cli import legacy
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import Configuration, Offering, Safety, load_configuration
 from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 ROOT = Path(__file__).parents[2]
@@ -233,6 +234,12 @@ def test_every_make_target_that_is_shown_exists() -> None:
     shown = {target for text in texts for target in re.findall(r"(?:`|^\$ )make (\w+)", text, re.M)}
     assert {"demo", "test"} <= shown
     assert shown <= targets
+
+
+def test_the_index_says_which_modes_are_refused() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    (row,) = [line for line in index.splitlines() if "refused with exit code 2" in line]
+    assert set(re.findall(r"`(\w+)`", row)) == set(MODE_NAMES) - set(AVAILABLE)
 
 
 def test_the_example_files_load_with_their_backend_settings() -> None:
