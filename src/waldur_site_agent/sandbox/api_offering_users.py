@@ -159,7 +159,7 @@ def _transition(name: str, transition: Transition) -> Operation:
         method="POST",
         path=f"{_PATH}{{uuid}}/{name}/",
         run=partial(_move, transition),
-        since=(7, 7, 3),
+        since=transition.since,
     )
 
 

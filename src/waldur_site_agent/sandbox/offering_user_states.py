@@ -36,23 +36,34 @@ class Transition:
 
     target: str
     sources: tuple[str, ...]
+    since: tuple[int, ...] = (7, 7, 5)
+    """The first release that has the call."""
     takes_comment: bool = False
     clears_comment: bool = False
 
 
 TRANSITIONS = {
-    "begin_creating": Transition("Creating", ("Requested", "Error creating")),
+    "begin_creating": Transition("Creating", ("Requested", "Error creating"), since=(7, 7, 4)),
     "set_ok": Transition(
         "OK",
         ("Requested", "Creating", _LINKING, _VALIDATION, "Error creating", "Error deleting"),
+        since=(7, 7, 4),
     ),
     "set_pending_account_linking": Transition(
-        _LINKING, ("Creating", "Error creating", _VALIDATION), takes_comment=True
+        _LINKING,
+        ("Creating", "Error creating", _VALIDATION),
+        since=(7, 7, 3),
+        takes_comment=True,
     ),
     "set_pending_additional_validation": Transition(
-        _VALIDATION, ("Creating", "Error creating", _LINKING), takes_comment=True
+        _VALIDATION,
+        ("Creating", "Error creating", _LINKING),
+        since=(7, 7, 3),
+        takes_comment=True,
     ),
-    "set_validation_complete": Transition("OK", (_LINKING, _VALIDATION), clears_comment=True),
+    "set_validation_complete": Transition(
+        "OK", (_LINKING, _VALIDATION), since=(7, 7, 3), clears_comment=True
+    ),
     "set_error_creating": Transition(
         "Error creating", ("Requested", "Creating", _LINKING, _VALIDATION)
     ),

@@ -150,7 +150,7 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
             f"{text}; this is not an answer of Waldur's API: check waldur_api_url and the proxies"
         )
     if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
-        return TransitionRefusedError(text)
+        return TransitionRefusedError(f"{text}; its state has moved on: read it again")
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
     return kind(f"{text}; {remedy}" if remedy else text)
 

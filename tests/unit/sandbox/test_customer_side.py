@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -116,6 +117,20 @@ def test_a_person_is_told_what_was_wrong(
     assert reason in answer.text
 
 
+def test_a_person_can_close_an_account_and_limit_a_user_with_curl(
+    sandbox: Sandbox, portal: httpx.Client
+) -> None:
+    sandbox.fill_demo()
+    made = portal.post("add_service_account/", json={"project": "climate", "username": "svc"})
+    assert made.json()["state"] == "OK"
+    closed = {"account": made.json()["uuid"], "state": "Closed"}
+    assert portal.post("set_project_account_state/", json=closed).json()["state"] == "Closed"
+    limit = {"resource": "ocean-runs-1", "user": "ada", "component_type": "cpu", "limit": 2.5}
+    assert portal.post("set_user_limit/", json=limit).json()["limit"] == "2.50"
+    refused = portal.post("set_user_limit/", json={**limit, "limit": -1})
+    assert (refused.status_code, "valid number" in refused.text) == (400, True)
+
+
 def test_the_first_page_lists_every_action(portal: httpx.Client) -> None:
     actions = portal.get("").json()["actions"]
     assert "/sandbox/place_create_order/" in actions
@@ -140,11 +155,25 @@ def test_the_customer_side_shows_no_tokens(sandbox: Sandbox, portal: httpx.Clien
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     first = Sandbox(state_file=file)
-    first.fill_demo()
+    order = first.fill_demo().orders[0]
+    first.customer.add_service_account("climate", "svc")
+    first.customer.add_course_account("climate", None, "Pending")
+    first.customer.set_user_limit(order.resource, "ada", "cpu", 10)
+    first.customer.add_periodic_policy()
     second = Sandbox(state_file=file)
     assert first.customer.world == second.customer.world
     assert first.token == second.token
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_file_from_before_there_were_project_accounts_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    token = Sandbox(state_file=file).token
+    state = json.loads(file.read_text())
+    for table in ("project_accounts", "user_limits", "periodic_policies"):
+        del state[table]
+    file.write_text(json.dumps(state))
+    assert Sandbox(state_file=file).token == token
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,26 @@ def test_a_transition_starts_from_its_states_only(sandbox: Sandbox, api: httpx.C
             assert sandbox.customer.current(account).state == expected
 
 
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        ("7.7.2", set[str]()),
+        ("7.7.3", {"set_pending_account_linking", "set_validation_complete"}),
+        ("7.7.4", {"set_pending_account_linking", "set_validation_complete", "set_ok"}),
+        ("7.7.5", {*TRANSITIONS}),
+    ],
+)
+def test_the_calls_came_one_after_the_other(
+    connect: Connect, version: str, known: set[str]
+) -> None:
+    sandbox = Sandbox(version)
+    account = account_in(sandbox)
+    asked = {"set_pending_account_linking", "set_validation_complete", "set_ok", "set_deleted"}
+    with connect(sandbox) as api:
+        found = {action for action in asked if call(api, account, action).status_code != 404}
+    assert known & asked == found
+
+
 def test_a_user_is_told_why_and_where_to_act(sandbox: Sandbox, api: httpx.Client) -> None:
     account = account_in(sandbox, "Creating")
     note = {"comment": "Link your account", "comment_url": "https://site.example.org/link"}
