@@ -39,8 +39,11 @@ class Backend(ABC):
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     """The model against which ``backend_settings`` of an offering is checked at start."""
 
-    supports: ClassVar[frozenset[type]] = frozenset()
-    """The kinds of action this backend can carry out; no other kind is ever planned."""
+    supports: frozenset[type] = frozenset()
+    """The kinds of action this backend can carry out; no other kind is ever planned.
+
+    Set on the class, or on the instance where it depends on the settings.
+    """
 
     def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
         """Remember, but do nothing yet: a constructor neither reads nor starts anything."""

@@ -1,7 +1,7 @@
 """Locks between processes and operating-system users of one machine, by ``flock`` on a file.
 
-The kernel releases such a lock when its holder dies, so nothing is ever left behind but a file
-that says who was last.
+The kernel releases such a lock when its holder, and every child that inherited it, is dead: so
+nothing is ever left behind but a file that says who was last.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def default_lock_file(name: str) -> Path:
 @contextmanager
 def exclusive_lock(
     path: Path, wait_seconds: float, purpose: str, stopping: Callable[[], bool] = bool
-) -> Iterator[None]:
-    """Hold the lock while the body runs.
+) -> Iterator[int]:
+    """Hold the lock while the body runs; give its file descriptor.
+
+    A child process that inherits the descriptor keeps the lock until it ends, even when this
+    process is killed before.
 
     Args:
         path: the lock file; it is made, usable by everybody, when it does not exist.
@@ -59,7 +62,7 @@ def exclusive_lock(
     try:
         _acquire(descriptor, path, wait_seconds, purpose, stopping)
         _sign(descriptor)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

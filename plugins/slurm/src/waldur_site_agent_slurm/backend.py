@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import pwd
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from waldur_site_agent.backends import (
-    Access,
     AddMembers,
     Backend,
     BackendResource,
     BackendState,
+    CreateHomeDirectories,
     CreateResource,
     DeleteResource,
     Outcome,
     RemoveMembers,
     Result,
+    SetAccess,
     SetLimits,
+    SetMemberLimits,
     TemporaryError,
 )
-from waldur_site_agent_slurm import placing
+from waldur_site_agent_slurm import placing, tres
 from waldur_site_agent_slurm.applying import Applying, Patience
 from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.diagnosis import diagnose
+from waldur_site_agent_slurm.homes import HomeDirectories
 from waldur_site_agent_slurm.lock import default_lock_file, writer_lock
 from waldur_site_agent_slurm.names import is_user_name
+from waldur_site_agent_slurm.qos import access_of, remembered
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from decimal import Decimal
     from pathlib import Path
 
     from waldur_site_agent.backends import (
@@ -59,8 +64,17 @@ class SlurmBackend(Backend):
     """Resources are accounts, members are associations, limits are GrpTRESMins."""
 
     Settings: ClassVar[type[BackendSettings]] = SlurmSettings
-    supports: ClassVar[frozenset[type]] = frozenset(
-        {CreateResource, DeleteResource, SetLimits, AddMembers, RemoveMembers}
+    supports: frozenset[type] = frozenset(
+        {
+            CreateResource,
+            DeleteResource,
+            SetLimits,
+            AddMembers,
+            RemoveMembers,
+            SetMemberLimits,
+            SetAccess,
+            CreateHomeDirectories,
+        }
     )
 
     def __init__(
@@ -70,10 +84,11 @@ class SlurmBackend(Backend):
         *,
         runner: Runner | None = None,
         user_exists: Callable[[str], bool] | None = None,
+        homes: HomeDirectories | None = None,
         patience: Patience | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
-        """``runner`` and ``user_exists`` replace processes and the password database in tests.
+        """``runner``, ``user_exists`` and ``homes`` replace what is outside, for tests.
 
         ``patience`` bounds the wait for cancelled jobs, ``lock_wait_seconds`` that for another
         writer of the same cluster.
@@ -85,6 +100,11 @@ class SlurmBackend(Backend):
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
+        self._homes = homes or HomeDirectories(ProcessRunner(), settings)
+        if not settings.enable_user_homedir_account_creation:
+            self.supports = self.supports - {CreateHomeDirectories}
+        self._known: dict[str, bool] = {}
+        self._homeless: dict[str, bool] = {}
         self._patience = patience or Patience()
         self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
@@ -99,6 +119,9 @@ class SlurmBackend(Backend):
 
     def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
         """Read the whole cluster in one process; ``ids`` would not make it cheaper."""
+        self._known.clear()
+        self._homeless.clear()
+        self._client.forget()
         cluster = self._read()
         return BackendState(
             resources={
@@ -112,32 +135,52 @@ class SlurmBackend(Backend):
         """Those the operating system does not know; unusable names are another matter."""
         if not self._slurm.require_system_user:
             return frozenset()
-        return frozenset(
-            user for user in users if is_user_name(user) and not self._user_exists(user.lower())
-        )
+        usable = {user: user.lower() for user in users if is_user_name(user)}
+        for name in set(usable.values()) - self._known.keys():
+            self._known[name] = self._user_exists(name)
+        return frozenset(user for user, name in usable.items() if not self._known[name])
+
+    def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
+        """Those the operating system knows whose home directory does not exist."""
+        if not self._slurm.enable_user_homedir_account_creation:
+            return frozenset()
+        usable = {user: user.lower() for user in users if is_user_name(user)}
+        unseen = set(usable.values()) - self._homeless.keys()
+        lacking = self._homes.missing(unseen)
+        self._homeless |= {name: name in lacking for name in unseen}
+        return frozenset(user for user, name in usable.items() if self._homeless[name])
+
+    def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:
+        """Compare as Slurm prints: memory comes with two decimals of its suffix."""
+        return tres.agree(component, wanted, found)
+
+    def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
+        """Make the home directories that are missing; no lock is needed for that."""
+        self._homeless.clear()
+        return self._homes.create(action)
 
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
         """Carry out the actions, grouped; one reading before and one after, under the lock.
 
         Actions whose wanted state the cluster already has start no writing command.
         """
-        supported = [action for action in actions if type(action) in self.supports]
-        done = iter(self._apply_supported(cast("list[SlurmAction]", supported)))
+        in_slurm = [action for action in actions if _is_of_slurm(action)]
+        done = iter(self._apply_in_slurm(in_slurm))
         return [
-            next(done) if type(action) in self.supports else self._unsupported(action)
-            for action in actions
+            next(done) if _is_of_slurm(action) else self._apply_one(action) for action in actions
         ]
 
     def commands_run(self) -> Mapping[str, int]:
         """Processes by program; sacctmgr as ``sacctmgr read`` and ``sacctmgr write``."""
         return self._client.counts()
 
-    def _apply_supported(self, actions: Sequence[SlurmAction]) -> list[Outcome]:
+    def _apply_in_slurm(self, actions: Sequence[SlurmAction]) -> list[Outcome]:
         if not actions:
             return []
         try:
-            with writer_lock(self._lock_file(), self._lock_wait_seconds):
-                applying = Applying(self._client, self._slurm, self._user_exists, self._patience)
+            with writer_lock(self._lock_file(), self._lock_wait_seconds) as lock:
+                client = self._client.holding(lock)
+                applying = Applying(client, self._slurm, self._user_exists, self._patience)
                 return applying.run(actions)
         except TemporaryError as error:
             return [Outcome(action, Result.FAILED, error) for action in actions]
@@ -154,21 +197,19 @@ class SlurmBackend(Backend):
         return default_lock_file(self._cluster_name or self._read().name)
 
     def _resource(self, account: Account, cluster: Cluster) -> BackendResource:
-        qos = cluster.qos_of(account.name)
         return BackendResource(
             id=account.name,
             parent=account.parent,
             organization=account.organization,
             members=account.users,
             limits=account.limits,
-            access=self._access(qos),
-            metadata={"qos": qos} if qos else {},
+            member_limits={
+                user: member.limits for user, member in account.members.items() if member.limits
+            },
+            access=access_of(cluster.qos_of(account.name), self._slurm),
+            metadata=remembered(account, cluster),
         )
 
-    def _access(self, qos: str) -> Access | None:
-        known = {
-            self._slurm.qos_default.lower(): Access.NORMAL,
-            self._slurm.qos_downscaled.lower(): Access.DOWNSCALED,
-            self._slurm.qos_paused.lower(): Access.PAUSED,
-        }
-        return known.get(qos.lower()) if qos else None
+
+def _is_of_slurm(action: Action) -> TypeGuard[SlurmAction]:
+    return not isinstance(action, CreateHomeDirectories)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 from collections import Counter
+from copy import copy
 from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.errors import failure
+from waldur_site_agent_slurm.runner import inheriting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +38,9 @@ class SlurmClient:
         self._runner = runner
         self.cluster = cluster
         self._timeout = timeout
+        self._lock: int | None = None
         self._counts: Counter[str] = Counter()
+        self._names: dict[str, frozenset[str]] = {}
 
     def accounts(self) -> Cluster:
         """Read every account of the cluster, in one process."""
@@ -45,6 +49,32 @@ class SlurmClient:
     def default_accounts(self) -> dict[str, str]:
         """Read everybody's default account."""
         return facts.parse_default_accounts(self.ask(commands.show_default_accounts(self.cluster)))
+
+    def qos_names(self) -> frozenset[str]:
+        """Read the names of all QOS, once until :meth:`forget`."""
+        if "qos" not in self._names:
+            self._names["qos"] = frozenset(facts.parse_names(self.ask(commands.show_qos())))
+        return self._names["qos"]
+
+    def tres_names(self) -> frozenset[str]:
+        """Read the names of all TRES, once until :meth:`forget`."""
+        if "tres" not in self._names:
+            self._names["tres"] = facts.parse_tres_names(self.ask(commands.show_tres()))
+        return self._names["tres"]
+
+    def forget(self) -> None:
+        """Forget what was read before, because a new cycle begins."""
+        self._names.clear()
+
+    def holding(self, lock: int) -> SlurmClient:
+        """Return the same client for the holder of the writer lock.
+
+        Its writing commands inherit the descriptor: should this process be killed, the lock is
+        held until the command that it left behind has ended.
+        """
+        holder = copy(self)
+        holder._lock = lock  # noqa: SLF001 - of the same class
+        return holder
 
     def jobs(self, accounts: Iterable[str]) -> tuple[facts.Job, ...]:
         """List the jobs of accounts that are not over."""
@@ -70,7 +100,10 @@ class SlurmClient:
         That it gave no sign of failure does not prove anything yet: read back.
         """
         self._count(argv[0], writes=True)
-        self._checked(self._runner.run(argv, self._timeout + _SECONDS_PER_NAME * names))
+        timeout = self._timeout + _SECONDS_PER_NAME * names
+        with inheriting(self._lock):
+            result = self._runner.run(argv, timeout)
+        self._checked(result)
 
     def counts(self) -> Mapping[str, int]:
         """How many processes were started, by program; sacctmgr by reading and writing."""

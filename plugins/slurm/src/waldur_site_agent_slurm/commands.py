@@ -101,6 +101,34 @@ def set_limits(
     return (*_WRITE, "modify", "account", *where, "set", f"GrpTRESMins={_amounts(limits)}")
 
 
+def set_access(
+    accounts: Sequence[str], qos: Iterable[str], default_qos: str, cluster: str | None
+) -> Argv:
+    """Switch the QOS list and the default QOS of accounts together.
+
+    One after the other would not do: Slurm refuses a default that is not in the list. An empty
+    list is inherited from the account above, an empty default is cleared.
+    """
+    where = ("where", f"name={_listed(accounts)}", *_only(cluster))
+    return (*_WRITE, "modify", "account", *where, "set", *_qos(qos, default_qos))
+
+
+def set_member_qos(
+    users: Sequence[str], account: str, qos: Iterable[str], default_qos: str, cluster: str | None
+) -> Argv:
+    """Switch what users have of their own in an account; empty values are inherited again."""
+    where = _in_account(users, account, cluster)
+    return (*_WRITE, "modify", "user", *where, "set", *_qos(qos, default_qos))
+
+
+def set_member_limits(
+    users: Sequence[str], account: str, limits: Mapping[str, int | None], cluster: str | None
+) -> Argv:
+    """Limit what each of these users may use of an account; ``None`` removes a limit."""
+    where = _in_account(users, account, cluster)
+    return (*_WRITE, "modify", "user", *where, "set", f"GrpTRESMins={_amounts(limits)}")
+
+
 def introduce_users(
     users: Sequence[str], default_account: str, *, closed: bool, cluster: str | None
 ) -> Argv:
@@ -130,8 +158,13 @@ def set_default_account(users: Sequence[str], account: str, cluster: str | None)
 
 def remove_users(users: Sequence[str], account: str, cluster: str | None) -> Argv:
     """End the association of users with one account. An empty list would mean everybody."""
-    where = ("where", f"name={_listed(users)}", f"account={_filled(account)}", *_only(cluster))
+    where = _in_account(users, account, cluster)
     return (*_WRITE, "remove", "user", *where)
+
+
+def remove_users_everywhere(users: Sequence[str], cluster: str | None) -> Argv:
+    """Remove users with all their associations."""
+    return (*_WRITE, "remove", "user", "where", f"name={_listed(users)}", *_only(cluster))
 
 
 def remove_account(account: str, cluster: str | None) -> Argv:
@@ -164,6 +197,15 @@ def _amounts(limits: Mapping[str, int | None]) -> str:
     return ",".join(
         f"{name}={-1 if limits[name] is None else limits[name]}" for name in sorted(limits)
     )
+
+
+def _qos(qos: Iterable[str], default_qos: str) -> tuple[str, str]:
+    return f"qos={','.join(qos)}", f"DefaultQOS={default_qos or -1}"
+
+
+def _in_account(users: Sequence[str], account: str, cluster: str | None) -> tuple[str, ...]:
+    names = (f"name={_listed(users)}", f"account={_filled(account)}")
+    return ("where", *names, *_only(cluster))
 
 
 def _listed(names: Sequence[str]) -> str:

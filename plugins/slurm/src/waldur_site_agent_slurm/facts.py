@@ -5,6 +5,7 @@ Everything is compared in lower case, as Slurm stores accounts and (by default) 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
-ACCOUNT_COLUMNS = ("cluster", "account", "parentname", "user", "qos", "grptresmins", "org")
+ACCOUNT_COLUMNS = (
+    "cluster", "account", "parentname", "user", "qos", "defaultqos", "grptresmins", "org",
+)  # fmt: skip
 """``org`` is free text that may hold the column separator: it must stay last."""
 
 _Row = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What is set on a user's own association with an account; nothing inherited.
+
+    A user with an association for each of several partitions is one member: the QOS is that of
+    the first association that has one, a limit counts where all of them have the same.
+    """
+
+    qos: str = ""
+    default_qos: str = ""
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """GrpTRESMins in TRES-minutes: of everything that this user runs in this account."""
+    associations: int = 1
+
+    @property
+    def has_own_qos(self) -> bool:
+        """Whether the account's QOS does not reach this user."""
+        return bool(self.qos or self.default_qos)
+
+    def joined(self, other: Member) -> Member:
+        """The same user, with the association for another partition."""
+        same = {n: v for n, v in self.limits.items() if other.limits.get(n) == v}
+        return Member(
+            qos=self.qos or other.qos,
+            default_qos=self.default_qos or other.default_qos,
+            limits=same,
+            associations=self.associations + other.associations,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +64,10 @@ class Account:
     """``None`` for root, and for accounts without an association in this cluster."""
     organization: str = ""
     users: frozenset[str] = frozenset()
+    members: Mapping[str, Member] = field(default_factory=dict)
+    """Those of the users about whom there is more to say than that they are in."""
     qos: str = ""
+    default_qos: str = ""
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """GrpTRESMins in TRES-minutes (memory: MiB-minutes)."""
     associated: bool = True
@@ -101,12 +137,12 @@ def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
     Raises:
         TemporaryError: the answer is not a complete reading of one cluster.
     """
-    accounts: dict[str, Account] = {}
+    rows_of: defaultdict[str, list[_Row]] = defaultdict(list)
     clusters: set[str] = set()
     for row in _rows(output):
         clusters.add(row[0].lower())
-        account = _account(row)
-        accounts[account.name] = _merged(accounts.get(account.name), account, row[3].lower())
+        rows_of[row[1].lower()].append(row)
+    accounts = {name: _account(name, rows) for name, rows in rows_of.items()}
     found = clusters - {""}
     root = accounts.get(ROOT)
     if root is None or not root.associated:
@@ -165,33 +201,44 @@ def _rows(output: str) -> Iterable[_Row]:
     return rows
 
 
-def _account(row: _Row) -> Account:
-    cluster, name, parent, user, qos, limits, organization = row
-    is_user = bool(user)
+def _account(name: str, rows: Iterable[_Row]) -> Account:
+    account = Account(name, associated=False)
+    users: set[str] = set()
+    members: dict[str, Member] = {}
+    for cluster, _, parent, user, qos, default_qos, limits, organization in rows:
+        amounts = _amounts(name, limits)
+        if user:
+            account = replace(account, associated=True)
+            member = Member(qos.lower(), default_qos.lower(), amounts)
+            known = user.lower() in users
+            users.add(user.lower())
+            if known or member != _PLAIN:
+                earlier = members.get(user.lower(), _PLAIN)
+                members[user.lower()] = earlier.joined(member) if known else member
+            continue
+        account = replace(
+            account,
+            parent=parent.lower() or None,
+            organization=organization.lower(),
+            qos=qos.lower(),
+            default_qos=default_qos.lower(),
+            limits=amounts,
+            associated=account.associated or bool(cluster),
+        )
+    return replace(account, users=frozenset(users), members=members)
+
+
+_PLAIN = Member()
+
+
+def _amounts(account: str, text: str) -> Mapping[str, Decimal]:
     try:
-        amounts = {} if is_user else tres.parse(limits)
+        return tres.parse(text)
     except ValueError as error:
         raise TemporaryError(
-            f"the GrpTRESMins of account {name!r} cannot be read: {error}; "
-            f"look at: sacctmgr show assoc where account={name} format=account,grptresmins"
+            f"the GrpTRESMins of account {account!r} cannot be read: {error}; "
+            f"look at: sacctmgr show assoc where account={account} format=account,grptresmins"
         ) from error
-    return Account(
-        name=name.lower(),
-        parent=parent.lower() or None,
-        organization=organization.lower(),
-        users=frozenset({user.lower()}) if is_user else frozenset(),
-        qos="" if is_user else qos,
-        limits=amounts,
-        associated=bool(cluster),
-    )
-
-
-def _merged(known: Account | None, row: Account, user: str) -> Account:
-    if known is None:
-        return row
-    if user:
-        return replace(known, users=known.users | row.users, associated=True)
-    return replace(row, users=known.users)
 
 
 def _incomplete(cluster: str | None, count: int) -> str:

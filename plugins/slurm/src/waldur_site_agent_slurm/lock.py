@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PURPOSE = (
-    "Slurm's database takes one writer at a time: look at that process if it should have ended"
+    "Slurm's database takes one writer at a time: look at that process if it should have ended, "
+    "or, where it has, at the sacctmgr that it left running"
 )
 
 
@@ -25,8 +26,8 @@ def default_lock_file(cluster: str) -> Path:
     return locking.default_lock_file(f"waldur-site-agent-slurm-{cluster}.lock")
 
 
-def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[None]:
-    """Hold the lock while the body runs.
+def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
+    """Hold the lock while the body runs; gives the descriptor, for writing commands to inherit.
 
     Raises:
         TemporaryError: another writer held it all the time, or the file cannot be used.

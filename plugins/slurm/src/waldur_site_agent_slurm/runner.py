@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from waldur_site_agent_slurm.errors import DatabaseUnavailableError, command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _PASSED_ON = ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
 _SECONDS_TO_DIE = 5
+_inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,19 @@ class Runner(Protocol):
             CommandMissingError: it cannot be started.
         """
         ...
+
+
+@contextmanager
+def inheriting(descriptor: int | None) -> Iterator[None]:
+    """Let processes that this thread starts in the body inherit the descriptor of a lock.
+
+    So the lock is held until such a process ends, even when this one is killed before.
+    """
+    token = _inherited.set(() if descriptor is None else (descriptor,))
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
 
 
 class CommandTimedOutError(DatabaseUnavailableError):
@@ -88,6 +104,7 @@ class ProcessRunner:
                 stderr=subprocess.PIPE,
                 env=self._environment,
                 start_new_session=True,
+                pass_fds=_inherited.get(),
                 encoding="utf-8",
                 errors="replace",
             )

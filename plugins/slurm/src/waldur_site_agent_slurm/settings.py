@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at run time
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
+from waldur_site_agent_slurm.homes import umask_of
 from waldur_site_agent_slurm.names import PREFIX_RULE, ROOT, account_name
 
 
@@ -23,6 +24,7 @@ class SlurmSettings(BackendSettings):
     qos_default: str = "normal"
     enable_user_homedir_account_creation: bool = True
     homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
+    """A umask, or a mode: see :func:`waldur_site_agent_slurm.homes.umask_of`."""
     slurm_bin_path: Path | None = None
     """Directory of ``sacctmgr`` and its companions; without it they are looked up in PATH."""
     cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
@@ -30,6 +32,9 @@ class SlurmSettings(BackendSettings):
     command_timeout_seconds: float = Field(default=60, gt=0)
     """For reading commands; writing commands get more, by their size."""
     require_system_user: bool = True
+    cancel_jobs_on_removal: bool = True
+    """Whether the jobs of somebody who leaves an account are cancelled; otherwise such a member
+    stays until they are over. Deleting a resource always ends its jobs."""
     lock_file: Path | None = None
     """Where the writers of one cluster queue up; by default a file below ``/run/lock``."""
 
@@ -47,6 +52,12 @@ class SlurmSettings(BackendSettings):
         """Without quotes YAML reads ``0700`` as the number 448."""
         is_number = isinstance(value, int) and not isinstance(value, bool)
         return f"{value:04o}" if is_number else value
+
+    @field_validator("homedir_umask")
+    @classmethod
+    def _usable_umask(cls, value: str) -> str:
+        umask_of(value)
+        return value
 
     @field_validator("cluster")
     @classmethod

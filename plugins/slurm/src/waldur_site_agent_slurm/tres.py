@@ -74,7 +74,14 @@ def is_set_to(component: str, found: Mapping[str, Decimal], wanted: int | None) 
     present = found.get(component)
     if wanted is None or present is None:
         return wanted is None and present is None
-    return present == _amount(component, printed(component, wanted))
+    return agree(component, Decimal(wanted), present)
+
+
+def agree(component: str, wanted: Decimal, found: Decimal) -> bool:
+    """Whether an amount that was read back may be the wanted one."""
+    if wanted != wanted.to_integral_value() or wanted < 0:
+        return False
+    return found == _amount(component, printed(component, int(wanted)))
 
 
 def _amount(component: str, text: str) -> Decimal:

@@ -10,7 +10,9 @@ from waldur_site_agent.backends import (
     CreateResource,
     DeleteResource,
     RemoveMembers,
+    SetAccess,
     SetLimits,
+    SetMemberLimits,
 )
 
 if TYPE_CHECKING:
@@ -18,10 +20,24 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     SlurmAction: TypeAlias = (
-        CreateResource | SetLimits | AddMembers | RemoveMembers | DeleteResource
+        CreateResource
+        | SetLimits
+        | AddMembers
+        | RemoveMembers
+        | SetMemberLimits
+        | SetAccess
+        | DeleteResource
     )
 
-PHASES: tuple[type, ...] = (CreateResource, SetLimits, AddMembers, RemoveMembers, DeleteResource)
+_ORDER = (
+    CreateResource,
+    SetLimits,
+    AddMembers,
+    RemoveMembers,
+    SetMemberLimits,
+    SetAccess,
+    DeleteResource,
+)
 """The order in which one batch is carried out, each kind for all accounts together."""
 
 
@@ -41,9 +57,9 @@ class Task:
 def batches(actions: Sequence[SlurmAction]) -> list[list[Task]]:
     """Cut the list where carrying out a batch kind by kind would change what comes out.
 
-    Within a batch an account meets its actions in the order of the list, each kind at most once,
-    and no action undoes what another of the batch did: one reading at the end of the batch shows
-    what became of all of them. Between accounts the order does not matter.
+    Within a batch two actions on one account either have nothing to do with each other or stand
+    in the order of the kinds, and none undoes what another did: one reading at the end of the
+    batch shows what became of all of them. Between accounts the order does not matter.
     """
     result: list[list[Task]] = [[]]
     met: dict[str, list[SlurmAction]] = {}
@@ -58,14 +74,25 @@ def batches(actions: Sequence[SlurmAction]) -> list[list[Task]]:
 
 
 def _go_together(earlier: SlurmAction, later: SlurmAction) -> bool:
-    match earlier, later:
-        case (CreateResource(), AddMembers() | RemoveMembers()):
-            return True
-        case (SetLimits(), AddMembers() | RemoveMembers()):
-            return True
-        case (AddMembers(), RemoveMembers()):
-            joining = {member.lower() for member in earlier.members}
-            return joining.isdisjoint(member.lower() for member in later.members)
-        case (RemoveMembers(), DeleteResource()):
-            return True
-    return False
+    if DeleteResource in (type(earlier), type(later)):
+        return isinstance(earlier, RemoveMembers)
+    if isinstance(later, CreateResource):
+        return False
+    if isinstance(earlier, CreateResource):
+        return not isinstance(later, SetLimits)
+    one, other = _members(earlier), _members(later)
+    if one is None or other is None:
+        return type(earlier) is not type(later)
+    if one.isdisjoint(other):
+        return type(earlier) is not type(later) or isinstance(later, SetMemberLimits)
+    return isinstance(earlier, AddMembers) and isinstance(later, SetMemberLimits)
+
+
+def _members(action: SlurmAction) -> frozenset[str] | None:
+    """The users that an action is about; ``None`` when it is about the account."""
+    match action:
+        case AddMembers() | RemoveMembers():
+            return frozenset(member.lower() for member in action.members)
+        case SetMemberLimits():
+            return frozenset({action.member.lower()})
+    return None

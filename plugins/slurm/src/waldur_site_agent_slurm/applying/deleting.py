@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import DeleteResource, PermanentError
 from waldur_site_agent_slurm import commands
-from waldur_site_agent_slurm.applying.ending_jobs import end_jobs
+from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_there
 from waldur_site_agent_slurm.applying.leaving import (
     find_other_defaults,
+    in_several_partitions,
     remove_users,
     write_when_jobs_are_over,
 )
@@ -35,7 +36,10 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
                     going = {other.account for other in doomed}
                     refuse_to_delete(task.account, default, going, work.cluster)
                     doomed.append(task)
-    end_jobs(work, dict.fromkeys(doomed))
+    for task, jobs in jobs_in_the_way(work, dict.fromkeys(doomed), cancel=True).items():
+        with work.ledger.attempt(task):
+            if jobs:
+                raise still_there(work, task.account, jobs, cancelled=True)
     doomed = work.ledger.alive(doomed)
     members = {task: work.cluster.accounts[task.account].users for task in doomed}
     bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
@@ -43,7 +47,7 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
         with work.ledger.attempt(task):
             if task in doomed:
                 last = bound.get(task, frozenset())
-                if last and last != members[task]:
+                if last != members[task] or in_several_partitions(work, task, last):
                     remove_users(work, task, last)
                 _remove(work, task, task.account)
             _remove_container(work, task, deletions[task].project_container)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from waldur_site_agent_slurm.applying.limiting import usable_account
 from waldur_site_agent_slurm.names import ROOT, user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from waldur_site_agent_slurm.applying.batches import Task
     from waldur_site_agent_slurm.applying.work import Work
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 
 def add_members(work: Work, tasks: Iterable[Task]) -> None:
     """Carry out the additions of a batch."""
-    work = replace(work, user_exists=cache(work.user_exists))
+    exists = cache(work.user_exists)
     joining: dict[Task, frozenset[str]] = {}
     for task in tasks:
         if isinstance(task.action, AddMembers):
             with work.ledger.attempt(task):
                 account = usable_account(work, task)
-                joining[task] = _servable(work, task, task.action) - account.users
+                joining[task] = _servable(work, task, task.action, exists) - account.users
     _introduce(work, joining)
     for task in work.ledger.alive(joining):
         with work.ledger.attempt(task):
@@ -34,9 +33,12 @@ def add_members(work: Work, tasks: Iterable[Task]) -> None:
                 work.ledger.writes(task)
                 argv = commands.add_users(portion, task.account, work.only)
                 work.client.write(argv, len(portion))
+                work.note_members(task.account, portion)
 
 
-def _servable(work: Work, task: Task, action: AddMembers) -> frozenset[str]:
+def _servable(
+    work: Work, task: Task, action: AddMembers, exists: Callable[[str], bool]
+) -> frozenset[str]:
     servable = set()
     for member in action.members:
         try:
@@ -44,7 +46,7 @@ def _servable(work: Work, task: Task, action: AddMembers) -> frozenset[str]:
         except PermanentError as error:
             work.ledger.leave_out(task, member, error)
             continue
-        if work.settings.require_system_user and not work.user_exists(name):
+        if work.settings.require_system_user and not exists(name):
             work.ledger.leave_out(task, member, _waits(name, action.resource))
         else:
             servable.add(name)
@@ -78,3 +80,4 @@ def _introduce(work: Work, joining: Mapping[Task, frozenset[str]]) -> None:
             closed = default == ROOT
             argv = commands.introduce_users(portion, default, closed=closed, cluster=work.only)
             work.client.write(argv, len(portion))
+            work.note_members(default, portion)

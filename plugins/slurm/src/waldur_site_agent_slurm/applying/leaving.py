@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import PermanentError, RemoveMembers
 from waldur_site_agent_slurm import commands
-from waldur_site_agent_slurm.applying.ending_jobs import end_jobs
+from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_there
 from waldur_site_agent_slurm.errors import JobsActiveError
 from waldur_site_agent_slurm.names import account_name, user_name
 
@@ -30,12 +30,20 @@ def remove_members(work: Work, tasks: Iterable[Task]) -> None:
                 users = _present(work, task, task.action)
                 if users:
                     leaving[task] = users
-    end_jobs(work, leaving)
-    bound = find_other_defaults(work, {t: leaving[t] for t in work.ledger.alive(leaving)})
-    for task in work.ledger.alive(leaving):
+    cancel = work.settings.cancel_jobs_on_removal
+    busy = jobs_in_the_way(work, leaving, cancel=cancel)
+    free = {
+        task: leaving[task] - {job.user for job in busy[task]}
+        for task in work.ledger.alive(leaving)
+    }
+    bound = find_other_defaults(work, {task: users for task, users in free.items() if users})
+    for task in work.ledger.alive(free):
         with work.ledger.attempt(task):
-            remove_users(work, task, leaving[task] - bound[task])
-            remove_users(work, task, bound[task])
+            last = bound.get(task, frozenset())
+            remove_users(work, task, free[task] - last)
+            remove_users(work, task, last)
+            if busy[task]:
+                raise still_there(work, task.account, busy[task], cancelled=cancel)
 
 
 def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
@@ -44,10 +52,31 @@ def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
     The users either all have it as their default account, or none of them: Slurm refuses the
     whole command when it meets a default account after an association that is none.
     """
-    for portion in commands.chunks(users):
+    several = in_several_partitions(work, task, users)
+    for portion in commands.chunks(users - several):
         work.ledger.writes(task)
         argv = commands.remove_users(portion, task.account, work.only)
         write_when_jobs_are_over(work, argv, len(portion))
+    for portion in commands.chunks(several):
+        work.ledger.writes(task)
+        argv = commands.remove_users_everywhere(portion, work.only)
+        write_when_jobs_are_over(work, argv, len(portion))
+
+
+def in_several_partitions(work: Work, task: Task, users: frozenset[str]) -> frozenset[str]:
+    """Return the users that Slurm does not let out of this account, their last one.
+
+    Of their associations for several partitions one is the default account. Such users are
+    removed as a whole; those who keep another account got another default before.
+    """
+    members = work.cluster.accounts[task.account].members
+    return frozenset(
+        user
+        for user in users
+        if user in members
+        and members[user].associations > 1
+        and work.cluster.accounts_of(user) == {task.account}
+    )
 
 
 def find_other_defaults(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeAlias
 
+    from waldur_site_agent.backends import SetMemberLimits
     from waldur_site_agent_slurm.applying.batches import Task
     from waldur_site_agent_slurm.applying.work import Work
     from waldur_site_agent_slurm.facts import Account
@@ -54,7 +55,7 @@ def usable_account(work: Work, task: Task) -> Account:
     return account
 
 
-def amounts(action: SetLimits) -> dict[str, int | None]:
+def amounts(action: SetLimits | SetMemberLimits) -> dict[str, int | None]:
     """Return the limits of an action as Slurm takes them.
 
     Raises:

@@ -18,6 +18,8 @@ from waldur_site_agent_slurm.applying.joining import add_members
 from waldur_site_agent_slurm.applying.judging import outcome_of
 from waldur_site_agent_slurm.applying.leaving import remove_members
 from waldur_site_agent_slurm.applying.limiting import set_limits
+from waldur_site_agent_slurm.applying.member_limiting import set_member_limits
+from waldur_site_agent_slurm.applying.switching import set_access
 from waldur_site_agent_slurm.applying.work import Work
 
 if TYPE_CHECKING:
@@ -32,7 +34,15 @@ if TYPE_CHECKING:
     from waldur_site_agent_slurm.facts import Cluster
     from waldur_site_agent_slurm.settings import SlurmSettings
 
-_PHASES = (create_accounts, set_limits, add_members, remove_members, delete_accounts)
+_PHASES = (
+    create_accounts,
+    set_limits,
+    add_members,
+    remove_members,
+    set_member_limits,
+    set_access,
+    delete_accounts,
+)
 
 
 class Applying:
@@ -85,7 +95,7 @@ class Applying:
                 cluster = self._client.accounts()
         except TemporaryError as error:
             raise _HaltedError(self._unfinished(work, batch, cluster, error), error) from error
-        return [outcome_of(task, work.ledger, cluster) for task in batch], cluster
+        return [outcome_of(task, work, cluster) for task in batch], cluster
 
     def _unblocked(self, work: Work, batch: Sequence[Task]) -> list[Task]:
         """Those tasks whose account was not refused or missed: it may be somebody else's."""
@@ -109,12 +119,12 @@ class Applying:
         outcomes = []
         for task in batch:
             if task.index not in work.ledger.errors:
-                judged = outcome_of(task, work.ledger, before)
+                judged = outcome_of(task, work, before)
                 if judged.result is Result.UNCHANGED:
                     outcomes.append(judged)
                     continue
                 work.ledger.errors[task.index] = error
-            outcomes.append(outcome_of(task, work.ledger, before))
+            outcomes.append(outcome_of(task, work, before))
         return outcomes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import LeftOut, SiteAgentError
@@ -96,6 +96,11 @@ class Work:
     def note(self, account: Account) -> None:
         """Remember an account as the commands so far should have left it."""
         self.cluster = self.cluster.with_account(account)
+
+    def note_members(self, account: str, users: Iterable[str]) -> None:
+        """Remember users as members, as the commands so far should have left it."""
+        known = self.cluster.accounts[account]
+        self.note(replace(known, users=known.users.union(users)))
 
     def forget(self, name: str) -> None:
         """Remember that an account should be gone by now."""

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 NOTHING_ADDED = " Nothing new added.\n"
 
 _ACCOUNT_KEYS = ("name", "account", "parent", "description", "organization", "cluster")
-_USER_KEYS = ("name", "user", "account", "cluster", "defaultaccount", "maxsubmitjobs", "adminlevel")
+_USER_KEYS = (
+    "name", "user", "account", "cluster", "defaultaccount", "maxsubmitjobs", "adminlevel",
+    "partition",
+)  # fmt: skip
 
 
 def add_account(state: SimState, words: list[str]) -> Answer:
@@ -66,16 +69,30 @@ def add_user(state: SimState, words: list[str]) -> Answer:
         text = "".join(_no_account(name) for name in unknown)
         raise RefusedError(Answer(1, NOTHING_ADDED, text))
     fresh = [name for name in users if name not in state.users]
-    added = [(u, a) for u in users for a in accounts if u not in state.accounts[a].members]
+    partition = where.get("partition", "").lower()
+    added = [
+        (user, account)
+        for user in users
+        for account in accounts
+        if partition not in _partitions(state.accounts[account], user)
+    ]
     if not added:
         return Answer(1, NOTHING_ADDED)
     submit = where.get("maxsubmitjobs")
     for user, account in added:
         limit = None if submit is None else int(submit)
-        state.accounts[account].members[user] = SimMembership(max_submit=limit)
+        members = state.accounts[account].members
+        if user in members:
+            members[user].partitions.append(partition)
+        else:
+            members[user] = SimMembership(max_submit=limit, partitions=[partition])
         record = state.users.setdefault(user, SimUser(user, default or accounts[0]))
         record.default_account = default or record.default_account or account
     return Answer(0, printing.added_users(state, where, default, fresh, added))
+
+
+def _partitions(account: SimAccount, user: str) -> list[str]:
+    return account.members[user].partitions if user in account.members else []
 
 
 def check_cluster(state: SimState, request: Request) -> None:

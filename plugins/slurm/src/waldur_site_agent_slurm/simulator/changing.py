@@ -1,7 +1,8 @@
-"""``sacctmgr modify`` and ``sacctmgr remove``."""
+"""``sacctmgr modify``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.simulator import limits, printing
@@ -12,59 +13,65 @@ from waldur_site_agent_slurm.simulator.request import (
     read_request,
     unknown_option,
 )
-from waldur_site_agent_slurm.simulator.state import SimUser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from waldur_site_agent_slurm.simulator.request import (
         Request,
     )
-    from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimState
+    from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimState
 
-_NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
-_NOTHING_DELETED = Answer(1, " Nothing deleted\n")
-_ADVICE_FOR_USERS = (
-    "  You must change the default account of these users or remove the users completely from the "
-    "affected clusters to allow these changes.\n"
-)
-_ADVICE_FOR_ACCOUNTS = (
-    "  Please either remove the accounts listed above from list and resubmit,\n"
-    "  or change these users' default accounts to remove the account(s).\n"
-)
-_ACCOUNT_KEYS = ("name", "account", "cluster", "grptresmins", "qos", "defaultqos", "parent")
-_USER_KEYS = ("name", "user", "account", "cluster", "defaultaccount", "adminlevel")
+NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
+ACCOUNT_KEYS = ("name", "account", "cluster", "grptresmins", "qos", "defaultqos", "parent")
+USER_KEYS = (
+    "name", "user", "account", "cluster", "defaultaccount", "adminlevel", "grptresmins", "qos",
+    "defaultqos", "partition",
+)  # fmt: skip
+_CLEAR = "-1"
+
+
+@dataclass
+class _Change:
+    """What ``set`` asks for; ``None`` is not named in it."""
+
+    limits: dict[str, int]
+    qos: list[str] | None
+    default_qos: str | None
+
+    def of_qos(self, qos: list[str], default: str) -> tuple[list[str], str]:
+        """The QOS list and default that an association would have."""
+        wanted = default if self.default_qos is None else self.default_qos
+        return (qos if self.qos is None else self.qos), wanted
 
 
 def modify_account(state: SimState, words: list[str]) -> Answer:
     """Change limits or QOS of accounts; without names, of every account."""
-    request = read_request(words, _ACCOUNT_KEYS)
-    changes = (
-        limits.read_limits(state, request.set["grptresmins"])
-        if "grptresmins" in (request.set)
-        else {}
-    )
-    qos = _qos(state, request)
+    request = read_request(words, ACCOUNT_KEYS)
+    change = _change(state, request)
     wanted = _accounts_named(state, request)
     if not wanted:
-        return _NOTHING_MODIFIED
+        return NOTHING_MODIFIED
+    _refuse_lost_defaults(state, _after_accounts(state, wanted, change))
     lines = [" Modified account associations..."]
     for account in wanted:
-        limits.merge(account.limits, changes)
-        if qos is not None:
-            account.qos = qos
-        account.default_qos = request.set.get("defaultqos", account.default_qos)
+        limits.merge(account.limits, change.limits)
+        account.qos, account.default_qos = change.of_qos(account.qos, account.default_qos)
         lines.append(printing.account_of(state, account))
+        if change.qos is not None or change.default_qos is not None:
+            lines += _reached(state, account, change)
     return Answer(0, "".join(f"{line}\n" for line in lines))
 
 
 def modify_user(state: SimState, words: list[str]) -> Answer:
-    """Change the default account or the administration level of users."""
-    request = read_request(words, _USER_KEYS)
+    """Change users, or with ``account`` or with limits and QOS their associations."""
+    request = read_request(words, USER_KEYS)
     named = names(request.where.get("name", "") or request.where.get("user", ""))
+    if request.set.keys() & {"grptresmins", "qos", "defaultqos"}:
+        return _modify_members(state, request, named)
     users = [state.users[name] for name in named if name in state.users]
     if not users:
-        return _NOTHING_MODIFIED
+        return NOTHING_MODIFIED
     default = (names(request.set.get("defaultaccount", "")) or [""])[0]
     strangers = [u.name for u in users if default and not _is_member(state, default, u.name)]
     if strangers:
@@ -82,65 +89,92 @@ def modify_user(state: SimState, words: list[str]) -> Answer:
     return Answer(0, " Modified users...\n" + "".join(f"  {user.name}\n" for user in users))
 
 
-def remove_user(state: SimState, words: list[str]) -> Answer:
-    """End associations of users; those with none left are deleted. All or nothing."""
-    request = read_request(words, _USER_KEYS)
-    users = names(request.where.get("name", "") or request.where.get("user", ""))
-    only = names(request.where.get("account", ""))
-    accounts = _by_name(state.accounts[a] for a in only or state.accounts if a in state.accounts)
-    going = [(a, u) for a in accounts for u in sorted(a.members) if not users or u in users]
-    if not going:
-        return _NOTHING_DELETED
-    _refuse_active(state, [j for j in state.jobs.values() if _uses(j, going)])
-    _refuse_losing_default(state, going, _ADVICE_FOR_USERS)
-    for account, user in going:
-        del account.members[user]
-    _cancel_unrecorded(state, {(account.name, user) for account, user in going})
-    return Answer(0, _removed_users(state, going, whole=not only))
-
-
-def remove_account(state: SimState, words: list[str]) -> Answer:
-    """Remove accounts and every association of and below them. All or nothing."""
-    request = read_request(words, _ACCOUNT_KEYS)
-    named = names(request.where.get("name", "") or request.where.get("account", ""))
-    of_cluster = "cluster" in request.where
-    wanted = _by_name(
-        state.accounts[name]
-        for name in named
-        if name in state.accounts and (state.accounts[name].associated or not of_cluster)
-    )
-    if not wanted:
-        return _NOTHING_DELETED
-    below = {a.name: a for account in wanted for a in state.below(account.name)}
-    _refuse_active(state, [j for j in state.jobs.values() if j.account in below])
-    lost = [(account, user) for account in below.values() for user in account.members]
-    _refuse_losing_default(state, lost, _ADVICE_FOR_ACCOUNTS)
-    parents = {account.name: account for account in wanted}
-    for account in below.values():
-        _disband(state, account)
-    if of_cluster:
-        lines = [printing.account_of(state, a) for a in wanted]
-        heading = " Deleting account associations...\n"
-    else:
-        lines = [f"  {name}" for name in parents]
-        heading = " Deleting accounts...\n"
-        for name in parents:
-            del state.accounts[name]
-    for account in below.values():
-        account.parent = ""
-    return Answer(0, heading + "".join(f"{line}\n" for line in lines))
-
-
-def _accounts_named(state: SimState, request: Request) -> list[SimAccount]:
-    named = names(request.where.get("name", "") or request.where.get("account", ""))
-    chosen = named or list(state.accounts)
-    return _by_name(
-        state.accounts[n] for n in chosen if n in state.accounts and state.accounts[n].associated
-    )
-
-
-def _by_name(accounts: Iterable[SimAccount]) -> list[SimAccount]:
+def by_name(accounts: Iterable[SimAccount]) -> list[SimAccount]:
+    """The accounts in the order in which sacctmgr treats them."""
     return sorted(accounts, key=lambda account: account.name)
+
+
+def _modify_members(state: SimState, request: Request, users: Sequence[str]) -> Answer:
+    change = _change(state, request)
+    only = names(request.where.get("account", "")) or list(state.accounts)
+    accounts = by_name(state.accounts[name] for name in only if name in state.accounts)
+    chosen = [
+        (account, user, account.members[user])
+        for account in accounts
+        for user in sorted(account.members)
+        if not users or user in users
+    ]
+    if not chosen:
+        return NOTHING_MODIFIED
+    _refuse_lost_defaults(
+        state,
+        (
+            (account, user, *_inheriting(*change.of_qos(m.qos, m.default_qos), state, account))
+            for account, user, m in chosen
+        ),
+    )
+    lines = [" Modified user associations..."]
+    for account, user, member in chosen:
+        limits.merge(member.limits, change.limits)
+        member.qos, member.default_qos = change.of_qos(member.qos, member.default_qos)
+        lines += [
+            printing.member_of(state, account.name, user, partition)
+            for partition in member.associations()
+        ]
+    return Answer(0, "".join(f"{line}\n" for line in lines))
+
+
+def _after_accounts(
+    state: SimState, accounts: Sequence[SimAccount], change: _Change
+) -> Iterator[tuple[SimAccount, str, list[str], str]]:
+    """What the accounts and their users would have."""
+    for account in accounts:
+        own, default = change.of_qos(account.qos, account.default_qos)
+        qos = own or state.inherited_qos(account)
+        yield account, "", qos, default
+        for user, member in sorted(account.members.items()):
+            yield account, user, member.qos or qos, member.default_qos or default
+
+
+def _inheriting(
+    qos: list[str], default: str, state: SimState, account: SimAccount
+) -> tuple[list[str], str]:
+    return qos or state.effective_qos(account), default or account.default_qos
+
+
+def _refuse_lost_defaults(
+    state: SimState, after: Iterable[tuple[SimAccount, str, list[str], str]]
+) -> None:
+    """Refuse, with exit code 0, when anybody would have a default that is not in the list."""
+    lost = [row for row in after if row[3] and row[3] not in row[2]]
+    if not lost:
+        return
+    lines = [
+        " These associations don't have access to their default qos.",
+        " Please give them access before they the default can be set to this.",
+    ]
+    for account, user, _, default in lost:
+        where = f"C = {state.cluster:<10} A = {account.name:<10}"
+        lines.append(f"  DefQOS = {default:<10} {where}" + (f" U = {user:<9}" if user else ""))
+    raise RefusedError(Answer(0, "", "".join(f"{line}\n" for line in lines)))
+
+
+def _reached(state: SimState, account: SimAccount, change: _Change) -> Iterator[str]:
+    """The report of the users whom an account's new QOS reaches."""
+    for user, member in sorted(account.members.items()):
+        if not (_is_own(member) and change.default_qos is None):
+            for partition in member.associations():
+                yield printing.member_of(state, account.name, user, partition)
+
+
+def _is_own(member: SimMembership) -> bool:
+    return bool(member.qos)
+
+
+def _change(state: SimState, request: Request) -> _Change:
+    wanted = request.set
+    found = limits.read_limits(state, wanted["grptresmins"]) if "grptresmins" in wanted else {}
+    return _Change(found, _qos(state, request), _default_qos(state, request))
 
 
 def _qos(state: SimState, request: Request) -> list[str] | None:
@@ -153,88 +187,28 @@ def _qos(state: SimState, request: Request) -> list[str] | None:
             said = f"sacctmgr: error: You gave a bad qos '{name}'. Valid QOS's are {valid}\n"
             refusal = unknown_option(f"qos={request.set['qos']}")
             raise RefusedError(Answer(1, "", said + refusal.stderr))
-    return wanted
+    return sorted(wanted)
+
+
+def _default_qos(state: SimState, request: Request) -> str | None:
+    if "defaultqos" not in request.set:
+        return None
+    name = request.set["defaultqos"].lower()
+    if name == _CLEAR:
+        return ""
+    if name not in state.qos:
+        said = f"You gave a bad default qos '{request.set['defaultqos']}'."
+        raise RefusedError(Answer(1, "", f"{said}  Use 'list qos' to get complete list.\n"))
+    return name
+
+
+def _accounts_named(state: SimState, request: Request) -> list[SimAccount]:
+    named = names(request.where.get("name", "") or request.where.get("account", ""))
+    chosen = named or list(state.accounts)
+    return by_name(
+        state.accounts[n] for n in chosen if n in state.accounts and state.accounts[n].associated
+    )
 
 
 def _is_member(state: SimState, account: str, user: str) -> bool:
     return account in state.accounts and user in state.accounts[account].members
-
-
-def _uses(job: SimJob, going: Sequence[tuple[SimAccount, str]]) -> bool:
-    return any(job.account == account.name and job.user == user for account, user in going)
-
-
-def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
-    known = [job for job in jobs if job.recorded]
-    if known:
-        raise RefusedError(Answer(1, "", printing.active_jobs(state, known)))
-    if state.late_ends > 0:
-        state.late_ends -= 1
-        said = " Error with request: Job(s) active, cancel job(s) before remove\n"
-        raise RefusedError(Answer(1, "", said))
-
-
-def _refuse_losing_default(
-    state: SimState, going: Sequence[tuple[SimAccount, str]], advice: str
-) -> None:
-    """Refuse when a default account comes after an association that is none: so 22.05 checks."""
-    ordered = sorted(going, key=lambda pair: (pair[0].name, pair[1]))
-    is_default = [state.users[user].default_account == account.name for account, user in ordered]
-    if False not in is_default:
-        return
-    late = [
-        pair
-        for pair, default in list(zip(ordered, is_default, strict=True))[is_default.index(False) :]
-        if default
-    ]
-    if late:
-        lines = [" Error with request: You can not remove the default account of a user"]
-        lines += [
-            f"  C = {state.cluster:<15} A = {account.name:<10} U = {user:<9}"
-            for account, user in late
-        ]
-        said = "".join(f"{line}\n" for line in lines)
-        raise RefusedError(Answer(1, "", f"{said}{advice}  Changes Discarded\n"))
-
-
-def _cancel_unrecorded(state: SimState, gone: set[tuple[str, str]]) -> None:
-    for job in list(state.jobs.values()):
-        if (job.account, job.user) in gone:
-            del state.jobs[job.id]
-
-
-def _removed_users(state: SimState, going: Sequence[tuple[SimAccount, str]], *, whole: bool) -> str:
-    lines = [] if whole else [" Deleting user associations..."]
-    if not whole:
-        lines += [printing.member_of(state, account.name, user) for account, user in going]
-    lost = [u for u in sorted({user for _, user in going}) if _bereft(state, u, going)]
-    if lost:
-        lines.append(" Deleting users..." if whole else " Deleting users (No Associations)...")
-        lines += [f"  {user}" for user in lost]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _bereft(
-    state: SimState,
-    user: str,
-    going: Sequence[tuple[SimAccount, str]],
-    *,
-    drops_record: bool = True,
-) -> bool:
-    """Drop the record of a user without associations, or the default that is no more."""
-    record = state.users.get(user, SimUser(user))
-    if not state.accounts_of(user) and record.admin_level == "None" and drops_record:
-        state.users.pop(user, None)
-        return True
-    if record.default_account in {account.name for account, other in going if other == user}:
-        record.default_account = ""
-    return False
-
-
-def _disband(state: SimState, account: SimAccount) -> None:
-    going = [(account, user) for user in account.members]
-    account.members = {}
-    account.associated, account.limits, account.qos = False, {}, []
-    for _, user in going:
-        _bereft(state, user, going, drops_record=False)  # removing an account keeps records
-    _cancel_unrecorded(state, {(account.name, user) for _, user in going})

@@ -59,7 +59,9 @@ def added_users(
         if default:
             lines += [" Settings =", f"  Default Account = {default}"]
     lines.append(" Associations =")
-    lines += [f"  U = {u:<9} A = {a:<10} C = {state.cluster[:_WIDTH]:<10}" for u, a in added]
+    partition = f" P = {said['partition']:<10}" if said.get("partition") else ""
+    where = f"C = {state.cluster[:_WIDTH]:<10}{partition}"
+    lines += [f"  U = {user:<9} A = {account:<10} {where}" for user, account in added]
     lines.append(" Non Default Settings")
     if "maxsubmitjobs" in said:
         lines.append(f"  MaxSubmitJobs = {said['maxsubmitjobs']}")
@@ -71,9 +73,10 @@ def account_of(state: SimState, account: SimAccount) -> str:
     return f"  C = {state.cluster:<10} A = {account.name:<10} of {account.parent:<10}".rstrip()
 
 
-def member_of(state: SimState, account: str, user: str) -> str:
+def member_of(state: SimState, account: str, user: str, partition: str = "") -> str:
     """A user's association in a report."""
-    return f"  C = {state.cluster:<10} A = {account:<10} U = {user:<9}"
+    of_partition = f" P = {partition}" if partition else ""
+    return f"  C = {state.cluster:<10} A = {account:<10} U = {user:<9}{of_partition}"
 
 
 def active_jobs(state: SimState, jobs: Sequence[SimJob]) -> str:

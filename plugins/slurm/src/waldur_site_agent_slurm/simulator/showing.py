@@ -104,11 +104,26 @@ def _account_rows(
             "defaultqos": account.default_qos,
             "grptresmins": printed(account.limits),
         }
-        for user, membership in sorted(account.members.items()):
-            limit = membership.max_submit
-            submit = "" if limit is None else str(limit)
-            inherited = "" if raw else qos
-            yield {**base, "user": user, "qos": inherited, "maxsubmit": submit}
+        yield from _member_rows(account, base, "" if raw else qos)
+
+
+def _member_rows(account: SimAccount, base: Row, inherited_qos: str) -> Iterable[Row]:
+    rows = (
+        (user, partition, membership)
+        for user, membership in sorted(account.members.items())
+        for partition in membership.associations()
+    )
+    for user, partition, membership in rows:
+        limit = membership.max_submit
+        yield {
+            **base,
+            "user": user,
+            "partition": partition,
+            "qos": ",".join(membership.qos) or inherited_qos,
+            "defaultqos": membership.default_qos,
+            "grptresmins": printed(membership.limits),
+            "maxsubmit": "" if limit is None else str(limit),
+        }
 
 
 def _wanted(row: Row, entity: str, options: Row) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.errors import command_line
 from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
-from waldur_site_agent_slurm.simulator import adding, changing, queue, showing
+from waldur_site_agent_slurm.simulator import adding, changing, queue, removing, showing
 from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.state import SimJob, SimState, new_state
@@ -30,8 +30,8 @@ _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
     ("add", "user"): adding.add_user,
     ("modify", "account"): changing.modify_account,
     ("modify", "user"): changing.modify_user,
-    ("remove", "account"): changing.remove_account,
-    ("remove", "user"): changing.remove_user,
+    ("remove", "account"): removing.remove_account,
+    ("remove", "user"): removing.remove_user,
 }
 _ENTITIES = (
     'Input line must include "Account", "Cluster", "Coordinator", "Federation", "QOS", '

@@ -20,10 +20,22 @@ class Outage(enum.Enum):
 
 @dataclass
 class SimMembership:
-    """The association of a user with an account."""
+    """The associations of a user with an account, with what is set on all of them."""
 
     max_submit: int | None = None
-    partition: str = ""
+    partitions: list[str] = field(default_factory=lambda: [""])
+    """One for each association; empty for the one that is good in every partition."""
+    qos: list[str] = field(default_factory=list)
+    default_qos: str = ""
+    limits: dict[str, int] = field(default_factory=dict)
+
+    def associations(self) -> list[str]:
+        """The partitions as sacctmgr lists them: the association without one comes last."""
+        return sorted(self.partitions, key=lambda partition: (not partition, partition))
+
+    def default_association(self) -> str:
+        """The one that Slurm counts as the default where this is the default account."""
+        return "" if "" in self.partitions else self.partitions[0]
 
 
 @dataclass
@@ -100,6 +112,10 @@ class SimState:
         while not account.qos and account.parent in self.accounts:
             account = self.accounts[account.parent]
         return account.qos
+
+    def inherited_qos(self, account: SimAccount) -> list[str]:
+        """The QOS of the account above."""
+        return self.effective_qos(self.accounts[account.parent]) if account.parent else []
 
     def to_json(self) -> bytes:
         """Write the state down."""

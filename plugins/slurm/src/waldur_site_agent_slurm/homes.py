@@ -1,0 +1,150 @@
+"""Home directories, made by the operating system's own ``mkhomedir_helper``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import LeftOut, Outcome, PermanentError, Result, TemporaryError
+from waldur_site_agent_slurm.names import user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from waldur_site_agent.backends import CreateHomeDirectories, SiteAgentError
+    from waldur_site_agent_slurm.runner import Runner
+    from waldur_site_agent_slurm.settings import SlurmSettings
+
+_log = logging.getLogger(__name__)
+
+_HELPERS = (Path("/usr/sbin/mkhomedir_helper"), Path("/sbin/mkhomedir_helper"))
+_NO_HOME = ("", "/", "/nonexistent", "/dev/null", "/var/empty")
+"""What accounts that are not meant to have a home directory have instead."""
+_EVERYTHING, _OWNER = 0o777, 0o700
+
+
+def home_of(user: str) -> Path | None:
+    """Return where the operating system says a user's home is; ``None``: it knows no user or home.
+
+    Raises:
+        OSError: the operating system's directory of users cannot be asked.
+    """
+    try:
+        home = pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return None
+    return None if home in _NO_HOME else Path(home)
+
+
+def umask_of(setting: str) -> str:
+    """Return the umask that a ``homedir_umask`` means, as octal digits.
+
+    A value with owner bits would, as a umask, lock the owner out; old files have ``0700`` and
+    mean the mode.
+
+    Raises:
+        ValueError: as a mode it does not give the owner everything.
+    """
+    number = int(setting, 8)
+    if number & _OWNER == 0:
+        return f"{number:04o}"
+    if number & _OWNER != _OWNER or number > _EVERYTHING:
+        raise ValueError(
+            f"{setting!r} is neither a umask, which leaves the owner's bits alone (0077), nor a "
+            "mode that lets the owner do everything (0700)"
+        )
+    return f"{_EVERYTHING & ~number:04o}"
+
+
+class HomeDirectories:
+    """Looks for home directories within the process, and starts one command for each missing."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        settings: SlurmSettings,
+        helpers: tuple[Path, ...] = _HELPERS,
+    ) -> None:
+        """``helpers`` are the places where ``mkhomedir_helper`` may be."""
+        self._runner = runner
+        self._helpers = helpers
+        self._umask = umask_of(settings.homedir_umask)
+        self._timeout = settings.command_timeout_seconds
+        self._setting = settings.homedir_umask
+        self._is_chosen = "homedir_umask" in settings.model_fields_set
+
+    def missing(self, users: Iterable[str]) -> frozenset[str]:
+        """Those that the operating system knows with a home that does not exist.
+
+        A home that cannot be looked at (a file server that is away) does not count as missing.
+        """
+        return frozenset(user for user in users if self._lacks(user.lower()))
+
+    def create(self, action: CreateHomeDirectories) -> Outcome:
+        """Make what is missing; whoever cannot be served is left out."""
+        left_out: list[LeftOut] = []
+        made = False
+        for user in action.users:
+            try:
+                made |= self._create(user)
+            except (PermanentError, TemporaryError) as error:
+                left_out.append(LeftOut(user, error))
+        return Outcome(action, Result.DONE if made else Result.UNCHANGED, None, tuple(left_out))
+
+    def _create(self, user: str) -> bool:
+        name = user_name(user)
+        if not self._lacks(name):
+            return False
+        if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":
+            _warn_of_mode(self._setting, self._umask)
+        result = self._runner.run((str(self._helper()), name, self._umask), self._timeout)
+        if self._lacks(name):
+            raise _failed(name, result.exit_code, result.stderr)
+        _log.info("made the home directory %s of %s", home_of(name), name)
+        return True
+
+    def _helper(self) -> Path:
+        for helper in self._helpers:
+            if os.access(helper, os.X_OK):
+                return helper
+        raise TemporaryError(
+            f"no home directory is made: there is no executable {self._helpers[0]}; install it "
+            "(Debian: libpam-modules-bin, Red Hat: pam), run the agent as a user that may execute "
+            "it, or set enable_user_homedir_account_creation: false"
+        )
+
+    @staticmethod
+    def _lacks(user: str) -> bool:
+        home = home_of(user)
+        if home is None:
+            return False
+        try:
+            home.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _failed(user: str, exit_code: int, stderr: str) -> SiteAgentError:
+    said = " ".join(stderr.split()) or "it gave no reason"
+    return TemporaryError(
+        f"the home directory {home_of(user)} of {user} was not made: mkhomedir_helper ended with "
+        f"exit code {exit_code} ({said}); look at the system's log and at the permissions of the "
+        "directory above; it needs root"
+    )
+
+
+@cache
+def _warn_of_mode(setting: str, umask: str) -> None:
+    """Say it once per process."""
+    _log.warning(
+        "homedir_umask %s is read as the mode of new home directories, i.e. as umask %s; as a "
+        "umask it would lock their owners out; write %s to silence this",
+        *(setting, umask, umask),
+    )

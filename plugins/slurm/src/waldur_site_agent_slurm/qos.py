@@ -1,0 +1,147 @@
+"""Which QOS an account has, should have, and had before it was restricted. Pure.
+
+What an account had is kept as ``metadata`` by whoever asks for the restriction, in the form that
+:func:`remembered` gives and :func:`before_restriction` reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import Access, PermanentError
+from waldur_site_agent_slurm.names import is_user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from waldur_site_agent_slurm.facts import Account, Cluster
+    from waldur_site_agent_slurm.settings import SlurmSettings
+
+_SETTINGS = {
+    Access.NORMAL: "qos_default",
+    Access.DOWNSCALED: "qos_downscaled",
+    Access.PAUSED: "qos_paused",
+}
+RESTRICTED = (Access.PAUSED, Access.DOWNSCALED)
+
+
+@dataclass(frozen=True, slots=True)
+class Qos:
+    """A QOS list and the default among it; empty values are inherited."""
+
+    names: tuple[str, ...] = ()
+    default: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an account is to have, and which of its users are to have something of their own."""
+
+    qos: Qos
+    members: Mapping[str, Qos] = field(default_factory=dict)
+    source: str = ""
+    """Where the names come from, for messages."""
+
+    def all_names(self) -> frozenset[str]:
+        """Every QOS that has to exist."""
+        every = (self.qos, *self.members.values())
+        return frozenset(name for qos in every for name in (*qos.names, qos.default) if name)
+
+
+def access_of(qos: str, settings: SlurmSettings) -> Access | None:
+    """Return what an effective QOS list means; ``None`` when the site has a list of its own."""
+    known = {getattr(settings, key).lower(): access for access, key in _SETTINGS.items()}
+    return known.get(qos.lower()) if qos else None
+
+
+def remembered(account: Account, cluster: Cluster) -> dict[str, str]:
+    """Return what has to be known to undo a restriction, as texts; nothing that is not set."""
+    own = (
+        f"{user}={member.qos}/{member.default_qos}"
+        for user, member in sorted(account.members.items())
+        if member.has_own_qos
+    )
+    texts = {
+        "qos": cluster.qos_of(account.name),
+        "default_qos": account.default_qos,
+        "member_qos": ";".join(own),
+    }
+    return {key: text for key, text in texts.items() if text}
+
+
+def restriction(access: Access, settings: SlurmSettings) -> Target:
+    """Return what an account has while it is paused or downscaled.
+
+    Raises:
+        PermanentError: the site has not said which QOS that is.
+    """
+    name = _configured(access, settings)
+    return Target(Qos((name,), name), source=f"{_SETTINGS[access]} of backend_settings")
+
+
+def before_restriction(
+    restore: Mapping[str, str], inherited: str, settings: SlurmSettings
+) -> Target:
+    """Return what an account gets back. ``inherited`` is the QOS list of the account above.
+
+    A list equal to the inherited one is inherited again. A default that is not in the list,
+    which Slurm would refuse, is dropped.
+
+    Raises:
+        PermanentError: nothing of use is remembered and the site has no default.
+    """
+    names = _names(restore.get("qos", ""))
+    if not names or access_of(",".join(names), settings) in RESTRICTED:
+        default = _configured(Access.NORMAL, settings)
+        return Target(Qos((default,)), source="qos_default of backend_settings")
+    chosen = restore.get("default_qos", "").strip().lower()
+    qos = Qos(
+        () if set(names) == set(_names(inherited)) else names, chosen if chosen in names else ""
+    )
+    members = dict(_member_settings(restore.get("member_qos", "")))
+    return Target(qos, members, "what was set before the restriction")
+
+
+def refuse_unknown(resource: str, target: Target, existing: Collection[str]) -> None:
+    """Raise when a QOS does not exist.
+
+    Raises:
+        PermanentError: names it, and where it comes from.
+    """
+    unknown = sorted(target.all_names() - set(existing))
+    if unknown:
+        listed = ", ".join(repr(name) for name in unknown)
+        raise PermanentError(
+            f"{resource}: the QOS {listed} ({target.source}) does not exist in Slurm; an "
+            f"administrator makes it with 'sacctmgr add qos {unknown[0]}', or the name is changed"
+        )
+
+
+def is_set_to(account: Account, qos: Qos) -> bool:
+    """Whether an account has exactly this on its own association."""
+    return set(_names(account.qos)) == set(qos.names) and account.default_qos == qos.default
+
+
+def _configured(access: Access, settings: SlurmSettings) -> str:
+    key = _SETTINGS[access]
+    name: str = getattr(settings, key).lower()
+    if not name:
+        raise PermanentError(
+            f"a resource cannot be {access.value}: {key} in backend_settings is empty; "
+            "set it to the name of the QOS for this"
+        )
+    return name
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in text.lower().split(",") if (name := part.strip())))
+
+
+def _member_settings(text: str) -> Iterator[tuple[str, Qos]]:
+    entries: Iterable[str] = text.lower().split(";")
+    for entry in entries:
+        user, _, setting = entry.partition("=")
+        names, _, default = setting.partition("/")
+        if is_user_name(user):
+            yield user, Qos(_names(names), default.strip())
