@@ -14,6 +14,8 @@ import structlog
 
 from waldur_site_agent.config import Offering
 from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site
@@ -59,6 +61,8 @@ class House:
     unknown_to_the_system: frozenset[str] = frozenset()
     naps: list[float] = field(default_factory=list)
     token: str = ""
+    removals_allowed: bool = False
+    remove_unknown_users: bool = False
 
     def offering(self) -> Offering:
         """The configuration of the sandbox's offering."""
@@ -98,15 +102,25 @@ class House:
                 offering=offering,
                 waldur=waldur,
                 backend=backend,
-                thresholds=Thresholds(max_removals_percent=Decimal(30), max_removals=10),
+                thresholds=Thresholds(
+                    max_removals_percent=Decimal(30),
+                    max_removals=10,
+                    removals_allowed=self.removals_allowed,
+                ),
                 log=structlog.get_logger(),
                 sleep=sleep,
+                remove_unknown_users=self.remove_unknown_users,
             )
 
     def cycle(self, *, dry_run: bool = False) -> OrdersReport:
         """One pass of order_process by a new agent."""
         with self.agent() as site:
             return process_orders(site, dry_run=dry_run)
+
+    def sync(self, *, dry_run: bool = False) -> MembershipReport:
+        """One pass of membership_sync by a new agent."""
+        with self.agent() as site:
+            return sync_membership(site, dry_run=dry_run)
 
     def project(self, slug: str = "climate", customer: str = "uni", **people: str) -> Project:
         """A project with people, given as waldur_name=username; all have working accounts."""

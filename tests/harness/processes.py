@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,29 @@ from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
 PATIENCE_SECONDS = 30.0
 COMMANDS = Path(sys.executable).parent
+
+_WITH_CONSTANTS = """\
+import sys
+from pkgutil import resolve_name
+
+from waldur_site_agent.cli.legacy import agent
+
+for setting in sys.argv.pop(1).split():
+    name, _, value = setting.partition("=")
+    place, _, constant = name.rpartition(".")
+    setattr(resolve_name(place), constant, float(value))
+agent()
+"""
+_HANGING_COMMAND = """\
+#!/bin/sh
+case "$*" in
+*" add "*)
+    touch {directory}/hanging
+    while ! [ -e {directory}/released ]; do sleep 0.05; done
+    ;;
+esac
+exec {real} "$@"
+"""
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
@@ -47,6 +70,10 @@ class Installation:
 
     def write(self, **changes: Any) -> Path:
         """Write the configuration, with changes to its only offering."""
+        return self.write_offerings(changes)
+
+    def write_offerings(self, *changes: dict[str, Any], **top_level: Any) -> Path:
+        """Write the configuration, with an offering for each mapping of changes."""
         offering = {
             "name": "Test cluster",
             "waldur_api_url": self.house.url,
@@ -59,7 +86,8 @@ class Installation:
                 for name, component in COMPONENTS.items()
             },
         }
-        self.file.write_text(yaml.safe_dump({"offerings": [offering | changes]}))
+        content = {**top_level, "offerings": [offering | change for change in changes]}
+        self.file.write_text(yaml.safe_dump(content))
         return self.file
 
     def run(self, *arguments: str, command: str = "waldur_site_agent") -> Finished:
@@ -75,12 +103,24 @@ class Installation:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def service(self, **variables: str) -> Iterator[Service]:
-        """Run the agent as a service while the body runs."""
+    def service(
+        self, *arguments: str, constants: Mapping[str, float] | None = None, **variables: str
+    ) -> Iterator[Service]:
+        """Run the agent while the body runs.
+
+        Args:
+            arguments: for the command line; without ``--once`` the agent is a service.
+            constants: module constants by their full name, for tests that cannot wait so long.
+            variables: environment.
+        """
         log = self.directory / f"service-{time.monotonic_ns()}.log"
+        command = [str(COMMANDS / "waldur_site_agent")]
+        if constants:
+            settings = " ".join(f"{name}={value}" for name, value in constants.items())
+            command = [sys.executable, "-c", _WITH_CONSTANTS, settings]
         with log.open("w") as stream:
             process = subprocess.Popen(
-                [str(COMMANDS / "waldur_site_agent"), "-c", str(self.file)],
+                [*command, *arguments, "-c", str(self.file)],
                 stderr=stream,
                 stdout=stream,
                 env=environment(**self.variables, **variables),
@@ -90,6 +130,34 @@ class Installation:
             finally:
                 process.kill()
                 process.wait()
+
+    @contextmanager
+    def stalled_writes(self) -> Iterator[StalledWrites]:
+        """Let every ``sacctmgr add`` hang until it is released, or the body ends."""
+        writes = StalledWrites(self.directory / "bin")
+        try:
+            yield writes
+        finally:
+            writes.release()
+
+
+class StalledWrites:
+    """Commands that hang in the middle of a write, for as long as a test wants."""
+
+    def __init__(self, commands: Path) -> None:
+        self._directory = commands
+        command = commands / "sacctmgr"
+        real = command.rename(commands / "sacctmgr.real")
+        command.write_text(_HANGING_COMMAND.format(directory=commands, real=real))
+        command.chmod(0o755)
+
+    def begun(self) -> bool:
+        """Whether a write hangs, or has hung."""
+        return (self._directory / "hanging").exists()
+
+    def release(self) -> None:
+        """Let it go on, and all that come after it."""
+        (self._directory / "released").touch()
 
 
 @dataclass

@@ -9,6 +9,7 @@ import click
 
 from waldur_site_agent.cli.components import load_into_waldur
 from waldur_site_agent.cli.diagnosis import diagnose_and_print
+from waldur_site_agent.cli.maintenance import create_homes, sync_limits
 from waldur_site_agent.cli.running import (
     RunOptions,
     mode_option,
@@ -92,6 +93,24 @@ def sync_offering_users(config_file: Path, offerings: tuple[str, ...], dry_run: 
     1 somebody got no username because something failed, 2 usage or configuration error.
     """
     sys.exit(sync_users(config_file, offerings, dry_run=dry_run))
+
+
+@click.command("waldur_site_create_homedirs")
+@config_option
+@offering_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+def create_homedirs(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
+    """Create home directories for the offering's users who have none."""
+    sys.exit(create_homes(config_file, offerings, dry_run=dry_run))
+
+
+@click.command("waldur_sync_resource_limits")
+@config_option
+@offering_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+def sync_resource_limits(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
+    """Report the limits found in the backend to Waldur, where they differ."""
+    sys.exit(sync_limits(config_file, offerings, dry_run=dry_run))
 
 
 @click.command("waldur_site_diagnostics")

@@ -120,6 +120,22 @@ def users_group() -> None:
 users_group.add_command(legacy.sync_offering_users, "sync")
 
 
+@main.group("homedirs")
+def homedirs_group() -> None:
+    """Home directories of the offering's users."""
+
+
+homedirs_group.add_command(legacy.create_homedirs, "create")
+
+
+@main.group("limits")
+def limits_group() -> None:
+    """Limits of the offering's resources."""
+
+
+limits_group.add_command(legacy.sync_resource_limits, "sync")
+
+
 @main.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
 def demo_command(keep: bool) -> None:

@@ -42,7 +42,7 @@ def tell_waldur(
         for account in membership.accounts
         for feedback in _feedback(site, account, state, broken)
     ]
-    if any(feedback.limits for feedback in news) and _limits_are_waldurs(site):
+    if any(feedback.limits for feedback in news) and limits_are_waldurs(site):
         news = [_without_limits(feedback) for feedback in news]
     attempts = concurrently(lambda feedback: _send(site, feedback), [n for n in news if n])
     return [
@@ -84,7 +84,7 @@ def _without_limits(feedback: Feedback) -> Feedback:
     )
 
 
-def _limits_are_waldurs(site: Site) -> bool:
+def limits_are_waldurs(site: Site) -> bool:
     """Whether a periodic policy of Waldur owns the limits; then none are reported back."""
     try:
         return bool(site.waldur.periodic_policies(site.offering.waldur_offering_uuid).items)
