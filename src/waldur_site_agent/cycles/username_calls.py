@@ -120,21 +120,22 @@ def _after(call: Call, user: OfferingUser, answer: Answer) -> OfferingUser:
 def _concluded(
     before: OfferingUser, after: OfferingUser, answer: Answer, result: UsernameResult
 ) -> UsernameChange | None:
+    reason = ""
     match answer:
         case Refused(reason):
             result = UsernameResult.REFUSED
-            return UsernameChange(user=after, what=_what(answer), result=result, reason=reason)
         case Unknown(reason):
-            return _left(after, answer, reason)
+            result = UsernameResult.LEFT
         case ToBeNamed():
-            reason = "the username backend makes it when this is no dry run"
-            return UsernameChange(user=after, what=_what(answer), result=result, reason=reason)
-        case ActionRequired(comment=comment) if before != after:
-            return UsernameChange(user=after, what=_what(answer), result=result, reason=comment)
-        case Named() if before != after:
-            return UsernameChange(user=after, what=_what(answer), result=result)
-        case _:
+            reason = "the username backend makes one when this is no dry run"
+        case ActionRequired(state, comment) if after.state != state:
+            result = UsernameResult.LEFT
+            reason = f"{comment} (not shown to the person: the account is {after.state} already)"
+        case _ if before == after:
             return None
+        case ActionRequired(comment=reason):
+            pass
+    return UsernameChange(user=after, what=_what(answer), result=result, reason=reason)
 
 
 def _left(user: OfferingUser, answer: Answer, reason: str) -> UsernameChange:
@@ -147,10 +148,10 @@ def _what(answer: Answer) -> str:
             return f"username {username}"
         case ActionRequired(state):
             return state
-        case Refused():
-            return State.ERROR_CREATING
-        case ToBeNamed() | Unknown() | Unnamed():
-            return "username"
+        case ToBeNamed():
+            return "a username"
+        case Refused() | Unknown() | Unnamed():
+            return "no username"
 
 
 def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:

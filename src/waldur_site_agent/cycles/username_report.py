@@ -32,7 +32,7 @@ class UsernameChange:
     user: OfferingUser
     """As it is afterwards."""
     what: str
-    """The new username or the new state, in words."""
+    """The new username or what the person waits for, in words."""
     result: UsernameResult
     reason: str = ""
     """Why it was refused or left, or what the person was told."""

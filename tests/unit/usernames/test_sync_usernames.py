@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from unit.usernames.people import Place
+from unit.usernames.people import Place, a_place
 from waldur_site_agent.backends import (
     AccountLinkingRequired,
     AdditionalValidationRequired,
@@ -16,6 +16,8 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.backends.contract import BackendSettings
 from waldur_site_agent.cycles.usernames import UsernameResult
+from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.waldur import Waldur
 
 IN_THE_MAKING = (
     "Requested",
@@ -238,6 +240,26 @@ def test_what_waldur_refuses_for_one_person_stops_nobody_else(place: Place) -> N
     assert {place.shown("ada"), place.shown("bob")} == {("OK", "ada01"), ("OK", "bob01")}
 
 
+def test_a_defect_of_the_agent_stops_nobody_else(
+    new_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_username(_waldur: Waldur, uuid: UUID, username: str) -> OfferingUser:
+        if username == "ada01":
+            raise ValueError("oops")
+        return really_set(new_place.waldur, uuid, username)
+
+    really_set = Waldur.set_username
+    monkeypatch.setattr(Waldur, "set_username", set_username)
+    for name in ("ada", "bob"):
+        new_place.person(name)
+        new_place.script.made[name] = f"{name}01"
+    report = new_place.cycle()
+    assert new_place.shown("bob") == ("OK", "bob01")
+    assert [change.result.value for change in report.changes] == ["left", "done"]
+    (line,) = new_place.lines("error")
+    assert line["exc_info"]
+
+
 @pytest.mark.parametrize(
     "operation", ["partial_update", "set_ok", "begin_creating", "set_pending_account_linking"]
 )
@@ -259,6 +281,25 @@ def test_an_account_left_ok_without_a_name_gets_one(place: Place) -> None:
     place.cycle()
     assert place.shown("ada") == ("OK", "lovelace")
     assert place.writes() == ["partial_update"]
+
+
+def test_a_person_whose_account_is_ok_cannot_be_told_to_wait(place: Place) -> None:
+    place.person("ada", "OK")
+    place.script.made = {"ada": AccountLinkingRequired("Link it")}
+    report = place.cycle()
+    assert place.writes() == []
+    assert report.failed
+    assert "Link it" in report.changes[0].reason
+
+
+def test_on_a_server_without_states_a_person_just_gets_the_name() -> None:
+    with a_place("7.6.5") as place:
+        place.person("ada")
+        place.script.made = {"ada": "lovelace"}
+        report = place.cycle()
+        assert place.account("ada").username == "lovelace"
+        assert place.writes() == ["partial_update"]
+        assert not report.failed
 
 
 def test_a_name_that_was_set_before_only_needs_its_state(old_place: Place) -> None:
@@ -356,9 +397,10 @@ def test_the_backend_hears_once_who_has_which_name(new_place: Place) -> None:
     assert new_place.script.heard == [{"ada": frozenset({holder})}]
 
 
-def test_nothing_is_done_when_the_backend_is_not_ready(place: Place) -> None:
+@pytest.mark.parametrize("error", [TemporaryError("directory away"), RuntimeError("a defect")])
+def test_nothing_is_done_when_the_backend_is_not_ready(place: Place, error: Exception) -> None:
     place.person("ada")
-    place.script.deaf = RuntimeError("no connection")
+    place.script.deaf = error
     report = place.cycle()
     assert place.writes() == []
     assert report.failed

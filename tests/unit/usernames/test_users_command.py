@@ -61,7 +61,7 @@ def test_somebody_without_a_name_gives_exit_code_one_and_the_reason(site: Instal
     person(site, "eve", "")
     done = site.run(command=COMMAND)
     assert done.code == 1
-    assert '! eve            Error creating  user "eve": Waldur shows no first_name' in done.out
+    assert '! eve            no username  user "eve": Waldur shows no first_name' in done.out
     assert shown(site) == {"ada": ("OK", "alovelace"), "eve": ("Error creating", "")}
 
 
