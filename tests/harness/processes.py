@@ -62,6 +62,8 @@ class Installation:
     backend_settings: dict[str, Any]
     variables: dict[str, str] = field(default_factory=dict)
     """Environment that every command of this installation gets."""
+    constants: Mapping[str, float] = field(default_factory=dict)
+    """Module constants by their full name, for services of tests that cannot wait so long."""
 
     @property
     def file(self) -> Path:
@@ -103,20 +105,12 @@ class Installation:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def service(
-        self, *arguments: str, constants: Mapping[str, float] | None = None, **variables: str
-    ) -> Iterator[Service]:
-        """Run the agent while the body runs.
-
-        Args:
-            arguments: for the command line; without ``--once`` the agent is a service.
-            constants: module constants by their full name, for tests that cannot wait so long.
-            variables: environment.
-        """
+    def service(self, *arguments: str, **variables: str) -> Iterator[Service]:
+        """Run the agent while the body runs: as a service, or once with ``--once``."""
         log = self.directory / f"service-{time.monotonic_ns()}.log"
         command = [str(COMMANDS / "waldur_site_agent")]
-        if constants:
-            settings = " ".join(f"{name}={value}" for name, value in constants.items())
+        if self.constants:
+            settings = " ".join(f"{name}={value}" for name, value in self.constants.items())
             command = [sys.executable, "-c", _WITH_CONSTANTS, settings]
         with log.open("w") as stream:
             process = subprocess.Popen(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import signal
+from contextlib import ExitStack
 from functools import partial
 
 from harness import House, Installation, eventually
+from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.sandbox import Order
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 SLOWLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "60"}
+AT_ONCE = {"waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 0.0}
 
 
 def is_done(house: House, order: Order) -> bool:
@@ -100,6 +103,45 @@ def test_a_second_agent_on_the_same_offering_is_refused_by_name(
         assert second.code == 1
         assert f"pid {first.process.pid}" in second.err
         assert "already served in mode order_process" in second.err
+
+
+def test_a_service_that_was_refused_tries_again(installation: Installation) -> None:
+    house = installation.house
+    order = house.order(house.project(ada="ada01"))
+    uuid = house.sandbox.offering.uuid.replace("-", "")
+    lock = default_lock_file(f"waldur-site-agent-{uuid}-order_process.lock")
+    installation.constants = AT_ONCE
+    with ExitStack() as holder:
+        holder.enter_context(exclusive_lock(lock, 0, "a test"))
+        with installation.service(**QUICKLY) as service:
+            eventually(lambda: service.text.count("already served") >= 2, "two refusals")
+            assert house.state(order) == "pending-provider"
+            holder.close()
+            eventually(lambda: is_done(house, order), "the order")
+
+
+def test_a_lock_file_that_cannot_be_used_stops_no_other_offering(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    other = "1111111111114111911111111111cafe"
+    installation.write_offerings({"name": "Broken", "waldur_offering_uuid": other}, {})
+    lock = default_lock_file(f"waldur-site-agent-{other}-order_process.lock")
+    order = house.order(house.project(ada="ada01"))
+    lock.mkdir()
+    try:
+        done = installation.run("--once")
+        assert done.code == 1
+        assert f"the lock file {lock} cannot be used" in done.err
+        assert "defect" not in done.err
+        assert house.state(order) == "done"
+        order = house.order(house.project("later", ada="ada01"))
+        with installation.service(**QUICKLY) as service:
+            eventually(lambda: is_done(house, order), "the other offering's order")
+            eventually(lambda: service.text.count("cannot be used") >= 2, "more than one try")
+            assert "Traceback" not in service.text
+    finally:
+        lock.rmdir()
 
 
 def test_the_lock_of_a_killed_agent_does_not_stay(installation: Installation) -> None:
