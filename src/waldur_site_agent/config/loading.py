@@ -51,7 +51,7 @@ def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem
         if not isinstance(entry, dict):
             continue
         try:
-            entry["waldur_api_token"] = _token(entry, source.path, environ)
+            entry["waldur_api_token"] = _well_formed(_token(entry, source.path, environ))
         except _Unresolved as unresolved:
             place: Place = ("offerings", number, unresolved.key)
             problems.append(Problem(source.line(place), place, str(unresolved)))
@@ -63,6 +63,17 @@ class _Unresolved(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+def _well_formed(token: str) -> str:
+    """Refuse what cannot be sent in a header; the token itself is in no message."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise _Unresolved(
+            "waldur_api_token",
+            "is not shown here, but holds characters that no token has, such as a space inside "
+            "it; copy it again from the profile of the agent's user in Waldur, without any prefix",
+        )
+    return token
 
 
 def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:

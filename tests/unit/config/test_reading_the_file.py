@@ -162,6 +162,17 @@ def test_a_token_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
     assert "is empty" in complaint_about(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("token", ["Token abc123", "abc\x07123", "abc\u00e9123", "abc\n123"])
+def test_a_token_that_cannot_be_one_is_refused_unshown(tmp_path: Path, token: str) -> None:
+    text = complaint_about(tmp_path, waldur_api_token=token)
+    assert "config.yaml:" in text
+    assert "offerings[0].waldur_api_token: is not shown here, but holds characters" in text
+    assert "123" not in text
+    (tmp_path / "token").write_text(token)
+    changes = {"waldur_api_token": ..., "waldur_api_token_file": "token"}
+    assert "holds characters that no token has" in complaint_about(tmp_path, **changes)
+
+
 def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
     text = complaint_about(tmp_path, waldur_api_token_file="token")
     assert "stands beside waldur_api_token_file" in text
