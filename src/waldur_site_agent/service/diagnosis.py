@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from waldur_site_agent.backends import Check, Verdict
-from waldur_site_agent.backends.registry import PluginError
 from waldur_site_agent.config import ConfigurationError, Job
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import OrderState
@@ -27,19 +28,19 @@ _SHORT_LIFETIME_SECONDS = 86400
 
 def diagnose_waldur(offering: Offering) -> Iterator[Check]:
     """Server, token, rights, offering, components and open orders; never raises."""
+    yield from _never_raising("Waldur", _waldur_checks(offering))
+
+
+def _waldur_checks(offering: Offering) -> Iterator[Check]:
     with connect(offering, "diagnostics") as waldur:
-        try:
-            yield _passed("Waldur", f"{waldur.base_url} runs version {waldur.server_version()}")
-            user = waldur.whoami()
-            yield _token(user)
-            found = waldur.offering(offering.waldur_offering_uuid)
-            yield from _offering(found)
-            yield _rights(user, found)
-            yield from _components(offering, found)
-            yield _orders(offering, waldur)
-        except SiteAgentError as error:
-            remedy = "mend this first; the checks after it were not made"
-            yield Check(name="Waldur", verdict=Verdict.FAILED, detail=str(error), remedy=remedy)
+        yield _passed("Waldur", f"{waldur.base_url} runs version {waldur.server_version()}")
+        user = waldur.whoami()
+        yield _token(user)
+        found = waldur.offering(offering.waldur_offering_uuid)
+        yield from _offering(found)
+        yield _rights(user, found)
+        yield from _components(offering, found)
+        yield _orders(offering, waldur)
 
 
 def diagnose_backends(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
@@ -54,16 +55,37 @@ def diagnose_backends(offering: Offering, source: Source, registry: Registry) ->
         )
     number = _number(offering, source)
     for name in names:
-        try:
-            settings = registry.settings(name, offering, source, number)
-            backend = registry.open(name, settings, offering)
-        except (ConfigurationError, PluginError) as error:
-            yield Check(name=f"backend {name}", verdict=Verdict.FAILED, detail=str(error))
-            continue
-        try:
-            yield from backend.diagnose()
-        finally:
-            backend.close()
+        checks = _backend_checks(name, offering, source, registry, number)
+        yield from _never_raising(f"backend {name}", checks)
+
+
+def _backend_checks(
+    name: str, offering: Offering, source: Source, registry: Registry, number: int
+) -> Iterator[Check]:
+    settings = registry.settings(name, offering, source, number)
+    backend = registry.open(name, settings, offering)
+    try:
+        yield from backend.diagnose()
+    finally:
+        backend.close()
+
+
+def _never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks; what cuts them short becomes the last of them."""
+    try:
+        yield from checks
+    except (SiteAgentError, ConfigurationError) as error:
+        remedy = "mend this first; the checks after it were not made"
+        yield Check(name=name, verdict=Verdict.FAILED, detail=str(error), remedy=remedy)
+    except Exception as error:  # a plugin may fail in any way; the other checks are still made
+        log = structlog.get_logger()
+        log.exception("a check failed because of a defect", check=name)
+        yield Check(
+            name=name,
+            verdict=Verdict.FAILED,
+            detail=f"a defect in the agent or a plugin: {type(error).__name__}: {error}",
+            remedy="report it with the traceback above; the checks after it were not made",
+        )
 
 
 def _number(offering: Offering, source: Source) -> int:
