@@ -41,9 +41,9 @@ _ORDER = (
 """The order in which one batch is carried out, each kind for all accounts together."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """One action and its place in the list that was asked for."""
+    """One action and its place in the list that was asked for; equal to itself alone."""
 
     index: int
     action: SlurmAction
