@@ -101,7 +101,7 @@ def _carry_out(
     """Change the backend, then tell Waldur; return what went wrong."""
     failures = _troubles(membership)
     leavers = begin_deletions(site, wanted.leavers)
-    unsaved = _remember_access(site, membership, state)
+    membership, unsaved = _remember_access(site, membership, state)
     failures += unsaved.values()
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
     applied = apply_steps(site, steps)
@@ -123,36 +123,43 @@ def _troubles(membership: MembershipPlan) -> list[str]:
     ]
 
 
-def _remember_access(site: Site, membership: MembershipPlan, state: BackendState) -> dict[str, str]:
+def _remember_access(
+    site: Site, membership: MembershipPlan, state: BackendState
+) -> tuple[MembershipPlan, dict[str, str]]:
     """Save in Waldur how an account was set up before it is restricted.
 
     Returns:
-        By account, why it could not be saved: such an account is restricted another time, when
-        its old settings cannot get lost.
+        The plan with what its resources now remember; and, by account, why that could not be
+        saved: such an account is restricted another time, when its old settings cannot get lost.
     """
-    restricted = [
-        account for account in membership.accounts if _is_first_restriction(account, state)
-    ]
+    first = [a for a in membership.accounts if _is_first_restriction(a, state)]
+    saved: dict[str, AccountPlan] = {}
     unsaved: dict[str, str] = {}
-    for attempt in concurrently(lambda account: _save(site, account, state), restricted):
-        if isinstance(attempt.error, AccessDeniedError):
+    for attempt in concurrently(lambda account: _save(site, account, state), first):
+        name = attempt.item.wanted.id
+        if attempt.value is not None:
+            saved[name] = attempt.value
+        elif isinstance(attempt.error, AccessDeniedError):
             site.log.warning(
                 "what was so before the restriction cannot be kept in Waldur",
-                resource=attempt.item.wanted.id,
+                resource=name,
                 reason=str(attempt.error),
             )
-        elif attempt.error is not None:
-            name = attempt.item.wanted.id
+        else:
             unsaved[name] = f"{name}: not restricted yet: {attempt.error}"
-    return unsaved
+    accounts = tuple(saved.get(account.wanted.id, account) for account in membership.accounts)
+    return replace(membership, accounts=accounts), unsaved
 
 
-def _save(site: Site, account: AccountPlan, state: BackendState) -> None:
+def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
     found = state.resources[account.wanted.id]
+    resources = []
     for resource in account.wanted.resources:
         metadata = metadata_before_restricting(resource, found)
         if metadata != dict(resource.backend_metadata):
             site.waldur.set_backend_metadata(resource.uuid, metadata)
+        resources.append(replace(resource, backend_metadata=metadata))
+    return replace(account, wanted=replace(account.wanted, resources=tuple(resources)))
 
 
 def _is_first_restriction(account: AccountPlan, state: BackendState) -> bool:
