@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from waldur_site_agent.config.secrecy import sounds_secret, without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _LONGEST_FOUND = 60
 _CONTAINERS = ("a mapping", "a list")
-_SECRET_WORDS = ("token", "password", "secret", "dsn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def _problem(details: Any, source: Source, model: type[BaseModel], at: Place) ->
     found = _found(source, place)
     match details["type"]:
         case "extra_forbidden":
-            message = f"unknown key (found: {found}); {_nearest(model, inner)}"
+            # its value is never shown: the key may be a secret's, misspelt
+            message = f"unknown key; {_nearest(model, inner)}"
         case "missing":
             message = "is missing; it is required here"
         case "value_error" | "assertion_error":
@@ -101,8 +103,7 @@ def _found(source: Source, place: Place) -> str:
             value = value[step]
         except (KeyError, IndexError, TypeError):
             return "nothing"
-    names = [step.lower() for step in place if isinstance(step, str)]
-    if any(word in name for name in names for word in _SECRET_WORDS):
+    if sounds_secret(step for step in place if isinstance(step, str)):
         return "a value that is not shown because it may be secret"
     if isinstance(value, dict):
         return _CONTAINERS[0]
@@ -110,7 +111,7 @@ def _found(source: Source, place: Place) -> str:
         return _CONTAINERS[1]
     if value is None:
         return "nothing"
-    text = str(value)
+    text = without_secrets(str(value))
     return f'"{text if len(text) <= _LONGEST_FOUND else text[:_LONGEST_FOUND] + "..."}"'
 
 

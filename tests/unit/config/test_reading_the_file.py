@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from waldur_site_agent.config import (
     Configuration,
     ConfigurationError,
     Job,
     load_configuration,
+    problems_of,
     resolved_yaml,
 )
 
@@ -202,7 +204,7 @@ def test_unknown_keys_are_found_at_every_level(tmp_path: Path) -> None:
     component = {"measured_unit": "h", "label": "C", "accounting_type": "usage", "unit_factr": 2}
     entry = OFFERING | {"backend_components": {"cpu": component}, "safety": {"max_removal": 1}}
     text = complaint(tmp_path, {"timezon": "UTC", "offerings": [entry]})
-    assert 'timezon: unknown key (found: "UTC"); did you mean "timezone"?' in text
+    assert 'timezon: unknown key; did you mean "timezone"?' in text
     assert "offerings[0].backend_components.cpu.unit_factr: unknown key" in text
     assert 'did you mean "unit_factor"?' in text
     assert "offerings[0].safety.max_removal: unknown key" in text
@@ -276,6 +278,83 @@ def test_a_wrong_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:
     text = complaint_about(tmp_path, waldur_api_tokens="secret-token")
     assert "unknown key" in text
     assert "secret-token" not in text
+
+
+SECRET = "hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"waldur_api_tokn": SECRET},
+        {"api_key": SECRET},
+        {"anything": {"at": [SECRET]}},
+        {"waldur_api_url": f"https://agent:{SECRET}@waldur.example.com/api/"},
+        {"waldur_api_url": f"https://waldur.example.com/api/?key={SECRET}"},
+        {"stomp_ws_port": f"amqp://agent:{SECRET}@broker"},
+        {"waldur_api_token": f"{SECRET}\t{SECRET}"},
+    ],
+)
+def test_a_secret_at_the_wrong_place_is_in_no_message(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    text = complaint_about(tmp_path, **change)
+    assert f"offerings[0].{next(iter(change))}" in text
+    assert "hunter2" not in text
+
+
+class PluginSettings(BaseModel):
+    """What some plugin asks for, with errors as the agent's own settings have them."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    db_passwd: int = 0
+    credentials: dict[str, int] = {}
+    port: int = 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"passwd": SECRET},
+        {"db_passwd": SECRET},
+        {"credentials": {"user": SECRET}},
+        {"port": f"mysql://root:{SECRET}@db/slurm"},
+    ],
+)
+def test_a_plugins_secret_is_in_no_message(tmp_path: Path, settings: dict[str, Any]) -> None:
+    entry = OFFERING | {"backend_settings": settings}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"offerings": [entry]}))
+    _, source = load_configuration(path, {})
+    with pytest.raises(ValidationError) as caught:
+        PluginSettings.model_validate(settings)
+    at = ("offerings", 0, "backend_settings")
+    text = str(ConfigurationError(path, problems_of(caught.value, source, PluginSettings, at)))
+    assert f"backend_settings.{next(iter(settings))}" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"db": {"passwd": SECRET}},
+        {"api-key": SECRET},
+        {"credentials": {"user": SECRET, "more": [SECRET]}},
+        {"database": f"mysql://root:{SECRET}@db/slurm"},
+        {"endpoints": [f"https://x.example.com/?key={SECRET}"]},
+    ],
+)
+def test_a_plugins_secret_is_not_printed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    text = resolved_yaml(load_offering(tmp_path, backend_settings=settings))
+    assert next(iter(settings)) in text
+    assert "hunter2" not in text
+
+
+def test_the_file_that_holds_a_secret_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc")
+    configuration = load_offering(tmp_path, waldur_api_token=..., waldur_api_token_file="token")
+    assert "waldur_api_token_file: token\n" in resolved_yaml(configuration)
 
 
 def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
