@@ -8,6 +8,8 @@ import structlog
 
 from harness import House, Installation, a_house, installed
 
+pytest_plugins = ["integration.not_run"]
+
 
 @pytest.fixture(autouse=True)
 def only_warnings_are_logged() -> Iterator[None]:

@@ -15,15 +15,31 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.not_run import note_missing
 from waldur_site_agent_slurm.runner import ProcessRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SERVICE = Path(__file__).parents[1] / "services" / "slurm"
-_DIRECTORY = Path(tempfile.gettempdir()) / "waldur-site-agent-slurm"
-_ENVIRONMENT = {"WSA_SLURM_DIR": str(_DIRECTORY), **os.environ}
-SKIPPED = pytest.StashKey[dict[str, str]]()
+_PORTS = 4
+
+
+def _environment() -> dict[str, str]:
+    """Where the cluster of this process lives: workers of pytest-xdist have one each."""
+    directory = str(Path(tempfile.gettempdir()) / "waldur-site-agent-slurm")
+    found = {"WSA_SLURM_DIR": directory, "WSA_SLURM_PORT": "26817", **os.environ}
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        found["WSA_SLURM_DIR"] += f"-{worker}"
+        place = 1 + int(worker.removeprefix("gw"))
+        found["WSA_SLURM_PORT"] = str(int(found["WSA_SLURM_PORT"]) + _PORTS * place)
+    return found
+
+
+_ENVIRONMENT = _environment()
+_FIRST_GROUP = ("test_conformance.py", "test_agreement.py")
+"""Takes about as long as all other tests with a cluster."""
 
 
 class RealSlurm:
@@ -186,22 +202,32 @@ def prefix(real_slurm: RealSlurm) -> Iterator[str]:
     real_slurm.clean(name)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make room for the reasons of what is skipped."""
-    config.stash.setdefault(SKIPPED, {})
+@pytest.fixture
+def user_without_home(real_slurm: RealSlurm) -> Iterator[Callable[[], str]]:
+    """Makes a user of the operating system whose home directory does not exist."""
+    name, homes = f"wsahome{os.getpid()}", real_slurm.directory / "homes"
+
+    def make() -> str:
+        homes.mkdir(exist_ok=True)
+        subprocess.run(["useradd", "-r", "-M", "-N", "-d", str(homes / name), name], check=True)
+        return name
+
+    yield make
+    subprocess.run(["userdel", name], capture_output=True, check=False)
+    shutil.rmtree(homes, ignore_errors=True)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say last of all what did not run, so that nobody takes silence for success."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    for service, reason in config.stash.get(SKIPPED, {}).items():
-        if isinstance(reporter, pytest.TerminalReporter):
-            reporter.write_line(f"NOT RUN: the tests that need {service}: {reason}")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let at most two processes of pytest-xdist have a cluster each."""
+    for item in items:
+        if item.get_closest_marker("slurm"):
+            group = "slurm-1" if item.path.name in _FIRST_GROUP else "slurm-2"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _skip(config: pytest.Config, service: str, reason: str) -> None:
-    config.stash.setdefault(SKIPPED, {})[service] = reason
+    note_missing(config, service, reason)
     if os.environ.get("CI") or os.environ.get("REQUIRE_SERVICES"):
         pytest.fail(f"{service} is required here (CI or REQUIRE_SERVICES is set), but {reason}")
     pytest.skip(f"no {service}: {reason}")

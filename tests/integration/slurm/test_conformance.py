@@ -11,6 +11,7 @@ from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -24,8 +25,9 @@ class TestRealSlurm(BackendConformance):
     unknown_person = "wsa-nobody"
 
     @pytest.fixture(autouse=True)
-    def _cluster(self, real_slurm: RealSlurm) -> None:
+    def _cluster(self, real_slurm: RealSlurm, user_without_home: Callable[[], str]) -> None:
         self.slurm = real_slurm
+        self.make_user = user_without_home
 
     @pytest.fixture
     def stem(self, prefix: str) -> str:
@@ -33,7 +35,9 @@ class TestRealSlurm(BackendConformance):
 
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Backend:
-        settings = SlurmSettings(lock_file=tmp_path / "lock")
+        settings = SlurmSettings(
+            lock_file=tmp_path / "lock", qos_paused="paused", qos_downscaled="limited"
+        )
         return SlurmBackend(settings, {}, runner=self.slurm.runner())
 
     def make_foreign_account(self, backend: Backend, name: str) -> None:
@@ -44,6 +48,10 @@ class TestRealSlurm(BackendConformance):
     def details(self, backend: Backend, resource: str) -> object:
         assert isinstance(backend, SlurmBackend)
         return self.slurm.associations(f"{resource}|")
+
+    def homeless_person(self, backend: Backend) -> str:
+        assert isinstance(backend, SlurmBackend)
+        return self.make_user()
 
     def unreachable(self, backend: Backend) -> AbstractContextManager[None]:
         assert isinstance(backend, SlurmBackend)

@@ -25,6 +25,14 @@ export PATH SLURM_CONF
 say() { echo "slurm test service: $*" >&2; }
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
 
+# one_at_a_time COMMAND: clusters that start side by side share packages and users
+one_at_a_time() {
+    exec 9>"${TMPDIR:-/tmp}/waldur-site-agent-slurm.setup"
+    flock 9
+    "$@"
+    exec 9>&-
+}
+
 install_packages() {
     missing=
     for package in munge mariadb-server slurmdbd slurmctld slurmd slurm-client slurm-wlm-mysql-plugin; do
@@ -182,7 +190,7 @@ make_users() {
     done
 }
 
-install_packages
+one_at_a_time install_packages
 write_configuration
 start_munge
 start_database
@@ -196,5 +204,5 @@ start_daemon slurmctld
 wait_until slurmctld controller_is_up
 start_daemon slurmd -N testnode
 wait_until slurmd node_is_up
-make_users
+one_at_a_time make_users
 echo "SLURM_CONF=$SLURM_CONF"

@@ -55,5 +55,7 @@ def test_everything_that_membership_sync_plans_is_one_pass() -> None:
         (DeleteResource("a"), AddMembers("a", ("ada",))),
     ],
 )
-def test_what_undoes_or_needs_the_other_is_a_second_pass(earlier: SlurmAction, later: SlurmAction) -> None:
+def test_what_undoes_or_needs_the_other_is_a_second_pass(
+    earlier: SlurmAction, later: SlurmAction
+) -> None:
     assert sizes(earlier, later) == [1, 1]

@@ -8,6 +8,8 @@ import pytest
 
 from waldur_site_agent.backends.testing import BackendConformance
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.homes import HomeDirectories
+from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
 
@@ -27,13 +29,32 @@ class TestSimulatedSlurm(BackendConformance):
 
     @pytest.fixture(params=[None, "simulated"], ids=["only cluster", "named cluster"])
     def backend(self, tmp_path: Path, request: pytest.FixtureRequest) -> Backend:
-        settings = SlurmSettings(lock_file=tmp_path / "lock", cluster=request.param)
+        settings = SlurmSettings(
+            lock_file=tmp_path / "lock",
+            cluster=request.param,
+            qos_paused="paused",
+            qos_downscaled="limited",
+        )
+        helper = tmp_path / "mkhomedir_helper"
+        helper.write_text(f'#!/bin/sh\nmkdir "{tmp_path}/home-$1"\n', encoding="utf-8")
+        helper.chmod(0o755)
+        homes = HomeDirectories(
+            ProcessRunner(),
+            settings,
+            (helper,),
+            lambda user: tmp_path / f"home-{user}" if user in self.people else None,
+        )
         return SlurmBackend(
             settings,
             {},
             runner=self.slurm.runner(),
             user_exists=lambda name: name in self.people,
+            homes=homes,
         )
+
+    def homeless_person(self, backend: Backend) -> str:
+        assert isinstance(backend, SlurmBackend)
+        return self.people[0]
 
     def make_foreign_account(self, backend: Backend, name: str) -> None:
         assert isinstance(backend, SlurmBackend)

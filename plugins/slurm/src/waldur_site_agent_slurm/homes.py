@@ -13,10 +13,10 @@ from waldur_site_agent.backends import LeftOut, Outcome, PermanentError, Result,
 from waldur_site_agent_slurm.names import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from waldur_site_agent.backends import CreateHomeDirectories, SiteAgentError
-    from waldur_site_agent_slurm.runner import Runner
+    from waldur_site_agent.backends import CreateHomeDirectories
+    from waldur_site_agent_slurm.runner import CommandResult, Runner
     from waldur_site_agent_slurm.settings import SlurmSettings
 
 _log = logging.getLogger(__name__)
@@ -68,8 +68,13 @@ class HomeDirectories:
         runner: Runner,
         settings: SlurmSettings,
         helpers: tuple[Path, ...] = _HELPERS,
+        find_home: Callable[[str], Path | None] = home_of,
     ) -> None:
-        """``helpers`` are the places where ``mkhomedir_helper`` may be."""
+        """``helpers`` are the places where ``mkhomedir_helper`` may be.
+
+        ``find_home`` replaces the operating system's directory of users in tests.
+        """
+        self._find_home = find_home
         self._runner = runner
         self._helpers = helpers
         self._umask = umask_of(settings.homedir_umask)
@@ -103,8 +108,8 @@ class HomeDirectories:
             _warn_of_mode(self._setting, self._umask)
         result = self._runner.run((str(self._helper()), name, self._umask), self._timeout)
         if self._lacks(name):
-            raise _failed(name, result.exit_code, result.stderr)
-        _log.info("made the home directory %s of %s", home_of(name), name)
+            raise _failed(name, self._find_home(name), result)
+        _log.info("made the home directory %s of %s", self._find_home(name), name)
         return True
 
     def _helper(self) -> Path:
@@ -117,9 +122,8 @@ class HomeDirectories:
             "it, or set enable_user_homedir_account_creation: false"
         )
 
-    @staticmethod
-    def _lacks(user: str) -> bool:
-        home = home_of(user)
+    def _lacks(self, user: str) -> bool:
+        home = self._find_home(user)
         if home is None:
             return False
         try:
@@ -131,11 +135,11 @@ class HomeDirectories:
         return False
 
 
-def _failed(user: str, exit_code: int, stderr: str) -> SiteAgentError:
-    said = " ".join(stderr.split()) or "it gave no reason"
+def _failed(user: str, home: Path | None, result: CommandResult) -> TemporaryError:
+    said = " ".join(result.stderr.split()) or "it gave no reason"
     return TemporaryError(
-        f"the home directory {home_of(user)} of {user} was not made: mkhomedir_helper ended with "
-        f"exit code {exit_code} ({said}); look at the system's log and at the permissions of the "
+        f"the home directory {home} of {user} was not made: mkhomedir_helper ended with exit code "
+        f"{result.exit_code} ({said}); look at the system's log and at the permissions of the "
         "directory above; it needs root"
     )
 

@@ -28,6 +28,11 @@ from waldur_site_agent.backends.testing.hooks import (
     request_of,
 )
 from waldur_site_agent.backends.testing.membership import MemberConformance
+from waldur_site_agent.backends.testing.using import (
+    AccessConformance,
+    HomeConformance,
+    MemberLimitConformance,
+)
 
 if TYPE_CHECKING:
     from waldur_site_agent.backends import (
@@ -226,5 +231,8 @@ class BackendConformance(
     MemberConformance,
     DeletionConformance,
     BatchConformance,
+    AccessConformance,
+    MemberLimitConformance,
+    HomeConformance,
 ):
     """All of the contract; subclass it with a name that pytest collects."""

@@ -87,6 +87,10 @@ class Hooks:
         """Have a backend that cannot be reached while the body runs."""
         pytest.skip(f"no hook unreachable for {type(backend).__name__}")
 
+    def homeless_person(self, backend: Backend) -> str:
+        """Name a user who should have a home directory and has none; clean up afterwards."""
+        pytest.skip(f"no hook homeless_person for {type(backend).__name__}")
+
     def placement(self, backend: Backend, stem: str, slug: str = "one") -> Placement:
         """Place a resource of the test's own project."""
         return backend.place(request_of(stem), f"{stem}-{slug}")
