@@ -90,7 +90,7 @@ def test_all_wrong_settings_are_told_with_their_lines(tmp_path: Path) -> None:
         '"middle"; known: first_name, last_name, full_name, email_local, waldur_username'
     )
     assert unknown == (
-        f'DIR/config.yaml:9: offerings[0].{place}.max_lenght: unknown key (found: "5"); '
+        f"DIR/config.yaml:9: offerings[0].{place}.max_lenght: unknown key; "
         'did you mean "max_length"?'
     )
     assert missing == (
