@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,8 @@ from waldur_site_agent.model.errors import TemporaryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
+OWN_DIRECTORY = Path("/run/waldur-site-agent")
+_PUBLIC_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
 _EVERYBODY = 0o666
 _POLL_SECONDS = 0.05
 _LONGEST_NOTE = 300
@@ -32,9 +33,20 @@ class LockHeldError(TemporaryError):
 
 
 def default_lock_file(name: str) -> Path:
-    """``name`` in the first of the usual lock directories that this user can use."""
-    for directory in _DIRECTORIES:
-        if (directory / name).exists() or os.access(directory, os.W_OK | os.X_OK):
+    """``name`` in the agents' own directory, or in the best one that this user can use.
+
+    In a directory that everybody can write, anybody could hold the agent's locks; so root makes
+    ``/run/waldur-site-agent`` for itself, and a site that runs agents as other users makes it for
+    those (systemd: ``RuntimeDirectory=waldur-site-agent``). Agents of different users meet only
+    in a directory that both can use.
+    """
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            OWN_DIRECTORY.mkdir(mode=0o750, exist_ok=True)
+    personal = os.environ.get("XDG_RUNTIME_DIR")
+    candidates = [OWN_DIRECTORY, *([Path(personal)] if personal else []), *_PUBLIC_DIRECTORIES]
+    for directory in candidates:
+        if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
             return directory / name
     return Path(tempfile.gettempdir()) / name
 
@@ -132,7 +144,8 @@ def _sign(descriptor: int) -> None:
 
 def _holder(descriptor: int) -> str:
     note = os.pread(descriptor, _LONGEST_NOTE, 0)
-    return note.decode(errors="replace").strip() or "unsigned"
+    text = note.decode("ascii", errors="replace").strip()
+    return "".join(c for c in text if c.isprintable()) or "unsigned"
 
 
 def _unusable(path: Path, error: OSError) -> TemporaryError:
