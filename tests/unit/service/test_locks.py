@@ -15,7 +15,7 @@ def test_the_agents_own_directory_is_preferred_and_made_by_root(
 ) -> None:
     own = tmp_path / "own"
     monkeypatch.setattr(locking, "OWN_DIRECTORY", own)
-    monkeypatch.setattr(locking.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert default_lock_file("x.lock") == own / "x.lock"
     assert own.stat().st_mode & 0o777 == 0o750
 
@@ -24,7 +24,7 @@ def test_another_user_without_that_directory_gets_a_personal_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locking, "OWN_DIRECTORY", tmp_path / "absent")
-    monkeypatch.setattr(locking.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert default_lock_file("x.lock") == tmp_path / "x.lock"
 
