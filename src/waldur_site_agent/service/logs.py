@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -36,7 +37,8 @@ _conceal = _Concealer()
 def conceal(secrets: Iterable[str]) -> None:
     """Add texts that no line of the log may contain; very short ones would mask everything."""
     longer = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
-    _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer}, key=len, reverse=True))
+    spelt = {quoted(secret)[1:-1] for secret in longer for quoted in (json.dumps, repr)}
+    _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer, *spelt}, key=len, reverse=True))
 
 
 def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None:
@@ -67,7 +69,10 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
 def _renderers(style: str, *, colors: bool) -> list[structlog.typing.Processor]:
     if style == "json":
         return [
-            structlog.processors.dict_tracebacks,
+            # local variables stay out: any of them may hold a token or somebody's address
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(sort_keys=True, default=str),
         ]
     return [
