@@ -75,7 +75,10 @@ class Installation:
         return self.write_offerings(changes)
 
     def write_offerings(self, *changes: dict[str, Any], **top_level: Any) -> Path:
-        """Write the configuration, with an offering for each mapping of changes."""
+        """Write the configuration, with an offering for each mapping of changes.
+
+        A key whose value is ``...`` is left out.
+        """
         offering = {
             "name": "Test cluster",
             "waldur_api_url": self.house.url,
@@ -88,7 +91,11 @@ class Installation:
                 for name, component in COMPONENTS.items()
             },
         }
-        content = {**top_level, "offerings": [offering | change for change in changes]}
+        entries = [
+            {key: value for key, value in (offering | change).items() if value is not ...}
+            for change in changes
+        ]
+        content = {**top_level, "offerings": entries}
         self.file.write_text(yaml.safe_dump(content))
         return self.file
 

@@ -27,6 +27,7 @@ from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
 from waldur_site_agent.service.sessions import Situation
 from waldur_site_agent.service.signals import attend, serve
+from waldur_site_agent.service.unused_settings import warn_of_unused_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,6 +88,7 @@ def removals_option(command: Callable[..., object]) -> Callable[..., object]:
 def print_configuration(path: Path) -> None:
     """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
     start = load_or_exit(path, jobs=[mode.job for mode in AVAILABLE.values()], quiet=True)
+    warn_of_unused_settings(start.configuration, start.source)
     click.echo(resolved_yaml(start.configuration), nl=False)
 
 
@@ -106,6 +108,7 @@ def run(options: RunOptions) -> int:
         situation = _situation(start, options)
     except ValueError as error:
         give_up(str(error))
+    warn_of_unused_settings(start.configuration, start.source)
     if options.dry_run or options.once:
         return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
     return serve(Crew(situation, work), lambda: _crew(options, modes))

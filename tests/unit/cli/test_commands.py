@@ -91,6 +91,34 @@ def test_check_config_prints_the_resolved_file(installation: Installation) -> No
         assert printed["offerings"][0]["waldur_api_token"] == "********"
 
 
+def test_settings_without_effect_are_named_once(installation: Installation) -> None:
+    installation.write_offerings(
+        {"reporting_backend": "slurm", "resource_import_enabled": True, "stomp_enabled": False},
+        {
+            "name": "By events",
+            "waldur_offering_uuid": "11111111111141119111111111111111",
+            "mqtt_enabled": True,
+        },
+        sentry_dsn="https://key@sentry.example.com/1",
+        metrics_listen="",
+    )
+    for arguments in (["--once"], ["--check-config"]):
+        done = installation.run(*arguments)
+        assert done.code == 0, done.err
+        (line,) = [line for line in done.err.splitlines() if "does not use yet" in line]
+        for key in ("sentry_dsn", "reporting_backend of", "resource_import_enabled of"):
+            assert key in line
+        for key in ("stomp_enabled", "metrics_listen", "timezone", "key@sentry"):
+            assert key not in line
+        (line,) = [line for line in done.err.splitlines() if "no mode of this version" in line]
+        assert "By events" in line
+
+
+def test_a_file_without_unused_settings_gives_no_warning(installation: Installation) -> None:
+    installation.write(order_processing_backend=..., backend_type="slurm")
+    assert installation.run("--check-config").err == ""
+
+
 def test_an_offering_can_be_chosen_by_name_or_uuid(installation: Installation) -> None:
     uuid = installation.house.sandbox.offering.uuid
     assert installation.run("--dry-run", "--offering", "Test cluster").code == 0
