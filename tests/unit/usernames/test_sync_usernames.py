@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -15,7 +16,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.contract import BackendSettings
-from waldur_site_agent.cycles.usernames import UsernameResult
+from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
 from waldur_site_agent.model.people import OfferingUser
 from waldur_site_agent.waldur import Waldur
 
@@ -167,6 +168,28 @@ def test_a_name_after_waiting_clears_what_the_person_was_told(place: Place) -> N
     assert (account.state, account.username) == ("OK", "lovelace")
     assert account.service_provider_comment == account.service_provider_comment_url == ""
     assert place.writes() == ["set_validation_complete", "partial_update"]
+
+
+def test_a_name_after_silent_waiting_costs_one_request(new_place: Place) -> None:
+    new_place.person("ada", LINKING)
+    new_place.script.made = {"ada": "lovelace"}
+    new_place.cycle()
+    assert new_place.writes() == ["partial_update"]
+
+
+def test_who_came_first_gets_the_name_however_the_list_is_sorted(new_place: Place) -> None:
+    for name in ("late", "early", "between"):
+        new_place.person(name)
+    late = new_place.account("late")
+    for days, name in enumerate(("early", "between"), -2):
+        account = new_place.account(name)
+        new_place.sandbox.customer.edit(account, created=late.created + timedelta(days=days))
+    new_place.script.made = dict.fromkeys(("late", "early", "between"), "same")
+    uuid = UUID(new_place.sandbox.offering.uuid)
+    users = new_place.waldur.offering_users(uuid).items
+    offering = new_place.waldur.offering(uuid)
+    sync_usernames(new_place, offering, users[::-1], new_place.backend)
+    assert new_place.shown("early") == ("OK", "same")
 
 
 def test_a_refused_person_is_marked_once_and_tried_again_each_cycle(place: Place) -> None:
