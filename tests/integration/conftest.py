@@ -209,11 +209,13 @@ def user_without_home(real_slurm: RealSlurm) -> Iterator[Callable[[], str]]:
 
     def make() -> str:
         homes.mkdir(exist_ok=True)
-        subprocess.run(["useradd", "-r", "-M", "-N", "-d", str(homes / name), name], check=True)
+        subprocess.run(
+            ["/usr/sbin/useradd", "-r", "-M", "-N", "-d", str(homes / name), name], check=True
+        )
         return name
 
     yield make
-    subprocess.run(["userdel", name], capture_output=True, check=False)
+    subprocess.run(["/usr/sbin/userdel", name], capture_output=True, check=False)
     shutil.rmtree(homes, ignore_errors=True)
 
 

@@ -12,7 +12,8 @@ from waldur_site_agent_slurm.simulator import SimulatedSlurm
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm
 
-READ = "account withassoc wopl format=cluster,account,parentname,user,qos,grptresmins,org"
+COLUMNS = "cluster,account,parentname,user,partition,qos,defaultqos,grptresmins,org"
+READ = f"account withassoc wopl format={COLUMNS}"
 
 SCRIPTS = {
     "accounts": """
@@ -59,6 +60,49 @@ SCRIPTS = {
         remove user where name=PU1,PU2 account=root
         remove user where name=PU3,PU4 account=PA
         remove user where name=PU5 account=PA,PAb
+    """,
+    "access": """
+        add account name=PA,PAb parent=root organization=o
+        add user name=PU1,PU2 account=PA
+        modify account where name=PA,PAb set qos=paused DefaultQOS=paused
+        modify account where name=PA set qos=normal,limited DefaultQOS=limited
+        modify account where name=PA set qos=normal DefaultQOS=limited
+        modify account where name=PA set qos=paused
+        modify account where name=PA set qos=normal DefaultQOS=nosuch
+        modify account where name=PA set qos=nosuch DefaultQOS=nosuch
+        modify account where name=PA,PAb set qos= DefaultQOS=-1
+        modify user where name=PU1 account=PA set qos=limited,normal DefaultQOS=limited
+        modify account where name=PA set qos=paused DefaultQOS=paused
+        modify account where name=PA,PAb set qos=paused DefaultQOS=paused
+        modify user where name=PU1 account=PA set qos= DefaultQOS=-1
+        modify account where name=PA,PAb set qos=paused DefaultQOS=paused
+        modify user where name=PU1,PUnosuch account=PA set qos=normal DefaultQOS=normal
+        modify user where name=PU2 account=PA set DefaultQOS=normal
+        modify user where name=PUnosuch account=PA set qos=normal DefaultQOS=normal
+    """,
+    "limits of members": """
+        add account name=PA,PAb parent=root organization=o
+        add user name=PU1,PU2 account=PA
+        add user name=PU1 account=PAb
+        modify user where name=PU1,PU2,PUnosuch account=PA set GrpTRESMins=cpu=60,mem=2048
+        modify user where name=PU2 account=PA set GrpTRESMins=cpu=-1,mem=1049088
+        modify user where name=PU2 account=PAb set GrpTRESMins=cpu=5
+        modify user where name=PU1 account=PA set GrpTRESMins=nosuch=5
+        modify user where name=PU1 account=PA set GrpTRESMins=cpu=-1,mem=-1
+    """,
+    "partitions": """
+        add account name=PA,PAb parent=root organization=o
+        add user name=PU1 account=PA partition=main
+        add user name=PU2 account=PA
+        add user name=PU2 account=PA partition=main
+        add user name=PU2 account=PA partition=main
+        add user name=PU3 account=PAb
+        add user name=PU3 account=PA partition=main
+        modify user where name=PU1,PU2 account=PA set GrpTRESMins=cpu=7
+        remove user where name=PU2 account=PA
+        remove user where name=PU3 account=PA
+        remove user where name=PU1 account=PA
+        remove user where name=PU2
     """,
     "removal": """
         add account name=PA parent=root organization=o

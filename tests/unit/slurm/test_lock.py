@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,10 @@ from waldur_site_agent.backends import AddMembers, Result, SetLimits, TemporaryE
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.lock import default_lock_file, probe_lock, writer_lock
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _HOLDER = """
@@ -54,6 +56,60 @@ def test_the_lock_of_a_writer_that_was_killed_is_free(tmp_path: Path) -> None:
         holder.communicate()
     with writer_lock(path, 0):
         assert f"pid {os.getpid()}," in path.read_text(encoding="utf-8")
+
+
+_AGENT = """
+import sys
+from pathlib import Path
+from waldur_site_agent.backends import AddMembers
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.settings import SlurmSettings
+directory = Path(sys.argv[1])
+settings = SlurmSettings(
+    lock_file=directory / "lock", slurm_bin_path=directory / "bin", require_system_user=False
+)
+list(SlurmBackend(settings, {}).apply([AddMembers("a", ("ada",))]))
+"""
+
+
+def agent_with_a_slow_sacctmgr(directory: Path) -> subprocess.Popen[bytes]:
+    """An agent whose sacctmgr says when a write begins, and ends it when it is told to."""
+    commands = write_executables(directory / "bin", directory / "state.json")
+    slurm = SimulatedSlurm(state_file=directory / "state.json")
+    slurm.run(["sacctmgr", "-i", "add", "account", "name=a"])
+    real = commands / "sacctmgr"
+    real.rename(commands / "real-sacctmgr")
+    wait = f"while [ ! -e {directory}/go ]; do sleep 0.02; done"
+    real.write_text(
+        f'#!/bin/sh\n[ "$1" != -i ] || {{ echo $$ > {directory}/pid.new; '
+        f"mv {directory}/pid.new {directory}/writing; {wait}; }}\n"
+        f'exec {commands}/real-sacctmgr "$@"\n',
+        encoding="utf-8",
+    )
+    real.chmod(0o755)
+    return subprocess.Popen([sys.executable, "-c", _AGENT, str(directory)])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def test_the_command_that_a_killed_agent_left_behind_keeps_the_lock_until_it_ends(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "lock"
+    with agent_with_a_slow_sacctmgr(tmp_path) as agent:
+        wait_for((tmp_path / "writing").exists)
+        agent.kill()
+    with pytest.raises(TemporaryError, match=f"pid {agent.pid}.*sacctmgr that it left running"):
+        writer_lock(path, 0.3).__enter__()
+    (tmp_path / "go").touch()
+    with writer_lock(path, 30):
+        state = SimulatedSlurm(state_file=tmp_path / "state.json").state
+        assert "ada" in state.users, "the next writer came before the orphan's change"
 
 
 def test_the_lock_file_may_be_used_by_every_user(tmp_path: Path) -> None:

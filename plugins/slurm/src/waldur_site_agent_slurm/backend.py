@@ -156,6 +156,8 @@ class SlurmBackend(Backend):
 
     def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
         """Make the home directories that are missing; no lock is needed for that."""
+        if CreateHomeDirectories not in self.supports:
+            return self._unsupported(action)
         self._homeless.clear()
         return self._homes.create(action)
 

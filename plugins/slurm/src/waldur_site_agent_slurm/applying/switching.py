@@ -110,5 +110,5 @@ def _switch(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
 
 def _write(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
     work.ledger.writes(*tasks)
-    accounts = tuple(task.account for task in tasks)
+    accounts = sorted(task.account for task in tasks)
     work.client.write(commands.set_access(accounts, qos.names, qos.default, work.only), len(tasks))
