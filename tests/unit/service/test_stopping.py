@@ -36,6 +36,25 @@ def test_sigterm_ends_an_agent_whom_waldur_told_to_wait(
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
+def test_requests_without_an_answer_do_not_keep_the_process_alive(
+    installation: Installation, arguments: tuple[str, ...]
+) -> None:
+    house = installation.house
+    project = house.project(ada="ada01")
+    orders = [house.order(project, "one"), house.order(project, "two")]
+    house.sandbox.faults.add(
+        "marketplace_provider_resources_set_backend_id", "latency", seconds=50, times=None
+    )
+    installation.constants = IMPATIENT
+    with installation.service(*arguments) as service:
+        made = {f"a_{house.resource(order).slug}" for order in orders}
+        eventually(lambda: made <= house.slurm.state.accounts.keys(), "the accounts")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 1
+        assert LEFT in service.text
+
+
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
 def test_work_that_takes_too_long_is_left_to_the_next_start(
     installation: Installation, arguments: tuple[str, ...]
 ) -> None:
