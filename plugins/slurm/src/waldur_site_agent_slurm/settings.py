@@ -36,7 +36,7 @@ class SlurmSettings(BackendSettings):
     """Whether the jobs of somebody who leaves an account are cancelled; otherwise such a member
     stays until they are over. Deleting a resource always ends its jobs."""
     lock_file: Path | None = None
-    """Where the writers of one cluster queue up; by default a file below ``/run/waldur-site-agent``."""
+    """Where the writers of one cluster queue up; by default below ``/run/waldur-site-agent``."""
 
     @field_validator("default_account")
     @classmethod
