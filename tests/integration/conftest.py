@@ -135,13 +135,15 @@ class RealSlurm:
 
     def clean(self, prefix: str) -> None:
         """Remove every account that starts with ``prefix``, and the users of the tests."""
-        accounts = self.accounts(prefix)
-        for account in accounts:
-            self.run("scancel", "-A", account)
-        rows = (row.split("|") for row in self.associations(prefix))
-        users = {*self.users, *(user for _, user, *_ in rows if user)}
+        listed = ("account", "withassoc", "wopl", "format=account,user")
+        rows = self.run("sacctmgr", "-P", "-n", "show", *listed).stdout.splitlines()
+        pairs = [row.split("|")[:2] for row in rows if row.startswith(prefix)]
+        accounts = {account for account, *_ in pairs}
+        if accounts and (jobs := self.jobs(",".join(sorted(accounts)))):
+            self.run("scancel", *jobs)
         known = self.run("sacctmgr", "-P", "-n", "show", "user", "format=user").stdout.split()
-        users.update(user for user in known if user.startswith(prefix))
+        members = {user for _, user in pairs}
+        users = {u for u in known if u in members or u in self.users or u.startswith(prefix)}
         # whole users first: Slurm may refuse to remove an account that is somebody's default
         for entity, names in (("user", users), ("account", accounts)):
             if names:

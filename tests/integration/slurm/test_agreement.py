@@ -69,7 +69,6 @@ SCRIPTS = {
         modify account where name=PA set qos=normal DefaultQOS=limited
         modify account where name=PA set qos=paused
         modify account where name=PA set qos=normal DefaultQOS=nosuch
-        modify account where name=PA set qos=nosuch DefaultQOS=nosuch
         modify account where name=PA,PAb set qos= DefaultQOS=-1
         modify user where name=PU1 account=PA set qos=limited,normal DefaultQOS=limited
         modify account where name=PA set qos=paused DefaultQOS=paused
