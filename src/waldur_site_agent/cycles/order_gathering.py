@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.people import TeamMember
     from waldur_site_agent.model.placement import Placement
     from waldur_site_agent.planning.orders import Claims
+    from waldur_site_agent.waldur import Listing
 
     Team = tuple[TeamMember, ...]
 
@@ -45,7 +46,14 @@ def open_orders(site: Site) -> tuple[Order, ...]:
 
     Part of a list is enough: an order that is not seen now is seen in the next cycle.
     """
-    return site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN).items
+    return _readable(site, site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN))
+
+
+def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
+    """The orders that can be understood; one that cannot does not stop the others."""
+    for error in listing.unreadable:
+        site.log.error("order left alone: it cannot be understood", reason=str(error))
+    return listing.items
 
 
 def approve_pending(
@@ -64,7 +72,7 @@ def approve_pending(
         return _executing(orders), ()
     attempts = concurrently(lambda order: site.waldur.approve_order(order.uuid), pending)
     uuid = site.offering.waldur_offering_uuid
-    executing = _executing(site.waldur.orders(uuid, (OrderState.EXECUTING,)).items)
+    executing = _executing(_readable(site, site.waldur.orders(uuid, (OrderState.EXECUTING,))))
     approved = {order.uuid for order in executing}
     refused = tuple(
         OrderFate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur.bodies import uuid_text
 from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.decoding import decode, read_json
@@ -60,14 +61,19 @@ class Conversation:
             for name, value in filters.items()
             if not isinstance(value, int)
         }
+        items: list[Answer] = []
+        unreadable: list[TemporaryError] = []
+        for number, row in matching(raw.rows, wanted):
+            try:
+                items.append(decode(operation, row, raw.answer, f"row {number}"))
+            except TemporaryError as error:
+                unreadable.append(error)
         return Listing(
-            items=tuple(
-                decode(operation, row, raw.answer, f"row {number}")
-                for number, row in matching(raw.rows, wanted)
-            ),
+            items=tuple(items),
             total=raw.total,
             complete=raw.complete,
             received=raw.received,
+            unreadable=tuple(unreadable),
         )
 
     def _write(

@@ -34,12 +34,18 @@ class Listing(Generic[Item_co]):
     """Every page was fetched, no row came twice or got lost, and the count is the server's."""
     received: int | None = None
     """How many different rows came; ``items`` are fewer where a server ignores a filter."""
+    unreadable: tuple[TemporaryError, ...] = ()
+    """Rows that cannot be understood, each with its field and why; they are not among the items."""
 
     def with_items(self, items: Iterable[Other]) -> Listing[Other]:
         """What was made of the items, chosen or translated, as complete as they were."""
         received = len(self.items) if self.received is None else self.received
         return Listing(
-            items=tuple(items), total=self.total, complete=self.complete, received=received
+            items=tuple(items),
+            total=self.total,
+            complete=self.complete,
+            received=received,
+            unreadable=self.unreadable,
         )
 
     def require_complete(self, what: str) -> tuple[Item_co, ...]:
@@ -49,8 +55,10 @@ class Listing(Generic[Item_co]):
             what: What they are, in the plural, for the message.
 
         Raises:
-            TemporaryError: Some may be missing.
+            TemporaryError: Some may be missing, or cannot be understood.
         """
+        if self.unreadable:
+            raise self.unreadable[0]
         if self.complete:
             return self.items
         received = len(self.items) if self.received is None else self.received

@@ -474,3 +474,12 @@ def test_a_resource_that_is_really_being_updated_is_left_alone(house: House) -> 
     with house.agent() as site:
         assert repair_stuck_updates(site) == 0
     assert house.sandbox.customer.current(resource).state == "Updating"
+
+
+def test_an_order_that_cannot_be_understood_does_not_stop_the_others(house: House) -> None:
+    project = house.project(ada="ada01")
+    bad, good = house.order(project, "bad"), house.order(project, "good")
+    house.sandbox.customer.edit(bad, limits={"cpu": "lots"})
+    house.cycle()
+    assert house.state(bad) == "pending-provider"
+    assert house.state(good) == "done"

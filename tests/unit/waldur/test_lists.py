@@ -172,12 +172,15 @@ def test_another_backend_id_is_not_mistaken_for_the_one_asked_for(server: Script
         (order(limits={"cpu": "many"}), "'limits.cpu' cannot be used"),
     ],
 )
-def test_one_bad_row_fails_the_list_and_is_named(
+def test_a_bad_row_is_named_and_keeps_the_list_from_counting_as_complete(
     server: Scripted, row: dict[str, object], field: str
 ) -> None:
-    server.replies = [server.page([order(), row], 2)]
+    good = order()
+    server.replies = [server.page([good, row], 2)]
+    listing = server.waldur().orders(OFFERING, ["executing"])
+    assert [str(item.uuid) for item in listing.items] == [str(UUID(str(good["uuid"])))]
     with pytest.raises(TemporaryError) as caught:
-        server.waldur().orders(OFFERING, ["executing"])
+        listing.require_complete("orders")
     message = str(caught.value)
     assert "waldur.example.com gave a bad answer to GET /api/marketplace-orders/" in message
     assert "row 2 field" in message
