@@ -166,15 +166,35 @@ class House:
         """The names of all accounts but root."""
         return set(self.slurm.state.accounts) - {"root"}
 
+    def members_of(self, resource: Resource) -> set[str]:
+        """The users of the account that a resource names."""
+        return set(self.slurm.state.accounts[resource.backend_id].members)
+
+    def settled(self, project: Project, name: str = "run", **limits: float) -> Resource:
+        """A resource after a first membership pass, so that the next has nothing to do."""
+        resource = self.created(project, name, **limits)
+        self.sync()
+        self.forget()
+        return self.sandbox.customer.current(resource)
+
+    def forget(self) -> None:
+        """Count requests and commands from now on."""
+        self.sandbox.requests.clear()
+        self.slurm.commands_run.clear()
+        self.slurm.history.clear()
+
+    @property
+    def writing_commands(self) -> int:
+        """How many commands wrote since it was forgotten."""
+        return self.slurm.commands_run["sacctmgr write"]
+
     def created(self, project: Project, name: str = "run", **limits: float) -> Resource:
         """A resource that is there and OK."""
         order = self.order(project, name, **limits)
         self.cycle()
         resource = self.resource(order)
         assert resource.state == "OK", resource
-        self.sandbox.requests.clear()
-        self.slurm.commands_run.clear()
-        self.slurm.history.clear()
+        self.forget()
         return resource
 
     def with_(self, **changes: Any) -> House:
