@@ -10,13 +10,13 @@ import pytest
 from waldur_site_agent.backends import (
     Action,
     AddMembers,
+    CreateHomeDirectories,
     CreateResource,
     DeleteResource,
     Outcome,
     PermanentError,
     RemoveMembers,
     Result,
-    SetAccess,
     SetLimits,
     TemporaryError,
 )
@@ -211,9 +211,13 @@ def test_a_container_of_ours_that_was_moved_is_used_where_it_is(
 
 
 def test_an_unsupported_action_fails_and_the_others_are_carried_out(
-    backend: SlurmBackend,
+    slurm: SimulatedSlurm, tmp_path: Path
 ) -> None:
-    refused, made = apply(backend, SetAccess("a", Access.PAUSED), create(backend))
+    settings = SlurmSettings(
+        lock_file=tmp_path / "lock", enable_user_homedir_account_creation=False
+    )
+    backend = SlurmBackend(settings, {}, runner=slurm.runner())
+    refused, made = apply(backend, CreateHomeDirectories(("ada",)), create(backend))
     assert isinstance(refused.error, PermanentError)
     assert made.result is Result.DONE
 
@@ -257,6 +261,10 @@ def test_the_new_default_account_is_the_preferred_one_or_the_first_kept() -> Non
         lambda: commands.remove_users(("ada",), "", None),
         lambda: commands.set_limits((), {"cpu": 1}, None),
         lambda: commands.set_limits(("a",), {}, None),
+        lambda: commands.set_access((), ("paused",), "paused", None),
+        lambda: commands.set_member_qos((), "a", (), "", None),
+        lambda: commands.set_member_limits(("ada",), "", {"cpu": 1}, None),
+        lambda: commands.remove_users_everywhere((), None),
         lambda: commands.remove_account("", None),
         lambda: commands.cancel_jobs((), None),
     ],
