@@ -21,10 +21,15 @@ $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 	@touch $@
 
 demo: $(READY)
-	@SLURM=$(SLURM) $(BIN)/waldur-site-agent demo
+ifeq ($(SLURM),real)
+	@settings=$$(tests/services/slurm/up.sh) && env "$$settings" SLURM=real $(BIN)/waldur-site-agent demo; \
+	code=$$?; tests/services/slurm/down.sh; exit $$code
+else
+	@$(BIN)/waldur-site-agent demo
+endif
 
 test: lint
-	@$(BIN)/pytest -q --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 3 --dist loadgroup --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.backends.registry import Registry
-from waldur_site_agent.cli.plan_text import report_text
+from waldur_site_agent.cli.plan_text import report_text, step_changes
 from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
+from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.logs import configure_logs
-from waldur_site_agent.service.modes import ORDER_PROCESS
+from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS
 from waldur_site_agent.service.sessions import Situation
 
 try:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import Backend, BackendSettings, BackendState
     from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.service.modes import Mode
 
 _CONFIGURATION = """\
 timezone: UTC
@@ -44,12 +46,14 @@ offerings:
     waldur_api_token_file: token
     waldur_offering_uuid: {uuid}
     order_processing_backend: slurm
+    membership_sync_backend: slurm
     backend_settings:
       customer_prefix: c_
       project_prefix: p_
       allocation_prefix: hpc_
       qos_downscaled: limited
       qos_paused: paused
+      enable_user_homedir_account_creation: false
       require_system_user: false
       lock_file: {directory}/writer.lock
     backend_components:
@@ -85,21 +89,32 @@ def _play(stage: _Stage, url: str, slurm: str) -> None:
     click.echo(stage.tree())
 
     _title("Two orders wait. What would the agent do?   (waldur_site_agent --dry-run)")
-    stage.cycle(dry_run=True)
+    stage.cycle(ORDER_PROCESS, dry_run=True)
     _title("One cycle.                                  (waldur_site_agent --once)")
-    stage.cycle()
+    stage.cycle(ORDER_PROCESS)
     click.echo(stage.tree())
 
     side = sandbox.customer
     side.place_update_order(side.resource_of(ocean), {"cpu": 720, "mem": 2000})
     side.place_terminate_order(side.resource_of(tokamak))
     _title("Climate orders more CPU, physics gives its resource back.  (--dry-run)")
-    stage.cycle(dry_run=True)
-    _title("One more cycle.                             (--once)")
-    stage.cycle()
+    stage.cycle(ORDER_PROCESS, dry_run=True)
+    _title("One more cycle, and one with nothing to do. (--once, twice)")
+    stage.cycle(ORDER_PROCESS)
+    stage.cycle(ORDER_PROCESS)
+
+    stage.cycle(MEMBERSHIP_SYNC, quiet=True)
+    side.add_member(world.climate, "emmy")
+    side.remove_member(world.climate, "alan")
+    side.set_flags(side.resource_of(ocean), paused=True)
+    _title(
+        "Emmy joins climate, Alan leaves, the resource is paused.   (-m membership_sync --dry-run)"
+    )
+    stage.cycle(MEMBERSHIP_SYNC, dry_run=True)
+    _title("One cycle, and one with nothing to do.         (-m membership_sync --once, twice)")
+    stage.cycle(MEMBERSHIP_SYNC)
+    stage.cycle(MEMBERSHIP_SYNC)
     click.echo(stage.tree())
-    _title("And one with nothing to do.                 (--once)")
-    stage.cycle()
 
 
 class _Stage:
@@ -109,30 +124,40 @@ class _Stage:
         self._situation = situation
         self._offerings = situation.configuration.offerings
 
-    def cycle(self, *, dry_run: bool = False) -> None:
+    def cycle(self, mode: Mode, *, dry_run: bool = False, quiet: bool = False) -> None:
         """One cycle of the agent, with what it took."""
         self.sandbox.requests.clear()
-        report = run_once(self._situation, self._offerings, ORDER_PROCESS, dry_run=dry_run)[0]
+        report = run_once(self._situation, self._offerings, mode, dry_run=dry_run)[0]
         self.failed |= report.failed
-        click.echo(report_text(report) if dry_run else self._fates(report))
-        if not dry_run:
-            requests = self.sandbox.requests.count()
-            click.echo(f"{requests} requests to Waldur, {report.commands} Slurm commands")
-
-    def _fates(self, report: CycleReport) -> str:
-        if not isinstance(report, OrdersReport):
-            return report.trouble
-        fates = (
-            f"{f.order.type} order of {f.order.resource_name}: {f.fate.value} {f.reason}"
-            for f in report.fates
-        )
-        return "\n".join(line.rstrip() for line in fates) or "No orders."
+        if quiet:
+            return
+        if dry_run:
+            click.echo(report_text(report))
+            return
+        requests = self.sandbox.requests.count()
+        took = f"{requests} requests to Waldur, {report.commands} Slurm commands"
+        click.echo("\n".join([*_done(report), took]))
 
     def tree(self) -> str:
         """The cluster's accounts as the backend reads them."""
         registry, offering = self._situation.registry, self._offerings[0]
         settings = registry.settings("slurm", offering, None)
         return tree_text(registry.open("slurm", settings, offering).observe())
+
+
+def _done(report: CycleReport) -> list[str]:
+    match report:
+        case OrdersReport(fates=fates):
+            lines = [
+                f"{f.order.type} order of {f.order.resource_name}: {f.fate.value} {f.reason}"
+                for f in fates
+            ]
+            return [line.rstrip() for line in lines] or ["No orders."]
+        case MembershipReport(membership=membership):
+            changes = [c for step in membership.plan.steps for c in step_changes(step)]
+            return [f"{sign} {subject}" for sign, subject, _ in changes] or ["No changes."]
+        case _:
+            return [report.trouble]
 
 
 def tree_text(state: BackendState) -> str:
@@ -149,8 +174,12 @@ def _branches(state: BackendState, parent: str, indent: str) -> Iterator[str]:
         members = ", ".join(sorted(found.members))
         details = [f"limits {limits}"] if limits else []
         details += [f"members {members}"] if members else []
+        details += [f"QOS {qos}"] if (qos := found.metadata.get("qos")) not in _USUAL else []
         yield f"{indent}{'└─ ' if last else '├─ '}{name}  {'  '.join(details)}".rstrip()
         yield from _branches(state, name, f"{indent}{'   ' if last else '│  '}")
+
+
+_USUAL = (None, "", "normal")
 
 
 def _title(text: str) -> None:

@@ -11,13 +11,17 @@ from uuid import UUID
 import click
 
 from waldur_site_agent.backends.registry import Registry, check_backends
-from waldur_site_agent.config import ConfigurationError, load_configuration
+from waldur_site_agent.backends.username_registry import (
+    UsernameRegistry,
+    check_username_backends,
+)
+from waldur_site_agent.config import ConfigurationError, Job, load_configuration
 from waldur_site_agent.service.logs import conceal, configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from waldur_site_agent.config import Configuration, Job, Offering, Source
+    from waldur_site_agent.config import Configuration, Offering, Source
 
 DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
 """Exit codes: done; something failed; usage or configuration error; refused by the guard."""
@@ -72,6 +76,9 @@ def load(
         for offering in configuration.offerings
     }
     check_backends(registry, configuration.offerings, names, source)
+    if Job.MEMBERSHIP in jobs:
+        named = [o for o in configuration.offerings if o.backend_for(Job.MEMBERSHIP)]
+        check_username_backends(UsernameRegistry(), configuration, source, named)
     return Start(configuration, source, registry, _select(configuration, tuple(wanted), path))
 
 

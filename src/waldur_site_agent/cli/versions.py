@@ -10,6 +10,7 @@ import click
 
 from waldur_site_agent import __version__
 from waldur_site_agent.backends.registry import installed_plugins
+from waldur_site_agent.backends.username_registry import installed_username_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,13 +19,22 @@ if TYPE_CHECKING:
 def version_text() -> str:
     """One line for the agent, one for each plugin, one for Python."""
     lines = [f"waldur-site-agent {__version__}"]
-    for plugin in installed_plugins().values():
-        try:
-            number = version(plugin.distribution)
-        except PackageNotFoundError:
-            number = "of unknown version"
-        lines.append(f"backend {plugin.name}: {plugin.distribution} {number}")
+    for kind, plugins in (
+        ("backend", installed_plugins()),
+        ("username backend", installed_username_plugins()),
+    ):
+        lines += [
+            f"{kind} {plugin.name}: {plugin.distribution} {_version_of(plugin.distribution)}"
+            for plugin in plugins.values()
+        ]
     return "\n".join([*lines, f"Python {platform.python_version()}"])
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "of unknown version"
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
