@@ -1,0 +1,194 @@
+"""kill -9 between any two steps of a membership cycle, and answers that get lost."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from harness import Guillotine, House, KilledError, a_house
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.sandbox import Resource
+
+STAYING = {"ada01", "eve01"}
+
+
+@dataclass
+class Town:
+    """A house in which many things happen at once."""
+
+    house: House
+    ocean: Resource
+    """Somebody joins, somebody leaves with a job, somebody is deleted, somebody is limited."""
+    ice: Resource
+    """Is paused, with a QOS list that the site has set."""
+
+    def qos(self) -> list[str]:
+        return sorted(self.house.slurm.state.accounts[self.ice.backend_id].qos)
+
+    def end(self) -> dict[str, Any]:
+        """Everything that an undisturbed cycle decides about."""
+        world, state = self.house.sandbox.customer.world, self.house.slurm.state
+        return {
+            "accounts": state.accounts,
+            "default accounts": state.users,
+            "jobs": {(job.user, job.account) for job in state.jobs.values()},
+            "resources": sorted(
+                (r.name, r.state, sorted(r.backend_metadata.items()), sorted(r.limits.items()))
+                for r in world.resources.values()
+            ),
+            "people": sorted((u.username, u.state) for u in world.offering_users.values()),
+        }
+
+    def removed(self) -> set[str]:
+        """Everybody who was ever named by a command that removes users."""
+        removals = [c for c in self.house.slurm.history if c[:4] == _REMOVE]
+        names = [word for c in removals for word in c if word.startswith("name=")]
+        return {name for word in names for name in word.removeprefix("name=").split(",")}
+
+
+_REMOVE = ("sacctmgr", "-i", "remove", "user")
+
+
+def a_town(house: House) -> Town:
+    """All that a cycle then finds is new."""
+    side = house.sandbox.customer
+    ocean_people = house.project("ocean", ada="ada01", bob="bob01", dan="dan01", eve="eve01")
+    ocean = house.created(ocean_people, "Ocean", cpu=10)
+    ice = house.created(house.project("ice", ada="ada01", dan="dan01"), "Ice", cpu=10)
+    with house.slurm.change() as state:
+        state.qos.append("long")
+        state.accounts[ice.backend_id].qos = ["normal", "long"]
+        state.accounts[ice.backend_id].default_qos = "long"
+    house.sync()
+    for name in ("ada01", "bob01", "dan01"):
+        house.slurm.submit_job(name, ocean.backend_id)
+    side.remove_member(ocean_people, "bob")
+    side.add_member(ocean_people, house.person("cyd", "cyd01"))
+    side.request_deletion("dan")
+    side.set_user_limit(ocean, "eve", "cpu", 2)
+    side.set_flags(ice, paused=True)
+    house.forget()
+    return Town(house, ocean, ice)
+
+
+def undisturbed(house: House) -> tuple[Town, list[str]]:
+    """The town after a cycle, and its steps."""
+    town, counting = a_town(house), Guillotine()
+    report = house.with_(runner=counting.runner, transport=counting.transport).sync()
+    assert not report.failed, report.failures
+    return town, counting.steps
+
+
+def is_restored(town: Town) -> None:
+    """Lift the pause: the site's list comes back, and nothing is remembered any more."""
+    side = town.house.sandbox.customer
+    side.set_flags(town.ice, paused=False)
+    town.house.sync()
+    assert town.qos() == ["long", "normal"]
+    assert town.house.slurm.state.accounts[town.ice.backend_id].default_qos == "long"
+    metadata = side.current(town.ice).backend_metadata
+    assert not [key for key in metadata if key.endswith("_before")]
+
+
+def test_an_undisturbed_cycle_does_it_all(house: House) -> None:
+    town, _ = undisturbed(house)
+    assert house.members_of(town.ocean) == {*STAYING, "cyd01"}
+    assert house.members_of(town.ice) == {"ada01"}
+    assert town.qos() == ["paused"]
+    account = house.slurm.state.accounts[town.ocean.backend_id]
+    assert account.members["eve01"].limits == {"cpu": 120000}
+    assert town.end()["jobs"] == {("ada01", town.ocean.backend_id)}
+    assert ("dan01", "Deleted") in town.end()["people"]
+    is_restored(town)
+
+
+@pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
+def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
+    tmp_path: Path, after_effect: bool
+) -> None:
+    with a_house(tmp_path / "count.lock") as house:
+        town, steps = undisturbed(house)
+        expected = town.end()
+    assert len(steps) > 20
+    for number in range(1, len(steps) + 1):
+        with a_house(tmp_path / f"{number}.lock") as house:
+            town = a_town(house)
+            blade = Guillotine(at=number, after_effect=after_effect)
+            with pytest.raises(KilledError):
+                house.with_(runner=blade.runner, transport=blade.transport).sync()
+            house.sync()
+            where = f"killed at step {number}: {blade.steps[number - 1]}"
+            assert town.end() == expected, where
+            assert not STAYING & town.removed(), where
+            is_restored(town)
+
+
+@pytest.mark.parametrize("flags", [{"paused": False}, {"paused": False, "downscaled": True}])
+def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
+    tmp_path: Path, flags: dict[str, bool]
+) -> None:
+    def agent_killed_at(house: House, step: int) -> tuple[Town, Guillotine]:
+        town, blade = a_town(house), Guillotine(at=step)
+        house.sync()
+        house.sandbox.customer.set_flags(town.ice, **flags)
+        with contextlib.suppress(KilledError):
+            house.with_(runner=blade.runner, transport=blade.transport).sync()
+        return town, blade
+
+    with a_house(tmp_path / "count.lock") as house:
+        town, counting = agent_killed_at(house, 0)
+        expected = town.end()
+    assert town.qos() == (["limited"] if "downscaled" in flags else ["long", "normal"])
+    for number in range(1, len(counting.steps) + 1):
+        with a_house(tmp_path / f"{number}.lock") as house:
+            town, blade = agent_killed_at(house, number)
+            assert blade.dead
+            house.sync()
+            assert town.end() == expected, f"killed at step {number}: {blade.steps[-1]}"
+            house.sandbox.customer.set_flags(town.ice, downscaled=False)
+            is_restored(town)
+
+
+@pytest.mark.parametrize("kind", ["lost_answer", "cut"])
+def test_any_write_whose_answer_is_lost_once_changes_nothing_in_the_end(
+    tmp_path: Path, kind: Literal["lost_answer", "cut"]
+) -> None:
+    with a_house(tmp_path / "count.lock") as house:
+        town, _ = undisturbed(house)
+        expected = town.end()
+        writes = house.sandbox.requests.by_operation()
+        operations = {request.operation for request in house.sandbox.requests.writes()}
+    assert {o.rpartition("_set_")[2] for o in operations} == {
+        "deleting",
+        "deleted",
+        "backend_metadata",
+    }
+    for operation in sorted(operations):
+        for skipped in range(writes[operation]):
+            with a_house(tmp_path / f"{operation}{skipped}.lock") as house:
+                town = a_town(house)
+                house.sandbox.faults.add(operation, kind, skip=skipped)
+                house.sync()
+                house.sync()
+                where = f"{operation} number {skipped + 1}"
+                assert house.sandbox.faults.pending == [], where
+                assert town.end() == expected, where
+                assert not STAYING & town.removed(), where
+                is_restored(town)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_in_trouble_for_a_while_costs_nobody_anything(house: House, status: int) -> None:
+    town = a_town(house)
+    house.sandbox.faults.add("*", "status", status=status, times=30)
+    for _ in range(12):
+        with contextlib.suppress(TemporaryError):
+            house.sync()
+    assert house.sandbox.faults.pending == []
+    assert house.members_of(town.ocean) == {*STAYING, "cyd01"}
+    assert not STAYING & town.removed()
+    is_restored(town)
