@@ -1,0 +1,210 @@
+"""How many requests and commands a membership cycle may cost, on sites of a real size."""
+
+from __future__ import annotations
+
+import uuid
+from itertools import islice
+
+import pytest
+
+from harness import House
+from waldur_site_agent.sandbox import OfferingUser, Project, Resource, Role, User
+from waldur_site_agent.sandbox.world import World
+from waldur_site_agent_slurm.commands import NAMES_PER_COMMAND
+from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
+
+
+class Site:
+    """A site as years have made it, written straight into both sides.
+
+    Ordering that much through the API would take minutes.
+    """
+
+    def __init__(self, house: House, projects: int, people_each: int) -> None:
+        self.house = house
+        self.now = house.sandbox.clock.now()
+        self.customer = house.sandbox.customer.add_customer("Uni", "uni")
+        self.people = 0
+        self.projects = [self._project(number) for number in range(projects)]
+        self.teams = [self.hire(project, people_each) for project in self.projects]
+        self.resources = [self._resource(project) for project in self.projects]
+        self._fill_cluster()
+        house.forget()
+
+    @property
+    def world(self) -> World:
+        """The world of this moment, changed in place: copies of it would take too long."""
+        return self.house.sandbox.customer.world
+
+    def hire(self, project: Project, number: int) -> list[Role]:
+        """Let new people with working accounts into a project."""
+        return [self._role(project, self._person()) for _ in range(number)]
+
+    def dismiss(self, roles: list[Role]) -> None:
+        """End roles in a project."""
+        for role in roles:
+            self.world.remove(role)
+
+    def _project(self, number: int) -> Project:
+        made = Project(
+            uuid=uuid.uuid4().hex,
+            created=self.now,
+            name=f"Project {number}",
+            slug=f"p{number}",
+            customer=self.customer.uuid,
+        )
+        self.world.put(made)
+        return made
+
+    def _person(self) -> User:
+        self.people += 1
+        name = f"u{self.people:05}"
+        person = User(uuid=uuid.uuid4().hex, created=self.now, username=name, token=name)
+        self.world.put(person)
+        self.world.put(
+            OfferingUser(
+                uuid=uuid.uuid4().hex,
+                created=self.now,
+                modified=self.now,
+                user=person.uuid,
+                offering=self.house.sandbox.offering.uuid,
+                username=name,
+                state="OK",
+            )
+        )
+        return person
+
+    def _role(self, project: Project, person: User) -> Role:
+        role = Role(
+            uuid=uuid.uuid4().hex,
+            created=self.now,
+            user=person.uuid,
+            name="PROJECT.MEMBER",
+            scope_type="project",
+            scope=project.uuid,
+        )
+        self.world.put(role)
+        return role
+
+    def _resource(self, project: Project) -> Resource:
+        resource = Resource(
+            uuid=uuid.uuid4().hex,
+            created=self.now,
+            modified=self.now,
+            name=f"Run of {project.name}",
+            slug=f"run-{project.slug}",
+            offering=self.house.sandbox.offering.uuid,
+            project=project.uuid,
+            state="OK",
+            limits={"cpu": 10},
+            backend_id=f"a_run-{project.slug}",
+            backend_metadata={"qos": "normal"},
+            last_sync=self.now,
+        )
+        self.world.put(resource)
+        return resource
+
+    def _fill_cluster(self) -> None:
+        with self.house.slurm.change() as state:
+            root = state.accounts["root"]
+            state.accounts["c_uni"] = SimAccount("c_uni", "uni", "c_uni", "root")
+            for project, team, resource in zip(
+                self.projects, self.teams, self.resources, strict=True
+            ):
+                name, own = f"p_{project.slug}", resource.backend_id
+                state.accounts[name] = SimAccount(name, project.slug, name, "c_uni")
+                names = [self.world.users[role.user].username for role in team]
+                members = {user: SimMembership() for user in names}
+                limits = {"cpu": 600000}
+                account = SimAccount(own, "run", name, name, limits=limits, members=members)
+                state.accounts[own] = account
+                for user in names:
+                    state.users[user] = SimUser(user, "root")
+                    root.members[user] = SimMembership(max_submit=0)
+
+    def members(self, resource: Resource) -> int:
+        return len(self.house.members_of(resource))
+
+
+def cost_with_start(house: House) -> int:
+    """Requests of a start and a cycle."""
+    with house.agent() as site:
+        site.waldur.whoami()
+    report = house.sync()
+    assert not report.failed, report.failures
+    assert report.resources == len(house.sandbox.customer.world.resources)
+    return house.sandbox.requests.count()
+
+
+def commands_of(house: House, *words: str) -> list[tuple[str, ...]]:
+    return [c for c in house.slurm.history if c[: len(words)] == words]
+
+
+def test_ten_thousand_unchanged_memberships_cost_eighty_requests_and_two_commands(
+    house: House,
+) -> None:
+    Site(house, projects=500, people_each=20)
+    assert cost_with_start(house) <= 80
+    assert house.sandbox.requests.writes() == []
+    assert sum(house.slurm.commands_run.values()) <= 2
+    assert house.writing_commands == 0
+
+
+@pytest.mark.parametrize(("resources", "people"), [(1, 1), (10, 3), (15, 20)])
+def test_a_small_site_costs_one_request_for_each_list(
+    house: House, resources: int, people: int
+) -> None:
+    Site(house, projects=resources, people_each=people)
+    assert cost_with_start(house) <= 9
+    assert house.sandbox.requests.writes() == []
+    assert sum(house.slurm.commands_run.values()) == 1
+
+
+def test_two_thousand_members_of_one_resource_come_in_few_commands(house: House) -> None:
+    site = Site(house, projects=2, people_each=1)
+    site.hire(site.projects[0], 2000)
+    report = house.sync()
+    assert not report.failed, report.failures
+    assert [site.members(resource) for resource in site.resources] == [2001, 1]
+    portions = 2000 // NAMES_PER_COMMAND
+    additions = commands_of(house, "sacctmgr", "-i", "add", "user")
+    assert len(additions) == house.writing_commands == 2 * portions
+    house.forget()
+    house.sync()
+    assert house.sandbox.requests.writes() == []
+    assert house.writing_commands == 0
+
+
+def test_two_thousand_members_leave_in_few_commands_once_that_is_allowed(house: House) -> None:
+    site = Site(house, projects=2, people_each=2000)
+    site.dismiss(site.teams[0])
+    assert house.sync().refusal
+    assert (site.members(site.resources[0]), house.writing_commands) == (2000, 0)
+    report = house.with_(removals_allowed=True).sync()
+    assert not report.failed, report.failures
+    assert [site.members(resource) for resource in site.resources] == [0, 2000]
+    assert house.writing_commands == 2000 // NAMES_PER_COMMAND
+
+
+def test_ten_percent_of_churn_costs_one_command_per_changed_account_and_direction(
+    house: House,
+) -> None:
+    site = Site(house, projects=100, people_each=20)
+    quiet = cost_with_start(house)
+    changed = 10
+    for project, team in islice(zip(site.projects, site.teams, strict=True), changed):
+        site.dismiss(team[:10])
+        site.hire(project, 10)
+    house.forget()
+    report = house.sync()
+    assert not report.failed, report.failures
+    assert [site.members(resource) for resource in site.resources] == [20] * 100
+    removals = commands_of(house, "sacctmgr", "-i", "remove", "user")
+    additions = commands_of(house, "sacctmgr", "-i", "add", "user")
+    introductions = [c for c in additions if "account=root" in c]
+    assert len(removals) == changed
+    assert len(additions) == changed + len(introductions)
+    assert len(introductions) == 1
+    assert house.writing_commands == len(removals) + len(additions)
+    assert house.sandbox.requests.count() <= quiet
+    assert house.sandbox.requests.writes() == []
