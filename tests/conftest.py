@@ -8,7 +8,7 @@ import structlog
 
 from harness import House, Installation, a_house, installed
 
-pytest_plugins = ["integration.not_run"]
+pytest_plugins = ["integration.not_run", "integration.side_by_side"]
 
 
 @pytest.fixture(autouse=True)

@@ -38,8 +38,6 @@ def _environment() -> dict[str, str]:
 
 
 _ENVIRONMENT = _environment()
-_FIRST_GROUP = ("test_conformance.py", "test_agreement.py")
-"""Takes about as long as all other tests with a cluster."""
 
 
 class RealSlurm:
@@ -219,15 +217,6 @@ def user_without_home(real_slurm: RealSlurm) -> Iterator[Callable[[], str]]:
     yield make
     subprocess.run(["/usr/sbin/userdel", name], capture_output=True, check=False)
     shutil.rmtree(homes, ignore_errors=True)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let at most two processes of pytest-xdist have a cluster each."""
-    for item in items:
-        if item.get_closest_marker("slurm"):
-            group = "slurm-1" if item.path.name in _FIRST_GROUP else "slurm-2"
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _skip(config: pytest.Config, service: str, reason: str) -> None:

@@ -133,7 +133,9 @@ def _after_accounts(
         qos = own or state.inherited_qos(account)
         yield account, "", qos, default
         for user, member in sorted(account.members.items()):
-            yield account, user, member.qos or qos, member.default_qos or default
+            # a default of one's own is held against the account's new list all the same
+            checked_against = qos if member.default_qos and change.qos else member.qos or qos
+            yield account, user, checked_against, member.default_qos or default
 
 
 def _inheriting(
