@@ -34,7 +34,7 @@ def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[Offerin
 
 
 def _begin(site: Site, user: OfferingUser) -> OfferingUser:
-    if user.state == OfferingUserState.REQUESTED_DELETION:
+    if user.state != OfferingUserState.DELETING:
         site.waldur.set_deleting(user.uuid)
     return replace(user, state=OfferingUserState.DELETING)
 
@@ -59,7 +59,7 @@ def finish_deletions(
 
 
 def _finish(site: Site, user: OfferingUser) -> None:
-    if user.state == OfferingUserState.REQUESTED_DELETION:
+    if user.state != OfferingUserState.DELETING:
         site.waldur.set_deleting(user.uuid)
     try:
         site.waldur.set_deleted(user.uuid)

@@ -17,9 +17,9 @@ from waldur_site_agent.planning.guard import guard
 from waldur_site_agent.planning.membership import (
     Policy,
     joining,
-    metadata_before_restricting,
     plan_membership,
 )
+from waldur_site_agent.planning.remembering import is_restricted, metadata_before_restricting
 from waldur_site_agent.waldur import AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def sync_membership(site: Site, *, dry_run: bool = False) -> MembershipReport:
     wanted = gather_wanted(site, offering, usernames.users)
     state = site.backend.observe() if wanted.accounts else None
     if state is None:
-        failures = finish_deletions(site, wanted.leavers, frozenset()) if not dry_run else []
+        failures = finish_deletions(site, wanted.leavers, wanted.staying) if not dry_run else []
         return MembershipReport(
             offering=site.offering.name, usernames=usernames, failures=tuple(failures)
         )
@@ -99,7 +99,7 @@ def _carry_out(
     guarded: Guarded,
 ) -> list[str]:
     """Change the backend, then tell Waldur; return what went wrong."""
-    failures = _troubles(membership)
+    failures = [*_troubles(membership), *wanted.troubles]
     leavers = begin_deletions(site, wanted.leavers)
     membership, unsaved = _remember_access(site, membership, state)
     failures += unsaved.values()
@@ -110,7 +110,7 @@ def _carry_out(
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     failures += tell_waldur(site, membership, after, broken)
     failures += mark_missing(site, membership)
-    staying = _still_in(applied, guarded.refused, membership)
+    staying = _still_in(applied, guarded.refused, membership) | wanted.staying
     failures += finish_deletions(site, leavers, staying)
     return failures
 
@@ -140,9 +140,10 @@ def _remember_access(
         if attempt.value is not None:
             saved[name] = attempt.value
         elif isinstance(attempt.error, AccessDeniedError):
-            site.log.warning(
-                "what was so before the restriction cannot be kept in Waldur",
+            site.log.error(
+                "restricted, but what was so before cannot be kept in Waldur; note it",
                 resource=name,
+                before=dict(state.resources[name].metadata),
                 reason=str(attempt.error),
             )
         else:
@@ -155,7 +156,7 @@ def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
     found = state.resources[account.wanted.id]
     resources = []
     for resource in account.wanted.resources:
-        metadata = metadata_before_restricting(resource, found)
+        metadata = metadata_before_restricting(resource.backend_metadata, found)
         if metadata != dict(resource.backend_metadata):
             site.waldur.set_backend_metadata(resource.uuid, metadata)
         resources.append(replace(resource, backend_metadata=metadata))
@@ -165,8 +166,7 @@ def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
 def _is_first_restriction(account: AccountPlan, state: BackendState) -> bool:
     if not any(_restricts(step) for step in account.steps):
         return False
-    now = state.resources[account.wanted.id].access
-    return now not in (Access.PAUSED, Access.DOWNSCALED)
+    return not is_restricted(state.resources[account.wanted.id])
 
 
 def _restricts(step: Step) -> bool:
@@ -213,9 +213,9 @@ def _still_in(
     failed = [step for step, outcome in applied if outcome.error is not None]
     for step in (*failed, *refused.steps):
         staying |= set(getattr(step.action, "members", ()))
-    for account in membership.accounts:
-        if account.wanted.members is None:
-            staying.add("*")
+    staying |= {left.name for _, outcome in applied for left in outcome.left_out}
+    if any(account.wanted.members is None for account in membership.accounts):
+        staying.add("*")
     return frozenset(staying)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
 
 _NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
-_MOST_MISSING_WITHOUT_QUESTION = 10
+_FEW = 1
 
 
 def tell_waldur(
@@ -67,12 +67,22 @@ def _feedback(
             site.offering.components,
             site.now(),
             works=works,
+            wanted=account.wanted.access,
+            limited=_limited(account, works=works),
             agree=site.backend.limits_agree,
         )
         for resource in account.wanted.resources
     ]
     # the limits of a shared account are the sum of nobody knows what
     return [_without_limits(feedback) for feedback in news] if shared else news
+
+
+def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
+    """Whose limits are the agent's now; it forgets a member only when the limit is really gone."""
+    wanted = account.wanted
+    if wanted.member_limits is None or not works:
+        return wanted.limited | frozenset(wanted.member_limits or ())
+    return frozenset(name for name, limits in wanted.member_limits.items() if limits)
 
 
 def _without_limits(feedback: Feedback) -> Feedback:
@@ -88,7 +98,7 @@ def limits_are_waldurs(site: Site) -> bool:
     """Whether a periodic policy of Waldur owns the limits; then none are reported back."""
     try:
         return bool(site.waldur.periodic_policies(site.offering.waldur_offering_uuid).items)
-    except _NOT_FOR_THIS_TOKEN:
+    except AbsentOperationError:
         return False
     except SiteAgentError as error:
         site.log.warning("limits not reported: policies not read", reason=str(error))
@@ -118,10 +128,17 @@ def _send(site: Site, feedback: Feedback) -> None:
 
 
 def _optionally(site: Site, resource: Resource, what: str, send: Callable[[], None]) -> None:
-    """Send what the token may not be allowed to send: the memberships matter more."""
+    """Send what the token may not be allowed to send: the memberships matter more.
+
+    What was refused once is not tried again by this process.
+    """
+    refused = f"{what} was refused"
+    if site.memory.get(refused):
+        return
     try:
         send()
     except _NOT_FOR_THIS_TOKEN as error:
+        site.memory[refused] = 1
         log = site.log.bind(call=what, resource=resource.name)
         log.warning("Waldur does not take this from this token", reason=str(error))
     else:
@@ -137,13 +154,14 @@ def mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
     missing = [account for account in membership.accounts if account.is_missing]
     if not missing:
         return []
-    if len(missing) > _MOST_MISSING_WITHOUT_QUESTION and len(missing) * 2 > len(
-        membership.accounts
-    ):
+    if len(missing) > _FEW and len(missing) * 2 > len(membership.accounts):
         share = f"{len(missing)} of {len(membership.accounts)}"
         remedy = "nothing was marked in Waldur: check that this is the right cluster"
         return [f"{share} accounts are missing in the backend; {remedy}"]
-    again = site.backend.observe()
+    try:
+        again = site.backend.observe()
+    except SiteAgentError as error:
+        return [f"{len(missing)} accounts seem to be missing; not looked again: {error}"]
     failures = []
     for account in missing:
         name = account.wanted.id

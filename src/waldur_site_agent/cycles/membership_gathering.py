@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access, SetMemberLimits
-from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import OfferingUserState, TeamMember
 from waldur_site_agent.planning.access import (
@@ -64,6 +64,10 @@ class Gathered:
     people: People
     leavers: tuple[OfferingUser, ...]
     """Offering users whom Waldur is deleting."""
+    staying: frozenset[str] = frozenset()
+    """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
+    troubles: tuple[str, ...] = ()
+    """Lists that were not read, and what that means."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,9 @@ class _ProjectAccounts:
     granted: dict[UUID | None, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     closed: dict[str, str] = field(default_factory=dict)
     is_complete: bool = True
+    """Whether every name is known; not so where this token is not shown the lists."""
+    troubles: list[str] = field(default_factory=list)
+    """Lists that should have been read and were not."""
 
 
 def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[OfferingUser]) -> Gathered:
@@ -82,18 +89,21 @@ def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[Offering
         TemporaryError: the resources could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    resources = [
+    named = [
         resource
-        for resource in site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+        for resource in site.waldur.resources(uuid).require_complete("resources")
         if resource.backend_id.strip()
     ]
+    resources = [resource for resource in named if resource.state in SERVED_STATES]
     leavers = tuple(user for user in users if user.state in _LEAVING)
+    staying = frozenset({"*"} if len(named) > len(resources) else ())
     if not resources:
         people = People(known=reasons_to_leave(users))
-        return Gathered(accounts=(), people=people, leavers=leavers)
-    provider = _service_provider(site, offering)
-    teams = _teams(site, provider, resources)
-    accounts = _project_accounts(site, provider)
+        return Gathered(accounts=(), people=people, leavers=leavers, staying=staying)
+    accounts = _ProjectAccounts()
+    provider = _service_provider(site, offering, accounts.troubles)
+    _read_project_accounts(site, provider, accounts)
+    teams = _teams(site, provider, resources, accounts.troubles)
     limits = _member_limits(site, resources, users)
     usernames = usable_usernames(users)
     wanted = [
@@ -102,12 +112,23 @@ def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[Offering
     ]
     people = People(
         known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
-        is_complete=accounts.is_complete,
+        is_complete=accounts.is_complete and not accounts.troubles and bool(users),
+        nobody_leaves="; ".join(accounts.troubles),
     )
-    return Gathered(accounts=tuple(wanted), people=people, leavers=leavers)
+    return Gathered(
+        accounts=tuple(wanted),
+        people=people,
+        leavers=leavers,
+        staying=staying | ({"*"} if accounts.troubles else set()),
+        troubles=tuple(f"nobody leaves in this cycle: {text}" for text in accounts.troubles),
+    )
 
 
-_LEAVING = (OfferingUserState.REQUESTED_DELETION, OfferingUserState.DELETING)
+_LEAVING = (
+    OfferingUserState.REQUESTED_DELETION,
+    OfferingUserState.DELETING,
+    OfferingUserState.ERROR_DELETING,
+)
 
 
 def _by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
@@ -157,21 +178,27 @@ def _shared_access(group: Sequence[Resource]) -> Access | None:
     return min((wanted_access(resource) for resource in group), key=order.index)
 
 
-def _service_provider(site: Site, offering: WaldurOffering) -> UUID | None:
+def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str]) -> UUID | None:
     if offering.customer_uuid is None:
         return None
     try:
         providers = site.waldur.service_providers(offering.customer_uuid).items
+    except _NOT_OFFERED as error:
+        site.log.info("service provider not shown; asking per project", reason=str(error))
+        return None
     except SiteAgentError as error:
-        site.log.info("service provider not read; asking per project", reason=str(error))
+        troubles.append(f"the service provider was not read: {error}")
         return None
     return providers[0].uuid if providers else None
 
 
 def _teams(
-    site: Site, provider: UUID | None, resources: Sequence[Resource]
+    site: Site, provider: UUID | None, resources: Sequence[Resource], troubles: list[str]
 ) -> dict[UUID | None, Team]:
     """The team of each project: all in one list where that is allowed, else one by one.
+
+    The two do not always agree (consent to terms of service counts in one only), so when the list
+    should have been read and was not, that is a trouble: nobody leaves because of the other.
 
     The list names only people with a role, so a project that is not in it is asked for by itself
     before anybody concludes that it is empty.
@@ -179,7 +206,7 @@ def _teams(
     one_each: dict[UUID | None, Resource] = {}
     for resource in resources:
         one_each.setdefault(resource.project_uuid, resource)
-    in_bulk = _teams_in_bulk(site, provider)
+    in_bulk = _teams_in_bulk(site, provider, troubles)
     teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
     missing = [resource for project, resource in one_each.items() if project not in teams]
     for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
@@ -187,13 +214,18 @@ def _teams(
     return teams
 
 
-def _teams_in_bulk(site: Site, provider: UUID | None) -> dict[UUID | None, list[TeamMember]]:
+def _teams_in_bulk(
+    site: Site, provider: UUID | None, troubles: list[str]
+) -> dict[UUID | None, list[TeamMember]]:
     if provider is None:
         return {}
     try:
         roles = site.waldur.project_roles(provider).require_complete("project roles")
-    except SiteAgentError as error:
+    except _NOT_OFFERED as error:
         site.log.info("project roles not read in bulk; asking per project", reason=str(error))
+        return {}
+    except SiteAgentError as error:
+        troubles.append(f"project roles were not read: {error}")
         return {}
     teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
     for role in roles:
@@ -204,10 +236,10 @@ def _teams_in_bulk(site: Site, provider: UUID | None) -> dict[UUID | None, list[
     return teams
 
 
-def _project_accounts(site: Site, provider: UUID | None) -> _ProjectAccounts:
+def _read_project_accounts(site: Site, provider: UUID | None, accounts: _ProjectAccounts) -> None:
     offering = site.offering.waldur_offering_uuid
     waldur = site.waldur
-    accounts = _ProjectAccounts()
+    accounts.is_complete = provider is not None
     kinds: tuple[tuple[str, _Asks, _Asks], ...] = (
         ("service account", waldur.service_accounts, waldur.offering_service_accounts),
         ("course account", waldur.course_accounts, waldur.offering_course_accounts),
@@ -216,8 +248,7 @@ def _project_accounts(site: Site, provider: UUID | None) -> _ProjectAccounts:
         asks = [(of_offering, offering)]
         if provider is not None:
             asks.insert(0, (of_provider, provider))
-        _collect(accounts, kind, _first_answer(site, kind, asks, accounts))
-    return accounts
+        _collect(accounts, kind, _first_answer(kind, asks, accounts))
 
 
 if TYPE_CHECKING:
@@ -225,7 +256,6 @@ if TYPE_CHECKING:
 
 
 def _first_answer(
-    site: Site,
     kind: str,
     asks: Sequence[tuple[_Asks, UUID]],
     accounts: _ProjectAccounts,
@@ -234,13 +264,12 @@ def _first_answer(
     for ask, scope in asks:
         try:
             return ask(scope).require_complete(f"{kind}s")
-        except _NOT_OFFERED:
+        except AbsentOperationError:
             continue
-        except TemporaryError as error:
+        except _NOT_OFFERED:
             accounts.is_complete = False
-            site.log.warning(
-                "accounts not read; they stay as they are", kind=kind, reason=str(error)
-            )
+        except SiteAgentError as error:
+            accounts.troubles.append(f"{kind}s were not read: {error}")
             return ()
     return ()
 
@@ -273,7 +302,7 @@ def _member_limits(
         listed = site.waldur.user_limits(uuid).require_complete("user limits")
     except _NOT_OFFERED:
         return None
-    except TemporaryError as error:
+    except SiteAgentError as error:
         site.log.warning("user limits not read; they stay as they are", reason=str(error))
         return None
     return _limits_by_account(site, listed, resources, users)

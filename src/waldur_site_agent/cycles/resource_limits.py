@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.membership_feedback import limits_are_waldurs
@@ -30,9 +31,11 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
     resources = site.waldur.resources(uuid, states).require_complete("resources")
     state = site.backend.observe()
     differences: list[Difference] = []
+    carriers = Counter(resource.backend_id.strip().lower() for resource in resources)
     for resource in resources:
-        found = state.resources.get(resource.backend_id.strip().lower())
-        if found is None:
+        name = resource.backend_id.strip().lower()
+        found = state.resources.get(name)
+        if found is None or carriers[name] > 1:  # nobody knows how a shared limit is divided
             continue
         limits = limits_to_report(
             resource, found, site.offering.components, site.backend.limits_agree

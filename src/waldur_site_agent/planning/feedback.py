@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.model.offerings import AccountingType
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.limits import to_the_last_digit
-from waldur_site_agent.planning.membership import metadata_of
+from waldur_site_agent.planning.remembering import metadata_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from waldur_site_agent.backends import BackendResource
+    from waldur_site_agent.backends import Access, BackendResource
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.limits import Agree
@@ -50,10 +50,23 @@ def feedback_on(
     now: datetime,
     *,
     works: bool,
+    wanted: Access | None = None,
+    limited: Collection[str] = (),
     agree: Agree = to_the_last_digit,
 ) -> Feedback:
-    """Compare; ``works`` says whether everything planned for the account succeeded."""
-    metadata = metadata_of(resource, found)
+    """Compare what Waldur shows with how the resource stands.
+
+    Args:
+        resource: the resource as Waldur shows it.
+        found: its account.
+        components: the offering's components.
+        now: the time.
+        works: whether everything planned for the account succeeded.
+        wanted: how far the account should be usable.
+        limited: the members whose limits the agent has set.
+        agree: whether two limits are the same to the backend.
+    """
+    metadata = metadata_of(resource.backend_metadata, found, wanted, limited)
     idle = resource.state in (ResourceState.OK, ResourceState.ERRED)
     return Feedback(
         resource=resource,
@@ -73,9 +86,10 @@ def limits_to_report(
 ) -> dict[str, Decimal] | None:
     """All limits for Waldur, when some found in the backend differ from what it shows.
 
-    Only limit components; a limit that the backend does not have is not reported, nor one that
-    cannot be told exactly in two decimals of the measured unit. What is reported is what Waldur
-    then shows, so the same limit is never reported twice.
+    Waldur replaces what it has by what it is sent, so limits that are not the agent's are sent
+    back as they are. Only limit components are compared; a limit that the backend does not have
+    is not reported, nor one that cannot be told exactly in two decimals of the measured unit.
+    What is reported is what Waldur then shows, so the same limit is never reported twice.
     """
     limit_components = {
         name: component
@@ -96,4 +110,5 @@ def limits_to_report(
             reported[name] = measured
     if reported == shown:
         return None
-    return {name: value for name, value in reported.items() if value is not None}
+    everything = {**resource.limits, **reported}
+    return {name: value for name, value in everything.items() if value is not None}

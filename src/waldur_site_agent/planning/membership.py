@@ -19,6 +19,11 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.planning.limits import limit_changes, to_the_last_digit
 from waldur_site_agent.planning.plan import Plan, Step
+from waldur_site_agent.planning.remembering import (
+    is_restricted,
+    limited_members,
+    settings_before,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,12 +34,6 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.limits import Agree
 
 MemberLimits = dict[str, dict[str, "Decimal"]]
-
-_OWN_KEYS = ("qos", "default_qos")
-"""The keys of a resource's metadata that are the agent's own."""
-
-_BEFORE = "_before"
-"""Ends the keys of a resource's metadata that keep what was so before it was restricted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,12 @@ class AccountWanted:
     """By username, in backend units; ``None`` when the limits are not known or not supported."""
 
     @property
+    def limited(self) -> frozenset[str]:
+        """The members whose limits the agent has set before; only theirs are ever withdrawn."""
+        names = (limited_members(resource.backend_metadata) for resource in self.resources)
+        return frozenset().union(*names)
+
+    @property
     def title(self) -> str:
         """The account as a heading for people."""
         resource = self.resources[0]
@@ -70,6 +75,8 @@ class People:
     """With the reason for which each may have to leave an account."""
     is_complete: bool = True
     """Whether every list of names was read; if not, an unknown user may be known after all."""
+    nobody_leaves: str = ""
+    """Why removals wait for another cycle: a list that could grant access was not read."""
     waiting: frozenset[str] = frozenset()
     """Users whom the backend cannot serve yet."""
     homeless: frozenset[str] = frozenset()
@@ -152,7 +159,8 @@ def _plan_account(
         strangers = found.members - account.members.keys() - people.known.keys()
         stay = strangers if not (policy.remove_unknown and people.is_complete) else frozenset()
         unknown = tuple(sorted(stay))
-        steps += _leaving(account, found.members - account.members.keys() - stay, people)
+        if not people.nobody_leaves:
+            steps += _leaving(account, found.members - account.members.keys() - stay, people)
         missing = account.members.keys() - found.members
         waiting = tuple(sorted(missing & people.waiting))
         steps += _joining(account, frozenset(missing - people.waiting))
@@ -200,7 +208,8 @@ def _limiting(
         wanted = account.member_limits.get(member, {})
         has = found.member_limits.get(member, {})
         changes: dict[str, Decimal | None] = {**limit_changes(wanted, has, policy.agree)}
-        changes |= {name: None for name in has if _is_withdrawn(name, wanted, policy)}
+        if member in account.limited:
+            changes |= {name: None for name in has if _is_withdrawn(name, wanted, policy)}
         if changes:
             action = SetMemberLimits(account.id, member, changes)
             steps.append(Step(action, f"limit of {member} in Waldur", before=has))
@@ -214,44 +223,11 @@ def _is_withdrawn(name: str, wanted: Mapping[str, Decimal], policy: Policy) -> b
 def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
     """Restrict, or lift a restriction; what the site set itself is never touched otherwise."""
     wanted = account.access
-    restricted = found.access in (Access.PAUSED, Access.DOWNSCALED)
     if wanted is None or wanted is found.access:
         return []
-    if wanted is Access.NORMAL and not restricted:
+    before = settings_before(account.resources[0].backend_metadata)
+    if wanted is Access.NORMAL and (not is_restricted(found) or before is None):
         return []
-    restore = saved_settings(account) if wanted is Access.NORMAL else {}
+    restore = (before or {}) if wanted is Access.NORMAL else {}
     now = found.access.value if found.access else found.metadata.get("qos", "as the site set it")
     return [Step(SetAccess(account.id, wanted, restore), f"{wanted.value} in Waldur, was {now}")]
-
-
-def saved_settings(account: AccountWanted) -> dict[str, str]:
-    """What the account's resource remembers of the time before it was restricted."""
-    metadata = account.resources[0].backend_metadata
-    return {
-        key.removesuffix(_BEFORE): str(value)
-        for key, value in metadata.items()
-        if key.endswith(_BEFORE) and value
-    }
-
-
-def metadata_of(resource: Resource, found: BackendResource) -> dict[str, object]:
-    """What the resource's metadata should be, given what the backend has.
-
-    While a resource is restricted it keeps what it remembers; once it is not, it forgets it.
-    Keys that the backend does not speak of stay.
-    """
-    restricted = found.access in (Access.PAUSED, Access.DOWNSCALED)
-    own = {*found.metadata, *_OWN_KEYS, *(key + _BEFORE for key in _OWN_KEYS)}
-    kept = {key: value for key, value in resource.backend_metadata.items() if key not in own}
-    remembered = {
-        key: value
-        for key, value in resource.backend_metadata.items()
-        if restricted and key.endswith(_BEFORE)
-    }
-    return {**kept, **remembered, **found.metadata}
-
-
-def metadata_before_restricting(resource: Resource, found: BackendResource) -> dict[str, object]:
-    """The metadata to write before a resource is restricted, so that nothing is forgotten."""
-    before = {key + _BEFORE: value for key, value in found.metadata.items()}
-    return {**metadata_of(resource, found), **before}

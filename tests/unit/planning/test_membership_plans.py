@@ -34,9 +34,12 @@ from waldur_site_agent.planning.membership import (
     MembershipPlan,
     People,
     Policy,
+    plan_membership,
+)
+from waldur_site_agent.planning.remembering import (
     metadata_before_restricting,
     metadata_of,
-    plan_membership,
+    settings_before,
 )
 
 ALL = frozenset({AddMembers, RemoveMembers, SetAccess, SetMemberLimits, CreateHomeDirectories})
@@ -106,6 +109,12 @@ def test_a_member_stays_when_the_team_could_not_be_read() -> None:
     assert actions(result) == []
 
 
+def test_nobody_leaves_while_a_list_that_could_grant_access_was_not_read() -> None:
+    who = people("ada", "bob", nobody_leaves="service accounts were not read")
+    result = plan(wanted(members=["ada"]), found(members=["bob"]), who)
+    assert actions(result) == [AddMembers("a", ("ada",))]
+
+
 def test_an_account_that_is_missing_is_reported_and_nothing_planned() -> None:
     result = plan(wanted(members=["ada"]), None, people("ada"))
     assert (actions(result), result.accounts[0].is_missing) == ([], True)
@@ -139,7 +148,8 @@ def test_homes_are_made_once_for_all() -> None:
 def test_access_is_switched_only_to_restrict_and_to_restore(
     access: Access | None, now: Access | None, planned: Access | None
 ) -> None:
-    result = plan(wanted(access=access), found(access=now), people())
+    ours = resource(backend_metadata={"qos_before": "normal"})
+    result = plan(wanted(access=access, resources=(ours,)), found(access=now), people())
     assert [a.access for a in actions(result) if isinstance(a, SetAccess)] == (
         [planned] if planned else []
     )
@@ -162,38 +172,64 @@ def test_paused_counts_over_downscaled_over_normal(
 
 def test_the_sites_own_qos_list_survives_a_pause() -> None:
     own = found(access=None, metadata={"qos": "normal,long", "default_qos": "long"})
-    before = resource(backend_metadata={"note": "kept", "qos": "normal,long"})
-    remembered = metadata_before_restricting(before, own)
-    paused = replace(before, backend_metadata=remembered)
-    during = metadata_of(paused, found(access=Access.PAUSED, metadata={"qos": "stop"}))
+    stopped = found(access=Access.PAUSED, metadata={"qos": "stop"})
+    remembered = metadata_before_restricting({"note": "kept", "qos": "normal,long"}, own)
+    during = metadata_of(remembered, stopped, Access.PAUSED)
     assert during == {
         "note": "kept",
         "qos": "stop",
         "qos_before": "normal,long",
         "default_qos_before": "long",
     }
-    account = wanted(resources=(replace(before, backend_metadata=during),))
-    lifted = plan(account, found(access=Access.PAUSED, metadata={"qos": "stop"}), people())
+    account = wanted(resources=(resource(backend_metadata=during),))
+    lifted = plan(account, stopped, people())
     restore = {"qos": "normal,long", "default_qos": "long"}
     assert actions(lifted) == [SetAccess("a", Access.NORMAL, restore)]
-    after = metadata_of(account.resources[0], own)
+    after = metadata_of(during, own, Access.NORMAL)
     assert after == {"note": "kept", "qos": "normal,long", "default_qos": "long"}
+
+
+def test_what_was_so_before_is_not_forgotten_while_a_restriction_is_wanted_but_failed() -> None:
+    own = found(access=None, metadata={"qos": "normal,long"})
+    remembered = metadata_before_restricting({}, own)
+    assert metadata_of(remembered, own, Access.PAUSED) == remembered
+    assert metadata_of(remembered, own, None) == remembered
+    assert metadata_before_restricting(remembered, own) == remembered
+
+
+def test_an_older_restriction_is_not_mixed_with_a_new_one() -> None:
+    old = {"qos_before": "a", "member_qos_before": "x"}
+    assert settings_before(metadata_before_restricting(old, found())) == {"qos": "normal"}
+
+
+def test_a_restriction_that_the_site_made_is_not_lifted() -> None:
+    stopped = found(access=Access.PAUSED, metadata={"qos": "stop"})
+    assert actions(plan(wanted(access=Access.NORMAL), stopped, people())) == []
+
+
+def test_a_restriction_found_where_it_is_wanted_counts_as_ours() -> None:
+    stopped = found(access=Access.PAUSED, metadata={"qos": "stop"})
+    metadata = metadata_of({"qos": "stop"}, stopped, Access.PAUSED)
+    account = wanted(resources=(resource(backend_metadata=metadata),), access=Access.NORMAL)
+    assert actions(plan(account, stopped, people())) == [SetAccess("a", Access.NORMAL, {})]
 
 
 def test_limits_of_members_are_set_changed_and_withdrawn() -> None:
     account = wanted(
-        members=["ada", "bob", "cyd"],
+        resources=(resource(backend_metadata={"limited_members": ["bob", "cyd"]}),),
+        members=["ada", "bob", "cyd", "dan"],
         member_limits={"ada": {"cpu": Decimal(60)}, "bob": {"cpu": Decimal(5)}},
     )
     has = found(
-        members=["ada", "bob", "cyd"],
+        members=["ada", "bob", "cyd", "dan"],
         member_limits={
             "ada": {"cpu": Decimal(60)},
             "bob": {"cpu": Decimal(9)},
             "cyd": {"cpu": Decimal(1), "node": Decimal(1)},
+            "dan": {"cpu": Decimal(7)},  # set by the site
         },
     )
-    assert actions(plan(account, has, people("ada", "bob", "cyd"))) == [
+    assert actions(plan(account, has, people("ada", "bob", "cyd", "dan"))) == [
         SetMemberLimits("a", "bob", {"cpu": Decimal(5)}),
         SetMemberLimits("a", "cyd", {"cpu": None}),
     ]
@@ -249,6 +285,7 @@ def worlds(draw: st.DrawFn) -> World:
             name,
             draw(st.one_of(st.none(), st.frozensets(names))),
             access=draw(st.sampled_from([None, *Access])),
+            resources=(resource(backend_id=name, backend_metadata={"qos_before": "normal"}),),
         )
         for name in ids
     ]
@@ -339,8 +376,9 @@ def test_limits_are_reported_when_they_differ_and_only_limit_components() -> Non
     components = {"cpu": CPU, "gpu": GPU}
     has = found(limits={"cpu": Decimal(90), "gpu": Decimal(5), "node": Decimal(1)})
     shown = resource(limits={"cpu": Decimal(1), "gpu": Decimal(7)})
-    assert limits_to_report(shown, has, components) == {"cpu": Decimal("1.5")}
-    assert limits_to_report(replace(shown, limits={"cpu": Decimal("1.5")}), has, components) is None
+    reported = limits_to_report(shown, has, components)
+    assert reported == {"cpu": Decimal("1.5"), "gpu": Decimal(7)}  # Waldur replaces all of them
+    assert limits_to_report(replace(shown, limits=reported), has, components) is None
 
 
 def test_a_limit_that_cannot_be_told_exactly_is_not_reported() -> None:
