@@ -1,73 +1,96 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import House, Installation
+from harness import House, Installation, a_house
 from waldur_site_agent.sandbox import Project, Resource
 
-SYNC_OFTEN = {"WALDUR_SITE_AGENT_MEMBERSHIP_SYNC_PERIOD_MINUTES": "0.02"}
-ORDERS_OFTEN = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.02"}
+OFTEN = {
+    "WALDUR_SITE_AGENT_MEMBERSHIP_SYNC_PERIOD_MINUTES": "0.02",
+    "WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.02",
+}
 
 
-class Town:
-    """A sandbox, a real cluster, and the agent between them; ada and bob have a resource."""
+class Account:
+    """What a cluster said about an account at one moment."""
 
-    def __init__(self, site: Installation, slurm: Any, prefix: str) -> None:
-        self.site, self.slurm, self.prefix = site, slurm, prefix
-        self.house: House = site.house
-        self.side = self.house.sandbox.customer
-        self.ada, self.bob, self.cyd, self.svc, self.crs, self.stranger = slurm.users[:6]
-        self.project: Project = self.house.project("climate", ada=self.ada, bob=self.bob)
-        self.resource = self.created(self.project)
-        self.account = self.resource.backend_id
+    def __init__(self, slurm: Any, name: str) -> None:
+        found = (row.split("|") for row in slurm.associations(f"{name}|"))
+        self.rows = {row[1]: row for row in found}
+        self.jobs: list[str] = slurm.jobs(name)
 
-    def created(self, project: Project, name: str = "run") -> Resource:
-        order = self.house.order(project, name, cpu=10)
-        done = self.site.run("-m", "order_process", "--once")
-        assert done.code == 0, done.err
-        return self.house.resource(order)
+    @property
+    def users(self) -> set[str]:
+        return set(self.rows) - {""}
 
-    def sync(self, *arguments: str, code: int = 0) -> str:
-        """One cycle in a process of its own; what it logged."""
-        self.house.sandbox.requests.clear()
-        done = self.site.run("-m", "membership_sync", "--once", *arguments)
-        assert done.code == code, done.err
-        return done.err + done.out
-
-    def join(self, name: str, username: str) -> None:
-        self.side.add_member(self.project, self.house.person(name, username))
-
-    def rows(self, account: str = "") -> dict[str, list[str]]:
-        """The associations of an account by user; the account's own under ``""``."""
-        found = (row.split("|") for row in self.slurm.associations(f"{account or self.account}|"))
-        return {row[1]: row for row in found}
-
-    def users(self, account: str = "") -> set[str]:
-        return set(self.rows(account)) - {""}
-
-    def qos(self, account: str = "") -> tuple[set[str], str]:
-        row = self.rows(account)[""]
+    @property
+    def qos(self) -> tuple[set[str], str]:
+        """The QOS list and the default QOS that are set on the account."""
+        row = self.rows[""]
         return set(row[3].split(",")) - {""}, row[4]
 
     def limit(self, user: str = "") -> str:
-        return self.rows()[user][5]
+        return str(self.rows[user][5])
 
-    def set(self, *words: str) -> None:
-        """Do something to the account by hand."""
-        where = ("where", f"name={self.account}", "set")
-        self.slurm.sacctmgr("modify", "account", *where, *words)
 
-    def may_submit(self, user: str) -> bool:
-        words = ("sbatch", "--test-only", "-A", self.account, "-t", "10", "-D", "/")
+class Town:
+    """A sandbox, a real cluster, and the agent between them."""
+
+    def __init__(self, slurm: Any, house: House, directory: Path, prefix: str) -> None:
+        self.slurm, self.house, self.prefix = slurm, house, prefix
+        self.side = house.sandbox.customer
+        self.ada, self.bob, self.cyd, self.svc, self.crs, self.oper = slurm.users[:6]
+        settings = {
+            "customer_prefix": f"{prefix}c_",
+            "project_prefix": f"{prefix}p_",
+            "allocation_prefix": f"{prefix}a_",
+            "qos_default": "normal",
+            "qos_downscaled": "limited",
+            "qos_paused": "paused",
+        }
+        self.site = Installation(
+            house, directory, settings, {"SLURM_CONF": str(slurm.slurm_conf), **OFTEN}
+        )
+        self.site.write(membership_sync_backend="slurm")
+
+    def open_projects(self, *slugs: str) -> list[tuple[Project, Resource]]:
+        """Projects of ada and bob, each with a resource whose account is there."""
+        people = {"ada": self.ada, "bob": self.bob}
+        projects = [self.house.project(slug, **people) for slug in slugs]
+        orders = [self.house.order(project, project.slug, cpu=10) for project in projects]
+        done = self.site.run("-m", "order_process", "--once")
+        assert done.code == 0, done.err
+        return list(zip(projects, map(self.house.resource, orders), strict=True))
+
+    def join(self, project: Project, name: str, username: str) -> None:
+        self.side.add_member(project, self.house.person(name, username))
+
+    def sync(self, *arguments: str, code: int = 0) -> str:
+        """One cycle in a process of its own; returns what it printed."""
+        self.house.sandbox.requests.clear()
+        done = self.site.run("-m", "membership_sync", "--once", *arguments)
+        assert done.code == code, done.err
+        return done.out + done.err
+
+    def account(self, resource: Resource) -> Account:
+        return Account(self.slurm, self.side.current(resource).backend_id)
+
+    def by_hand(self, *words: str) -> None:
+        """What an administrator does, without the agent."""
+        done = self.slurm.run("sacctmgr", "-i", *words)
+        assert done.returncode == 0, done.stderr
+
+    def set(self, resource: Resource, *words: str) -> None:
+        self.by_hand("modify", "account", "where", f"name={resource.backend_id}", "set", *words)
+
+    def may_submit(self, user: str, resource: Resource) -> bool:
+        words = ("sbatch", "--test-only", "-A", resource.backend_id, "-t", "10", "-D", "/")
         return bool(self.slurm.run(*words, "--wrap", "true", user=user).returncode == 0)
-
-    @property
-    def now(self) -> Resource:
-        return self.side.current(self.resource)
 
 
 @pytest.fixture(scope="session")
@@ -78,17 +101,15 @@ def long_qos(real_slurm: Any) -> Iterator[str]:
     real_slurm.sacctmgr("remove", "qos", "long")
 
 
+@pytest.fixture(scope="module")
+def shared_town(real_slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """One town for a module whose tests only look at what happened in it."""
+    directory, prefix = tmp_path_factory.mktemp("town"), f"w{os.getpid() % 10000}"
+    with a_house(directory / "lock") as house:
+        yield Town(real_slurm, house, directory, prefix)
+    real_slurm.clean(prefix)
+
+
 @pytest.fixture
-def town(real_slurm: Any, prefix: str, house: House, tmp_path: Path) -> Town:
-    settings = {
-        "customer_prefix": f"{prefix}c_",
-        "project_prefix": f"{prefix}p_",
-        "allocation_prefix": f"{prefix}a_",
-        "qos_default": "normal",
-        "qos_downscaled": "limited",
-        "qos_paused": "paused",
-    }
-    variables = {"SLURM_CONF": str(real_slurm.slurm_conf)}
-    site = Installation(house, tmp_path, settings, variables)
-    site.write(membership_sync_backend="slurm")
-    return Town(site, real_slurm, prefix)
+def town(real_slurm: Any, house: House, tmp_path: Path, prefix: str) -> Town:
+    return Town(real_slurm, house, tmp_path, prefix)

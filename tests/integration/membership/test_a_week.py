@@ -1,0 +1,179 @@
+"""Five cycles of membership_sync as processes of their own, on a real Slurm with real jobs.
+
+Cycles on a real cluster take seconds, so everything happens in the same five, each thing in an
+account of its own; the tests then look at how the accounts stood after each cycle.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from integration.membership.conftest import Account, Town
+    from waldur_site_agent.sandbox import Project, Resource
+
+pytestmark = pytest.mark.slurm
+
+SLUGS = ("club", "ice", "gate", "quota", "robots")
+
+
+class Week:
+    """What happens, day by day, and how everything stood after each day's cycle."""
+
+    def __init__(self, town: Town, long_qos: str, newcomer: str) -> None:
+        self.town, self.side, self.long_qos = town, town.side, long_qos
+        self.newcomer = newcomer
+        places = dict(zip(SLUGS, town.open_projects(*SLUGS), strict=True))
+        self.projects: dict[str, Project] = {slug: place[0] for slug, place in places.items()}
+        self.resources: dict[str, Resource] = {slug: place[1] for slug, place in places.items()}
+        self.after: list[dict[str, Account]] = []
+        self.qos_told: list[object] = []
+        self.default_of_bob: list[str] = []
+        self.may_submit: list[set[str]] = []
+        self.printed: list[str] = []
+        self.cluster: list[list[str]] = []
+
+    def cycle(self) -> None:
+        self.printed.append(self.town.sync())
+        found = {slug: self.town.account(each) for slug, each in self.resources.items()}
+        self.after.append(found)
+        metadata = self.side.current(self.resources["ice"]).backend_metadata
+        self.qos_told.append(metadata.get("qos"))
+        self.default_of_bob.append(self.town.slurm.default_account(self.town.bob))
+        people, club = (self.town.ada, self.town.bob, self.town.cyd), self.resources["club"]
+        self.may_submit.append({user for user in people if self.town.may_submit(user, club)})
+        self.cluster.append(self.town.slurm.associations())
+
+    def monday(self) -> None:
+        """The site gives an account its own QOS list; limits and accounts of projects are new."""
+        town, side = self.town, self.side
+        town.set(
+            self.resources["ice"], f"qos=normal,{self.long_qos}", f"DefaultQOS={self.long_qos}"
+        )
+        side.set_user_limit(self.resources["quota"], "ada", "cpu", 2)
+        side.set_user_limit(self.resources["quota"], "bob", "mem", 1)
+        self.service = side.add_service_account(self.projects["robots"], town.svc)
+        side.add_course_account(self.projects["robots"], town.crs)
+
+    def jobs(self) -> None:
+        """Bob has one that runs and one that waits, in what he made his default account."""
+        town, club = self.town, self.resources["club"].backend_id
+        town.by_hand("modify", "user", "where", f"name={town.bob}", "set", f"DefaultAccount={club}")
+        self.job_of_ada = town.slurm.submit_job(town.ada, club)
+        town.slurm.submit_job(town.bob, club)
+        later = ("sbatch", "-A", club, "-o", "/dev/null", "-D", "/", "--begin=now+1hour")
+        assert town.slurm.run(*later, "--wrap", "true", user=town.bob).returncode == 0
+        assert len(town.slurm.jobs(club)) == 3
+        town.slurm.submit_job(town.ada, self.resources["gate"].backend_id)
+        robots = self.resources["robots"].backend_id
+        town.slurm.submit_job(town.svc, robots)
+        self.job_of_course = town.slurm.submit_job(town.crs, robots)
+
+    def tuesday(self) -> None:
+        """Bob leaves, cyd and somebody without a system account join; pause, restrict, close."""
+        town, side = self.town, self.side
+        side.remove_member(self.projects["club"], "bob")
+        town.join(self.projects["club"], "cyd", town.cyd)
+        town.join(self.projects["club"], "eve", self.newcomer)
+        side.set_flags(self.resources["ice"], paused=True, downscaled=True)
+        side.set_flags(self.resources["gate"], restrict_member_access=True)
+        side.set_user_limit(self.resources["quota"], "ada", "cpu", 3)
+        side.clear_user_limit(self.resources["quota"], "bob", "mem")
+        side.set_project_account_state(self.service, "Closed")
+
+    def wednesday(self) -> None:
+        """Bob comes back, the pause becomes a downscaling, the gate opens."""
+        self.town.join(self.projects["club"], "bob", self.town.bob)
+        self.side.set_flags(self.resources["ice"], paused=False)
+        self.side.set_flags(self.resources["gate"], restrict_member_access=False)
+
+    def thursday(self, make_user: Callable[[], None]) -> None:
+        """Everything is normal again, and the system knows the newcomer."""
+        self.side.set_flags(self.resources["ice"], downscaled=False)
+        make_user()
+
+
+@pytest.fixture(scope="module")
+def week(shared_town: Town, long_qos: str) -> Iterator[Week]:
+    name, homes = f"wsaweek{os.getpid()}", Path(shared_town.slurm.directory) / "week"
+
+    def make_user() -> None:
+        homes.mkdir(exist_ok=True)
+        words = ("-r", "-M", "-N", "-d", str(homes / name), name)
+        subprocess.run(["/usr/sbin/useradd", *words], check=True)
+
+    week = Week(shared_town, long_qos, name)
+    try:
+        week.monday()
+        week.cycle()
+        week.jobs()
+        week.tuesday()
+        week.cycle()
+        week.wednesday()
+        week.cycle()
+        week.thursday(make_user)
+        week.cycle()
+        week.cycle()
+        yield week
+    finally:
+        shared_town.slurm.sacctmgr("remove", "user", "where", f"name={name}")
+        subprocess.run(["/usr/sbin/userdel", name], capture_output=True, check=False)
+        shutil.rmtree(homes, ignore_errors=True)
+
+
+def test_a_member_leaves_with_jobs_and_comes_back(week: Week) -> None:
+    ada, bob, cyd = week.town.ada, week.town.bob, week.town.cyd
+    users = [day["club"].users for day in week.after]
+    assert users[:3] == [{ada, bob}, {ada, cyd}, {ada, bob, cyd}]
+    assert week.may_submit[:3] == [{ada, bob}, {ada, cyd}, {ada, bob, cyd}]
+    assert [day["club"].jobs for day in week.after[1:]] == [[week.job_of_ada]] * 4
+    assert week.default_of_bob == ["root"] * 5
+
+
+def test_a_sites_own_qos_list_survives_pausing_and_downscaling(week: Week) -> None:
+    own = ({"normal", week.long_qos}, week.long_qos)
+    restricted = [({"paused"}, "paused"), ({"limited"}, "limited")]
+    assert [day["ice"].qos for day in week.after] == [own, *restricted, own, own]
+    told = [set(str(qos).split(",")) for qos in week.qos_told]
+    assert told == [own[0], {"paused"}, {"limited"}, own[0], own[0]]
+
+
+def test_restricting_ends_all_access_and_lifting_it_gives_it_back(week: Week) -> None:
+    everybody = {week.town.ada, week.town.bob}
+    users = [day["gate"].users for day in week.after]
+    assert users == [everybody, set(), everybody, everybody, everybody]
+    assert week.after[1]["gate"].jobs == []
+
+
+def test_limits_of_members_are_set_changed_and_withdrawn(week: Week) -> None:
+    ada, bob = week.town.ada, week.town.bob
+    limits = [(day["quota"].limit(ada), day["quota"].limit(bob)) for day in week.after]
+    assert limits == [("cpu=120000", "mem=60G"), *[("cpu=180000", "")] * 4]
+    assert {day["quota"].limit() for day in week.after} == {"cpu=600000"}
+
+
+def test_a_closed_service_account_goes_and_the_jobs_of_a_healthy_account_go_on(week: Week) -> None:
+    people = {week.town.ada, week.town.bob, week.town.crs}
+    users = [day["robots"].users for day in week.after]
+    assert users == [people | {week.town.svc}, *[people] * 4]
+    assert [day["robots"].jobs for day in week.after[1:]] == [[week.job_of_course]] * 4
+
+
+def test_a_person_whom_the_system_does_not_know_waits_and_then_gets_a_home(week: Week) -> None:
+    assert [week.newcomer in day["club"].users for day in week.after] == [False] * 3 + [True] * 2
+    waits = ["members wait for the backend to know them" in text for text in week.printed]
+    assert waits == [False, True, True, False, False]
+    home = Path(week.town.slurm.directory) / "week" / week.newcomer
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_day_without_news_changes_nothing_on_either_side(week: Week) -> None:
+    assert week.cluster[4] == week.cluster[3]
+    assert week.town.house.sandbox.requests.writes() == []
