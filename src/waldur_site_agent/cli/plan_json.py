@@ -41,9 +41,30 @@ def _content(report: CycleReport) -> dict[str, Any]:
             return {
                 "accounts": [_account(plan) for plan in report.membership.accounts],
                 "home_directories": [_step(step) for step in report.membership.homes],
+                "usernames": _usernames(report),
             }
         case _:
             return {}
+
+
+def _usernames(report: MembershipReport) -> dict[str, Any]:
+    if report.usernames is None:
+        return {}
+    return {
+        "changes": [
+            {
+                "user": change.user.user_username,
+                "what": change.what,
+                "result": change.result.value,
+                "reason": change.reason,
+            }
+            for change in report.usernames.changes
+        ],
+        "duplicates": {
+            name: [person.user_username for person in people]
+            for name, people in report.usernames.duplicates.items()
+        },
+    }
 
 
 def _order(plan: OrderPlan) -> dict[str, Any]:

@@ -61,10 +61,15 @@ def report_text(report: CycleReport) -> str:
 
 def _lines(blocks: Iterable[Block]) -> Iterator[str]:
     for heading, remarks, changes in blocks:
-        yield heading
-        yield from remarks
+        yield _on_one_line(heading)
+        yield from map(_on_one_line, remarks)
         for sign, subject, explanation in changes:
-            yield f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip()
+            yield _on_one_line(f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip())
+
+
+def _on_one_line(text: str) -> str:
+    """The text without anything that could forge a line or play with the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _footer(signs: Counter[str], rest: str, *, is_empty: bool) -> str:

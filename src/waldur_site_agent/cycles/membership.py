@@ -220,6 +220,10 @@ def _still_in(
 
 
 def _log(site: Site, report: MembershipReport) -> None:
+    if report.usernames is not None:
+        for name, people in sorted(report.usernames.duplicates.items()):
+            persons = [person.user_username or str(person.uuid) for person in people]
+            site.log.warning("a username belongs to several people", username=name, people=persons)
     for account in report.membership.accounts:
         log = site.log.bind(resource=account.wanted.id)
         if account.unknown:

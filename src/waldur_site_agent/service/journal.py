@@ -14,6 +14,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -57,8 +59,11 @@ class Journal:
             if self._stream is None:
                 return
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._stream.write(json.dumps({"time": now, **entry}, ensure_ascii=False) + "\n")
-            self._stream.flush()
+            try:
+                self._stream.write(json.dumps({"time": now, **entry}, ensure_ascii=False) + "\n")
+                self._stream.flush()
+            except OSError as error:  # a full disk must not stop the work it records
+                structlog.get_logger().error("journal not written", reason=str(error))
 
 
 def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
