@@ -21,8 +21,8 @@ Metadata = dict[str, object]
 
 _BEFORE = "_before"
 _LIMITED = "limited_members"
-_SHOWN = ("qos", "default_qos")
-"""What is shown of every account, and kept from before a restriction even when it is empty."""
+_SHOWN = ("qos", "default_qos", "member_qos")
+"""What backends tell of an account; a key that is not told any more is not kept either."""
 
 
 def settings_before(metadata: Mapping[str, object]) -> dict[str, str] | None:
@@ -72,7 +72,8 @@ def metadata_of(
 
 def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
     """What to write before an account is restricted, so that nothing gets lost."""
-    before = {key + _BEFORE: found.metadata.get(key, "") for key in (*_SHOWN, *found.metadata)}
+    before = {key + _BEFORE: value for key, value in found.metadata.items()}
+    before = before or {_SHOWN[0] + _BEFORE: ""}
     kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
     return {**_foreign(metadata, found), **kept, **before, **found.metadata}
 
