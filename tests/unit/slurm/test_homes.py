@@ -111,3 +111,11 @@ def test_a_site_that_makes_no_homes_is_asked_for_none(tmp_path: Path) -> None:
     assert backend.missing_home_directories(["ada"]) == frozenset()
     (outcome,) = backend.apply([CreateHomeDirectories(("ada",))])
     assert outcome.result is Result.FAILED
+
+
+def test_a_helper_that_never_succeeds_is_started_a_few_times_only(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, "echo $1 >> $HOMES/calls; exit 6")
+    users = tuple(f"user{number}" for number in range(50))
+    outcome = directories.create(CreateHomeDirectories(users))
+    assert len((tmp_path / "calls").read_text(encoding="utf-8").split()) == 3
+    assert [left.name for left in outcome.left_out] == list(users)

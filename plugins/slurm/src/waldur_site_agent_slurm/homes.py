@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _HELPERS = (Path("/usr/sbin/mkhomedir_helper"), Path("/sbin/mkhomedir_helper"))
 _NO_HOME = ("", "/", "/nonexistent", "/dev/null", "/var/empty")
 """What accounts that are not meant to have a home directory have instead."""
+_ENOUGH_FAILURES = 3
 _EVERYTHING, _OWNER = 0o777, 0o700
 
 
@@ -90,13 +91,24 @@ class HomeDirectories:
         return frozenset(user for user in users if self._lacks(user.lower()))
 
     def create(self, action: CreateHomeDirectories) -> Outcome:
-        """Make what is missing; whoever cannot be served is left out."""
+        """Make what is missing; whoever cannot be served is left out.
+
+        When several in a row fail it is not about them: the rest waits for another cycle.
+        """
         left_out: list[LeftOut] = []
         made = False
+        failed_in_a_row = 0
         for user in action.users:
+            if failed_in_a_row == _ENOUGH_FAILURES:
+                left_out.append(LeftOut(user, TemporaryError("not tried after those before it")))
+                continue
             try:
                 made |= self._create(user)
-            except (PermanentError, TemporaryError) as error:
+                failed_in_a_row = 0
+            except TemporaryError as error:
+                failed_in_a_row += 1
+                left_out.append(LeftOut(user, error))
+            except PermanentError as error:
                 left_out.append(LeftOut(user, error))
         return Outcome(action, Result.DONE if made else Result.UNCHANGED, None, tuple(left_out))
 
