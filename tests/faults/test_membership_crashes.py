@@ -153,6 +153,26 @@ def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
             is_restored(town)
 
 
+def test_a_limit_of_a_killed_agent_that_waldur_then_withdraws_is_cleared(tmp_path: Path) -> None:
+    def end_after_kill_at(step: int) -> tuple[dict[str, int], Guillotine]:
+        with a_house(tmp_path / f"{step}.lock") as house:
+            resource = house.settled(house.project("ocean", ada="ada01"), "Ocean")
+            house.sandbox.customer.set_user_limit(resource, "ada", "cpu", 2)
+            blade = Guillotine(at=step)
+            with contextlib.suppress(KilledError):
+                house.with_(runner=blade.runner, transport=blade.transport).sync()
+            house.sandbox.customer.clear_user_limit(resource, "ada", "cpu")
+            house.sync()
+            account = house.slurm.state.accounts[resource.backend_id]
+            assert house.sandbox.customer.current(resource).backend_metadata == {"qos": "normal"}
+            return account.members["ada01"].limits, blade
+
+    _, undisturbed = end_after_kill_at(0)
+    for number in range(1, len(undisturbed.steps) + 1):
+        limits, blade = end_after_kill_at(number)
+        assert limits == {}, f"killed at step {number}: {blade.steps[-1]}"
+
+
 @pytest.mark.parametrize("kind", ["lost_answer", "cut"])
 def test_any_write_whose_answer_is_lost_once_changes_nothing_in_the_end(
     tmp_path: Path, kind: Literal["lost_answer", "cut"]

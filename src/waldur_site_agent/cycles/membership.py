@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.backends import Access, CreateHomeDirectories, Result, SetAccess
+from waldur_site_agent.backends import (
+    Access,
+    CreateHomeDirectories,
+    Result,
+    SetAccess,
+    SetMemberLimits,
+)
 from waldur_site_agent.cycles.applying import apply_steps
 from waldur_site_agent.cycles.deletions import begin_deletions, finish_deletions
 from waldur_site_agent.cycles.membership_feedback import mark_missing, tell_waldur
@@ -19,7 +25,11 @@ from waldur_site_agent.planning.membership import (
     joining,
     plan_membership,
 )
-from waldur_site_agent.planning.remembering import is_restricted, metadata_before_restricting
+from waldur_site_agent.planning.remembering import (
+    is_restricted,
+    metadata_before_limiting,
+    metadata_before_restricting,
+)
 from waldur_site_agent.waldur import AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
@@ -101,7 +111,7 @@ def _carry_out(
     """Change the backend, then tell Waldur; return what went wrong."""
     failures = [*_troubles(membership), *wanted.troubles]
     leavers = begin_deletions(site, wanted.leavers)
-    membership, unsaved = _remember_access(site, membership, state)
+    membership, unsaved = _remember(site, membership, state)
     failures += unsaved.values()
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
     applied = apply_steps(site, steps)
@@ -123,16 +133,22 @@ def _troubles(membership: MembershipPlan) -> list[str]:
     ]
 
 
-def _remember_access(
+def _remember(
     site: Site, membership: MembershipPlan, state: BackendState
 ) -> tuple[MembershipPlan, dict[str, str]]:
-    """Save in Waldur how an account was set up before it is restricted.
+    """Save in Waldur what undoing a change will need, before the change is made.
+
+    That is how an account was set up before it is restricted, and whose limits the agent sets.
 
     Returns:
         The plan with what its resources now remember; and, by account, why that could not be
-        saved: such an account is restricted another time, when its old settings cannot get lost.
+        saved: such an account is changed another time, when nothing can get lost.
     """
-    first = [a for a in membership.accounts if _is_first_restriction(a, state)]
+    first = [
+        account
+        for account in membership.accounts
+        if _is_first_restriction(account, state) or _newly_limited(account)
+    ]
     saved: dict[str, AccountPlan] = {}
     unsaved: dict[str, str] = {}
     for attempt in concurrently(lambda account: _save(site, account, state), first):
@@ -141,22 +157,25 @@ def _remember_access(
             saved[name] = attempt.value
         elif isinstance(attempt.error, AccessDeniedError):
             site.log.error(
-                "restricted, but what was so before cannot be kept in Waldur; note it",
+                "restricted or limited, but what was so before cannot be kept in Waldur; note it",
                 resource=name,
                 before=dict(state.resources[name].metadata),
                 reason=str(attempt.error),
             )
         else:
-            unsaved[name] = f"{name}: not restricted yet: {attempt.error}"
+            unsaved[name] = f"{name}: not restricted or limited yet: {attempt.error}"
     accounts = tuple(saved.get(account.wanted.id, account) for account in membership.accounts)
     return replace(membership, accounts=accounts), unsaved
 
 
 def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
     found = state.resources[account.wanted.id]
+    limited = account.wanted.limited | _newly_limited(account)
     resources = []
     for resource in account.wanted.resources:
-        metadata = metadata_before_restricting(resource.backend_metadata, found)
+        metadata = metadata_before_limiting(resource.backend_metadata, limited)
+        if _is_first_restriction(account, state):
+            metadata = metadata_before_restricting(metadata, found)
         if metadata != dict(resource.backend_metadata):
             site.waldur.set_backend_metadata(resource.uuid, metadata)
         resources.append(replace(resource, backend_metadata=metadata))
@@ -169,12 +188,22 @@ def _is_first_restriction(account: AccountPlan, state: BackendState) -> bool:
     return not is_restricted(state.resources[account.wanted.id])
 
 
+def _newly_limited(account: AccountPlan) -> frozenset[str]:
+    """The members whose limits the agent is about to set for the first time."""
+    actions = [step.action for step in account.steps]
+    return (
+        frozenset(action.member for action in actions if isinstance(action, SetMemberLimits))
+        - account.wanted.limited
+    )
+
+
 def _restricts(step: Step) -> bool:
     return isinstance(step.action, SetAccess) and step.action.access is not Access.NORMAL
 
 
 def _is_unsaved(step: Step, unsaved: dict[str, str]) -> bool:
-    return isinstance(step.action, SetAccess) and step.action.resource in unsaved
+    noted = isinstance(step.action, SetAccess | SetMemberLimits)
+    return noted and getattr(step.action, "resource", "") in unsaved
 
 
 def _access_changed(applied: Sequence[Applied]) -> bool:

@@ -78,6 +78,11 @@ def metadata_before_restricting(metadata: Mapping[str, object], found: BackendRe
     return {**_foreign(metadata, found), **kept, **before, **found.metadata}
 
 
+def metadata_before_limiting(metadata: Mapping[str, object], limited: Collection[str]) -> Metadata:
+    """What to write before limits of members are set, so that they can be withdrawn."""
+    return {**metadata, _LIMITED: sorted(limited)} if limited else dict(metadata)
+
+
 def _foreign(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
     own = {*found.metadata, *_SHOWN, _LIMITED}
     return {k: v for k, v in metadata.items() if k not in own and not k.endswith(_BEFORE)}
