@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ def test_a_command_that_hangs_is_killed_with_everything_it_started(tmp_path: Pat
         runner.run(("sacctmgr", "show"), 0.5)
     for pid in pids.read_text(encoding="ascii").split():
         assert not _is_alive(int(pid))
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_nobody_waits_for_a_command_that_cannot_even_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survivors: list[int] = []
+    monkeypatch.setattr("os.killpg", lambda group, _signal: survivors.append(group))
+    monkeypatch.setattr("waldur_site_agent_slurm.runner._SECONDS_TO_DIE", 0.1)
+    command = tmp_path / "sacctmgr"
+    command.write_text("#!/bin/sh\nexec sleep 30\n")
+    command.chmod(0o755)
+    with pytest.raises(CommandTimedOutError, match="gave no answer"):
+        ProcessRunner(tmp_path).run(["sacctmgr"], 0.1)
+    monkeypatch.undo()
+    os.killpg(survivors[0], signal.SIGKILL)
+    os.waitpid(survivors[0], 0)
 
 
 def test_a_missing_command_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -85,13 +85,13 @@ class ProcessRunner:
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """See :class:`Runner`."""
         command = tuple(argv)
-        with self._start(command) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired as error:
-                raise CommandTimedOutError(_hung(command, timeout)) from error
-            finally:
-                _end_group(process)
+        process = self._start(command)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimedOutError(_hung(command, timeout)) from error
+        finally:
+            _end_group(process)
         return CommandResult(command, process.returncode, stdout, stderr)
 
     def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
@@ -117,13 +117,18 @@ class ProcessRunner:
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    if process.returncode is not None:
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait(timeout=_SECONDS_TO_DIE)
+    """End what is left of a command; one that even SIGKILL does not end is left behind.
+
+    Processes that wait for a dead file server cannot be killed: nobody waits for them here.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_SECONDS_TO_DIE)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def _hung(command: tuple[str, ...], timeout: float) -> str:
