@@ -68,7 +68,7 @@ def run_command(
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Say by the exit code, too, when the plan is refused (3) or cannot be made (1).",
+    help="Say by the exit code, too, when the plan is refused (3) or has trouble in it (1).",
 )
 def plan_command(
     mode: str,
@@ -85,10 +85,10 @@ def plan_command(
         dry_run=True,
         offerings=offerings,
         allow_removals=allow_removals,
+        exit_code=exit_code,
         output=output,
     )
-    code = run(options)
-    sys.exit(code if exit_code else 0)
+    sys.exit(run(options))
 
 
 @main.group("config")

@@ -49,6 +49,8 @@ class RunOptions:
     dry_run: bool = False
     offerings: tuple[str, ...] = ()
     allow_removals: bool = False
+    exit_code: bool = False
+    """Whether a dry run says by its exit code what the plan holds, not only whether it was made."""
     output: str = "text"
     """How a dry run prints its plan: ``text`` or ``json``."""
 
@@ -176,6 +178,8 @@ def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
                 click.echo(f"== {report.offering} ==")
             click.echo(report_text(report))
     sys.stdout.flush()
+    if options.dry_run and not options.exit_code:
+        return FAILED if any(report.trouble for report in reports) else DONE
     if any(report.refusal for report in reports):
         return REFUSED
     return FAILED if any(report.failed for report in reports) else DONE

@@ -25,7 +25,7 @@ def test_a_dry_run_changes_nothing_and_the_guard_asks_before_it_removes_many(tow
     town.side.set_user_limit(resource, "cyd", "cpu", 1)
     town.side.set_flags(resource, paused=True)
     before, world = town.slurm.associations(), town.side.world
-    printed = town.sync("--dry-run", code=3)
+    printed = town.sync("--dry-run")
     assert [f"- {town.ada}" in printed, f"+ {town.cyd}" in printed] == [True, True]
     assert town.slurm.associations() == before
     assert town.house.sandbox.requests.writes() == []

@@ -214,3 +214,20 @@ def test_the_version_names_agent_plugins_and_python(installation: Installation) 
     assert out.startswith("waldur-site-agent 2.")
     assert "backend slurm: waldur-site-agent-slurm 2." in out
     assert "Python 3." in out
+
+
+def test_a_plan_tells_of_refusal_by_its_exit_code_only_when_asked(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    installation.write(membership_sync_backend="slurm", safety={"max_removals": 0})
+    project = house.project(ada="ada01")
+    house.created(project)
+    house.sandbox.customer.remove_member(project, "ada")
+    words = ("plan", "-m", "membership_sync", "--output", "json")
+    plain = installation.run(*words, command="waldur-site-agent")
+    assert plain.code == 0, plain.err
+    (report,) = json.loads(plain.out)
+    assert report["refused"][0]["members"] == ["ada01"]
+    assert installation.run(*words, "--exit-code", command="waldur-site-agent").code == 3
+    assert installation.run("-m", "membership_sync", "--once").code == 3
