@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
 
-.PHONY: help demo test test-long lint format build clean
+.PHONY: help demo test lint format build clean
 help:
 	@echo "make demo    watch orders become Slurm accounts, on a simulated cluster (SLURM=real: on a real one)"
 	@echo "make test    lint, unit, contract, fault and integration tests (real Slurm: as root on Debian)"

@@ -99,6 +99,7 @@ class Crew:
 
     def __init__(self, situation: Situation, work: Sequence[tuple[Offering, Mode]]) -> None:
         self.stop = Stop()
+        self._situation = situation
         self.workers = [Worker(situation, offering, mode, self.stop) for offering, mode in work]
         self._threads = [
             threading.Thread(
@@ -111,6 +112,10 @@ class Crew:
         """Begin to work."""
         for thread in self._threads:
             thread.start()
+
+    def close(self) -> None:
+        """Give back what the workers shared; only when none is at work any more."""
+        self._situation.journal.close()
 
     def at_work(self) -> bool:
         """Whether any worker has not ended yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -43,7 +44,8 @@ class Journal:
         """Close the file; what comes later is dropped."""
         with self._lock:
             if self._stream is not None:
-                self._stream.close()
+                with suppress(OSError):  # what could not be written was reported then
+                    self._stream.close()
                 self._stream = None
 
     def recorder(self, offering: str, mode: str) -> Callable[[Step, Outcome], None]:

@@ -59,6 +59,7 @@ def serve(crew: Crew, make_crew: Callable[[], Crew]) -> int:
                 if crew.at_work():
                     successor.explain_the_wait()
                 else:
+                    crew.close()
                     crew, successor = successor.started(), None
     log.error("every worker has ended; see above why")
     return 1

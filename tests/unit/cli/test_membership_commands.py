@@ -1,0 +1,82 @@
+"""membership_sync and its parts as an administrator types them."""
+
+from __future__ import annotations
+
+from harness import Installation
+
+
+def ready(installation: Installation) -> None:
+    installation.write(membership_sync_backend="slurm")
+
+
+def test_all_modes_run_in_one_process(installation: Installation) -> None:
+    ready(installation)
+    house = installation.house
+    project = house.project(ada="ada01")
+    resource = house.created(project)
+    house.sandbox.customer.add_member(project, house.person("bob", "bob01"))
+    order = house.order(project, "second")
+    done = installation.run("-m", "all", "--once")
+    assert done.code == 0, done.err
+    assert house.state(order) == "done"
+    assert house.members_of(resource) == {"ada01", "bob01"}
+
+
+def test_modes_that_do_not_exist_yet_say_so(installation: Installation) -> None:
+    done = installation.run("-m", "report", "--once")
+    assert done.code == 2
+    assert "mode report is not part of this version yet" in done.err
+
+
+def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installation) -> None:
+    ready(installation)
+    house = installation.house
+    project = house.project("climate", ada="ada01", bob="bob01")
+    resource = house.settled(project, "Ocean", cpu=10)
+    house.sandbox.customer.remove_member(project, "bob")
+    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    assert installation.run("plan", "-m", "membership_sync", command="waldur-site-agent").out == (
+        f"{resource.backend_id}  Ocean (project climate)\n"
+        "  - bob01          is no longer in the project's team\n"
+        "  + cyd01          is in the project's team\n"
+        "Plan: 1 to add, 1 to remove, 0 to change; 0 resources unchanged.\n"
+    )
+
+
+def test_a_name_in_waldur_cannot_forge_a_line_of_the_plan(installation: Installation) -> None:
+    ready(installation)
+    house = installation.house
+    project = house.project(ada="ada01")
+    resource = house.settled(project)
+    house.sandbox.customer.edit(resource, name="x\n  - root  forged\x1b[31m")
+    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    out = installation.run("-m", "membership_sync", "--dry-run").out
+    assert "\x1b" not in out
+    assert not any(line.startswith("  - root") for line in out.splitlines())
+
+
+def test_limits_are_reported_by_command_and_only_where_they_differ(
+    installation: Installation,
+) -> None:
+    ready(installation)
+    house = installation.house
+    resource = house.created(house.project(ada="ada01"), cpu=10)
+    modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
+    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
+    command = "waldur_sync_resource_limits"
+    assert "cpu 10 -> 15" in installation.run("--dry-run", command=command).out
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 10}
+    done = installation.run(command=command)
+    assert done.code == 0, done.err
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 15}
+    assert "nothing to do" in installation.run(command=command).out
+
+
+def test_home_directories_are_made_by_command_only_where_the_site_wants_them(
+    installation: Installation,
+) -> None:
+    settings = installation.backend_settings | {"enable_user_homedir_account_creation": False}
+    installation.write(membership_sync_backend="slurm", backend_settings=settings)
+    done = installation.run(command="waldur_site_create_homedirs")
+    assert done.code == 1
+    assert "makes no home directories" in done.out

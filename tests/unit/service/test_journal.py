@@ -1,0 +1,95 @@
+"""The journal: one line per applied action, flushed, and opened again on SIGHUP."""
+
+from __future__ import annotations
+
+import json
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import House, Installation, eventually
+from waldur_site_agent.backends import AddMembers, Outcome, Result
+from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.sandbox import Order
+from waldur_site_agent.service.journal import Journal
+
+QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
+
+
+def with_journal(installation: Installation) -> Path:
+    path = installation.directory / "journal.jsonl"
+    content = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(content | {"journal": str(path)}))
+    return path
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_applied_action_says_what_why_for_which_order_and_how_it_ended(
+    installation: Installation,
+) -> None:
+    house, path = installation.house, with_journal(installation)
+    order = house.order(house.project("climate", ada="ada01"), cpu=10)
+    assert installation.run("--once").code == 0
+    create, add = entries(path)
+    assert (create["action"], create["result"]) == ("CreateResource", "done")
+    assert create["limits"] == {"cpu": "600000"}
+    assert create["order"].replace("-", "") == order.uuid
+    assert (add["action"], add["members"]) == ("AddMembers", ["ada01"])
+    assert add["reason"] == "in the team of project climate"
+    assert (add["offering"], add["mode"]) == ("Test cluster", "order_process")
+    assert house.sandbox.token not in path.read_text()
+
+
+def test_a_dry_run_and_an_idle_cycle_write_nothing_down(installation: Installation) -> None:
+    house, path = installation.house, with_journal(installation)
+    house.order(house.project(ada="ada01"))
+    installation.run("--dry-run")
+    assert not path.exists()
+    installation.run("--once")
+    length = len(entries(path))
+    installation.run("--once")
+    assert len(entries(path)) == length
+
+
+def test_after_a_rotation_sighup_opens_the_file_again(installation: Installation) -> None:
+    house, path = installation.house, with_journal(installation)
+    project = house.project(ada="ada01")
+    with installation.service(**QUICKLY) as service:
+        first = house.order(project, "one")
+        eventually(partial(is_done, house, first), "the first order")
+        path.rename(path.with_suffix(".1"))
+        service.send(signal.SIGHUP)
+        eventually(lambda: "configuration read again" in service.text, "the reload")
+        second = house.order(project, "two")
+        eventually(partial(is_done, house, second), "the second order")
+        eventually(lambda: len(entries(path)) == 2, "two new lines")
+    assert len(entries(path.with_suffix(".1"))) == 2
+
+
+def is_done(house: House, order: Order) -> bool:
+    return house.state(order) == "done"
+
+
+def test_a_journal_that_cannot_be_opened_is_an_error_before_anything_is_done(
+    installation: Installation,
+) -> None:
+    house, path = installation.house, with_journal(installation)
+    path.mkdir()
+    order = house.order(house.project(ada="ada01"))
+    done = installation.run("--once")
+    assert done.code == 2
+    assert "journal" in done.err
+    assert house.state(order) == "pending-provider"
+
+
+def test_a_full_disk_does_not_stop_the_work() -> None:
+    journal = Journal(Path("/dev/full"))
+    action = AddMembers("a", ("ada",))
+    journal.recorder("o", "m")(Step(action, "joined"), Outcome(action, Result.DONE))
+    journal.close()
