@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import Access, SetMemberLimits
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
-from waldur_site_agent.model.people import OfferingUserState, TeamMember
+from waldur_site_agent.model.people import (
+    OfferingUserState,
+    ProjectAccountState,
+    TeamMember,
+)
 from waldur_site_agent.planning.access import (
     granted_usernames,
     reasons_to_leave,
@@ -134,7 +138,7 @@ _LEAVING = (
 def _by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
     groups: dict[str, list[Resource]] = defaultdict(list)
     for resource in resources:
-        groups[resource.backend_id.strip().lower()].append(resource)
+        groups[resource.account].append(resource)
     return groups
 
 
@@ -279,7 +283,7 @@ def _collect(accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAcco
         name = spelled(account.username)
         if not name:
             continue
-        if account.state == OfferingUserState.OK:
+        if account.state == ProjectAccountState.OK:
             accounts.granted[account.project_uuid][name] = f"is a {kind} of the project"
         else:
             accounts.closed[name] = f'is a {kind} in state "{account.state}"'
@@ -315,7 +319,7 @@ def _limits_by_account(
     users: Iterable[OfferingUser],
 ) -> LimitsByAccount:
     names = {user.uuid: spelled(user.username) for user in users}
-    accounts = {resource.uuid: resource.backend_id.strip().lower() for resource in resources}
+    accounts = {resource.uuid: resource.account for resource in resources}
     components = site.offering.components
     result: LimitsByAccount = defaultdict(lambda: defaultdict(dict))
     for limit in listed:

@@ -289,6 +289,6 @@ def _doubtful_names(hand: OrderInHand, state: BackendState) -> set[str]:
     """Accounts that exist and that the order might take over, change for others, or delete."""
     if hand.problem is not None or hand.order.type == OrderType.UPDATE:
         return set()
-    own = hand.resource.backend_id.strip().lower()
+    own = hand.resource.account
     names = {own} if own else {placement.id for placement in hand.placements}
     return names & state.resources.keys()

@@ -81,6 +81,7 @@ def _decide(
     known = [hand for hand in hands if hand.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
     plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
+    _log_defects(site, plans)
     decided = {hand.order.uuid for hand in known}
     return plans, [_not_yet(order) for order in orders if order.uuid not in decided]
 

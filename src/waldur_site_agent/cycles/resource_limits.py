@@ -31,9 +31,9 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
     resources = site.waldur.resources(uuid, states).require_complete("resources")
     state = site.backend.observe()
     differences: list[Difference] = []
-    carriers = Counter(resource.backend_id.strip().lower() for resource in resources)
+    carriers = Counter(resource.account for resource in resources)
     for resource in resources:
-        name = resource.backend_id.strip().lower()
+        name = resource.account
         found = state.resources.get(name)
         if found is None or carriers[name] > 1:  # nobody knows how a shared limit is divided
             continue

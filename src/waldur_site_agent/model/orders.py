@@ -96,3 +96,8 @@ class Resource:
     error_message: str = ""
     order_in_progress: Mapping[str, Any] | None = None
     """The order that is being carried out on the resource, whole, when it was asked for."""
+
+    @property
+    def account(self) -> str:
+        """``backend_id`` as names are compared everywhere: backends keep lower case."""
+        return self.backend_id.strip().lower()

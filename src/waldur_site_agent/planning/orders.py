@@ -88,7 +88,7 @@ def claims_of(resources: Iterable[Resource]) -> Claims:
     """Collect who carries which name."""
     names: dict[str, frozenset[UUID]] = {}
     for resource in resources:
-        if name := resource.backend_id.strip().lower():
+        if name := resource.account:
             names[name] = names.get(name, frozenset()) | {resource.uuid}
     return Claims(names)
 
@@ -180,7 +180,7 @@ def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
 
 def _choose_placement(hand: OrderInHand, desk: _Desk) -> tuple[Placement, bool]:
     """The placement to use, and whether it adopts an account that exists already."""
-    known_as = hand.resource.backend_id.strip().lower()
+    known_as = hand.resource.account
     if known_as:
         return _known_placement(hand, known_as, desk), False
     for placement in hand.placements:
@@ -237,7 +237,7 @@ def _name_taken(placements: Sequence[Placement], hand: OrderInHand, desk: _Desk)
 
 
 def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    name = hand.resource.backend_id.strip().lower()
+    name = hand.resource.account
     wanted = ordered_limits(hand.order.limits, desk.components)
     if not wanted:
         return OrderPlan(hand=hand, backend_id=name, note="asks for no change of limits")
@@ -260,7 +260,7 @@ def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
 
 
 def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    name = hand.resource.backend_id.strip().lower()
+    name = hand.resource.account
     if not name:
         return _plan_terminate_unnamed(hand, desk)
     _refuse_if_shared("terminate", name, hand, desk)

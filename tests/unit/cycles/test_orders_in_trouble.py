@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+import structlog
 
 from harness import House, a_house
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
@@ -244,3 +245,19 @@ def test_an_order_that_cannot_be_understood_does_not_stop_the_others(house: Hous
     house.cycle()
     assert house.state(bad) == "pending-provider"
     assert house.state(good) == "done"
+
+
+def test_a_defect_of_planning_is_logged_with_its_traceback(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = house.order(house.project(ada="ada01"))
+
+    def defective(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("waldur_site_agent.planning.orders._plan_create", defective)
+    with structlog.testing.capture_logs() as lines:
+        assert house.cycle().failed
+    assert house.state(order) == "executing"
+    (line,) = [line for line in lines if line["event"] == "defect"]
+    assert isinstance(line["exc_info"], KeyError)
