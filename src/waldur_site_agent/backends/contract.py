@@ -13,12 +13,14 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
 
     from waldur_site_agent.backends.actions import Action
     from waldur_site_agent.backends.state import BackendState, Check
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.placement import Placement, ResourceRequest
+    from waldur_site_agent.model.usage import Period, UsageReport
 
 
 class BackendSettings(BaseModel):
@@ -81,6 +83,50 @@ class Backend(ABC):
         Raises:
             TemporaryError: the read failed or is not known to be complete.
         """
+
+    def usage(self, since: Mapping[str, datetime], period: Period) -> UsageReport:
+        """What was used of each resource in the period, in total and by user, exactly.
+
+        One bulk read for all resources. Work is cut at both ends of the period; what still runs
+        counts up to now.
+
+        Args:
+            since: the resources to report, each with the aware moment from which its usage
+                counts: what ran before under the same name belonged to another resource.
+            period: the time to report; its end may lie in the future.
+
+        Raises:
+            TemporaryError: the read failed or is not known to be complete; nothing is reported.
+            PermanentError: the backend cannot report usage.
+        """
+        return self.usages(since, [period])[0]
+
+    def usages(
+        self,
+        since: Mapping[str, datetime],
+        periods: Sequence[Period],
+    ) -> tuple[UsageReport, ...]:
+        """The same for several periods that do not overlap, one report for each, in their order.
+
+        A backend overrides :meth:`usage`, or this method where one read serves all periods.
+        """
+        if type(self).usage is Backend.usage:
+            raise PermanentError(
+                f"{type(self).__name__} cannot report usage; name another reporting_backend or none"
+            )
+        return tuple(self.usage(since, period) for period in periods)
+
+    def verify_usage(self, period: Period) -> Iterable[str]:  # noqa: ARG002 - for overriding
+        """Compare the usage of a closed period with a second source, where the backend has one.
+
+        Returns:
+            A line for each difference, and nothing when the two agree or there is no second
+            source or the site does not ask for the comparison.
+
+        Raises:
+            TemporaryError: the second source could not be read or is not ready yet.
+        """
+        return ()
 
     def not_yet_usable(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
         """Which of these users cannot be added yet, so that they wait instead of failing.

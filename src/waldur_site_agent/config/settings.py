@@ -98,6 +98,13 @@ class Safety(Section):
     """What to do with users of an account whom Waldur does not know."""
 
 
+class Events(Section):
+    """How ``event_process`` makes up for what the message broker may lose."""
+
+    full_pass_minutes: float = Field(default=60, gt=0, le=1440)
+    """How often a full pass over the offering runs, besides those at start and reconnect."""
+
+
 class Offering(Section):
     """One entry of ``offerings``: a Waldur offering bound to a backend."""
 
@@ -116,6 +123,8 @@ class Offering(Section):
     username_management_settings: dict[str, Any] = Field(default_factory=dict)
     """Owned by the username backend."""
     resource_import_enabled: bool = False
+    allow_decrease: bool = False
+    """Whether usage may be reported lower than before; normal for some backends, else a mistake."""
 
     stomp_enabled: bool = False
     mqtt_enabled: bool = False
@@ -126,6 +135,8 @@ class Offering(Section):
     mqtt_ws_host: OptionalText = ""
     mqtt_ws_port: Port = 443
     mqtt_ws_path: str = "/rmqws"
+    ca_file: OptionalText = ""
+    """A file of certificate authorities for Waldur and its message broker, besides the system's."""
 
     backend_settings: dict[str, Any] = Field(default_factory=dict)
     backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
@@ -186,6 +197,7 @@ class Configuration(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     safety: Safety = Safety()
+    events: Events = Events()
     journal: str | None = None
     """A file that gets every applied action as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""

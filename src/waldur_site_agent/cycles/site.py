@@ -12,6 +12,7 @@ from waldur_site_agent.backends.usernames import NoUsernames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import tzinfo
 
     from structlog.typing import FilteringBoundLogger
 
@@ -53,5 +54,7 @@ class Site:
     """Gives people their usernames; by default it gives none."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
+    zone: tzinfo = UTC
+    """Where billing months begin and end."""
     remove_unknown_users: bool = False
     """Whether users of an account that Waldur does not know are removed, not only reported."""

@@ -6,8 +6,10 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import structlog
+from tzlocal import get_localzone
 
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.username_registry import UsernameRegistry
@@ -18,6 +20,7 @@ from waldur_site_agent.waldur import Waldur
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import tzinfo
 
     from waldur_site_agent.backends.registry import Registry
     from waldur_site_agent.config import Configuration, Offering, Source
@@ -99,7 +102,14 @@ def open_site(
             record=situation.journal.recorder(offering.name, mode.name),
             usernames=situation.usernames.open(offering, situation.source, number),
             remove_unknown_users=safety.unknown_users == "remove",
+            zone=billing_zone(situation.configuration),
         )
+
+
+def billing_zone(configuration: Configuration) -> tzinfo:
+    """The time zone of the billing months: the file's, else the machine's own."""
+    name = configuration.timezone
+    return ZoneInfo(name) if name else get_localzone()
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def test_a_backend_that_is_not_installed_is_named(installation: Installation) ->
     installation.write(order_processing_backend="pbs")
     done = installation.run("--once")
     assert done.code == 2
-    assert 'no backend "pbs" is installed; installed: slurm' in done.err
+    assert 'no backend "pbs" is installed; installed: moab, slurm' in done.err
 
 
 def test_check_config_prints_the_resolved_file(installation: Installation) -> None:

@@ -1,0 +1,1 @@
+"""The MOAB Accounting Manager backend."""
