@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 
 class BackendSettings(BaseModel):
-    """Base of a plugin's ``backend_settings``: unknown keys are refused, values are frozen."""
+    """Base of a plugin's ``backend_settings``: unknown keys are refused, values are frozen.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    The docstring below a field is its line in the generated reference and in the JSON Schema.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
+    )
 
 
 class Backend(ABC):

@@ -9,5 +9,9 @@ class Section(BaseModel):
     """A mapping of the file: unknown keys are refused, values do not change after loading."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )

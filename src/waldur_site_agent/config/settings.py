@@ -66,10 +66,15 @@ class ComponentSettings(Section):
     """One entry of ``backend_components``."""
 
     measured_unit: str
+    """Waldur's unit of the component, such as ``k-Hours``."""
     unit_factor: Decimal = Field(default=Decimal(1), gt=0)
+    """Backend units in one measured unit."""
     accounting_type: Literal["usage", "limit"]
+    """``limit``: the resource's own limit from Waldur is set. ``usage``: paid by use."""
     label: str
+    """The component's name in Waldur."""
     limit: Decimal | None = Field(default=None, ge=0)
+    """With ``usage``: a cap, in measured units, that every new account gets."""
 
     def component(self, name: str) -> Component:
         """The entry as the value that planning and backends speak of."""
@@ -92,8 +97,11 @@ class Safety(Section):
     """
 
     max_removals_percent: Decimal = Field(default=Decimal(30), ge=0, le=100)
+    """A plan is refused when it removes more than this share of an offering's members ..."""
     max_removals: int = Field(default=10, ge=0)
+    """... and also more than this number of them."""
     allow_removals: bool = False
+    """Overrules both, as ``--allow-removals`` does."""
     unknown_users: Literal["report", "remove"] = "report"
     """What to do with users of an account whom Waldur does not know."""
 
@@ -109,38 +117,62 @@ class Offering(Section):
     """One entry of ``offerings``: a Waldur offering bound to a backend."""
 
     name: str = Field(min_length=1)
+    """Shown in logs; must differ between offerings."""
     waldur_api_url: Annotated[str, AfterValidator(_http_url)]
+    """Such as ``https://waldur.example.com/api/``; with or without ``/api`` and the last slash."""
     waldur_api_token: SecretStr = SecretStr("")
+    """The token of the agent's user, or ``${VARIABLE}``."""
     waldur_api_token_file: OptionalText = ""
+    """A file that holds the token, instead of ``waldur_api_token``."""
     verify_ssl: bool = True
+    """Whether the server's certificate is checked."""
     waldur_offering_uuid: UUID
+    """The offering in Waldur; with or without dashes."""
 
     backend_type: OptionalText = ""
+    """Older files: stands for the three keys below where none of them is given."""
     order_processing_backend: OptionalText = ""
+    """Name of the backend that carries out orders; empty: that job does not run."""
     membership_sync_backend: OptionalText = ""
+    """Name of the backend whose members are kept; empty: that job does not run."""
     reporting_backend: OptionalText = ""
+    """Name of the backend whose usage is reported; empty: that job does not run."""
     username_management_backend: str = "base"
+    """Who makes usernames; ``base`` makes none, ``template`` follows a pattern."""
     username_management_settings: dict[str, Any] = Field(default_factory=dict)
     """Owned by the username backend."""
     resource_import_enabled: bool = False
+    """Whether Waldur is told, on request, of accounts that it does not know."""
     allow_decrease: bool = False
     """Whether usage may be reported lower than before; normal for some backends, else a mistake."""
 
     stomp_enabled: bool = False
+    """Events over STOMP: ``event_process`` owns the offering, and the polling modes skip it."""
     mqtt_enabled: bool = False
+    """The same over MQTT, for servers of 2025; at most one of the two."""
     websocket_use_tls: bool = True
+    """``false`` means plain ``ws://``, for a broker on the same machine."""
     stomp_ws_host: OptionalText = ""
+    """The broker; by default the host of ``waldur_api_url``."""
     stomp_ws_port: Port = 443
+    """The port of its WebSocket."""
     stomp_ws_path: str = "/rmqws-stomp"
+    """The path of its WebSocket."""
     mqtt_ws_host: OptionalText = ""
+    """As ``stomp_ws_host``, for MQTT."""
     mqtt_ws_port: Port = 443
+    """As ``stomp_ws_port``, for MQTT."""
     mqtt_ws_path: str = "/rmqws"
+    """As ``stomp_ws_path``, for MQTT."""
     ca_file: OptionalText = ""
     """A file of certificate authorities for Waldur and its message broker, besides the system's."""
 
     backend_settings: dict[str, Any] = Field(default_factory=dict)
+    """Owned by the backend."""
     backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
+    """What is counted and limited: component type to its unit and kind."""
     safety: Safety | None = None
+    """The offering's own thresholds; they replace those of the file as a whole."""
 
     @field_validator(
         "backend_settings", "backend_components", "username_management_settings", mode="before"
@@ -192,16 +224,23 @@ class Configuration(Section):
     """The whole file."""
 
     sentry_dsn: SecretStr | None = None
+    """Where defects are reported; without it nowhere."""
     timezone: Annotated[str, AfterValidator(_time_zone)] | None = None
     """Billing months are cut in this zone; ``None`` is the machine's own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged at least."""
     log_format: Literal["console", "json"] = "console"
+    """``console`` for people, ``json`` for machines."""
     safety: Safety = Safety()
+    """How much a cycle may take away before somebody has to allow it."""
     events: Events = Events()
+    """How ``event_process`` makes up for what the broker may lose."""
     journal: str | None = None
     """A file that gets every applied action as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
+    """``HOST:PORT`` where metrics are served."""
     offerings: tuple[Offering, ...]
+    """At least one."""
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
