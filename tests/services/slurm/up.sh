@@ -43,10 +43,12 @@ install_packages() {
     command -v apt-get >/dev/null || { say "no apt-get; install:$missing"; exit 3; }
     say "installing$missing"
     policy=/usr/sbin/policy-rc.d
+    made=
     if [ ! -e $policy ]; then       # packages must not start the services they bring
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod 755 $policy
+        made=$policy
     fi
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
@@ -56,6 +58,8 @@ install_packages() {
     { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1 ||
         { say "apt-get failed; see $log"; exit 3; }
     rm -f "$log"
+    # now, while the others wait: one of them may make that file for itself
+    [ -z "$made" ] || { rm -f "$made"; trap - EXIT; }
 }
 
 write_configuration() {
