@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.cli import legacy
+from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.running import (
     RunOptions,
     mode_option,
@@ -101,6 +102,10 @@ def config_group() -> None:
 def check_command(config_file: Path) -> None:
     """Check the file and print it as it is understood, secrets masked."""
     print_configuration(config_file)
+
+
+config_group.add_command(schema_command)
+config_group.add_command(reference_command)
 
 
 @main.group("components")
