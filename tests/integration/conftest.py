@@ -1,4 +1,4 @@
-"""The real Slurm that integration tests run against: started once per run, stopped afterwards."""
+"""The real Slurm and RabbitMQ of integration tests: started once per run, stopped afterwards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration import broker
 from integration.not_run import note_missing
 from waldur_site_agent_slurm.runner import ProcessRunner
 
@@ -189,6 +190,20 @@ def real_slurm(request: pytest.FixtureRequest) -> Iterator[RealSlurm]:
         subprocess.run(
             [SERVICE / "down.sh"], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True
         )
+
+
+@pytest.fixture(scope="session")
+def real_rabbitmq(request: pytest.FixtureRequest) -> Iterator[broker.RealRabbitMQ]:
+    """A real RabbitMQ; what this run started is stopped at its end."""
+    obstacle = broker.why_there_can_be_none()
+    if obstacle:
+        _skip(request.config, "real RabbitMQ", obstacle)
+    was_running = broker.is_running()
+    rabbitmq = broker.up()
+    yield rabbitmq
+    rabbitmq.close()
+    if not was_running:
+        broker.down()
 
 
 _numbers = itertools.count(1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 _NEEDS_A_CLUSTER = "tests/integration/"
+_NEEDS_A_BROKER_ALONE = "tests/integration/rabbitmq/"
 _FIRST_CLUSTER = ("test_conformance.py", "test_agreement.py")
 """Take about as long as all other tests with a cluster."""
 
@@ -17,6 +18,8 @@ def share_of(nodeid: str) -> str:
     path = nodeid.partition("::")[0]
     if not path.startswith(_NEEDS_A_CLUSTER):
         return nodeid
+    if path.startswith(_NEEDS_A_BROKER_ALONE):
+        return "broker"
     return "first cluster" if path.endswith(_FIRST_CLUSTER) else "second cluster"
 
 

@@ -1,0 +1,229 @@
+"""The real RabbitMQ that integration tests run against, and what they need to do to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+SERVICE = Path(__file__).parents[1] / "services" / "rabbitmq"
+_PORTS = 8
+
+Arguments = dict[str, int | str]
+
+WALDURS_ARGUMENTS: Arguments = {
+    "x-message-ttl": 3_600_000,
+    "x-max-length": 10_000,
+    "x-overflow": "reject-publish-dlx",
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": "waldur.dlq.messages",
+}
+"""What the queues have that Waldur makes."""
+
+
+def environment() -> dict[str, str]:
+    """Where the broker of this process lives: workers of pytest-xdist have one each."""
+    directory = str(Path(tempfile.gettempdir()) / "waldur-site-agent-rabbitmq")
+    found = {"WSA_RABBITMQ_DIR": directory, "WSA_RABBITMQ_PORT": "27817", **os.environ}
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        found["WSA_RABBITMQ_DIR"] += f"-{worker}"
+        place = 1 + int(worker.removeprefix("gw"))
+        found["WSA_RABBITMQ_PORT"] = str(int(found["WSA_RABBITMQ_PORT"]) + _PORTS * place)
+    return found
+
+
+_ENVIRONMENT = environment()
+
+
+class RealRabbitMQ:
+    """A running broker of the test service."""
+
+    host = "127.0.0.1"
+    admin = "waldur"
+    admin_password = "waldur"
+    stomp_ws_path = "/rmqws-stomp"
+    mqtt_ws_path = "/rmqws"
+
+    def __init__(self, directory: Path, first_port: int) -> None:
+        self.directory = directory
+        self.amqp_port = first_port
+        self.management_port = first_port + 1
+        self.stomp_port = first_port + 2
+        self.stomp_ws_port = first_port + 3
+        self.mqtt_port = first_port + 4
+        self.mqtt_ws_port = first_port + 5
+        self.management_url = f"http://{self.host}:{self.management_port}"
+        self._http = httpx.Client(
+            base_url=f"{self.management_url}/api/",
+            auth=(self.admin, self.admin_password),
+            timeout=30,
+            trust_env=False,
+        )
+
+    # what Waldur does through the management interface
+
+    def register(
+        self, vhost: str, login: str, password: str, queues: Mapping[str, Arguments] | None = None
+    ) -> None:
+        """Make virtual host, login with every permission, and queues, as Waldur makes them."""
+        self.request("PUT", f"vhosts/{quote(vhost, safe='')}")
+        self.request("PUT", f"users/{login}", {"password": password, "tags": []})
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.request("PUT", f"permissions/{quote(vhost, safe='')}/{login}", everything)
+        for name, arguments in (queues or {}).items():
+            self.make_queue(vhost, name, arguments)
+
+    def make_queue(self, vhost: str, name: str, arguments: Arguments = WALDURS_ARGUMENTS) -> None:
+        """Make a durable queue with such arguments."""
+        made = {"durable": True, "auto_delete": False, "arguments": arguments}
+        self.request("PUT", f"queues/{quote(vhost, safe='')}/{name}", made)
+
+    def delete_queue(self, vhost: str, name: str) -> None:
+        """Delete a queue with everything in it."""
+        self.request("DELETE", f"queues/{quote(vhost, safe='')}/{name}")
+
+    def delete_vhost(self, vhost: str) -> None:
+        """Delete a virtual host with all its queues."""
+        self.request("DELETE", f"vhosts/{quote(vhost, safe='')}")
+
+    def delete_user(self, login: str) -> None:
+        """Delete a login; its connections end."""
+        self.request("DELETE", f"users/{login}")
+
+    def request(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """Ask the management interface as administrator; anything but success is an error."""
+        answer = self._http.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer
+
+    def close(self) -> None:
+        """Close the connections of this object; the broker goes on."""
+        self._http.close()
+
+    def waiting(self, vhost: str) -> dict[str, tuple[int, int]]:
+        """By queue: how many messages are ready, and how many are out and unacknowledged."""
+        columns = ("name", "messages_ready", "messages_unacknowledged")
+        printed = self.ctl("-q", "--no-table-headers", "list_queues", "-p", vhost, *columns)
+        rows = (line.split("\t") for line in printed.splitlines())
+        return {name: (int(ready), int(out)) for name, ready, out in rows}
+
+    # the node
+
+    def ctl(self, *words: str) -> str:
+        """Run ``rabbitmqctl`` and return what it printed; a failure is an error."""
+        done = subprocess.run(
+            [self.directory / "ctl", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self) -> None:
+        """Start the broker if it is not running, and wait until it listens."""
+        _start()
+
+    def stop(self) -> None:
+        """Stop the broker in good order and wait until it is gone."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the broker with SIGKILL and wait until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop the broker in good order and start it again."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """Have the broker keep its connections and say nothing (SIGSTOP) until ``thaw``."""
+        os.kill(self._pid(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen broker go on."""
+        os.kill(self._pid(), signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have a broker that says nothing while the body runs."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def _pid(self) -> int:
+        return int((self.directory / "run" / "beam.smp.pid").read_text(encoding="ascii"))
+
+    def _end(self, how: signal.Signals) -> None:
+        pid = self._pid()
+        os.kill(pid, how)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for a condition, at most so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def up() -> RealRabbitMQ:
+    """Start the broker if it is not running."""
+    _start()
+    directory, port = _ENVIRONMENT["WSA_RABBITMQ_DIR"], _ENVIRONMENT["WSA_RABBITMQ_PORT"]
+    return RealRabbitMQ(Path(directory), int(port))
+
+
+def _start() -> None:
+    started = subprocess.run(
+        [SERVICE / "up.sh"],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+
+
+def down() -> None:
+    """Stop the broker."""
+    subprocess.run([SERVICE / "down.sh"], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
+
+
+def is_running() -> bool:
+    """Whether somebody started the broker already."""
+    try:
+        pid = (Path(_ENVIRONMENT["WSA_RABBITMQ_DIR"]) / "run" / "beam.smp.pid").read_text("ascii")
+        return Path(f"/proc/{pid.strip()}/comm").read_text("ascii").strip() == "beam.smp"
+    except OSError:
+        return False
+
+
+def why_there_can_be_none() -> str:
+    """Why no broker can be started on this machine, or nothing."""
+    if os.geteuid() != 0:
+        return "it is started by root only"
+    installed = shutil.which("rabbitmq-server", path="/usr/sbin:/usr/bin")
+    if not installed and shutil.which("apt-get") is None:
+        return "RabbitMQ is not installed and there is no apt-get to install it"
+    return ""
