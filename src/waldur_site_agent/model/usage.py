@@ -18,6 +18,9 @@ from uuid import UUID
 Amounts: TypeAlias = Mapping[str, Fraction]
 """By component type, in backend units."""
 
+Day: TypeAlias = date
+"""A date, also where a field of that name hides the type from those who read annotations."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
@@ -121,7 +124,7 @@ class ComponentUsage:
     type: str = ""
     usage: Decimal = Decimal(0)
     resource_uuid: UUID | None = None
-    billing_period: date | None = None
+    billing_period: Day | None = None
     date: datetime | None = None
 
 
@@ -137,3 +140,15 @@ class ComponentUserUsage:
     """``None`` where Waldur's answer does not say it."""
     resource_uuid: UUID | None = None
     billing_period: date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPart:
+    """What one person used of one component of a resource in a month, as Waldur is told it."""
+
+    username: str
+    """The person's account at the site."""
+    usage: Decimal
+    """In measured units, with at most two decimals."""
+    offering_user_uuid: UUID | None = None
+    """Whom Waldur knows by that account; ``None`` where it knows nobody."""

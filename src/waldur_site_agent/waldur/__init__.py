@@ -10,6 +10,7 @@ from waldur_site_agent.waldur.errors import (
     ConflictError,
     LostAnswerError,
     NotFoundError,
+    PastMonthRefusedError,
     TokenRefusedError,
     TransitionRefusedError,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Listing",
     "LostAnswerError",
     "NotFoundError",
+    "PastMonthRefusedError",
     "RetryPolicy",
     "Timeouts",
     "TokenRefusedError",

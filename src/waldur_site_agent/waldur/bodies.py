@@ -39,6 +39,20 @@ def number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+def amount_text(value: Decimal) -> str:
+    """An amount of usage as Waldur takes it: a text with two decimals.
+
+    Raises:
+        PermanentError: It is not finite.
+        ValueError: It has more than two decimals: it was not rounded, and here is not the place.
+    """
+    if not value.is_finite():
+        raise PermanentError(f"{value} is not a number that Waldur can hold")
+    if value != round(value, 2):
+        raise ValueError(f"{value} has more than two decimals; usage is rounded before it is sent")
+    return f"{value:.2f}"
+
+
 def component_body(component: WaldurComponent) -> dict[str, object]:
     """A component without what is empty: Waldur then chooses, or leaves it as it is."""
     held = {field.name: getattr(component, field.name) for field in fields(component)}

@@ -20,6 +20,7 @@ from waldur_site_agent.waldur.order_calls import OrderCalls
 from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
 from waldur_site_agent.waldur.people_calls import PeopleCalls
 from waldur_site_agent.waldur.resource_calls import ResourceCalls
+from waldur_site_agent.waldur.usage_calls import UsageCalls
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.people import User
 
 
-class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUserCalls):
+class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUserCalls, UsageCalls):
     """Waldur's REST API at one server with one token; threads may share it.
 
     Every method raises ``TemporaryError`` when Waldur cannot be asked or answers badly, and

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur.bodies import uuid_text
 from waldur_site_agent.waldur.connection import Call
-from waldur_site_agent.waldur.decoding import decode, read_json
-from waldur_site_agent.waldur.listing import PAGE_SIZE, Listing, matching, read_pages
+from waldur_site_agent.waldur.decoding import bad_answer, decode, read_json
+from waldur_site_agent.waldur.listing import PAGE_SIZE, Listing, matching, read_pages, total_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -75,6 +75,17 @@ class Conversation:
             received=raw.received,
             unreadable=tuple(unreadable),
         )
+
+    def _count(self, operation: Operation[Answer], uuid: str = "", **filters: QueryValue) -> int:
+        """How many rows a list has, without the rows."""
+        query: dict[str, QueryValue] = {**filters, "page": 1, "page_size": 1}
+        if "field" in operation.query:
+            query["field"] = "uuid"
+        response = self._connection.send(Call.of(operation, uuid=uuid, query=query))
+        total = total_rows(response)
+        if total is None:
+            raise bad_answer(response, "it does not say how many rows there are")
+        return total
 
     def _write(
         self,

@@ -35,6 +35,10 @@ class TransitionRefusedError(PermanentError):
     """HTTP 400: an offering user cannot go to that state from the one it is in; read it."""
 
 
+class PastMonthRefusedError(PermanentError):
+    """HTTP 400 about the date: only staff may report usage of a month that has passed."""
+
+
 class AbsentOperationError(PermanentError):
     """The server does not have the operation (HTTP 404 that is not an API answer, or 405)."""
 

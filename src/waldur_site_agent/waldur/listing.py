@@ -103,7 +103,7 @@ def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
                 raise
             break  # "Invalid page.": there are fewer rows than the first page promised
         page_rows = read_rows(response)
-        totals.append(_total(response))
+        totals.append(total_rows(response))
         arrived += len(page_rows)
         fresh = [row for row in page_rows if _identity(row) not in seen]
         accounted += len(fresh)
@@ -148,7 +148,8 @@ def _comparable(field: str, value: object) -> str:
     return text.replace("-", "").lower() if field.endswith("uuid") else text
 
 
-def _total(response: httpx.Response) -> int | None:
+def total_rows(response: httpx.Response) -> int | None:
+    """How many rows the list has on the server, all pages together; ``None`` if it is not said."""
     header = response.headers.get("x-result-count", "").strip()
     return int(header) if header.isascii() and header.isdigit() else None
 

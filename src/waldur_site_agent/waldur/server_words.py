@@ -37,6 +37,15 @@ def is_api_answer(response: httpx.Response) -> bool:
     return True
 
 
+def complains_of(response: httpx.Response, field: str) -> bool:
+    """Whether an error body names this field of the request as the mistake."""
+    try:
+        body: object = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, Mapping) and field in body
+
+
 def server_words(response: httpx.Response) -> str:
     """What the server said, shortened, on one line; empty if it said nothing."""
     try:

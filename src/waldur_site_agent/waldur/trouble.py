@@ -18,11 +18,17 @@ from waldur_site_agent.waldur.errors import (
     ConflictError,
     LostAnswerError,
     NotFoundError,
+    PastMonthRefusedError,
     TokenRefusedError,
     TransitionRefusedError,
 )
 from waldur_site_agent.waldur.patience import read_retry_after
-from waldur_site_agent.waldur.server_words import is_api_answer, is_markup, server_words
+from waldur_site_agent.waldur.server_words import (
+    complains_of,
+    is_api_answer,
+    is_markup,
+    server_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +78,7 @@ def trouble_without_answer(
     if certificate is not None:
         text = (
             f"cannot {purpose}: the certificate of {host} is not trusted ({certificate}); "
-            "install the authority that signed it, or set verify_ssl"
+            "name the authority that signed it in ca_file, or install it on this machine"
         )
         return Trouble(error=TemporaryError(text))
     if isinstance(error, _NEVER_REACHED):
@@ -151,6 +157,8 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
         )
     if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
         return TransitionRefusedError(f"{text}; its state has moved on: read it again")
+    if status == httpx.codes.BAD_REQUEST and complains_of(response, "date"):
+        return PastMonthRefusedError(f"{text}; past months are for staff to report")
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
     return kind(f"{text}; {remedy}" if remedy else text)
 

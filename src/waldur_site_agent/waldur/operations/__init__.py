@@ -14,11 +14,12 @@ from waldur_site_agent.waldur.operations import (
     people,
     resources,
     server,
+    usage,
 )
 
 OPERATIONS: tuple[Operation[object | None], ...] = tuple(
     operation
-    for subject in (server, offerings, orders, resources, people, offering_users)
+    for subject in (server, offerings, orders, resources, people, offering_users, usage)
     for operation in vars(subject).values()
     if isinstance(operation, Operation)
 )

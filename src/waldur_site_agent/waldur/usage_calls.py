@@ -1,0 +1,149 @@
+"""What the agent asks and tells about usage."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.waldur.bodies import amount_text, uuid_text
+from waldur_site_agent.waldur.conversation import Conversation
+from waldur_site_agent.waldur.operations import server as server_ops
+from waldur_site_agent.waldur.operations import usage as ops
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+    from uuid import UUID
+
+    from waldur_site_agent.model.usage import (
+        BillingMonth,
+        ComponentUsage,
+        ComponentUserUsage,
+        UserPart,
+    )
+    from waldur_site_agent.waldur.connection import Connection
+    from waldur_site_agent.waldur.listing import Listing
+
+_FIRST_WITH_USAGE_DATES = (7, 9)
+_VERSION = re.compile(r"v?(\d+)\.(\d+)")
+
+
+class UsageCalls(Conversation):
+    """Usage of components by resources, and by single people. Amounts are in measured units.
+
+    Every amount that is sent replaces the one that Waldur has of that month; nothing is added up,
+    so that all of it may be sent again.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._usage_dates_accepted: bool | None = None
+
+    def component_usages(
+        self, offering_uuid: UUID | str, month: BillingMonth
+    ) -> Listing[ComponentUsage]:
+        """What Waldur has of a month, for all resources of an offering.
+
+        Waldur cuts its months at midnight UTC and names them by their first day.
+        """
+        return self._list(
+            ops.COMPONENT_USAGES,
+            uuid_text(offering_uuid),
+            offering_uuid=uuid_text(offering_uuid),
+            billing_period=month.first_day.isoformat(),
+        )
+
+    def component_user_usages(
+        self, offering_uuid: UUID | str, month: BillingMonth
+    ) -> Listing[ComponentUserUsage]:
+        """What Waldur has of a month for single people, in all resources of an offering."""
+        listing = self._list(
+            ops.COMPONENT_USER_USAGES,
+            uuid_text(offering_uuid),
+            offering_uuid=uuid_text(offering_uuid),
+            component_usage__billing_period=month.first_day.isoformat(),
+        )
+        return listing.with_items(
+            row.read() for row in listing.items if row.billing_period in (None, month.first_day)
+        )
+
+    def count_component_user_usages(self, offering_uuid: UUID | str, month: BillingMonth) -> int:
+        """How many rows :meth:`component_user_usages` would bring, for one small request.
+
+        Raises:
+            TemporaryError: Also when the server does not say it.
+        """
+        return self._count(
+            ops.COMPONENT_USER_USAGES,
+            uuid_text(offering_uuid),
+            offering_uuid=uuid_text(offering_uuid),
+            component_usage__billing_period=month.first_day.isoformat(),
+        )
+
+    def accepts_usage_dates(self) -> bool:
+        """Whether :meth:`set_usage` may be given a time; asked once.
+
+        Servers before 7.9 ignore it, and would book a past month's usage under the current one.
+        So would, for all we know, a server whose version is not a number.
+        """
+        if self._usage_dates_accepted is None:
+            found = _VERSION.match(self._read(server_ops.VERSION).version)
+            version = (int(found[1]), int(found[2])) if found else (0, 0)
+            self._usage_dates_accepted = version >= _FIRST_WITH_USAGE_DATES
+        return self._usage_dates_accepted
+
+    def set_usage(
+        self,
+        resource_uuid: UUID | str,
+        amounts: Mapping[str, Decimal],
+        when: datetime | None = None,
+    ) -> None:
+        """Report a resource's usage of the current month, or of the month of a moment in UTC.
+
+        Args:
+            resource_uuid: The resource; it must be OK, Updating or Terminating.
+            amounts: By component type, in measured units with at most two decimals. All
+                components belong together: old servers show only those of the last report.
+            when: An aware time in the month that is meant, where the server accepts one.
+
+        Raises:
+            PastMonthRefusedError: The month has passed, and the token is not of staff.
+            PermanentError: Also where the resource's state or a component does not allow it.
+        """
+        body: dict[str, object] = {
+            "resource": uuid_text(resource_uuid),
+            "usages": [
+                {"type": component, "amount": amount_text(amount)}
+                for component, amount in amounts.items()
+            ],
+        }
+        if when is not None:
+            if when.tzinfo is None:
+                raise ValueError("the time of usage needs a time zone")
+            body["date"] = when.astimezone(UTC).isoformat()
+        self._write(ops.SET_USAGE, resource_uuid, body)
+
+    def set_user_usages(self, component_usage_uuid: UUID | str, parts: Sequence[UserPart]) -> None:
+        """Report what each of several people used of one component usage, in one go.
+
+        People that are left out keep what Waldur has of them.
+
+        Raises:
+            AbsentOperationError: The server lacks it (before 8.0.5): report one by one.
+        """
+        usages = [self._part(part) for part in parts]
+        self._write(ops.SET_USER_USAGES, component_usage_uuid, {"usages": usages})
+
+    def set_user_usage(self, component_usage_uuid: UUID | str, part: UserPart) -> None:
+        """Report what one person used of one component usage."""
+        self._write(ops.SET_USER_USAGE, component_usage_uuid, self._part(part))
+
+    def _part(self, part: UserPart) -> dict[str, object]:
+        told: dict[str, object] = {"username": part.username, "usage": amount_text(part.usage)}
+        if part.offering_user_uuid is not None:
+            told["user"] = self._connection.address.join(
+                f"marketplace-offering-users/{part.offering_user_uuid.hex}/"
+            )
+        return told
