@@ -14,9 +14,10 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.cycles.applying import apply_steps
 from waldur_site_agent.cycles.deletions import begin_deletions, finish_deletions
-from waldur_site_agent.cycles.membership_feedback import mark_missing, tell_waldur
+from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
 from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.planning.guard import guard
@@ -119,7 +120,8 @@ def _carry_out(
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     failures += tell_waldur(site, membership, after, broken)
-    failures += mark_missing(site, membership)
+    missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
+    failures += mark_missing(site, missing, len(membership.accounts))
     staying = _still_in(applied, guarded.refused, membership) | wanted.staying
     failures += finish_deletions(site, leavers, staying)
     return failures

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.feedback import Feedback, feedback_on
-from waldur_site_agent.waldur import (
-    AbsentOperationError,
-    AccessDeniedError,
-    NotFoundError,
-    concurrently,
-)
+from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -23,7 +17,6 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
 
 _NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
-_FEW = 1
 
 
 def tell_waldur(
@@ -143,45 +136,3 @@ def _optionally(site: Site, resource: Resource, what: str, send: Callable[[], No
         log.warning("Waldur does not take this from this token", reason=str(error))
     else:
         site.log.info("told Waldur", call=what, resource=resource.name)
-
-
-def mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
-    """Mark resources whose account is gone, once a second reading agrees; return the trouble.
-
-    When very many are gone it is more likely that the agent looks at the wrong cluster, so
-    nothing is marked.
-    """
-    missing = [account for account in membership.accounts if account.is_missing]
-    if not missing:
-        return []
-    if len(missing) > _FEW and len(missing) * 2 > len(membership.accounts):
-        share = f"{len(missing)} of {len(membership.accounts)}"
-        remedy = "nothing was marked in Waldur: check that this is the right cluster"
-        return [f"{share} accounts are missing in the backend; {remedy}"]
-    try:
-        again = site.backend.observe()
-    except SiteAgentError as error:
-        return [f"{len(missing)} accounts seem to be missing; not looked again: {error}"]
-    failures = []
-    for account in missing:
-        name = account.wanted.id
-        if name in again.resources:
-            continue
-        failures.append(f'{name}: the backend has no account "{name}"')
-        for resource in account.wanted.resources:
-            failures += _mark(site, resource, name)
-    return failures
-
-
-def _mark(site: Site, resource: Resource, name: str) -> list[str]:
-    try:
-        current = site.waldur.resource(resource.uuid)
-        if current.state == ResourceState.OK and current.order_in_progress is None:
-            message = f'The account "{name}" does not exist any more; ask the site to restore it.'
-            site.waldur.set_as_erred(resource.uuid, message)
-            site.log.error("resource marked Erred: its account is gone", resource=name)
-    except (*_NOT_FOR_THIS_TOKEN, NotFoundError) as error:
-        site.log.warning("missing account not marked in Waldur", resource=name, reason=str(error))
-    except SiteAgentError as error:
-        return [f"{name}: not marked in Waldur: {error}"]
-    return []

@@ -1,0 +1,63 @@
+"""Resources whose account is gone: looked at twice, then marked in Waldur."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.orders import Resource
+
+_NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
+_FEW = 1
+
+
+def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[str]:
+    """Mark resources whose account is gone, once a second reading agrees; return the trouble.
+
+    When very many are gone it is more likely that the agent looks at the wrong cluster, so
+    nothing is marked.
+
+    Args:
+        site: the offering at work.
+        missing: the resources by the account that the backend does not have.
+        accounts: how many accounts were looked for, the missing ones among them.
+    """
+    if not missing:
+        return []
+    if len(missing) > _FEW and len(missing) * 2 > accounts:
+        share = f"{len(missing)} of {accounts}"
+        remedy = "nothing was marked in Waldur: check that this is the right cluster"
+        return [f"{share} accounts are missing in the backend; {remedy}"]
+    try:
+        again = site.backend.observe()
+    except SiteAgentError as error:
+        return [f"{len(missing)} accounts seem to be missing; not looked again: {error}"]
+    failures = []
+    for name, resources in missing.items():
+        if name in again.resources:
+            continue
+        failures.append(f'{name}: the backend has no account "{name}"')
+        for resource in resources:
+            failures += _mark(site, resource, name)
+    return failures
+
+
+def _mark(site: Site, resource: Resource, name: str) -> list[str]:
+    try:
+        current = site.waldur.resource(resource.uuid)
+        if current.state == ResourceState.OK and current.order_in_progress is None:
+            message = f'The account "{name}" does not exist any more; ask the site to restore it.'
+            site.waldur.set_as_erred(resource.uuid, message)
+            site.log.error("resource marked Erred: its account is gone", resource=name)
+    except (*_NOT_FOR_THIS_TOKEN, NotFoundError) as error:
+        site.log.warning("missing account not marked in Waldur", resource=name, reason=str(error))
+    except SiteAgentError as error:
+        return [f"{name}: not marked in Waldur: {error}"]
+    return []

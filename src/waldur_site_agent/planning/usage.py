@@ -1,0 +1,209 @@
+"""Usage: what the backend says against what Waldur has, and so what to send."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.planning.billing import billed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.model.usage import (
+        BillingMonth,
+        ComponentUsage,
+        ComponentUserUsage,
+        Period,
+        UsageReport,
+    )
+    from waldur_site_agent.planning.billing import Bill
+
+    RowsByComponent = Mapping[tuple[UUID, str], "WaldurFigure"]
+    PartsByRow = Mapping[UUID, Mapping[str, Decimal]]
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaldurFigure:
+    """What Waldur has of one component of one resource in one month, in measured units."""
+
+    row: UUID
+    amount: Decimal
+    rows: int = 1
+    """More than one after a change of plan in the middle of the month."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentReport:
+    """One component of one resource: its figure, and Waldur's."""
+
+    type: str
+    bill: Bill
+    found: WaldurFigure | None = None
+    is_anomaly: bool = False
+    """Lower than what Waldur has, although usage only grows: neither total nor parts are sent."""
+    is_news: bool = False
+    """Whether the total is to be sent."""
+
+    @property
+    def before(self) -> Decimal | None:
+        """Waldur's figure."""
+        return self.found.amount if self.found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceReport:
+    """One resource in one month, components in the order of their types."""
+
+    resource: Resource
+    components: tuple[ComponentReport, ...] = ()
+
+    @property
+    def account(self) -> str:
+        """Its name in the backend."""
+        return self.resource.account
+
+    @property
+    def is_news(self) -> bool:
+        """Whether some total is to be sent."""
+        return any(component.is_news for component in self.components)
+
+    @property
+    def sound(self) -> tuple[ComponentReport, ...]:
+        """The components that are not anomalous."""
+        return tuple(component for component in self.components if not component.is_anomaly)
+
+    @property
+    def totals(self) -> dict[str, Decimal]:
+        """All totals that are sent when one of them is news.
+
+        They go together, because older servers show only what was sent last.
+        """
+        return {component.type: component.bill.total for component in self.sound}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonthPlan:
+    """What one month looks like, and what of it is to be sent; resources by account."""
+
+    month: BillingMonth
+    resources: tuple[ResourceReport, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(resource.is_news for resource in self.resources)
+
+    @property
+    def expected_parts(self) -> int:
+        """How many rows of single users Waldur has when everything was reported."""
+        return sum(
+            len(component.bill.parts)
+            for resource in self.resources
+            for component in resource.components
+        )
+
+
+def figures(
+    rows: Iterable[ComponentUsage], month: BillingMonth
+) -> dict[tuple[UUID, str], WaldurFigure]:
+    """What Waldur has, by resource and component; of several rows the highest counts.
+
+    Rows of other months, which servers send that ignore the filter, are left out.
+    """
+    groups: dict[tuple[UUID, str], list[ComponentUsage]] = defaultdict(list)
+    for row in rows:
+        if row.resource_uuid is not None and row.billing_period in (None, month.first_day):
+            groups[row.resource_uuid, row.type].append(row)
+    return {key: _highest(group) for key, group in groups.items()}
+
+
+def _highest(group: list[ComponentUsage]) -> WaldurFigure:
+    latest = sorted(
+        group, key=lambda r: (r.usage, r.date.timestamp() if r.date else 0.0, r.uuid.int)
+    )
+    return WaldurFigure(row=latest[-1].uuid, amount=latest[-1].usage, rows=len(group))
+
+
+def parts_found(rows: Iterable[ComponentUserUsage]) -> dict[UUID, dict[str, Decimal]]:
+    """What Waldur has of single users, by the row of the component and by username."""
+    parts: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
+    for row in rows:
+        if row.component_usage_uuid is not None:
+            parts[row.component_usage_uuid][row.username] = row.usage
+    return dict(parts)
+
+
+def plan_month(
+    month: BillingMonth,
+    resources: Mapping[str, Resource],
+    report: UsageReport,
+    components: Mapping[str, Component],
+    found: RowsByComponent,
+    *,
+    allow_decrease: bool = False,
+    zero_is_news: bool = True,
+) -> MonthPlan:
+    """Compare a month.
+
+    Args:
+        month: which.
+        resources: by account; each account stands for one resource.
+        report: the backend's figures.
+        components: those that Waldur takes.
+        found: Waldur's figures.
+        allow_decrease: whether a figure may become lower.
+        zero_is_news: whether nothing used is reported where Waldur has no figure at all.
+    """
+    plans = []
+    for account, resource in sorted(resources.items()):
+        bills = billed(report.resources[account], components)
+        parts = tuple(
+            _compare(
+                name,
+                bills[name],
+                found.get((resource.uuid, name)),
+                allow_decrease=allow_decrease,
+                zero_is_news=zero_is_news,
+            )
+            for name in sorted(bills)
+        )
+        plans.append(ResourceReport(resource=resource, components=parts))
+    return MonthPlan(month=month, resources=tuple(plans))
+
+
+def _compare(
+    name: str, bill: Bill, found: WaldurFigure | None, *, allow_decrease: bool, zero_is_news: bool
+) -> ComponentReport:
+    if found is None:
+        is_news = zero_is_news or bill.total != ZERO
+        return ComponentReport(type=name, bill=bill, is_news=is_news)
+    is_anomaly = bill.total < found.amount and not allow_decrease
+    return ComponentReport(
+        type=name,
+        bill=bill,
+        found=found,
+        is_anomaly=is_anomaly,
+        is_news=not is_anomaly and bill.total != found.amount,
+    )
+
+
+def part_changes(bill: Bill, found: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """The parts that Waldur does not have so; nothing for users who are not there any more.
+
+    Waldur deletes no part, so a part that is gone is sent as zero.
+    """
+    gone = {user: ZERO for user, amount in found.items() if amount and user not in bill.parts}
+    changed = {user: part for user, part in bill.parts.items() if found.get(user) != part}
+    return dict(sorted({**gone, **changed}.items()))
+
+
+def counted_from(resource: Resource, month: Period) -> datetime:
+    """From when usage counts: a resource's creation; of one that does not tell, this month."""
+    return resource.created or month.start
