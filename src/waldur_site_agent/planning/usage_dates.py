@@ -7,9 +7,13 @@ and end some hours earlier or later.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
 
 from waldur_site_agent.model.usage import BillingMonth
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MARGIN = timedelta(minutes=5)
 """How far the clocks of the agent and of a server without dates may differ, delays included.
