@@ -19,10 +19,12 @@ from waldur_site_agent.sandbox.records import (
     User,
     UserLimit,
 )
+from waldur_site_agent.sandbox.records_usage import ComponentUsage, UserUsage
 from waldur_site_agent.sandbox.sandbox import Sandbox
 
 __all__ = [
     "Component",
+    "ComponentUsage",
     "Customer",
     "DemoWorld",
     "Fault",
@@ -40,4 +42,5 @@ __all__ = [
     "Task",
     "User",
     "UserLimit",
+    "UserUsage",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from waldur_site_agent.sandbox import offering_user_states, permissions, rendering, states
 from waldur_site_agent.sandbox.answers import empty_answer, invalid, json_answer, not_found
@@ -20,6 +19,7 @@ from waldur_site_agent.sandbox.queries import (
     by_uuids,
     choose_fields,
     page_answer,
+    scattered,
     select,
 )
 
@@ -78,16 +78,10 @@ def _filters(call: Call) -> list[Filter[OfferingUser]]:
 
 def _orderings(call: Call) -> Orderings[OfferingUser]:
     users = call.tx.world.users
-    page = call.query.last("page") or "1"
-
-    def unstable(row: OfferingUser) -> str:
-        """Give ties another order on every page, as the database may."""
-        return f"{row.username or ''}\0{crc32((page + row.uuid).encode()):08x}"
-
     return {
         "created": lambda row: str(rendering.timestamp(row.created)),
         "modified": lambda row: str(rendering.timestamp(row.modified)),
-        "username": unstable,
+        "username": lambda row: f"{row.username or ''}{scattered(call.query, row.uuid)}",
         "user_first_name": lambda row: users[row.user].full_name,
         "user_last_name": lambda row: users[row.user].full_name.rpartition(" ")[2],
     }

@@ -19,6 +19,7 @@ from waldur_site_agent.sandbox import (
     api_orders,
     api_providers,
     api_resources,
+    api_usages,
 )
 from waldur_site_agent.sandbox.answers import (
     Answer,
@@ -53,6 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_resources.OPERATIONS,
     *api_offering_users.OPERATIONS,
     *api_limits.OPERATIONS,
+    *api_usages.OPERATIONS,
 )
 """Every call of Waldur's API that the sandbox answers, in any generation."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from waldur_site_agent.sandbox import offering_user_states, ordering
 from waldur_site_agent.sandbox.customer_accounts import AccountSide
+from waldur_site_agent.sandbox.customer_usage import UsageSide
 from waldur_site_agent.sandbox.finding import find
 from waldur_site_agent.sandbox.portal import offering_meant
 from waldur_site_agent.sandbox.records import (
@@ -33,7 +34,7 @@ _LONG_ROLES = {
 }
 
 
-class CustomerSide(AccountSide):
+class CustomerSide(AccountSide, UsageSide):
     """What people do in Waldur's portal; raises ``RefusedError`` where the portal would say no."""
 
     # Organizations, projects and people

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from waldur_site_agent.sandbox.operations import as_uuid
-from waldur_site_agent.sandbox.records import Record
+from waldur_site_agent.sandbox.world import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -98,6 +98,21 @@ class Generation:
         return self.reached(8, 0, 7)
 
     @property
+    def takes_usage_dates(self) -> bool:
+        """A report of usage may name its month; before: it is always the present one."""
+        return self.reached(7, 9, 0)
+
+    @property
+    def raises_empty_totals(self) -> bool:
+        """Parts of people raise a total of zero to their sum."""
+        return self.reached(8, 0, 5)
+
+    @property
+    def keeps_current_usages(self) -> bool:
+        """A resource shows the last figure of each component; before: those of the last report."""
+        return self.reached(8, 0, 7)
+
+    @property
     def project_account_states(self) -> dict[str, tuple[str, ...]]:
         """The states that a project's accounts can be in, by their kind."""
         usual = ("OK", "Closed", "Erred")

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from waldur_site_agent.sandbox.finding import find
-from waldur_site_agent.sandbox.records import Offering, Record
+from waldur_site_agent.sandbox.records import Offering
 from waldur_site_agent.sandbox.sessions import Sessions
 from waldur_site_agent.sandbox.store import Store, Transaction
-from waldur_site_agent.sandbox.world import World
+from waldur_site_agent.sandbox.world import Record, World
 
 R = TypeVar("R", bound=Record)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
+from zlib import crc32
 
 from waldur_site_agent.sandbox.answers import RefusedError, invalid, json_answer
 from waldur_site_agent.sandbox.operations import Query, as_uuid
@@ -109,6 +110,28 @@ def by_time(name: str, get: Callable[[T], datetime]) -> Filter[T]:
         return lambda row: get(row) >= aware
 
     return read
+
+
+def by_day(name: str, matches: Callable[[T, date], bool]) -> Filter[T]:
+    """A day such as ``2026-11-01``."""
+
+    def read(query: Query) -> Test[T] | None:
+        text = query.last(name)
+        if not text:
+            return None
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            raise invalid({name: ["Enter a valid date."]}) from None
+        return lambda row: matches(row, day)
+
+    return read
+
+
+def scattered(query: Query, uuid: str) -> str:
+    """Give rows that are alike another order on every page, as the database may."""
+    page = query.last("page") or "1"
+    return f"\0{crc32((page + uuid).encode()):08x}"
 
 
 def select(query: Query, rows: Sequence[T], filters: Sequence[Filter[T]]) -> list[T]:

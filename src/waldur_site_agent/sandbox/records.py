@@ -139,6 +139,8 @@ class Resource:
     error_message: str = ""
     error_traceback: str = ""
     last_sync: datetime | None = None
+    current_usages: JsonObject = field(default_factory=dict)
+    """What was reported last, as the portal shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,19 +231,3 @@ class Task:
     """``process_order`` or ``name_members``."""
     subject: str
     """Of ``process_order`` the order, of ``name_members`` the resource."""
-
-
-Record = (
-    Customer
-    | Project
-    | User
-    | Role
-    | Offering
-    | Resource
-    | Order
-    | OfferingUser
-    | ProjectAccount
-    | UserLimit
-    | PeriodicPolicy
-    | Task
-)

@@ -73,6 +73,8 @@ _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {
         "project_end_date": (7, 9),
     },
     "user_limit": {},
+    "component_usage": {"missing_usage_policy": (8, 1)},
+    "user_usage": {"date": (8,)},
     "policy": {
         "carryover_factor": (8,),
         "affected_resources_count": (8,),

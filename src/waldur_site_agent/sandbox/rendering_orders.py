@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _EMPTY_RESOURCE: JsonObject = {
     "description": "",
     "effective_id": "",
-    "current_usages": {},
     "limit_usage": {},
     "end_date": None,
     "plan_uuid": None,
@@ -86,6 +85,7 @@ def resource(tx: Transaction, row: Resource, api: str, wants: Callable[[str], bo
         "backend_id": row.backend_id,
         "backend_metadata": row.backend_metadata,
         "limits": row.limits,
+        "current_usages": row.current_usages,
         "attributes": row.attributes,
         "paused": row.paused,
         "downscaled": row.downscaled,

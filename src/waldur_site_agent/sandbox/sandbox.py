@@ -78,6 +78,12 @@ class Sandbox:
         """The token of that user."""
         return self.agent.token
 
+    def staff(self) -> User:
+        """Give a user of Waldur's staff, who may do everything; the first call makes one."""
+        users = self.customer.world.users.values()
+        found = next((user for user in users if user.is_staff and user.is_active), None)
+        return found or self.customer.add_user("staff", "Waldur Staff", is_staff=True)
+
     def fill_demo(self) -> DemoWorld:
         """Make the demo's customers, projects, people and orders."""
         return demo.fill(self.customer)

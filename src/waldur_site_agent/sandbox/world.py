@@ -13,12 +13,29 @@ from waldur_site_agent.sandbox.records import (
     PeriodicPolicy,
     Project,
     ProjectAccount,
-    Record,
     Resource,
     Role,
     Task,
     User,
     UserLimit,
+)
+from waldur_site_agent.sandbox.records_usage import ComponentUsage, UserUsage
+
+Record = (
+    Customer
+    | Project
+    | User
+    | Role
+    | Offering
+    | Resource
+    | Order
+    | OfferingUser
+    | ProjectAccount
+    | UserLimit
+    | PeriodicPolicy
+    | Task
+    | ComponentUsage
+    | UserUsage
 )
 
 R = TypeVar("R", bound=Record)
@@ -36,6 +53,8 @@ _TABLES: dict[type, str] = {
     UserLimit: "user_limits",
     PeriodicPolicy: "periodic_policies",
     Task: "tasks",
+    ComponentUsage: "component_usages",
+    UserUsage: "user_usages",
 }
 
 FINAL_ORDER_STATES = frozenset({"done", "erred", "canceled", "rejected"})
@@ -57,6 +76,8 @@ class World:
     user_limits: dict[str, UserLimit] = field(default_factory=dict)
     periodic_policies: dict[str, PeriodicPolicy] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    component_usages: dict[str, ComponentUsage] = field(default_factory=dict)
+    user_usages: dict[str, UserUsage] = field(default_factory=dict)
 
     def copy(self) -> "World":
         """Give a world with tables of its own; the records are shared."""
