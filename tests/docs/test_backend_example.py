@@ -1,9 +1,13 @@
-"""The backend of docs/write-a-backend.md is complete and keeps the contract."""
+"""The template for plugins is complete and keeps the contract; its page shows parts of it."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import sys
+from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -13,25 +17,39 @@ from harness import House
 from waldur_site_agent.backends.registry import Registry
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.orders import process_orders
+from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.modes import ORDER_PROCESS
 from waldur_site_agent.service.sessions import Situation, open_site
 
-PAGE = Path(__file__).parents[2] / "docs" / "write-a-backend.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "write-a-backend.md"
+TEMPLATE = ROOT / "examples" / "plugin"
 
 
-def _extracted() -> ModuleType:
-    """The page's Python as one module; its test class refers to its backend."""
-    blocks = PAGE.read_text(encoding="utf-8").split("```python\n")[1:]
-    module = ModuleType("documented_backend")
-    sys.modules[module.__name__] = module  # pydantic looks annotations up there
-    for number, block in enumerate(blocks):
-        code = compile(block.split("```")[0], f"{PAGE.name}[{number}]", "exec")
-        exec(code, module.__dict__)  # noqa: S102 - our own page
+def _loaded(name: str, file: Path) -> ModuleType:
+    """A module of the template, as if the template were installed."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its own test imports it, and pydantic looks annotations up there
+    spec.loader.exec_module(module)
     return module
 
 
-EXAMPLE = _extracted()
-TestDocumentedBackend = EXAMPLE.TestJsonFileBackend
+EXAMPLE = _loaded("my_site_backend.backend", TEMPLATE / "src" / "my_site_backend" / "backend.py")
+TestTemplate = _loaded(
+    "my_site_backend_conformance", TEMPLATE / "tests" / "test_conformance.py"
+).TestJsonFileBackend
+
+
+def test_the_page_shows_what_the_template_has() -> None:
+    sources = [file.read_text(encoding="utf-8") for file in TEMPLATE.rglob("*.py")]
+    sources.append((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))
+    shown = re.findall(r"```(?:python|toml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(shown) >= 3
+    for block in shown:
+        assert any(block.strip("\n") in source for source in sources), block
 
 
 @pytest.fixture
@@ -57,7 +75,7 @@ def situation(house: House, tmp_path: Path) -> Situation:
     return Situation(configuration=configuration, source=source, registry=registry)
 
 
-def test_the_documented_backend_carries_out_an_order(
+def test_the_template_carries_out_an_order(
     house: House, situation: Situation, tmp_path: Path
 ) -> None:
     order = house.order(house.project("climate", ada="ada01"), "Ocean", cpu=10)
@@ -69,3 +87,19 @@ def test_the_documented_backend_carries_out_an_order(
     account = accounts[house.resource(order).backend_id]
     assert account["parent"] == "waldur-project-climate"
     assert (account["members"], account["limits"]) == (["ada01"], {"cpu": "600"})
+
+
+def test_the_template_reports_what_was_used_in_the_month(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.json"
+    entries = [
+        {"at": f"2026-{day}T00:00:00+00:00", "user": "ada", "component": "cpu", "amount": amount}
+        for day, amount in (("09-30", 1), ("10-01", 2), ("10-31", "0.1"), ("11-01", 4))
+    ]
+    blank = {"parent": "root", "organization": "p", "members": [], "limits": {}}
+    file.write_text(json.dumps({"one": {**blank, "usage": entries}}))
+    backend = EXAMPLE.JsonFileBackend(EXAMPLE.JsonFileSettings(file=file), {})
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    october = BillingMonth(2026, 10).period(UTC)
+    report = backend.usage({"one": long_ago, "idle": long_ago}, october)
+    assert {"cpu": Fraction(21, 10)} == report.resources["one"].total
+    assert report.resources["idle"].total == {}

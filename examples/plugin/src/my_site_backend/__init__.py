@@ -1,0 +1,1 @@
+"""A backend of this site's own for waldur-site-agent."""
