@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.testing import BackendConformance
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.homes import HomeDirectories
+from waldur_site_agent_slurm.names import user_name
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
@@ -41,6 +42,7 @@ class TestSimulatedSlurm(BackendConformance):
         homes = HomeDirectories(
             ProcessRunner(),
             settings,
+            user_name,
             (helper,),
             lambda user: tmp_path / f"home-{user}" if user in self.people else None,
         )

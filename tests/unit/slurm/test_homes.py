@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from waldur_site_agent.backends import CreateHomeDirectories, Result, TemporaryError
-from waldur_site_agent_slurm import homes
+from waldur_site_agent.backends import CreateHomeDirectories, Result, TemporaryError, homes
+from waldur_site_agent.backends.homes import HomeDirectories, umask_of
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.homes import HomeDirectories, umask_of
+from waldur_site_agent_slurm.names import user_name
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 
@@ -24,7 +24,9 @@ def with_helper(
     helper.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     helper.chmod(0o755)
     settings = SlurmSettings(homedir_umask=umask)
-    return HomeDirectories(ProcessRunner(), settings, (helper,), lambda user: directory / user)
+    return HomeDirectories(
+        ProcessRunner(), settings, user_name, (helper,), lambda user: directory / user
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_success_is_a_directory_and_not_an_exit_code(tmp_path: Path) -> None:
 def test_without_the_helper_everybody_waits_and_is_told_what_to_install(tmp_path: Path) -> None:
     settings = SlurmSettings()
     missing = HomeDirectories(
-        ProcessRunner(), settings, (tmp_path / "none",), lambda user: tmp_path / user
+        ProcessRunner(), settings, user_name, (tmp_path / "none",), lambda user: tmp_path / user
     )
     outcome = missing.create(CreateHomeDirectories(("ada",)))
     assert outcome.result is Result.UNCHANGED

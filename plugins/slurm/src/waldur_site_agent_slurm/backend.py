@@ -21,13 +21,13 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
     TemporaryError,
 )
+from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent_slurm import placing, tres
 from waldur_site_agent_slurm.applying import Applying, Patience
 from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.diagnosis import diagnose
-from waldur_site_agent_slurm.homes import HomeDirectories
 from waldur_site_agent_slurm.lock import default_lock_file, writer_lock
-from waldur_site_agent_slurm.names import is_user_name
+from waldur_site_agent_slurm.names import is_user_name, user_name
 from waldur_site_agent_slurm.qos import access_of, remembered
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
@@ -100,7 +100,7 @@ class SlurmBackend(Backend):
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
-        self._homes = homes or HomeDirectories(ProcessRunner(), settings)
+        self._homes = homes or HomeDirectories(ProcessRunner(), settings, user_name)
         if not settings.enable_user_homedir_account_creation:
             self.supports = self.supports - {CreateHomeDirectories}
         self._known: dict[str, bool] = {}

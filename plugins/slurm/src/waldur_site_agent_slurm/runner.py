@@ -7,28 +7,27 @@ import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.errors import DatabaseUnavailableError, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+__all__ = [
+    "CommandMissingError",
+    "CommandResult",
+    "CommandTimedOutError",
+    "ProcessRunner",
+    "Runner",
+    "inheriting",
+]
+
 _PASSED_ON = ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
 _SECONDS_TO_DIE = 5
 _inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a finished command left behind."""
-
-    argv: tuple[str, ...]
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 class Runner(Protocol):

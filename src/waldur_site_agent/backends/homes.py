@@ -1,4 +1,4 @@
-"""Home directories, made by the operating system's own ``mkhomedir_helper``."""
+"""Home directories, made by the operating system's own ``mkhomedir_helper``; for plugins."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.backends import LeftOut, Outcome, PermanentError, Result, TemporaryError
-from waldur_site_agent_slurm.names import user_name
+from pydantic import Field, field_validator
+
+from waldur_site_agent.backends.actions import LeftOut, Outcome, Result
+from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from waldur_site_agent.backends import CreateHomeDirectories
-    from waldur_site_agent_slurm.runner import CommandResult, Runner
-    from waldur_site_agent_slurm.settings import SlurmSettings
+    from waldur_site_agent.backends.actions import CreateHomeDirectories
+    from waldur_site_agent.backends.processes import CommandResult, Runner
 
 _log = logging.getLogger(__name__)
 
@@ -61,22 +63,52 @@ def umask_of(setting: str) -> str:
     return f"{_EVERYTHING & ~number:04o}"
 
 
+class HomeSettings(BackendSettings):
+    """The part of ``backend_settings`` that every plugin with home directories has."""
+
+    enable_user_homedir_account_creation: bool = True
+    homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
+    """A umask, or a mode: see :func:`umask_of`."""
+    command_timeout_seconds: float = Field(default=60, gt=0)
+    """For reading commands; writing commands may get more."""
+
+    @field_validator("homedir_umask", mode="before")
+    @classmethod
+    def _octal_number_of_yaml(cls, value: object) -> object:
+        """Without quotes YAML reads ``0700`` as the number 448."""
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return f"{value:04o}" if is_number else value
+
+    @field_validator("homedir_umask")
+    @classmethod
+    def _usable_umask(cls, value: str) -> str:
+        umask_of(value)
+        return value
+
+
 class HomeDirectories:
     """Looks for home directories within the process, and starts one command for each missing."""
 
     def __init__(
         self,
         runner: Runner,
-        settings: SlurmSettings,
+        settings: HomeSettings,
+        user_name: Callable[[str], str],
         helpers: tuple[Path, ...] = _HELPERS,
         find_home: Callable[[str], Path | None] = home_of,
     ) -> None:
-        """``helpers`` are the places where ``mkhomedir_helper`` may be.
+        """Remember, but look at nothing yet.
 
-        ``find_home`` replaces the operating system's directory of users in tests.
+        Args:
+            runner: starts ``mkhomedir_helper``.
+            settings: the plugin's ``backend_settings``.
+            user_name: the plugin's check of names; raises ``PermanentError`` for unusable ones.
+            helpers: the places where ``mkhomedir_helper`` may be.
+            find_home: replaces the operating system's directory of users in tests.
         """
         self._find_home = find_home
         self._runner = runner
+        self._user_name = user_name
         self._helpers = helpers
         self._umask = umask_of(settings.homedir_umask)
         self._timeout = settings.command_timeout_seconds
@@ -113,7 +145,7 @@ class HomeDirectories:
         return Outcome(action, Result.DONE if made else Result.UNCHANGED, None, tuple(left_out))
 
     def _create(self, user: str) -> bool:
-        name = user_name(user)
+        name = self._user_name(user)
         if not self._lacks(name):
             return False
         if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":

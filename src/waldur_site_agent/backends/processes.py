@@ -1,0 +1,173 @@
+"""Argument vectors become processes, for plugins that work by commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from waldur_site_agent.model.errors import TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
+_SECONDS_TO_DIE = 5
+_SHOWN = 400
+_inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a finished command left behind."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class Runner(Protocol):
+    """Starts commands; a simulator offers one that starts none."""
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """Run a command to its end, at most ``timeout`` seconds.
+
+        Raises:
+            CommandTimedOutError: it was still running then, and was killed.
+            CommandMissingError: it cannot be started.
+        """
+        ...
+
+
+class CommandTimedOutError(TemporaryError):
+    """The command hung; a write that hung may have landed, so read before writing again."""
+
+
+class CommandMissingError(TemporaryError):
+    """The command is not there, or may not be executed."""
+
+
+@contextmanager
+def inheriting(descriptor: int | None) -> Iterator[None]:
+    """Let processes that this thread starts in the body inherit the descriptor of a lock.
+
+    So the lock is held until such a process ends, even when this one is killed before.
+    """
+    token = _inherited.set(() if descriptor is None else (descriptor,))
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
+
+
+class ProcessRunner:
+    """Runs each command in a process group of its own, without a shell and without input."""
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        passed_on: Sequence[str] = (),
+        when_missing: str = "install it",
+        when_hung: str = "look at what it waits for",
+    ) -> None:
+        """Remember where commands are and what they get.
+
+        Args:
+            directory: where commands are taken from; without it they are looked up in PATH.
+            environment: replaces the agent's own as the source of what is passed on.
+            passed_on: variables that commands need besides PATH, HOME and the user's name.
+            when_missing: the remedy to name when a command cannot be started.
+            when_hung: the same for one that gives no answer.
+        """
+        self._directory = directory
+        source = os.environ if environment is None else environment
+        self._environment = {
+            **{name: source[name] for name in (*_PASSED_ON, *passed_on) if name in source},
+            # messages are recognised by their English words, times are read as UTC
+            "LC_ALL": "C",
+            "TZ": "UTC",
+        }
+        self._when_missing = when_missing
+        self._when_hung = when_hung
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """See :class:`Runner`."""
+        command = tuple(argv)
+        process = self._start(command)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimedOutError(
+                f"{command_line(command)} gave no answer within {timeout:g} seconds and was "
+                f"killed; {self._when_hung}"
+            ) from error
+        finally:
+            _end_group(process)
+        return CommandResult(command, process.returncode, stdout, stderr)
+
+    def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
+        program = command[0] if self._directory is None else str(self._directory / command[0])
+        try:
+            return subprocess.Popen(
+                (program, *command[1:]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                start_new_session=True,
+                pass_fds=_inherited.get(),
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            where = f"{self._directory}" if self._directory else "PATH"
+            raise CommandMissingError(
+                f"{command[0]} cannot be started from {where}: {error.strerror}; "
+                f"{self._when_missing}"
+            ) from error
+
+
+def described(result: CommandResult) -> str:
+    """Return command, exit code and both outputs, shortened to what fits a message."""
+    return (
+        f"{command_line(result.argv)} -> exit code {result.exit_code}, "
+        f"stderr {_short(result.stderr)}, stdout {_short(result.stdout)}"
+    )
+
+
+def command_line(argv: tuple[str, ...]) -> str:
+    """Return an argument vector as a person would type it, shortened."""
+    return _cut(shlex.join(argv))
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End what is left of a command; one that even SIGKILL does not end is left behind.
+
+    Processes that wait for a dead file server cannot be killed: nobody waits for them here.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_SECONDS_TO_DIE)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return ascii(_cut(flat)) if flat else "empty"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
