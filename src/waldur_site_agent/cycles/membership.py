@@ -18,9 +18,11 @@ from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.missing_accounts import mark_missing
+from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.planning.guard import guard
+from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.guard import guard, removals_in
 from waldur_site_agent.planning.membership import (
     Policy,
     joining,
@@ -34,47 +36,88 @@ from waldur_site_agent.planning.remembering import (
 from waldur_site_agent.waldur import AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.applying import Applied
     from waldur_site_agent.cycles.membership_gathering import Gathered
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.model.scopes import Scope
     from waldur_site_agent.planning.guard import Guarded
-    from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
+    from waldur_site_agent.planning.membership import AccountPlan, AccountWanted, MembershipPlan
     from waldur_site_agent.planning.plan import Plan, Step
 
 
-def sync_membership(site: Site, *, dry_run: bool = False) -> MembershipReport:
+def sync_membership(
+    site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
+) -> MembershipReport:
     """Make the members, limits and access of every account what Waldur says.
+
+    With other scopes than the whole offering, the same for the accounts that they concern. The
+    lists that are read are the same: two ways of asking do not always agree, and people must not
+    come and go with the way.
 
     Raises:
         TemporaryError: one side could not be read; nothing was changed.
     """
+    sight = Sight.of(scopes)
     offering = site.waldur.offering(site.offering.waldur_offering_uuid)
     listed = site.waldur.offering_users(offering.uuid).require_complete("offering users")
-    usernames = sync_usernames(site, offering, listed, site.usernames, dry_run=dry_run)
-    wanted = gather_wanted(site, offering, usernames.users)
+    usernames = sync_usernames(
+        site, offering, listed, site.usernames, dry_run=dry_run, who=sight.names_user
+    )
+    wanted = gather_wanted(site, offering, usernames.users, sight)
     state = site.backend.observe() if wanted.accounts else None
     if state is None:
         failures = finish_deletions(site, wanted.leavers, wanted.staying) if not dry_run else []
         return MembershipReport(
-            offering=site.offering.name, usernames=usernames, failures=tuple(failures)
+            offering=site.offering.name,
+            usernames=usernames,
+            failures=tuple(failures),
+            seen=wanted.seen,
         )
+    wanted = _in_sight(wanted, usernames.users, state, sight)
     membership = _plan(site, wanted, state)
-    guarded = _guarded(site, membership, state)
+    guarded = _guarded(site, wanted, membership, state)
     report = MembershipReport(
         offering=site.offering.name,
         membership=membership,
         usernames=usernames,
         resources=sum(len(account.resources) for account in wanted.accounts),
+        seen=wanted.seen,
         refused=guarded.refused,
         refusal=guarded.reason,
     )
     _log(site, report)
     if dry_run:
         return report
-    return replace(report, failures=tuple(_carry_out(site, wanted, state, membership, guarded)))
+    _remember_removals(site, sight, guarded)
+    failures = _carry_out(site, wanted, state, membership, guarded)
+    if sight.everything:
+        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
+        failures += mark_missing(site, missing, len(membership.accounts))
+    return replace(report, failures=tuple(failures))
+
+
+def _in_sight(
+    wanted: Gathered, users: Iterable[OfferingUser], state: BackendState, sight: Sight
+) -> Gathered:
+    """The accounts that the scopes concern, now that it is known who is in them."""
+    if sight.everything:
+        return wanted
+    names = {spelled(user.username) for user in users if sight.holds_user(user)} - {""}
+    chosen = tuple(
+        account
+        for account in wanted.accounts
+        if sight.holds_account(account.resources, _people_of(account, state), names)
+    )
+    return replace(wanted, accounts=chosen)
+
+
+def _people_of(account: AccountWanted, state: BackendState) -> set[str]:
+    found = state.resources.get(account.id)
+    return {*(account.members or ()), *(found.members if found else ())}
 
 
 def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
@@ -96,10 +139,22 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
     return plan_membership(wanted.accounts, state, people, policy)
 
 
-def _guarded(site: Site, membership: MembershipPlan, state: BackendState) -> Guarded:
-    ours = [a.wanted.id for a in membership.accounts if not a.is_missing]
+_REMOVALS = "removals since all was judged"
+
+
+def _guarded(
+    site: Site, wanted: Gathered, membership: MembershipPlan, state: BackendState
+) -> Guarded:
+    ours = wanted.offering_accounts & state.resources.keys()
     found = sum(len(state.resources[name].members) for name in ours)
-    return guard(membership.plan, found, 0, site.thresholds)
+    before = site.memory.get(_REMOVALS, 0)
+    return guard(membership.plan, found, 0, site.thresholds, removed_before=before)
+
+
+def _remember_removals(site: Site, sight: Sight, guarded: Guarded) -> None:
+    """Let many small passes count as one large one, until a pass judges everything."""
+    before = 0 if sight.everything else site.memory.get(_REMOVALS, 0)
+    site.memory[_REMOVALS] = before + (0 if sight.everything else removals_in(guarded.allowed))
 
 
 def _carry_out(
@@ -120,8 +175,6 @@ def _carry_out(
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     failures += tell_waldur(site, membership, after, broken)
-    missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-    failures += mark_missing(site, missing, len(membership.accounts))
     staying = _still_in(applied, guarded.refused, membership) | wanted.staying
     failures += finish_deletions(site, leavers, staying)
     return failures

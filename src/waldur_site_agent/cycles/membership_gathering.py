@@ -8,10 +8,11 @@ a team is not known nobody moves, and where names are missing nobody counts as u
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access, SetMemberLimits
+from waldur_site_agent.cycles.scoping import Seen, short_role
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
+    from waldur_site_agent.cycles.scoping import Sight
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.offerings import UserLimit, WaldurOffering
     from waldur_site_agent.model.orders import Resource
@@ -72,6 +74,9 @@ class Gathered:
     """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
     troubles: tuple[str, ...] = ()
     """Lists that were not read, and what that means."""
+    offering_accounts: frozenset[str] = frozenset()
+    """Every account of the offering, also those that are not looked at."""
+    seen: Seen = field(default_factory=Seen)
 
 
 @dataclass(slots=True)
@@ -86,24 +91,31 @@ class _ProjectAccounts:
     """Lists that should have been read and were not."""
 
 
-def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[OfferingUser]) -> Gathered:
-    """Everything that planning the memberships of an offering needs from Waldur.
+def gather_wanted(
+    site: Site, offering: WaldurOffering, users: Sequence[OfferingUser], sight: Sight
+) -> Gathered:
+    """Everything that planning the memberships in sight needs from Waldur.
+
+    Where people are in sight these are all memberships; who is concerned shows once the backend
+    was read.
 
     Raises:
         TemporaryError: the resources could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    named = [
-        resource
-        for resource in site.waldur.resources(uuid).require_complete("resources")
-        if resource.backend_id.strip()
-    ]
-    resources = [resource for resource in named if resource.state in SERVED_STATES]
-    leavers = tuple(user for user in users if user.state in _LEAVING)
-    staying = frozenset({"*"} if len(named) > len(resources) else ())
+    listed = site.waldur.resources(uuid).require_complete("resources")
+    named = [resource for resource in listed if resource.backend_id.strip()]
+    served = [resource for resource in named if resource.state in SERVED_STATES]
+    resources = sight.choose(served)
+    leavers = tuple(u for u in users if u.state in _LEAVING and sight.holds_user(u))
+    staying = frozenset({"*"} if len(named) > len(served) else ())
+    seen = Seen(
+        resources={resource.uuid: resource for resource in listed},
+        users={user.user_uuid: user for user in users},
+    )
     if not resources:
         people = People(known=reasons_to_leave(users))
-        return Gathered(accounts=(), people=people, leavers=leavers, staying=staying)
+        return Gathered(accounts=(), people=people, leavers=leavers, staying=staying, seen=seen)
     accounts = _ProjectAccounts()
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
@@ -125,7 +137,21 @@ def gather_wanted(site: Site, offering: WaldurOffering, users: Sequence[Offering
         leavers=leavers,
         staying=staying | ({"*"} if accounts.troubles else set()),
         troubles=tuple(f"nobody leaves in this cycle: {text}" for text in accounts.troubles),
+        offering_accounts=frozenset(resource.account for resource in served),
+        seen=replace(
+            seen,
+            roles=_roles_seen(teams),
+            accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
+        ),
     )
+
+
+def _roles_seen(teams: Mapping[UUID | None, Team]) -> dict[UUID, frozenset[tuple[UUID, str]]]:
+    return {
+        project: frozenset((member.uuid, short_role(member.role)) for member in team)
+        for project, team in teams.items()
+        if project is not None and not isinstance(team, SiteAgentError)
+    }
 
 
 _LEAVING = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.report import CycleReport
+from waldur_site_agent.cycles.scoping import Seen
 from waldur_site_agent.planning.membership import MembershipPlan
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class MembershipReport(CycleReport):
     membership: MembershipPlan = field(default_factory=MembershipPlan)
     usernames: UsernamesReport | None = None
     resources: int = 0
+    seen: Seen = field(default_factory=Seen)
     failures: tuple[str, ...] = ()
     """What went wrong with single accounts or people; everything else was carried out."""
 

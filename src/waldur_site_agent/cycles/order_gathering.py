@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.cycles.scoping import Sight
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.model.people import TeamMember
@@ -47,6 +48,29 @@ def open_orders(site: Site) -> tuple[Order, ...]:
     Part of a list is enough: an order that is not seen now is seen in the next cycle.
     """
     return _readable(site, site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN))
+
+
+def orders_in_sight(site: Site, sight: Sight) -> tuple[tuple[Order, ...], dict[UUID, str]]:
+    """The open orders to look at, and the states of all that were.
+
+    An order in sight that is not in the list of open ones is read by itself, to learn whether it
+    is over or not visible yet. What shows as open only then is left out of both: it is taken in
+    hand when the list of this very offering has it.
+
+    Raises:
+        TemporaryError: Waldur could not be asked.
+    """
+    listed = open_orders(site)
+    if sight.everything:
+        return listed, {order.uuid: order.state for order in listed}
+    chosen = tuple(order for order in listed if order.uuid in sight.orders)
+    states = {order.uuid: order.state for order in chosen}
+    for attempt in concurrently(site.waldur.order, sorted(sight.orders - states.keys())):
+        if isinstance(attempt.error, TemporaryError):
+            raise attempt.error
+        if attempt.value is not None and attempt.value.state not in _OPEN:
+            states[attempt.item] = attempt.value.state
+    return chosen, states
 
 
 def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
@@ -266,7 +290,7 @@ def claims_on(
     """
     doubtful = sorted({name for hand in hands for name in _doubtful_names(hand, state)})
     everywhere = list(resources)
-    for attempt in concurrently(lambda name: _namesakes(site, name), doubtful):
+    for attempt in concurrently(lambda name: namesakes(site, name), doubtful):
         if attempt.error is not None:
             raise TemporaryError(
                 f'who owns account "{attempt.item}" is not known: {attempt.error}'
@@ -275,7 +299,7 @@ def claims_on(
     return claims_of(everywhere)
 
 
-def _namesakes(site: Site, name: str) -> tuple[Resource, ...]:
+def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
     """Resources of any offering that carry the name, in the spellings that people use."""
     listings = [site.waldur.resources_named(spelling) for spelling in (name, name.upper())]
     return tuple(

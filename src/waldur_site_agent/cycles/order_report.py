@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.report import CycleReport
+from waldur_site_agent.cycles.scoping import Seen
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.orders import Order
@@ -42,6 +43,7 @@ class OrdersReport(CycleReport):
 
     fates: tuple[OrderFate, ...] = ()
     plans: tuple[OrderPlan, ...] = ()
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def has_failures(self) -> bool:

@@ -12,9 +12,11 @@ from waldur_site_agent.cycles.order_gathering import (
     claims_on,
     open_orders,
     orders_in_hand,
+    orders_in_sight,
     resources_of,
 )
 from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
+from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Seen, Sight
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.planning.guard import guard
@@ -22,13 +24,14 @@ from waldur_site_agent.planning.orders import backend_plan, plan_orders
 from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from uuid import UUID
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.order_completion import Verdict
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Order, Resource
+    from waldur_site_agent.model.scopes import Scope
     from waldur_site_agent.planning.guard import Guarded
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
@@ -37,23 +40,28 @@ if TYPE_CHECKING:
     """By order, the first thing that went wrong."""
 
 
-def process_orders(site: Site, *, dry_run: bool = False) -> OrdersReport:
-    """Carry out every order that waits for the provider.
+def process_orders(
+    site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
+) -> OrdersReport:
+    """Carry out every order that waits for the provider, or those of some scopes.
 
     Raises:
         TemporaryError: one side could not be read; every order was left as it is.
     """
     _look_after_updates(site)
-    seen = open_orders(site)
-    if not seen:
-        return OrdersReport(offering=site.offering.name)
+    sight = Sight.of(scopes)
+    found, states = orders_in_sight(site, sight)
+    seen = Seen(orders=states)
+    if not found:
+        return OrdersReport(offering=site.offering.name, seen=seen)
     state = site.backend.observe()
     if dry_run:
-        plans, waiting = _decide(site, seen, frozenset(), state)
+        plans, waiting = _decide(site, found, frozenset(), state)
         fates = (*_foreseen(plans), *waiting)
-        return OrdersReport(offering=site.offering.name, plans=plans, fates=fates)
-    orders, refused = approve_pending(site, seen)
-    approved = frozenset(o.uuid for o in seen if o.state == OrderState.PENDING_PROVIDER)
+        return OrdersReport(offering=site.offering.name, plans=plans, fates=fates, seen=seen)
+    executing, refused = approve_pending(site, found)
+    orders = [o for o in executing if sight.everything or o.uuid in sight.orders]
+    approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
     plans, waiting = _decide(site, orders, approved, state)
     allowed = _guarded(site, plans, state)
     errors = _carry_out(site, plans, allowed)
@@ -63,6 +71,7 @@ def process_orders(site: Site, *, dry_run: bool = False) -> OrdersReport:
         offering=site.offering.name,
         fates=(*closed, *waiting, *refused),
         plans=plans,
+        seen=seen,
         refused=allowed.refused,
         refusal=allowed.reason,
     )

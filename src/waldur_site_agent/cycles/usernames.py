@@ -81,6 +81,7 @@ def sync_usernames(
     username_backend: UsernameBackend,
     *,
     dry_run: bool = False,
+    who: Callable[[OfferingUser], bool] = lambda _: True,
 ) -> UsernamesReport:
     """Give names to those who need one, where the site is to make the names.
 
@@ -92,10 +93,11 @@ def sync_usernames(
         users: all users of the offering; a part of them would hide names that are taken.
         username_backend: who finds and makes the names.
         dry_run: change nothing in Waldur nor at the site.
+        who: whom to ask the username backend about, among those who need a name.
     """
     policy = offering.plugin_options.get(planning.POLICY)
     by_us = policy == planning.BY_PROVIDER
-    changes = _Round(site, username_backend, users, dry_run=dry_run).run() if by_us else []
+    changes = _Round(site, username_backend, users, who, dry_run=dry_run).run() if by_us else []
     changed = {change.user.uuid: change.user for change in changes}
     users = tuple(changed.get(user.uuid, user) for user in users)
     duplicates = planning.duplicates_of(users)
@@ -116,6 +118,7 @@ class _Round:
         site: Workplace,
         backend: UsernameBackend,
         users: Sequence[OfferingUser],
+        who: Callable[[OfferingUser], bool],
         *,
         dry_run: bool,
     ) -> None:
@@ -123,7 +126,9 @@ class _Round:
         self._backend = backend
         self._dry_run = dry_run
         self._waiting = [
-            user for user in planning.in_order_of_arrival(users) if planning.needs_username(user)
+            user
+            for user in planning.in_order_of_arrival(users)
+            if planning.needs_username(user) and who(user)
         ]
         self._holders = dict(planning.holders_of(users))
 

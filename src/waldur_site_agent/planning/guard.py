@@ -36,7 +36,14 @@ class Guarded:
     reason: str = ""
 
 
-def guard(plan: Plan, members_found: int, terminations: int, thresholds: Thresholds) -> Guarded:
+def guard(
+    plan: Plan,
+    members_found: int,
+    terminations: int,
+    thresholds: Thresholds,
+    *,
+    removed_before: int = 0,
+) -> Guarded:
     """Split a plan into what is allowed and what is refused.
 
     Args:
@@ -44,12 +51,15 @@ def guard(plan: Plan, members_found: int, terminations: int, thresholds: Thresho
         members_found: how many memberships the offering's resources have now.
         terminations: how many resources the terminate orders in hand ask to delete.
         thresholds: the site's limits.
+        removed_before: how many memberships passes over other parts of the offering have removed
+            since all of it was judged; many small plans count as one large one.
     """
-    removed = sum(len(s.action.members) for s in plan.steps if isinstance(s.action, RemoveMembers))
+    now = removals_in(plan)
+    removed, members_found = now + removed_before, members_found + removed_before
     deleted = sum(isinstance(step.action, DeleteResource) for step in plan.steps)
     reason = ""
     share = removed * 100 > thresholds.max_removals_percent * members_found
-    if removed > thresholds.max_removals and share:
+    if now and removed > thresholds.max_removals and share:
         reason = (
             f"the plan would remove {removed} of {members_found} members, more than "
             f"{thresholds.max_removals} and more than {thresholds.max_removals_percent} %"
@@ -63,6 +73,11 @@ def guard(plan: Plan, members_found: int, terminations: int, thresholds: Thresho
         refused=Plan(tuple(step for step in plan.steps if _takes_away(step))),
         reason=f"{reason}; allow it with --allow-removals or safety.allow_removals",
     )
+
+
+def removals_in(plan: Plan) -> int:
+    """How many memberships a plan removes."""
+    return sum(len(s.action.members) for s in plan.steps if isinstance(s.action, RemoveMembers))
 
 
 def _takes_away(step: Step) -> bool:
