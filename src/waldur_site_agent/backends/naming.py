@@ -1,0 +1,95 @@
+"""Names from outside become names that no command can misread, or are refused; for plugins.
+
+Commands read part of what they are given as syntax: lists, options, brackets, quotes. Nothing but
+an allow-list protects a site, and it is the same for every plugin.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from waldur_site_agent.model.errors import PermanentError
+
+PREFIX_RULE = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,29})?$"
+"""What a prefix of account names in ``backend_settings`` may be."""
+
+_RESERVED = "root"
+_LONGEST = 31
+_ACCOUNT = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_USER = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_RULE = "a name is 1 to 31 of the letters a-z, digits and . _ - and starts with a letter or a digit"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """The rules of names, with the words of one backend in its messages."""
+
+    system: str
+    """The backend as people call it: ``Slurm``."""
+    why_not_root: str
+    """What ``root`` is there, so that nobody from outside may be called so."""
+
+    def account(self, name: str, kind: str) -> str:
+        """Return ``name`` in lower case; ``kind`` says in messages what it names.
+
+        Raises:
+            PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
+        """
+        return self._checked(name, kind, _ACCOUNT)
+
+    def user(self, name: str) -> str:
+        """Return a username in lower case.
+
+        Raises:
+            PermanentError: the name cannot be given to the backend, or is ``root``.
+        """
+        return self._checked(name, "username", _USER)
+
+    def is_user(self, name: str) -> bool:
+        """Whether a username can be given to the backend at all."""
+        try:
+            self.user(name)
+        except PermanentError:
+            return False
+        return True
+
+    def _checked(self, name: str, kind: str, rule: re.Pattern[str]) -> str:
+        lowered = name.lower()
+        shown = _shown(name)
+        if not name:
+            raise PermanentError(f"the {kind} is empty; {_RULE}")
+        if lowered == _RESERVED:
+            raise PermanentError(f"the {kind} {shown} is refused: {self.why_not_root}")
+        cannot = f"the {kind} {shown} cannot be used in {self.system}"
+        if not name.isascii():
+            raise PermanentError(
+                f"{cannot}: it has letters outside ASCII, which other programs at the site would "
+                f"read differently; {_RULE}"
+            )
+        if len(name) > _LONGEST:
+            raise PermanentError(f"{cannot}: it has {len(name)} characters; {_RULE}")
+        if not rule.fullmatch(lowered):
+            raise PermanentError(f"{cannot}; {_RULE}")
+        return lowered
+
+
+def plain_text(text: str, longest_bytes: int, replaced: str = "|'\"`\\=") -> str:
+    """Return free text on one line, without control characters and those in ``replaced``.
+
+    Quotes, separators and line ends are altered by commands on the way in, or break their
+    tables on the way out.
+    """
+    plain = "".join(" " if c in replaced or _is_invisible(c) else c for c in text)
+    single_spaced = " ".join(plain.split())
+    return single_spaced.encode()[:longest_bytes].decode(errors="ignore").strip()
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character)[0] in "CZ"
+
+
+def _shown(name: str) -> str:
+    longest = 60
+    return ascii(name if len(name) <= longest else f"{name[:longest]}...")
