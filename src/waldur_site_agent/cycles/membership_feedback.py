@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
 
 _NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
+SET_LIMITS_REFUSED = "set_limits was refused"
+SET_AS_OK_REFUSED = "set_as_ok was refused"
+"""By what is remembered that this token may not do something."""
 
 
 def tell_waldur(

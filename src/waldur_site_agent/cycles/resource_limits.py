@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.membership_feedback import limits_are_waldurs
+from waldur_site_agent.cycles.membership_feedback import SET_LIMITS_REFUSED, limits_are_waldurs
+from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.feedback import limits_to_report
-from waldur_site_agent.waldur import concurrently
+from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
+    from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
 
     Difference = tuple[Resource, Mapping[str, Decimal]]
+
+_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
 
 
 def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
@@ -27,21 +31,8 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
         TemporaryError: one side could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    states = (ResourceState.OK, ResourceState.ERRED)
-    resources = site.waldur.resources(uuid, states).require_complete("resources")
-    state = site.backend.observe()
-    differences: list[Difference] = []
-    carriers = Counter(resource.account for resource in resources)
-    for resource in resources:
-        name = resource.account
-        found = state.resources.get(name)
-        if found is None or carriers[name] > 1:  # nobody knows how a shared limit is divided
-            continue
-        limits = limits_to_report(
-            resource, found, site.offering.components, site.backend.limits_agree
-        )
-        if limits is not None:
-            differences.append((resource, limits))
+    resources = site.waldur.resources(uuid, _WITHOUT_ORDER).require_complete("resources")
+    differences = _differences(site, resources, site.backend.observe())
     if not differences:
         return [], []
     if limits_are_waldurs(site):
@@ -52,6 +43,61 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
     told = [_line(attempt.item) for attempt in attempts if attempt.error is None]
     trouble = [f"{a.item[0].backend_id}: {a.error}" for a in attempts if a.error is not None]
     return told, trouble
+
+
+def report_limits(site: Site, resources: Iterable[Resource], state: BackendState) -> list[str]:
+    """Tell Waldur the limits found, beside other work; return what went wrong.
+
+    What Waldur refused once, for this token or these very limits, is not said again by this
+    process.
+
+    Args:
+        site: the offering at work.
+        resources: those to look at; each has an account of its own.
+        state: the backend as it is.
+    """
+    if site.memory.get(SET_LIMITS_REFUSED):
+        return []
+    told = [d for d in _differences(site, resources, state) if not site.memory.get(_key(d))]
+    if not told or limits_are_waldurs(site):
+        return []
+    failures = []
+    for attempt in concurrently(lambda d: site.waldur.set_limits(d[0].uuid, d[1]), told):
+        log = site.log.bind(resource=attempt.item[0].account)
+        if attempt.error is None:
+            log.info("told Waldur", call="set_limits", limits=_line(attempt.item))
+            continue
+        if isinstance(attempt.error, AbsentOperationError | AccessDeniedError):
+            site.memory[SET_LIMITS_REFUSED] = 1
+            log.warning("Waldur does not take limits from this token", reason=str(attempt.error))
+            continue
+        if isinstance(attempt.error, PermanentError):
+            site.memory[_key(attempt.item)] = 1
+        failures.append(f"{attempt.item[0].account}: {attempt.error}")
+    return failures
+
+
+def _differences(
+    site: Site, resources: Iterable[Resource], state: BackendState
+) -> list[Difference]:
+    listed = [resource for resource in resources if resource.state in _WITHOUT_ORDER]
+    carriers = Counter(resource.account for resource in listed)
+    differences: list[Difference] = []
+    for resource in listed:
+        found = state.resources.get(resource.account)
+        if found is None or carriers[resource.account] > 1:
+            continue  # nobody knows how a shared limit is divided
+        limits = limits_to_report(
+            resource, found, site.offering.components, site.backend.limits_agree
+        )
+        if limits is not None:
+            differences.append((resource, limits))
+    return differences
+
+
+def _key(difference: Difference) -> str:
+    """By what is remembered that these very limits were refused."""
+    return f"limits were refused: {difference[0].uuid} {_line(difference)}"
 
 
 def _line(difference: Difference) -> str:

@@ -1,0 +1,245 @@
+"""report: one pass over the usage of an offering's resources, and the limits found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.cycles.missing_accounts import mark_missing
+from waldur_site_agent.cycles.resource_limits import report_limits
+from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported, UsageCycleReport
+from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
+from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.planning.billing import reportable
+from waldur_site_agent.planning.usage import MonthPlan, counted_from, figures, plan_month
+from waldur_site_agent.planning.usage_dates import why_not_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.cycles.usage_subjects import Subjects
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.orders import Resource
+
+
+def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
+    """Tell Waldur what was used in this month, and once per process the rest of the month before.
+
+    The month is decided here, once: a pass that lasts beyond midnight stays in it.
+
+    Raises:
+        TemporaryError: one side could not be read; nothing, or not everything, was sent.
+        PermanentError: the backend cannot report usage, or the token may not read it.
+    """
+    month = BillingMonth.of(site.now(), site.zone)
+    components = reported_components(site)
+    subjects = gather_subjects(site)
+    months = _months(site, month, subjects.resources.values())
+    plans = plan_months(site, months, subjects.resources, components)
+    report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
+    if dry_run:
+        outcomes = tuple(MonthOutcome(plan=plan) for plan in plans)
+        return replace(report, months=outcomes, failures=subjects.troubles)
+    still_erred = revive(site, subjects)
+    *earlier, current = [_without(plan, still_erred) for plan in plans]
+    sent = _send_current(site, current)
+    outcomes = (*(_close(site, plan) for plan in earlier), sent)
+    _verify(site, month.previous, subjects.resources.values())
+    failures = [
+        *subjects.troubles,
+        *(f"{account}: {reason}" for account, reason in still_erred.items()),
+        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
+        *report_limits(site, subjects.resources.values(), subjects.state),
+        *mark_missing(site, subjects.missing, len(subjects.resources) + len(subjects.missing)),
+    ]
+    _log(site, subjects)
+    return replace(report, months=outcomes, failures=tuple(failures))
+
+
+def reported_components(site: Site) -> dict[str, Component]:
+    """The configured components that Waldur counts; the others are named once per process.
+
+    Raises:
+        TemporaryError: the offering could not be read.
+    """
+    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    components = reportable(site.offering.components, offering.components)
+    others = sorted(site.offering.components.keys() - components.keys())
+    if others and not site.memory.get("components that are not reported were named"):
+        site.memory["components that are not reported were named"] = 1
+        site.log.warning(
+            "Waldur does not count these components; their usage is not reported",
+            components=others,
+            remedy="waldur-site-agent components load",
+        )
+    return components
+
+
+def plan_months(
+    site: Site,
+    months: Sequence[BillingMonth],
+    resources: Mapping[str, Resource],
+    components: Mapping[str, Component],
+) -> list[MonthPlan]:
+    """Compare months: Waldur is read first, so that what the backend has then is not older.
+
+    Of a month that is not the last of them, nothing is reported of whom Waldur has nothing and
+    who used nothing.
+
+    Raises:
+        TemporaryError: one side could not be read.
+        PermanentError: the backend cannot report usage, or the token may not read it.
+    """
+    if not resources or not months or not components:
+        return [MonthPlan(month=month) for month in months]
+    uuid = site.offering.waldur_offering_uuid
+    found = [
+        figures(site.waldur.component_usages(uuid, m).require_complete("component usages"), m)
+        for m in months
+    ]
+    periods = [month.period(site.zone) for month in months]
+    since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
+    _warn_of_unknown_age(site, resources)
+    plans = []
+    reports = site.backend.usages(since, periods)
+    for month, figure, report in zip(months, found, reports, strict=True):
+        for remark in report.remarks:
+            site.log.info("usage", month=str(month), remark=remark)
+        plan = plan_month(
+            month,
+            {name: each for name, each in resources.items() if since[name] < report.period.end},
+            report,
+            components,
+            figure,
+            allow_decrease=site.offering.allow_decrease,
+            zero_is_news=month == months[-1],
+        )
+        _warn(site, plan)
+        plans.append(plan)
+    return plans
+
+
+def _months(
+    site: Site, month: BillingMonth, resources: Iterable[Resource]
+) -> tuple[BillingMonth, ...]:
+    """This month, and before it the month before as long as this process has not closed it."""
+    previous = month.previous
+    if not _existed_in(site, previous, resources) or site.memory.get(_closed(previous)):
+        return (month,)
+    if why_not_now(previous, site.now(), accepts_dates=site.waldur.accepts_usage_dates()):
+        return (month,)
+    return (previous, month)
+
+
+def _existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
+    end = month.period(site.zone).end
+    return any(resource.created is not None and resource.created < end for resource in resources)
+
+
+def _closed(month: BillingMonth) -> str:
+    return f"usage of {month} is closed"
+
+
+def _close(site: Site, plan: MonthPlan) -> MonthOutcome:
+    """Send the last of a month that has ended; Waldur may not take it, and nobody is to blame."""
+    try:
+        outcome = send_month(site, plan, compare_parts=True)
+    except SiteAgentError as error:
+        site.log.warning("month not closed yet", month=str(plan.month), reason=str(error))
+        failure = NotReported(account=str(plan.month), error=error)
+        return MonthOutcome(plan=plan, failures=(failure,))
+    if outcome.refusal:
+        site.log.debug("month not closed", month=str(plan.month), reason=outcome.refusal)
+    if not outcome.is_unfinished:
+        site.memory[_closed(plan.month)] = 1
+    return outcome
+
+
+def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
+    compared = f"parts of {plan.month} are compared"
+    compare = not plan and not site.memory.get(compared) and not _parts_are_all_there(site, plan)
+    outcome = send_month(site, plan, compare_parts=compare)
+    site.memory[compared] = int(not outcome.is_unfinished)
+    if outcome.waits:
+        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
+    refused = f"{plan.month} was refused"
+    if outcome.refusal and not site.memory.get(refused):
+        site.memory[refused] = 1
+        site.log.warning(
+            "Waldur is in the next month already; the rest of this one needs a token of staff",
+            month=str(plan.month),
+            reason=outcome.refusal,
+        )
+    return outcome
+
+
+def _parts_are_all_there(site: Site, plan: MonthPlan) -> bool:
+    """Whether Waldur has as many parts as it should: an agent before this one may have died."""
+    if not plan.resources:
+        return True
+    uuid = site.offering.waldur_offering_uuid
+    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_parts
+
+
+def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
+    return replace(plan, resources=tuple(r for r in plan.resources if r.account not in accounts))
+
+
+def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
+    """Once per process, have the month before compared with a second source, where there is one."""
+    verified = f"usage of {month} is verified"
+    if site.memory.get(verified) or not _existed_in(site, month, resources):
+        return
+    log = site.log.bind(month=str(month))
+    try:
+        for line in site.backend.verify_usage(month.period(site.zone)):
+            log.warning("usage differs from the second source", difference=line)
+    except TemporaryError as error:
+        log.info("usage not verified yet", reason=str(error))
+        return
+    except SiteAgentError as error:
+        log.warning("usage not verified", reason=str(error))
+    site.memory[verified] = 1
+
+
+def _log(site: Site, subjects: Subjects) -> None:
+    for trouble in subjects.troubles:
+        site.log.error("usage not reported", reason=trouble)
+    for reason in subjects.skipped:
+        site.log.info("usage not reported", reason=reason)
+
+
+def _warn_of_unknown_age(site: Site, resources: Mapping[str, Resource]) -> None:
+    for name, resource in resources.items():
+        if resource.created is None:
+            site.log.warning(
+                "Waldur does not tell when this resource was made; "
+                "its account's usage counts from the beginning of the month",
+                resource=name,
+            )
+
+
+def _warn(site: Site, plan: MonthPlan) -> None:
+    for resource in plan.resources:
+        log = site.log.bind(resource=resource.account, month=str(plan.month))
+        for component in resource.components:
+            if component.is_anomaly:
+                log.warning(
+                    "usage is lower than what Waldur has; not sent",
+                    component=component.type,
+                    used=str(component.bill.total),
+                    in_waldur=str(component.before),
+                    remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
+                )
+            twice = f"{component.type} of {resource.account} in {plan.month} has several rows"
+            if component.found and component.found.rows > 1 and not site.memory.get(twice):
+                site.memory[twice] = 1
+                log.warning(
+                    "Waldur has several figures for one month, probably because the plan was "
+                    "changed; the highest counts",
+                    component=component.type,
+                    rows=component.found.rows,
+                )

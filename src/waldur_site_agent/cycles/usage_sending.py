@@ -1,0 +1,250 @@
+"""Sends Waldur the differences of one month, so that an agent killed at any point does no harm.
+
+In the current month the users' parts go first and the total last: as long as the total differs,
+the next cycle does it all again. Where Waldur has no figure yet the total goes first, because the
+parts belong to it; a new process counts the parts and so finds those that were left behind.
+Of a past month the totals go first, because Waldur may refuse them; its parts are always compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.usage import UserPart
+from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.usage import figures, part_changes, parts_found
+from waldur_site_agent.planning.usage_dates import (
+    booking_date,
+    is_past_in_waldur,
+    why_not_now,
+)
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    PastMonthRefusedError,
+    concurrently,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+    from uuid import UUID
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.planning.billing import Bill
+    from waldur_site_agent.planning.usage import MonthPlan, ResourceReport
+
+_NO_BULK = "set_user_usages is absent"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of one component usage that Waldur does not have so."""
+
+    account: str
+    component: str
+    row: UUID
+    changes: Mapping[str, Decimal]
+    is_new: bool
+    """Whether some of them are of users for whom Waldur has no row here."""
+
+
+def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutcome:
+    """Send what of the plan is news; trouble with one resource stops no other.
+
+    Args:
+        site: the offering at work.
+        plan: the month.
+        compare_parts: whether parts may differ where totals do not.
+
+    Raises:
+        TemporaryError: a list could not be read.
+        PermanentError: a list may not be read.
+    """
+    waits = why_not_now(plan.month, site.now(), accepts_dates=site.waldur.accepts_usage_dates())
+    if waits or not (plan or compare_parts):
+        return MonthOutcome(plan=plan, waits=waits)
+    sending = _Sending(site, plan)
+    if is_past_in_waldur(plan.month, site.now()):
+        sending.send_past()
+    else:
+        sending.send_current()
+    return MonthOutcome(
+        plan=plan,
+        reported=frozenset(sending.reported),
+        parts=sending.parts_sent.total(),
+        failures=tuple(sending.failures),
+        refusal=sending.refusal,
+    )
+
+
+@dataclass
+class _Sending:
+    site: Site
+    plan: MonthPlan
+    reported: set[str] = field(default_factory=set)
+    parts_sent: Counter[str] = field(default_factory=Counter)
+    failures: list[NotReported] = field(default_factory=list)
+    refusal: str = ""
+
+    def send_current(self) -> None:
+        self._send_parts(self._differing(self._rows()))
+        self._send_totals(self._news())
+        self._send_parts_of_new_rows()
+
+    def send_past(self) -> None:
+        news = self._news()
+        self._send_totals(news[:1])
+        if not self.refusal:
+            self._send_totals(news[1:])
+        if not self.refusal:
+            self._send_parts(self._differing(self._rows()))
+            self._send_parts_of_new_rows()
+
+    @cached_property
+    def _found_parts(self) -> Mapping[UUID, Mapping[str, Decimal]]:
+        uuid = self.site.offering.waldur_offering_uuid
+        listing = self.site.waldur.component_user_usages(uuid, self.plan.month)
+        return parts_found(listing.require_complete("usages of single users"))
+
+    @cached_property
+    def _accounts_in_waldur(self) -> Mapping[str, UUID]:
+        """The offering users by username; the link is for display, so it may be lacking."""
+        try:
+            listing = self.site.waldur.offering_users(self.site.offering.waldur_offering_uuid)
+        except SiteAgentError as error:
+            self.site.log.warning("usage is not linked with people", reason=str(error))
+            return {}
+        people = Counter(spelled(user.username) for user in listing.items)
+        names = {spelled(user.username): user.uuid for user in listing.items}
+        return {name: uuid for name, uuid in names.items() if name and people[name] == 1}
+
+    def _failed(self) -> set[str]:
+        return {failure.account for failure in self.failures}
+
+    def _news(self) -> list[ResourceReport]:
+        failed = self._failed()
+        return [r for r in self.plan.resources if r.is_news and r.account not in failed]
+
+    def _rows(self) -> dict[tuple[str, str], UUID]:
+        """The rows that the plan knows of, by account and component."""
+        return {
+            (resource.account, component.type): component.found.row
+            for resource in self.plan.resources
+            for component in resource.sound
+            if component.found is not None
+        }
+
+    def _send_parts_of_new_rows(self) -> None:
+        """Parts belong to a row of their component, which the total has just made."""
+        lacking = {
+            (resource.resource.uuid, component.type): (resource.account, component.type)
+            for resource in self.plan.resources
+            for component in resource.sound
+            if component.found is None and component.bill.parts
+        }
+        if not lacking or not self.reported.intersection(name for name, _ in lacking.values()):
+            return
+        uuid = self.site.offering.waldur_offering_uuid
+        listing = self.site.waldur.component_usages(uuid, self.plan.month)
+        now_there = figures(listing.require_complete("component usages"), self.plan.month)
+        rows = {lacking[key]: found.row for key, found in now_there.items() if key in lacking}
+        self._send_parts(self._differing(rows))
+
+    def _differing(self, rows: Mapping[tuple[str, str], UUID]) -> list[_Parts]:
+        failed = self._failed()
+        bills: dict[tuple[str, str], Bill] = {
+            (resource.account, component.type): component.bill
+            for resource in self.plan.resources
+            for component in resource.sound
+            if resource.account not in failed
+        }
+        differing = []
+        for key, row in rows.items():
+            if key not in bills:
+                continue
+            found = self._found_parts.get(row, {})
+            changes = part_changes(bills[key], found)
+            if changes:
+                is_new = not changes.keys() <= found.keys()
+                differing.append(_Parts(*key, row, changes, is_new))
+        return differing
+
+    def _send_parts(self, differing: Sequence[_Parts]) -> None:
+        people = self._accounts_in_waldur if any(parts.is_new for parts in differing) else {}
+
+        def send(parts: _Parts) -> None:
+            self._send_some_parts(
+                parts.row,
+                [
+                    UserPart(
+                        username=name, usage=amount, offering_user_uuid=people.get(spelled(name))
+                    )
+                    for name, amount in parts.changes.items()
+                ],
+            )
+
+        for attempt in concurrently(send, differing):
+            account = attempt.item.account
+            if attempt.error is None:
+                self.parts_sent[account] += len(attempt.item.changes)
+            else:
+                self._note(account, attempt.error)
+
+    def _send_some_parts(self, row: UUID, parts: Sequence[UserPart]) -> None:
+        memory, waldur = self.site.memory, self.site.waldur
+        if not memory.get(_NO_BULK):
+            self._look_before_sending()
+            try:
+                waldur.set_user_usages(row, parts)
+            except AbsentOperationError:
+                memory[_NO_BULK] = 1
+            else:
+                return
+        for part in parts:
+            self._look_before_sending()
+            waldur.set_user_usage(row, part)
+
+    def _send_totals(self, resources: Iterable[ResourceReport]) -> None:
+        for attempt in concurrently(self._send_total, resources):
+            resource, error = attempt.item, attempt.error
+            if error is None:
+                self.reported.add(resource.account)
+                self.site.log.info(
+                    "usage reported",
+                    resource=resource.account,
+                    month=str(self.plan.month),
+                    **{c.type: str(c.bill.total) for c in resource.sound if c.is_news},
+                )
+            elif isinstance(error, PastMonthRefusedError) and self._is_past():
+                self.refusal = str(error)
+            else:
+                self._note(resource.account, error)
+
+    def _send_total(self, resource: ResourceReport) -> None:
+        self._look_before_sending()
+        when = None
+        if self.site.waldur.accepts_usage_dates():
+            when = booking_date(self.plan.month, self.site.now(), resource.resource.created)
+        self.site.waldur.set_usage(resource.resource.uuid, resource.totals, when)
+
+    def _look_before_sending(self) -> None:
+        """Time passes within a cycle, and a border may have come."""
+        if self.site.stopping():
+            raise TemporaryError("the agent is stopping; the next start goes on")
+        accepts_dates = self.site.waldur.accepts_usage_dates()
+        reason = why_not_now(self.plan.month, self.site.now(), accepts_dates=accepts_dates)
+        if reason:
+            raise TemporaryError(f"not sent: {reason}")
+
+    def _is_past(self) -> bool:
+        return is_past_in_waldur(self.plan.month, self.site.now())
+
+    def _note(self, account: str, error: SiteAgentError) -> None:
+        self.failures.append(NotReported(account=account, error=error))
+        log = self.site.log.error if isinstance(error, PermanentError) else self.site.log.warning
+        log("usage not reported", resource=account, month=str(self.plan.month), reason=str(error))

@@ -1,0 +1,110 @@
+"""Whose usage is reported: the resources of an offering, each with an account of its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.membership_feedback import SET_AS_OK_REFUSED
+from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
+from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.orders import Resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subjects:
+    """What the offering has, sorted out by what can be reported."""
+
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """Those to report, by account."""
+    missing: Mapping[str, tuple[Resource, ...]] = field(default_factory=dict)
+    """Those whose account the backend does not have."""
+    skipped: tuple[str, ...] = ()
+    """The others, and why nothing of them is reported."""
+    troubles: tuple[str, ...] = ()
+    """Accounts that stand for several resources."""
+    state: BackendState = field(default_factory=lambda: BackendState(resources={}))
+
+
+def gather_subjects(site: Site) -> Subjects:
+    """Read the resources and the backend.
+
+    Raises:
+        TemporaryError: one of the two could not be read.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    listed = site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in listed:
+        if resource.account:
+            groups[resource.account].append(resource)
+    if not groups:
+        return Subjects()
+    return _sort_out(groups, site.backend.observe())
+
+
+def _sort_out(groups: Mapping[str, Sequence[Resource]], state: BackendState) -> Subjects:
+    resources: dict[str, Resource] = {}
+    missing: dict[str, tuple[Resource, ...]] = {}
+    skipped: list[str] = []
+    troubles: list[str] = []
+    for account, group in sorted(groups.items()):
+        if len(group) > 1:
+            troubles.append(_shared(account, group))
+        elif account in state.resources:
+            resources[account] = group[0]
+        elif group[0].state in (ResourceState.OK, ResourceState.ERRED):
+            missing[account] = tuple(group)
+        else:
+            skipped.append(f"{account}: {group[0].state}, and the backend does not have it")
+    return Subjects(
+        resources=resources,
+        missing=missing,
+        skipped=tuple(skipped),
+        troubles=tuple(troubles),
+        state=state,
+    )
+
+
+def _shared(account: str, group: Sequence[Resource]) -> str:
+    names = ", ".join(f'"{resource.name}" ({resource.uuid})' for resource in group)
+    return (
+        f"{account}: several resources have this account, so nobody knows whose its usage is, and "
+        f"none is reported: {names}; correct the backend_id of all but one in Waldur"
+    )
+
+
+def revive(site: Site, subjects: Subjects) -> dict[str, str]:
+    """Set erred resources OK, which have their account: Waldur takes no usage of erred ones.
+
+    Returns:
+        By account, why a resource is still erred.
+    """
+    erred = {a: r for a, r in subjects.resources.items() if r.state == ResourceState.ERRED}
+    if erred and site.memory.get(SET_AS_OK_REFUSED):
+        return dict.fromkeys(erred, _not_for_this_token(""))
+    still: dict[str, str] = {}
+    attempts = concurrently(lambda item: site.waldur.set_as_ok(item[1].uuid), erred.items())
+    for attempt in attempts:
+        account = attempt.item[0]
+        if attempt.error is None:
+            site.log.info("resource set OK: its account is there", resource=account)
+        elif isinstance(attempt.error, AbsentOperationError | AccessDeniedError):
+            site.memory[SET_AS_OK_REFUSED] = 1
+            still[account] = _not_for_this_token(str(attempt.error))
+        else:
+            still[account] = f"is Erred in Waldur and could not be set OK: {attempt.error}"
+    return still
+
+
+def _not_for_this_token(reason: str) -> str:
+    text = "is Erred in Waldur, which this token may not change; set it OK there"
+    return f"{text}: {reason}" if reason else text
