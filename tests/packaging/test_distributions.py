@@ -5,13 +5,16 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+from harness import House
 from waldur_site_agent import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -71,15 +74,11 @@ def wheels(place: Path) -> dict[str, zipfile.ZipFile]:
 
 
 @pytest.fixture(scope="module")
-def commands(place: Path) -> Path:
-    """Where the commands of an installation are that was made as the documentation says."""
-    pip(
-        place / "venv" / "bin" / "python",
-        "install",
-        f"{ROOT}[sandbox]",
-        SOURCES["waldur_site_agent_slurm"],
-        cwd=place,
-    )
+def commands(place: Path, wheels: dict[str, zipfile.ZipFile]) -> Path:
+    """Where the commands of an installation are that was made from the wheels alone."""
+    assert wheels
+    extras = f"waldur-site-agent[sandbox,slurm,moab,usernames]=={__version__}"
+    pip(place / "venv" / "bin" / "python", "install", "--find-links", "dist", extras, cwd=place)
     return place / "venv" / "bin"
 
 
@@ -134,6 +133,59 @@ def test_the_installed_agent_shows_the_demo(commands: Path) -> None:
     done = run(commands / "waldur-site-agent", "demo", cwd=commands)
     assert done.returncode == 0, done.stderr
     assert "Create order of Ocean runs: done" in done.stdout
+
+
+def test_the_installed_agent_diagnoses_a_site(commands: Path, house: House, tmp_path: Path) -> None:
+    state, directory = tmp_path / "cluster.json", tmp_path / "bin"
+    made = run(
+        commands / "python",
+        *("-m", "waldur_site_agent_slurm.simulator"),
+        *("--state", state, "--write-executables", directory),
+        cwd=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    configuration = {
+        "name": "A site",
+        "waldur_api_url": house.url,
+        "waldur_api_token": house.sandbox.token,
+        "waldur_offering_uuid": str(house.sandbox.offering.uuid),
+        "order_processing_backend": "slurm",
+        "backend_settings": {"slurm_bin_path": str(directory), "lock_file": f"{tmp_path}/lock"},
+        "backend_components": {
+            "cpu": {"label": "CPU", "measured_unit": "h", "accounting_type": "limit"}
+        },
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"timezone": "UTC", "offerings": [configuration]}))
+    done = run(commands / "waldur_site_diagnostics", "-c", file, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "A site" in done.stdout
+    assert "sacctmgr" in done.stdout
+
+
+def test_the_template_for_plugins_is_installed_and_keeps_the_contract(
+    wheels: dict[str, zipfile.ZipFile], place: Path
+) -> None:
+    assert wheels
+    template = place / "template"
+    shutil.copytree(ROOT / "examples" / "plugin", template)
+    python = place / "template-venv" / "bin" / "python"
+    made = run(sys.executable, "-m", "venv", python.parent.parent, cwd=place)
+    assert made.returncode == 0, made.stderr
+    pip(python, "install", "--find-links", "dist", f"{template}[test]", cwd=place)
+    named = run(python.parent / "waldur-site-agent", "--version", cwd=place)
+    assert "backend json-file: my-site-backend 0.1.0" in named.stdout
+    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=template)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d+ passed", done.stdout)
+    assert " failed" not in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_installed_agent_completes_its_commands(commands: Path, shell: str) -> None:
+    done = run(commands / "waldur-site-agent", "completion", shell, cwd=commands)
+    assert done.returncode == 0, done.stderr
+    assert "_WALDUR_SITE_AGENT_COMPLETE" in done.stdout
 
 
 def test_the_installed_agent_reads_the_example_configuration(commands: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.cli import legacy
+from waldur_site_agent.cli.completion import completion_command
 from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.running import (
     RunOptions,
@@ -115,6 +116,7 @@ def components_group() -> None:
 
 components_group.add_command(legacy.load_components, "load")
 main.add_command(legacy.diagnostics, "diagnose")
+main.add_command(completion_command)
 
 
 @main.group("users")
