@@ -221,6 +221,15 @@ class Backend(ABC):
         )
         return Outcome(action, Result.FAILED, error)
 
+    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:  # noqa: ARG002 - for overriding
+        """Tell of each external command from now on, for health and metrics.
+
+        A backend that starts commands calls ``told`` after each, with the name that
+        :meth:`commands_run` uses, ``"success"`` or ``"failure"``, and the seconds that it took.
+        It should: a long cycle is told from a stuck one by what comes back meanwhile.
+        """
+        return
+
     def commands_run(self) -> Mapping[str, int]:
         """How often each external command was started so far, for logs, metrics and tests."""
         return {}

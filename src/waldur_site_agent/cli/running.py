@@ -25,6 +25,8 @@ from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.crew import Crew
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
+from waldur_site_agent.service.monitoring import Monitoring
+from waldur_site_agent.service.notify import Notifier
 from waldur_site_agent.service.sessions import Situation
 from waldur_site_agent.service.signals import attend, serve
 from waldur_site_agent.service.unused_settings import warn_of_unused_settings
@@ -107,13 +109,19 @@ def run(options: RunOptions) -> int:
         for mode in modes:
             mode.period_seconds()
         work = _work(start, modes)
-        situation = _situation(start, options)
+        situation = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
     except ValueError as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration, start.source)
     if options.dry_run or options.once:
         return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
-    return serve(Crew(situation, work), lambda: _crew(options, modes))
+    monitoring = situation.monitoring
+    monitoring.adopt(start.configuration)
+    try:
+        crew = Crew(situation, work)
+        return serve(crew, lambda: _crew(options, modes, monitoring), monitoring)
+    finally:
+        monitoring.close()
 
 
 def _modes(name: str) -> list[Mode]:
@@ -138,7 +146,7 @@ def _work(start: Start, modes: Sequence[Mode]) -> list[tuple[Offering, Mode]]:
     return work
 
 
-def _situation(start: Start, options: RunOptions) -> Situation:
+def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
     path = start.configuration.journal
     try:
         journal = Journal(Path(path) if path and not options.dry_run else None)
@@ -150,6 +158,7 @@ def _situation(start: Start, options: RunOptions) -> Situation:
         registry=start.registry,
         removals_allowed=options.allow_removals,
         journal=journal,
+        monitoring=monitoring,
     )
 
 
@@ -163,10 +172,12 @@ def _once(
     ]
 
 
-def _crew(options: RunOptions, modes: Sequence[Mode]) -> Crew:
+def _crew(options: RunOptions, modes: Sequence[Mode], monitoring: Monitoring) -> Crew:
     """Read the configuration again and put workers on every offering."""
     start = load(options.config_file, wanted=options.offerings, jobs=[mode.job for mode in modes])
-    return Crew(_situation(start, options), _work(start, modes))
+    crew = Crew(_situation(start, options, monitoring), _work(start, modes))
+    monitoring.adopt(start.configuration)
+    return crew
 
 
 def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:

@@ -36,8 +36,14 @@ def _empty_is_off(value: Any) -> Any:
 
 
 def _http_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "expected a URL such as https://waldur.example.com/api/; a port is 1 to 65535"
+        ) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("expected a URL such as https://waldur.example.com/api/")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("a URL without user, password, query or fragment is expected")
@@ -52,13 +58,17 @@ def _time_zone(text: str) -> str:
     return text
 
 
+_HIGHEST_PORT = 65535
+
+
 def _listen_address(text: str) -> str:
-    if text and not re.fullmatch(r"\S*:\d{1,5}", text):
+    found = re.fullmatch(r"\S*:(\d{1,5})", text)
+    if text and (found is None or int(found[1]) > _HIGHEST_PORT):
         raise ValueError("expected HOST:PORT, such as 127.0.0.1:9100")
     return text
 
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
 OptionalText = Annotated[str, BeforeValidator(_empty_is_off)]
 
 
@@ -225,6 +235,8 @@ class Configuration(Section):
 
     sentry_dsn: SecretStr | None = None
     """Where defects are reported; without it nowhere."""
+    sentry_send_names: bool = False
+    """Whether such reports may name people, projects and resources; otherwise they are masked."""
     timezone: Annotated[str, AfterValidator(_time_zone)] | None = None
     """Billing months are cut in this zone; ``None`` is the machine's own."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -238,7 +250,11 @@ class Configuration(Section):
     journal: str | None = None
     """A file that gets every applied action as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
-    """``HOST:PORT`` where metrics are served."""
+    """``HOST:PORT`` where ``/metrics`` and ``/health`` are served."""
+    health_file: OptionalText = ""
+    """A file, written every 10 seconds, that says how the agent does; ``{mode}`` is its mode."""
+    stuck_after_minutes: float = Field(default=30, gt=0)
+    """How long a cycle may wait in silence before it counts as stuck."""
     offerings: tuple[Offering, ...]
     """At least one."""
 

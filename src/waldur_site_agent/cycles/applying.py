@@ -32,6 +32,7 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
     for step, outcome in applied:
         _log(site, step, outcome)
         site.record(step, outcome)
+        site.watch.action(outcome)
     return applied
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import BackendSettings
 from waldur_site_agent.backends.usernames import NoUsernames
+from waldur_site_agent.cycles.watching import Unwatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends import Backend, Outcome, UsernameBackend
     from waldur_site_agent.config import Offering
+    from waldur_site_agent.cycles.watching import Watch
     from waldur_site_agent.planning.guard import Thresholds
     from waldur_site_agent.planning.plan import Step
     from waldur_site_agent.waldur import Waldur
@@ -50,6 +52,8 @@ class Site:
     """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
     record: Callable[[Step, Outcome], None] = _forget
     """Writes an applied action into the journal, where the site keeps one."""
+    watch: Watch = field(default_factory=Unwatched)
+    """Told of everything that comes back, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
     """Gives people their usernames; by default it gives none."""
     memory: dict[str, int] = field(default_factory=dict)

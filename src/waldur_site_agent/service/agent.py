@@ -80,6 +80,7 @@ def greet(site: Site, mode: Mode) -> None:
 def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> CycleReport:
     """One pass that never raises: what went wrong is in the report and in the log."""
     began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
+    site.watch.cycle_began()
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:
@@ -93,6 +94,7 @@ def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> CycleReport:
         requests=site.waldur.requests_made - requests,
         commands=_commands(site) - commands,
     )
+    site.watch.cycle_ended(report, time.monotonic() - began)
     site.log.debug(
         "cycle ended",
         seconds=round(time.monotonic() - began, 2),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.service.health import Duty
     from waldur_site_agent.service.modes import Mode
     from waldur_site_agent.service.sessions import Situation
 
@@ -47,8 +48,10 @@ class Worker:
                 self._work()
             except (SiteAgentError, ConfigurationError) as error:
                 if not self.stop.requested():
+                    self._duty().fail(str(error))
                     log.error("not started; tried again next time", reason=str(error))
-            except Exception:
+            except Exception as error:
+                self._duty().fail(f"a defect: {type(error).__name__}: {error}")
                 log.exception(
                     "worker failed because of a defect in the agent or a plugin; tried again "
                     "next time"
@@ -75,23 +78,33 @@ class Worker:
             self._rest(began)
 
     def _start(self, site: Site) -> bool:
+        duty = self._duty()
+        duty.begin()
         try:
             greet(site, self.mode)
             self.mode.start(site)
         except SiteAgentError as error:
+            duty.fail(str(error))
             if not self.stop.requested():
                 site.log.warning("not started yet; tried again next time", reason=str(error))
             return False
-        except Exception:
+        except Exception as error:
+            duty.fail(f"a defect: {type(error).__name__}: {error}")
             site.log.exception("start failed because of a defect in the agent or a plugin")
             return False
+        duty.start()
         return True
 
     def _rest(self, began: float) -> None:
         """Wait for the next turn; a little uneven, so that agents do not march in step."""
         jitter = random.uniform(-_JITTER, _JITTER)  # noqa: S311 - spreads load, guards nothing
         turn = began + self.mode.period_seconds() * (1 + jitter)
-        self.stop.wait(max(0.0, turn - time.monotonic()))
+        seconds = max(0.0, turn - time.monotonic())
+        self._duty().rest(seconds)
+        self.stop.wait(seconds)
+
+    def _duty(self) -> Duty:
+        return self.situation.monitoring.health.duty(self.offering.name, self.mode.name)
 
 
 class Crew:
@@ -110,8 +123,16 @@ class Crew:
 
     def start(self) -> None:
         """Begin to work."""
-        for thread in self._threads:
+        health = self._situation.monitoring.health
+        for worker, thread in zip(self.workers, self._threads, strict=True):
+            health.take_over(worker.offering.name, worker.mode.name, thread)
             thread.start()
+        health.forget_relieved()
+
+    def dismiss(self) -> None:
+        """Ask all workers to finish what they have in hand and to begin nothing new."""
+        self._situation.monitoring.health.relieve()
+        self.stop.request()
 
     def close(self) -> None:
         """Give back what the workers shared; only when none is at work any more."""

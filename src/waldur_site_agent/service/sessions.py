@@ -16,6 +16,7 @@ from waldur_site_agent.backends.username_registry import UsernameRegistry
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.planning.guard import Thresholds
 from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.waldur import Waldur
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Situation:
     removals_allowed: bool = False
     usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
     journal: Journal = field(default_factory=Journal)
+    monitoring: Monitoring = field(default_factory=Monitoring)
 
 
 def connect(
@@ -47,13 +49,14 @@ def connect(
     ``sleep`` waits before a request is repeated; it may raise to end the waiting.
 
     Raises:
-        PermanentError: the URL or the token cannot be used.
+        PermanentError: the URL, the token or ``ca_file`` cannot be used.
     """
     return Waldur(
         offering.waldur_api_url,
         offering.token,
         mode=mode,
         verify=offering.verify_ssl,
+        authorities=offering.ca_file,
         sleep=sleep,
     )
 
@@ -88,6 +91,9 @@ def open_site(
         stack.callback(backend.close)
         waldur = connect(offering, mode.name, sleep=sleep)
         stack.callback(waldur.close)
+        watch = situation.monitoring.watch(offering.name, mode.name)
+        waldur.watch_requests(watch.request)
+        backend.watch_commands(watch.command)
         yield Site(
             offering=offering,
             waldur=waldur,
@@ -100,6 +106,7 @@ def open_site(
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
             record=situation.journal.recorder(offering.name, mode.name),
+            watch=watch,
             usernames=situation.usernames.open(offering, situation.source, number),
             remove_unknown_users=safety.unknown_users == "remove",
             zone=billing_zone(situation.configuration),

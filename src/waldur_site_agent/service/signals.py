@@ -15,6 +15,7 @@ import structlog
 
 from waldur_site_agent.config import ConfigurationError
 from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.stopping import Stop
 from waldur_site_agent.waldur.concurrency import in_background
 
@@ -33,7 +34,7 @@ _WORK_ENDED = 0
 """Stands in the queue of signals, so that nobody waits for the next poll; no signal is 0."""
 
 
-def serve(crew: Crew, make_crew: Callable[[], Crew]) -> int:
+def serve(crew: Crew, make_crew: Callable[[], Crew], monitoring: Monitoring | None = None) -> int:
     """Work until a signal says stop; return the exit code.
 
     SIGTERM and SIGINT finish the object in hand, then stop, within ``STOP_WITHIN_SECONDS``; a
@@ -42,20 +43,23 @@ def serve(crew: Crew, make_crew: Callable[[], Crew]) -> int:
     finished what it had in hand; a configuration with errors is reported and the old crew goes on.
     """
     log = structlog.get_logger()
+    monitoring = monitoring or Monitoring()
     successor: _Successor | None = None
     with _received((*_STOP_SIGNALS, signal.SIGHUP)) as received:
         crew.start()
         while crew.at_work() or successor is not None:
             number = _next(received)
+            monitoring.beat()
             if number in _STOP_SIGNALS:
                 log.info("stopping", signal=signal.Signals(number).name)
-                crew.stop.request()
+                monitoring.stopping()
+                crew.dismiss()
                 _wait_or_end(crew.at_work, received)
                 return 0
             if number == signal.SIGHUP:
                 successor = _read_again(make_crew) or successor
             if successor is not None:
-                crew.stop.request()
+                crew.dismiss()
                 if crew.at_work():
                     successor.explain_the_wait()
                 else:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 import time
-from pathlib import Path
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import httpx
 
 from waldur_site_agent import __version__
-from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.waldur.address import ApiAddress
 from waldur_site_agent.waldur.connection import Connection, without_cookies
+from waldur_site_agent.waldur.event_calls import EventCalls
+from waldur_site_agent.waldur.identity_calls import IdentityCalls
+from waldur_site_agent.waldur.import_calls import ImportCalls
 from waldur_site_agent.waldur.offering_calls import OfferingCalls
 from waldur_site_agent.waldur.offering_user_calls import OfferingUserCalls
 from waldur_site_agent.waldur.operations import server as ops
@@ -20,6 +21,7 @@ from waldur_site_agent.waldur.order_calls import OrderCalls
 from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
 from waldur_site_agent.waldur.people_calls import PeopleCalls
 from waldur_site_agent.waldur.resource_calls import ResourceCalls
+from waldur_site_agent.waldur.trust import trusted_authorities
 from waldur_site_agent.waldur.usage_calls import UsageCalls
 
 if TYPE_CHECKING:
@@ -31,7 +33,17 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.people import User
 
 
-class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUserCalls, UsageCalls):
+class Waldur(
+    OfferingCalls,
+    OrderCalls,
+    ResourceCalls,
+    PeopleCalls,
+    OfferingUserCalls,
+    UsageCalls,
+    IdentityCalls,
+    EventCalls,
+    ImportCalls,
+):
     """Waldur's REST API at one server with one token; threads may share it.
 
     Every method raises ``TemporaryError`` when Waldur cannot be asked or answers badly, and
@@ -45,7 +57,8 @@ class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUser
         token: str,
         *,
         mode: str = "agent",
-        verify: bool | str = True,
+        verify: bool = True,
+        authorities: str = "",
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -57,8 +70,9 @@ class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUser
             api_url: Waldur's API, with or without ``/api`` and the trailing slash.
             token: The API token of the agent's user.
             mode: The agent's mode; the server shows it in its log, and knows the agent by it.
-            verify: Whether the server's certificate is checked, or a file or directory of
-                certificate authorities to check it against.
+            verify: Whether the server's certificate is checked.
+            authorities: A file of certificate authorities (PEM) that are trusted besides those
+                of the machine; without a meaning where nothing is checked.
             timeouts: Seconds for the phases of one attempt.
             retry: How often a failed request is sent again, and when.
             transport: Stands in for the network in tests.
@@ -75,7 +89,7 @@ class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUser
                 "Accept": "application/json",
             },
             cookies=without_cookies(),
-            verify=_trust(verify),
+            verify=trusted_authorities(authorities) if verify else False,
             timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
             transport=transport,
         )
@@ -119,6 +133,26 @@ class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUser
         """How many requests were sent, repetitions and redirects included."""
         return self.request_counts.total()
 
+    def watch_requests(self, told: Callable[[str, int | str, float], None]) -> None:
+        """Tell of each request from now on: operation id, HTTP status or ``"error"``, seconds.
+
+        Called in the thread that made the request, before its answer is looked at.
+        """
+        self._connection.told = told
+
+    def clock_ahead_seconds(self) -> float | None:
+        """How far the server's clock was ahead of ours at its last answer; behind is negative.
+
+        ``None`` before the first answer, and where the server does not send the time. To the
+        second: the header has no more, and the way of the answer counts as being behind.
+        """
+        said, received = self._connection.last_date
+        try:
+            date = parsedate_to_datetime(said)
+        except ValueError:
+            return None
+        return (date - received).total_seconds() if date.tzinfo else None
+
     def whoami(self) -> User:
         """The user whose token this is, with its roles."""
         return self._read(ops.ME)
@@ -126,18 +160,3 @@ class Waldur(OfferingCalls, OrderCalls, ResourceCalls, PeopleCalls, OfferingUser
     def server_version(self) -> str:
         """The version of the server, as it spells it."""
         return self._read(ops.VERSION).version
-
-
-def _trust(verify: bool | str) -> bool | ssl.SSLContext:
-    if isinstance(verify, bool):
-        return verify
-    authorities = Path(verify)
-    try:
-        if authorities.is_dir():
-            return ssl.create_default_context(capath=authorities)
-        return ssl.create_default_context(cafile=authorities)
-    except OSError as error:
-        raise PermanentError(
-            f"the certificate authorities {verify!r} cannot be used ({error}); "
-            "verify_ssl takes true, false, or a file or directory of PEM certificates"
-        ) from error

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,10 @@ class Connection:
         sleep: Callable[[float], None],
     ) -> None:
         self.address = address
+        self.told: Callable[[str, int | str, float], None] | None = None
+        """Told of each request: operation, HTTP status or ``"error"``, and seconds."""
+        self.last_date = ("", datetime.now(UTC))
+        """The ``Date`` of the last answer, as the server wrote it, and when it came."""
         self._client = client
         self._client.headers["Authorization"] = f"Token {_checked(token)}"
         self._token = token
@@ -216,14 +221,18 @@ class Connection:
         try:
             response = self._client.send(request)
             status = response.status_code
+            self.last_date = (response.headers.get("date", ""), datetime.now(UTC))
         finally:
+            seconds = time.monotonic() - began
             with self._counting:
                 self._counts[call.operation.id, status] += 1
+            if self.told is not None:
+                self.told(call.operation.id, status, seconds)
             _log.debug(
                 "waldur request",
                 operation=call.operation.id,
                 status=status,
-                seconds=round(time.monotonic() - began, 3),
+                seconds=round(seconds, 3),
             )
         return response
 

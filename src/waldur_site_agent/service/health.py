@@ -1,0 +1,200 @@
+"""Whether the process does its work: tells a stuck cycle from a long one, and both from idleness.
+
+Every answer from Waldur, every command that ended and every action is progress. Each of them has
+a timeout of its own, so a cycle without any of it for longer than its allowance waits for
+something that will not come. A failing cycle is not a stuck one: it is tried again, and no
+restart would help it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STUCK_AFTER_SECONDS = 1800.0
+"""The allowance where the configuration gives none."""
+
+
+class Verdict(Enum):
+    """How the process, or one worker of it, stands; from best to worst."""
+
+    OK = "ok"
+    FAILING = "failing"
+    """It works, but its last cycle was cut short or it could not start: see the reason."""
+    STUCK = "stuck"
+    DEAD = "dead"
+    """Its thread has ended although nobody asked for it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether a restart would not help."""
+        return self in (Verdict.OK, Verdict.FAILING)
+
+
+@dataclass(slots=True)
+class Duty:
+    """One offering in one mode, as its worker lives through it. Threads may share it."""
+
+    offering: str
+    mode: str
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    thread: threading.Thread | None = None
+    """Who works; ``None`` where nobody has begun."""
+    working: bool = False
+    resting_until: float = 0.0
+    last_progress: float = 0.0
+    last_success: datetime | None = None
+    trouble: str = ""
+    cycles: int = 0
+    served: bool = False
+    """Whether a start went through: Waldur knows the token and the backend could be opened."""
+    relieved: bool = False
+    """Whether the worker was asked to end: then its end is none to worry about."""
+
+    def __post_init__(self) -> None:
+        self.last_progress = self.monotonic()
+        self.resting_until = self.last_progress
+
+    def begin(self) -> None:
+        """Work begins: a start or a cycle."""
+        self.working = True
+        self.progress()
+
+    def progress(self) -> None:
+        """Something came back."""
+        self.last_progress = self.monotonic()
+
+    def start(self) -> None:
+        """The start went through; cycles can begin."""
+        self.served, self.trouble = True, ""
+
+    def succeed(self) -> None:
+        """A cycle went through."""
+        self.trouble, self.last_success = "", self.wall()
+
+    def fail(self, trouble: str) -> None:
+        """A start or a cycle did not go through; it will be tried again."""
+        self.trouble = trouble
+
+    def end(self) -> None:
+        """The work in hand has ended, well or not."""
+        self.cycles += 1
+        self.working = False
+        self.resting_until = self.monotonic()
+        self.progress()
+
+    def rest(self, seconds: float) -> None:
+        """Nothing to do for so long."""
+        self.working = False
+        self.resting_until = self.monotonic() + seconds
+
+    def silent_seconds(self) -> float:
+        """For how long nothing came back, not counting planned rest."""
+        since = self.last_progress if self.working else max(self.resting_until, self.last_progress)
+        return max(0.0, self.monotonic() - since)
+
+    def verdict(self, allowance: float) -> Verdict:
+        """How it stands, where it may be silent for ``allowance`` seconds."""
+        if self.thread is not None and self.thread.ident and not self.thread.is_alive():
+            return Verdict.OK if self.relieved else Verdict.DEAD
+        if self.silent_seconds() > allowance:
+            return Verdict.STUCK
+        return Verdict.FAILING if self.trouble else Verdict.OK
+
+    def describe(self, allowance: float) -> dict[str, Any]:
+        """The same as values that JSON knows."""
+        success = self.last_success
+        return {
+            "offering": self.offering,
+            "mode": self.mode,
+            "status": self.verdict(allowance).value,
+            "doing": "working" if self.working else "resting",
+            "cycles": self.cycles,
+            "silent_seconds": round(self.silent_seconds(), 1),
+            "last_success": success.isoformat(timespec="seconds") if success else None,
+            "trouble": self.trouble,
+        }
+
+
+class Health:
+    """All duties of the process, and the connections for events. Threads may share it."""
+
+    def __init__(self, stuck_after_seconds: float = STUCK_AFTER_SECONDS) -> None:
+        self.stuck_after_seconds = stuck_after_seconds
+        self._lock = threading.Lock()
+        self._duties: dict[tuple[str, str], Duty] = {}
+        self._events: dict[str, Callable[[], dict[str, Any]]] = {}
+        self._began = datetime.now(UTC)
+
+    def duty(self, offering: str, mode: str) -> Duty:
+        """The duty of one offering in one mode; the same one each time it is asked for."""
+        with self._lock:
+            return self._duties.setdefault((offering, mode), Duty(offering, mode))
+
+    def take_over(self, offering: str, mode: str, thread: threading.Thread) -> Duty:
+        """A new worker takes the duty over: what its predecessor left unfinished is forgotten."""
+        old = self.duty(offering, mode)
+        new = Duty(offering, mode, thread=thread, last_success=old.last_success)
+        with self._lock:
+            self._duties[offering, mode] = new
+        return new
+
+    def relieve(self) -> None:
+        """Everybody was asked to end; successors take over what they serve."""
+        with self._lock:
+            for duty in self._duties.values():
+                duty.relieved = True
+
+    def forget_relieved(self) -> None:
+        """Drop the duties that nobody took over."""
+        with self._lock:
+            self._duties = {key: d for key, d in self._duties.items() if not d.relieved}
+            served = {offering for offering, _ in self._duties}
+            self._events = {name: ask for name, ask in self._events.items() if name in served}
+
+    def watch_events(self, offering: str, status: Callable[[], dict[str, Any]]) -> None:
+        """Let ``status`` say how the offering's connection for events stands.
+
+        Its answer goes into the report as it is; ``connected`` (bool) becomes a metric.
+        """
+        with self._lock:
+            self._events[offering] = status
+
+    def duties(self) -> list[Duty]:
+        """All duties, in the order of their first day."""
+        with self._lock:
+            return list(self._duties.values())
+
+    def events(self) -> dict[str, dict[str, Any]]:
+        """How the connections for events stand, by offering."""
+        with self._lock:
+            watched = dict(self._events)
+        return {offering: status() for offering, status in watched.items()}
+
+    def verdict(self) -> Verdict:
+        """The worst of all duties."""
+        order = list(Verdict)
+        found = [duty.verdict(self.stuck_after_seconds) for duty in self.duties()]
+        return max(found, key=order.index, default=Verdict.OK)
+
+    def has_served(self) -> bool:
+        """Whether any duty has seen a start that went through."""
+        return any(duty.served for duty in self.duties())
+
+    def report(self) -> dict[str, Any]:
+        """Everything, as values that JSON knows."""
+        return {
+            "status": self.verdict().value,
+            "since": self._began.isoformat(timespec="seconds"),
+            "stuck_after_seconds": self.stuck_after_seconds,
+            "workers": [duty.describe(self.stuck_after_seconds) for duty in self.duties()],
+            "events": self.events(),
+        }

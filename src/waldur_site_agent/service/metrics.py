@@ -1,0 +1,193 @@
+"""What the process counts, for Prometheus; imported only where ``metrics_listen`` is set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from waldur_site_agent import __version__
+from waldur_site_agent.backends import Result
+from waldur_site_agent.service.health import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from waldur_site_agent.backends import Outcome
+    from waldur_site_agent.cycles.report import CycleReport
+    from waldur_site_agent.service.health import Health
+
+PREFIX = "waldur_site_agent"
+_WORK = ("offering", "mode")
+_SECONDS_OF_A_CYCLE = (0.1, 0.5, 1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_SECONDS_OF_A_CALL = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """A registry of its own, so that nothing else of the process slips in. Threads may share it."""
+
+    def __init__(self, health: Health) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_OfHealth(health))
+        build = self._gauge("build_info", "Always 1; the labels say what runs.", ("version",))
+        build.labels(__version__).set(1)
+        self._of_cycles()
+        self._of_calls()
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def cycle_ended(self, work: tuple[str, str], report: CycleReport, seconds: float) -> None:
+        """Count a cycle of ``work`` (offering, mode)."""
+        result = "cut_short" if report.trouble else "partial" if report.failed else "success"
+        self.cycles.labels(*work, result).inc()
+        self.cycle_seconds.labels(*work).observe(seconds)
+        if report.refusal:
+            self.refused_plans.labels(*work).inc()
+        if not report.trouble:
+            self.last_success.labels(*work).set_to_current_time()
+
+    def action(self, work: tuple[str, str], outcome: Outcome) -> None:
+        """Count an action of ``work`` (offering, mode)."""
+        kind, result = type(outcome.action).__name__, outcome.result
+        self.actions.labels(*work, kind, result.value).inc()
+        if result is not Result.FAILED and outcome.left_out:
+            self.left_out.labels(*work).inc(len(outcome.left_out))
+
+    def request(self, operation: str, status: int | str, seconds: float) -> None:
+        """Count a request to Waldur."""
+        self.requests.labels(operation, str(status)).inc()
+        self.request_seconds.labels(operation).observe(seconds)
+
+    def command(self, command: str, result: str, seconds: float) -> None:
+        """Count a command of a backend."""
+        self.commands.labels(command, result).inc()
+        self.command_seconds.labels(command).observe(seconds)
+
+    def _of_cycles(self) -> None:
+        self.cycles = self._counter(
+            "cycles",
+            "Cycles by result: success; partial (something in it failed or waits); cut_short.",
+            (*_WORK, "result"),
+        )
+        self.cycle_seconds = self._histogram(
+            "cycle_duration_seconds", "How long cycles took.", _WORK, _SECONDS_OF_A_CYCLE
+        )
+        self.last_success = self._gauge(
+            "last_success_timestamp_seconds", "When a cycle last was not cut short.", _WORK
+        )
+        self.refused_plans = self._counter(
+            "refused_plans", "Plans of which removals were refused as too many.", _WORK
+        )
+        self.actions = self._counter(
+            "actions",
+            "Changes to the backend, by kind and by result: done, unchanged, failed.",
+            (*_WORK, "action", "result"),
+        )
+        self.left_out = self._counter(
+            "left_out_members", "Members that an action that was carried out left out.", _WORK
+        )
+        self.defects = self._counter(
+            "defects", "Errors that are bugs of the agent or of a plugin.", ()
+        )
+
+    def _of_calls(self) -> None:
+        self.requests = self._counter(
+            "waldur_requests",
+            "Requests to Waldur by operation and HTTP status; error: no answer came.",
+            ("operation", "status"),
+        )
+        self.request_seconds = self._histogram(
+            "waldur_request_duration_seconds",
+            "How long Waldur took to answer.",
+            ("operation",),
+            _SECONDS_OF_A_CALL,
+        )
+        self.commands = self._counter(
+            "backend_commands",
+            "Commands of backends by name and result: success, failure.",
+            ("command", "result"),
+        )
+        self.command_seconds = self._histogram(
+            "backend_command_duration_seconds",
+            "How long commands of backends took.",
+            ("command",),
+            _SECONDS_OF_A_CALL,
+        )
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str]) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+
+class _OfHealth(Collector):
+    """What is not counted but looked at when somebody asks."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the metrics, also while there is nothing to say."""
+        return [*self._of_workers(), *self._of_events()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask health."""
+        return self.describe()
+
+    def _of_workers(self) -> Iterable[Metric]:
+        alive = GaugeMetricFamily(
+            f"{PREFIX}_worker_alive",
+            "0: a worker is stuck or dead and only a restart helps.",
+            labels=_WORK,
+        )
+        silent = GaugeMetricFamily(
+            f"{PREFIX}_worker_silent_seconds",
+            "For how long nothing came back to a worker, not counting planned rest.",
+            labels=_WORK,
+        )
+        for duty in self._health.duties():
+            work = (duty.offering, duty.mode)
+            verdict = duty.verdict(self._health.stuck_after_seconds)
+            alive.add_metric(work, float(verdict in (Verdict.OK, Verdict.FAILING)))
+            silent.add_metric(work, duty.silent_seconds())
+        return alive, silent
+
+    def _of_events(self) -> Iterable[Metric]:
+        connected = GaugeMetricFamily(
+            f"{PREFIX}_event_connection_up",
+            "1: connected and subscribed at the message broker.",
+            labels=("offering",),
+        )
+        waiting = GaugeMetricFamily(
+            f"{PREFIX}_event_scopes_waiting",
+            "What events have announced and no pass has looked at yet.",
+            labels=("offering",),
+        )
+        for offering, status in self._health.events().items():
+            connected.add_metric((offering,), float(bool(status.get("connected"))))
+            waiting.add_metric((offering,), _number(status.get("waiting")))
+        return connected, waiting
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,143 @@
+"""What a process tells of itself: to systemd, in a file, over HTTP, and to Sentry.
+
+It lives as long as the process; crews come and go below it. Nothing here may stop the work: what
+cannot be told is logged, and the agent goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from waldur_site_agent.service.health import STUCK_AFTER_SECONDS, Health
+from waldur_site_agent.service.health_file import WRITE_EVERY_SECONDS, HealthFile
+from waldur_site_agent.service.notify import Notifier
+from waldur_site_agent.service.watching import SiteWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from waldur_site_agent.config import Configuration
+    from waldur_site_agent.service.endpoint import Endpoint
+    from waldur_site_agent.service.metrics import Metrics
+
+LISTEN_VARIABLE = "WALDUR_SITE_AGENT_METRICS_LISTEN"
+"""Overrides ``metrics_listen``, because several services of one file need an address each."""
+READY_WITHIN_SECONDS = 60.0
+"""How long the start waits for Waldur before systemd is told that it is over all the same."""
+_BEAT_SECONDS = 5.0
+_MORE_TIME_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Monitoring:
+    """Told of everything that happens; :meth:`beat` passes it on."""
+
+    mode: str = ""
+    health: Health = field(default_factory=Health)
+    notifier: Notifier = field(default_factory=lambda: Notifier({}))
+    metrics: Metrics | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    _endpoint: Endpoint | None = None
+    _file: HealthFile | None = None
+    _ready: bool = False
+    _began: float = 0.0
+    _next_beat: float = 0.0
+    _next_file: float = 0.0
+
+    def adopt(self, configuration: Configuration, environ: Mapping[str, str] | None = None) -> None:
+        """Do as the configuration says from now on; at start, and each time it was read again."""
+        environ = os.environ if environ is None else environ
+        minutes = configuration.stuck_after_minutes
+        self.health.stuck_after_seconds = minutes * 60 if minutes else STUCK_AFTER_SECONDS
+        path = configuration.health_file
+        if self._file is not None and (
+            not path or self._file.path != HealthFile(path, self.mode).path
+        ):
+            self._file.remove()
+        self._file = HealthFile(path, self.mode) if path else None
+        self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
+
+    def watch(self, offering: str, mode: str) -> SiteWatch:
+        """Who watches the work on one offering in one mode."""
+        return SiteWatch(self.health, self.metrics, offering, mode)
+
+    def beat(self) -> None:
+        """Called by the main thread all the time: pass on what is due."""
+        now = self.monotonic()
+        self._began = self._began or now
+        if now < self._next_beat:
+            return
+        pause = self.notifier.watchdog_seconds / 3 or _BEAT_SECONDS
+        self._next_beat = now + min(pause, _BEAT_SECONDS)
+        self._tell_systemd(now)
+        if self._file is not None and now >= self._next_file:
+            self._next_file = now + WRITE_EVERY_SECONDS
+            self._file.write(self.health.report())
+
+    def stopping(self) -> None:
+        """The end has begun; systemd's own limit counts from here, its watchdog no more."""
+        self.notifier.stopping()
+
+    def close(self) -> None:
+        """Take away what others would take for signs of life."""
+        if self._file is not None:
+            self._file.remove()
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+    def _tell_systemd(self, now: float) -> None:
+        if not self.notifier.listened_to:
+            return
+        if self.health.verdict().alive:
+            self.notifier.alive()
+        if not self._ready:
+            if self.health.has_served() or now - self._began >= READY_WITHIN_SECONDS:
+                self._ready = True
+                self.notifier.ready()
+            else:
+                self.notifier.still_starting(_MORE_TIME_SECONDS)
+        self.notifier.status(self._status())
+
+    def _status(self) -> str:
+        duties = self.health.duties()
+        for duty in duties:
+            verdict = duty.verdict(self.health.stuck_after_seconds)
+            if not verdict.alive:
+                return f"{duty.mode} of {duty.offering} is {verdict.value}"
+            if duty.trouble:
+                return f"{duty.mode} of {duty.offering}: {duty.trouble}"
+        if not self.health.has_served():
+            return "starting"
+        return f"{len(duties)} offering(s) and mode(s) served"
+
+    def _listen(self, address: str) -> None:
+        if self._endpoint is not None:
+            if self._endpoint.address == address:
+                return
+            self._endpoint.close()
+            self._endpoint = None
+        if not address:
+            return
+        # imported here: most of the time of a start would go into what few sites have switched on
+        from waldur_site_agent.service.endpoint import Endpoint  # noqa: PLC0415
+        from waldur_site_agent.service.metrics import Metrics  # noqa: PLC0415
+
+        self.metrics = self.metrics or Metrics(self.health)
+        log = structlog.get_logger()
+        try:
+            self._endpoint = Endpoint(address, self.health, self.metrics.exposition)
+        except (OSError, OverflowError, ValueError) as error:
+            log.error(
+                "no metrics: cannot listen; the agent goes on without",
+                metrics_listen=address,
+                reason=str(error),
+                remedy=f"give each service an address of its own in {LISTEN_VARIABLE}",
+            )
+        else:
+            log.info("metrics", metrics_listen=address)
