@@ -5,12 +5,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
 
-.PHONY: help demo test lint format build clean
+.PHONY: help demo test test-long lint format docs build clean
 help:
-	@echo "make demo    watch orders become Slurm accounts, on a simulated cluster (SLURM=real: on a real one)"
-	@echo "make test    lint, unit, contract, fault and integration tests (real Slurm: as root on Debian)"
-	@echo "make lint    ruff, mypy, import-linter          make format  let ruff rewrite"
-	@echo "make build   wheels and source packages in dist/"
+	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
+	@echo "make test       lint and all tests but the long ones (real Slurm and RabbitMQ: as root on Debian)"
+	@echo "make test-long  the tests that take minutes each"
+	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
+	@echo "make docs       the documentation as web pages in site/"
+	@echo "make build      wheels and source packages in dist/"
 
 $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, try: make PYTHON=python3.11")'
@@ -29,7 +31,14 @@ else
 endif
 
 test: lint
-	@$(BIN)/pytest -q -n 3 --dist loadgroup --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 3 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
+
+test-long: $(READY)
+	@$(BIN)/pytest -q -m long
+
+docs: $(READY)
+	@$(BIN)/python -m mkdocs build --quiet --strict --site-dir site
+	@echo "the pages are in site/"
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .
@@ -48,4 +57,4 @@ build: $(READY)
 	@ls dist
 
 clean:
-	rm -rf $(VENV) dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
