@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import subprocess
+import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from waldur_site_agent.model.errors import TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
@@ -44,6 +46,34 @@ class Runner(Protocol):
             CommandMissingError: it cannot be started.
         """
         ...
+
+
+class CommandLog:
+    """Counts the commands of a backend, and tells of each that ended. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._told: Callable[[str, str, float], None] | None = None
+
+    def tell(self, told: Callable[[str, str, float], None]) -> None:
+        """See :meth:`waldur_site_agent.backends.Backend.watch_commands`."""
+        self._told = told
+
+    def counts(self) -> Mapping[str, int]:
+        """See :meth:`waldur_site_agent.backends.Backend.commands_run`."""
+        return dict(self._counts)
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Count a command that the body runs; it failed when the body raises."""
+        self._counts[name] += 1
+        began, result = time.monotonic(), "failure"
+        try:
+            yield
+            result = "success"
+        finally:
+            if self._told is not None:
+                self._told(name, result, time.monotonic() - began)
 
 
 class CommandTimedOutError(TemporaryError):

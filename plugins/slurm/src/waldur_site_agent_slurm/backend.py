@@ -172,6 +172,10 @@ class SlurmBackend(Backend):
             next(done) if _is_of_slurm(action) else self._apply_one(action) for action in actions
         ]
 
+    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
+        """See :meth:`Backend.watch_commands`; home directories are not among them."""
+        self._client.commands.tell(told)
+
     def commands_run(self) -> Mapping[str, int]:
         """Processes by program; sacctmgr as ``sacctmgr read`` and ``sacctmgr write``."""
         return self._client.counts()

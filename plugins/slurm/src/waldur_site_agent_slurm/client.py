@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections import Counter
 from copy import copy
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.backends.processes import CommandLog
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.errors import failure
 from waldur_site_agent_slurm.runner import inheriting
@@ -31,6 +31,11 @@ def operating_system_user() -> str:
         return str(os.geteuid())
 
 
+def _name(program: str, *, writes: bool) -> str:
+    kind = ("write" if writes else "read") if program == "sacctmgr" else ""
+    return f"{program} {kind}".strip()
+
+
 class SlurmClient:
     """One cluster, seen through its commands. Every failure is a ``TemporaryError``."""
 
@@ -39,7 +44,8 @@ class SlurmClient:
         self.cluster = cluster
         self._timeout = timeout
         self._lock: int | None = None
-        self._counts: Counter[str] = Counter()
+        self.commands = CommandLog()
+        """Counts what is run; shared by all copies of the client."""
         self._names: dict[str, frozenset[str]] = {}
 
     def accounts(self) -> Cluster:
@@ -91,27 +97,21 @@ class SlurmClient:
 
     def ask(self, argv: Argv) -> str:
         """Run a command that changes no account and return what it printed."""
-        self._count(argv[0], writes=False)
-        return self._checked(self._runner.run(argv, self._timeout)).stdout
+        with self.commands.running(_name(argv[0], writes=False)):
+            return self._checked(self._runner.run(argv, self._timeout)).stdout
 
     def write(self, argv: Argv, names: int = 1) -> None:
         """Run a command that changes accounts; ``names`` is the number of objects in it.
 
         That it gave no sign of failure does not prove anything yet: read back.
         """
-        self._count(argv[0], writes=True)
         timeout = self._timeout + _SECONDS_PER_NAME * names
-        with inheriting(self._lock):
-            result = self._runner.run(argv, timeout)
-        self._checked(result)
+        with self.commands.running(_name(argv[0], writes=True)), inheriting(self._lock):
+            self._checked(self._runner.run(argv, timeout))
 
     def counts(self) -> Mapping[str, int]:
         """How many processes were started, by program; sacctmgr by reading and writing."""
-        return dict(self._counts)
-
-    def _count(self, program: str, *, writes: bool) -> None:
-        kind = ("write" if writes else "read") if program == "sacctmgr" else ""
-        self._counts[f"{program} {kind}".strip()] += 1
+        return self.commands.counts()
 
     def _checked(self, result: CommandResult) -> CommandResult:
         error = failure(result, operating_system_user())
