@@ -98,6 +98,7 @@ class Conversation:
     def _change(
         self, operation: Operation[Answer], uuid: UUID | str, body: Mapping[str, object]
     ) -> Answer:
+        """Write, and read the object in the answer; ``uuid`` is it, or what it is made for."""
         call = Call.of(operation, uuid=uuid_text(uuid), body=body)
         response = self._connection.send(call)
         return decode(operation, read_json(response), response)

@@ -23,10 +23,16 @@ class OfferingUserCalls(Conversation):
     7.7.5; before, ``AbsentOperationError`` says that there are no states.
     """
 
-    def offering_users(self, offering_uuid: UUID | str) -> Listing[OfferingUser]:
-        """The usernames of an offering, in every state."""
+    def offering_users(
+        self, offering_uuid: UUID | str, user_uuid: UUID | str | None = None
+    ) -> Listing[OfferingUser]:
+        """The usernames of an offering, in every state; of all people, or of one."""
+        person = {} if user_uuid is None else {"user_uuid": uuid_text(user_uuid)}
         return self._list(
-            ops.OFFERING_USERS, uuid_text(offering_uuid), offering_uuid=uuid_text(offering_uuid)
+            ops.OFFERING_USERS,
+            uuid_text(offering_uuid),
+            offering_uuid=uuid_text(offering_uuid),
+            **person,
         )
 
     def offering_user(self, uuid: UUID | str) -> OfferingUser:

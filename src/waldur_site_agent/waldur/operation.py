@@ -16,7 +16,7 @@ class Operation(Generic[Answer_co]):
     """The operation's identifier in the OpenAPI document."""
     purpose: str
     """What it is for, in the words of error messages; ``{uuid}`` is the object's UUID."""
-    method: Literal["GET", "POST", "PATCH"]
+    method: Literal["GET", "POST", "PUT", "PATCH"]
     path: str
     """Below ``/api/``; ``{uuid}`` stands for the object's UUID."""
     query: tuple[str, ...] = ()
@@ -111,15 +111,42 @@ def writing(
 
 
 def changing(
-    id_: str, purpose: str, path: str, answer: type[Answer_co], *, body: tuple[str, ...]
+    id_: str,
+    purpose: str,
+    path: str,
+    answer: type[Answer_co],
+    *,
+    body: tuple[str, ...],
+    method: Literal["PUT", "PATCH"] = "PATCH",
 ) -> Operation[Answer_co]:
     """Declare a write that says how things are and is answered with the changed object."""
     return Operation(
         id=id_,
         purpose=purpose,
-        method="PATCH",
+        method=method,
         path=path,
         body=body,
         answer=answer,
         safe_to_repeat=True,
+    )
+
+
+def making(
+    id_: str,
+    purpose: str,
+    path: str,
+    answer: type[Answer_co],
+    *,
+    body: tuple[str, ...],
+    safe_to_repeat: bool,
+) -> Operation[Answer_co]:
+    """Declare a write that makes an object, or finds it, and is answered with it."""
+    return Operation(
+        id=id_,
+        purpose=purpose,
+        method="POST",
+        path=path,
+        body=body,
+        answer=answer,
+        safe_to_repeat=safe_to_repeat,
     )

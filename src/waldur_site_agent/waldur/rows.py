@@ -1,10 +1,14 @@
 """Rows of lists that need a second look before they are what the agent speaks of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
+from waldur_site_agent.model.events import AgentIdentity, EventSubscription
+from waldur_site_agent.model.imports import BackendResource, BackendResourceRequest
 from waldur_site_agent.model.offerings import UserLimit
 from waldur_site_agent.model.usage import ComponentUserUsage
 
@@ -52,6 +56,97 @@ class ComponentUserUsageRow:
             component_usage_uuid=_last_uuid(self.component_usage),
             resource_uuid=self.resource_uuid,
             billing_period=self.billing_period,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentIdentityRow:
+    """An agent; what Waldur calls ``offering`` is the offering's UUID."""
+
+    uuid: UUID
+    offering: UUID | None = None
+    name: str = ""
+    version: str = ""
+    last_restarted: datetime | None = None
+
+    def read(self) -> AgentIdentity:
+        """The agent in the words that are used everywhere else."""
+        return AgentIdentity(
+            uuid=self.uuid,
+            name=self.name,
+            offering_uuid=self.offering,
+            version=self.version,
+            last_restarted=self.last_restarted,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSubscriptionRow:
+    """A subscription; its object types come as a list of objects of any shape."""
+
+    uuid: UUID
+    user_uuid: UUID | None = None
+    description: str = ""
+    observable_objects: Any = ()
+
+    def read(self) -> EventSubscription:
+        """The subscription with the object types that can be recognized."""
+        rows = self.observable_objects
+        found = [
+            row.get("object_type")
+            for row in (rows if isinstance(rows, list | tuple) else ())
+            if isinstance(row, dict)
+        ]
+        return EventSubscription(
+            uuid=self.uuid,
+            user_uuid=self.user_uuid,
+            description=self.description,
+            object_types=tuple(name for name in found if isinstance(name, str)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResourceRequestRow:
+    """An import request; what Waldur calls ``offering`` is the offering's UUID."""
+
+    uuid: UUID
+    state: str = ""
+    offering: UUID | None = None
+    created: datetime | None = None
+    error_message: str = ""
+
+    def read(self) -> BackendResourceRequest:
+        """The request in the words that are used everywhere else."""
+        return BackendResourceRequest(
+            uuid=self.uuid,
+            state=self.state,
+            offering_uuid=self.offering,
+            created=self.created,
+            error_message=self.error_message,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResourceRow:
+    """An importable resource; ``project`` and ``offering`` are UUIDs, the metadata any JSON."""
+
+    uuid: UUID
+    name: str = ""
+    project: UUID | None = None
+    offering: UUID | None = None
+    backend_id: str = ""
+    backend_metadata: Any = None
+
+    def read(self) -> BackendResource:
+        """The resource in the words that are used everywhere else."""
+        metadata = self.backend_metadata
+        return BackendResource(
+            uuid=self.uuid,
+            name=self.name,
+            backend_id=self.backend_id,
+            project_uuid=self.project,
+            offering_uuid=self.offering,
+            backend_metadata=metadata if isinstance(metadata, Mapping) else {},
         )
 
 

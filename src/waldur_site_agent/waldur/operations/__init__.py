@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from waldur_site_agent.waldur.operation import Operation
 from waldur_site_agent.waldur.operations import (
+    events,
+    identities,
+    imports,
     offering_users,
     offerings,
     orders,
@@ -19,7 +22,18 @@ from waldur_site_agent.waldur.operations import (
 
 OPERATIONS: tuple[Operation[object | None], ...] = tuple(
     operation
-    for subject in (server, offerings, orders, resources, people, offering_users, usage)
+    for subject in (
+        server,
+        offerings,
+        orders,
+        resources,
+        people,
+        offering_users,
+        usage,
+        identities,
+        events,
+        imports,
+    )
     for operation in vars(subject).values()
     if isinstance(operation, Operation)
 )

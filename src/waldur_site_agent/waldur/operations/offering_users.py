@@ -19,7 +19,7 @@ OFFERING_USERS = listing_pages(
     "list the users of offering {uuid}",
     _PATH,
     OfferingUser,
-    filters=("offering_uuid",),
+    filters=("offering_uuid", "user_uuid"),
     extra_fields=("offering_uuid",),
 )
 OFFERING_USER = reading(

@@ -1,0 +1,91 @@
+"""How the agent makes itself known to Waldur, and where Waldur puts its events."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+
+class ObjectType:
+    """What an event is about, as far as the agent acts on it; newer servers know more."""
+
+    ORDER = "order"
+    USER_ROLE = "user_role"
+    RESOURCE = "resource"
+    OFFERING_USER = "offering_user"
+    SERVICE_ACCOUNT = "service_account"
+    COURSE_ACCOUNT = "course_account"
+    IMPORTABLE_RESOURCES = "importable_resources"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDependency:
+    """A piece of software that the agent works with, shown beside it in the portal."""
+
+    package: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentIdentity:
+    """One agent at one offering."""
+
+    uuid: UUID
+    name: str = ""
+    offering_uuid: UUID | None = None
+    version: str = ""
+    last_restarted: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentService:
+    """One job of an agent; Waldur sets it Idle when no processor of it ran for ten minutes."""
+
+    uuid: UUID
+    name: str = ""
+    mode: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentProcessor:
+    """One part of a service and the backend behind it; registering it is its sign of life."""
+
+    uuid: UUID
+    name: str = ""
+    last_run: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRegistration:
+    """One queue for all events of an agent (servers from 8.1).
+
+    The password of ``rmq_username`` is the token with which the queue was registered last.
+    """
+
+    rmq_username: str
+    queue_name: str
+    vhost: str
+    observable_object_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSubscription:
+    """The wish of one user to be told about some types of objects, in all offerings.
+
+    Its UUID (32 hexadecimal digits) is the login at the message broker, the password is the token
+    with which it was made, and the virtual host is the UUID of its user.
+    """
+
+    uuid: UUID
+    user_uuid: UUID | None = None
+    description: str = ""
+    object_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionQueue:
+    """The queue of one subscription for one offering and one type of object."""
+
+    queue_name: str
+    vhost: str
+    object_type: str = ""
