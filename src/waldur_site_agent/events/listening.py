@@ -1,0 +1,187 @@
+"""Keeps a confirmed subscription at the broker, for as long as the process lives.
+
+One thread connects, receives and connects again, without end. Whatever goes wrong, it waits a
+random time (at most :data:`LONGEST_PAUSE`) and starts over; after each new subscription everything
+is compared once, because the broker may have lost what came in between.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from waldur_site_agent.events.transport import ConnectionLostError
+from waldur_site_agent.model.errors import DefectError, SiteAgentError
+from waldur_site_agent.model.scopes import Everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from waldur_site_agent.events.inbox import Inbox
+    from waldur_site_agent.events.transport import Connection, Subscription, Transport
+
+FIRST_PAUSE = 1.0
+"""Seconds: the longest pause before the second try; it doubles with each further one."""
+LONGEST_PAUSE = 60.0
+STEADY_SECONDS = 10.0
+"""A subscription that lasts shorter counts as a failed try, or it would be a loop without pause."""
+SECONDS_BETWEEN_CATCH_UPS = 30.0
+"""Full passes because of new connections are at least so far apart."""
+TRIES_BEFORE_REGISTERING_AGAIN = 4
+_RECEIVE_SECONDS = 1.0
+_LONGEST_EXPONENT = 10
+
+
+class Registrar(Protocol):
+    """Gets a subscription from Waldur."""
+
+    def subscribe(self, after: SiteAgentError | None = None) -> Subscription:
+        """Register, or register again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """How the connection stands at one moment."""
+
+    connected_since: datetime | None = None
+    """When the subscription was confirmed, aware; ``None`` while there is none."""
+    heard_seconds_ago: float | None = None
+    """How long nothing came from the broker, heart-beats included; ``None`` when not connected."""
+    connections: int = 0
+    """How many subscriptions were confirmed since the start."""
+    trouble: str = ""
+    """Why there is no connection."""
+
+
+class Listener:
+    """One offering's connection to the broker, and the thread that keeps it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        registrar: Registrar,
+        inbox: Inbox,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._registrar = registrar
+        self._inbox = inbox
+        self._log = log
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._since: datetime | None = None
+        self._confirmed = 0
+        self._trouble = ""
+        self._subscription: Subscription | None = None
+        self._last_catch_up: float | None = None
+        self._was_steady = False
+
+    def start(self) -> None:
+        """Begin to listen; also when an earlier thread died, or hangs and is given up."""
+        self._stop = stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._listen, args=(stop,), name="events", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the connection; what was not acknowledged stays in the queue."""
+        self._stop.set()
+        self.drop_connection()
+
+    def drop_connection(self) -> None:
+        """Give the present connection up; another one is made."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """How the connection stands now."""
+        connection = self._connection
+        return ConnectionStatus(
+            connected_since=self._since if connection is not None else None,
+            heard_seconds_ago=connection.heard_seconds_ago() if connection is not None else None,
+            connections=self._confirmed,
+            trouble="" if connection is not None else self._trouble,
+        )
+
+    def _listen(self, stop: threading.Event) -> None:
+        """The body of the thread; ``stop`` is its own: a thread that was given up has another."""
+        tries = 0
+        trouble: SiteAgentError | None = None
+        while not stop.is_set():
+            try:
+                self._receive(stop, tries, trouble)
+            except SiteAgentError as error:
+                trouble = error
+            except Exception as error:  # a defect must not make the agent deaf
+                self._log.exception("listening failed because of a defect")
+                trouble = DefectError(f"a defect: {type(error).__name__}: {error}")
+            if stop.is_set() or trouble is None:
+                return
+            tries = 1 if self._was_steady else tries + 1
+            self._was_steady = False
+            self._rest(tries, trouble, stop)
+
+    def _receive(self, stop: threading.Event, tries: int, trouble: SiteAgentError | None) -> None:
+        """Connect and take messages in until the connection ends or the agent stops."""
+        connection = self._connect(tries, trouble)
+        try:
+            self._begin(connection)
+            confirmed = self._clock()
+            while not stop.is_set():
+                delivery = connection.receive(_RECEIVE_SECONDS)
+                if delivery is not None:
+                    self._inbox.receive(delivery, connection)
+                self._was_steady = self._clock() - confirmed >= STEADY_SECONDS
+        finally:
+            self._end(connection)
+
+    def _connect(self, tries: int, trouble: SiteAgentError | None) -> Connection:
+        """Connect as registered before, or register again where that may be the remedy."""
+        known = self._subscription
+        lost = isinstance(trouble, ConnectionLostError)
+        if known is None or not lost or tries % TRIES_BEFORE_REGISTERING_AGAIN == 0:
+            self._subscription = known = self._registrar.subscribe(trouble)
+        return self._transport.connect(known)
+
+    def _begin(self, connection: Connection) -> None:
+        self._connection, self._since = connection, datetime.now(UTC)
+        self._confirmed += 1
+        self._log.info("listening to events", connections=self._confirmed)
+        now = self._clock()
+        pause = 0.0
+        if self._last_catch_up is not None:
+            pause = max(0.0, self._last_catch_up + SECONDS_BETWEEN_CATCH_UPS - now)
+        self._last_catch_up = now + pause
+        self._inbox.want(Everything(), seconds=pause)
+
+    def _end(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = self._since = None
+        connection.close()
+
+    def _rest(self, tries: int, trouble: SiteAgentError, stop: threading.Event) -> None:
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(max(tries - 1, 0), _LONGEST_EXPONENT))
+        pause = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+        self._trouble = str(trouble)
+        self._log.warning(
+            "not listening to events; tried again", reason=str(trouble), seconds=round(pause, 1)
+        )
+        stop.wait(pause)
