@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from contract.worlds import fill_with_accounts_and_limits
+from contract.worlds import fill_with_accounts_and_limits, register_agent
 from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.sandbox.asgi import OPERATIONS
 
@@ -40,6 +40,7 @@ def test_every_field_of_an_answer_is_described(description: Description) -> None
     fill_with_accounts_and_limits(sandbox)
     headers = {"Authorization": f"Token {sandbox.token}"}
     with sandbox.serve() as url, httpx.Client(base_url=url, headers=headers) as api:
+        register_agent(sandbox, api)
         for operation in OPERATIONS:
             if operation.method != "GET" or operation.name.endswith("_retrieve"):
                 continue

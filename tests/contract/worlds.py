@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import httpx
+
     from waldur_site_agent.sandbox import Sandbox
 
 
@@ -16,3 +18,30 @@ def fill_with_accounts_and_limits(sandbox: Sandbox) -> None:
     sandbox.customer.add_course_account(resource.project, None, "Pending")
     sandbox.customer.set_user_limit(resource, "ada", "cpu", "10.5")
     sandbox.customer.add_periodic_policy()
+    usage = sandbox.customer.put_usage(resource, "cpu", "11")
+    sandbox.customer.put_user_usage(usage, "ada", "5.5")
+    sandbox.customer.add_member(resource.project, sandbox.agent)
+
+
+def register_agent(sandbox: Sandbox, api: httpx.Client) -> None:
+    """Let an agent of the offering present itself, subscribe to orders and find an account."""
+    identities = "marketplace-site-agent-identities/"
+    offering = sandbox.offering.uuid
+    agent = made(api.post(identities, json={"offering": offering, "name": "agent"}))
+    service = made(api.post(f"{identities}{agent}/register_service/", json={"name": "report"}))
+    processor = {"name": "slurm", "backend_type": "slurm"}
+    made(api.post(f"marketplace-site-agent-services/{service}/register_processor/", json=processor))
+    kind = {"observable_object_type": "order"}
+    wish = made(api.post(f"{identities}{agent}/register_event_subscription/", json=kind))
+    queue = {"offering_uuid": offering, "object_type": "order"}
+    made(api.post(f"event-subscriptions/{wish}/create_queue/", json=queue))
+    project = next(iter(sandbox.customer.world.projects))
+    found = {"name": "old", "project": project, "offering": offering, "backend_id": "hpc_old"}
+    made(api.post("backend-resources/", json=found))
+    sandbox.customer.request_import()
+
+
+def made(answer: httpx.Response) -> str:
+    """Give the UUID of what a call made."""
+    assert answer.is_success, answer.text
+    return str(answer.json()["uuid"])

@@ -19,14 +19,30 @@ from waldur_site_agent.sandbox.records import (
     User,
     UserLimit,
 )
+from waldur_site_agent.sandbox.records_agents import (
+    AgentIdentity,
+    AgentProcessor,
+    AgentService,
+    EventConsumer,
+    EventSubscription,
+    SubscriptionQueue,
+)
+from waldur_site_agent.sandbox.records_imports import BackendResource, BackendResourceRequest
 from waldur_site_agent.sandbox.records_usage import ComponentUsage, UserUsage
 from waldur_site_agent.sandbox.sandbox import Sandbox
 
 __all__ = [
+    "AgentIdentity",
+    "AgentProcessor",
+    "AgentService",
+    "BackendResource",
+    "BackendResourceRequest",
     "Component",
     "ComponentUsage",
     "Customer",
     "DemoWorld",
+    "EventConsumer",
+    "EventSubscription",
     "Fault",
     "Offering",
     "OfferingUser",
@@ -39,6 +55,7 @@ __all__ = [
     "Resource",
     "Role",
     "Sandbox",
+    "SubscriptionQueue",
     "Task",
     "User",
     "UserLimit",

@@ -45,15 +45,21 @@ def _list_providers(call: Call) -> Answer:
     return page_answer(call, rows, lambda row: rendering.provider(call.tx, row, call.api))
 
 
-def _may_list_roles(call: Call, seller: Customer) -> bool:
+def holds_right(call: Call, seller: Customer, right: str) -> bool:
+    """Tell whether the asker has a right on the organization itself."""
     return call.user.is_staff or any(
-        permissions.LIST_PROJECT_PERMISSIONS in permissions.rights_of(role.name, call.tx.generation)
+        right in permissions.rights_of(role.name, call.tx.generation)
         for role in permissions.roles_of(call.tx, call.user)
         if role.scope == seller.uuid
     )
 
 
-def _seller(call: Call) -> Customer:
+def seller_of(call: Call) -> Customer:
+    """Give the organization whose record as a provider the path names.
+
+    Raises:
+        RefusedError: 404.
+    """
     wanted = call.uuid("provider")
     seller = next((row for row in _sellers(call) if row.service_provider == wanted), None)
     if seller is None:
@@ -61,7 +67,7 @@ def _seller(call: Call) -> Customer:
     return seller
 
 
-def _served_projects(call: Call, seller: Customer) -> set[str]:
+def served_projects(call: Call, seller: Customer) -> set[str]:
     """Projects that have a live resource of a shared offering of this seller."""
     world = call.tx.world
     return {
@@ -74,11 +80,11 @@ def _served_projects(call: Call, seller: Customer) -> set[str]:
 
 
 def _list_project_permissions(call: Call) -> Answer:
-    seller = _seller(call)
-    if not _may_list_roles(call, seller):
+    seller = seller_of(call)
+    if not holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
         raise denied()
     world = call.tx.world
-    served = _served_projects(call, seller)
+    served = served_projects(call, seller)
     active = world.active_roles(call.tx.now)
     roles = [role for role in active if role.scope_type == "project" and role.scope in served]
     activity: list[Filter[Role]] = [by_flag("is_active", lambda _role: True)]
@@ -112,7 +118,7 @@ def _role_orderings(call: Call) -> Orderings[Role]:
 
 
 def _list_accounts(kind: str, call: Call) -> Answer:
-    seller = _seller(call)
+    seller = seller_of(call)
     if not permissions.has_role_on(call.tx, call.user, seller):
         raise denied()
     offerings = call.tx.world.offerings

@@ -13,10 +13,14 @@ from starlette.routing import Match, Route
 
 from waldur_site_agent.sandbox import (
     api_account,
+    api_agents,
+    api_events,
+    api_imports,
     api_limits,
     api_offering_users,
     api_offerings,
     api_orders,
+    api_projects,
     api_providers,
     api_resources,
     api_usages,
@@ -55,6 +59,10 @@ OPERATIONS: tuple[Operation, ...] = (
     *api_offering_users.OPERATIONS,
     *api_limits.OPERATIONS,
     *api_usages.OPERATIONS,
+    *api_agents.OPERATIONS,
+    *api_events.OPERATIONS,
+    *api_imports.OPERATIONS,
+    *api_projects.OPERATIONS,
 )
 """Every call of Waldur's API that the sandbox answers, in any generation."""
 

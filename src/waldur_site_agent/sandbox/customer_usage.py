@@ -8,7 +8,7 @@ from waldur_site_agent.sandbox import usage_rules
 from waldur_site_agent.sandbox.finding import find
 from waldur_site_agent.sandbox.portal import Portal
 from waldur_site_agent.sandbox.records import Resource
-from waldur_site_agent.sandbox.records_usage import ComponentUsage
+from waldur_site_agent.sandbox.records_usage import ComponentUsage, UserUsage
 from waldur_site_agent.sandbox.store import Transaction
 
 
@@ -69,6 +69,25 @@ class UsageSide(Portal):
                 billing_period=first,
                 usage=Decimal(str(usage)),
                 plan_period=plan_period,
+            )
+            tx.world.put(row)
+        return row
+
+    def put_user_usage(
+        self,
+        parent: ComponentUsage | str,
+        username: str,
+        usage: Decimal | float | str,
+    ) -> UserUsage:
+        """Store one person's part of a usage, as only an administrator of the database can."""
+        with self._store.change() as tx:
+            row = UserUsage(
+                uuid=tx.new_uuid(),
+                created=tx.now,
+                modified=tx.now,
+                component_usage=find(tx.world.component_usages, parent, "usages").uuid,
+                username=username,
+                usage=Decimal(str(usage)),
             )
             tx.world.put(row)
         return row

@@ -5,6 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_EVENT_TYPES: dict[str, tuple[int, ...]] = {
+    "order": (),
+    "user_role": (),
+    "resource": (7, 6, 5),
+    "offering_user": (7, 6, 5),
+    "importable_resources": (7, 6, 5),
+    "service_account": (7, 6, 5),
+    "course_account": (7, 6, 5),
+    "resource_periodic_limits": (7, 9, 0),
+    "offering_resources_sync": (8, 0, 9),
+    "resource_api_key_rotation": (8, 1, 0),
+    "resource_end_date_change_request": (8, 1, 0),
+    "user_profile": (8, 1, 0),
+    "user_ssh_key": (8, 1, 0),
+    "user_lifecycle": (8, 1, 0),
+}
+"""Kinds of changes, and the release that told of them first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -110,6 +128,36 @@ class Generation:
     @property
     def keeps_current_usages(self) -> bool:
         """A resource shows the last figure of each component; before: those of the last report."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        """The kinds of changes that clients can be told of."""
+        return tuple(name for name, since in _EVENT_TYPES.items() if self.reached(*since))
+
+    @property
+    def makes_queues(self) -> bool:
+        """The server makes the queues; before: whoever sends or subscribes first."""
+        return self.reached(7, 9, 9)
+
+    @property
+    def has_unified_queues(self) -> bool:
+        """An agent has one queue for changes of every kind."""
+        return self.reached(8, 1, 0)
+
+    @property
+    def publishes_over_mqtt(self) -> bool:
+        """Changes are told over MQTT too."""
+        return not self.makes_queues
+
+    @property
+    def tells_every_order_state(self) -> bool:
+        """Orders are told of at each change of state; before: when they wait or are done."""
+        return self.reached(8, 0, 7)
+
+    @property
+    def tells_roles_of_live_resources(self) -> bool:
+        """Roles are told of where a resource is not terminated; before: where one is OK."""
         return self.reached(8, 0, 7)
 
     @property

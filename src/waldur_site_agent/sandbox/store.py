@@ -6,18 +6,20 @@ import threading
 import uuid
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from waldur_site_agent.sandbox.broker import NoBroker
 from waldur_site_agent.sandbox.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from waldur_site_agent.sandbox.broker import BrokerAdmin
     from waldur_site_agent.sandbox.generations import Generation
 
 _REMEMBERED_CHANGES = 200
@@ -52,6 +54,7 @@ class Transaction:
     world: World
     now: datetime
     generation: Generation
+    broker: BrokerAdmin = field(default_factory=NoBroker)
 
     def new_uuid(self) -> str:
         """Give a UUID that nothing has yet."""
@@ -70,6 +73,8 @@ class Store:
         self.clock = clock
         self.after_change: Callable[[], None] = lambda: None
         """Called after each change, outside of it, by the thread that made it."""
+        self.broker: BrokerAdmin = NoBroker()
+        """Where registrations for events are carried out."""
         self._file = file
         self._lock = threading.RLock()
         self._past: deque[World] = deque(maxlen=_REMEMBERED_CHANGES)
@@ -82,14 +87,14 @@ class Store:
         with self._lock:
             back = min(changes_ago, len(self._past))
             world = self._past[-back] if back else self._world
-        return Transaction(world, self.clock.now(), self.generation)
+        return Transaction(world, self.clock.now(), self.generation, self.broker)
 
     @contextmanager
     def change(self) -> Iterator[Transaction]:
         """Change the world: all of it takes effect at the end, or nothing where it raises."""
         with self._lock:
             draft = self._world.copy()
-            yield Transaction(draft, self.clock.now(), self.generation)
+            yield Transaction(draft, self.clock.now(), self.generation, self.broker)
             if draft != self._world:
                 self._past.append(self._world)
                 self._world = draft

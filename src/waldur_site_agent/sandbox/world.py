@@ -19,6 +19,15 @@ from waldur_site_agent.sandbox.records import (
     User,
     UserLimit,
 )
+from waldur_site_agent.sandbox.records_agents import (
+    AgentIdentity,
+    AgentProcessor,
+    AgentService,
+    EventConsumer,
+    EventSubscription,
+    SubscriptionQueue,
+)
+from waldur_site_agent.sandbox.records_imports import BackendResource, BackendResourceRequest
 from waldur_site_agent.sandbox.records_usage import ComponentUsage, UserUsage
 
 Record = (
@@ -36,6 +45,14 @@ Record = (
     | Task
     | ComponentUsage
     | UserUsage
+    | AgentIdentity
+    | AgentService
+    | AgentProcessor
+    | EventSubscription
+    | SubscriptionQueue
+    | EventConsumer
+    | BackendResourceRequest
+    | BackendResource
 )
 
 R = TypeVar("R", bound=Record)
@@ -55,6 +72,14 @@ _TABLES: dict[type, str] = {
     Task: "tasks",
     ComponentUsage: "component_usages",
     UserUsage: "user_usages",
+    AgentIdentity: "agent_identities",
+    AgentService: "agent_services",
+    AgentProcessor: "agent_processors",
+    EventSubscription: "event_subscriptions",
+    SubscriptionQueue: "subscription_queues",
+    EventConsumer: "event_consumers",
+    BackendResourceRequest: "backend_resource_requests",
+    BackendResource: "backend_resources",
 }
 
 FINAL_ORDER_STATES = frozenset({"done", "erred", "canceled", "rejected"})
@@ -78,6 +103,14 @@ class World:
     tasks: dict[str, Task] = field(default_factory=dict)
     component_usages: dict[str, ComponentUsage] = field(default_factory=dict)
     user_usages: dict[str, UserUsage] = field(default_factory=dict)
+    agent_identities: dict[str, AgentIdentity] = field(default_factory=dict)
+    agent_services: dict[str, AgentService] = field(default_factory=dict)
+    agent_processors: dict[str, AgentProcessor] = field(default_factory=dict)
+    event_subscriptions: dict[str, EventSubscription] = field(default_factory=dict)
+    subscription_queues: dict[str, SubscriptionQueue] = field(default_factory=dict)
+    event_consumers: dict[str, EventConsumer] = field(default_factory=dict)
+    backend_resource_requests: dict[str, BackendResourceRequest] = field(default_factory=dict)
+    backend_resources: dict[str, BackendResource] = field(default_factory=dict)
 
     def copy(self) -> "World":
         """Give a world with tables of its own; the records are shared."""
