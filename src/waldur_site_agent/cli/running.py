@@ -113,11 +113,12 @@ def run(options: RunOptions) -> int:
     except ValueError as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration, start.source)
-    if options.dry_run or options.once:
-        return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
     monitoring = situation.monitoring
-    monitoring.adopt(start.configuration)
     try:
+        if options.dry_run or options.once:
+            monitoring.report_errors(start.configuration)
+            return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
+        monitoring.adopt(start.configuration)
         crew = Crew(situation, work)
         return serve(crew, lambda: _crew(options, modes, monitoring), monitoring)
     finally:
@@ -141,7 +142,8 @@ def _work(start: Start, modes: Sequence[Mode]) -> list[tuple[Offering, Mode]]:
         names = " or ".join(mode.name for mode in modes)
         raise UsageError(
             f"no offering of {start.source.path} takes part in mode {names}: "
-            f"set {keys}, and neither stomp_enabled nor mqtt_enabled"
+            f"set {keys}; order_process and membership_sync leave offerings with stomp_enabled or "
+            "mqtt_enabled to event_process"
         )
     return work
 

@@ -16,6 +16,7 @@ from waldur_site_agent.backends.username_registry import (
     check_username_backends,
 )
 from waldur_site_agent.config import ConfigurationError, Job, load_configuration
+from waldur_site_agent.config.secrecy import secrets_in
 from waldur_site_agent.service.logs import conceal, configure_logs
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load(
     """
     configuration, source = load_configuration(path)
     registry = Registry()
-    conceal(offering.token for offering in configuration.offerings)
+    conceal(secrets_in(source.content))
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
     names = {
         offering.name: {name for job in jobs if (name := offering.backend_for(job))}

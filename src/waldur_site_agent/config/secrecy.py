@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MASK = "********"
 _WORDS = (
@@ -51,6 +51,18 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [masked(inner) for inner in value]
     return without_secrets(value) if isinstance(value, str) else value
+
+
+def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    """Every text in a configuration that stands under a key which sounds secret."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from secrets_in(inner, name if sounds_secret([name]) else str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secrets_in(inner, name)
+    elif isinstance(value, str) and value and sounds_secret([name]):
+        yield value
 
 
 def _is_secret(name: str) -> bool:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from waldur_site_agent.model.errors import DefectError, SiteAgentError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import TextIO
 
     from structlog.typing import EventDict, WrappedLogger
@@ -41,6 +43,42 @@ def conceal(secrets: Iterable[str]) -> None:
     _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer, *spelt}, key=len, reverse=True))
 
 
+def concealed(text: str) -> str:
+    """The text with every known secret masked, as lines of the log have it."""
+    return _conceal(None, "", text)
+
+
+class _Defects:
+    """Tells of lines that come with an exception which is none of the two expected families."""
+
+    def __init__(self) -> None:
+        self.told: tuple[Callable[[BaseException, EventDict], None], ...] = ()
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        error = _exception_of(event.get("exc_info"))
+        expected = isinstance(error, SiteAgentError) and not isinstance(error, DefectError)
+        if error is not None and not expected:
+            for told in self.told:
+                told(error, event)
+        return event
+
+
+def _exception_of(exc_info: object) -> BaseException | None:
+    """The exception that a line was logged with: itself, as a tuple, or "the one in hand"."""
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    found = exc_info if isinstance(exc_info, tuple) else sys.exc_info() if exc_info else ()
+    return next((part for part in found if isinstance(part, BaseException)), None)
+
+
+_defects = _Defects()
+
+
+def watch_defects(*told: Callable[[BaseException, EventDict], None]) -> None:
+    """Have these called with each defect that is logged from now on, instead of those before."""
+    _defects.told = told
+
+
 def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None:
     """Set up the logs of the whole process.
 
@@ -54,6 +92,7 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _defects,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *_renderers(style, colors=stream.isatty()),

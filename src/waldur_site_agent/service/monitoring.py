@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from waldur_site_agent.service.health import STUCK_AFTER_SECONDS, Health
 from waldur_site_agent.service.health_file import WRITE_EVERY_SECONDS, HealthFile
+from waldur_site_agent.service.logs import watch_defects
 from waldur_site_agent.service.notify import Notifier
 from waldur_site_agent.service.watching import SiteWatch
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.config import Configuration
     from waldur_site_agent.service.endpoint import Endpoint
+    from waldur_site_agent.service.error_reports import ErrorReports
     from waldur_site_agent.service.metrics import Metrics
 
 LISTEN_VARIABLE = "WALDUR_SITE_AGENT_METRICS_LISTEN"
@@ -42,6 +44,7 @@ class Monitoring:
     notifier: Notifier = field(default_factory=lambda: Notifier({}))
     metrics: Metrics | None = None
     monotonic: Callable[[], float] = time.monotonic
+    _reports: ErrorReports | None = None
     _endpoint: Endpoint | None = None
     _file: HealthFile | None = None
     _ready: bool = False
@@ -60,6 +63,7 @@ class Monitoring:
         ):
             self._file.remove()
         self._file = HealthFile(path, self.mode) if path else None
+        self.report_errors(configuration, environ)
         self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
 
     def watch(self, offering: str, mode: str) -> SiteWatch:
@@ -84,7 +88,10 @@ class Monitoring:
         self.notifier.stopping()
 
     def close(self) -> None:
-        """Take away what others would take for signs of life."""
+        """Take away what others would take for signs of life, and send what waits."""
+        watch_defects()
+        if self._reports is not None:
+            self._reports.flush()
         if self._file is not None:
             self._file.remove()
         if self._endpoint is not None:
@@ -115,6 +122,24 @@ class Monitoring:
         if not self.health.has_served():
             return "starting"
         return f"{len(duties)} offering(s) and mode(s) served"
+
+    def report_errors(
+        self, configuration: Configuration, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """Count defects, and report them where the configuration says, from now on."""
+        dsn = configuration.sentry_dsn.get_secret_value() if configuration.sentry_dsn else ""
+        if dsn or self._reports is not None:
+            from waldur_site_agent.service.error_reports import ErrorReports  # noqa: PLC0415 - slow
+
+            send_names = configuration.sentry_send_names
+            self._reports = ErrorReports(dsn, send_names=send_names, environ=environ)
+        watch_defects(self._defect)
+
+    def _defect(self, error: BaseException, event: Mapping[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.defects.inc()
+        if self._reports is not None:
+            self._reports.defect(error, event)
 
     def _listen(self, address: str) -> None:
         if self._endpoint is not None:

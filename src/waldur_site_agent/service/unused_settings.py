@@ -12,20 +12,19 @@ if TYPE_CHECKING:
     from waldur_site_agent.config import Configuration, Offering, Source
     from waldur_site_agent.config.source import Value
 
-_OF_THE_FILE = ("sentry_dsn", "metrics_listen", "timezone")
-_OF_AN_OFFERING = ("reporting_backend", "resource_import_enabled")
+_OF_AN_OFFERING = ("resource_import_enabled",)
 
 
 def warn_of_unused_settings(configuration: Configuration, source: Source) -> None:
     """Log which settings of the file have no effect, and which offerings nothing serves."""
     log = structlog.get_logger()
-    unused = [*_unused(configuration, source.content, _OF_THE_FILE)]
+    unused: list[str] = []
     for offering, entry in zip(configuration.offerings, _entries(source), strict=True):
         keys = _unused(offering, entry, _OF_AN_OFFERING)
         unused += [f'{key} of "{offering.name}"' for key in keys]
         if offering.by_events:
             log.warning(
-                "no mode of this version serves the offering",
+                "no mode of this version serves the orders and members of the offering",
                 offering=offering.name,
                 reason="stomp_enabled and mqtt_enabled hand it to event_process, still to come",
                 remedy="set both to false, and order_process and membership_sync serve it",

@@ -1,0 +1,115 @@
+"""Reports defects to Sentry, where the site has set ``sentry_dsn``; and only what helps to mend.
+
+A report is put together anew from what it may hold, instead of being cleaned of what it may not:
+kinds of exceptions, the places in the code, the constant text of the log line, mode and offering,
+versions. Local variables, arguments of the process, the environment, requests and the machine's
+name are never part of it. The texts of exceptions quote what the agent worked on, people
+included: they are left out unless ``sentry_send_names`` is set, and then known secrets are masked.
+
+Imported only when it is needed: the library takes longer to import than the rest of the agent.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import sentry_sdk
+import structlog
+from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.utils import BadDsn
+
+from waldur_site_agent import __version__
+from waldur_site_agent.service.logs import concealed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.transport import Transport
+
+WITHHELD = "(left out; the agent's log has it)"
+_FLUSH_WITHIN_SECONDS = 2.0
+_KEPT = ("event_id", "timestamp", "platform", "level", "release", "environment", "tags", "sdk")
+_KEPT_OF_A_FRAME = ("filename", "function", "module", "lineno", "in_app")
+_TAGS = ("offering", "mode")
+
+
+class ErrorReports:
+    """The line to Sentry, for as long as the process lives or until it is set up anew."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        send_names: bool,
+        environ: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        """Set up the library for the whole process; an empty ``dsn`` switches it off.
+
+        ``transport`` replaces the network in tests.
+        """
+        environ = os.environ if environ is None else environ
+        self._send_names = send_names
+        try:
+            sentry_sdk.init(
+                dsn=dsn,
+                transport=transport,
+                release=f"waldur-site-agent@{__version__}",
+                environment=environ.get("SENTRY_ENVIRONMENT") or "production",
+                before_send=lambda event, _hint: self._harmless(event),
+                default_integrations=False,
+                auto_enabling_integrations=False,
+                integrations=_integrations(),
+                max_breadcrumbs=0,
+                auto_session_tracking=False,
+                send_client_reports=False,
+                send_default_pii=False,
+                include_local_variables=False,
+                include_source_context=False,
+                server_name="",
+            )
+        except (BadDsn, ValueError) as error:
+            structlog.get_logger().error(
+                "no error reports: sentry_dsn cannot be used", reason=concealed(str(error))
+            )
+
+    def defect(self, error: BaseException, event: Mapping[str, Any]) -> None:
+        """Report an exception; ``event`` is the line of the log that told of it."""
+        with sentry_sdk.new_scope() as scope:
+            for name in _TAGS:
+                if name in event:
+                    scope.set_tag(name, str(event[name]))
+            scope.set_tag("said", str(event.get("event", "")))
+            scope.capture_exception(error)
+
+    def flush(self) -> None:
+        """Send what waits; at most so long that nobody minds at the end."""
+        sentry_sdk.flush(timeout=_FLUSH_WITHIN_SECONDS)
+
+    def _harmless(self, event: Any) -> Any:
+        """The parts of a report that may leave the site."""
+        kept = {name: event[name] for name in _KEPT if name in event}
+        kept["tags"] = {name: concealed(text) for name, text in event.get("tags", {}).items()}
+        values = event.get("exception", {}).get("values", [])
+        kept["exception"] = {"values": [self._exception(value) for value in values]}
+        return kept
+
+    def _exception(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        frames = (value.get("stacktrace") or {}).get("frames", [])
+        text = concealed(str(value.get("value", ""))) if self._send_names else WITHHELD
+        return {
+            "type": value.get("type"),
+            "module": value.get("module"),
+            "value": text,
+            "stacktrace": {
+                "frames": [{name: f.get(name) for name in _KEPT_OF_A_FRAME} for f in frames]
+            },
+        }
+
+
+def _integrations() -> list[Integration]:
+    """What the library may listen to by itself: threads and processes that die of an exception."""
+    return [ExcepthookIntegration(), ThreadingIntegration(propagate_scope=False)]
