@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.usage_report import UsageCycleReport
 from waldur_site_agent.service.journal import plain
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 
 
 def reports_json(reports: Sequence[CycleReport]) -> str:
@@ -43,8 +45,38 @@ def _content(report: CycleReport) -> dict[str, Any]:
                 "home_directories": [_step(step) for step in report.membership.homes],
                 "usernames": _usernames(report),
             }
+        case UsageCycleReport():
+            return {
+                "usage": [entry for outcome in report.months for entry in month_json(outcome.plan)],
+                "skipped": list(report.skipped),
+                "failures": list(report.failures),
+            }
         case _:
             return {}
+
+
+def month_json(plan: MonthPlan) -> list[dict[str, Any]]:
+    """The usage of a month, an entry for each resource; amounts are text, they are exact."""
+    return [
+        {
+            "month": str(plan.month),
+            "account": resource.account,
+            "resource": str(resource.resource.uuid),
+            "name": resource.resource.name,
+            "components": {c.type: _usage(c) for c in resource.components},
+        }
+        for resource in plan.resources
+    ]
+
+
+def _usage(component: ComponentReport) -> dict[str, Any]:
+    return {
+        "before": None if component.before is None else f"{component.before:.2f}",
+        "after": f"{component.bill.total:.2f}",
+        "news": component.is_news,
+        "anomaly": component.is_anomaly,
+        "users": {name: f"{part:.2f}" for name, part in component.bill.parts.items()},
+    }
 
 
 def _usernames(report: MembershipReport) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.usage_report import UsageCycleReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -48,6 +49,9 @@ def report_text(report: CycleReport) -> str:
             blocks += list(_people_blocks(report))
             unchanged = sum(not plan.steps for plan in report.membership.accounts)
             rest = f"{unchanged} resources unchanged."
+        case UsageCycleReport():
+            blocks = [*_usage_blocks(report), *_skipped_blocks(report)]
+            rest = f"{_unchanged(report)} resources unchanged."
         case _:
             blocks, rest = [], ""
     lines = list(_lines(blocks))
@@ -117,6 +121,49 @@ def _account_block(plan: AccountPlan) -> Block:
         remarks.append(f"    not known to Waldur, left alone: {', '.join(plan.unknown)}")
     changes = [change for step in plan.steps for change in step_changes(step)]
     return plan.wanted.title, remarks, changes
+
+
+def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:
+    for outcome in report.months:
+        for plan in outcome.plan.resources:
+            remarks = [
+                f"  ! {c.type} {amount_text(c.bill.total)} is lower than {amount_text(c.before)} "
+                "in Waldur; not sent"
+                for c in plan.components
+                if c.is_anomaly
+            ]
+            changes = [
+                ("~", c.type, f"{amount_text(c.before)} -> {amount_text(c.bill.total)}")
+                for c in plan.components
+                if c.is_news
+            ]
+            block = (
+                f"{plan.account}  {plan.resource.name} in {outcome.plan.month}",
+                remarks,
+                changes,
+            )
+            if _says(block):
+                yield block
+
+
+def _skipped_blocks(report: UsageCycleReport) -> Iterator[Block]:
+    if report.failures or report.skipped:
+        yield (
+            "Not reported",
+            [*(f"  ! {text}" for text in report.failures), *(f"    {t}" for t in report.skipped)],
+            [],
+        )
+
+
+def _unchanged(report: UsageCycleReport) -> int:
+    return sum(
+        not plan.is_news for outcome in report.months[-1:] for plan in outcome.plan.resources
+    )
+
+
+def amount_text(amount: Decimal | None) -> str:
+    """An amount of measured units as people read it."""
+    return "none" if amount is None else f"{amount:.2f}"
 
 
 def _people_blocks(report: MembershipReport) -> Iterator[Block]:

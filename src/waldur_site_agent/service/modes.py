@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.config import Job
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
+from waldur_site_agent.cycles.reporting import report_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,10 +32,13 @@ class Mode:
     start: Callable[[Site], None]
     """Done once per process and offering, before the first cycle."""
     cycle: Callable[..., CycleReport]
+    beside_events: bool = False
+    """Whether it serves offerings, too, whose orders and members follow events."""
 
     def serves(self, offering: Offering) -> bool:
         """Whether the offering takes part in this mode."""
-        return bool(offering.backend_for(self.job)) and not offering.by_events
+        takes_part = self.beside_events or not offering.by_events
+        return takes_part and bool(offering.backend_for(self.job))
 
     def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:
         """How often a cycle begins.
@@ -84,5 +88,17 @@ MEMBERSHIP_SYNC = Mode(
     cycle=sync_membership,
 )
 
-AVAILABLE: Mapping[str, Mode] = {mode.name: mode for mode in (ORDER_PROCESS, MEMBERSHIP_SYNC)}
+REPORT = Mode(
+    name="report",
+    job=Job.REPORT,
+    period_variable="WALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES",
+    default_minutes=30,
+    start=_begin_nothing,
+    cycle=report_usage,
+    beside_events=True,
+)
+
+AVAILABLE: Mapping[str, Mode] = {
+    mode.name: mode for mode in (ORDER_PROCESS, MEMBERSHIP_SYNC, REPORT)
+}
 """The modes that this version has; the others of MODE_NAMES are still to come."""

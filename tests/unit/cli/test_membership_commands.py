@@ -23,9 +23,9 @@ def test_all_modes_run_in_one_process(installation: Installation) -> None:
 
 
 def test_modes_that_do_not_exist_yet_say_so(installation: Installation) -> None:
-    done = installation.run("-m", "report", "--once")
+    done = installation.run("-m", "event_process", "--once")
     assert done.code == 2
-    assert "mode report is not part of this version yet" in done.err
+    assert "mode event_process is not part of this version yet" in done.err
 
 
 def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installation) -> None:
