@@ -13,6 +13,8 @@ from waldur_site_agent.waldur.operations.offerings import COMPONENT_KEYS
 if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import WaldurComponent
 
+_TOO_LARGE_AN_AMOUNT = 10**18
+
 
 def uuid_text(uuid: UUID | str) -> str:
     """The 32 hexadecimal digits that Waldur itself writes.
@@ -43,14 +45,14 @@ def amount_text(value: Decimal) -> str:
     """An amount of usage as Waldur takes it: a text with two decimals.
 
     Raises:
-        PermanentError: It is not finite.
+        PermanentError: It is not finite, or longer than Waldur's eighteen digits.
         ValueError: It has more than two decimals: it was not rounded, and here is not the place.
     """
-    if not value.is_finite():
+    if not value.is_finite() or abs(value) >= _TOO_LARGE_AN_AMOUNT:
         raise PermanentError(f"{value} is not a number that Waldur can hold")
     if value != round(value, 2):
         raise ValueError(f"{value} has more than two decimals; usage is rounded before it is sent")
-    return f"{value:.2f}"
+    return f"{value or Decimal(0):.2f}"
 
 
 def component_body(component: WaldurComponent) -> dict[str, object]:

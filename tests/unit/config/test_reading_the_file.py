@@ -228,6 +228,19 @@ def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
     assert lines[2].startswith('DIR/config.yaml:6: offerings[0].waldur_offering_uuid: found "not-a')
 
 
+@pytest.mark.parametrize("port", ["99999", "0", "x", "-1"])
+def test_an_api_url_with_an_impossible_port_is_refused(tmp_path: Path, port: str) -> None:
+    text = complaint_about(tmp_path, waldur_api_url=f"https://waldur.example.com:{port}/api/")
+    assert "offerings[0].waldur_api_url: found" in text
+    assert "expected a URL such as https://waldur.example.com/api/" in text
+
+
+@pytest.mark.parametrize("host", ["waldur.example.com:8443", "[2001:db8::1]:8000", "localhost"])
+def test_an_api_url_with_a_port_of_its_own_is_kept(tmp_path: Path, host: str) -> None:
+    configuration = load_offering(tmp_path, waldur_api_url=f"https://{host}/api/")
+    assert configuration.offerings[0].waldur_api_url == f"https://{host}/api/"
+
+
 def test_both_event_switches_are_refused(tmp_path: Path) -> None:
     text = complaint_about(tmp_path, stomp_enabled=True, mqtt_enabled=True)
     assert "offerings[0]: stomp_enabled and mqtt_enabled are both true" in text

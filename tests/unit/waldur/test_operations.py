@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 from decimal import Decimal
@@ -22,7 +21,6 @@ from waldur_site_agent.waldur.operations.orders import ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from unit.waldur.conftest import Scripted
 
@@ -267,22 +265,6 @@ def test_after_closing_nothing_is_sent(server: Scripted) -> None:
         waldur.whoami()
     with pytest.raises(RuntimeError):
         waldur.whoami()
-
-
-def test_authorities_of_the_sites_own_are_read_from_a_file_or_directory(tmp_path: Path) -> None:
-    certificates = ssl.get_default_verify_paths().cafile
-    assert Waldur("https://waldur.example.com", "token", verify=str(tmp_path))
-    if certificates:
-        assert Waldur("https://waldur.example.com", "token", verify=certificates)
-
-
-def test_authorities_that_are_not_there_are_an_error_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="verify_ssl"):
-        Waldur("https://waldur.example.com", "token", verify=str(tmp_path / "none.pem"))
-    broken = tmp_path / "broken.pem"
-    broken.write_text("not a certificate")
-    with pytest.raises(PermanentError, match="verify_ssl"):
-        Waldur("https://waldur.example.com", "token", verify=str(broken))
 
 
 def test_importing_the_gateway_builds_no_models() -> None:

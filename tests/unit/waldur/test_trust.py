@@ -1,0 +1,136 @@
+"""Which servers are believed to be who they say they are; on real TLS connections."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import ssl
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from waldur_site_agent.config import Offering
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.service.sessions import connect
+from waldur_site_agent.waldur import Waldur
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl is not installed"
+)
+
+
+class Versioned(http.server.BaseHTTPRequestHandler):
+    """A Waldur that knows nothing but its version."""
+
+    def do_GET(self) -> None:
+        body = b'{"version": "8.1.3"}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on the terminal of the tests."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority, with its key beside it."""
+    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=test"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(file.with_suffix(".key")), "-out", str(file)),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def url(certificate: Path) -> Iterator[str]:
+    """The API of a server with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Versioned) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        yield f"https://127.0.0.1:{server.server_port}/api/"
+        server.shutdown()
+        serving.join(10)
+
+
+def offering(url: str, **changes: Any) -> Offering:
+    return Offering.model_validate(
+        {
+            "name": "Test",
+            "waldur_api_url": url,
+            "waldur_api_token": "token",
+            "waldur_offering_uuid": uuid4(),
+            **changes,
+        }
+    )
+
+
+@needs_openssl
+def test_a_server_is_believed_on_the_word_of_the_sites_own_authority(
+    url: str, certificate: Path
+) -> None:
+    with connect(offering(url, ca_file=str(certificate)), "report") as waldur:
+        assert waldur.server_version() == "8.1.3"
+
+
+@needs_openssl
+def test_a_server_that_nobody_vouches_for_is_not_spoken_to(url: str) -> None:
+    with (
+        connect(offering(url), "report") as waldur,
+        pytest.raises(TemporaryError, match=r"is not trusted .*ca_file"),
+    ):
+        waldur.server_version()
+
+
+@needs_openssl
+def test_without_verification_any_certificate_and_any_ca_file_will_do(url: str) -> None:
+    unchecked = offering(url, verify_ssl=False, ca_file="/nowhere/authority.pem")
+    with connect(unchecked, "report") as waldur:
+        assert waldur.server_version() == "8.1.3"
+
+
+@needs_openssl
+def test_authorities_that_the_environment_names_are_enough(
+    url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with connect(offering(url), "report") as waldur:
+        assert waldur.server_version() == "8.1.3"
+
+
+@pytest.mark.parametrize("content", [None, "", "not a certificate"])
+def test_a_ca_file_that_cannot_be_used_is_named_with_a_remedy(
+    tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "authority.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(PermanentError, match=r"ca_file .*authority\.pem.* PEM certificates"):
+        Waldur("https://waldur.example.com", "token", authorities=str(file))
+
+
+def test_authorities_of_the_environment_that_are_not_there_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/authority.pem")
+    with pytest.raises(PermanentError, match="check SSL_CERT_FILE"):
+        Waldur("https://waldur.example.com", "token")
