@@ -1,13 +1,41 @@
-"""The MOAB plugin's ``backend_settings``."""
+"""The ``backend_settings`` of a MOAB offering."""
 
-from waldur_site_agent.backends import BackendSettings
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from waldur_site_agent.backends import BackendSettings, PermanentError
+from waldur_site_agent.backends.homes import HomeSettings
+from waldur_site_agent_moab.names import PREFIX_RULE, ROOT, account_name
 
 
-class MoabSettings(BackendSettings):
-    """Names of accounts are prefix + slug; the tree is told by each account's organization."""
+class MoabSettings(HomeSettings, BackendSettings):
+    """Everything a site may say about its accounting manager; the defaults suit most."""
 
     default_account: str = ""
-    customer_prefix: str = ""
-    project_prefix: str = ""
-    allocation_prefix: str = ""
-    enable_user_homedir_account_creation: bool = True
+    """The account under which customers are shown; nothing is charged to it or deleted with it."""
+    customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    project_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    mam_bin_path: Path | None = None
+    """Directory of the ``mam-*`` commands; without it they are looked up in PATH."""
+    pause_by_deactivation: bool = False
+    """Whether a paused resource's account is set inactive; whether that stops jobs is up to the
+    site's own configuration of MOAB."""
+    deposited_after_withdrawal: Literal["stays", "falls"] = "stays"
+    """What ``mam-withdraw`` does to an allocation's ``Deposited``; see docs/moab.md."""
+    longest_job_days: int = Field(default=31, gt=0)
+    """How long before a month jobs may have started whose charges belong to it."""
+    lock_file: Path | None = None
+    """Where the agents of one machine queue up; by default below ``/run/waldur-site-agent``."""
+
+    @field_validator("default_account")
+    @classmethod
+    def _usable_account(cls, value: str) -> str:
+        try:
+            return value if value in ("", ROOT) else account_name(value, "default_account")
+        except PermanentError as error:
+            raise ValueError(str(error)) from error

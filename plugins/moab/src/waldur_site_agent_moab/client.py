@@ -1,0 +1,123 @@
+"""The ``mam-*`` commands as questions and orders: asks, counts, classifies."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from copy import copy
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends.processes import (
+    CommandMissingError,
+    CommandTimedOutError,
+    inheriting,
+)
+from waldur_site_agent_moab import commands, facts
+from waldur_site_agent_moab.errors import MamUnavailableError, failure
+from waldur_site_agent_moab.facts import Mam, books_of
+from waldur_site_agent_moab.money import Books
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import date
+    from decimal import Decimal
+
+    from waldur_site_agent.backends.processes import CommandResult, Runner
+    from waldur_site_agent_moab.commands import Argv
+    from waldur_site_agent_moab.facts import Allocation, Charge, Fund
+
+_log = logging.getLogger(__name__)
+
+_WRITING = ("mam-create-", "mam-delete-", "mam-modify-", "mam-deposit", "mam-withdraw")
+
+
+class MamClient:
+    """One accounting manager, seen through its commands. Every failure is a ``TemporaryError``."""
+
+    def __init__(self, runner: Runner, timeout: float, *, deposited_falls: bool = False) -> None:
+        """``deposited_falls``: a withdrawal lowers ``Deposited``, so withdrawals need no asking."""
+        self._runner = runner
+        self._timeout = timeout
+        self._deposited_falls = deposited_falls
+        self._lock: int | None = None
+        self._counts: Counter[str] = Counter()
+
+    def read(self) -> Mam:
+        """Read every account, fund and allocation; at most four processes.
+
+        Raises:
+            TemporaryError: a list could not be read or is not understood.
+        """
+        accounts = facts.parse_accounts(self.ask(commands.list_accounts()))
+        return Mam(accounts=accounts, funds=self.funds(), books=self._books(None))
+
+    def funds(self) -> dict[str, Fund]:
+        """Read every fund."""
+        return facts.parse_funds(self.ask(commands.list_funds()))
+
+    def books(self, fund: str) -> Books:
+        """Read the figures of one fund anew."""
+        return self._books(fund).get(fund, Books())
+
+    def charges(self, start: date, end: date) -> Iterator[Charge]:
+        """Read the usage records of all accounts that have to do with a span of days."""
+        return facts.parse_charges(self.ask(commands.list_charges(start, end)))
+
+    def withdrawals(self) -> dict[str, Decimal]:
+        """Read what was ever withdrawn, by fund."""
+        return facts.parse_withdrawals(self.ask(commands.list_withdrawals()))
+
+    def holding(self, lock: int) -> MamClient:
+        """Return the same client for the holder of the writer lock.
+
+        Its writing commands inherit the descriptor: should this process be killed, the lock is
+        held until the command that it left behind has ended.
+        """
+        holder = copy(self)
+        holder._lock = lock  # noqa: SLF001 - of the same class
+        return holder
+
+    def ask(self, argv: Argv) -> str:
+        """Run a command that changes nothing and return what it printed."""
+        return self._run(argv).stdout
+
+    def write(self, argv: Argv) -> None:
+        """Run a command that changes something.
+
+        That it gave no sign of failure does not prove anything yet: read back.
+        """
+        with inheriting(self._lock):
+            self._run(argv)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many processes were started: ``mam read`` and ``mam write``."""
+        return dict(self._counts)
+
+    def _books(self, fund: str | None) -> dict[str, Books]:
+        allocations = facts.parse_allocations(self.ask(commands.list_allocations(fund)))
+        return books_of(allocations, self._withdrawn(allocations))
+
+    def _withdrawn(self, allocations: tuple[Allocation, ...]) -> dict[str, Decimal] | None:
+        """What was taken back, by fund; asked only where something is missing from a deposit."""
+        if self._deposited_falls or all(a.amount == a.deposited for a in allocations):
+            return {}
+        try:
+            return self.withdrawals()
+        except MamUnavailableError:
+            raise
+        except TemporaryError as error:
+            _log.warning("the withdrawals could not be read: %s", error)
+            return None
+
+    def _run(self, argv: Argv) -> CommandResult:
+        kind = "write" if argv[0].startswith(_WRITING) else "read"
+        self._counts[f"mam {kind}"] += 1
+        try:
+            result = self._runner.run(argv, self._timeout)
+        except (CommandTimedOutError, CommandMissingError) as error:
+            raise MamUnavailableError(str(error)) from error
+        error_found = failure(result)
+        if error_found is not None:
+            raise error_found
+        return result
