@@ -140,6 +140,19 @@ class Backend(ABC):
         """
         return frozenset()
 
+    def limits_to_set(
+        self,
+        resource: str,  # noqa: ARG002 - for overriding
+        limits: Mapping[str, Decimal | None],
+    ) -> Mapping[str, Decimal | None]:
+        """Which of the ordered limits are to be set at all; the others stay as they are.
+
+        Args:
+            resource: what the customer calls the resource, for messages.
+            limits: by component, as ordered, in Waldur's measured units.
+        """
+        return limits
+
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:  # noqa: ARG002 - for overriding
         """Whether a limit that was read back is the wanted one, as far as the backend can tell.
 

@@ -27,6 +27,9 @@ class BackendResource:
     access: Access | None = None
     """``None`` when the backend has no such notion or the site has set something of its own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_complete: bool = True
+    """False where an interrupted creation is not seen in the limits: a part that every resource
+    has is missing, and ``CreateResource`` makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

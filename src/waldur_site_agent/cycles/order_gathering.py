@@ -184,7 +184,7 @@ def orders_in_hand(
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
     hands = []
-    for order in orders:
+    for order in (_as_understood(site, order) for order in orders):
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
@@ -192,6 +192,11 @@ def orders_in_hand(
         hand = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
         hands.append(_with_team(site, hand, usernames, teams.get(_team_of(order, resource))))
     return tuple(hands)
+
+
+def _as_understood(site: Site, order: Order) -> Order:
+    """The order without limits that mean nothing to the backend."""
+    return replace(order, limits=site.backend.limits_to_set(order.resource_name, order.limits))
 
 
 def _team_of(order: Order, resource: Resource) -> UUID:

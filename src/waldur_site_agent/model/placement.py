@@ -27,6 +27,7 @@ class Container:
     kind: Literal["customer", "project"]
     id: str
     parent: str
+    """The account above; empty where there is none."""
     title: str
     organization: str
 

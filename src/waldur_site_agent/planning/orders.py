@@ -157,7 +157,7 @@ def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
     limits = initial_limits(hand.order.limits, desk.components)
     found = desk.state.resources.get(placement.id)
     steps: list[Step] = []
-    if found is None:
+    if found is None or not found.is_complete:
         creation = CreateResource(placement, limits)
         steps.append(Step(creation, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
     elif changes := limit_changes(limits, found.limits, desk.agree):
@@ -316,6 +316,6 @@ def _refuse_if_foreign(found: BackendResource, hand: OrderInHand) -> None:
 def _is_empty_container(name: str, state: BackendState) -> bool:
     """Whether an interrupted termination deleted the last resource but not its container."""
     found = state.resources.get(name)
-    if found is None or found.members or found.organization != name:
+    if found is None or found.members or found.organization not in (name, found.parent):
         return False
     return not state.children(name)

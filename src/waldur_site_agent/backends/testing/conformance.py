@@ -76,15 +76,15 @@ class CreationConformance(Hooks):
         self.created(backend, stem)
         state = backend.observe()
         for container in placement.containers:
-            assert container.parent == state.resources[container.id].parent
+            assert (container.parent or None) == state.resources[container.id].parent
         assert placement.parent == state.resources[placement.id].parent
         assert placement.organization == state.resources[placement.id].organization
         assert frozenset() == state.resources[placement.id].members
 
     def test_a_resource_is_created_with_its_limits(self, backend: Backend, stem: str) -> None:
-        one, two = self.components
-        resource = self.created(backend, stem, limits={one: 600, two: 2048})
-        assert {one: 600, two: 2048} == dict(found(backend, resource).limits)
+        wanted = self.limits(600, 2048)
+        resource = self.created(backend, stem, limits=wanted)
+        assert wanted == dict(found(backend, resource).limits)
 
     def test_creating_again_changes_nothing(self, backend: Backend, stem: str) -> None:
         limits = {self.components[0]: Decimal(600)}
@@ -99,7 +99,7 @@ class CreationConformance(Hooks):
         self.created(backend, stem)
         action = CreateResource(self.placement(backend, stem), {one: Decimal(600)})
         expect(backend, action, Result.DONE)
-        assert {one: 600} == dict(found(backend, action.resource).limits)
+        assert self.limits(600, None) == dict(found(backend, action.resource).limits)
 
     def test_a_second_resource_uses_the_containers_of_the_first(
         self, backend: Backend, stem: str
@@ -147,38 +147,38 @@ class LimitConformance(Hooks):
     """Setting and clearing limits."""
 
     def test_limits_that_are_not_named_stay(self, backend: Backend, stem: str) -> None:
-        one, two = self.components
-        resource = self.created(backend, stem, limits={one: 600, two: 2048})
-        expect(backend, SetLimits(resource, {one: Decimal(700)}), Result.DONE)
-        assert {one: 700, two: 2048} == dict(found(backend, resource).limits)
+        resource = self.created(backend, stem, limits=self.limits(600, 2048))
+        expect(backend, SetLimits(resource, {self.components[0]: Decimal(700)}), Result.DONE)
+        assert self.limits(700, 2048) == dict(found(backend, resource).limits)
 
     def test_none_removes_a_limit(self, backend: Backend, stem: str) -> None:
-        one, two = self.components
-        resource = self.created(backend, stem, limits={one: 600, two: 2048})
-        expect(backend, SetLimits(resource, {one: None}), Result.DONE)
-        assert {two: 2048} == dict(found(backend, resource).limits)
+        resource = self.created(backend, stem, limits=self.limits(600, 2048))
+        expect(backend, SetLimits(resource, {self.components[0]: None}), Result.DONE)
+        assert self.limits(None, 2048) == dict(found(backend, resource).limits)
 
     def test_setting_limits_again_changes_nothing(self, backend: Backend, stem: str) -> None:
-        one, two = self.components
-        resource = self.created(backend, stem, limits={two: 2048})
-        action = SetLimits(resource, {one: Decimal(600), two: None})
+        one, *others = self.components
+        resource = self.created(backend, stem, limits=dict.fromkeys(others, 2048))
+        action = SetLimits(resource, {one: Decimal(600), **dict.fromkeys(others)})
         expect(backend, action, Result.DONE)
         expect(backend, action, Result.UNCHANGED)
 
     def test_zero_is_a_limit_and_not_the_absence_of_one(self, backend: Backend, stem: str) -> None:
         one = self.components[0]
         resource = self.created(backend, stem)
-        expect(backend, SetLimits(resource, {one: Decimal(0)}), Result.DONE)
+        result = Result.UNCHANGED if self.prepaid else Result.DONE
+        expect(backend, SetLimits(resource, {one: Decimal(0)}), result)
         assert {one: 0} == dict(found(backend, resource).limits)
 
     @pytest.mark.parametrize("amount", [Decimal(-1), Decimal("-0.5"), Decimal("NaN")])
     def test_an_impossible_amount_is_refused_and_changes_nothing(
         self, backend: Backend, stem: str, amount: Decimal
     ) -> None:
-        one, two = self.components
+        one, *others = self.components
         resource = self.created(backend, stem, limits={one: 600})
-        expect_refusal(backend, SetLimits(resource, {one: amount, two: Decimal(5)}))
-        assert {one: 600} == dict(found(backend, resource).limits)
+        limits = {one: amount, **dict.fromkeys(others, Decimal(5))}
+        expect_refusal(backend, SetLimits(resource, limits))
+        assert self.limits(600, None) == dict(found(backend, resource).limits)
 
     def test_limits_of_a_resource_that_does_not_exist_are_refused(
         self, backend: Backend, stem: str
@@ -221,7 +221,7 @@ class DeletionConformance(Hooks):
         resource = self.created(backend, stem, limits={one: 600})
         expect(backend, DeleteResource(resource), Result.DONE)
         self.created(backend, stem)
-        assert dict(found(backend, resource).limits) == {}
+        assert self.limits(None, None) == dict(found(backend, resource).limits)
 
 
 class BackendConformance(

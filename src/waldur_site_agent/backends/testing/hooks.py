@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from waldur_site_agent.backends import CreateResource, PermanentError, Result
+from waldur_site_agent.backends import Access, CreateResource, PermanentError, Result
 from waldur_site_agent.model.placement import ResourceRequest
 
 if TYPE_CHECKING:
@@ -49,8 +49,14 @@ class Hooks:
     unknown_person: ClassVar[str | None] = None
     """A username that is well formed and has to wait (the operating system does not know it)."""
 
-    components: ClassVar[tuple[str, str]] = ("cpu", "mem")
-    """Two component types that can be limited."""
+    components: ClassVar[tuple[str, ...]] = ("cpu", "mem")
+    """Two component types that can be limited, or the only one."""
+
+    prepaid: ClassVar[bool] = False
+    """Whether nothing can be used but what was bought: a limit that nobody set is then zero."""
+
+    restrictions: ClassVar[tuple[Access, ...]] = (Access.PAUSED, Access.DOWNSCALED)
+    """The ways in which the backend can restrict a resource."""
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -90,6 +96,16 @@ class Hooks:
     def homeless_person(self, backend: Backend) -> str:
         """Name a user who should have a home directory and has none; clean up afterwards."""
         pytest.skip(f"no hook homeless_person for {type(backend).__name__}")
+
+    def limits(self, *amounts: int | None) -> dict[str, int]:
+        """What a resource shows whose components were limited so; ``None``: not limited.
+
+        A backend with one component shows the first amount alone.
+        """
+        unset = 0 if self.prepaid else None
+        pairs = zip(self.components, amounts, strict=False)
+        shown = {name: unset if amount is None else amount for name, amount in pairs}
+        return {name: amount for name, amount in shown.items() if amount is not None}
 
     def placement(self, backend: Backend, stem: str, slug: str = "one") -> Placement:
         """Place a resource of the test's own project."""

@@ -29,8 +29,6 @@ from waldur_site_agent.backends.testing.hooks import (
 if TYPE_CHECKING:
     from waldur_site_agent.backends import Action, Backend
 
-RESTRICTIONS = (Access.PAUSED, Access.DOWNSCALED)
-
 
 class AccessConformance(Hooks):
     """Pausing, downscaling and restoring."""
@@ -46,7 +44,7 @@ class AccessConformance(Hooks):
         self, backend: Backend, pausable: str
     ) -> None:
         before = found(backend, pausable)
-        for access in (*RESTRICTIONS, Access.NORMAL):
+        for access in (*self.restrictions, Access.NORMAL):
             action = SetAccess(pausable, access, dict(before.metadata))
             expect(backend, action, Result.DONE)
             assert access is found(backend, pausable).access
