@@ -23,6 +23,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent_slurm import placing, tres
+from waldur_site_agent_slurm.accounting import JobReader, differences, reports, rules_of
 from waldur_site_agent_slurm.applying import Applying, Patience
 from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.diagnosis import diagnose
@@ -34,6 +35,7 @@ from waldur_site_agent_slurm.settings import SlurmSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
     from pathlib import Path
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     )
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.placement import Placement, ResourceRequest
+    from waldur_site_agent.model.usage import Period, UsageReport
     from waldur_site_agent_slurm.applying.batches import SlurmAction
     from waldur_site_agent_slurm.facts import Account, Cluster
     from waldur_site_agent_slurm.runner import Runner
@@ -108,6 +111,8 @@ class SlurmBackend(Backend):
         self._patience = patience or Patience()
         self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
+        self._cluster_was_read = False
+        self._jobs = JobReader(self._client, settings.usage_timeout_seconds)
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
@@ -176,6 +181,29 @@ class SlurmBackend(Backend):
         """See :meth:`Backend.watch_commands`; home directories are not among them."""
         self._client.commands.tell(told)
 
+    def usages(
+        self, since: Mapping[str, datetime], periods: Sequence[Period]
+    ) -> tuple[UsageReport, ...]:
+        """Read every job of all periods with one sacct; see docs/usage.md for what counts."""
+        if since and self._slurm.cluster is not None and not self._cluster_was_read:
+            self._read()  # sacct has no word of complaint about a cluster that does not exist
+        rules = rules_of(self._slurm)
+        counted = [name.lower() for name in self.components]
+        return reports(
+            lambda spans, begins: self._jobs.sums(spans, begins, counted, rules),
+            since,
+            periods,
+            tuple(self.components),
+        )
+
+    def verify_usage(self, period: Period) -> Iterable[str]:
+        """Compare with sreport where ``usage_check`` is set; every account is compared."""
+        if not self._slurm.usage_check:
+            return ()
+        counted = [name.lower() for name in self.components]
+        timeout = self._slurm.usage_timeout_seconds
+        return differences(self._client, self._jobs, period, counted, timeout)
+
     def commands_run(self) -> Mapping[str, int]:
         """Processes by program; sacctmgr as ``sacctmgr read`` and ``sacctmgr write``."""
         return self._client.counts()
@@ -194,6 +222,7 @@ class SlurmBackend(Backend):
     def _read(self) -> Cluster:
         cluster = self._client.accounts()
         self._cluster_name = cluster.name
+        self._cluster_was_read = True
         return cluster
 
     def _lock_file(self) -> Path:

@@ -7,13 +7,14 @@ import pwd
 from copy import copy
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.backends.processes import CommandLog
 from waldur_site_agent_slurm import commands, facts
-from waldur_site_agent_slurm.errors import failure
+from waldur_site_agent_slurm.errors import command_line, failure
 from waldur_site_agent_slurm.runner import inheriting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from waldur_site_agent_slurm.commands import Argv
     from waldur_site_agent_slurm.facts import Cluster
@@ -99,6 +100,22 @@ class SlurmClient:
         """Run a command that changes no account and return what it printed."""
         with self.commands.running(_name(argv[0], writes=False)):
             return self._checked(self._runner.run(argv, self._timeout)).stdout
+
+    def stream(self, argv: Argv, timeout: float, read: Callable[[Iterator[str]], None]) -> None:
+        """Run a command that changes nothing and may print a lot; ``read`` gets its lines.
+
+        What was read counts only once this has returned.
+
+        Raises:
+            TemporaryError: the command failed, hung, or its output was cut off.
+        """
+        with self.commands.running(_name(argv[0], writes=False)):
+            result = self._checked(self._runner.stream(argv, timeout, read))
+            if result.stdout:
+                raise TemporaryError(
+                    f"{command_line(argv)} ended in the middle of a line "
+                    f"({result.stdout[:80]!a}): its answer is not whole, nothing is taken from it"
+                )
 
     def write(self, argv: Argv, names: int = 1) -> None:
         """Run a command that changes accounts; ``names`` is the number of objects in it.

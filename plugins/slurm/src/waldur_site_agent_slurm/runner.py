@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.errors import DatabaseUnavailableError, command_line
+from waldur_site_agent_slurm.streaming import OutputReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -35,6 +36,21 @@ class Runner(Protocol):
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """Run a command to its end, at most ``timeout`` seconds.
+
+        Raises:
+            CommandTimedOutError: it was still running then, and was killed.
+            CommandMissingError: it cannot be started.
+        """
+        ...
+
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """Run a command and let ``read`` have its lines as they come, without their ends.
+
+        The result's ``stdout`` is what followed the last line end: empty, unless the output was
+        cut off. What was read counts only once the result is known to be good. ``timeout`` is
+        in seconds and includes the time that ``read`` takes.
 
         Raises:
             CommandTimedOutError: it was still running then, and was killed.
@@ -76,9 +92,10 @@ class ProcessRunner:
         source = os.environ if environment is None else environment
         self._environment = {
             **{name: source[name] for name in _PASSED_ON if name in source},
-            # messages are recognised by their English words, times are read as UTC
+            # messages are recognised by their English words, times are read as epochs
             "LC_ALL": "C",
             "TZ": "UTC",
+            "SLURM_TIME_FORMAT": "%s",
         }
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
@@ -88,10 +105,30 @@ class ProcessRunner:
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            raise CommandTimedOutError(_hung(command, timeout)) from error
+            setting = "command_timeout_seconds"
+            raise CommandTimedOutError(_hung(command, timeout, setting)) from error
         finally:
             _end_group(process)
         return CommandResult(command, process.returncode, stdout, stderr)
+
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """See :class:`Runner`."""
+        command = tuple(argv)
+        process = self._start(command)
+        output = OutputReader(process, timeout)
+        try:
+            lines = output.lines()
+            read(lines)
+            for _ in lines:  # what read left, and the end of the process
+                pass
+        except subprocess.TimeoutExpired as error:
+            setting = "usage_timeout_seconds"
+            raise CommandTimedOutError(_hung(command, timeout, setting)) from error
+        finally:
+            _end_group(process)
+        return CommandResult(command, process.returncode, output.rest, output.complaints)
 
     def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
         program = command[0] if self._directory is None else str(self._directory / command[0])
@@ -130,9 +167,9 @@ def _end_group(process: subprocess.Popen[str]) -> None:
             stream.close()
 
 
-def _hung(command: tuple[str, ...], timeout: float) -> str:
+def _hung(command: tuple[str, ...], timeout: float, setting: str) -> str:
     return (
         f"{command_line(command)} gave no answer within {timeout:g} seconds and was killed; "
         "slurmdbd or slurmctld hangs or is overloaded: look at their logs; a site with a slow "
-        "database can raise command_timeout_seconds"
+        f"database can raise {setting}"
     )

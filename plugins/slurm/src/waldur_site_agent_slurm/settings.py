@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.homes import HomeSettings
+from waldur_site_agent_slurm.accounting.rules import SuspendedTime, UsageSource
 from waldur_site_agent_slurm.names import PREFIX_RULE, ROOT, account_name
 
 
@@ -30,6 +31,15 @@ class SlurmSettings(HomeSettings, BackendSettings):
     cancel_jobs_on_removal: bool = True
     """Whether the jobs of somebody who leaves an account are cancelled; otherwise such a member
     stays until they are over. Deleting a resource always ends its jobs."""
+    suspended_time: SuspendedTime = "excluded"
+    """Whether the time that a job was suspended counts: for no TRES, for every one but ``cpu``
+    (as sreport has it), or for every one (as Slurm's limits have it)."""
+    usage_source: UsageSource = "alloctres"
+    """Whether jobs count with what they were given or with what they asked for."""
+    usage_check: bool = False
+    """Whether a closed month is compared with sreport."""
+    usage_timeout_seconds: float = Field(default=600, gt=0)
+    """For each command that reads usage; sacct takes about half a minute for a million jobs."""
     lock_file: Path | None = None
     """Where the writers of one cluster queue up; by default below ``/run/waldur-site-agent``."""
 

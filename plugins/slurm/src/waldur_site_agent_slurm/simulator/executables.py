@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = ("sacctmgr", "squeue", "scancel", "scontrol")
+PROGRAMS = ("sacct", "sacctmgr", "scancel", "scontrol", "squeue", "sreport")
 _EXECUTABLE = 0o755
 
 

@@ -45,7 +45,10 @@ def answer_during_outage(state: SimState, program: str, *, writes: bool) -> Answ
         return None
     if program in _ASKS_SLURMCTLD:
         return _of_controller(state.outage, program)
-    return _of_database(state.outage, writes=writes)
+    trouble = _of_database(state.outage, writes=writes)
+    if trouble is None:
+        return None
+    return trouble._replace(stderr=trouble.stderr.replace("sacctmgr:", f"{program}:"))
 
 
 def _of_controller(outage: Outage, program: str) -> Answer | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waldur_site_agent_slurm.simulator.accounting import end_runs
 from waldur_site_agent_slurm.simulator.request import Answer, names
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def scancel(state: SimState, words: Sequence[str]) -> Answer:
         of_account = not accounts or job.account in accounts
         if named and of_account and (not users or job.user in users) and not job.survives_cancel:
             del state.jobs[job.id]
+            end_runs(state, job.id, "CANCELLED by 0")
     return Answer(0)
 
 

@@ -6,18 +6,20 @@ import fcntl
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.errors import command_line
 from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
-from waldur_site_agent_slurm.simulator import adding, changing, queue, removing, showing
+from waldur_site_agent_slurm.simulator import accounting, adding, changing, queue, removing, showing
 from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
-from waldur_site_agent_slurm.simulator.state import SimJob, SimState, new_state
+from waldur_site_agent_slurm.simulator.state import SimJob, SimRun, SimState, new_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from waldur_site_agent_slurm.runner import Runner
@@ -38,7 +40,13 @@ _ENTITIES = (
     '"Resource", or "User"\n'
 )
 _SYNONYMS = {"create": "add", "delete": "remove", "update": "modify", "list": "show"}
-_QUEUE = {"squeue": queue.squeue, "scancel": queue.scancel, "scontrol": queue.scontrol}
+_PROGRAMS: dict[str, Callable[[SimState, list[str]], Answer]] = {
+    "squeue": queue.squeue,
+    "scancel": queue.scancel,
+    "scontrol": queue.scontrol,
+    "sacct": accounting.sacct,
+    "sreport": accounting.sreport,
+}
 
 
 class SimulatedSlurm:
@@ -102,6 +110,53 @@ class SimulatedSlurm:
         """Let a job end by itself."""
         with self.change() as cluster:
             cluster.jobs.pop(number, None)
+            accounting.end_runs(cluster, number, "COMPLETED")
+
+    def run_job(
+        self,
+        user: str,
+        account: str,
+        tres: Mapping[str, int],
+        start: datetime,
+        end: datetime | None = None,
+        *,
+        submit: datetime | None = None,
+        suspended: Sequence[tuple[datetime, datetime | None]] = (),
+        state: str = "",
+        job: int | None = None,
+        requested: Mapping[str, int] | None = None,
+    ) -> int:
+        """Put a job into the accounting database and return its number.
+
+        One without ``end`` still runs, and stands in the queue. ``tres`` is what it was given
+        (mem in MiB), ``requested`` what it asked for (the same). ``job`` makes another run of a
+        job: after a requeue, or after a resize, with the first start and ``submit`` at the moment
+        of the resize. Each task of an array is a job.
+        """
+        with self.change() as cluster:
+            number = cluster.next_job if job is None else job
+            cluster.next_job = max(cluster.next_job, number + 1)
+            cluster.runs.append(
+                SimRun(
+                    number=len(cluster.runs) + 1,
+                    job=number,
+                    account=account,
+                    user=user,
+                    start=int(start.timestamp()),
+                    submit=int((submit or start).timestamp()),
+                    end=None if end is None else int(end.timestamp()),
+                    state=state or ("RUNNING" if end is None else "COMPLETED"),
+                    tres=dict(tres),
+                    requested=dict(tres if requested is None else requested),
+                    suspensions=[
+                        (int(first.timestamp()), None if last is None else int(last.timestamp()))
+                        for first, last in suspended
+                    ],
+                )
+            )
+            if end is None:
+                cluster.jobs[number] = SimJob(number, account, user)
+            return number
 
     def start_outage(self, kind: Outage, *, after_commands: int = 0) -> None:
         """Let a part of Slurm go away, at once or after some more commands."""
@@ -168,6 +223,15 @@ class SimulatedRunner:
                 f"{command_line(command)} gave no answer within {timeout:g} seconds"
             ) from error
 
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """See :meth:`Runner.stream`."""
+        result = self.run(argv, timeout)
+        lines, separator, rest = result.stdout.rpartition("\n")
+        read(iter(lines.split("\n") if separator else ()))
+        return replace(result, stdout=rest)
+
 
 def _writes(words: Sequence[str]) -> bool:
     verbs = [_SYNONYMS.get(word, word) for word in words if not word.startswith("-")]
@@ -175,14 +239,16 @@ def _writes(words: Sequence[str]) -> bool:
 
 
 def _answer(state: SimState, program: str, words: list[str]) -> Answer:
-    if program in _QUEUE:
-        return _QUEUE[program](state, words)
+    if program in _PROGRAMS:
+        return _PROGRAMS[program](state, words)
     if program != "sacctmgr":
         return Answer(127, "", f"{program}: not simulated\n")
     switches = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
     verb = _SYNONYMS.get(rest[0], rest[0]) if rest else ""
     entity = rest[1].lower() if len(rest) > 1 else ""
+    if (verb, entity) == ("show", "stats"):
+        return accounting.statistics(state)
     if verb == "show":
         return showing.show(state, entity, rest[2:], switches)
     change = _CHANGES.get((verb, entity.rstrip("s")))

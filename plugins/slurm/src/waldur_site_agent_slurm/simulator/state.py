@@ -77,6 +77,26 @@ class SimJob:
 
 
 @dataclass
+class SimRun:
+    """One run of a job, as the accounting database keeps it; times are epochs."""
+
+    number: int
+    job: int
+    account: str
+    user: str
+    """Empty where nobody knows the name any more."""
+    start: int
+    submit: int
+    end: int | None = None
+    state: str = "COMPLETED"
+    tres: dict[str, int] = field(default_factory=dict)
+    """What it was given; mem in MiB."""
+    requested: dict[str, int] = field(default_factory=dict)
+    suspensions: list[tuple[int, int | None]] = field(default_factory=list)
+    uid: int = 1000
+
+
+@dataclass
 class SimState:
     """A whole simulated cluster."""
 
@@ -88,6 +108,11 @@ class SimState:
     configuration: dict[str, str] = field(default_factory=dict)
     jobs: dict[int, SimJob] = field(default_factory=dict)
     next_job: int = 1
+    runs: list[SimRun] = field(default_factory=list)
+    now: int | None = None
+    """What the cluster believes the time to be; without it the machine's clock counts."""
+    added_up_until: int | None = None
+    """When slurmdbd added up usage for the last time; without it, just now."""
     late_ends: int = 0
     """How many more removals slurmdbd refuses because it has not heard of jobs that ended."""
     outage: Outage | None = None

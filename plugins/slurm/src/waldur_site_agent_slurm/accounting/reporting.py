@@ -1,0 +1,89 @@
+"""Sums become what the contract asks for: reports with exact amounts and remarks. Pure."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.usage import ResourceUsage, UsageReport
+from waldur_site_agent_slurm.accounting.seconds import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from waldur_site_agent.model.usage import Amounts, Period
+    from waldur_site_agent_slurm.accounting.tally import Sums
+
+_SECONDS_PER_MINUTE = 60
+_NAMED = 5
+
+
+def reports(
+    read: Callable[[Sequence[Span], Mapping[str, int]], Sequence[Sums]],
+    since: Mapping[str, datetime],
+    periods: Sequence[Period],
+    components: Sequence[str],
+) -> tuple[UsageReport, ...]:
+    """One report for each period; ``components`` as configured, ``read`` counts in their order."""
+    begins = {name.lower(): epoch(moment) for name, moment in since.items()}
+    sums = read([span_of(period) for period in periods], begins) if since else ()
+    if not since:
+        return tuple(UsageReport(period=period, resources={}) for period in periods)
+    return tuple(
+        UsageReport(
+            period=period,
+            resources=_resources(since, found, components),
+            remarks=tuple(_remarks(found)),
+        )
+        for period, found in zip(periods, sums, strict=True)
+    )
+
+
+def span_of(period: Period) -> Span:
+    """A period in whole seconds, as Slurm counts."""
+    return Span(epoch(period.start), epoch(period.end))
+
+
+def epoch(moment: datetime) -> int:
+    """A moment in whole seconds; a border within a second is moved to its beginning."""
+    return math.floor(moment.timestamp())
+
+
+def _resources(
+    since: Mapping[str, datetime], sums: Sums, components: Sequence[str]
+) -> dict[str, ResourceUsage]:
+    users: dict[str, dict[str, Amounts]] = {}
+    for (account, user), amounts in sums.amounts.items():
+        users.setdefault(account, {})[user] = {
+            component: Fraction(amount) / _SECONDS_PER_MINUTE
+            for component, amount in zip(components, amounts, strict=True)
+        }
+    return {name: ResourceUsage(by_user=users.get(name.lower(), {})) for name in since}
+
+
+def _remarks(sums: Sums) -> Iterator[str]:
+    if sums.without_account:
+        yield (
+            f"{_jobs(sums.without_account)} without an account: in no resource's usage; set "
+            "AccountingStorageEnforce=associations so that every job has one"
+        )
+    if sums.nameless:
+        worst = ", ".join(
+            f"{account} {count}" for account, count in sums.nameless.most_common(_NAMED)
+        )
+        more = ", ..." if len(sums.nameless) > _NAMED else ""
+        yield (
+            f"{_jobs(sums.nameless.total())} of users whom neither Slurm nor the operating system "
+            f"knows any more ({worst}{more}): counted under 'uid NUMBER'"
+        )
+    if sums.old:
+        yield (
+            f"{_jobs(sums.old)} said to be running for more than 90 days: counted up to now; if "
+            "they are long over, an administrator ends them: sacctmgr show runawayjobs"
+        )
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"

@@ -1,0 +1,174 @@
+"""Sums over jobs as they stream by: nothing is kept of a job but what it adds.
+
+Only jobs that were suspended across a border are kept aside until it is known on which side.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeAlias
+
+from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent_slurm import tres
+from waldur_site_agent_slurm.accounting.seconds import Share, Span, begin, held, share, to_look_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from waldur_site_agent_slurm.accounting.rows import JobRow
+    from waldur_site_agent_slurm.accounting.rules import Rules
+    from waldur_site_agent_slurm.accounting.seconds import Elapsed
+
+Amount: TypeAlias = int | Fraction
+
+_DISTINCT_TRES = 20_000
+_LONG_AGO = 90 * 86400
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is known of one span: TRES-seconds by account and user, and what is odd."""
+
+    amounts: dict[tuple[str, str], list[Amount]] = field(default_factory=dict)
+    """In the order of the TRES that are counted."""
+    nameless: Counter[str] = field(default_factory=Counter)
+    """Jobs of users without a name, by account."""
+    without_account: int = 0
+    old: int = 0
+    """Jobs that are said to run and began long ago."""
+
+
+class Tally:
+    """Adds up what jobs used in several spans that do not overlap, in one pass."""
+
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        since: Mapping[str, int] | None,
+        components: Sequence[str],
+        rules: Rules,
+    ) -> None:
+        """``since`` has the accounts that count and from when; ``None`` means every account.
+
+        ``components`` are TRES names in lower case.
+        """
+        self._order = sorted(range(len(spans)), key=lambda number: spans[number])
+        self._spans = [spans[number] for number in self._order]
+        self._ends = [span.end for span in self._spans]
+        self._since = since
+        self._rules = rules
+        self._active = [rules.leaves_out_suspension(name) for name in components]
+        self._needs_active = any(self._active)
+        self._sums = [Sums() for _ in spans]
+        self._aside: list[JobRow] = []
+        self._counts = lru_cache(_DISTINCT_TRES)(_Counts(components).of)
+
+    @property
+    def sums(self) -> list[Sums]:
+        """The sums, in the order in which the spans were given."""
+        ordered = [Sums()] * len(self._order)
+        for place, number in enumerate(self._order):
+            ordered[number] = self._sums[place]
+        return ordered
+
+    def add(self, rows: Iterable[JobRow]) -> None:
+        """Count rows, or keep them aside where :meth:`aside` says what must be looked up."""
+        for row in rows:
+            if self._since is not None and row.account and row.account not in self._since:
+                continue
+            if row.suspended and self._needs_active and self._moments(row):
+                self._aside.append(row)
+            else:
+                self._add(row, {})
+
+    def aside(self) -> dict[int, list[JobRow]]:
+        """The rows that wait, by each moment that must be looked up for them."""
+        waiting: dict[int, list[JobRow]] = {}
+        for row in self._aside:
+            for moment in sorted(set(self._moments(row))):
+                waiting.setdefault(moment, []).append(row)
+        return waiting
+
+    def settle(self, elapsed: Elapsed) -> None:
+        """Count the rows that waited."""
+        for row in self._aside:
+            self._add(row, elapsed)
+        self._aside.clear()
+
+    def _moments(self, row: JobRow) -> list[int]:
+        parts = self._parts(row)
+        return [moment for _, within in parts for moment in to_look_up(row, within)]
+
+    def _add(self, row: JobRow, elapsed: Elapsed) -> None:
+        for place, within in self._parts(row):
+            sums = self._sums[place]
+            if not row.account:
+                sums.without_account += 1
+                continue
+            part = self._share(row, within, elapsed)
+            if part.held:
+                self._note(row, sums)
+                self._sum_up(row, part, sums)
+
+    def _share(self, row: JobRow, within: Span, elapsed: Elapsed) -> Share:
+        if self._needs_active:
+            return share(row, within, elapsed)
+        seconds = held(row, within)
+        return Share(seconds, seconds)
+
+    def _parts(self, row: JobRow) -> list[tuple[int, Span]]:
+        """Into which spans a row falls, each cut to what of it counts."""
+        first = begin(row, resized_once=self._rules.resized_once)
+        if self._since is not None:
+            first = max(first, self._since.get(row.account, first))
+        parts: list[tuple[int, Span]] = []
+        place = bisect_right(self._ends, first)
+        while place < len(self._spans) and self._spans[place].start < row.end:
+            span = self._spans[place]
+            parts.append((place, Span(max(span.start, first), span.end)))
+            place += 1
+        return parts
+
+    def _note(self, row: JobRow, sums: Sums) -> None:
+        if not row.user:
+            sums.nameless[row.account] += 1
+        if row.running and row.end - row.start > _LONG_AGO:
+            sums.old += 1
+
+    def _sum_up(self, row: JobRow, part: Share, sums: Sums) -> None:
+        whose = (row.account, row.user or f"uid {row.uid}")
+        total = sums.amounts.get(whose)
+        if total is None:
+            total = sums.amounts[whose] = [0] * len(self._active)
+        try:
+            counts = self._counts(row.tres)
+        except ValueError as error:
+            raise TemporaryError(
+                f"the TRES of job {row.job} cannot be read: {error}; no usage is reported; look "
+                f"at: sacct -X -D -P -j {row.job} --format={self._rules.tres_field}"
+            ) from error
+        for place, count in counts:
+            total[place] += count * (part.active if self._active[place] else part.held)
+
+
+class _Counts:
+    """Reads TRES lists; most jobs have one of few."""
+
+    def __init__(self, components: Sequence[str]) -> None:
+        self._components = components
+
+    def of(self, text: str) -> tuple[tuple[int, Amount], ...]:
+        found = tres.parse(text)
+        return tuple(
+            (place, _whole(Fraction(found[name])))
+            for place, name in enumerate(self._components)
+            if found.get(name)
+        )
+
+
+def _whole(amount: Fraction) -> Amount:
+    return amount.numerator if amount.denominator == 1 else amount

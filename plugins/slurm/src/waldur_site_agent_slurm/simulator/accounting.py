@@ -1,0 +1,169 @@
+"""``sacct`` and ``sreport``: what slurmdbd knows of jobs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from waldur_site_agent_slurm.simulator.request import Answer, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from waldur_site_agent_slurm.simulator.state import SimRun, SimState
+
+_TAKE_VALUE = ("-S", "-E", "-j", "-M", "-s", "-A", "-t")
+_STATES = {"R": "RUNNING", "S": "SUSPENDED"}
+_SHARED_BY_TIME = ("cpu",)
+"""sreport takes the time of a suspension off these alone."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    start: int
+    end: int
+
+
+def sacct(state: SimState, words: Sequence[str]) -> Answer:
+    """List runs of jobs that overlap a time, all of them with ``-D``."""
+    options = _options(words)
+    if options.get("-M", state.cluster) != state.cluster:
+        return Answer(0)
+    now = clock(state)
+    window = _Window(_moment(options.get("-S", "uts0")), _moment(options.get("-E", f"uts{now}")))
+    if window.start > window.end:
+        return Answer(1, "", "sacct: error: Start time requested is after end time.\n")
+    runs = [run for run in state.runs if _wanted(run, options, window, now)]
+    if "-D" not in words:
+        runs = list({run.job: run for run in runs}.values())
+    cut = window if "-T" in words else None
+    columns = options["--format"].split(",")
+    rows = (_row(run, now, cut) for run in runs)
+    return Answer(0, "".join("|".join(row[name] for name in columns) + "\n" for row in rows))
+
+
+def sreport(state: SimState, words: Sequence[str]) -> Answer:
+    """Answer ``cluster AccountUtilizationByUser`` in seconds, as slurmdbd adds up."""
+    options = _options(words)
+    asked = options["--tres"].split(",")
+    window = _Window(_calendar(options["start"]), _calendar(options["end"]))
+    used: Counter[tuple[str, str, str]] = Counter()
+    for run in state.runs:
+        elapsed, suspended = _seconds(run, clock(state), window)
+        for tres in asked:
+            seconds = elapsed if tres in _SHARED_BY_TIME else elapsed + suspended
+            for user in (run.user, ""):
+                used[tres, user, run.account] += run.tres.get(tres, 0) * seconds
+    lines = (
+        f"{tres}|{amount}|{user}|{account}\n" for (tres, user, account), amount in used.items()
+    )
+    return Answer(0, "".join(lines))
+
+
+def statistics(state: SimState) -> Answer:
+    """Answer ``sacctmgr show stats``, as far as it is about adding up usage."""
+    last = clock(state) if state.added_up_until is None else state.added_up_until
+    written = datetime.fromtimestamp(last, UTC).strftime("%a %b %d %H:%M:%S %Y")
+    return Answer(0, f"Internal DBD rollup last ran {written} ({last})\n")
+
+
+def end_runs(state: SimState, job: int, how: str) -> None:
+    """Let the runs of a job that still run end now."""
+    for run in state.runs:
+        if run.job == job and run.end is None:
+            run.end, run.state = max(run.start, clock(state)), how
+
+
+def clock(state: SimState) -> int:
+    """The time that the cluster believes in."""
+    return int(time.time()) if state.now is None else state.now
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    remaining = iter(words)
+    for word in remaining:
+        if word in _TAKE_VALUE:
+            options[word] = next(remaining, "")
+        elif "=" in word:
+            key, _, options[key] = word.partition("=")
+    return options
+
+
+def _wanted(run: SimRun, options: Mapping[str, str], window: _Window, now: int) -> bool:
+    if "-j" in options and str(run.job) not in options["-j"].split(","):
+        return False
+    if "-A" in options and run.account not in names(options["-A"]):
+        return False
+    if "-s" in options:
+        states = {_STATES.get(letter, letter) for letter in options["-s"].split(",")}
+        if run.state not in states:
+            return False
+    return run.submit < window.end and (now if run.end is None else run.end) >= window.start
+
+
+def _row(run: SimRun, now: int, cut: _Window | None) -> dict[str, str]:
+    elapsed, suspended = _seconds(run, now, cut)
+    start, end = run.start, run.end
+    if cut is not None:
+        start, end = max(start, cut.start), min(now if end is None else end, cut.end)
+    return {
+        "DBIndex": str(run.number),
+        "JobIDRaw": str(run.job),
+        "ElapsedRaw": str(elapsed),
+        "Suspended": _duration(suspended),
+        "Submit": str(run.submit),
+        "Start": str(start),
+        "End": "Unknown" if end is None else str(end),
+        "UID": str(run.uid),
+        "State": run.state,
+        "User": run.user,
+        "Account": run.account,
+        "AllocTRES": _tres(run.tres),
+        "ReqTRES": _tres(run.requested),
+    }
+
+
+def _seconds(run: SimRun, now: int, cut: _Window | None) -> tuple[int, int]:
+    """How long a run went on and how long it stood still, in a time if one is given."""
+    spans = list(_overlaps(run.start, run.end, now, cut))
+    whole = sum(last - first for first, last in spans)
+    still = sum(
+        last - first
+        for begin, finish in run.suspensions
+        for first, last in _overlaps(begin, finish, now if run.end is None else run.end, cut)
+    )
+    return whole - still, still
+
+
+def _overlaps(
+    start: int, end: int | None, now: int, cut: _Window | None
+) -> Iterator[tuple[int, int]]:
+    first, last = start, now if end is None else end
+    if cut is not None:
+        first, last = max(first, cut.start), min(last, cut.end)
+    if first < last:
+        yield first, last
+
+
+def _duration(seconds: int) -> str:
+    days, rest = divmod(seconds, 86400)
+    text = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days}-{text}" if days else text
+
+
+def _tres(amounts: Mapping[str, int]) -> str:
+    return ",".join(
+        f"{name}={amounts[name]}{'M' if name == 'mem' else ''}" for name in sorted(amounts)
+    )
+
+
+def _moment(text: str) -> int:
+    return int(text.removeprefix("uts"))
+
+
+def _calendar(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
