@@ -69,6 +69,8 @@ class HomeSettings(BackendSettings):
     enable_user_homedir_account_creation: bool = True
     homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
     """A umask, or a mode: see :func:`umask_of`."""
+    homedir_sudo: bool = False
+    """Whether ``mkhomedir_helper`` is started through ``sudo -n``, by an agent that is not root."""
     command_timeout_seconds: float = Field(default=60, gt=0)
     """For reading commands; writing commands may get more."""
 
@@ -113,6 +115,7 @@ class HomeDirectories:
         self._umask = umask_of(settings.homedir_umask)
         self._timeout = settings.command_timeout_seconds
         self._setting = settings.homedir_umask
+        self._before = ("sudo", "-n") if settings.homedir_sudo else ()
         self._is_chosen = "homedir_umask" in settings.model_fields_set
 
     def missing(self, users: Iterable[str]) -> frozenset[str]:
@@ -150,7 +153,8 @@ class HomeDirectories:
             return False
         if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":
             _warn_of_mode(self._setting, self._umask)
-        result = self._runner.run((str(self._helper()), name, self._umask), self._timeout)
+        command = (*self._before, str(self._helper()), name, self._umask)
+        result = self._runner.run(command, self._timeout)
         if self._lacks(name):
             raise _failed(name, self._find_home(name), result)
         _log.info("made the home directory %s of %s", self._find_home(name), name)
@@ -184,7 +188,7 @@ def _failed(user: str, home: Path | None, result: CommandResult) -> TemporaryErr
     return TemporaryError(
         f"the home directory {home} of {user} was not made: mkhomedir_helper ended with exit code "
         f"{result.exit_code} ({said}); look at the system's log and at the permissions of the "
-        "directory above; it needs root"
+        "directory above; it needs root, or homedir_sudo and a rule for sudo"
     )
 
 

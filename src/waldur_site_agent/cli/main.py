@@ -18,6 +18,7 @@ from waldur_site_agent.cli.running import (
     removals_option,
     run,
 )
+from waldur_site_agent.cli.services import health, install_services
 from waldur_site_agent.cli.starting import config_option
 from waldur_site_agent.cli.versions import version_option
 
@@ -117,6 +118,8 @@ def components_group() -> None:
 components_group.add_command(legacy.load_components, "load")
 main.add_command(legacy.diagnostics, "diagnose")
 main.add_command(completion_command)
+main.add_command(health)
+main.add_command(install_services)
 
 
 @main.group("users")

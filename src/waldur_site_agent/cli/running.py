@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def run(options: RunOptions) -> int:
             monitoring.report_errors(start.configuration)
             return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
         monitoring.adopt(start.configuration)
+        faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
         crew = Crew(situation, work)
         return serve(crew, lambda: _crew(options, modes, monitoring), monitoring)
     finally:
