@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from waldur_site_agent.events.inbox import Inbox
+    from waldur_site_agent.events.agenda import Agenda
     from waldur_site_agent.events.transport import Connection, Subscription, Transport
 
 FIRST_PAUSE = 1.0
@@ -67,13 +67,13 @@ class Listener:
         self,
         transport: Transport,
         registrar: Registrar,
-        inbox: Inbox,
+        agenda: Agenda,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._registrar = registrar
-        self._inbox = inbox
+        self._agenda = agenda
         self._log = log
         self._clock = clock
         self._stop = threading.Event()
@@ -130,8 +130,8 @@ class Listener:
                 self._receive(stop, tries, trouble)
             except SiteAgentError as error:
                 trouble = error
-            except Exception as error:  # a defect must not make the agent deaf
-                self._log.exception("listening failed because of a defect")
+            except Exception as error:  # noqa: BLE001 - logged; a defect must not make the agent deaf
+                self._log.error("listening failed because of a defect", exc_info=error)
                 trouble = DefectError(f"a defect: {type(error).__name__}: {error}")
             if stop.is_set() or trouble is None:
                 return
@@ -148,7 +148,7 @@ class Listener:
             while not stop.is_set():
                 delivery = connection.receive(_RECEIVE_SECONDS)
                 if delivery is not None:
-                    self._inbox.receive(delivery, connection)
+                    self._agenda.receive(delivery, connection)
                 self._was_steady = self._clock() - confirmed >= STEADY_SECONDS
         finally:
             self._end(connection)
@@ -170,7 +170,7 @@ class Listener:
         if self._last_catch_up is not None:
             pause = max(0.0, self._last_catch_up + SECONDS_BETWEEN_CATCH_UPS - now)
         self._last_catch_up = now + pause
-        self._inbox.want(Everything(), seconds=pause)
+        self._agenda.want(Everything(), seconds=pause)
 
     def _end(self, connection: Connection) -> None:
         if self._connection is connection:

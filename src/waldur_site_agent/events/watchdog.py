@@ -100,7 +100,7 @@ class Watchdog:
         while not self._stop.wait(LOOK_EVERY_SECONDS):
             try:
                 self.look()
-            except Exception:  # whoever watches must not fall asleep
+            except Exception:  # noqa: BLE001 - logged; whoever watches must not fall asleep
                 self._log.exception("watching failed because of a defect")
 
     def _look_at_the_thread(self) -> None:
