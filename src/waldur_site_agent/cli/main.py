@@ -20,6 +20,7 @@ from waldur_site_agent.cli.running import (
 )
 from waldur_site_agent.cli.services import health, install_services
 from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.usage import usage_group
 from waldur_site_agent.cli.versions import version_option
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def limits_group() -> None:
 
 
 limits_group.add_command(legacy.sync_resource_limits, "sync")
+main.add_command(usage_group)
 
 
 @main.command("demo")

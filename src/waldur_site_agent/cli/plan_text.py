@@ -65,13 +65,13 @@ def report_text(report: CycleReport) -> str:
 
 def _lines(blocks: Iterable[Block]) -> Iterator[str]:
     for heading, remarks, changes in blocks:
-        yield _on_one_line(heading)
-        yield from map(_on_one_line, remarks)
+        yield on_one_line(heading)
+        yield from map(on_one_line, remarks)
         for sign, subject, explanation in changes:
-            yield _on_one_line(f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip())
+            yield on_one_line(f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip())
 
 
-def _on_one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
     """The text without anything that could forge a line or play with the terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 

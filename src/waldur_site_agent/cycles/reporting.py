@@ -43,7 +43,7 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     if dry_run:
         outcomes = tuple(MonthOutcome(plan=plan) for plan in plans)
         return replace(report, months=outcomes, failures=subjects.troubles)
-    still_erred = revive(site, subjects)
+    still_erred = revive(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
     outcomes = (*(_close(site, plan) for plan in earlier), sent)
@@ -86,8 +86,7 @@ def plan_months(
 ) -> list[MonthPlan]:
     """Compare months: Waldur is read first, so that what the backend has then is not older.
 
-    Of a month that is not the last of them, nothing is reported of whom Waldur has nothing and
-    who used nothing.
+    In a past month, a resource that used nothing and of which Waldur has nothing is no news.
 
     Raises:
         TemporaryError: one side could not be read.
@@ -104,6 +103,7 @@ def plan_months(
     since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
     _warn_of_unknown_age(site, resources)
     plans = []
+    current = BillingMonth.of(site.now(), site.zone)
     reports = site.backend.usages(since, periods)
     for month, figure, report in zip(months, found, reports, strict=True):
         for remark in report.remarks:
@@ -115,7 +115,7 @@ def plan_months(
             components,
             figure,
             allow_decrease=site.offering.allow_decrease,
-            zero_is_news=month == months[-1],
+            zero_is_news=month == current,
         )
         _warn(site, plan)
         plans.append(plan)

@@ -82,13 +82,13 @@ def _shared(account: str, group: Sequence[Resource]) -> str:
     )
 
 
-def revive(site: Site, subjects: Subjects) -> dict[str, str]:
+def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
     """Set erred resources OK, which have their account: Waldur takes no usage of erred ones.
 
     Returns:
         By account, why a resource is still erred.
     """
-    erred = {a: r for a, r in subjects.resources.items() if r.state == ResourceState.ERRED}
+    erred = {a: r for a, r in resources.items() if r.state == ResourceState.ERRED}
     if erred and site.memory.get(SET_AS_OK_REFUSED):
         return dict.fromkeys(erred, _not_for_this_token(""))
     still: dict[str, str] = {}

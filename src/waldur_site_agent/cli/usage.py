@@ -1,0 +1,290 @@
+"""``usage``: a look at the figures, and past months for Waldur."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from waldur_site_agent.cli import usage_tables as tables
+from waldur_site_agent.cli.running import offering_option
+from waldur_site_agent.cli.starting import (
+    DONE,
+    FAILED,
+    config_option,
+    give_up,
+    load_or_exit,
+)
+from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.cycles.usage_history import (
+    compare_months,
+    days_of,
+    gather_figures,
+    load_months,
+    usage_series,
+)
+from waldur_site_agent.cycles.usage_report import MonthOutcome
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.service.modes import REPORT
+from waldur_site_agent.service.sessions import Situation, open_site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from waldur_site_agent.cli.starting import Start
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.cycles.usage_history import Figures
+    from waldur_site_agent.planning.usage import MonthPlan
+
+
+class MonthType(click.ParamType[BillingMonth]):
+    """``2026-10`` on the command line."""
+
+    name = "YYYY-MM"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> BillingMonth:
+        """Read the month; a text that is none is a usage error."""
+        if isinstance(value, BillingMonth):
+            return value
+        try:
+            return BillingMonth.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_MONTH = MonthType()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What ``usage show`` was asked for."""
+
+    months: tuple[BillingMonth, BillingMonth] | None
+    """The first and the last; ``None`` for the current one."""
+    resources: tuple[str, ...] = ()
+    output: str = "text"
+    plot: Path | None = None
+
+
+@click.group("usage")
+def usage_group() -> None:
+    """Usage: what was used, what Waldur has of it, and past months."""
+
+
+@usage_group.command("show")
+@config_option
+@offering_option
+@click.option("--month", type=_MONTH, help="Which month; by default the current one.")
+@click.option("--from", "first", type=_MONTH, help="The first of several months.")
+@click.option("--to", "last", type=_MONTH, help="The last of several months; with --from.")
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="NAME",
+    help="Only this one, by account, name or UUID; may be given several times.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="For people, for machines, or for spreadsheets.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.svg|png",
+    help="Draw the usage per day, or per month of a range, into this file.",
+)
+def show_command(
+    config_file: Path,
+    offerings: tuple[str, ...],
+    month: BillingMonth | None,
+    first: BillingMonth | None,
+    last: BillingMonth | None,
+    resources: tuple[str, ...],
+    output: str,
+    plot: Path | None,
+) -> None:
+    """Print what would be reported next to what Waldur has; send nothing."""
+    if month and (first or last):
+        give_up("give either --month, or --from and --to")
+    if plot:
+        _check_plot(plot)
+    months = (month, month) if month else _range(first, last) if first or last else None
+    look = Look(months=months, resources=resources, output=output, plot=plot)
+    sys.exit(
+        _show(load_or_exit(config_file, wanted=offerings, jobs=[REPORT.job], quiet=True), look)
+    )
+
+
+@usage_group.command("load")
+@config_option
+@offering_option
+@click.option("--from", "first", type=_MONTH, required=True, help="The first month.")
+@click.option("--to", "last", type=_MONTH, required=True, help="The last month.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+def load_command(
+    config_file: Path,
+    offerings: tuple[str, ...],
+    first: BillingMonth,
+    last: BillingMonth,
+    dry_run: bool,
+) -> None:
+    """Report past months to Waldur, one after the other.
+
+    What Waldur has already is not sent again: after an interruption run it once more. A month that
+    has passed needs a token of staff where components are billed by usage.
+    """
+    months = tuple(_months(*_range(first, last)))
+    start = load_or_exit(config_file, wanted=offerings, jobs=[REPORT.job], quiet=True)
+
+    def load(site: Site) -> int:
+        _refuse_future(site, last)
+        figures = gather_figures(site)
+        outcomes = _planned(site, figures, months) if dry_run else _loaded(site, figures, months)
+        click.echo(tables.loaded_table(outcomes, dry_run=dry_run))
+        return _conclude(figures, outcomes)
+
+    sys.exit(_for_every_offering(start, load))
+
+
+def _show(start: Start, look: Look) -> int:
+    comparisons: list[tuple[str, list[MonthPlan]]] = []
+
+    def show(site: Site) -> int:
+        first, last = look.months or (BillingMonth.of(site.now(), site.zone),) * 2
+        _refuse_future(site, last)
+        figures = gather_figures(site).only(look.resources)
+        if look.resources and not figures.resources:
+            raise click.UsageError(f"no resource here is called {' or '.join(look.resources)}")
+        months = tuple(_months(first, last))
+        plans = compare_months(site, figures, months)
+        comparisons.append((site.offering.name, plans))
+        if look.output == "text":
+            click.echo(tables.comparison_table(plans, figures.components))
+        if look.plot:
+            _plot(site, figures, months, look.plot)
+        return _conclude(figures, [])
+
+    code = _for_every_offering(start, show, titles=look.output == "text")
+    if look.output == "json":
+        click.echo(tables.as_json(comparisons))
+    elif look.output == "csv":
+        click.echo(tables.as_csv(comparisons), nl=False)
+    return code
+
+
+def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Path) -> None:
+    from waldur_site_agent.cli import usage_plot  # noqa: PLC0415 - needs the extra plot
+
+    one = len(months) == 1
+    periods = days_of(months[0], site) if one else [m.period(site.zone) for m in months]
+    labels = [str(p.start.day) for p in periods] if one else [str(m) for m in months]
+    span = str(months[0]) if one else f"{months[0]} to {months[-1]}"
+    usage_plot.draw(
+        file,
+        usage_series(site, figures, periods),
+        figures.components,
+        title=f"{site.offering.name}, {span}",
+        labels=labels,
+        unit_of_time="day" if one else "month",
+    )
+    click.echo(f"drawn: {file}", err=True)
+
+
+def _check_plot(file: Path) -> None:
+    if file.suffix not in (".svg", ".png"):
+        give_up(f"--plot {file}: the name must end in .svg or .png")
+    try:
+        from waldur_site_agent.cli import usage_plot  # noqa: F401, PLC0415 - is the extra there?
+    except ImportError as error:
+        give_up(f"--plot needs matplotlib ({error}); try: pip install 'waldur-site-agent[plot]'")
+
+
+def _planned(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
+    return [MonthOutcome(plan=plan) for plan in compare_months(site, figures, months)]
+
+
+def _loaded(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
+    """Load with a progress bar on a terminal; on trouble, what was sent before is told first."""
+    outcomes: list[MonthOutcome] = []
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=len(months), file=sys.stderr, hidden=hidden) as bar:
+        try:
+            for outcome in load_months(site, figures, months):
+                outcomes.append(outcome)
+                bar.update(1)
+        except SiteAgentError as error:
+            click.echo(tables.loaded_table(outcomes, dry_run=False))
+            raise error from None
+    return outcomes
+
+
+def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
+    lines = list(figures.troubles)
+    for outcome in outcomes:
+        month = outcome.plan.month
+        lines += [f"{f.account} in {month}: {f.error}" for f in outcome.failures]
+        if outcome.refusal:
+            lines.append(
+                f"{month}: Waldur does not take it from this token; use one of staff: "
+                f"{outcome.refusal}"
+            )
+        if outcome.waits:
+            lines.append(f"{month}: {outcome.waits}")
+    for line in lines:
+        click.echo(f"! {line}", err=True)
+    return FAILED if lines else DONE
+
+
+def _for_every_offering(start: Start, work: Callable[[Site], int], *, titles: bool = True) -> int:
+    situation = Situation(
+        configuration=start.configuration, source=start.source, registry=start.registry
+    )
+    served = [offering for offering in start.offerings if REPORT.serves(offering)]
+    if not served:
+        give_up(f"no offering of {start.source.path} has a {REPORT.job.value}")
+    code = DONE
+    for offering in served:
+        if titles:
+            click.echo(f"{offering.name}:")
+        try:
+            with open_site(situation, offering, REPORT, lambda: False) as site:
+                code = max(code, work(site))
+        except click.UsageError as error:
+            give_up(error.message)
+        except (SiteAgentError, ConfigurationError) as error:
+            click.echo(f"! {offering.name}: {error}", err=True)
+            code = FAILED
+    return code
+
+
+def _refuse_future(site: Site, last: BillingMonth) -> None:
+    current = BillingMonth.of(site.now(), site.zone)
+    if last > current:
+        raise click.UsageError(f"{last} is still to come; the current month is {current}")
+
+
+def _range(
+    first: BillingMonth | None, last: BillingMonth | None
+) -> tuple[BillingMonth, BillingMonth]:
+    if first is None or last is None:
+        give_up("--from and --to belong together")
+    if last < first:
+        give_up(f"--from {first} is later than --to {last}")
+    return first, last
+
+
+def _months(first: BillingMonth, last: BillingMonth) -> Iterator[BillingMonth]:
+    month = first
+    while month <= last:
+        yield month
+        month = month.next

@@ -1,0 +1,128 @@
+"""Pictures of usage; needs matplotlib, the extra ``plot``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from waldur_site_agent.cycles.usage_history import Series
+    from waldur_site_agent.model.offerings import Component
+
+_COLOURS = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+    "#ee8866",
+    "#44bb99",
+)
+"""Told apart also by those who do not see all colours; the ninth resource and on are one."""
+_OTHERS = "#bbbbbb"
+_WIDTH, _HEIGHT, _MARGIN = 10.0, 2.8, 1.0
+"""Inches: the picture's width, the height of each component's part, and what the title takes."""
+_MOST_LABELS = 16
+
+Bar = tuple[str, list[float], str]
+"""A resource, its amounts, and its colour."""
+
+
+def draw(
+    file: Path,
+    series: Iterable[Series],
+    components: Mapping[str, Component],
+    *,
+    title: str,
+    labels: Sequence[str],
+    unit_of_time: str,
+) -> None:
+    """Draw stacked bars, a part of the picture for each component.
+
+    Args:
+        file: its name ends in ``.svg`` or ``.png``.
+        series: usage from period to period.
+        components: what is counted, with units and names.
+        title: above it all.
+        labels: one for each period.
+        unit_of_time: what a period is.
+    """
+    by_component = sorted(series, key=attrgetter("component"))
+    groups = [(name, list(each)) for name, each in groupby(by_component, attrgetter("component"))]
+    figure = Figure(figsize=(_WIDTH, _MARGIN + _HEIGHT * max(1, len(groups))), layout="constrained")
+    figure.suptitle(_plain(title), fontsize=13, fontweight="bold")
+    parts = figure.subplots(max(1, len(groups)), 1, squeeze=False)[:, 0]
+    colours = _colours(by_component)
+    for axes, (name, each) in zip(parts, groups, strict=False):
+        _draw_component(axes, components[name], _bars(each, colours), labels)
+    parts[-1].set_xlabel(unit_of_time)
+    if not groups:
+        parts[0].text(0.5, 0.5, "no usage", ha="center", va="center")
+    figure.savefig(file, dpi=150)
+
+
+def _draw_component(
+    axes: Axes, component: Component, bars: Sequence[Bar], labels: Sequence[str]
+) -> None:
+    bottom = [0.0] * len(labels)
+    places = list(range(len(labels)))
+    for name, amounts, colour in bars:
+        axes.bar(
+            places,
+            amounts,
+            width=0.8,
+            bottom=bottom,
+            color=colour,
+            label=_plain(f"{name}  {sum(amounts):,.2f}"),
+        )
+        bottom = [low + amount for low, amount in zip(bottom, amounts, strict=True)]
+    axes.set_title(_plain(component.label), loc="left", fontsize=11)
+    axes.set_ylabel(_plain(component.measured_unit))
+    step = -(-len(labels) // _MOST_LABELS)
+    axes.set_xticks(places[::step], list(labels[::step]))
+    axes.set_xlim(-0.6, max(0, len(labels) - 1) + 0.6)
+    axes.set_ylim(0, max([*bottom, 0.0]) * 1.08 or 1.0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="both", length=0)
+    if bars:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+
+
+def _colours(series: Iterable[Series]) -> dict[str, str]:
+    """A colour for each account, the same in all parts of the picture."""
+    accounts = sorted({each.account for each in series if any(each.amounts)})
+    return dict(zip(accounts, _COLOURS, strict=False))
+
+
+def _bars(series: Sequence[Series], colours: Mapping[str, str]) -> list[Bar]:
+    """Whoever used something, by name; those without a colour of their own together."""
+    used = [each for each in series if any(each.amounts)]
+    bars: list[Bar] = [
+        (each.account, [float(amount) for amount in each.amounts], colours[each.account])
+        for each in used
+        if each.account in colours
+    ]
+    rest = [each.amounts for each in used if each.account not in colours]
+    if rest:
+        together = [float(sum(amounts)) for amounts in zip(*rest, strict=True)]
+        bars.append((f"{len(rest)} others", together, _OTHERS))
+    return bars
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar sign is a dollar sign, not the beginning of a formula."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")

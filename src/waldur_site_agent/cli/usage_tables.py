@@ -1,0 +1,145 @@
+"""Figures of usage in columns, for people, spreadsheets and machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.cli.plan_json import month_json
+from waldur_site_agent.cli.plan_text import amount_text, on_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from decimal import Decimal
+
+    from waldur_site_agent.cycles.usage_report import MonthOutcome
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
+
+_TEXT_COLUMNS = 4
+_HEADING = (
+    "offering",
+    "month",
+    "account",
+    "resource",
+    "uuid",
+    "component",
+    "used",
+    "in_waldur",
+    "difference",
+)
+
+
+def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Component]) -> str:
+    """What was used next to what Waldur has, a line per component of each resource."""
+    head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "USED", "IN WALDUR", "DIFFERENCE", "")
+    rows = [
+        (
+            str(plan.month),
+            resource.account,
+            resource.resource.name,
+            f"{component.type} ({components[component.type].measured_unit})",
+            amount_text(component.bill.total),
+            amount_text(component.before),
+            _signed(_difference(component)),
+            "lower than in Waldur" if component.is_anomaly else "",
+        )
+        for plan in plans
+        for resource in plan.resources
+        for component in resource.components
+    ]
+    return _table(head, rows) if rows else "No resources."
+
+
+def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
+    """What was sent, or would be, a line per component that changed."""
+    head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "BEFORE", "AFTER", "")
+    rows = [
+        (
+            str(outcome.plan.month),
+            resource.account,
+            resource.resource.name,
+            component.type,
+            amount_text(component.before),
+            amount_text(component.bill.total),
+            _fate(component, dry_run=dry_run, sent=resource.account in outcome.reported),
+        )
+        for outcome in outcomes
+        for resource in outcome.plan.resources
+        for component in resource.components
+        if component.is_news or component.is_anomaly
+    ]
+    return _table(head, rows) if rows else "Waldur has it all."
+
+
+def as_json(comparisons: Iterable[tuple[str, Iterable[MonthPlan]]]) -> str:
+    """One document with an entry for each offering, month and resource."""
+    entries = [
+        {"offering": offering, **entry}
+        for offering, plans in comparisons
+        for plan in plans
+        for entry in month_json(plan)
+    ]
+    return json.dumps(entries, indent=2, ensure_ascii=False)
+
+
+def as_csv(comparisons: Iterable[tuple[str, Iterable[MonthPlan]]]) -> str:
+    """A line per component of each resource of each offering, with a heading."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADING)
+    for offering, plans in comparisons:
+        for plan in plans:
+            writer.writerows(_csv_rows(offering, plan))
+    return text.getvalue()
+
+
+def _csv_rows(offering: str, plan: MonthPlan) -> Iterator[tuple[str, ...]]:
+    for resource in plan.resources:
+        names = (offering, str(plan.month), resource.account, resource.resource.name)
+        for component in resource.components:
+            yield (
+                *map(_no_formula, names),
+                str(resource.resource.uuid),
+                component.type,
+                amount_text(component.bill.total),
+                "" if component.before is None else amount_text(component.before),
+                amount_text(_difference(component)),
+            )
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula, whoever chose the name."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _difference(component: ComponentReport) -> Decimal:
+    return component.bill.total - (component.before or 0)
+
+
+def _signed(amount: Decimal) -> str:
+    return f"{amount:+.2f}" if amount else "-"
+
+
+def _fate(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
+    if component.is_anomaly:
+        return "not sent: lower than in Waldur"
+    if dry_run:
+        return "would be sent"
+    return "sent" if sent else "not sent"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Names to the left, amounts to the right, the last column as it comes."""
+    cells = [[on_one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        columns = [
+            cell.ljust(width) if number < _TEXT_COLUMNS else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))
+        ]
+        lines.append("  ".join([*columns, row[-1]]).rstrip())
+    return "\n".join(lines)

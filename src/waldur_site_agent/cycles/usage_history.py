@@ -1,0 +1,141 @@
+"""Usage outside the cycles: months that have passed, and a look at the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.cycles.reporting import plan_months, reported_components
+from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
+from waldur_site_agent.model.usage import Period
+from waldur_site_agent.planning.billing import billed
+from waldur_site_agent.planning.usage import counted_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from decimal import Decimal
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.cycles.usage_report import MonthOutcome
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.model.usage import BillingMonth
+    from waldur_site_agent.planning.usage import MonthPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What there is to look at, or to load."""
+
+    resources: Mapping[str, Resource]
+    components: Mapping[str, Component]
+    troubles: tuple[str, ...] = ()
+    """What nothing can be said of, and why."""
+
+    def only(self, wanted: Iterable[str]) -> Figures:
+        """Those of resources that are meant by account, name or UUID; all, if none is named."""
+        names = {name.strip().lower() for name in wanted}
+        if not names:
+            return self
+        chosen = {a: r for a, r in self.resources.items() if names & _names(a, r)}
+        return replace(self, resources=chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One component of one resource, from period to period, in measured units."""
+
+    account: str
+    component: str
+    amounts: tuple[Decimal, ...]
+
+
+def gather_figures(site: Site) -> Figures:
+    """Read whose usage there is, of which components.
+
+    Raises:
+        TemporaryError: one side could not be read.
+    """
+    components = reported_components(site)
+    subjects = gather_subjects(site)
+    missing = (f"{name}: the backend does not have it" for name in sorted(subjects.missing))
+    return Figures(
+        resources=subjects.resources,
+        components=components,
+        troubles=(*subjects.troubles, *subjects.skipped, *missing),
+    )
+
+
+def compare_months(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthPlan]:
+    """What would be reported next to what Waldur has, in one reading of the backend.
+
+    Raises:
+        TemporaryError: one side could not be read.
+        PermanentError: the backend cannot report usage.
+    """
+    return plan_months(site, months, figures.resources, figures.components)
+
+
+def load_months(
+    site: Site, figures: Figures, months: Iterable[BillingMonth]
+) -> Iterator[MonthOutcome]:
+    """Report months one after the other; what Waldur has already is not sent again.
+
+    Ends with the first month that Waldur does not take.
+
+    Raises:
+        TemporaryError: one side could not be read; the months before were reported.
+        PermanentError: the backend cannot report usage.
+    """
+    still_erred = revive(site, figures.resources)
+    resources = {a: r for a, r in figures.resources.items() if a not in still_erred}
+    for month in months:
+        (plan,) = plan_months(site, [month], resources, figures.components)
+        outcome = send_month(site, plan, compare_parts=True)
+        yield outcome
+        if outcome.refusal or outcome.waits:
+            return
+
+
+def usage_series(site: Site, figures: Figures, periods: Sequence[Period]) -> list[Series]:
+    """The usage of each resource from period to period, in one reading of the backend.
+
+    Raises:
+        TemporaryError: the backend could not be read.
+        PermanentError: the backend cannot report usage.
+    """
+    if not periods or not figures.resources:
+        return []
+    since = {name: counted_from(r, periods[0]) for name, r in figures.resources.items()}
+    reports = site.backend.usages(since, periods)
+    bills = [
+        {name: billed(report.resources[name], figures.components) for name in since}
+        for report in reports
+    ]
+    return [
+        Series(
+            account=name,
+            component=component,
+            amounts=tuple(bill[name][component].total for bill in bills),
+        )
+        for name in sorted(since)
+        for component in sorted(figures.components)
+    ]
+
+
+def days_of(month: BillingMonth, site: Site) -> list[Period]:
+    """The days of a month in the site's zone, up to now; a day with a clock change is one day."""
+    days = []
+    day = month.period(site.zone).start
+    while day < min(month.period(site.zone).end, site.now()):
+        noon = day.replace(tzinfo=None) + timedelta(hours=36)
+        following = datetime(noon.year, noon.month, noon.day, tzinfo=site.zone)
+        days.append(Period(start=day, end=following))
+        day = following
+    return days
+
+
+def _names(account: str, resource: Resource) -> set[str]:
+    return {account, resource.name.lower(), str(resource.uuid), resource.uuid.hex}
