@@ -129,8 +129,10 @@ class WaldurSurface:
             if operation.method == "GET":
                 back = faults["stale"].changes_ago if "stale" in faults else 0
                 user = self._user(operation, request)
-                return operation.run(_call(self._store.read(back), user, request, content))
-            with self._store.change() as tx:
+                return operation.run(
+                    _call(self._store.read_committed(back), user, request, content)
+                )
+            with self._store.change(at_once=True) as tx:
                 user = self._user(operation, request)
                 return operation.run(_call(tx, user, request, content))
         except RefusedError as refusal:

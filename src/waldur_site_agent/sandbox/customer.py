@@ -11,6 +11,7 @@ from typing import Literal
 
 from waldur_site_agent.sandbox import offering_user_states, ordering
 from waldur_site_agent.sandbox.customer_accounts import AccountSide
+from waldur_site_agent.sandbox.customer_events import NudgeSide
 from waldur_site_agent.sandbox.customer_imports import ImportSide
 from waldur_site_agent.sandbox.customer_usage import UsageSide
 from waldur_site_agent.sandbox.finding import find
@@ -35,7 +36,7 @@ _LONG_ROLES = {
 }
 
 
-class CustomerSide(AccountSide, UsageSide, ImportSide):
+class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
     """What people do in Waldur's portal; raises ``RefusedError`` where the portal would say no."""
 
     # Organizations, projects and people

@@ -45,6 +45,12 @@ def routes(sandbox: Sandbox) -> list[Route]:
         "clear_faults": sandbox.faults.clear,
         "clear_requests": sandbox.requests.clear,
         "advance_clock": sandbox.clock.advance,
+        "publish_event": sandbox.events.publish,
+        "disturb_events": sandbox.events.disturb,
+        "calm_events": sandbox.events.calm,
+        "hold_events": sandbox.events.hold,
+        "release_events": sandbox.events.release,
+        "lag_behind_events": sandbox.events.lag_behind,
     }
     views: dict[str, Callable[[], object]] = {
         "": lambda: _overview(list(views), actions),
@@ -54,6 +60,7 @@ def routes(sandbox: Sandbox) -> list[Route]:
         "requests": sandbox.requests.snapshot,
         "faults": lambda: sandbox.faults.pending,
         "tasks": lambda: sandbox.worker.waiting,
+        "events": lambda: list(sandbox.events.published),
     }
     endpoints = [(name, _view(view), "GET") for name, view in views.items()]
     endpoints += [(name, _action(action), "POST") for name, action in actions.items()]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.sandbox import customer_http, demo, server
 from waldur_site_agent.sandbox.asgi import WaldurSurface
+from waldur_site_agent.sandbox.broker import BrokerAddress
 from waldur_site_agent.sandbox.customer import CustomerSide
+from waldur_site_agent.sandbox.events import EventBus
 from waldur_site_agent.sandbox.faults import Faults
 from waldur_site_agent.sandbox.generations import Generation
 from waldur_site_agent.sandbox.journal import Journal
@@ -52,6 +54,10 @@ class Sandbox:
         self.worker = Worker(self._store)
         """What the server does by itself after it answered; pause it to see races."""
         self._store.after_change = self.worker.wake
+        self.events = EventBus(self._store)
+        """What agents are told of, and trouble on the way."""
+        self._store.after_commit = self.events.notice
+        self._store.announce = self.events.announce
         self.customer = CustomerSide(self._store, self._sessions)
         """What people do in the portal."""
         if not self.customer.world.offerings:
@@ -83,6 +89,36 @@ class Sandbox:
         users = self.customer.world.users.values()
         found = next((user for user in users if user.is_staff and user.is_active), None)
         return found or self.customer.add_user("staff", "Waldur Staff", is_staff=True)
+
+    def attach_broker(
+        self,
+        management_url: str,
+        username: str,
+        password: str,
+        *,
+        stomp_port: int,
+        host: str = "127.0.0.1",
+        mqtt_port: int | None = None,
+    ) -> None:
+        """Use a RabbitMQ, as its administrator, for registrations and events from now on.
+
+        ``management_url`` is such as ``http://127.0.0.1:15672``; the STOMP and MQTT ports are those
+        of plain TCP, at ``host``.
+        """
+        self.events.attach(
+            BrokerAddress(
+                management_url=management_url,
+                username=username,
+                password=password,
+                host=host,
+                stomp_port=stomp_port,
+                mqtt_port=mqtt_port,
+            )
+        )
+
+    def detach_broker(self) -> None:
+        """Only keep a record of events from now on, and register nothing anywhere."""
+        self.events.detach()
 
     def fill_demo(self) -> DemoWorld:
         """Make the demo's customers, projects, people and orders."""

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from waldur_site_agent.sandbox.broker import BrokerAdmin
+    from waldur_site_agent.sandbox.events.occurrences import Occurrence
     from waldur_site_agent.sandbox.generations import Generation
 
 _REMEMBERED_CHANGES = 200
@@ -73,8 +74,15 @@ class Store:
         self.clock = clock
         self.after_change: Callable[[], None] = lambda: None
         """Called after each change, outside of it, by the thread that made it."""
+        self.after_commit: Callable[[World, Transaction], None] = lambda _before, _tx: None
+        """Called with the world before and after each change, before ``after_change``."""
+        self.announce: Callable[[Occurrence, Transaction], None] = lambda _what, _tx: None
+        """Tells agents of something that is no change."""
         self.broker: BrokerAdmin = NoBroker()
         """Where registrations for events are carried out."""
+        self.commit_lag = 0.0
+        """Seconds until readers see a change that was not made at once."""
+        self._unseen: list[tuple[datetime, World]] = []
         self._file = file
         self._lock = threading.RLock()
         self._past: deque[World] = deque(maxlen=_REMEMBERED_CHANGES)
@@ -89,17 +97,39 @@ class Store:
             world = self._past[-back] if back else self._world
         return Transaction(world, self.clock.now(), self.generation, self.broker)
 
-    @contextmanager
-    def change(self) -> Iterator[Transaction]:
-        """Change the world: all of it takes effect at the end, or nothing where it raises."""
+    def read_committed(self, changes_ago: int = 0) -> Transaction:
+        """See the world as readers of the API do: changes that lag are not there yet."""
         with self._lock:
-            draft = self._world.copy()
-            yield Transaction(draft, self.clock.now(), self.generation, self.broker)
-            if draft != self._world:
-                self._past.append(self._world)
-                self._world = draft
-                self._save()
+            tx = self.read(changes_ago)
+            self._unseen = [(seen, world) for seen, world in self._unseen if seen > tx.now]
+            return replace(tx, world=self._unseen[0][1]) if self._unseen and not changes_ago else tx
+
+    @contextmanager
+    def change(self, *, at_once: bool = False) -> Iterator[Transaction]:
+        """Change the world: all of it takes effect at the end, or nothing where it raises.
+
+        A change that is made ``at_once`` shows readers everything that they could not see yet.
+        """
+        with self._lock:
+            before = self._world
+            draft = before.copy()
+            tx = Transaction(draft, self.clock.now(), self.generation, self.broker)
+            yield tx
+            changed = draft != before
+            if changed:
+                self._commit(draft, tx.now, at_once=at_once)
+        if changed:
+            self.after_commit(before, tx)
         self.after_change()
+
+    def _commit(self, draft: World, now: datetime, *, at_once: bool) -> None:
+        self._past.append(self._world)
+        if at_once or not self.commit_lag:
+            self._unseen.clear()
+        else:
+            self._unseen.append((now + timedelta(seconds=self.commit_lag), self._world))
+        self._world = draft
+        self._save()
 
     def _save(self) -> None:
         if self._file is None:
