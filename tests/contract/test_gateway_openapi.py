@@ -63,13 +63,14 @@ def test_every_field_asked_for_is_on_offer(
 
 
 @every_operation
-def test_the_fixed_order_is_on_offer(
+def test_every_order_asked_for_is_on_offer(
     operation: Operation[object], description: Description
 ) -> None:
     parameters = description.operation(operation.id).parameters
     offered = description.choices(parameters["o"]) if "o" in parameters else []
-    assert operation.ordered_by is None or operation.ordered_by in offered
-    assert (operation.ordered_by is not None) is ("o" in operation.query)
+    asked = {order for order in operation.orders if order is not None}
+    assert asked <= {*offered}
+    assert bool(asked) is ("o" in operation.query)
 
 
 @every_operation

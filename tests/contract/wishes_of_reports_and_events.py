@@ -36,7 +36,6 @@ LATER_CASES = [
         query={
             "offering_uuid": ID,
             "billing_period": date(2026, 10, 1),
-            "o": ["usage"],
             **PAGE,
         },
         path={},
@@ -47,7 +46,6 @@ LATER_CASES = [
         query={
             "offering_uuid": ID,
             "component_usage_billing_period": date(2026, 10, 1),
-            "o": ["username"],
             **PAGE,
         },
         path={},

@@ -9,13 +9,22 @@ from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur.bodies import uuid_text
 from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.decoding import bad_answer, decode, read_json
-from waldur_site_agent.waldur.listing import PAGE_SIZE, Listing, matching, read_pages, total_rows
+from waldur_site_agent.waldur.listing import (
+    PAGE_SIZE,
+    Listing,
+    matching,
+    read_in_orders,
+    total_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from uuid import UUID
 
+    import httpx
+
     from waldur_site_agent.waldur.connection import Connection, QueryValue
+    from waldur_site_agent.waldur.listing import RawListing
     from waldur_site_agent.waldur.operation import Operation
 
 Answer = TypeVar("Answer")
@@ -49,32 +58,20 @@ class Conversation:
         }
         if operation.asked_fields:
             query["field"] = [name for name in operation.asked_fields if name not in without]
-        if operation.ordered_by is not None:
-            query["o"] = operation.ordered_by
-        raw = read_pages(
-            lambda page: self._connection.send(
-                Call.of(operation, uuid=uuid, query={**query, "page": page})
+
+        def fetch(order: str | None, page: int) -> httpx.Response:
+            place: dict[str, QueryValue] = {"o": order} if order is not None else {}
+            return self._connection.send(
+                Call.of(operation, uuid=uuid, query={**query, **place, "page": page})
             )
-        )
+
+        raw = read_in_orders(fetch, operation.orders)
         wanted = {
             name: {value} if isinstance(value, str) else {*value}
             for name, value in filters.items()
             if not isinstance(value, int)
         }
-        items: list[Answer] = []
-        unreadable: list[TemporaryError] = []
-        for number, row in matching(raw.rows, wanted):
-            try:
-                items.append(decode(operation, row, raw.answer, f"row {number}"))
-            except TemporaryError as error:
-                unreadable.append(error)
-        return Listing(
-            items=tuple(items),
-            total=raw.total,
-            complete=raw.complete,
-            received=raw.received,
-            unreadable=tuple(unreadable),
-        )
+        return _decoded(operation, raw, wanted)
 
     def _count(self, operation: Operation[Answer], uuid: str = "", **filters: QueryValue) -> int:
         """How many rows a list has, without the rows."""
@@ -102,6 +99,25 @@ class Conversation:
         call = Call.of(operation, uuid=uuid_text(uuid), body=body)
         response = self._connection.send(call)
         return decode(operation, read_json(response), response)
+
+
+def _decoded(
+    operation: Operation[Answer], raw: RawListing, wanted: Mapping[str, Collection[str]]
+) -> Listing[Answer]:
+    items: list[Answer] = []
+    unreadable: list[TemporaryError] = []
+    for number, row in matching(raw.rows, wanted):
+        try:
+            items.append(decode(operation, row, raw.answer, f"row {number}"))
+        except TemporaryError as error:
+            unreadable.append(error)
+    return Listing(
+        items=tuple(items),
+        total=raw.total,
+        complete=raw.complete,
+        received=raw.received,
+        unreadable=tuple(unreadable),
+    )
 
 
 def has_ended(expiration_time: datetime | None) -> bool:

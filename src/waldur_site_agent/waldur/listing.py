@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from waldur_site_agent.model.errors import TemporaryError
@@ -10,7 +11,7 @@ from waldur_site_agent.waldur.decoding import read_rows
 from waldur_site_agent.waldur.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import httpx
 
@@ -81,8 +82,43 @@ class RawListing:
     rows: tuple[Row, ...]
     total: int | None
     complete: bool
+    steady: bool
+    """Whether the server's count is known and was the same on every page."""
     received: int
     answer: httpx.Response
+
+
+def read_in_orders(
+    fetch: Callable[[str | None, int], httpx.Response], orders: Sequence[str | None]
+) -> RawListing:
+    """Read a list in one order, and in others as long as rows of equal rank hide behind each other.
+
+    A database may sort rows that are alike differently for each page: some come twice and others
+    not at all. Another order hides other rows; together they are all of them as soon as they are
+    as many as the server counts. A list whose count moves is not waited for.
+
+    Args:
+        fetch: Asks for a page, by the name of the order (``None``: the server's own) and number.
+        orders: What to try, one after the other.
+    """
+    raw = read_pages(partial(fetch, orders[0]))
+    together = {_identity(row): row for row in raw.rows}
+    for order in orders[1:]:
+        if raw.complete or not raw.steady:
+            break
+        again = read_pages(partial(fetch, order))
+        if again.complete:
+            return again
+        together.update((_identity(row), row) for row in again.rows)
+        steady = again.steady and again.total == raw.total
+        raw = replace(
+            again,
+            rows=tuple(together.values()),
+            complete=steady and len(together) == again.total,
+            steady=steady,
+            received=len(together),
+        )
+    return raw
 
 
 def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
@@ -112,11 +148,12 @@ def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
         if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
             break
     total = totals[-1]
-    steady = len({*totals}) == 1
+    steady = total is not None and len({*totals}) == 1
     return RawListing(
         rows=tuple(rows),
         total=total,
         complete=steady and accounted == total,
+        steady=steady,
         received=accounted,
         answer=response,
     )

@@ -23,6 +23,8 @@ class Operation(Generic[Answer_co]):
     """The query parameters that the gateway may send."""
     ordered_by: str | None = None
     """The value of ``o``: without a fixed order, pages may overlap or leave rows out."""
+    other_orders: tuple[str, ...] = ()
+    """Further values of ``o`` to try where rows are left out all the same."""
     body: tuple[str, ...] | None = None
     """The keys of the JSON body; ``None`` where nothing is sent."""
     answer: type[Answer_co] | None = None
@@ -36,6 +38,11 @@ class Operation(Generic[Answer_co]):
     def is_write(self) -> bool:
         """Whether it changes something in Waldur."""
         return self.method != "GET"
+
+    @property
+    def orders(self) -> tuple[str | None, ...]:
+        """The orders in which a list may be read; ``None`` is the server's own."""
+        return (self.ordered_by, *self.other_orders)
 
     @property
     def asked_fields(self) -> tuple[str, ...]:
@@ -70,14 +77,17 @@ def listing_pages(
     *,
     filters: tuple[str, ...],
     ordered_by: str | None = "created",
+    other_orders: tuple[str, ...] = (),
     chooses_fields: bool = True,
     extra_fields: tuple[str, ...] = (),
 ) -> Operation[Answer_co]:
     """Declare the reading of a list that comes in pages.
 
     ``ordered_by`` is ``None`` and ``chooses_fields`` is false where the server offers no choice.
+    Where it offers no order in which rows differ, its own comes first and ``other_orders`` follow.
     """
-    wishes = ("field",) * chooses_fields + ("o",) * (ordered_by is not None)
+    ordered = ordered_by is not None or bool(other_orders)
+    wishes = ("field",) * chooses_fields + ("o",) * ordered
     return Operation(
         id=id_,
         purpose=purpose,
@@ -85,6 +95,7 @@ def listing_pages(
         path=path,
         query=(*filters, *wishes, "page", "page_size"),
         ordered_by=ordered_by,
+        other_orders=other_orders,
         answer=answer,
         extra_fields=extra_fields,
         safe_to_repeat=True,

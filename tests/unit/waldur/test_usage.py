@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -132,6 +133,70 @@ def test_a_count_that_is_not_said_is_not_guessed(server: Scripted, count: str | 
     server.replies = [httpx.Response(200, json=[], headers=headers)]
     with pytest.raises(TemporaryError, match="how many rows"):
         server.waldur().count_component_user_usages(OFFERING, OCTOBER)
+
+
+def shuffling(
+    server: Scripted, rows: list[dict[str, object]], shuffled_orders: set[str | None], size: int
+) -> None:
+    """Let a server put rows that are alike into another order on every page."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        order, page = params.get("o"), int(params["page"])
+        seed = f"{order} {page}" if order in shuffled_orders else "steady"
+        dealt = random.Random(seed).sample(rows, len(rows))  # noqa: S311 - a game, not a secret
+        return server.page(dealt[(page - 1) * size : page * size], len(rows))
+
+    server.responder = answer
+
+
+def test_rows_that_hide_behind_their_like_are_found_in_another_order(server: Scripted) -> None:
+    rows = [usage(usage="0.00") for _ in range(90)]
+    shuffling(server, rows, {None, "usage"}, 30)
+    listing = server.waldur().component_usages(OFFERING, OCTOBER)
+    read = {each.uuid.hex for each in listing.require_complete("usages")}
+    assert read == {row["uuid"] for row in rows}
+    assert (listing.total, listing.received) == (90, 90)
+
+
+def test_a_list_that_comes_whole_is_read_once_and_in_the_servers_order(server: Scripted) -> None:
+    shuffling(server, [part() for _ in range(90)], set(), 30)
+    assert server.waldur().component_user_usages(OFFERING, OCTOBER).complete
+    assert [dict(r.url.params).get("o") for r in server.requests] == [None] * 3
+
+
+def test_rows_that_stay_hidden_in_every_order_leave_the_list_incomplete(server: Scripted) -> None:
+    rows = [usage() for _ in range(20)]
+    server.responder = lambda request: server.page(
+        rows[:17] if request.url.params["page"] == "1" else [], 20
+    )
+    listing = server.waldur().component_usages(OFFERING, OCTOBER)
+    with pytest.raises(TemporaryError, match="17 of 20 usages arrived"):
+        listing.require_complete("usages")
+    orders = [r.url.params.get("o") for r in server.requests]
+    assert orders == [None, None, "usage", "usage", "-usage", "-usage"]
+
+
+def test_orders_are_not_tried_on_a_list_that_changes_meanwhile(server: Scripted) -> None:
+    server.replies = [server.page([usage()], 3), server.page([usage()], 2)]
+    assert not server.waldur().component_usages(OFFERING, OCTOBER).complete
+    assert len(server.requests) == 2
+
+
+def test_passes_with_different_counts_do_not_make_a_whole(server: Scripted) -> None:
+    first, second, third = usage(), usage(), usage()
+    pages = {
+        (None, "1"): server.page([first], 2),
+        (None, "2"): server.page([first], 2),
+        ("usage", "1"): server.page([second], 3),
+        ("usage", "2"): server.page([second], 3),
+        ("-usage", "1"): server.page([third], 3),
+        ("-usage", "2"): server.page([third], 3),
+    }
+    server.responder = lambda request: pages[
+        request.url.params.get("o"), request.url.params["page"]
+    ]
+    assert not server.waldur().component_usages(OFFERING, OCTOBER).complete
 
 
 def test_all_components_of_a_resource_go_in_one_request(server: Scripted) -> None:

@@ -14,7 +14,8 @@ COMPONENT_USAGES = listing_pages(
     _PATH,
     ComponentUsage,
     filters=("offering_uuid", "billing_period"),
-    ordered_by="usage",  # neither ``created`` nor anything unique is on offer
+    ordered_by=None,  # all that is on offer is alike for many rows: at first, every usage is zero
+    other_orders=("usage", "-usage"),
     extra_fields=("offering_uuid",),
 )
 COMPONENT_USER_USAGES = listing_pages(
@@ -23,7 +24,8 @@ COMPONENT_USER_USAGES = listing_pages(
     "marketplace-component-user-usages/",
     ComponentUserUsageRow,
     filters=("offering_uuid", "component_usage__billing_period"),
-    ordered_by="username",
+    ordered_by=None,
+    other_orders=("username", "-username"),
     extra_fields=("offering_uuid",),
 )
 SET_USAGE = writing(
