@@ -89,11 +89,11 @@ class RealRabbitMQ:
     def make_queue(self, vhost: str, name: str, arguments: Arguments = WALDURS_ARGUMENTS) -> None:
         """Make a durable queue with such arguments."""
         made = {"durable": True, "auto_delete": False, "arguments": arguments}
-        self.request("PUT", f"queues/{quote(vhost, safe='')}/{name}", made)
+        self.request("PUT", f"queues/{quote(vhost, safe='')}/{quote(name, safe='')}", made)
 
     def delete_queue(self, vhost: str, name: str) -> None:
         """Delete a queue with everything in it."""
-        self.request("DELETE", f"queues/{quote(vhost, safe='')}/{name}")
+        self.request("DELETE", f"queues/{quote(vhost, safe='')}/{quote(name, safe='')}")
 
     def delete_vhost(self, vhost: str) -> None:
         """Delete a virtual host with all its queues."""
