@@ -24,8 +24,9 @@ from waldur_site_agent.cli.starting import (
 from waldur_site_agent.config import resolved_yaml
 from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.crew import Crew
+from waldur_site_agent.service.event_worker import full_pass_once
 from waldur_site_agent.service.journal import Journal
-from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
+from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, EventMode, jobs_of
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.notify import Notifier
 from waldur_site_agent.service.sessions import Situation
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.cli.starting import Start
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.report import CycleReport
-    from waldur_site_agent.service.modes import Mode
+    from waldur_site_agent.service.modes import AnyMode
     from waldur_site_agent.service.stopping import Stop
 
 
@@ -92,8 +93,8 @@ def removals_option(command: Callable[..., object]) -> Callable[..., object]:
 
 def print_configuration(path: Path) -> None:
     """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
-    start = load_or_exit(path, jobs=[mode.job for mode in AVAILABLE.values()], quiet=True)
-    warn_of_unused_settings(start.configuration, start.source)
+    start = load_or_exit(path, jobs=jobs_of(AVAILABLE.values()), quiet=True)
+    warn_of_unused_settings(start.configuration)
     click.echo(resolved_yaml(start.configuration), nl=False)
 
 
@@ -103,7 +104,7 @@ def run(options: RunOptions) -> int:
     start = load_or_exit(
         options.config_file,
         wanted=options.offerings,
-        jobs=[mode.job for mode in modes],
+        jobs=jobs_of(modes),
         quiet=options.dry_run,
     )
     try:
@@ -113,7 +114,7 @@ def run(options: RunOptions) -> int:
         situation = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
     except ValueError as error:
         give_up(str(error))
-    warn_of_unused_settings(start.configuration, start.source)
+    warn_of_unused_settings(start.configuration)
     monitoring = situation.monitoring
     try:
         if options.dry_run or options.once:
@@ -127,20 +128,15 @@ def run(options: RunOptions) -> int:
         monitoring.close()
 
 
-def _modes(name: str) -> list[Mode]:
-    if name == "all":
-        return list(AVAILABLE.values())
-    if name not in AVAILABLE:
-        available = ", ".join([*AVAILABLE, "all"])
-        give_up(f"mode {name} is not part of this version yet; available: {available}")
-    return [AVAILABLE[name]]
+def _modes(name: str) -> list[AnyMode]:
+    return list(AVAILABLE.values()) if name == "all" else [AVAILABLE[name]]
 
 
-def _work(start: Start, modes: Sequence[Mode]) -> list[tuple[Offering, Mode]]:
+def _work(start: Start, modes: Sequence[AnyMode]) -> list[tuple[Offering, AnyMode]]:
     """Which offering is served in which mode."""
     work = [(o, mode) for o in start.offerings for mode in modes if mode.serves(o)]
     if not work:
-        keys = " or ".join(mode.job.value for mode in modes)
+        keys = " or ".join(job.value for job in jobs_of(modes))
         names = " or ".join(mode.name for mode in modes)
         raise UsageError(
             f"no offering of {start.source.path} takes part in mode {names}: "
@@ -167,18 +163,20 @@ def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Sit
 
 
 def _once(
-    situation: Situation, work: Sequence[tuple[Offering, Mode]], options: RunOptions, stop: Stop
+    situation: Situation, work: Sequence[tuple[Offering, AnyMode]], options: RunOptions, stop: Stop
 ) -> list[CycleReport]:
-    return [
-        report
-        for offering, mode in work
-        for report in run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
-    ]
+    reports: list[CycleReport] = []
+    for offering, mode in work:
+        if isinstance(mode, EventMode):
+            reports += full_pass_once(situation, offering, mode, dry_run=options.dry_run, stop=stop)
+        else:
+            reports += run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
+    return reports
 
 
-def _crew(options: RunOptions, modes: Sequence[Mode], monitoring: Monitoring) -> Crew:
+def _crew(options: RunOptions, modes: Sequence[AnyMode], monitoring: Monitoring) -> Crew:
     """Read the configuration again and put workers on every offering."""
-    start = load(options.config_file, wanted=options.offerings, jobs=[mode.job for mode in modes])
+    start = load(options.config_file, wanted=options.offerings, jobs=jobs_of(modes))
     crew = Crew(_situation(start, options, monitoring), _work(start, modes))
     monitoring.adopt(start.configuration)
     return crew

@@ -108,17 +108,10 @@ class Agenda:
         with self._news:
             return dict(self._counts)
 
-    @property
-    def scopes_waiting(self) -> int:
-        """How many scopes wait for a pass."""
+    def waited_seconds(self) -> list[float]:
+        """For how long each scope has waited for a pass that should have come by now."""
         with self._news:
-            return len(self._waiting)
-
-    @property
-    def oldest_waiting_seconds(self) -> float:
-        """For how long the oldest of them has waited."""
-        with self._news:
-            return self._waiting.oldest(self._clock())
+            return self._waiting.waited(self._clock())
 
     def _put_down(self, event: Event, ticket: Ticket) -> list[object]:
         with self._news:

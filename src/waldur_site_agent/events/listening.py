@@ -123,15 +123,15 @@ class Listener:
 
     def _listen(self, stop: threading.Event) -> None:
         """The body of the thread; ``stop`` is its own: a thread that was given up has another."""
-        tries = 0
+        log, tries = self._log, 0
         trouble: SiteAgentError | None = None
         while not stop.is_set():
             try:
                 self._receive(stop, tries, trouble)
             except SiteAgentError as error:
                 trouble = error
-            except Exception as error:  # noqa: BLE001 - logged; a defect must not make the agent deaf
-                self._log.error("listening failed because of a defect", exc_info=error)
+            except Exception as error:  # a defect must not make the agent deaf
+                log.exception("listening failed because of a defect")
                 trouble = DefectError(f"a defect: {type(error).__name__}: {error}")
             if stop.is_set() or trouble is None:
                 return

@@ -66,6 +66,7 @@ class Waiting:
 
     scope: Scope
     since: float
+    """Since when it should have been looked at."""
     due: float
     tickets: list[object] = field(default_factory=list)
     """The messages that are not acknowledged yet; usually one."""
@@ -99,9 +100,9 @@ class WaitingList:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def oldest(self, now: float) -> float:
-        """Seconds for which the oldest entry has waited; 0 without entries."""
-        return max((now - entry.since for entry in self._entries.values()), default=0.0)
+    def waited(self, now: float) -> list[float]:
+        """For how many seconds each entry has waited; what is planned for later does not count."""
+        return [now - entry.since for entry in self._entries.values() if entry.since <= now]
 
     def scopes(self) -> frozenset[Scope]:
         """What waits."""
@@ -123,8 +124,9 @@ class WaitingList:
         due = now if due is None else due
         entry = self._entries.get(scope)
         if entry is None:
-            entry = self._entries[scope] = Waiting(scope, now, due)
-        elif not entry.failures:
+            entry = self._entries[scope] = Waiting(scope, max(now, due), due)
+        entry.since = min(entry.since, max(now, due))
+        if not entry.failures:
             entry.due = min(entry.due, due)
         if announcement is not None:
             entry.announced[announcement.subject] = announcement

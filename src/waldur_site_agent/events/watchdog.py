@@ -97,11 +97,12 @@ class Watchdog:
         self._look_at_the_pass()
 
     def _watch(self) -> None:
+        log = self._log
         while not self._stop.wait(LOOK_EVERY_SECONDS):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001 - logged; whoever watches must not fall asleep
-                self._log.exception("watching failed because of a defect")
+            except Exception:  # whoever watches must not fall asleep
+                log.exception("watching failed because of a defect")
 
     def _look_at_the_thread(self) -> None:
         if not self._listening.is_alive:

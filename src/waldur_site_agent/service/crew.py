@@ -13,6 +13,8 @@ import structlog
 from waldur_site_agent.config import ConfigurationError
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.agent import greet, run_cycle
+from waldur_site_agent.service.event_worker import EventWorker
+from waldur_site_agent.service.modes import EventMode
 from waldur_site_agent.service.sessions import only_copy, open_site
 from waldur_site_agent.service.stopping import Stop
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.service.health import Duty
-    from waldur_site_agent.service.modes import Mode
+    from waldur_site_agent.service.modes import AnyMode, Mode
     from waldur_site_agent.service.sessions import Situation
 
 SECONDS_FOR_A_PREDECESSOR_TO_STOP = 35.0
@@ -107,13 +109,21 @@ class Worker:
         return self.situation.monitoring.health.duty(self.offering.name, self.mode.name)
 
 
+def _worker(
+    situation: Situation, offering: Offering, mode: AnyMode, stop: Stop
+) -> Worker | EventWorker:
+    if isinstance(mode, EventMode):
+        return EventWorker(situation, offering, mode, stop, SECONDS_FOR_A_PREDECESSOR_TO_STOP)
+    return Worker(situation, offering, mode, stop)
+
+
 class Crew:
     """All workers of the process; replaced as a whole when the configuration is read again."""
 
-    def __init__(self, situation: Situation, work: Sequence[tuple[Offering, Mode]]) -> None:
+    def __init__(self, situation: Situation, work: Sequence[tuple[Offering, AnyMode]]) -> None:
         self.stop = Stop()
         self._situation = situation
-        self.workers = [Worker(situation, offering, mode, self.stop) for offering, mode in work]
+        self.workers = [_worker(situation, offering, mode, self.stop) for offering, mode in work]
         self._threads = [
             threading.Thread(
                 target=worker.run, name=f"{worker.mode.name}:{worker.offering.name}", daemon=True

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from waldur_site_agent.config import Job
-from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.cycles.reporting import report_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.report import CycleReport
@@ -34,6 +34,11 @@ class Mode:
     cycle: Callable[..., CycleReport]
     beside_events: bool = False
     """Whether it serves offerings, too, whose orders and members follow events."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs whose backends the mode needs."""
+        return (self.job,)
 
     def serves(self, offering: Offering) -> bool:
         """Whether the offering takes part in this mode."""
@@ -85,7 +90,7 @@ MEMBERSHIP_SYNC = Mode(
     period_variable="WALDUR_SITE_AGENT_MEMBERSHIP_SYNC_PERIOD_MINUTES",
     default_minutes=5,
     start=_begin_nothing,
-    cycle=sync_membership,
+    cycle=sync_membership_and_imports,
 )
 
 REPORT = Mode(
@@ -98,7 +103,50 @@ REPORT = Mode(
     beside_events=True,
 )
 
-AVAILABLE: Mapping[str, Mode] = {
-    mode.name: mode for mode in (ORDER_PROCESS, MEMBERSHIP_SYNC, REPORT)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventMode:
+    """The mode that does the jobs of others when events ask for it."""
+
+    name: str
+    parts: tuple[Mode, ...]
+    ping_seconds: float
+    """How often Waldur hears of the agent at least, whether there are events or not."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs whose backends the mode needs."""
+        return tuple(part.job for part in self.parts)
+
+    def serves(self, offering: Offering) -> bool:
+        """Whether the offering takes part in this mode."""
+        return offering.by_events and any(offering.backend_for(job) for job in self.jobs)
+
+    def parts_of(self, offering: Offering) -> tuple[Mode, ...]:
+        """The modes whose jobs the offering has backends for."""
+        return tuple(part for part in self.parts if offering.backend_for(part.job))
+
+    def renamed(self, part: Mode) -> Mode:
+        """A part as it appears in the log and to Waldur."""
+        return replace(part, name=self.name)
+
+    def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:  # noqa: ARG002 - as modes have it
+        """How long Waldur hears nothing of an idle agent."""
+        return self.ping_seconds
+
+
+EVENT_PROCESS = EventMode(
+    name="event_process", parts=(ORDER_PROCESS, MEMBERSHIP_SYNC), ping_seconds=480
+)
+
+AnyMode: TypeAlias = Mode | EventMode
+
+AVAILABLE: Mapping[str, AnyMode] = {
+    mode.name: mode for mode in (ORDER_PROCESS, MEMBERSHIP_SYNC, REPORT, EVENT_PROCESS)
 }
-"""The modes that this version has; the others of MODE_NAMES are still to come."""
+"""The modes, by name."""
+
+
+def jobs_of(modes: Iterable[AnyMode]) -> list[Job]:
+    """The jobs of several modes, each once."""
+    return list(dict.fromkeys(job for mode in modes for job in mode.jobs))

@@ -1,4 +1,4 @@
-"""Settings that are understood but have no effect in this version: said once, not left to find."""
+"""Settings that have no effect where they stand: said once, not left to find."""
 
 from __future__ import annotations
 
@@ -6,41 +6,33 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from waldur_site_agent.config import Job
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from waldur_site_agent.config import Configuration, Offering, Source
-    from waldur_site_agent.config.source import Value
-
-_OF_AN_OFFERING = ("resource_import_enabled",)
+    from waldur_site_agent.config import Configuration, Offering
 
 
-def warn_of_unused_settings(configuration: Configuration, source: Source) -> None:
-    """Log which settings of the file have no effect, and which offerings nothing serves."""
+def warn_of_unused_settings(configuration: Configuration) -> None:
+    """Log which settings of an offering need another one that is not there."""
     log = structlog.get_logger()
-    unused: list[str] = []
-    for offering, entry in zip(configuration.offerings, _entries(source), strict=True):
-        keys = _unused(offering, entry, _OF_AN_OFFERING)
-        unused += [f'{key} of "{offering.name}"' for key in keys]
-        if offering.by_events:
+    for offering in configuration.offerings:
+        for key, needed in _unused(offering):
             log.warning(
-                "no mode of this version serves the orders and members of the offering",
+                "a setting has no effect",
                 offering=offering.name,
-                reason="stomp_enabled and mqtt_enabled hand it to event_process, still to come",
-                remedy="set both to false, and order_process and membership_sync serve it",
+                setting=key,
+                remedy=f"set {needed}",
             )
-    if unused:
-        log.warning("settings that this version does not use yet", settings=unused)
 
 
-def _unused(
-    section: Configuration | Offering, written: Value, keys: Iterable[str]
-) -> Iterator[str]:
-    """Those of the keys that stand in the file and are not empty or off."""
-    names = written if isinstance(written, dict) else {}
-    return (key for key in keys if key in names and getattr(section, key))
-
-
-def _entries(source: Source) -> list[Value]:
-    entries = source.content["offerings"]
-    return entries if isinstance(entries, list) else []
+def _unused(offering: Offering) -> Iterator[tuple[str, str]]:
+    membership = Job.MEMBERSHIP.value
+    if offering.resource_import_enabled and not offering.backend_for(Job.MEMBERSHIP):
+        yield "resource_import_enabled", membership
+    if offering.by_events and not any(
+        offering.backend_for(j) for j in (Job.ORDERS, Job.MEMBERSHIP)
+    ):
+        key = "mqtt_enabled" if offering.mqtt_enabled else "stomp_enabled"
+        yield key, f"{Job.ORDERS.value} or {membership}"

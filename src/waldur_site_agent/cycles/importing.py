@@ -1,0 +1,261 @@
+"""Answers requests to be told what the backend has and no resource claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.order_gathering import namesakes
+from waldur_site_agent.cycles.report import CycleReport
+from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.imports import ImportState
+from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.planning.importing import (
+    CLAIMED,
+    ImportPlan,
+    ProjectPlace,
+    plan_import,
+)
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    ConflictError,
+    NotFoundError,
+    concurrently,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from uuid import UUID
+
+    from waldur_site_agent.cycles.membership_report import MembershipReport
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.imports import BackendResourceRequest, Project
+    from waldur_site_agent.model.scopes import Scope
+    from waldur_site_agent.planning.importing import Offer
+
+_OPEN = (ImportState.SENT, ImportState.PROCESSING)
+_NOT_OFFERED = (AbsentOperationError, AccessDeniedError)
+_NO_IMPORTS = "imports are not offered by this server to this token"
+_STEM = "x"
+_SHOWN_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport(CycleReport):
+    """What was offered in answer to requests."""
+
+    plan: ImportPlan = field(default_factory=ImportPlan)
+    answered: int = 0
+    failures: tuple[str, ...] = ()
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether some request or account needs another try."""
+        return bool(self.failures)
+
+
+def sync_membership_and_imports(site: Site, *, dry_run: bool = False) -> MembershipReport:
+    """A pass over all members; where the site allows imports, requests for them too.
+
+    Raises:
+        TemporaryError: one side could not be read; nothing was changed.
+    """
+    report = sync_membership(site, dry_run=dry_run)
+    if dry_run or not site.offering.resource_import_enabled:
+        return report
+    try:
+        imports = answer_imports(site)
+    except SiteAgentError as error:
+        return replace(report, failures=(*report.failures, f"imports: {error}"))
+    return replace(report, failures=(*report.failures, *imports.failures))
+
+
+def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) -> ImportReport:
+    """Answer every open request, or those of some scopes.
+
+    A request that an interrupted run left in Processing is taken up again. A request is Erred
+    only for what somebody has to change; what passes by itself leaves it open.
+
+    Raises:
+        TemporaryError: one side could not be read, or an offer did not arrive.
+    """
+    sight = Sight.of(scopes)
+    report = ImportReport(offering=site.offering.name)
+    requests = _open_requests(site) if sight.everything else _requests(site, sight.imports)
+    started = [request for request in requests if _start(site, request)]
+    if not started:
+        return report
+    try:
+        plan = importable(site)
+        refused = _offer_all(site, plan.offers)
+    except PermanentError as error:
+        return replace(report, failures=_conclude(site, started, [str(error)]))
+    site.log.info("accounts offered for import", offered=len(plan.offers) - len(refused))
+    for reason, number in plan.left_out.items():
+        site.log.info("accounts not offered for import", accounts=number, because=f"they {reason}")
+    failures = _conclude(site, started, refused)
+    return replace(report, plan=plan, answered=len(started), failures=failures)
+
+
+def importable(site: Site) -> ImportPlan:
+    """What would be offered for import now; nothing is changed.
+
+    Raises:
+        TemporaryError: one side could not be read.
+        PermanentError: Waldur does not show this token what is needed.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    resources = site.waldur.resources(uuid).require_complete("resources")
+    offered = site.waldur.backend_resources(uuid).require_complete("backend resources")
+    places = [place for project in _projects(site) if (place := _place(site, project))]
+    plan = plan_import(
+        site.backend.observe(),
+        places,
+        {resource.account for resource in resources if resource.account},
+        {one.account for one in offered},
+        site.offering.components,
+    )
+    return _without_claims_elsewhere(site, plan)
+
+
+def _open_requests(site: Site) -> Sequence[BackendResourceRequest]:
+    """Requests that nobody has answered; none where the server does not offer such."""
+    if site.memory.get(_NO_IMPORTS):
+        return ()
+    try:
+        return site.waldur.backend_resource_requests(
+            site.offering.waldur_offering_uuid, _OPEN
+        ).items
+    except _NOT_OFFERED as error:
+        site.memory[_NO_IMPORTS] = 1
+        site.log.warning("resource_import_enabled has no effect", reason=str(error))
+        return ()
+
+
+def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]:
+    found = []
+    for uuid in sorted(uuids):
+        try:
+            request = site.waldur.backend_resource_request(uuid)
+        except NotFoundError as error:  # perhaps not visible yet
+            raise TemporaryError(f"request {uuid} for importable resources: {error}") from error
+        if request.offering_uuid in (None, site.offering.waldur_offering_uuid):
+            found.append(request)
+    return [request for request in found if request.state in _OPEN]
+
+
+def _start(site: Site, request: BackendResourceRequest) -> bool:
+    if request.state == ImportState.PROCESSING:
+        return True
+    try:
+        site.waldur.start_import(request.uuid)
+    except ConflictError:  # somebody was faster, or this very call before
+        current = site.waldur.backend_resource_request(request.uuid)
+        return current.state == ImportState.PROCESSING
+    return True
+
+
+def _projects(site: Site) -> tuple[Project, ...]:
+    """The projects that the token may know: those that buy from the provider, or all it sees."""
+    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    if offering.customer_uuid is not None:
+        try:
+            for provider in site.waldur.service_providers(offering.customer_uuid).items[:1]:
+                return site.waldur.provider_projects(provider.uuid).require_complete("projects")
+        except (*_NOT_OFFERED, NotFoundError) as error:
+            site.log.info("provider's projects not shown; taking all", reason=str(error))
+    return site.waldur.projects().require_complete("projects")
+
+
+def _place(site: Site, project: Project) -> ProjectPlace | None:
+    """Where the project's accounts stand; ``None`` where its slugs make no account."""
+    if not project.slug.strip() or not project.customer_slug.strip():
+        return None
+    request = ResourceRequest(
+        resource_name=project.name,
+        project_slug=project.slug,
+        project_name=project.name,
+        customer_slug=project.customer_slug,
+        customer_name=project.customer_name,
+    )
+    try:
+        placement = site.backend.place(request, _STEM)
+    except PermanentError:
+        return None
+    if not placement.containers:  # a backend without accounts of projects says nobody's place
+        return None
+    return ProjectPlace(
+        project=project,
+        account=placement.parent,
+        containers=frozenset(container.id for container in placement.containers),
+        prefix=placement.id.removesuffix(_STEM),
+    )
+
+
+def _without_claims_elsewhere(site: Site, plan: ImportPlan) -> ImportPlan:
+    """Leave out what a resource of another offering claims: clusters may be shared."""
+    free, taken = [], 0
+    for attempt in concurrently(lambda offer: namesakes(site, offer.account), plan.offers):
+        if attempt.error is not None:
+            raise TemporaryError(
+                f'who owns account "{attempt.item.account}" is not known: {attempt.error}'
+            ) from attempt.error
+        if attempt.value:
+            taken += 1
+        else:
+            free.append(attempt.item)
+    left_out = dict(plan.left_out)
+    if taken:
+        left_out[CLAIMED] = left_out.get(CLAIMED, 0) + taken
+    return ImportPlan(offers=tuple(free), left_out=left_out)
+
+
+def _offer_all(site: Site, offers: Sequence[Offer]) -> list[str]:
+    """Send the offers; return what Waldur refused for good."""
+    refused = []
+    for attempt in concurrently(lambda offer: _offer(site, offer), offers):
+        if isinstance(attempt.error, TemporaryError):
+            raise attempt.error
+        if attempt.error is not None:
+            refused.append(f'"{attempt.item.account}": {attempt.error}')
+    return refused
+
+
+def _offer(site: Site, offer: Offer) -> None:
+    metadata = {"limits": {name: float(amount) for name, amount in offer.limits.items()}}
+    site.waldur.create_backend_resource(
+        offer.account,
+        offer.project.uuid,
+        site.offering.waldur_offering_uuid,
+        offer.account,
+        {**offer.metadata, **metadata},
+    )
+
+
+def _conclude(
+    site: Site, requests: Sequence[BackendResourceRequest], troubles: Sequence[str]
+) -> tuple[str, ...]:
+    """Mark the requests as Done or Erred; return what went wrong."""
+    reason = "; ".join(troubles[:_SHOWN_FAILURES])
+    if len(troubles) > _SHOWN_FAILURES:
+        reason += f"; and {len(troubles) - _SHOWN_FAILURES} more"
+    failures = list(troubles)
+    for request in requests:
+        try:
+            if troubles:
+                site.waldur.import_erred(request.uuid, reason)
+            else:
+                site.waldur.import_done(request.uuid)
+        except ConflictError as error:
+            failures += _unless_ended(site, request, error)
+    return tuple(failures)
+
+
+def _unless_ended(
+    site: Site, request: BackendResourceRequest, error: ConflictError
+) -> tuple[str, ...]:
+    current = site.waldur.backend_resource_request(request.uuid)
+    return () if current.state not in _OPEN else (f"request {request.uuid}: {error}",)

@@ -1,0 +1,131 @@
+"""Which accounts of the backend may be offered for import, and why the others may not.
+
+An account says by its place and its name whom it belongs to: it stands below the account of a
+project that Waldur knows, and its name begins as the names of allocations do. Everything else is
+somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from waldur_site_agent.backends import BackendResource, BackendState
+    from waldur_site_agent.model.imports import Project
+    from waldur_site_agent.model.offerings import Component
+
+_CENT = Decimal("0.01")
+
+CLAIMED = "belong to a resource in Waldur"
+OFFERED = "were offered before"
+UNKNOWN_PROJECT = "do not stand below the account of a project that Waldur shows to this token"
+WRONG_PREFIX = "do not begin with the prefix of allocations"
+HAS_CHILDREN = "have accounts below them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectPlace:
+    """Where the accounts of one project stand in the backend."""
+
+    project: Project
+    account: str
+    """The project's own account."""
+    containers: frozenset[str]
+    """That and the accounts above it: none of them is anybody's allocation."""
+    prefix: str
+    """How the names of its allocations begin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """An account that may become a resource of a project."""
+
+    account: str
+    project: Project
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """By component, in Waldur's measured units, rounded to the two decimals that it keeps."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportPlan:
+    """What to offer, sorted by name, and how many accounts are left out for which reason."""
+
+    offers: tuple[Offer, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def plan_import(
+    state: BackendState,
+    places: Iterable[ProjectPlace],
+    claimed: Collection[str],
+    offered: Collection[str],
+    components: Mapping[str, Component],
+) -> ImportPlan:
+    """Find the accounts that Waldur does not know, and their projects.
+
+    Args:
+        state: what the backend has.
+        places: the projects that Waldur shows, as the backend would place them.
+        claimed: the accounts of resources.
+        offered: the accounts that Waldur was told of before.
+        components: the offering's; other limits are not told.
+    """
+    by_account = {place.account: place for place in places}
+    containers = frozenset().union(*(place.containers for place in by_account.values()))
+    parents = {resource.parent for resource in state.resources.values()}
+    offers: list[Offer] = []
+    left_out: Counter[str] = Counter()
+    for name in sorted(state.resources.keys() - containers):
+        found = state.resources[name]
+        place = by_account.get(found.parent or "")
+        has_children = name in parents
+        if place is None and has_children and name not in claimed:
+            continue  # the root, or somebody's customer or project: not an allocation at all
+        obstacle = _obstacle(name, place, claimed, offered, has_children=has_children)
+        if obstacle or place is None:
+            left_out[obstacle] += 1
+        else:
+            offers.append(_offer(found, place.project, components))
+    return ImportPlan(offers=tuple(offers), left_out=dict(sorted(left_out.items())))
+
+
+def _obstacle(
+    name: str,
+    place: ProjectPlace | None,
+    claimed: Collection[str],
+    offered: Collection[str],
+    *,
+    has_children: bool,
+) -> str:
+    if name in claimed:
+        return CLAIMED
+    if name in offered:
+        return OFFERED
+    if place is None:
+        return UNKNOWN_PROJECT
+    if not name.startswith(place.prefix) or name == place.prefix:
+        return WRONG_PREFIX
+    return HAS_CHILDREN if has_children else ""
+
+
+def _offer(found: BackendResource, project: Project, components: Mapping[str, Component]) -> Offer:
+    return Offer(
+        account=found.id,
+        project=project,
+        limits={
+            name: _measured(amount, components[name])
+            for name, amount in sorted(found.limits.items())
+            if name in components
+        },
+        metadata=dict(found.metadata),
+    )
+
+
+def _measured(amount: Decimal, component: Component) -> Decimal:
+    return (amount / component.unit_factor).quantize(_CENT)

@@ -1,0 +1,203 @@
+"""The passes of ``event_process``: the cycles of the polling modes, for the scopes of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from waldur_site_agent.config import Job
+from waldur_site_agent.cycles.importing import answer_imports
+from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.order_report import Fate, OrdersReport
+from waldur_site_agent.cycles.orders import process_orders
+from waldur_site_agent.cycles.scoping import Seen
+from waldur_site_agent.events.waiting import FIRST_DELAY, LONGEST_DELAY, Kind, kind_of
+from waldur_site_agent.model.orders import OrderType
+from waldur_site_agent.model.scopes import OrderScope, ResourceScope
+from waldur_site_agent.service.agent import greet, run_cycle
+from waldur_site_agent.service.sessions import open_site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
+
+    from waldur_site_agent.config import Offering
+    from waldur_site_agent.cycles.report import CycleReport
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.events.agenda import Agenda
+    from waldur_site_agent.events.waiting import Batch, Waiting
+    from waldur_site_agent.model.scopes import Scope
+    from waldur_site_agent.service.modes import EventMode, Mode
+    from waldur_site_agent.service.sessions import Situation
+    from waldur_site_agent.service.stopping import Stop
+
+Report = TypeVar("Report", bound="CycleReport")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The sites at which an offering's jobs are done, and the modes that do them."""
+
+    sites: Mapping[Job, Site]
+    modes: Mapping[Job, Mode]
+
+    @classmethod
+    def open(
+        cls, stack: ExitStack, situation: Situation, offering: Offering, mode: EventMode, stop: Stop
+    ) -> Workplace:
+        """Open a site for each job of the offering; ``stack`` closes them.
+
+        Raises:
+            ConfigurationError: a backend does not like its settings.
+            SiteAgentError: a backend or the connection to Waldur cannot be made.
+        """
+        modes = {part.job: mode.renamed(part) for part in mode.parts_of(offering)}
+        sites = {
+            job: stack.enter_context(
+                open_site(situation, offering, part, stop.requested, stop.pause)
+            )
+            for job, part in modes.items()
+        }
+        return cls(sites, modes)
+
+    @property
+    def site(self) -> Site:
+        """Any of the sites: they share the offering, its log and its Waldur."""
+        return next(iter(self.sites.values()))
+
+    def start(self) -> None:
+        """Do what modes do once per process, before their first cycle.
+
+        Raises:
+            SiteAgentError: Waldur could not be asked, or does not know the token.
+        """
+        for number, (job, site) in enumerate(self.sites.items()):
+            if number == 0:
+                greet(site, self.modes[job])
+            self.modes[job].start(site)
+
+    def progress(self) -> int:
+        """A number that grows with every answer of Waldur and every command that ended."""
+        return sum(
+            site.waldur.requests_made + sum(site.backend.commands_run().values())
+            for site in self.sites.values()
+        )
+
+    def full_pass(self, *, dry_run: bool = False) -> list[CycleReport]:
+        """Orders first, because somebody waits for them; then members, usernames and imports."""
+        return [
+            run_cycle(site, self.modes[job], dry_run=dry_run) for job, site in self.sites.items()
+        ]
+
+    def run(self, job: Job, cycle: Callable[..., CycleReport], batch: Batch) -> CycleReport:
+        """One pass over the scopes of a batch; what goes wrong is in the report."""
+
+        def scoped(site: Site, *, dry_run: bool) -> CycleReport:  # noqa: ARG001 - a mode's cycle
+            return cycle(site, scopes=batch.scopes)
+
+        return run_cycle(self.sites[job], replace(self.modes[job], cycle=scoped))
+
+
+class Passes:
+    """Carries batches out, and tells the agenda what became of their scopes."""
+
+    def __init__(self, workplace: Workplace, agenda: Agenda) -> None:
+        self._workplace = workplace
+        self._agenda = agenda
+
+    def carry_out(self, batch: Batch) -> None:
+        """Do the pass that covers a batch."""
+        match batch.kind:
+            case Kind.EVERYTHING:
+                self._everything(batch)
+            case Kind.ORDERS:
+                report = self._workplace.run(Job.ORDERS, process_orders, batch)
+                self._orders_done(report, batch.entries)
+            case Kind.MEMBERS:
+                report = self._workplace.run(Job.MEMBERSHIP, sync_membership, batch)
+                self._members_done(report, batch.entries)
+            case Kind.IMPORT:
+                report = self._workplace.run(Job.MEMBERSHIP, answer_imports, batch)
+                self._settle(batch.entries, Seen(), failed=bool(report.trouble))
+
+    def _everything(self, batch: Batch) -> None:
+        reports = self._workplace.full_pass()
+        orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
+        trouble = any(report.trouble for report in reports)
+        incomplete = members is not None and bool(members.failures or members.refusal)
+        by_kind: dict[Kind, list[Waiting]] = {kind: [] for kind in Kind}
+        for entry in batch.entries:
+            by_kind[kind_of(entry.scope)].append(entry)
+        self._settle(by_kind[Kind.EVERYTHING], Seen(), failed=trouble or incomplete)
+        if orders is not None:
+            self._settle(by_kind[Kind.ORDERS], orders.seen)
+            self._follow_orders(orders)
+        else:
+            self._settle(by_kind[Kind.ORDERS], Seen(), failed=True)
+        about_members = [*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]]
+        if members is not None:
+            self._settle(about_members, members.seen)
+            self._follow_members(members)
+        else:
+            self._settle(about_members, Seen(), failed=True)
+
+    def _orders_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+        if not isinstance(report, OrdersReport):
+            self._agenda.failed(entries)
+            return
+        unfinished = {f.order.uuid for f in report.fates if f.fate is Fate.WAITING}
+        failed = [e for e in entries if _order_of(e.scope) in unfinished]
+        self._agenda.failed(failed)
+        self._agenda.passed([e for e in entries if e not in failed], report.seen)
+        self._follow_orders(report, known=frozenset(e.scope for e in entries))
+
+    def _members_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+        if not isinstance(report, MembershipReport):
+            self._agenda.failed(entries)
+        elif report.failures or report.refusal:
+            self._agenda.failed(entries, alone=True)
+        else:
+            self._agenda.passed(entries, report.seen)
+        if isinstance(report, MembershipReport):
+            self._follow_members(report)
+
+    def _settle(
+        self, entries: list[Waiting] | tuple[Waiting, ...], seen: Seen, *, failed: bool = False
+    ) -> None:
+        if failed:
+            self._agenda.failed(entries)
+        else:
+            self._agenda.passed(entries, seen)
+
+    def _follow_orders(
+        self, report: OrdersReport, *, known: frozenset[Scope] = frozenset()
+    ) -> None:
+        """Go on with what is left over, as the next cycle of a polling mode would.
+
+        A new account gets its service accounts, and members for whom the order could not wait,
+        from a look at its members.
+        """
+        for fate in report.fates:
+            scope = OrderScope(fate.order.uuid)
+            if fate.fate is Fate.WAITING and scope not in known:
+                self._agenda.want(scope, seconds=FIRST_DELAY)
+            resource = fate.order.marketplace_resource_uuid
+            created = fate.fate is Fate.DONE and fate.order.type == OrderType.CREATE
+            if created and resource is not None and Job.MEMBERSHIP in self._workplace.sites:
+                self._agenda.want(ResourceScope(resource), seconds=LONGEST_DELAY)
+
+    def _follow_members(self, report: MembershipReport) -> None:
+        """Look again after a while for members whom the backend does not know yet."""
+        for account in report.membership.accounts:
+            if account.waiting:
+                scope = ResourceScope(account.wanted.resources[0].uuid)
+                self._agenda.want(scope, seconds=LONGEST_DELAY)
+
+
+def _first(reports: list[CycleReport], kind: type[Report]) -> Report | None:
+    return next((report for report in reports if isinstance(report, kind)), None)
+
+
+def _order_of(scope: Scope) -> object:
+    return scope.uuid if isinstance(scope, OrderScope) else None
