@@ -1,7 +1,8 @@
-"""The API description of Waldur's own, against which gateway and sandbox are checked.
+"""What gateway and sandbox are checked against: each other, and Waldur's own API description.
 
-It is not part of this repository. It is looked up in the directory that ``WALDUR_OPENAPI`` names,
-else in ``../shared/openapi`` next to the repository; tests that need it are skipped without it.
+The description is not part of this repository. It is looked up in the directory that
+``WALDUR_OPENAPI`` names, else in ``../shared/openapi`` next to the repository; tests that need it
+are skipped without it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent.waldur import Waldur
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FILE_NAME = "waldur-agent-openapi.yaml"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,3 +105,18 @@ def description() -> Description:
         pytest.skip(f"no API description at {file}; WALDUR_OPENAPI may name its directory")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return Description(yaml.load(file.read_text(), Loader=loader))  # noqa: S506 - both are safe
+
+
+@pytest.fixture(params=["7.7.9", "8.0.2", "8.1.3"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """An embedded Waldur of each generation, with the demo in it."""
+    sandbox = Sandbox(request.param)
+    sandbox.fill_demo()
+    return sandbox
+
+
+@pytest.fixture
+def waldur(sandbox: Sandbox) -> Iterator[Waldur]:
+    """The gateway to it, with the agent's token."""
+    with sandbox.serve() as url, Waldur(url, sandbox.token) as waldur:
+        yield waldur

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from waldur_site_agent.model.offerings import WaldurComponent
-from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -21,22 +20,9 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from waldur_site_agent.sandbox import Sandbox
 
 NOBODY = "f" * 32
-
-
-@pytest.fixture(params=["7.7.9", "8.0.2", "8.1.3"])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    sandbox = Sandbox(request.param)
-    sandbox.fill_demo()
-    return sandbox
-
-
-@pytest.fixture
-def waldur(sandbox: Sandbox) -> Iterator[Waldur]:
-    with sandbox.serve() as url, Waldur(url, sandbox.token) as waldur:
-        yield waldur
 
 
 def test_an_order_goes_from_pending_to_done(sandbox: Sandbox, waldur: Waldur) -> None:
