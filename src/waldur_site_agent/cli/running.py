@@ -138,11 +138,14 @@ def _work(start: Start, modes: Sequence[AnyMode]) -> list[tuple[Offering, AnyMod
     if not work:
         keys = " or ".join(job.value for job in jobs_of(modes))
         names = " or ".join(mode.name for mode in modes)
-        raise UsageError(
-            f"no offering of {start.source.path} takes part in mode {names}: "
-            f"set {keys}; order_process and membership_sync leave offerings with stomp_enabled or "
-            "mqtt_enabled to event_process"
+        by_events = all(isinstance(mode, EventMode) for mode in modes)
+        remedy = (
+            f"set {keys}, and stomp_enabled or mqtt_enabled"
+            if by_events
+            else f"set {keys}; order_process and membership_sync leave offerings with "
+            "stomp_enabled or mqtt_enabled to event_process"
         )
+        raise UsageError(f"no offering of {start.source.path} takes part in mode {names}: {remedy}")
     return work
 
 

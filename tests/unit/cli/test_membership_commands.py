@@ -22,10 +22,12 @@ def test_all_modes_run_in_one_process(installation: Installation) -> None:
     assert house.members_of(resource) == {"ada01", "bob01"}
 
 
-def test_modes_that_do_not_exist_yet_say_so(installation: Installation) -> None:
+def test_a_mode_that_no_offering_takes_part_in_says_what_to_set(
+    installation: Installation,
+) -> None:
     done = installation.run("-m", "event_process", "--once")
     assert done.code == 2
-    assert "mode event_process is not part of this version yet" in done.err
+    assert "and stomp_enabled or mqtt_enabled" in done.err
 
 
 def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installation) -> None:
