@@ -21,6 +21,7 @@ from waldur_site_agent.backends import (
     BackendSettings,
     BackendState,
     Check,
+    TemporaryError,
 )
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.reporting import report_usage
@@ -75,6 +76,10 @@ class Ledger:
     """Raised one after the other instead of usage."""
     reads: list[list[Period]] = field(default_factory=list)
     verified: list[Period] = field(default_factory=list)
+    meanwhile: Callable[[], object] | None = None
+    """Happens once, while usage is read."""
+    unverifiable: int = 0
+    """How often the second source is not ready."""
 
     def run(
         self,
@@ -118,6 +123,9 @@ class LedgerBackend(Backend):
         self, since: Mapping[str, datetime], periods: Sequence[Period]
     ) -> tuple[UsageReport, ...]:
         self._ledger.reads.append(list(periods))
+        meanwhile, self._ledger.meanwhile = self._ledger.meanwhile, None
+        if meanwhile:
+            meanwhile()
         if self._ledger.trouble:
             raise self._ledger.trouble.pop(0)
         return tuple(self._report(since, period) for period in periods)
@@ -138,8 +146,9 @@ class LedgerBackend(Backend):
 
     def verify_usage(self, period: Period) -> Iterable[str]:
         self._ledger.verified.append(period)
-        if self._ledger.trouble:
-            raise self._ledger.trouble.pop(0)
+        if self._ledger.unverifiable:
+            self._ledger.unverifiable -= 1
+            raise TemporaryError("the second source is not ready")
         return self._ledger.differences
 
     def commands_run(self) -> Mapping[str, int]:

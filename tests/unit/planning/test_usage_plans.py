@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -26,6 +27,7 @@ from waldur_site_agent.model.usage import (
 from waldur_site_agent.planning.billing import Bill, billed, reportable
 from waldur_site_agent.planning.usage import (
     MonthPlan,
+    counted_from,
     figures,
     part_changes,
     parts_found,
@@ -303,3 +305,10 @@ def test_the_months_of_a_year_leave_no_gap(year: int, zone: str) -> None:
         assert earlier.end == later.start
     length = periods[-1].end.timestamp() - periods[0].start.timestamp()
     assert timedelta(seconds=length) in (timedelta(days=365), timedelta(days=366))
+
+
+def test_a_resource_counts_from_its_creation_and_one_without_any_from_the_month() -> None:
+    month = OCTOBER.period(UTC)
+    made = datetime(2026, 10, 7, tzinfo=UTC)
+    assert counted_from(replace(resource(), created=made), month) == made
+    assert counted_from(resource(), month) == month.start

@@ -1,0 +1,88 @@
+"""How many requests and readings a cycle of reports may cost, on a site of a real size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.metering import Meter, a_meter
+
+RESOURCES, USERS = 100, 10
+COMPONENTS = ("cpu", "mem", "gres/gpu")
+
+
+@pytest.fixture(scope="module")
+def meter() -> Iterator[Meter]:
+    """A hundred resources, each with ten users of three components."""
+    with a_meter() as meter:
+        side = meter.sandbox.customer
+        side.add_component("gres/gpu", "usage", "GPU-hours")
+        meter.components["gres/gpu"] = meter.components["cpu"]
+        start = meter.travel("2027-03-11T00:00")
+        for number in range(RESOURCES):
+            resource = meter.resource(f"r{number:03}")
+            for user in range(USERS):
+                for component in COMPONENTS:
+                    meter.ledger.run(
+                        resource.backend_id, f"u{user}", start, hours=None, component=component
+                    )
+                if number < USERS:
+                    _account(meter, f"u{number * USERS + user}")
+        meter.travel("2027-03-12T00:00")
+        yield meter
+
+
+def _account(meter: Meter, name: str) -> None:
+    user = meter.sandbox.customer.add_user(name)
+    meter.sandbox.customer.set_account(user, name)
+
+
+def cost(meter: Meter) -> int:
+    """Requests of a start and a cycle."""
+    meter.sandbox.requests.clear()
+    with meter.agent() as site:
+        site.waldur.whoami()
+    assert not meter.report().failed
+    return meter.sandbox.requests.count()
+
+
+def test_a_hundred_new_resources_cost_no_more_than_promised(meter: Meter) -> None:
+    assert cost(meter) <= 520
+    operations = meter.sandbox.requests.by_operation()
+    assert operations["marketplace_component_usages_set_usage"] == RESOURCES
+    bulk = operations["marketplace_component_usages_set_user_usages"]
+    assert bulk == RESOURCES * len(COMPONENTS)
+    assert len(meter.sandbox.customer.world.user_usages) == RESOURCES * USERS * len(COMPONENTS)
+
+
+def test_nothing_new_costs_a_handful_of_reads(meter: Meter) -> None:
+    for resource in meter.sandbox.customer.world.resources.values():
+        assert meter.total(resource)["cpu"] >= 240
+    meter.ledger.work = [
+        type(work)(
+            account=work.account,
+            user=work.user,
+            start=work.start,
+            end=work.start.replace(day=12),
+            component=work.component,
+        )
+        for work in meter.ledger.work
+    ]
+    meter.with_(allow_decrease=True).report()
+    meter.ledger.reads.clear()
+    assert cost(meter) <= 8
+    assert meter.sandbox.requests.writes() == []
+    assert len(meter.ledger.reads) == 1
+
+
+def test_one_busy_resource_costs_a_request_for_itself_and_one_per_component(meter: Meter) -> None:
+    start = meter.travel("2027-03-13T00:00")
+    meter.ledger.run("a_r007", "u3", start, hours=1)
+    meter.travel("2027-03-13T02:00")
+    cost(meter)
+    writes = [request.operation for request in meter.sandbox.requests.writes()]
+    assert sorted(writes) == [
+        "marketplace_component_usages_set_usage",
+        "marketplace_component_usages_set_user_usages",
+    ]

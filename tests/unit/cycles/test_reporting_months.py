@@ -1,0 +1,210 @@
+"""Usage at the borders of months, and after clocks that jump."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import pytest
+from structlog.testing import capture_logs
+
+from harness.metering import Meter, a_meter
+from waldur_site_agent.sandbox import Resource
+
+SET_USAGE = "marketplace_component_usages_set_usage"
+
+
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    with a_meter() as meter:
+        yield meter
+
+
+@pytest.fixture
+def old_meter() -> Iterator[Meter]:
+    with a_meter("7.7.9") as meter:
+        yield meter
+
+
+def as_staff(meter: Meter) -> Meter:
+    return meter.with_(token=meter.sandbox.staff().token)
+
+
+def busy(meter: Meter, since: str = "2027-03-20T00:00") -> Resource:
+    """A resource on which somebody works all the time from then on."""
+    resource = meter.resource()
+    meter.ledger.run(resource.backend_id, "ada", meter.travel(since), hours=None)
+    return resource
+
+
+def hours(meter: Meter, resource: Resource, month: str) -> int:
+    """Whole hours that Waldur bills, also checked against the user's part."""
+    total = meter.total(resource, month).get("cpu", Decimal(0))
+    assert sum(meter.parts(resource, month).get("cpu", {}).values()) == total
+    return round(total)
+
+
+def test_the_first_cycle_of_a_month_closes_the_one_before_in_one_reading(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    meter.travel("2027-03-31T23:00")
+    meter.report_again()
+    meter.ledger.differences = ["cpu of a_ocean: 288 here, 287 there"]
+    meter.travel("2027-04-01T01:00")
+    meter.ledger.reads.clear()
+    with capture_logs() as logs:
+        assert not meter.report_again().failed
+    assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (288, 1)
+    assert [len(periods) for periods in meter.ledger.reads] == [2]
+    assert meter.ledger.differences[0] in [entry.get("difference") for entry in logs]
+    meter.sandbox.requests.clear()
+    meter.travel("2027-04-01T02:00")
+    meter.report_again()
+    assert [len(periods) for periods in meter.ledger.reads] == [2, 1]
+    assert {"2027-03" in r.query for r in meter.sandbox.requests} == {False}
+    assert [p.start.month for p in meter.ledger.verified] == [3]
+
+
+def test_a_month_that_staff_alone_may_close_is_left_quietly_and_asked_for_once(
+    meter: Meter,
+) -> None:
+    ocean, ice = busy(meter), meter.resource("ice")
+    meter.travel("2027-03-31T23:00")
+    meter.report_again()
+    meter.ledger.run("a_ice", "bob", meter.travel("2027-03-31T23:30"))
+    meter.travel("2027-04-01T01:00")
+    meter.sandbox.requests.clear()
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert not meter.report_again().failed
+    assert [e for e in logs if e["log_level"] not in ("debug", "info")] == []
+    statuses = [request.status for request in meter.sandbox.requests.of(SET_USAGE)]
+    assert statuses.count(400) == 1
+    assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (287, 1)
+    assert hours(meter, ice, "2027-03") == 0
+
+
+def test_a_close_that_failed_is_tried_again_by_the_next_cycle(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    meter.travel("2027-03-31T23:00")
+    meter.report_again()
+    meter.travel("2027-04-01T01:00")
+    meter.sandbox.faults.add(SET_USAGE, "status", status=503, skip=1, times=4)
+    assert meter.report_again().failed
+    assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (287, 1)
+    assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 288
+
+
+def test_a_month_is_verified_again_when_the_second_source_was_not_ready(meter: Meter) -> None:
+    busy(meter)
+    meter.travel("2027-04-01T01:00")
+    meter.ledger.unverifiable = 1
+    for _ in range(3):
+        assert not meter.report_again().failed
+    assert len(meter.ledger.verified) == 2
+
+
+def test_closing_compares_the_parts_even_where_the_totals_agree(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    meter.travel("2027-03-25T00:00")
+    meter.report()
+    meter.travel("2027-04-02T00:00")
+    meter.sandbox.customer.put_usage(ocean, "cpu", 288, "2027-03")
+    assert meter.parts(ocean, "2027-03")["cpu"] == {"ada": 120}
+    meter.report()
+    assert hours(meter, ocean, "2027-03") == 288
+
+
+def test_a_cycle_that_lasts_beyond_midnight_stays_in_its_month(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    _report_across_midnight(meter)
+    assert hours(meter, ocean, "2027-03") == 288
+    assert meter.total(ocean, "2027-04") == {}
+
+
+def test_an_old_server_gets_nothing_from_a_cycle_that_crossed_midnight(old_meter: Meter) -> None:
+    ocean = busy(old_meter)
+    old_meter.travel("2027-03-31T20:00")
+    old_meter.report()
+    old_meter.sandbox.requests.clear()
+    _report_across_midnight(old_meter)
+    assert old_meter.sandbox.requests.writes() == []
+    assert hours(old_meter, ocean, "2027-03") == 284
+    assert old_meter.total(ocean, "2027-04") == {}
+
+
+def _report_across_midnight(meter: Meter) -> None:
+    meter.travel("2027-03-31T23:50")
+    meter.ledger.meanwhile = lambda: meter.travel("2027-04-01T00:10")
+    meter.report()
+
+
+@pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
+@pytest.mark.parametrize(
+    ("zone", "border"),
+    [("Pacific/Kiritimati", "2027-03-31T10:00"), ("Pacific/Niue", "2027-04-01T11:00")],
+    ids=["east", "west"],
+)
+def test_no_usage_is_booked_in_the_wrong_month_however_far_the_zones_are(
+    version: str, zone: str, border: str
+) -> None:
+    with a_meter(version) as utc:
+        meter = utc.with_(zone=ZoneInfo(zone))
+        ocean = busy(meter, "2027-03-30T00:00")
+        midnight = datetime.fromisoformat(border).replace(tzinfo=UTC)
+        for hour in range(-24, 36, 3):
+            now = meter.travel((midnight + timedelta(hours=hour, minutes=1)).isoformat()[:16])
+            assert not meter.report_again().failed
+            march = round((min(now, midnight) - _START).total_seconds() / 3600)
+            april = round((now - midnight).total_seconds() / 3600)
+            assert hours(meter, ocean, "2027-03") <= march
+            assert hours(meter, ocean, "2027-04") <= max(0, april)
+            assert meter.total(ocean, "2027-05") == {}
+        assert hours(meter, ocean, "2027-04") == april
+        lost = march - hours(meter, ocean, "2027-03")
+        assert lost == (0 if zone.endswith("Kiritimati") else 12)
+
+
+_START = datetime(2027, 3, 30, tzinfo=UTC)
+
+
+def test_behind_utc_staff_reports_a_month_to_its_end(meter: Meter) -> None:
+    meter = as_staff(meter).with_(zone=ZoneInfo("America/New_York"))
+    ocean = busy(meter, "2027-03-31T00:00")
+    meter.travel("2027-04-01T03:00")
+    assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 27
+    meter.travel("2027-04-01T05:00")
+    assert not meter.report_again().failed
+    assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (28, 1)
+
+
+def test_months_with_a_clock_change_have_their_own_length(meter: Meter) -> None:
+    meter = as_staff(meter).with_(zone=ZoneInfo("Europe/Tallinn"))
+    ocean = busy(meter, "2027-03-27T22:00")
+    meter.travel("2027-04-01T12:00")
+    assert not meter.report().failed
+    assert hours(meter, ocean, "2027-03") == 4 * 24 - 1
+    assert hours(meter, ocean, "2027-04") == 15
+
+
+def _always(moment: datetime) -> datetime:
+    return moment
+
+
+def test_a_clock_that_jumped_back_months_changes_no_bill(meter: Meter) -> None:
+    ocean = busy(meter)
+    meter.travel("2027-03-25T00:00")
+    meter.report()
+    for wrong in ("2026-12-05T00:00", "1970-01-02T00:00"):
+        moment = datetime.fromisoformat(wrong).replace(tzinfo=UTC)
+        meter.with_(now=partial(_always, moment)).report()
+    assert hours(meter, ocean, "2027-03") == 120
+    assert {row.billing_period.month for row in meter.sandbox.customer.usage_rows(ocean)} == {3}
