@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from waldur_site_agent.model.people import OfferingUserState
+from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.decoding import decode
 from waldur_site_agent.waldur.operation import Operation
@@ -129,6 +130,26 @@ OLD_MEMBER = {
     "offering_user_username": None,
 }
 
+OLD_USAGE = {
+    "uuid": ID,
+    "type": "cpu",
+    "usage": "11.00",
+    "date": "2024-10-07T12:00:00.123456Z",
+    "resource_uuid": OTHER,
+    "billing_period": "2024-10-01",
+    "modified_by": 7,
+}
+OLD_PART = {
+    "uuid": ID,
+    "username": "ada",
+    "usage": "5.50",
+    "component_usage": f"https://waldur.example.com/api/marketplace-component-usages/{OTHER}/",
+    "user": None,
+}
+OLD_PROJECT = {"uuid": ID, "name": "Climate", "customer_uuid": OTHER, "customer_name": "Physics"}
+OLD_IDENTITY = {"uuid": ID, "offering": OTHER, "name": "agent", "version": None, "services": []}
+OCTOBER = BillingMonth(2024, 10)
+
 
 @pytest.mark.parametrize(
     ("row", "ask", "expected"),
@@ -139,6 +160,10 @@ OLD_MEMBER = {
         (OLD_RESOURCE, lambda w: w.resources(OTHER).items[0].restrict_member_access, False),
         (OLD_USER, lambda w: w.offering_users(OTHER).items[0].state, OfferingUserState.OK),
         (OLD_MEMBER, lambda w: w.team(ID)[0].username, "ada"),
+        (OLD_USAGE, lambda w: w.component_usages(OTHER, OCTOBER).items[0].usage, 11),
+        (OLD_PART, lambda w: w.component_user_usages(OTHER, OCTOBER).items[0].billing_period, None),
+        (OLD_PROJECT, lambda w: w.provider_projects(OTHER).items[0].slug, ""),
+        (OLD_IDENTITY, lambda w: w.identities(OTHER, "agent").items[0].version, ""),
     ],
 )
 def test_what_an_old_server_leaves_out_has_its_default(

@@ -37,9 +37,8 @@ class IdentityCalls(Conversation):
         """The agents of this very name at an offering: one, or none."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(ops.IDENTITIES, offering.hex, offering_uuid=offering.hex, name=name)
-        return listing.with_items(
-            row.read() for row in listing.items if row.offering in (None, offering)
-        )
+        read = [row.read() for row in listing.items]
+        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
 
     def create_identity(
         self,

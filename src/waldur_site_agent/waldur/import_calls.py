@@ -34,9 +34,8 @@ class ImportCalls(Conversation):
             offering_uuid=offering.hex,
             state=[*states],
         )
-        return listing.with_items(
-            row.read() for row in listing.items if row.offering in (None, offering)
-        )
+        read = [row.read() for row in listing.items]
+        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
 
     def backend_resource_request(self, uuid: UUID | str) -> BackendResourceRequest:
         """One request as it is now."""
@@ -59,9 +58,8 @@ class ImportCalls(Conversation):
         """What was offered for import already, and was not imported yet."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(ops.BACKEND_RESOURCES, offering.hex, offering_uuid=offering.hex)
-        return listing.with_items(
-            row.read() for row in listing.items if row.offering in (None, offering)
-        )
+        read = [row.read() for row in listing.items]
+        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
 
     def create_backend_resource(
         self,

@@ -61,10 +61,10 @@ class ComponentUserUsageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentIdentityRow:
-    """An agent; what Waldur calls ``offering`` is the offering's UUID."""
+    """An agent; what Waldur calls ``offering`` is its UUID, or was its URL."""
 
     uuid: UUID
-    offering: UUID | None = None
+    offering: str = ""
     name: str = ""
     version: str = ""
     last_restarted: datetime | None = None
@@ -74,7 +74,7 @@ class AgentIdentityRow:
         return AgentIdentity(
             uuid=self.uuid,
             name=self.name,
-            offering_uuid=self.offering,
+            offering_uuid=_last_uuid(self.offering),
             version=self.version,
             last_restarted=self.last_restarted,
         )
@@ -107,11 +107,11 @@ class EventSubscriptionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResourceRequestRow:
-    """An import request; what Waldur calls ``offering`` is the offering's UUID."""
+    """An import request; what Waldur calls ``offering`` is its UUID, or was its URL."""
 
     uuid: UUID
     state: str = ""
-    offering: UUID | None = None
+    offering: str = ""
     created: datetime | None = None
     error_message: str = ""
 
@@ -120,7 +120,7 @@ class BackendResourceRequestRow:
         return BackendResourceRequest(
             uuid=self.uuid,
             state=self.state,
-            offering_uuid=self.offering,
+            offering_uuid=_last_uuid(self.offering),
             created=self.created,
             error_message=self.error_message,
         )
@@ -128,12 +128,12 @@ class BackendResourceRequestRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResourceRow:
-    """An importable resource; ``project`` and ``offering`` are UUIDs, the metadata any JSON."""
+    """An importable resource; project and offering are named by UUID, the metadata is any JSON."""
 
     uuid: UUID
     name: str = ""
-    project: UUID | None = None
-    offering: UUID | None = None
+    project: str = ""
+    offering: str = ""
     backend_id: str = ""
     backend_metadata: Any = None
 
@@ -144,13 +144,14 @@ class BackendResourceRow:
             uuid=self.uuid,
             name=self.name,
             backend_id=self.backend_id,
-            project_uuid=self.project,
-            offering_uuid=self.offering,
+            project_uuid=_last_uuid(self.project),
+            offering_uuid=_last_uuid(self.offering),
             backend_metadata=metadata if isinstance(metadata, Mapping) else {},
         )
 
 
 def _last_uuid(url: str) -> UUID | None:
+    """The UUID that a URL ends in, or the text itself is."""
     try:
         return UUID(url.partition("?")[0].rstrip("/").rpartition("/")[2])
     except ValueError:

@@ -44,6 +44,17 @@ def test_requests_of_other_offerings_and_states_are_dropped(server: Scripted) ->
     )
 
 
+def test_an_offering_may_be_named_by_its_url(server: Scripted) -> None:
+    url = "https://waldur.example.com/api/marketplace-provider-offerings/{}/"
+    rows = [
+        {**FOUND, "offering": url.format(ID)},
+        {**FOUND, "uuid": OTHER, "offering": url.format(OTHER)},
+    ]
+    server.replies = [server.page(rows, 2)]
+    (mine,) = server.waldur().backend_resources(ID).require_complete("resources")
+    assert mine.offering_uuid == UUID(ID)
+
+
 def test_one_request_is_read_as_it_is_now(server: Scripted) -> None:
     server.replies = [httpx.Response(200, json={**WISH, "state": "Erred", "error_message": "no"})]
     wish = server.waldur().backend_resource_request(ID)
