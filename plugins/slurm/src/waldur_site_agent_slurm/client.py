@@ -11,7 +11,7 @@ from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.backends.processes import CommandLog
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.errors import command_line, failure
-from waldur_site_agent_slurm.runner import inheriting
+from waldur_site_agent_slurm.runner import inheriting, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -110,7 +110,7 @@ class SlurmClient:
             TemporaryError: the command failed, hung, or its output was cut off.
         """
         with self.commands.running(_name(argv[0], writes=False)):
-            result = self._checked(self._runner.stream(argv, timeout, read))
+            result = self._checked(stream(self._runner, argv, timeout, read))
             if result.stdout:
                 raise TemporaryError(
                     f"{command_line(argv)} ended in the middle of a line "

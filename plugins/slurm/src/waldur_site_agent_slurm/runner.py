@@ -7,7 +7,8 @@ import signal
 import subprocess
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.errors import DatabaseUnavailableError, command_line
@@ -23,7 +24,9 @@ __all__ = [
     "CommandTimedOutError",
     "ProcessRunner",
     "Runner",
+    "StreamingRunner",
     "inheriting",
+    "stream",
 ]
 
 _PASSED_ON = ("PATH", "SLURM_CONF", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
@@ -43,6 +46,11 @@ class Runner(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class StreamingRunner(Runner, Protocol):
+    """Starts commands that may print more than one wants to keep."""
+
     def stream(
         self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
     ) -> CommandResult:
@@ -57,6 +65,18 @@ class Runner(Protocol):
             CommandMissingError: it cannot be started.
         """
         ...
+
+
+def stream(
+    runner: Runner, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+) -> CommandResult:
+    """Run a command as :meth:`StreamingRunner.stream` does, on any runner."""
+    if isinstance(runner, StreamingRunner):
+        return runner.stream(argv, timeout, read)
+    result = runner.run(argv, timeout)
+    lines, separator, rest = result.stdout.rpartition("\n")
+    read(iter(lines.split("\n") if separator else ()))
+    return replace(result, stdout=rest)
 
 
 @contextmanager
@@ -114,7 +134,7 @@ class ProcessRunner:
     def stream(
         self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
     ) -> CommandResult:
-        """See :class:`Runner`."""
+        """See :class:`StreamingRunner`."""
         command = tuple(argv)
         process = self._start(command)
         output = OutputReader(process, timeout)

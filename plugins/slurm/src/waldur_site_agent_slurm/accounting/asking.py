@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent_slurm.accounting.rows import CUT_FIELDS, FIELDS
+from waldur_site_agent_slurm.accounting.rows import CUT_FIELDS, columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,14 +20,11 @@ _JOBS = ("sacct", "-a", "-X", "-D", "-P", "-n", "--noconvert")
 
 def jobs_between(start: int, end: int, tres_field: str, cluster: str | None) -> Argv:
     """Ask for every run of a job that overlaps the time from ``start`` to ``end`` (epochs)."""
-    columns = ",".join((*FIELDS, tres_field))
-    # the number stands beside both names, which are free text: see rows.FIELDS
-    names = "User,DBIndex,Account"
     return (
         *_JOBS,
         *_on(cluster),
         *("-S", f"uts{start}", "-E", f"uts{end}"),
-        f"--format={columns},{names}",
+        f"--format={columns(tres_field)}",
     )
 
 

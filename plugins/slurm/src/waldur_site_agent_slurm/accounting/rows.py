@@ -1,7 +1,7 @@
 """Lines of sacct become values. Pure: no process, no clock.
 
-Numbers and TRES come first; the two free texts, user and account, stand last with the row's own
-number between them. So a ``|`` in either of them spoils nothing.
+Numbers and TRES come first; of the two free texts, user and account, each is followed by the row's
+own number once more. So neither a ``|`` nor a line end in them can pass for anything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FIELDS = ("DBIndex", "JobIDRaw", "ElapsedRaw", "Suspended", "Submit", "Start", "End", "UID")
 CUT_FIELDS = ("DBIndex", "ElapsedRaw")
 
-_COLUMNS = len(FIELDS) + 4
+_FREE = ("User", "DBIndex", "Account", "DBIndex")
+_COLUMNS = len(FIELDS) + 1 + len(_FREE)
 _LINES_OF_A_ROW = 20
 """More line ends than that are in no name."""
 _NO_END = ("Unknown", "None")
@@ -49,27 +50,34 @@ class JobRow(NamedTuple):
     """In lower case."""
 
 
+def columns(tres_field: str) -> str:
+    """The columns that :func:`job_rows` reads, as sacct takes them."""
+    return ",".join((*FIELDS, tres_field, *_FREE))
+
+
 def job_rows(lines: Iterable[str]) -> Iterator[JobRow]:
     """Read the answer to :func:`asking.jobs_between`; jobs that never started are left out.
 
     Raises:
-        TemporaryError: a line is not what sacct prints, or the last one is not whole.
+        TemporaryError: a line is not what sacct prints, or the last row is not whole.
     """
-    pending: list[str] = []
+    begun: list[str] = []
     for line in lines:
-        if pending or line.count("|") < _COLUMNS - 1:
-            pending.append(line)
-            if len(pending) > _LINES_OF_A_ROW:
-                break
-            line = "\n".join(pending)  # noqa: PLW2901 - a name with a line end in it makes one row
-            if line.count("|") < _COLUMNS - 1:
+        fields = line.split("|")
+        if begun or len(fields) != _COLUMNS or not fields[0] == fields[-3] == fields[-1]:
+            begun.append(line)
+            found = _with_free_names("\n".join(begun))
+            if found is None:
+                if len(begun) >= _LINES_OF_A_ROW:
+                    break
                 continue
-            pending.clear()
-        row = _job_row(line)
+            fields = found
+            begun.clear()
+        row = _job_row(fields)
         if row is not None:
             yield row
-    if pending:
-        raise TemporaryError(_unreadable(pending[0]))
+    if begun:
+        raise TemporaryError(_unreadable(begun[0]))
 
 
 def elapsed_by_row(lines: Iterable[str]) -> dict[int, int]:
@@ -102,21 +110,30 @@ def seconds(duration: str) -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
-def _job_row(line: str) -> JobRow | None:
-    fields = line.split("|")
-    if len(fields) != _COLUMNS or fields[0] != fields[-2]:
-        fields = _with_free_names(line)
-    index, job, elapsed, suspended, submit, start, end, uid, tres, user, _, account = fields
+def _with_free_names(text: str) -> list[str] | None:
+    """Split a row with a separator or a line end in a name; ``None`` if it has not ended yet."""
+    fields = text.split("|", len(FIELDS) + 1)
+    if len(fields) <= len(FIELDS) + 1:
+        return None
+    rest, ours, mark = fields.pop(), fields[0], f"|{fields[0]}"
+    user, separator, account = rest.removesuffix(mark).partition(f"{mark}|")
+    if not rest.endswith(mark) or not separator:
+        return None
+    return [*fields, user, ours, account, ours]
+
+
+def _job_row(fields: list[str]) -> JobRow | None:
+    number, job, elapsed, suspended, submit, start, end, uid, tres, user, _, account, _ = fields
     if not tres or not start.isdecimal():
         # never started; but a row that is no row must not pass for one
-        if not (index.isdecimal() and elapsed.isdecimal()):
-            raise TemporaryError(_unreadable(line))
+        if not (number.isdecimal() and elapsed.isdecimal()):
+            raise TemporaryError(_unreadable("|".join(fields)))
         return None
     try:
         began, ran, stood = int(start), int(elapsed), seconds(suspended)
         running = end in _NO_END
         return JobRow(
-            number=int(index),
+            number=int(number),
             job=job,
             elapsed=ran,
             suspended=stood,
@@ -130,16 +147,7 @@ def _job_row(line: str) -> JobRow | None:
             account=account.lower(),
         )
     except ValueError as error:
-        raise TemporaryError(_unreadable(line)) from error
-
-
-def _with_free_names(line: str) -> list[str]:
-    """Split a row in which user or account contain the separator."""
-    *fields, rest = line.split("|", len(FIELDS) + 1)
-    user, separator, account = rest.partition(f"|{fields[0]}|")
-    if not separator:
-        raise TemporaryError(_unreadable(line))
-    return [*fields, user, fields[0], account]
+        raise TemporaryError(_unreadable("|".join(fields))) from error
 
 
 def _unreadable(line: str) -> str:

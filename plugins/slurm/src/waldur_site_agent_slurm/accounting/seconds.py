@@ -72,5 +72,6 @@ def _ran_until(row: JobRow, moment: int, elapsed: Elapsed) -> int:
         return 0
     if moment >= row.end:
         return row.elapsed
-    # a row that sacct does not list had not begun by then
-    return min(row.elapsed, elapsed[moment].get(row.number, 0))
+    # a row that sacct did not list at that moment was not suspended before it: after a resize
+    # the time before is in the row of the old size
+    return min(row.elapsed, elapsed[moment].get(row.number, moment - row.start))

@@ -102,7 +102,8 @@ def _wanted(run: SimRun, options: Mapping[str, str], window: _Window, now: int) 
         states = {_STATES.get(letter, letter) for letter in options["-s"].split(",")}
         if run.state not in states:
             return False
-    return run.submit < window.end and (now if run.end is None else run.end) >= window.start
+    eligible = min(run.submit, run.start)
+    return eligible < window.end and (now if run.end is None else run.end) >= window.start
 
 
 def _row(run: SimRun, now: int, cut: _Window | None) -> dict[str, str]:

@@ -6,7 +6,6 @@ import fcntl
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -222,15 +221,6 @@ class SimulatedRunner:
             raise CommandTimedOutError(
                 f"{command_line(command)} gave no answer within {timeout:g} seconds"
             ) from error
-
-    def stream(
-        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
-    ) -> CommandResult:
-        """See :meth:`Runner.stream`."""
-        result = self.run(argv, timeout)
-        lines, separator, rest = result.stdout.rpartition("\n")
-        read(iter(lines.split("\n") if separator else ()))
-        return replace(result, stdout=rest)
 
 
 def _writes(words: Sequence[str]) -> bool:
