@@ -92,10 +92,10 @@ class FlagsAnnounced:
         return self.resource
 
     def is_shown(self, seen: Seen) -> bool:
-        """Whether the resource has these switches so."""
+        """Whether the resource has these switches so; one that is gone has nothing to show."""
         found = seen.resources.get(self.resource)
         if found is None:
-            return False
+            return True
         return all(
             wanted is None or wanted is has
             for wanted, has in (

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import House, Service, a_house, eventually
+from integration.membership.conftest import Town
+from waldur_site_agent.sandbox import Project, Resource
+
+AT_ONCE = {
+    "waldur_site_agent.events.listening.SECONDS_BETWEEN_CATCH_UPS": 1.0,
+    "waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 20.0,
+}
+
+
+class Village(Town):
+    """A sandbox that publishes to a real broker, a real cluster, and the agent between them."""
+
+    def __init__(self, slurm: Any, broker: Any, house: House, directory: Path, prefix: str) -> None:
+        super().__init__(slurm, house, directory, prefix)
+        self.broker = broker
+        self.vhost = house.sandbox.agent.uuid
+        house.sandbox.attach_broker(
+            broker.management_url,
+            broker.admin,
+            broker.admin_password,
+            stomp_port=broker.stomp_port,
+            mqtt_port=broker.mqtt_port,
+        )
+        self.site.constants = AT_ONCE
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Write the configuration of an offering that follows events."""
+        self.site.write(
+            **{
+                "membership_sync_backend": "slurm",
+                "stomp_enabled": True,
+                "websocket_use_tls": False,
+                "stomp_ws_port": self.broker.stomp_ws_port,
+                "mqtt_ws_port": self.broker.mqtt_ws_port,
+                "resource_import_enabled": True,
+            }
+            | changes
+        )
+
+    @contextmanager
+    def agent(self, *arguments: str) -> Iterator[Service]:
+        """The agent as a service that listens and has done its first full pass."""
+        with self.site.service("-m", "event_process", *arguments) as service:
+            eventually(lambda: "listening to events" in service.text, "a subscription")
+            self.settle()
+            yield service
+
+    def settle(self) -> None:
+        """Wait until every message is acknowledged."""
+        self.house.sandbox.events.settle()
+        eventually(self.is_quiet, "every message acknowledged")
+
+    def is_quiet(self) -> bool:
+        """Whether no message waits anywhere, twice in a row."""
+        if any(sum(each) for each in self.broker.waiting(self.vhost).values()):
+            return False
+        time.sleep(0.2)  # a message on its way is in no queue
+        return not any(sum(each) for each in self.broker.waiting(self.vhost).values())
+
+    def has(self, resource: Resource, *users: str) -> None:
+        """Wait until an account has exactly these users."""
+        eventually(
+            lambda: self.account(resource).users == set(users), f"{users} in {resource.name}"
+        )
+
+    def done(self, order: Any) -> Resource:
+        """Wait until an order is done; give its resource."""
+        eventually(lambda: self.house.state(order) == "done", "the order")
+        return self.house.resource(order)
+
+    def project(self, slug: str = "climate") -> Project:
+        return self.house.project(slug, ada=self.ada, bob=self.bob)
+
+    def close(self) -> None:
+        self.house.sandbox.detach_broker()
+        vhosts = {each["name"] for each in self.broker.request("GET", "vhosts").json()}
+        if self.vhost in vhosts:
+            self.broker.delete_vhost(self.vhost)
+
+
+@contextmanager
+def a_village(
+    slurm: Any, broker: Any, directory: Path, prefix: str, version: str = "8.1.3"
+) -> Iterator[Village]:
+    with a_house(directory / "lock", version) as house:
+        village = Village(slurm, broker, house, directory, prefix)
+        try:
+            yield village
+        finally:
+            village.close()
+
+
+@pytest.fixture
+def village(real_slurm: Any, real_rabbitmq: Any, tmp_path: Path, prefix: str) -> Iterator[Village]:
+    with a_village(real_slurm, real_rabbitmq, tmp_path, prefix) as village:
+        yield village
