@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed
 
@@ -208,7 +207,7 @@ class StompConnection:
 
 def destination(queue: str, declared: bool) -> str:
     """Return where RabbitMQ has a queue that exists, or one that subscribing makes."""
-    return f"/{'amq/' if declared else ''}queue/{quote(queue, safe='')}"
+    return f"/{'amq/' if declared else ''}queue/{queue}"
 
 
 def _subscribing(number: str, queue: str, declared: bool, prefetch: int) -> Frame:
