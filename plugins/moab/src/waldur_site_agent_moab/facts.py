@@ -103,7 +103,7 @@ class Mam:
         above = account.organization
         if above in self.accounts and above != account.key:
             return above
-        is_top = above == account.key
+        is_top = above == account.key and account.key != default_account
         return default_account if is_top and default_account in self.accounts else None
 
     def funds_of(self, name: str) -> tuple[Fund, ...]:
@@ -276,10 +276,10 @@ def _fund(number: str, constraints: str) -> Fund:
     parts = [part.strip() for part in constraints.split(",") if part.strip()]
     pairs = [part.partition("=") for part in parts]
     accounts = [value.strip().lower() for name, equals, value in pairs
-                if equals and name.strip() == "Account"]  # fmt: skip
+                if equals and name.strip() == "Account" and value.strip()]  # fmt: skip
     return Fund(
         id=number,
-        accounts=frozenset(accounts) - {""},
+        accounts=frozenset(accounts),
         is_exclusive=len(parts) == 1 and len(accounts) == 1,
     )
 
