@@ -147,7 +147,13 @@ OLD_PART = {
     "user": None,
 }
 OLD_PROJECT = {"uuid": ID, "name": "Climate", "customer_uuid": OTHER, "customer_name": "Physics"}
-OLD_IDENTITY = {"uuid": ID, "offering": OTHER, "name": "agent", "version": None, "services": []}
+OLD_IDENTITY: dict[str, object] = {
+    "uuid": ID,
+    "offering": OTHER,
+    "name": "agent",
+    "version": None,
+    "services": [],
+}
 OCTOBER = BillingMonth(2024, 10)
 
 
