@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from waldur_site_agent import __version__
@@ -173,20 +173,31 @@ class _OfHealth(Collector):
         return alive, silent
 
     def _of_events(self) -> Iterable[Metric]:
-        connected = GaugeMetricFamily(
-            f"{PREFIX}_event_connection_up",
-            "1: connected and subscribed at the message broker.",
-            labels=("offering",),
+        connected, waiting, oldest = (
+            GaugeMetricFamily(f"{PREFIX}_event_{name}", text, labels=("offering",))
+            for name, text in (
+                ("connection_up", "1: connected and subscribed at the message broker."),
+                ("scopes_waiting", "What messages announced and no pass has looked at yet."),
+                ("oldest_waiting_seconds", "How long the oldest of these waits."),
+            )
         )
-        waiting = GaugeMetricFamily(
-            f"{PREFIX}_event_scopes_waiting",
-            "What events have announced and no pass has looked at yet.",
-            labels=("offering",),
+        connections = CounterMetricFamily(
+            f"{PREFIX}_event_connections", "Connections made to the broker.", labels=("offering",)
+        )
+        messages = CounterMetricFamily(
+            f"{PREFIX}_event_messages",
+            "Messages from the broker, by type of object and what was made of them.",
+            labels=("offering", "type", "outcome"),
         )
         for offering, status in self._health.events().items():
             connected.add_metric((offering,), float(bool(status.get("connected"))))
             waiting.add_metric((offering,), _number(status.get("waiting")))
-        return connected, waiting
+            oldest.add_metric((offering,), _number(status.get("oldest_waiting_seconds")))
+            connections.add_metric((offering,), _number(status.get("connections")))
+            for key, count in (status.get("messages") or {}).items():
+                kind, _, outcome = key.partition(" ")
+                messages.add_metric((offering, kind, outcome), count)
+        return connected, waiting, oldest, connections, messages
 
 
 def _number(value: Any) -> float:
