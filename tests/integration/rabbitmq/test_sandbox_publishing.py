@@ -1,0 +1,196 @@
+"""The sandbox as Waldur at a real RabbitMQ: what it makes there, and what arrives."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from integration.broker import WALDURS_ARGUMENTS
+from waldur_site_agent.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.broker import RealRabbitMQ
+
+pytestmark = pytest.mark.rabbitmq
+
+IDENTITIES = "marketplace-site-agent-identities/"
+SUBSCRIPTIONS = "event-subscriptions/"
+
+
+class Site:
+    """A sandbox at the broker, with somebody who talks to it as its agent."""
+
+    def __init__(self, broker: RealRabbitMQ, version: str) -> None:
+        self.broker = broker
+        self.sandbox = Sandbox(version)
+        self.vhost = self.sandbox.agent.uuid
+        self.sandbox.attach_broker(
+            broker.management_url,
+            broker.admin,
+            broker.admin_password,
+            stomp_port=broker.stomp_port,
+            mqtt_port=broker.mqtt_port,
+        )
+
+    @contextmanager
+    def api(self) -> Iterator[httpx.Client]:
+        """The agent's client; at its end nothing is left at the broker."""
+        with (
+            self.sandbox.serve() as url,
+            httpx.Client(base_url=url, timeout=10, trust_env=False) as api,
+        ):
+            self.present_token(api)
+            yield api
+        self.sandbox.detach_broker()
+        self.broker.delete_vhost(self.vhost)
+
+    def present_token(self, api: httpx.Client) -> None:
+        api.headers["Authorization"] = f"Token {self.sandbox.token}"
+
+    def lets_in(self, login: str, password: str) -> bool:
+        """Whether the broker lets somebody into the agent's virtual host."""
+        lines = ["CONNECT", "accept-version:1.2", f"host:{self.vhost}", f"login:{login}"]
+        frame = "\n".join([*lines, f"passcode:{password}", "", "\0"]).encode()
+        place = (self.broker.host, self.broker.stomp_port)
+        with socket.create_connection(place, 10) as connection:
+            connection.sendall(frame)
+            return connection.recv(9) == b"CONNECTED"
+
+    def queues(self) -> dict[str, object]:
+        """Arguments of the queues in the agent's virtual host, by name."""
+        rows = self.broker.request("GET", f"queues/{self.vhost}").json()
+        return {row["name"]: row["arguments"] for row in rows}
+
+    def listen_to_topic(self, topic: str) -> str:
+        """Make a queue for what is published over MQTT, and give its name."""
+        self.broker.make_queue(self.vhost, "over-mqtt", {})
+        path = f"bindings/{self.vhost}/e/amq.topic/q/over-mqtt"
+        self.broker.request("POST", path, {"routing_key": topic})
+        return "over-mqtt"
+
+    def arrived(self, queue: str) -> list[dict[str, object]]:
+        """Take everything from a queue."""
+        self.sandbox.events.settle()
+        body = {"count": 1000, "ackmode": "ack_requeue_false", "encoding": "auto"}
+        rows = self.broker.request("POST", f"queues/{self.vhost}/{queue}/get", body).json()
+        return [json.loads(row["payload"]) for row in rows]
+
+
+def registered(api: httpx.Client, agent: str, status: int) -> tuple[str, str]:
+    """Register the agent's queue: login and queue."""
+    answer = api.post(f"{IDENTITIES}{agent}/register_queue/", json={})
+    assert answer.status_code == status, answer.text
+    return answer.json()["rmq_username"], answer.json()["queue_name"]
+
+
+def test_registering_again_mends_password_login_and_queue(real_rabbitmq: RealRabbitMQ) -> None:
+    site = Site(real_rabbitmq, "8.1.3")
+    with site.api() as api:
+        body = {"offering": site.sandbox.offering.uuid, "name": "agent"}
+        agent = api.post(IDENTITIES, json=body).json()["uuid"]
+        login, queue = registered(api, agent, 201)
+        old = site.sandbox.token
+        assert site.queues() == {queue: WALDURS_ARGUMENTS}
+        assert site.lets_in(login, old)
+
+        site.sandbox.customer.renew_token(site.sandbox.agent)
+        site.present_token(api)
+        assert not site.lets_in(login, site.sandbox.token)
+        assert registered(api, agent, 200) == (login, queue)
+        assert site.lets_in(login, site.sandbox.token)
+        assert not site.lets_in(login, old)
+
+        real_rabbitmq.delete_user(login)
+        real_rabbitmq.delete_queue(site.vhost, queue)
+        site.sandbox.events.publish("order", {"lost": "without a word"})
+        site.sandbox.events.settle()
+        assert site.sandbox.events.failures == []
+        another, same = registered(api, agent, 200)
+        assert (another != login, same) == (True, queue)
+        assert site.lets_in(another, site.sandbox.token)
+        assert site.arrived(queue) == []
+
+        real_rabbitmq.delete_vhost(site.vhost)
+        registered(api, agent, 200)
+        assert site.queues() == {queue: WALDURS_ARGUMENTS}
+
+
+def test_events_arrive_lost_repeated_late_and_in_any_order(real_rabbitmq: RealRabbitMQ) -> None:
+    site = Site(real_rabbitmq, "8.1.3")
+    events = site.sandbox.events
+    with site.api() as api:
+        body = {"offering": site.sandbox.offering.uuid, "name": "agent"}
+        _, queue = registered(api, api.post(IDENTITIES, json=body).json()["uuid"], 201)
+        order = site.sandbox.fill_demo().orders[0]
+        kinds = [event.object_type for event in events.published]
+        found = site.arrived(queue)
+        assert [each["object_type"] for each in found] == kinds
+        assert order.uuid in [each.get("order_uuid") for each in found]
+
+        events.disturb("lose", object_type="order")
+        events.disturb("duplicate", object_type="order", times=1)
+        events.disturb("delay", object_type="resource", seconds=0.3)
+        for kind, number in (("order", 1), ("order", 2), ("resource", 3), ("order", 4)):
+            events.publish(kind, {"number": number})
+        assert [each["number"] for each in site.arrived(queue)] == [2, 4, 3]
+
+        events.disturb("duplicate", object_type="order")
+        events.hold()
+        for number in range(3):
+            events.publish("order", {"number": number})
+        assert site.arrived(queue) == []
+        events.release("reversed")
+        assert [each["number"] for each in site.arrived(queue)] == [2, 1, 0, 0]
+        assert events.failures == []
+
+
+def test_older_servers_make_queues_by_kind_and_the_oldest_none(
+    real_rabbitmq: RealRabbitMQ,
+) -> None:
+    for version, arguments in (("8.0.9", WALDURS_ARGUMENTS), ("7.7.9", {})):
+        site = Site(real_rabbitmq, version)
+        offering = site.sandbox.offering.uuid
+        with site.api() as api:
+            wishes = {"observable_objects": [{"object_type": "order"}]}
+            first = api.post(SUBSCRIPTIONS, json=wishes).json()["uuid"]
+            assert site.lets_in(first, site.sandbox.token)
+            body = {"offering_uuid": offering, "object_type": "order"}
+            api.post(f"{SUBSCRIPTIONS}{first}/create_queue/", json=body)
+            over_mqtt = site.listen_to_topic("subscription.*.offering.*.order")
+            site.sandbox.fill_demo()
+            queue = f"subscription_{first}_offering_{offering}_order"
+            found = site.arrived(queue)
+            assert len(found) == 2
+            assert site.arrived(over_mqtt) == (found if version == "7.7.9" else [])
+            assert site.sandbox.events.failures == []
+            assert site.queues() == {queue: arguments, over_mqtt: {}}
+
+            second = api.post(SUBSCRIPTIONS, json=wishes).json()["uuid"]
+            assert api.delete(f"{SUBSCRIPTIONS}{first}/").status_code == 204
+            assert queue in site.queues()
+            assert api.delete(f"{SUBSCRIPTIONS}{second}/").status_code == 204
+            with pytest.raises(httpx.HTTPStatusError, match="404"):
+                site.queues()
+            api.post(SUBSCRIPTIONS, json=wishes)
+
+
+def test_a_subscription_whose_login_is_gone_is_made_anew(real_rabbitmq: RealRabbitMQ) -> None:
+    site = Site(real_rabbitmq, "8.0.9")
+    with site.api() as api:
+        body = {"offering": site.sandbox.offering.uuid, "name": "agent"}
+        agent = api.post(IDENTITIES, json=body).json()["uuid"]
+        path = f"{IDENTITIES}{agent}/register_event_subscription/"
+        wish = {"observable_object_type": "order"}
+        first, again = (api.post(path, json=wish) for _ in range(2))
+        real_rabbitmq.delete_user(first.json()["uuid"])
+        anew = api.post(path, json=wish)
+        assert [each.status_code for each in (first, again, anew)] == [201, 200, 201]
+        assert first.json()["uuid"] == again.json()["uuid"] != anew.json()["uuid"]
+        assert site.lets_in(anew.json()["uuid"], site.sandbox.token)
