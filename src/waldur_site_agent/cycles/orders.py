@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import CreateResource
 from waldur_site_agent.cycles.applying import apply_steps
+from waldur_site_agent.cycles.last_usage import report_last_usage
 from waldur_site_agent.cycles.order_completion import close_orders
 from waldur_site_agent.cycles.order_gathering import (
     approve_pending,
@@ -65,6 +66,7 @@ def process_orders(
     plans, waiting = _decide(site, orders, approved, state)
     allowed = _guarded(site, plans, state)
     errors = _carry_out(site, plans, allowed)
+    errors |= report_last_usage(site, plans, state, errors)
     closed = close_orders(site, [_verdict(plan, errors) for plan in plans])
     _remember_updates(site, closed)
     report = OrdersReport(
