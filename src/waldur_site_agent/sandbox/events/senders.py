@@ -59,9 +59,10 @@ def _send_stomp(address: BrokerAddress, message: Destination) -> None:
             )
         )
         _expect(connection, b"CONNECTED")
-        connection.sendall(_frame("SEND", headers, message.body))
-        # The farewell alone is confirmed: without it, closing could overtake the message.
-        connection.sendall(_frame("DISCONNECT", {"receipt": "bye"}))
+        # The farewell alone is confirmed: without it, closing could overtake the message. In one
+        # piece, as the system would hold a second one back until the first is acknowledged.
+        farewell = _frame("DISCONNECT", {"receipt": "bye"})
+        connection.sendall(_frame("SEND", headers, message.body) + farewell)
         _expect(connection, b"RECEIPT")
 
 
@@ -93,8 +94,8 @@ def _send_mqtt(address: BrokerAddress, message: Destination, port: int, topic: s
         answer = connection.recv(4, socket.MSG_WAITALL)
         if answer != b"\x20\x02\x00\x00":
             raise BrokerTroubleError(f"MQTT login refused: {answer.hex()}")
-        connection.sendall(_packet(0x30, _text(topic) + message.body))
-        connection.sendall(_packet(0xE0, b""))
+        farewell = _packet(0xE0, b"")
+        connection.sendall(_packet(0x30, _text(topic) + message.body) + farewell)
         # The broker closes after the farewell: by then it has the message.
         connection.recv(1)
 
