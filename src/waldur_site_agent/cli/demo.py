@@ -74,32 +74,32 @@ def demo(*, keep: bool) -> int:
     configure_logs("warning", "console")
     sandbox = Sandbox()
     with sandbox.serve() as url, tempfile.TemporaryDirectory() as directory:
-        stage = _Stage(sandbox, _situation(sandbox, url, Path(directory), real=real))
+        stage = Stage(sandbox, _situation(sandbox, url, Path(directory), real=real))
         _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
         if keep:
             click.pause(f"\nThe sandbox stays at {url} until you press a key.")
     return FAILED if stage.failed else DONE
 
 
-def _play(stage: _Stage, url: str, slurm: str) -> None:
+def _play(stage: Stage, url: str, slurm: str) -> None:
     sandbox = stage.sandbox
     world = sandbox.fill_demo()
     ocean, tokamak = world.orders
-    _title(f"Waldur's sandbox at {url} and {slurm}: two projects, five people")
+    print_title(f"Waldur's sandbox at {url} and {slurm}: two projects, five people")
     click.echo(stage.tree())
 
-    _title("Two orders wait. What would the agent do?   (waldur_site_agent --dry-run)")
+    print_title("Two orders wait. What would the agent do?   (waldur_site_agent --dry-run)")
     stage.cycle(ORDER_PROCESS, dry_run=True)
-    _title("One cycle.                                  (waldur_site_agent --once)")
+    print_title("One cycle.                                  (waldur_site_agent --once)")
     stage.cycle(ORDER_PROCESS)
     click.echo(stage.tree())
 
     side = sandbox.customer
     side.place_update_order(side.resource_of(ocean), {"cpu": 720, "mem": 2000})
     side.place_terminate_order(side.resource_of(tokamak))
-    _title("Climate orders more CPU, physics gives its resource back.  (--dry-run)")
+    print_title("Climate orders more CPU, physics gives its resource back.  (--dry-run)")
     stage.cycle(ORDER_PROCESS, dry_run=True)
-    _title("One more cycle, and one with nothing to do. (--once, twice)")
+    print_title("One more cycle, and one with nothing to do. (--once, twice)")
     stage.cycle(ORDER_PROCESS)
     stage.cycle(ORDER_PROCESS)
 
@@ -107,21 +107,28 @@ def _play(stage: _Stage, url: str, slurm: str) -> None:
     side.add_member(world.climate, "emmy")
     side.remove_member(world.climate, "alan")
     side.set_flags(side.resource_of(ocean), paused=True)
-    _title(
+    print_title(
         "Emmy joins climate, Alan leaves, the resource is paused.   (-m membership_sync --dry-run)"
     )
     stage.cycle(MEMBERSHIP_SYNC, dry_run=True)
-    _title("One cycle, and one with nothing to do.         (-m membership_sync --once, twice)")
+    print_title("One cycle, and one with nothing to do.         (-m membership_sync --once, twice)")
     stage.cycle(MEMBERSHIP_SYNC)
     stage.cycle(MEMBERSHIP_SYNC)
     click.echo(stage.tree())
 
 
-class _Stage:
-    def __init__(self, sandbox: Sandbox, situation: Situation) -> None:
+class Stage:
+    """The sandbox, a backend and the agent between them, shown cycle by cycle."""
+
+    def __init__(
+        self, sandbox: Sandbox, situation: Situation, backend: str = "slurm", title: str = "Slurm"
+    ) -> None:
+        """``backend`` is its entry-point name, ``title`` what its commands are called."""
         self.sandbox = sandbox
         self.failed = False
         self._situation = situation
+        self._backend = backend
+        self._title = title
         self._offerings = situation.configuration.offerings
 
     def cycle(self, mode: Mode, *, dry_run: bool = False, quiet: bool = False) -> None:
@@ -135,14 +142,14 @@ class _Stage:
             click.echo(report_text(report))
             return
         requests = self.sandbox.requests.count()
-        took = f"{requests} requests to Waldur, {report.commands} Slurm commands"
+        took = f"{requests} requests to Waldur, {report.commands} {self._title} commands"
         click.echo("\n".join([*_done(report), took]))
 
     def tree(self) -> str:
         """The cluster's accounts as the backend reads them."""
         registry, offering = self._situation.registry, self._offerings[0]
-        settings = registry.settings("slurm", offering, None)
-        return tree_text(registry.open("slurm", settings, offering).observe())
+        settings = registry.settings(self._backend, offering, None)
+        return tree_text(registry.open(self._backend, settings, offering).observe())
 
 
 def _done(report: CycleReport) -> list[str]:
@@ -182,7 +189,8 @@ def _branches(state: BackendState, parent: str, indent: str) -> Iterator[str]:
 _USUAL = (None, "", "normal")
 
 
-def _title(text: str) -> None:
+def print_title(text: str) -> None:
+    """A heading, after an empty line."""
     click.echo()
     click.secho(text, bold=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,14 @@ main.add_command(usage_group)
 @main.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
 def demo_command(keep: bool) -> None:
-    """Watch orders become Slurm accounts: an embedded Waldur and a simulated cluster."""
+    """Watch orders become Slurm accounts: an embedded Waldur and a simulated cluster.
+
+    With BACKEND=moab in the environment, accounts and deposits of a simulated MOAB.
+    """
+    if os.environ.get("BACKEND", "slurm") == "moab":
+        from waldur_site_agent.cli.demo_moab import demo_moab  # noqa: PLC0415 - as below
+
+        sys.exit(demo_moab(keep=keep))
     from waldur_site_agent.cli.demo import demo  # noqa: PLC0415 - needs the sandbox extra
 
     sys.exit(demo(keep=keep))
