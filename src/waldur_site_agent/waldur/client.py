@@ -71,8 +71,7 @@ class Waldur(
             token: The API token of the agent's user.
             mode: The agent's mode; the server shows it in its log, and knows the agent by it.
             verify: Whether the server's certificate is checked.
-            authorities: A file of certificate authorities (PEM) that are trusted besides those
-                of the machine; without a meaning where nothing is checked.
+            authorities: A file of authorities (PEM) to trust besides those of the machine.
             timeouts: Seconds for the phases of one attempt.
             retry: How often a failed request is sent again, and when.
             transport: Stands in for the network in tests.
@@ -81,24 +80,17 @@ class Waldur(
         Raises:
             PermanentError: The URL, the token or the authorities cannot be used.
         """
-        timeouts = timeouts or Timeouts()
         address = ApiAddress.parse(api_url)
         client = httpx.Client(
-            headers={
-                "User-Agent": f"waldur-site-agent-{mode}/{__version__}",
-                "Accept": "application/json",
-            },
+            headers=_headers(mode),
             cookies=without_cookies(),
             verify=trusted_authorities(authorities) if verify else False,
-            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
+            timeout=_phases(timeouts or Timeouts()),
             transport=transport,
         )
         self._mode = mode
-        super().__init__(
-            Connection(
-                address, client, token=token.strip(), retry=retry or RetryPolicy(), sleep=sleep
-            )
-        )
+        retry = retry or RetryPolicy()
+        super().__init__(Connection(address, client, token=token.strip(), retry=retry, sleep=sleep))
 
     def __repr__(self) -> str:
         return f"Waldur({self.base_url!r}, mode={self._mode!r})"
@@ -160,3 +152,12 @@ class Waldur(
     def server_version(self) -> str:
         """The version of the server, as it spells it."""
         return self._read(ops.VERSION).version
+
+
+def _headers(mode: str) -> dict[str, str]:
+    agent = f"waldur-site-agent-{mode}/{__version__}"
+    return {"User-Agent": agent, "Accept": "application/json"}
+
+
+def _phases(timeouts: Timeouts) -> httpx.Timeout:
+    return httpx.Timeout(timeouts.read, connect=timeouts.connect)
