@@ -1,0 +1,172 @@
+"""Usage as commands: the mode, its plan, ``usage show`` and ``usage load``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness import Installation
+from waldur_site_agent.cli import usage
+from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.sandbox import Resource
+
+COMMAND = "waldur-site-agent"
+LAST = BillingMonth.of(datetime.now(UTC), UTC).previous
+BEFORE = LAST.previous
+SPAN = ("--from", str(BEFORE), "--to", str(LAST))
+
+
+@pytest.fixture
+def ocean(installation: Installation) -> Resource:
+    """A resource that used 2 and 3 units in the last two months, and nothing in this one."""
+    house = installation.house
+    installation.write_offerings({"reporting_backend": "slurm"}, timezone="UTC")
+    made = house.created(house.project(ada="ada01", bob="bob01"), "Ocean")
+    born = replace(made, created=BEFORE.period(UTC).start - timedelta(days=1))
+    house.sandbox.customer.world.put(born)
+    for month, user, hours in ((BEFORE, "ada01", 2), (LAST, "ada01", 1), (LAST, "bob01", 2)):
+        start = month.period(UTC).start + timedelta(days=2)
+        tres = {"cpu": 1000}
+        house.slurm.run_job(user, made.backend_id, tres, start, start + timedelta(hours=hours))
+    house.forget()
+    return born
+
+
+def test_the_mode_reports_and_says_beforehand_what_it_will_send(
+    installation: Installation, ocean: Resource
+) -> None:
+    side = installation.house.sandbox.customer
+    account = ocean.backend_id
+    planned = installation.run("-m", "report", "--dry-run")
+    assert planned.code == 0, planned.err
+    assert planned.out == (
+        f"{account}  Ocean in {LAST}\n"
+        "  ~ cpu            none -> 3.00\n"
+        f"{account}  Ocean in {LAST.next}\n"
+        "  ~ cpu            none -> 0.00\n"
+        "  ~ mem            none -> 0.00\n"
+        "Plan: 0 to add, 0 to remove, 3 to change; 0 resources unchanged.\n"
+    )
+    machine = installation.run("plan", "-m", "report", "--output", "json", command=COMMAND)
+    (entry, _) = json.loads(machine.out)[0]["usage"]
+    assert entry["components"]["cpu"]["users"] == {"ada01": "1.00", "bob01": "2.00"}
+    assert installation.house.sandbox.requests.writes() == []
+    done = installation.run("-m", "report", "--once")
+    assert done.code == 0, done.err
+    assert side.usages(ocean) == {"cpu": 0, "mem": 0}
+    assert side.usages(ocean, str(LAST))["cpu"] == 3
+    assert installation.run("-m", "report", "--dry-run").out == ("No changes.\n")
+
+
+def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
+    installation: Installation, ocean: Resource
+) -> None:
+    house, account = installation.house, ocean.backend_id
+    house.sandbox.customer.put_usage(ocean, "cpu", 5, str(BEFORE))
+    shown = installation.run("usage", "show", *SPAN, command=COMMAND)
+    assert shown.code == 0, shown.err
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines[0] == ["Test", "cluster:"]
+    lower = "lower than in Waldur"
+    expected = f"{BEFORE} {account} Ocean cpu (k-Hours) 2.00 5.00 -3.00 {lower}"
+    assert lines[2] == expected.split()
+    assert lines[4] == f"{LAST} {account} Ocean cpu (k-Hours) 3.00 none +3.00".split()
+    arguments = ("usage", "show", "--month", str(LAST), "--resource", "Ocean", "--output")
+    table = installation.run(*arguments, "csv", command=COMMAND).out
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [(r["component"], r["used"], r["in_waldur"], r["difference"]) for r in rows] == [
+        ("cpu", "3.00", "", "3.00"),
+        ("mem", "0.00", "", "0.00"),
+    ]
+    (entry,) = json.loads(installation.run(*arguments, "json", command=COMMAND).out)
+    assert (entry["offering"], entry["account"]) == ("Test cluster", account)
+    assert house.sandbox.requests.writes() == []
+
+
+def test_past_months_are_loaded_one_after_the_other_and_not_twice(
+    installation: Installation, ocean: Resource
+) -> None:
+    side = installation.house.sandbox.customer
+    dry = installation.run("usage", "load", *SPAN, "--dry-run", command=COMMAND)
+    assert "would be sent" in dry.out
+    assert installation.house.sandbox.requests.writes() == []
+    done = installation.run("usage", "load", *SPAN, command=COMMAND)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert [line.split()[-3:] for line in done.out.splitlines()[2:]] == [
+        ["none", "2.00", "sent"],
+        ["none", "3.00", "sent"],
+    ]
+    assert [side.usages(ocean, str(month))["cpu"] for month in (BEFORE, LAST)] == [2, 3]
+    assert side.user_usages(ocean, str(LAST)) == {"ada01": {"cpu": 1}, "bob01": {"cpu": 2}}
+    installation.house.forget()
+    again = installation.run("usage", "load", *SPAN, command=COMMAND)
+    assert again.out.splitlines() == ["Test cluster:", "Waldur has it all."]
+    assert installation.house.sandbox.requests.writes() == []
+
+
+def test_a_server_that_refuses_past_months_is_quoted(
+    installation: Installation, ocean: Resource
+) -> None:
+    house = installation.house
+    offering = house.sandbox.offering
+    components = tuple(replace(c, billing_type="usage") for c in offering.components)
+    house.sandbox.customer.world.put(replace(offering, components=components))
+    done = installation.run("usage", "load", *SPAN, command=COMMAND)
+    assert done.code == 1
+    assert f"{BEFORE}: Waldur does not take it from this token; use one of staff" in done.err
+    assert str(LAST) not in done.err
+    assert "not sent" in done.out
+    assert house.sandbox.customer.usages(ocean, str(BEFORE)) == {}
+
+
+def exit_code(*arguments: str) -> object:
+    """Run a command of the group in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        usage.usage_group.main(arguments, standalone_mode=True)
+    return stopped.value.code
+
+
+@pytest.mark.usefixtures("ocean")
+def test_months_and_resources_that_are_not_there_are_usage_errors(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, word in (
+        (("show", "--month", "2026-13"), "month"),
+        (("show", "--month", "2999-01"), "still to come"),
+        (("show", "--from", "2026-01"), "belong together"),
+        (("show", "--resource", "nobody"), "nobody"),
+        (("show", "--plot", "usage.doc"), ".svg or .png"),
+        (("load", "--from", "2026-02", "--to", "2026-01"), "later than"),
+    ):
+        assert exit_code(*arguments, "-c", str(installation.file)) == 2, arguments
+        assert word in capsys.readouterr().err
+    assert installation.house.sandbox.requests.writes() == []
+
+
+@pytest.mark.usefixtures("ocean")
+def test_usage_is_drawn(installation: Installation) -> None:
+    for name, beginning in (("usage.svg", b"<?xml"), ("usage.png", b"\x89PNG")):
+        file = installation.directory / name
+        arguments = ("show", "--month", str(LAST), "--plot", str(file))
+        assert exit_code(*arguments, "-c", str(installation.file)) == 0
+        assert file.read_bytes().startswith(beginning)
+
+
+@pytest.mark.usefixtures("ocean")
+def test_a_missing_extra_is_named(
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "waldur_site_agent.cli.usage_plot", raising=False)
+    monkeypatch.delattr("waldur_site_agent.cli.usage_plot", raising=False)
+    assert exit_code("show", "-c", str(installation.file), "--plot", "usage.png") == 2
+    assert "waldur-site-agent[plot]" in capsys.readouterr().err
