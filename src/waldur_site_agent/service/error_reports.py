@@ -66,7 +66,6 @@ class ErrorReports:
                 max_breadcrumbs=0,
                 auto_session_tracking=False,
                 send_client_reports=False,
-                send_default_pii=False,
                 include_local_variables=False,
                 include_source_context=False,
                 server_name="",

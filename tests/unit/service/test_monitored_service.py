@@ -1,0 +1,88 @@
+"""A service tells systemd, probes and Prometheus how it does: a real process, real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import Installation, eventually
+
+PERIOD = "WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES"
+
+
+def add_to_the_file(installation: Installation, **settings: Any) -> None:
+    content = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(content | settings))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def answer(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+class Systemd:
+    def __init__(self, path: Path) -> None:
+        self.heard: set[str] = set()
+        self.path = path
+        self.line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.line.bind(str(path))
+        self.line.setblocking(False)
+
+    def has_heard(self, message: str) -> bool:
+        try:
+            while True:
+                self.heard.add(self.line.recv(4096).decode())
+        except BlockingIOError:
+            return message in self.heard
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path / "notify")
+    yield systemd
+    systemd.line.close()
+
+
+def test_a_service_tells_how_it_does_from_its_start_to_its_end(
+    installation: Installation, tmp_path: Path, systemd: Systemd
+) -> None:
+    port = free_port()
+    file = tmp_path / "health-{mode}.json"
+    add_to_the_file(installation, health_file=str(file), metrics_listen=f"127.0.0.1:{port}")
+    probe = ("health",)
+    assert installation.run(*probe, command="waldur-site-agent").code == 1
+    house = installation.house
+    house.order(house.project(ada="ada01"))
+    variables = {PERIOD: "0.02", "NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "2000000"}
+    with installation.service(**variables) as service:
+        eventually(lambda: systemd.has_heard("READY=1"), "the start")
+        eventually(lambda: systemd.has_heard("WATCHDOG=1"), "a sign of life")
+        done = 'actions_total{action="CreateResource",mode="order_process"'
+        eventually(lambda: done in answer(port, "/metrics"), "the order in the metrics")
+        assert '"status": "ok"' in answer(port, "/health")
+        assert 'command="sacctmgr write",result="success"' in answer(port, "/metrics")
+        eventually((tmp_path / "health-order_process.json").exists, "the health file")
+        found = installation.run(*probe, command="waldur-site-agent")
+        assert (found.code, found.out.partition(":")[0]) == (0, "ok")
+        house.sandbox.faults.add("marketplace_orders_list", "status", status=403, times=1000)
+        eventually(lambda: '"failing"' in answer(port, "/health"), "trouble in the report")
+        eventually(lambda: any("STATUS=" in h for h in systemd.heard), "a status")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0
+        eventually(lambda: systemd.has_heard("STOPPING=1"), "the end")
+    assert not (tmp_path / "health-order_process.json").exists()
