@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from fractions import Fraction
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -28,7 +30,7 @@ _COLOURS = (
     "#ee8866",
     "#44bb99",
 )
-"""Told apart also by those who do not see all colours; the ninth resource and on are one."""
+"""Told apart also by those who do not see all colours; all further resources are one."""
 _OTHERS = "#bbbbbb"
 _WIDTH, _HEIGHT, _MARGIN = 10.0, 2.8, 1.0
 """Inches: the picture's width, the height of each component's part, and what the title takes."""
@@ -99,13 +101,23 @@ def _draw_component(
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="both", length=0)
     if bars:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, reverse=True
+        )
 
 
 def _colours(series: Iterable[Series]) -> dict[str, str]:
-    """A colour for each account, the same in all parts of the picture."""
-    accounts = sorted({each.account for each in series if any(each.amounts)})
-    return dict(zip(accounts, _COLOURS, strict=False))
+    """A colour for each account, the same in all parts; for those that used most of something."""
+    used = [(each.account, each.component, sum(each.amounts)) for each in series]
+    totals: dict[str, Fraction] = defaultdict(Fraction)
+    for _, component, amount in used:
+        totals[component] += amount
+    shares: dict[str, Fraction] = defaultdict(Fraction)
+    for account, component, amount in used:
+        if amount:
+            shares[account] = max(shares[account], amount / totals[component])
+    largest = sorted(shares, key=lambda account: (-shares[account], account))[: len(_COLOURS)]
+    return dict(zip(sorted(largest), _COLOURS, strict=False))
 
 
 def _bars(series: Sequence[Series], colours: Mapping[str, str]) -> list[Bar]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fractions import Fraction
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.reporting import plan_months, reported_components
 from waldur_site_agent.cycles.usage_sending import send_month
 from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
 from waldur_site_agent.model.usage import Period
-from waldur_site_agent.planning.billing import billed
 from waldur_site_agent.planning.usage import counted_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from decimal import Decimal
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.cycles.usage_report import MonthOutcome
@@ -45,11 +45,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One component of one resource, from period to period, in measured units."""
+    """One component of one resource, from period to period, in measured units, not rounded."""
 
     account: str
     component: str
-    amounts: tuple[Decimal, ...]
+    amounts: tuple[Fraction, ...]
 
 
 def gather_figures(site: Site) -> Figures:
@@ -110,18 +110,18 @@ def usage_series(site: Site, figures: Figures, periods: Sequence[Period]) -> lis
         return []
     since = {name: counted_from(r, periods[0]) for name, r in figures.resources.items()}
     reports = site.backend.usages(since, periods)
-    bills = [
-        {name: billed(report.resources[name], figures.components) for name in since}
-        for report in reports
-    ]
+    totals = [{name: report.resources[name].total for name in since} for report in reports]
     return [
         Series(
             account=name,
-            component=component,
-            amounts=tuple(bill[name][component].total for bill in bills),
+            component=each.type,
+            amounts=tuple(
+                total[name].get(each.type, Fraction(0)) / Fraction(each.unit_factor)
+                for total in totals
+            ),
         )
         for name in sorted(since)
-        for component in sorted(figures.components)
+        for each in sorted(figures.components.values(), key=attrgetter("type"))
     ]
 
 
