@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from waldur_site_agent.sandbox.events.bus import Disturbance
 from waldur_site_agent.sandbox.faults import Kind
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_python_example_runs() -> None:
-    (example,) = blocks("python")
-    exec(compile(example, "docs/sandbox.md", "exec"), {})  # noqa: S102 - our own page
+def test_the_python_examples_run() -> None:
+    for example in blocks("python"):
+        exec(compile(example, "docs/sandbox.md", "exec"), {})  # noqa: S102 - our own page
 
 
 def test_every_curl_command_is_accepted(sandbox: Sandbox, api: httpx.Client) -> None:
@@ -35,7 +36,7 @@ def test_every_curl_command_is_accepted(sandbox: Sandbox, api: httpx.Client) -> 
         for line in block.replace("\\\n", "").splitlines()
         if line.startswith("curl")
     ]
-    assert len(commands) == 13
+    assert len(commands) == 23
     for command in commands:
         url = next(word for word in command if word.startswith("http"))
         path = url.replace("http://127.0.0.1:8080", "")
@@ -49,6 +50,10 @@ def test_every_curl_command_is_accepted(sandbox: Sandbox, api: httpx.Client) -> 
 def test_every_fault_is_described() -> None:
     described = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
     assert set(get_args(Kind)) == described
+
+
+def test_every_disturbance_of_events_is_described() -> None:
+    assert all(f"`{kind}`" in PAGE for kind in get_args(Disturbance))
 
 
 def _let_the_agent_finish(sandbox: Sandbox) -> None:
