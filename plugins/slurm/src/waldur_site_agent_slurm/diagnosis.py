@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Check, SiteAgentError, TemporaryError, Verdict
 from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent_slurm.accounting.diagnosing import runaway_jobs, visibility
 from waldur_site_agent_slurm.client import operating_system_user
 from waldur_site_agent_slurm.lock import probe_lock
 
@@ -35,6 +36,8 @@ def diagnose(
     yield from _attempted("QOS", lambda: _qos(client, settings))
     yield from _attempted("components", lambda: _components(client, components))
     yield from _attempted("permission to write", lambda: _permission(client))
+    yield from _attempted("jobs of others", lambda: _visibility(client))
+    yield from _attempted("runaway jobs", lambda: runaway_jobs(client))
     yield from _attempted("slurm.conf", lambda: _configuration(client))
     yield from _attempted("lock file", lambda: _lock(lock_file))
 
@@ -111,9 +114,7 @@ def _components(client: SlurmClient, components: Mapping[str, Component]) -> Ite
 
 def _permission(client: SlurmClient) -> Iterator[Check]:
     user = operating_system_user()
-    level = client.ask(commands.show_admin_level(user)).strip().lower()
-    # root and SlurmUser may write whatever their level; only slurmctld can say who SlurmUser is
-    is_slurm_user = user == "root" or (level not in _WRITERS and user == _slurm_user(client))
+    level, is_slurm_user = _privilege(client, user)
     may = is_slurm_user or level in _WRITERS
     yield Check(
         name="permission to write",
@@ -124,6 +125,18 @@ def _permission(client: SlurmClient) -> Iterator[Check]:
         else f"an administrator runs: sacctmgr modify user where name={user} set "
         "adminlevel=operator (first 'sacctmgr add user' if Slurm does not know it)",
     )
+
+
+def _privilege(client: SlurmClient, user: str) -> tuple[str, bool]:
+    """The level of a user, and whether it may do everything whatever its level."""
+    level = client.ask(commands.show_admin_level(user)).strip().lower()
+    # root and SlurmUser may; only slurmctld can say who SlurmUser is
+    return level, user == "root" or (level not in _WRITERS and user == _slurm_user(client))
+
+
+def _visibility(client: SlurmClient) -> Iterable[Check]:
+    level, is_slurm_user = _privilege(client, operating_system_user())
+    return visibility(client, privileged=is_slurm_user or level in _WRITERS)
 
 
 def _slurm_user(client: SlurmClient) -> str:

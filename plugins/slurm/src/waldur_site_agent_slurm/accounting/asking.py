@@ -63,6 +63,11 @@ def used_between(start: str, end: str, tres: Iterable[str], cluster: str | None)
     )
 
 
+def configuration() -> Argv:
+    """Ask slurmdbd for its configuration."""
+    return ("sacctmgr", "show", "config")
+
+
 def statistics() -> Argv:
     """Ask slurmdbd for its statistics, which say when it added up usage for the last time."""
     return ("sacctmgr", "show", "stats")

@@ -70,6 +70,12 @@ def statistics(state: SimState) -> Answer:
     return Answer(0, f"Internal DBD rollup last ran {written} ({last})\n")
 
 
+def configuration(state: SimState) -> Answer:
+    """Answer ``sacctmgr show config``, as far as it is about who may see what."""
+    private = state.configuration.get("PrivateData", "none")
+    return Answer(0, f"PrivateData            = {private}\n")
+
+
 def end_runs(state: SimState, job: int, how: str) -> None:
     """Let the runs of a job that still run end now."""
     for run in state.runs:

@@ -46,6 +46,7 @@ _PROGRAMS: dict[str, Callable[[SimState, list[str]], Answer]] = {
     "sacct": accounting.sacct,
     "sreport": accounting.sreport,
 }
+_OF_SLURMDBD = {"stats": accounting.statistics, "config": accounting.configuration}
 
 
 class SimulatedSlurm:
@@ -237,8 +238,8 @@ def _answer(state: SimState, program: str, words: list[str]) -> Answer:
     rest = [word for word in words if not word.startswith("-")]
     verb = _SYNONYMS.get(rest[0], rest[0]) if rest else ""
     entity = rest[1].lower() if len(rest) > 1 else ""
-    if (verb, entity) == ("show", "stats"):
-        return accounting.statistics(state)
+    if verb == "show" and entity in _OF_SLURMDBD:
+        return _OF_SLURMDBD[entity](state)
     if verb == "show":
         return showing.show(state, entity, rest[2:], switches)
     change = _CHANGES.get((verb, entity.rstrip("s")))

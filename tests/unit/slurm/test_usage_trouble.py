@@ -1,0 +1,177 @@
+"""sacct dies, hangs, or is cut off: nothing is reported that is not whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from unit.slurm.simulated_jobs import LONG_AGO, NOVEMBER, at, backend_on, cpu_seconds, simulated
+from waldur_site_agent.backends import TemporaryError, Verdict
+from waldur_site_agent_slurm.accounting.rows import JobRow, elapsed_by_row, job_rows, seconds
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError, ProcessRunner
+from waldur_site_agent_slurm.simulator import SimulatedSlurm
+
+RECORDED = Path(__file__).parents[2] / "data" / "slurm"
+CLIMATE = {"climate": LONG_AGO}
+ROW = "7|7|60|00:00:00|1793613600|1793613600|1793613660|999|cpu=2|ada|7|climate|7"
+
+
+def sacct(directory: Path, script: str, **settings: object) -> SlurmBackend:
+    """A backend whose sacct is a shell script; ``row`` in it prints a good row."""
+    program = directory / "sacct"
+    program.write_text(f"#!/bin/sh\nrow() {{ printf '%s\\n' '{ROW}'; }}\n{script}\n")
+    program.chmod(0o755)
+    runner = ProcessRunner(directory, {"PATH": os.environ["PATH"]})
+    return backend_on(runner, ("cpu",), **settings)
+
+
+def test_a_whole_answer_counts(tmp_path: Path) -> None:
+    assert cpu_seconds(sacct(tmp_path, "row").usage(CLIMATE, NOVEMBER)) == {"ada": 120}
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("row; row; kill -9 $$", "exit code -9"),
+        ("row; echo 'sacct: error: slurmdbd: Getting response to message type' >&2; exit 1",
+         "exit code 1"),
+        ("row; echo 'sacct: error: something odd' >&2", "something odd"),
+        ("row; printf '8|8|60|00:0'", "middle of a line"),
+        ("row; printf '8|8|60|00:00:00|1793613600|17936\\n'; row", "cannot be read"),
+        ("echo '8|8|x|00:00:00|1793613600|1793613600|1793613660|9|cpu=2|ada|8|climate|8'",
+         "cannot be read"),
+        ("echo '8|8|60|soon|1793613600|1793613600|1793613660|9|cpu=2|ada|8|climate|8'",
+         "cannot be read"),
+        ("echo '8|8|60|00:00:00|1793613600|1793613600|1793613660|9|cpu:2|ada|8|climate|8'",
+         "TRES of job 8"),
+        ("echo '8|8|60|00:00:00|2026-11-02T10:00:00|1793613600|never|9|cpu=2|ada|8|climate|8'",
+         "cannot be read"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_not_whole_counts_for_nothing(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    with pytest.raises(TemporaryError, match=words):
+        sacct(tmp_path, script).usage(CLIMATE, NOVEMBER)
+
+
+def test_a_sacct_that_hangs_half_way_is_killed_and_the_setting_named(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    backend = sacct(tmp_path, f"echo $$ >{pid}; row; exec sleep 600", usage_timeout_seconds=0.5)
+    with pytest.raises(CommandTimedOutError, match="usage_timeout_seconds"):
+        backend.usage(CLIMATE, NOVEMBER)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_flood_of_complaints_neither_blocks_nor_is_taken_for_success(tmp_path: Path) -> None:
+    script = "yes 'sacct: error: no' | head -c 3000000 >&2; row"
+    with pytest.raises(TemporaryError, match="sacct: error: no"):
+        sacct(tmp_path, script).usage(CLIMATE, NOVEMBER)
+
+
+def test_a_warning_is_no_failure_and_bytes_that_are_no_text_are_borne(tmp_path: Path) -> None:
+    script = (
+        "echo 'sacct: warning: old option' >&2; row; row | sed 's/ada/\\xff/'\n"
+        'yes "$(row)" | head -5000'
+    )
+    found = cpu_seconds(sacct(tmp_path, script).usage(CLIMATE, NOVEMBER))
+    assert found == {"ada": 120 * 5001, "\N{REPLACEMENT CHARACTER}": 120}
+
+
+class Forgetful:
+    """A cluster on which the second look at a job fails."""
+
+    def __init__(self, slurm: SimulatedSlurm, answer: tuple[int, str, str]) -> None:
+        self._slurm, self._answer = slurm, answer
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        if "-T" in argv:
+            return CommandResult(tuple(argv), *self._answer)
+        return self._slurm.runner().run(argv, timeout)
+
+
+@pytest.mark.parametrize(
+    "answer", [(1, "", "sacct: error: no"), (0, "1|x\n", ""), (0, "1|60", ""), (0, "1\n", "")]
+)
+def test_a_second_look_that_fails_counts_for_nothing_too(answer: tuple[int, str, str]) -> None:
+    slurm = simulated()
+    slurm.run_job(
+        *("ada", "climate", {"cpu": 1}, at("10-31 23:00"), at("11-01 01:00")),
+        suspended=[(at("10-31 23:10"), at("10-31 23:20"))],
+    )
+    with pytest.raises(TemporaryError):
+        backend_on(Forgetful(slurm, answer)).usage(CLIMATE, NOVEMBER)
+
+
+def recorded_rows(name: str) -> dict[int, JobRow]:
+    lines = (RECORDED / name).read_text(encoding="utf-8").split("\n")[:-1]
+    return {row.number: row for row in job_rows(lines)}
+
+
+def test_recorded_rows_are_read_as_what_they_are() -> None:
+    rows = recorded_rows("sacct-22.05.txt")
+    running = {number for number, row in rows.items() if row.running}
+    assert running == {19, 24}
+    assert (rows[4].suspended, rows[4].end) == (3, rows[4].start + rows[4].elapsed + 3)
+    assert (rows[24].suspended, rows[24].end) == (3, rows[24].start + rows[24].elapsed + 3)
+    assert 26 not in rows  # pending
+    assert (rows[21].suspended, rows[21].account) == (70000, "ex1")
+    assert (rows[6].user, rows[6].account) == ("wsatest4", "pi|pe")
+    assert (rows[23].user, rows[23].account) == ("a|b", "ex1")
+    assert (rows[15].user, rows[15].uid, rows[17].account) == ("", "4242", "")
+    assert rows[20].submit == rows[20].start + 5
+
+
+def test_durations_have_days() -> None:
+    assert [seconds(text) for text in ("00:00:00", "00:00:59", "01:00:00", "1-01:01:01")] == [
+        0,
+        59,
+        3600,
+        86400 + 3661,
+    ]
+    with pytest.raises(ValueError, match="INVALID"):
+        seconds("INVALID")
+
+
+def test_the_second_look_is_read_by_the_number_of_the_row() -> None:
+    assert elapsed_by_row(["3|60", "4|0"]) == {3: 60, 4: 0}
+
+
+@pytest.fixture
+def checked() -> SimulatedSlurm:
+    slurm = simulated()
+    slurm.run_job("ada", "climate", {"cpu": 1}, at("11-22 10:00"))
+    return slurm
+
+
+def verdicts(backend: SlurmBackend) -> Mapping[str, Verdict]:
+    return {check.name: check.verdict for check in backend.diagnose()}
+
+
+def test_a_diagnosis_names_jobs_that_only_the_database_believes_to_run(
+    checked: SimulatedSlurm, tmp_path: Path
+) -> None:
+    backend = backend_on(checked, lock_file=tmp_path / "lock")
+    assert verdicts(backend)["runaway jobs"] is Verdict.OK
+    with checked.change() as state:
+        state.jobs.clear()
+    check = next(check for check in backend.diagnose() if check.name == "runaway jobs")
+    assert check.verdict is Verdict.WARNING
+    assert "1 jobs" in check.detail
+    assert "runawayjobs" in check.remedy
+
+
+def test_a_diagnosis_says_when_the_jobs_of_others_are_hidden(
+    checked: SimulatedSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backend_on(checked, lock_file=tmp_path / "lock")
+    assert verdicts(backend)["jobs of others"] is Verdict.OK
+    with checked.change() as state:
+        state.configuration["PrivateData"] = "accounts,jobs"
+    monkeypatch.setattr("waldur_site_agent_slurm.diagnosis.operating_system_user", lambda: "waldur")
+    assert verdicts(backend)["jobs of others"] is Verdict.FAILED
