@@ -21,6 +21,7 @@ from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import Configuration, Offering, Safety, load_configuration
 from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
+from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,8 @@ def test_a_configuration_that_is_shown_loads(block: Block, tmp_path: Path) -> No
     assert offering.token == "0123456789"
     if offering.order_processing_backend in ("", "slurm"):
         SlurmSettings.model_validate(offering.backend_settings)
+    if offering.order_processing_backend == "moab":
+        MoabSettings.model_validate(offering.backend_settings)
 
 
 @pytest.mark.parametrize("block", [b for b in YAML if b.mark == "refused"], ids=str)
@@ -205,7 +208,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Configuration, Offering, Safety, ComponentSettings, SlurmSettings]
+    "model", [Configuration, Offering, Safety, ComponentSettings, SlurmSettings, MoabSettings]
 )
 def test_every_key_is_described_with_its_default(model: type[BaseModel]) -> None:
     page = (ROOT / "docs" / "configure.md").read_text(encoding="utf-8")
@@ -250,3 +253,5 @@ def test_the_example_files_load_with_their_backend_settings() -> None:
         for offering in configuration.offerings:
             if offering.order_processing_backend == "slurm":
                 SlurmSettings.model_validate(offering.backend_settings)
+            if offering.order_processing_backend == "moab":
+                MoabSettings.model_validate(offering.backend_settings)

@@ -1,0 +1,27 @@
+"""The demo with deposits runs and shows what it says."""
+
+from __future__ import annotations
+
+import subprocess
+
+from harness.processes import COMMANDS, environment
+
+
+def test_the_demo_ends_with_books_that_balance() -> None:
+    done = subprocess.run(
+        [str(COMMANDS / "waldur-site-agent"), "demo"],
+        capture_output=True,
+        text=True,
+        env=environment(BACKEND="moab"),
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "~ deposit        none -> 150.25",
+        "hpc_ocean-runs-1: 649.75 left + 150.25 used = 800.00",
+        "hpc_ocean-runs-1: 149.75 left + 150.25 used = 300.00",
+        "└─ hpc_ocean-runs-1  limits deposit=300  members ada, emmy",
+    ):
+        assert line in done.stdout
+    assert done.stdout.count("No changes.") == 1
