@@ -6,9 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from waldur_site_agent.cli.main import main
+from waldur_site_agent.config import load_configuration
 from waldur_site_agent.service.modes import MODE_NAMES
 from waldur_site_agent.service.units import Choices, logrotate, service_files, unit, unit_name
 
@@ -70,6 +72,20 @@ def test_legacy_services_have_no_watchdog_and_write_a_log_file() -> None:
 def test_a_credential_is_handed_over_by_systemd() -> None:
     text = unit("all", Choices(credential=Path("/etc/waldur-site-agent/token")))
     assert directives(text)["LoadCredential"] == "token:/etc/waldur-site-agent/token"
+
+
+def test_a_credential_is_read_where_systemd_puts_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789\n")
+    file = tmp_path / "config.yaml"
+    offering = {
+        "name": "Cluster",
+        "waldur_api_url": "https://waldur.example.com",
+        "waldur_api_token_file": "${CREDENTIALS_DIRECTORY}/token",
+        "waldur_offering_uuid": "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1",
+    }
+    file.write_text(yaml.safe_dump({"offerings": [offering]}))
+    configuration, _ = load_configuration(file, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert configuration.offerings[0].token == "0123456789"
 
 
 @pytest.mark.parametrize(
