@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,10 @@ from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.usage_report import UsageCycleReport
 from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.logs import configure_logs
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS
+from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
 from waldur_site_agent.service.sessions import Situation
 
 try:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import Backend, BackendSettings, BackendState
     from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.sandbox import Order
     from waldur_site_agent.service.modes import Mode
 
 _CONFIGURATION = """\
@@ -47,6 +51,7 @@ offerings:
     waldur_offering_uuid: {uuid}
     order_processing_backend: slurm
     membership_sync_backend: slurm
+    reporting_backend: slurm
     backend_settings:
       customer_prefix: c_
       project_prefix: p_
@@ -74,14 +79,17 @@ def demo(*, keep: bool) -> int:
     configure_logs("warning", "console")
     sandbox = Sandbox()
     with sandbox.serve() as url, tempfile.TemporaryDirectory() as directory:
-        stage = Stage(sandbox, _situation(sandbox, url, Path(directory), real=real))
-        _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
+        slurm = None if real else SimulatedSlurm()
+        stage = Stage(sandbox, _situation(sandbox, url, Path(directory), slurm))
+        ocean = _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
+        if slurm is not None:
+            _play_usage(stage, slurm, ocean)
         if keep:
             click.pause(f"\nThe sandbox stays at {url} until you press a key.")
     return FAILED if stage.failed else DONE
 
 
-def _play(stage: Stage, url: str, slurm: str) -> None:
+def _play(stage: Stage, url: str, slurm: str) -> Order:
     sandbox = stage.sandbox
     world = sandbox.fill_demo()
     ocean, tokamak = world.orders
@@ -115,6 +123,29 @@ def _play(stage: Stage, url: str, slurm: str) -> None:
     stage.cycle(MEMBERSHIP_SYNC)
     stage.cycle(MEMBERSHIP_SYNC)
     click.echo(stage.tree())
+    return ocean
+
+
+def _play_usage(stage: Stage, slurm: SimulatedSlurm, order: Order) -> None:
+    """Let some jobs have run, as if the resource were a week old, and report them."""
+    side = stage.sandbox.customer
+    now = datetime.now(UTC).replace(microsecond=0)
+    ocean = replace(side.resource_of(order), created=now - timedelta(days=7))
+    side.world.put(ocean)
+    for user, cores, hours in (("ada", 512, 5), ("grace", 2048, 3), ("emmy", 1024, None)):
+        start = now - timedelta(hours=6)
+        end = None if hours is None else start + timedelta(hours=hours)
+        tres = {"cpu": cores, "mem": cores * 2048, "gres/gpu": cores // 128}
+        slurm.run_job(user, ocean.backend_id, tres, start, end)
+    print_title("Jobs ran, one still does. What is to be billed?          (-m report --dry-run)")
+    stage.cycle(REPORT, dry_run=True)
+    print_title("One cycle, and one a moment later.                  (-m report --once, twice)")
+    stage.cycle(REPORT)
+    stage.cycle(REPORT)
+    click.echo("By user, as Waldur has it now:")
+    for name, amounts in sorted(side.user_usages(ocean).items()):
+        figures = "  ".join(f"{kind} {amount:.2f}" for kind, amount in sorted(amounts.items()))
+        click.echo(f"  {name:<8} {figures}")
 
 
 class Stage:
@@ -163,6 +194,15 @@ def _done(report: CycleReport) -> list[str]:
         case MembershipReport(membership=membership):
             changes = [c for step in membership.plan.steps for c in step_changes(step)]
             return [f"{sign} {subject}" for sign, subject, _ in changes] or ["No changes."]
+        case UsageCycleReport(months=months):
+            reported = [
+                f"{resource.account} in {month.plan.month}: "
+                + ", ".join(f"{kind} {amount}" for kind, amount in resource.totals.items())
+                for month in months
+                for resource in month.plan.resources
+                if resource.account in month.reported
+            ]
+            return reported or ["Nothing new to report."]
         case _:
             return [report.trouble]
 
@@ -195,7 +235,9 @@ def print_title(text: str) -> None:
     click.secho(text, bold=True)
 
 
-def _situation(sandbox: Sandbox, url: str, directory: Path, *, real: bool) -> Situation:
+def _situation(
+    sandbox: Sandbox, url: str, directory: Path, slurm: SimulatedSlurm | None
+) -> Situation:
     (directory / "token").write_text(sandbox.token, encoding="utf-8")
     path = directory / "waldur-site-agent-config.yaml"
     uuid = sandbox.offering.uuid
@@ -203,12 +245,12 @@ def _situation(sandbox: Sandbox, url: str, directory: Path, *, real: bool) -> Si
         _CONFIGURATION.format(url=url, uuid=uuid, directory=directory), encoding="utf-8"
     )
     configuration, source = load_configuration(path)
-    registry = Registry() if real else Registry({"slurm": _simulated_backend()})
+    registry = Registry({"slurm": _simulated_backend(slurm)} if slurm else None)
     return Situation(configuration=configuration, source=source, registry=registry)
 
 
-def _simulated_backend() -> type[Backend]:
-    runner = SimulatedSlurm().runner()
+def _simulated_backend(slurm: SimulatedSlurm) -> type[Backend]:
+    runner = slurm.runner()
 
     class SimulatedBackend(SlurmBackend):
         """The Slurm plugin, whose commands go to the simulator."""
