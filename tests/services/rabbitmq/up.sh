@@ -34,10 +34,14 @@ one_at_a_time() {
 }
 
 install_packages() {
-    dpkg-query -W -f='${Status}\n' rabbitmq-server 2>/dev/null | grep -q '^install ok installed' &&
-        return 0
-    command -v apt-get >/dev/null || { say "no apt-get; install rabbitmq-server"; exit 3; }
-    say "installing rabbitmq-server"
+    missing=
+    for package in rabbitmq-server openssl; do      # openssl: tests make certificates
+        dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
+            missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null || { say "no apt-get; install:$missing"; exit 3; }
+    say "installing$missing"
     policy=/usr/sbin/policy-rc.d
     made=
     if [ ! -e $policy ]; then       # the package must not start the service it brings
@@ -48,8 +52,10 @@ install_packages() {
     fi
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
+    # word splitting is wanted: one argument per package
+    # shellcheck disable=SC2086
     { apt-get -o DPkg::Lock::Timeout=600 update -q &&
-        apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends rabbitmq-server
+        apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends $missing
     } >"$log" 2>&1 || { say "apt-get failed; see $log"; exit 3; }
     rm -f "$log"
     # now, while the others wait: one of them may make that file for itself
