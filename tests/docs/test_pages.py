@@ -151,7 +151,7 @@ def test_a_command_that_is_shown_exists_with_these_options(line: str) -> None:
     ],
 )
 def test_a_command_that_is_shown_runs(line: str, installation: Installation) -> None:
-    installation.write(name=DOCUMENTED_OFFERING)
+    installation.write(name=DOCUMENTED_OFFERING, reporting_backend="slurm")
     house = installation.house
     house.order(house.project(ada="ada01"))
     program, *arguments = shlex.split(line.replace(DOCUMENTED_FILE, str(installation.file)))
@@ -159,6 +159,7 @@ def test_a_command_that_is_shown_runs(line: str, installation: Installation) -> 
         [str(COMMANDS / Path(program).name), *arguments],
         capture_output=True,
         text=True,
+        cwd=installation.directory,
         env=environment(),
         check=False,
     )
