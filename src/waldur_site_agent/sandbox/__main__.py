@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from waldur_site_agent.sandbox.sandbox import Sandbox
 from waldur_site_agent.sandbox.server import bound_socket, server_for
+
+_BROKER_USER = "SANDBOX_BROKER_USER"
+_BROKER_PASSWORD = "SANDBOX_BROKER_PASSWORD"  # noqa: S105  # where it stands, not what it is
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 2
+    if chosen.broker:
+        sandbox.attach_broker(
+            chosen.broker,
+            os.environ.get(_BROKER_USER, "guest"),
+            os.environ.get(_BROKER_PASSWORD, "guest"),
+            host=urlsplit(chosen.broker).hostname or "127.0.0.1",
+            stomp_port=chosen.stomp_port,
+            mqtt_port=chosen.mqtt_port,
+        )
     if chosen.demo and not sandbox.customer.world.projects:
         sandbox.fill_demo()
     host, port = listener.getsockname()[:2]
@@ -45,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="keep everything, tokens too, in this file"
     )
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="tell agents of changes over the RabbitMQ whose management interface is there, such as"
+        f" http://127.0.0.1:15672; {_BROKER_USER} and {_BROKER_PASSWORD} in the environment (guest,"
+        " guest) are its administrator's",
+    )
+    parser.add_argument("--stomp-port", type=int, default=61613, help="of the broker (%(default)s)")
+    parser.add_argument("--mqtt-port", type=int, help="of the broker; without it, no MQTT")
     parser.add_argument("--demo", action="store_true", help="begin with projects and orders")
     return parser
 

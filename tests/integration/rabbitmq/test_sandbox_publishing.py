@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -194,3 +199,30 @@ def test_a_subscription_whose_login_is_gone_is_made_anew(real_rabbitmq: RealRabb
         assert [each.status_code for each in (first, again, anew)] == [201, 200, 201]
         assert first.json()["uuid"] == again.json()["uuid"] != anew.json()["uuid"]
         assert site.lets_in(anew.json()["uuid"], site.sandbox.token)
+
+
+def test_the_sandbox_in_the_foreground_uses_a_broker_too(real_rabbitmq: RealRabbitMQ) -> None:
+    address = f"--broker={real_rabbitmq.management_url}"
+    words = ["--port=0", "--demo", address, f"--stomp-port={real_rabbitmq.stomp_port}"]
+    who = {"SANDBOX_BROKER_USER": real_rabbitmq.admin}
+    secret = {"SANDBOX_BROKER_PASSWORD": real_rabbitmq.admin_password}
+    with subprocess.Popen(
+        [sys.executable, "-m", "waldur_site_agent.sandbox", *words],
+        env={**os.environ, **who, **secret},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        try:
+            printed = "".join(itertools.islice(running.stdout, 6))
+            url, token, offering = re.findall(r": +(\S+)$", printed, re.MULTILINE)
+            headers = {"Authorization": f"Token {token}"}
+            with httpx.Client(base_url=url, headers=headers, trust_env=False) as api:
+                body = {"offering": offering, "name": "agent"}
+                agent = api.post(IDENTITIES, json=body).json()["uuid"]
+                _, queue = registered(api, agent, 201)
+                vhost = api.get("users/me/").json()["uuid"]
+        finally:
+            running.terminate()
+    assert real_rabbitmq.waiting(vhost) == {queue: (0, 0)}
+    real_rabbitmq.delete_vhost(vhost)
