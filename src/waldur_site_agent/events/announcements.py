@@ -122,8 +122,10 @@ class UserAnnounced:
     def is_shown(self, seen: Seen) -> bool:
         """Whether the offering's users agree."""
         found = seen.users.get(self.person)
-        if found is None or found.state == OfferingUserState.DELETED:
+        if found is None:
             return not self.exists
+        if found.state == OfferingUserState.DELETED:
+            return True
         return self.exists and spelled(self.username) in ("", spelled(found.username))
 
 
