@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from waldur_site_agent.model.errors import TemporaryError
 
@@ -100,12 +100,17 @@ def inheriting(descriptor: int | None) -> Iterator[None]:
 class ProcessRunner:
     """Runs each command in a process group of its own, without a shell and without input."""
 
+    timed_out: ClassVar[type[CommandTimedOutError]] = CommandTimedOutError
+    missing: ClassVar[type[CommandMissingError]] = CommandMissingError
+    """What is raised; a plugin's own kinds of these two, where it tells failures apart further."""
+
     def __init__(
         self,
         directory: Path | None = None,
         environment: Mapping[str, str] | None = None,
         *,
         passed_on: Sequence[str] = (),
+        added: Mapping[str, str] | None = None,
         when_missing: str = "install it",
         when_hung: str = "look at what it waits for",
     ) -> None:
@@ -115,6 +120,7 @@ class ProcessRunner:
             directory: where commands are taken from; without it they are looked up in PATH.
             environment: replaces the agent's own as the source of what is passed on.
             passed_on: variables that commands need besides PATH, HOME and the user's name.
+            added: variables that every command gets with these values.
             when_missing: the remedy to name when a command cannot be started.
             when_hung: the same for one that gives no answer.
         """
@@ -125,6 +131,7 @@ class ProcessRunner:
             # messages are recognised by their English words, times are read as UTC
             "LC_ALL": "C",
             "TZ": "UTC",
+            **(added or {}),
         }
         self._when_missing = when_missing
         self._when_hung = when_hung
@@ -132,17 +139,25 @@ class ProcessRunner:
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """See :class:`Runner`."""
         command = tuple(argv)
+        with self._running(command, timeout, self._when_hung) as process:
+            stdout, stderr = process.communicate(timeout=timeout)
+        return CommandResult(command, process.returncode, stdout, stderr)
+
+    @contextmanager
+    def _running(
+        self, command: tuple[str, ...], timeout: float, when_hung: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start a command; whatever happens in the body, nothing is left of it afterwards."""
         process = self._start(command)
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            yield process
         except subprocess.TimeoutExpired as error:
-            raise CommandTimedOutError(
+            raise self.timed_out(
                 f"{command_line(command)} gave no answer within {timeout:g} seconds and was "
-                f"killed; {self._when_hung}"
+                f"killed; {when_hung}"
             ) from error
         finally:
             _end_group(process)
-        return CommandResult(command, process.returncode, stdout, stderr)
 
     def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
         program = command[0] if self._directory is None else str(self._directory / command[0])
@@ -160,7 +175,7 @@ class ProcessRunner:
             )
         except OSError as error:
             where = f"{self._directory}" if self._directory else "PATH"
-            raise CommandMissingError(
+            raise self.missing(
                 f"{command[0]} cannot be started from {where}: {error.strerror}; "
                 f"{self._when_missing}"
             ) from error

@@ -59,7 +59,7 @@ def test_nobody_waits_for_a_command_that_cannot_even_be_killed(
 ) -> None:
     survivors: list[int] = []
     monkeypatch.setattr("os.killpg", lambda group, _signal: survivors.append(group))
-    monkeypatch.setattr("waldur_site_agent_slurm.runner._SECONDS_TO_DIE", 0.1)
+    monkeypatch.setattr("waldur_site_agent.backends.processes._SECONDS_TO_DIE", 0.1)
     command = tmp_path / "sacctmgr"
     command.write_text("#!/bin/sh\nexec sleep 30\n")
     command.chmod(0o755)

@@ -8,9 +8,9 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import TemporaryError
-from waldur_site_agent.backends.processes import CommandLog
+from waldur_site_agent.backends.processes import CommandLog, command_line
 from waldur_site_agent_slurm import commands, facts
-from waldur_site_agent_slurm.errors import command_line, failure
+from waldur_site_agent_slurm.errors import failure
 from waldur_site_agent_slurm.runner import inheriting, stream
 
 if TYPE_CHECKING:

@@ -7,15 +7,13 @@ with 22.05; what is not recognised is shown whole and treated as temporary.
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, TypeAlias
 
 from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends.processes import described
 
 if TYPE_CHECKING:
-    from waldur_site_agent_slurm.runner import CommandResult
-
-_SHOWN = 400
+    from waldur_site_agent.backends.processes import CommandResult
 
 _NOTHING_TO_DO = (
     "Nothing new added",
@@ -119,28 +117,6 @@ def failure(result: CommandResult, user: str) -> TemporaryError | None:
     )
 
 
-def described(result: CommandResult) -> str:
-    """Return command, exit code and both outputs, shortened to what fits a message."""
-    return (
-        f"{command_line(result.argv)} -> exit code {result.exit_code}, "
-        f"stderr {_short(result.stderr)}, stdout {_short(result.stdout)}"
-    )
-
-
-def command_line(argv: tuple[str, ...]) -> str:
-    """Return an argument vector as a person would type it, shortened."""
-    return _cut(shlex.join(argv))
-
-
 def _is_warning(line: str) -> bool:
     """Whether a line of standard error is a remark that every command of a site may make."""
     return not line.strip() or ": warning: " in line
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return ascii(_cut(flat)) if flat else "empty"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from waldur_site_agent_slurm.errors import command_line
+from waldur_site_agent.backends.processes import command_line
 from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
 from waldur_site_agent_slurm.simulator import accounting, adding, changing, queue, removing, showing
 from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
