@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from harness import Guillotine, KilledError
-from harness.killing_mam import BeheadedRunner
 from harness.moab_house import MoabHouse, a_moab_house
 from waldur_site_agent.sandbox import Order, Project
 from waldur_site_agent_moab.simulator import Outage
@@ -92,7 +91,7 @@ STORIES = {
 
 def beheaded(house: MoabHouse, blade: Guillotine) -> MoabHouse:
     """The house, for an agent that dies at one of its commands; requests are another test's."""
-    seen = house.with_(mam_runner=lambda inner: BeheadedRunner(blade, inner))
+    seen = house.with_(mam_runner=blade.runner)
     assert isinstance(seen, MoabHouse)
     return seen
 
@@ -179,4 +178,6 @@ def test_an_order_without_a_price_package_is_done_without_a_deposit(tmp_path: Pa
         house.cycle()
         assert house.state(order) == "done"
         assert house.members(order) == {"ada01"}
+        assert not house.sync().failed
+        assert house.resource(order).limits == {"deposit": -1}
         assert house.mam.commands_run["mam-deposit"] == 0

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Guillotine, KilledError
-from harness.killing_mam import BeheadedRunner
 from waldur_site_agent.backends import (
     CreateResource,
     Outcome,
@@ -101,7 +100,7 @@ def attempt(bank: Bank, limit: Decimal, crash: str, step: int) -> None:
         case "killed before" | "killed after":
             blade = Guillotine(at=step, after_effect=crash == "killed after")
             try:
-                bank.set_limit(limit, BeheadedRunner(blade, bank.mam.runner()))
+                bank.set_limit(limit, blade.runner(bank.mam.runner()))
             except KilledError:
                 return
         case "answer lost" | "refused":

@@ -148,8 +148,8 @@ class MoabBackend(Backend):
         return {name: amount for name, amount in limits.items() if name != DEPOSIT}
 
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:  # noqa: ARG002 - for all alike
-        """Compare in cents, as amounts are sent."""
-        return in_cents(wanted) == found
+        """Compare in cents, as amounts are sent; a negative one in Waldur is no limit at all."""
+        return wanted < 0 or in_cents(wanted) == found
 
     def usages(
         self, since: Mapping[str, datetime], periods: Sequence[Period]
