@@ -13,10 +13,11 @@ from pydantic import Field, field_validator
 
 from waldur_site_agent.backends.actions import LeftOut, Outcome, Result
 from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.backends.state import Check, Verdict
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from waldur_site_agent.backends.actions import CreateHomeDirectories
     from waldur_site_agent.backends.processes import CommandResult, Runner
@@ -115,8 +116,35 @@ class HomeDirectories:
         self._umask = umask_of(settings.homedir_umask)
         self._timeout = settings.command_timeout_seconds
         self._setting = settings.homedir_umask
+        self._wanted = settings.enable_user_homedir_account_creation
         self._before = ("sudo", "-n") if settings.homedir_sudo else ()
         self._is_chosen = "homedir_umask" in settings.model_fields_set
+
+    def diagnose(self) -> Iterator[Check]:
+        """Whether home directories can be made; for the plugin's own diagnosis, never raises."""
+        if not self._wanted:
+            yield Check(name="home directories", verdict=Verdict.OK, detail="are not made")
+            return
+        try:
+            helper = str(self._helper())
+            if self._before:
+                probe = (*self._before, "-l", helper, "root", self._umask)
+                allowed = self._runner.run(probe, self._timeout).exit_code == 0
+            else:
+                allowed = os.geteuid() == 0
+        except TemporaryError as error:
+            yield Check(name="home directories", verdict=Verdict.WARNING, detail=str(error))
+            return
+        how = f"made by {' '.join((*self._before, helper))}"
+        yield Check(
+            name="home directories",
+            verdict=Verdict.OK if allowed else Verdict.WARNING,
+            detail=how if allowed else f"{how}, which this user may not run",
+            remedy=""
+            if allowed
+            else "run the agent as root, set homedir_sudo and install its rule for sudo, or set "
+            "enable_user_homedir_account_creation: false",
+        )
 
     def missing(self, users: Iterable[str]) -> frozenset[str]:
         """Those that the operating system knows with a home that does not exist.

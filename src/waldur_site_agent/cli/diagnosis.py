@@ -2,42 +2,95 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from waldur_site_agent.backends import Verdict
 from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
+from waldur_site_agent.service.broker_checks import diagnose_broker
 from waldur_site_agent.service.diagnosis import diagnose_backends, diagnose_waldur
+from waldur_site_agent.service.machine_checks import diagnose_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from waldur_site_agent.backends import Check
+    from waldur_site_agent.cli.starting import Start
+    from waldur_site_agent.config import Offering
 
 _WORDS = {Verdict.OK: "ok", Verdict.WARNING: "WARNING", Verdict.FAILED: "FAILED"}
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 
 
-def diagnose_and_print(path: Path, wanted: Sequence[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Checks about one thing; made one by one, as somebody asks for the next."""
+
+    name: str
+    checks: Iterable[Check]
+
+
+def diagnose_and_print(
+    path: Path, wanted: Sequence[str], output: str = "text", *, login: bool = False
+) -> int:
     """Make all checks of the chosen offerings; return the exit code."""
     start = load_or_exit(path, wanted=wanted, quiet=True)
-    click.echo(f"configuration: {path} is well-formed, {len(start.offerings)} offering(s)")
-    verdicts: set[Verdict] = set()
-    for offering in start.offerings:
-        click.echo(f"\n{offering.name}")
-        verdicts |= _print(diagnose_waldur(offering))
-        verdicts |= _print(diagnose_backends(offering, start.source, start.registry))
+    parts = [_Part("this machine", diagnose_machine(start.configuration, start.source))]
+    parts += [_Part(o.name, _checks(start, o, login=login)) for o in start.offerings]
+    if output == "json":
+        verdicts = _print_json(path, parts)
+    else:
+        click.echo(f"configuration: {path} is well-formed, {len(start.offerings)} offering(s)")
+        verdicts = _print_text(parts)
     return FAILED if Verdict.FAILED in verdicts else DONE
 
 
-def _print(checks: Iterable[Check]) -> set[Verdict]:
+def _checks(start: Start, offering: Offering, *, login: bool) -> Iterator[Check]:
+    yield from diagnose_waldur(offering)
+    yield from diagnose_backends(offering, start.source, start.registry)
+    yield from diagnose_broker(offering, login=login)
+
+
+def _print_json(path: Path, parts: Iterable[_Part]) -> set[Verdict]:
+    verdicts: set[Verdict] = set()
+    found: list[dict[str, Any]] = []
+    for part in parts:
+        checks = list(part.checks)
+        verdicts |= {check.verdict for check in checks}
+        found.append({"name": part.name, "checks": [_plain(check) for check in checks]})
+    machine, *offerings = found
+    failed = Verdict.FAILED in verdicts
+    report = {
+        "configuration": str(path),
+        "failed": failed,
+        "machine": machine["checks"],
+        "offerings": offerings,
+    }
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    return verdicts
+
+
+def _plain(check: Check) -> dict[str, str]:
+    return {
+        "name": check.name,
+        "verdict": check.verdict.value,
+        "detail": check.detail,
+        "remedy": check.remedy,
+    }
+
+
+def _print_text(parts: Iterable[_Part]) -> set[Verdict]:
     verdicts = set()
-    for check in checks:
-        verdicts.add(check.verdict)
-        word = click.style(f"{_WORDS[check.verdict]:<8}", fg=_COLOURS[check.verdict])
-        click.echo(f"  {word} {check.name}: {check.detail}".rstrip(": "))
-        if check.remedy and check.verdict is not Verdict.OK:
-            click.echo(f"           -> {check.remedy}")
+    for part in parts:
+        click.echo(f"\n{part.name}")
+        for check in part.checks:
+            verdicts.add(check.verdict)
+            word = click.style(f"{_WORDS[check.verdict]:<8}", fg=_COLOURS[check.verdict])
+            click.echo(f"  {word} {check.name}: {check.detail}".rstrip(": "))
+            if check.remedy and check.verdict is not Verdict.OK:
+                click.echo(f"           -> {check.remedy}")
     return verdicts

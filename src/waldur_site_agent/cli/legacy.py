@@ -116,6 +116,24 @@ def sync_resource_limits(config_file: Path, offerings: tuple[str, ...], dry_run:
 @click.command("waldur_site_diagnostics")
 @config_option
 @offering_option
-def diagnostics(config_file: Path, offerings: tuple[str, ...]) -> None:
-    """Check configuration, Waldur, rights, components and backend; a verdict per line."""
-    sys.exit(diagnose_and_print(config_file, offerings))
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for machines.",
+)
+@click.option(
+    "--broker-login",
+    is_flag=True,
+    help="Also register for events at Waldur, as event_process does, and log in at the broker.",
+)
+def diagnostics(
+    config_file: Path, offerings: tuple[str, ...], output: str, broker_login: bool
+) -> None:
+    """Check machine, configuration, Waldur, rights, components, backend and message broker.
+
+    A verdict per line, with a remedy where one is needed. Exit codes: 0 nothing failed,
+    1 something did, 2 usage or configuration error.
+    """
+    sys.exit(diagnose_and_print(config_file, offerings, output, login=broker_login))

@@ -11,6 +11,7 @@ from waldur_site_agent.config import ConfigurationError, Job
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import OrderState
 from waldur_site_agent.planning.components import component_differences, plan_components
+from waldur_site_agent.service.machine_checks import clock_check
 from waldur_site_agent.service.sessions import connect
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ _SHORT_LIFETIME_SECONDS = 86400
 
 def diagnose_waldur(offering: Offering) -> Iterator[Check]:
     """Server, token, rights, offering, components and open orders; never raises."""
-    yield from _never_raising("Waldur", _waldur_checks(offering))
+    yield from never_raising("Waldur", _waldur_checks(offering))
 
 
 def _waldur_checks(offering: Offering) -> Iterator[Check]:
     with connect(offering, "diagnostics") as waldur:
         yield _passed("Waldur", f"{waldur.base_url} runs version {waldur.server_version()}")
+        yield clock_check(waldur.clock_ahead_seconds())
         user = waldur.whoami()
         yield _token(user)
         found = waldur.offering(offering.waldur_offering_uuid)
@@ -56,7 +58,7 @@ def diagnose_backends(offering: Offering, source: Source, registry: Registry) ->
     number = _number(offering, source)
     for name in names:
         checks = _backend_checks(name, offering, source, registry, number)
-        yield from _never_raising(f"backend {name}", checks)
+        yield from never_raising(f"backend {name}", checks)
 
 
 def _backend_checks(
@@ -70,7 +72,7 @@ def _backend_checks(
         backend.close()
 
 
-def _never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
     """The checks; what cuts them short becomes the last of them."""
     try:
         yield from checks

@@ -116,7 +116,8 @@ class SlurmBackend(Backend):
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
-        return diagnose(self._client, self._slurm, self.components, self._lock_file)
+        yield from diagnose(self._client, self._slurm, self.components, self._lock_file)
+        yield from self._homes.diagnose()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; the tree is default_account, customer, project, allocation."""
