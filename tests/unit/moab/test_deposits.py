@@ -91,7 +91,8 @@ def bank(tmp_path: Path) -> Bank:
 CENTS = st.decimals(min_value=0, max_value=200, places=2)
 CRASHES = st.sampled_from(["none", "killed before", "killed after", "answer lost", "refused"])
 CHANGES = st.tuples(st.just("limit"), CENTS, CRASHES, st.integers(1, 9))
-CHARGES = st.tuples(st.just("charge"), CENTS, st.just("none"), st.just(0))
+PRICES = st.decimals(min_value=0, max_value=200, places=4)
+CHARGES = st.tuples(st.just("charge"), PRICES, st.just("none"), st.just(0))
 
 
 def attempt(bank: Bank, limit: Decimal, crash: str, step: int) -> None:
@@ -170,6 +171,26 @@ def test_amounts_are_rounded_to_cents_half_to_even_and_agree_afterwards(bank: Ba
     assert Decimal("100.12") == bank.seen
     assert bank.backend().limits_agree("deposit", wanted, bank.seen)
     assert bank.set_limit(wanted).result is Result.UNCHANGED
+
+
+@pytest.mark.parametrize("wanted", ["150", "50", "110.01", "0"])
+def test_parts_of_a_cent_that_somebody_deposited_by_hand_stand_in_nobodys_way(
+    bank: Bank, wanted: str
+) -> None:
+    bank.mam.run(["mam-deposit", "-f", "1", "-z", "10.005"])
+    assert Decimal(110) == bank.seen
+    assert bank.set_limit(Decimal(wanted)).result is Result.DONE
+    assert Decimal(wanted) == bank.seen
+    assert bank.set_limit(Decimal(wanted)).result is Result.UNCHANGED
+
+
+def test_an_overdrawn_fund_can_be_topped_up_but_not_lowered(bank: Bank) -> None:
+    bank.charge(Decimal(100))
+    (allocation,) = bank.mam.state.allocations.values()
+    allocation.amount -= 5  # a credit limit that jobs made use of
+    assert "so 100 is the lowest" in str(bank.set_limit(Decimal(90)).error)
+    assert bank.set_limit(Decimal(120)).result is Result.DONE
+    assert Decimal(15) == bank.left
 
 
 @pytest.mark.parametrize("actual", ["stays", "falls"])

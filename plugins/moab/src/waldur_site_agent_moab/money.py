@@ -9,7 +9,7 @@ the reasoning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 from waldur_site_agent.backends import PermanentError
 
@@ -19,7 +19,10 @@ _ZERO = Decimal(0)
 
 def in_cents(amount: Decimal) -> Decimal:
     """Round to two decimals, half to even, without trailing zeros: as amounts are sent."""
-    cents = amount.quantize(_CENT, ROUND_HALF_EVEN)
+    return _shown(amount.quantize(_CENT, ROUND_HALF_EVEN))
+
+
+def _shown(cents: Decimal) -> Decimal:
     return cents.quantize(Decimal(1)) if cents == cents.to_integral_value() else cents.normalize()
 
 
@@ -56,19 +59,28 @@ class Books:
 
     @property
     def bought(self) -> Decimal:
-        """What was deposited and not taken back: the resource's limit.
+        """What was deposited and not taken back: the resource's limit, in whole cents.
+
+        Parts of a cent, which only a deposit by hand can bring, are dropped: so a change of
+        whole cents changes the result by as much.
 
         Raises:
             PermanentError: it is not known.
         """
         if self.trouble:
             raise PermanentError(self.trouble)
-        return self.deposited - (self.withdrawn or _ZERO)
+        exact = self.deposited - (self.withdrawn or _ZERO)
+        return _shown(exact.quantize(_CENT, ROUND_FLOOR))
+
+    @property
+    def returnable(self) -> Decimal:
+        """What can be taken back, in whole cents."""
+        return _shown(max(self.usable, _ZERO).quantize(_CENT, ROUND_FLOOR))
 
     @property
     def lowest(self) -> Decimal:
         """What the limit can be lowered to: everything but what can still be taken back."""
-        return self.bought - self.usable
+        return self.bought - self.returnable
 
 
 def change_to(wanted: Decimal | None, books: Books) -> Decimal:
@@ -80,9 +92,9 @@ def change_to(wanted: Decimal | None, books: Books) -> Decimal:
         PermanentError: the limit would be below what was used, or the books are not understood.
     """
     if wanted is None:
-        return min(-books.usable, _ZERO)
+        return -books.returnable
     change = in_cents(wanted) - books.bought
-    if -change > max(books.usable, _ZERO):
+    if -change > books.returnable:
         raise PermanentError(
             f"the limit cannot become {in_cents(wanted):f}: {books.lowest:f} of the "
             f"{books.bought:f} bought are used up or expired, so {books.lowest:f} is the lowest "
