@@ -238,16 +238,19 @@ class Registration:
         still is, by another login.
         """
         found = self._registered(object_type)
-        usable = may_refuse or (found is not None and found.uuid.hex not in self._refused_logins)
-        if found is not None and usable:
+        if found is not None and (may_refuse or found.uuid.hex not in self._refused_logins):
             return found
         mine = self._waldur.event_subscriptions(self._waldur.whoami().uuid).items
-        for one in reversed(mine):
-            if one.object_types == (object_type,) and (
-                may_refuse or one.uuid.hex not in self._refused_logins
-            ):
-                return one
-        return self._new_subscription(object_type, found)
+        known = [one for one in reversed(mine) if one.object_types == (object_type,)]
+        usable = [o for o in known if may_refuse or o.uuid.hex not in self._refused_logins]
+        if known and not usable and self._clock() < self._new_login_after:
+            self._refused_logins.clear()
+            return known[0]
+        if usable:
+            return usable[0]
+        if known:
+            self._new_login_after = self._clock() + _NEW_LOGIN_SECONDS
+        return self._waldur.create_event_subscription(_DESCRIPTION, [object_type])
 
     def _registered(self, object_type: str) -> EventSubscription | None:
         if self._identity is None or "register_event_subscription" in self._absent:
@@ -259,17 +262,6 @@ class Registration:
         except AbsentOperationError:
             self._absent.add("register_event_subscription")
             return None
-
-    def _new_subscription(
-        self, object_type: str, refused: EventSubscription | None
-    ) -> EventSubscription:
-        if self._refused_logins and self._clock() < self._new_login_after:
-            self._refused_logins.clear()
-            if refused is not None:
-                return refused
-        if self._refused_logins:
-            self._new_login_after = self._clock() + _NEW_LOGIN_SECONDS
-        return self._waldur.create_event_subscription(_DESCRIPTION, [object_type])
 
     def _queue(self, subscription: EventSubscription, object_type: str) -> tuple[str, str]:
         """The queue of a subscription for a type, and its virtual host."""

@@ -1,0 +1,266 @@
+"""The thread that listens: endless, watched, and harmless to whoever is at the other end."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import pytest
+import structlog
+
+from harness import eventually
+from waldur_site_agent.cycles.scoping import Seen
+from waldur_site_agent.events import listening
+from waldur_site_agent.events.agenda import Agenda
+from waldur_site_agent.events.listening import ConnectionStatus, Listener
+from waldur_site_agent.events.transport import (
+    Connection,
+    ConnectionLostError,
+    Delivery,
+    LoginRefusedError,
+    Subscription,
+)
+from waldur_site_agent.events.watchdog import HUNG_AFTER_SECONDS, SILENT_AFTER_SECONDS, Watchdog
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.scopes import Everything, ProjectScope
+
+OFFERING, PROJECT = uuid4(), uuid4()
+LOG = structlog.get_logger()
+SUBSCRIPTION = Subscription("vhost", "login", "password", ("queue",), declared=True)
+
+
+class FakeConnection:
+    def __init__(self) -> None:
+        self.incoming: queue.Queue[Delivery | SiteAgentError] = queue.Queue()
+        self.acknowledged: list[object] = []
+        self.closed = False
+
+    def receive(self, timeout_seconds: float) -> Delivery | None:
+        if self.closed:
+            raise ConnectionLostError("closed")
+        try:
+            found = self.incoming.get(timeout=min(timeout_seconds, 0.02))
+        except queue.Empty:
+            return None
+        if isinstance(found, SiteAgentError):
+            raise found
+        return found
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        if self.closed:
+            raise ConnectionLostError("closed")
+        self.acknowledged.append(delivery.ack)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def heard_seconds_ago(self) -> float:
+        return 0.5
+
+
+@dataclass
+class FakeBroker:
+    """Answers each try to connect with what was prepared, then with connections."""
+
+    prepared: list[SiteAgentError | Exception] = field(default_factory=list)
+    connections: list[FakeConnection] = field(default_factory=list)
+    registrations: list[SiteAgentError | None] = field(default_factory=list)
+
+    def connect(self, subscription: Subscription) -> Connection:
+        assert subscription is SUBSCRIPTION
+        if self.prepared:
+            raise self.prepared.pop(0)
+        self.connections.append(FakeConnection())
+        return self.connections[-1]
+
+    def subscribe(self, after: SiteAgentError | None = None) -> Subscription:
+        self.registrations.append(after)
+        return SUBSCRIPTION
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(listening, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(listening, "SECONDS_BETWEEN_CATCH_UPS", 0.0)
+
+
+@pytest.fixture
+def agenda() -> Agenda:
+    return Agenda(OFFERING, ["user_role"], LOG)
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
+
+
+@pytest.fixture
+def listener(broker: FakeBroker, agenda: Agenda) -> Iterator[Listener]:
+    listener = Listener(broker, broker, agenda, LOG)
+    yield listener
+    listener.stop()
+
+
+def role_change(number: int, about: object = PROJECT) -> Delivery:
+    payload = {
+        "object_type": "user_role",
+        "offering_uuid": OFFERING.hex,
+        "project_uuid": str(about),
+    }
+    return Delivery(json.dumps(payload).encode(), "queue", {}, redelivered=False, ack=number)
+
+
+def test_every_new_subscription_asks_for_a_full_pass(
+    listener: Listener, broker: FakeBroker, agenda: Agenda
+) -> None:
+    listener.start()
+    for number in range(3):
+        batch = agenda.take(10)
+        assert batch is not None
+        assert batch.scopes == {Everything()}
+        agenda.passed(batch.entries, Seen())
+        eventually(lambda n=number: listener.status.connections == n + 1, "the connection")  # type: ignore[misc]  # a loop variable as default
+        broker.connections[-1].incoming.put(ConnectionLostError("cut"))
+
+
+def test_it_goes_on_for_ever_whatever_goes_wrong(listener: Listener, broker: FakeBroker) -> None:
+    broker.prepared = [
+        *(ConnectionLostError("no route") for _ in range(20)),
+        LoginRefusedError("password"),
+        ZeroDivisionError("a defect"),
+        *(ConnectionLostError("no route") for _ in range(20)),
+    ]
+    listener.start()
+    eventually(lambda: broker.connections, "a connection after all")
+    assert listener.is_alive
+
+
+def test_a_refused_login_is_registered_again_at_once(
+    listener: Listener, broker: FakeBroker
+) -> None:
+    refused = LoginRefusedError("password")
+    broker.prepared = [ConnectionLostError("no route"), refused]
+    listener.start()
+    eventually(lambda: broker.connections, "a connection")
+    assert broker.registrations == [None, refused]
+
+
+def test_a_message_is_acknowledged_after_the_pass_that_covers_it(
+    listener: Listener, broker: FakeBroker, agenda: Agenda
+) -> None:
+    listener.start()
+    eventually(lambda: broker.connections, "a connection")
+    (connection,) = broker.connections
+    for number in range(100):
+        connection.incoming.put(role_change(number))
+    eventually(lambda: len(connection.acknowledged) == 99, "merged messages")
+    batch = agenda.take(10)
+    assert batch is not None
+    assert batch.scopes == {Everything(), ProjectScope(PROJECT)}
+    assert 99 not in connection.acknowledged
+    agenda.passed(batch.entries, Seen())
+    assert connection.acknowledged == list(range(100))
+    assert agenda.counts == {("user_role", "waiting"): 1, ("user_role", "merged"): 99}
+
+
+def test_what_means_nothing_here_is_acknowledged_and_counted(
+    listener: Listener, broker: FakeBroker, agenda: Agenda
+) -> None:
+    listener.start()
+    eventually(lambda: broker.connections, "a connection")
+    (connection,) = broker.connections
+    foreign = json.dumps({"object_type": "user_role", "offering_uuid": uuid4().hex}).encode()
+    unknown = json.dumps({"object_type": "news", "offering_uuid": OFFERING.hex}).encode()
+    for number, body in enumerate([foreign, unknown, b"garbage"]):
+        connection.incoming.put(Delivery(body, "queue", {}, redelivered=False, ack=number))
+    eventually(lambda: connection.acknowledged == [0, 1, 2], "acknowledgements")
+    assert agenda.counts == {
+        ("user_role", "foreign"): 1,
+        ("other", "ignored"): 1,
+        ("other", "unusable"): 1,
+    }
+
+
+def test_a_pass_that_ends_after_its_connection_does_no_harm(
+    listener: Listener, broker: FakeBroker, agenda: Agenda
+) -> None:
+    listener.start()
+    eventually(lambda: broker.connections, "a connection")
+    broker.connections[0].incoming.put(role_change(1))
+    eventually(lambda: agenda.counts, "the message")
+    batch = agenda.take(10)
+    assert batch is not None
+    listener.drop_connection()
+    agenda.passed(batch.entries, Seen())
+    eventually(lambda: len(broker.connections) == 2, "another connection")
+    assert broker.connections[0].acknowledged == []
+
+
+@dataclass
+class FakeListening:
+    is_alive: bool = True
+    silent: float | None = 0.0
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> ConnectionStatus:
+        return ConnectionStatus(heard_seconds_ago=self.silent)
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def drop_connection(self) -> None:
+        self.calls.append("drop")
+
+
+def test_a_dead_thread_is_started_again() -> None:
+    found = FakeListening(is_alive=False)
+    Watchdog(found, lambda: None, LOG).look()
+    assert found.calls == ["start"]
+
+
+def test_a_silent_connection_is_replaced_and_a_thread_that_hangs_in_it_given_up() -> None:
+    found = FakeListening(silent=SILENT_AFTER_SECONDS - 1)
+    watchdog = Watchdog(found, lambda: None, LOG)
+    watchdog.look()
+    assert found.calls == []
+    found.silent = SILENT_AFTER_SECONDS
+    watchdog.look()
+    assert found.calls == ["drop"]
+    watchdog.look()
+    assert found.calls == ["drop", "stop", "start"]
+
+
+def test_a_pass_that_does_not_move_is_noticed_and_one_that_does_is_not() -> None:
+    now, progress = [0.0], [1]
+    watchdog = Watchdog(FakeListening(), lambda: progress[0], LOG, clock=lambda: now[0])
+    for _ in range(20):
+        watchdog.look()
+        now[0] += HUNG_AFTER_SECONDS - 1
+        progress[0] += 1
+    assert not watchdog.hung
+    watchdog.look()
+    now[0] += HUNG_AFTER_SECONDS
+    watchdog.look()
+    assert watchdog.hung
+    progress[0] += 1
+    watchdog.look()
+    assert not watchdog.hung
+
+
+def test_the_agenda_wakes_the_worker_at_once(agenda: Agenda) -> None:
+    found: list[object] = []
+    waiter = threading.Thread(target=lambda: found.append(agenda.take(30)))
+    waiter.start()
+    agenda.want(ProjectScope(PROJECT))
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert found != [None]
