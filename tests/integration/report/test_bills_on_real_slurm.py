@@ -1,0 +1,111 @@
+"""Real jobs on a real Slurm, reported by the agent's own command, against slurmdbd's own tables."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import House, Installation
+from integration.slurm.accounting_database import AccountingDatabase
+from waldur_site_agent.sandbox import Resource
+
+if TYPE_CHECKING:
+    from integration.conftest import RealSlurm
+
+pytestmark = pytest.mark.slurm
+
+TRES = ("cpu", "mem")
+_MINUTES = {
+    name: {"label": name, "measured_unit": "min", "unit_factor": 1, "accounting_type": "limit"}
+    for name in TRES
+}
+
+
+@pytest.fixture
+def site(real_slurm: RealSlurm, prefix: str, house: House, tmp_path: Path) -> Installation:
+    """The agent's commands between a sandbox and a real cluster; units are minutes."""
+    settings = {
+        "customer_prefix": f"{prefix}c_",
+        "project_prefix": f"{prefix}p_",
+        "allocation_prefix": f"{prefix}a_",
+    }
+    environment = {"SLURM_CONF": str(real_slurm.slurm_conf)}
+    installation = Installation(house, tmp_path, settings, environment)
+    changes: dict[str, Any] = {"reporting_backend": "slurm", "backend_components": _MINUTES}
+    installation.write_offerings(changes, timezone="UTC")
+    return installation
+
+
+def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
+    real_slurm: RealSlurm, site: Installation
+) -> None:
+    ada, bob, cyd = real_slurm.users[:3]
+    resource = ordered(site, ada=ada, bob=bob, cyd=cyd)
+    account = resource.backend_id
+    submit(real_slurm, ada, account, "-c", "2", "--array=0-2", "--wrap", "sleep 3")
+    again = submit(real_slurm, bob, account, "-n", "3", "--requeue", "--wrap", "sleep 60")
+    stopped = submit(real_slurm, cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 60")
+    wait_for(real_slurm, account, {"RUNNING", "COMPLETED"}, 5)
+    real_slurm.run("scontrol", "suspend", stopped)
+    real_slurm.run("scontrol", "requeue", again)
+    wait_for(real_slurm, account, {"COMPLETED"}, 3)
+    running = site.run("-m", "report", "--once")
+    assert running.code == 0, running.err
+    part_way = billed(site, resource)
+    real_slurm.run("scontrol", "resume", stopped)
+    real_slurm.run("scancel", again, stopped)
+    real_slurm.wait_until(lambda: not {"RUNNING", "SUSPENDED"} & {*states(real_slurm, account)})
+
+    last = site.run("-m", "report", "--once")
+    assert last.code == 0, last.err
+    expected = AccountingDatabase(real_slurm).used(account, 0, 2**31, TRES)
+    assert expected.keys() == {ada, bob, cyd}
+    totals = billed(site, resource)
+    parts = site.house.sandbox.customer.user_usages(resource)
+    for name in TRES:
+        exact = Fraction(sum(amounts[name] for amounts in expected.values()), 60)
+        assert totals[name] == Decimal(round(exact * 100)).scaleb(-2)
+        assert sum(part[name] for part in parts.values()) == totals[name]
+        for user, amounts in expected.items():
+            assert abs(Fraction(parts[user][name]) - Fraction(amounts[name], 60)) < Fraction(1, 100)
+        assert 0 < part_way[name] <= totals[name]
+
+    site.house.forget()
+    assert site.run("-m", "report", "--once").code == 0
+    assert site.house.sandbox.requests.writes() == []
+
+
+def ordered(site: Installation, **people: str) -> Resource:
+    """A resource whose account was made by the agent."""
+    order = site.house.order(site.house.project(**people), "Ocean", cpu=1000, mem=1000000)
+    done = site.run("--once")
+    assert done.code == 0, done.err
+    return site.house.resource(order)
+
+
+def billed(site: Installation, resource: Resource) -> dict[str, Decimal]:
+    return site.house.sandbox.customer.usages(resource)
+
+
+def submit(real_slurm: RealSlurm, user: str, account: str, *words: str) -> str:
+    command = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
+    submitted = real_slurm.run(*command, *words, user=user)
+    job = submitted.stdout.strip()
+    assert job.isdigit(), submitted.stderr
+    return job
+
+
+def wait_for(real_slurm: RealSlurm, account: str, wanted: set[str], number: int) -> None:
+    """Wait until slurmdbd has so many runs in one of the states."""
+    real_slurm.wait_until(
+        lambda: sum(state in wanted for state in states(real_slurm, account)) >= number
+    )
+
+
+def states(real_slurm: RealSlurm, account: str) -> list[str]:
+    asked = ("sacct", "-X", "-D", "-n", "-P", "-A", account, "--format=State")
+    return [row.split()[0] for row in real_slurm.run(*asked).stdout.splitlines()]
