@@ -68,6 +68,7 @@ class HomeSettings(BackendSettings):
     """The part of ``backend_settings`` that every plugin with home directories has."""
 
     enable_user_homedir_account_creation: bool = True
+    """Whether members without a home directory get one."""
     homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
     """A umask, or a mode: see :func:`umask_of`."""
     homedir_sudo: bool = False

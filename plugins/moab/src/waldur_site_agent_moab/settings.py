@@ -18,8 +18,11 @@ class MoabSettings(HomeSettings, BackendSettings):
     default_account: str = ""
     """The account under which customers are shown; nothing is charged to it or deleted with it."""
     customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Customers' accounts are named this + slug."""
     project_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Projects' accounts are named this + slug."""
     allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Resources' accounts are named this + slug."""
     mam_bin_path: Path | None = None
     """Directory of the ``mam-*`` commands; without it they are looked up in PATH."""
     pause_by_deactivation: bool = False

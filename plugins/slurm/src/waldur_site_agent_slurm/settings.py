@@ -18,16 +18,23 @@ class SlurmSettings(HomeSettings, BackendSettings):
     default_account: str = ROOT
     """DefaultAccount of users that are new to the cluster, and the parent of customers."""
     customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Customers' accounts are named this + slug."""
     project_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Projects' accounts are named this + slug."""
     allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
+    """Resources' accounts are named this + slug."""
     qos_downscaled: str = ""
+    """The QOS of accounts that are downscaled; must exist on the cluster."""
     qos_paused: str = ""
+    """The QOS of accounts that are paused; must exist on the cluster."""
     qos_default: str = "normal"
+    """The QOS of accounts that are usable without restriction."""
     slurm_bin_path: Path | None = None
     """Directory of ``sacctmgr`` and its companions; without it they are looked up in PATH."""
     cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
     """Needed only where one slurmdbd serves several clusters."""
     require_system_user: bool = True
+    """Whether members wait until the operating system knows them."""
     cancel_jobs_on_removal: bool = True
     """Whether the jobs of somebody who leaves an account are cancelled; otherwise such a member
     stays until they are over. Deleting a resource always ends its jobs."""
