@@ -40,6 +40,7 @@ def test_a_good_site_has_nothing_to_do(tmp_path: Path) -> None:
         "mam commands",
         "accounts",
         "withdrawals",
+        "home directories",
     }
 
 

@@ -36,7 +36,7 @@ from waldur_site_agent_moab.names import is_user_name, user_name
 from waldur_site_agent_moab.settings import MoabSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
     from pathlib import Path
@@ -117,7 +117,8 @@ class MoabBackend(Backend):
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
-        return diagnose(self._client, self._moab, self.components, self._lock_file())
+        yield from diagnose(self._client, self._moab, self.components, self._lock_file())
+        yield from self._homes.diagnose()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; organizations stand for the tree."""
@@ -187,6 +188,10 @@ class MoabBackend(Backend):
         return [
             next(done) if self._is_of_mam(action) else self._apply_one(action) for action in actions
         ]
+
+    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
+        """See :meth:`Backend.watch_commands`; home directories are not among them."""
+        self._client.commands.tell(told)
 
     def commands_run(self) -> Mapping[str, int]:
         """Processes, as ``mam read`` and ``mam write``."""

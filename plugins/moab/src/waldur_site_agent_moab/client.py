@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from copy import copy
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.backends.processes import (
+    CommandLog,
     CommandMissingError,
     CommandTimedOutError,
     inheriting,
@@ -41,7 +41,8 @@ class MamClient:
         self._timeout = timeout
         self._deposited_falls = deposited_falls
         self._lock: int | None = None
-        self._counts: Counter[str] = Counter()
+        self.commands = CommandLog()
+        """Counts what is run; shared by all copies of the client."""
 
     def read(self) -> Mam:
         """Read every account, fund and allocation; at most four processes.
@@ -92,7 +93,7 @@ class MamClient:
 
     def counts(self) -> Mapping[str, int]:
         """How many processes were started: ``mam read`` and ``mam write``."""
-        return dict(self._counts)
+        return self.commands.counts()
 
     def _books(self, fund: str | None) -> dict[str, Books]:
         allocations = facts.parse_allocations(self.ask(commands.list_allocations(fund)))
@@ -112,12 +113,12 @@ class MamClient:
 
     def _run(self, argv: Argv) -> CommandResult:
         kind = "write" if argv[0].startswith(_WRITING) else "read"
-        self._counts[f"mam {kind}"] += 1
-        try:
-            result = self._runner.run(argv, self._timeout)
-        except (CommandTimedOutError, CommandMissingError) as error:
-            raise MamUnavailableError(str(error)) from error
-        error_found = failure(result)
-        if error_found is not None:
-            raise error_found
+        with self.commands.running(f"mam {kind}"):
+            try:
+                result = self._runner.run(argv, self._timeout)
+            except (CommandTimedOutError, CommandMissingError) as error:
+                raise MamUnavailableError(str(error)) from error
+            error_found = failure(result)
+            if error_found is not None:
+                raise error_found
         return result
