@@ -225,20 +225,27 @@ def test_a_handler_may_take_longer_than_many_heart_beats(host: Host, connect: Co
 
 
 def test_a_broker_that_hangs_is_noticed_and_its_messages_come_again(
-    host: Host, connect: Connect
+    host: Host, address: Address, authority: Authority, connect: Connect
 ) -> None:
     queue = host.queue()
-    host.publish(queue, b"1")
-    connection = connect(host.subscription(queue), heartbeat_seconds=0.5)
-    held = next_of(connection)
-    with host.broker.frozen():
-        with pytest.raises(ConnectionLostError, match="not even a heart-beat"):
-            connection.receive(20)
-        with pytest.raises(ConnectionLostError):
-            connection.acknowledge(held)
-        connection.close()
+    with authority.in_front_of(address.port) as port:
+        secure = replace(address, port=port, tls=True, ca_file=str(authority.ca_file))
+        connections = [
+            StompTransport(one, prefetch=1, heartbeat_seconds=0.5).connect(host.subscription(queue))
+            for one in (address, secure)
+        ]
+        host.publish(queue, b"1", b"2")
+        held = [next_of(connection) for connection in connections]
+        with host.broker.frozen():
+            for connection, delivery in zip(connections, held, strict=True):
+                with pytest.raises(ConnectionLostError, match="not even a heart-beat"):
+                    connection.receive(20)
+                with pytest.raises(ConnectionLostError):
+                    connection.acknowledge(delivery)
+                connection.close()
     again = next_of(connect(host.subscription(queue)))
-    assert (again.body, again.redelivered) == (b"1", True)
+    assert again.body in {b"1", b"2"}
+    assert again.redelivered
 
 
 @contextlib.contextmanager
