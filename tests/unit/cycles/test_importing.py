@@ -1,0 +1,145 @@
+"""Requests for importable resources, from the account in the cluster to Waldur's list."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from harness import House
+from waldur_site_agent.cycles.importing import (
+    ImportReport,
+    answer_imports,
+    importable,
+    sync_membership_and_imports,
+)
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.scopes import ImportScope
+from waldur_site_agent.planning.importing import (
+    CLAIMED,
+    HAS_CHILDREN,
+    OFFERED,
+    UNKNOWN_PROJECT,
+    WRONG_PREFIX,
+)
+from waldur_site_agent_slurm.simulator.state import SimAccount
+
+
+def add_account(house: House, name: str, parent: str, **limits: int) -> None:
+    with house.slurm.change() as state:
+        state.accounts[name] = SimAccount(name, name, parent, parent, limits=limits)
+
+
+def answer(house: House, *requests: str) -> ImportReport:
+    with house.agent() as site:
+        if not requests:
+            return answer_imports(site)
+        return answer_imports(site, scopes=[ImportScope(UUID(uuid)) for uuid in requests])
+
+
+@pytest.fixture
+def cluster(house: House) -> House:
+    house.settled(house.project("climate", ada="ada01"))
+    return house
+
+
+def test_an_account_below_a_known_project_is_offered_with_its_limits(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate", cpu=120000)
+    side = cluster.sandbox.customer
+    request = side.request_import()
+    report = answer(cluster)
+    assert not report.failed
+    assert side.current(request).state == "Done"
+    (found,) = side.importable()
+    assert (found.name, found.backend_id) == ("a_old", "a_old")
+    assert found.backend_metadata["limits"] == {"cpu": 2}
+
+
+def test_everything_else_is_left_out_with_the_reason(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate")
+    add_account(cluster, "other", "p_climate")
+    add_account(cluster, "a_parent", "p_climate")
+    add_account(cluster, "a_child", "a_parent")
+    add_account(cluster, "p_unknown", "c_uni")
+    add_account(cluster, "a_stray", "p_unknown")
+    with cluster.agent() as site:
+        plan = importable(site)
+    assert [offer.account for offer in plan.offers] == ["a_old"]
+    assert plan.left_out == {
+        CLAIMED: 1,
+        HAS_CHILDREN: 1,
+        UNKNOWN_PROJECT: 2,
+        WRONG_PREFIX: 1,
+    }
+    assert cluster.sandbox.requests.writes() == []
+
+
+def test_what_was_offered_before_is_not_offered_again(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate")
+    side = cluster.sandbox.customer
+    for _ in range(2):
+        side.request_import()
+        assert not answer(cluster).failed
+    assert len(side.importable()) == 1
+    with cluster.agent() as site:
+        assert importable(site).left_out[OFFERED] == 1
+
+
+def test_an_interrupted_answer_is_taken_up_again(cluster: House) -> None:
+    for number in range(3):
+        add_account(cluster, f"a_old{number}", "p_climate")
+    side, faults = cluster.sandbox.customer, cluster.sandbox.faults
+    request = side.request_import()
+    faults.add("backend_resources_create", "status", status=503, times=None)
+    with pytest.raises(TemporaryError):
+        answer(cluster)
+    assert side.current(request).state == "Processing"
+    faults.clear()
+    assert not answer(cluster, request.uuid).failed
+    assert side.current(request).state == "Done"
+    assert len(side.importable()) == 3
+
+
+def test_what_waldur_refuses_for_good_is_the_reason_of_the_error(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate")
+    side = cluster.sandbox.customer
+    request = side.request_import()
+    cluster.sandbox.faults.add("backend_resources_create", "status", status=403, times=None)
+    report = answer(cluster, request.uuid)
+    assert report.failed
+    found = side.current(request)
+    assert found.state == "Erred"
+    assert "a_old" in found.error_message
+
+
+def test_requests_are_polled_with_the_members_only_where_the_site_allows_it(
+    cluster: House,
+) -> None:
+    side = cluster.sandbox.customer
+    request = side.request_import()
+    with cluster.agent() as site:
+        sync_membership_and_imports(site)
+    assert side.current(request).state == "Sent"
+    cluster.forget()
+    with cluster.agent() as site:
+        object.__setattr__(
+            site, "offering", site.offering.model_copy(update={"resource_import_enabled": True})
+        )
+        assert not sync_membership_and_imports(site).failed
+        assert side.current(request).state == "Done"
+        cluster.forget()
+        sync_membership_and_imports(site)
+    assert cluster.sandbox.requests.writes() == []
+
+
+def test_a_request_that_is_not_visible_yet_is_tried_again(cluster: House) -> None:
+    with pytest.raises(TemporaryError):
+        answer(cluster, uuid4().hex)
+
+
+def test_an_answered_request_is_not_answered_twice(cluster: House) -> None:
+    request = cluster.sandbox.customer.request_import()
+    answer(cluster, request.uuid)
+    cluster.forget()
+    assert answer(cluster, request.uuid).answered == 0
+    assert cluster.sandbox.requests.writes() == []
