@@ -56,6 +56,8 @@ def _resources(
 ) -> dict[str, ResourceUsage]:
     users: dict[str, dict[str, Amounts]] = {}
     for (account, user), amounts in sums.amounts.items():
+        if not any(amounts):  # suspended all the time, or without anything that is counted
+            continue
         users.setdefault(account, {})[user] = {
             component: Fraction(amount) / _SECONDS_PER_MINUTE
             for component, amount in zip(components, amounts, strict=True)
