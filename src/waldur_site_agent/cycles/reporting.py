@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.resource_limits import report_limits
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported, UsageCycleReport
-from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_sending import send_month, why_not_yet
 from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.billing import reportable
 from waldur_site_agent.planning.usage import MonthPlan, counted_from, figures, plan_month
-from waldur_site_agent.planning.usage_dates import why_not_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,8 +65,9 @@ def reported_components(site: Site) -> dict[str, Component]:
         TemporaryError: the offering could not be read.
     """
     offering = site.waldur.offering(site.offering.waldur_offering_uuid)
-    components = reportable(site.offering.components, offering.components)
-    others = sorted(site.offering.components.keys() - components.keys())
+    counted = {n: c for n, c in site.offering.components.items() if site.backend.counts(n)}
+    components = reportable(counted, offering.components)
+    others = sorted(counted.keys() - components.keys())
     if others and not site.memory.get("components that are not reported were named"):
         site.memory["components that are not reported were named"] = 1
         site.log.warning(
@@ -129,7 +129,7 @@ def _months(
     previous = month.previous
     if not _existed_in(site, previous, resources) or site.memory.get(_closed(previous)):
         return (month,)
-    if why_not_now(previous, site.now(), accepts_dates=site.waldur.accepts_usage_dates()):
+    if why_not_yet(site, previous):
         return (month,)
     return (previous, month)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,12 @@ from waldur_site_agent.waldur import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
     from decimal import Decimal
     from uuid import UUID
 
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.usage import BillingMonth
     from waldur_site_agent.planning.billing import Bill
     from waldur_site_agent.planning.usage import MonthPlan, ResourceReport
 
@@ -65,11 +68,11 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    waits = why_not_now(plan.month, site.now(), accepts_dates=site.waldur.accepts_usage_dates())
+    waits = why_not_yet(site, plan.month)
     if waits or not (plan or compare_parts):
         return MonthOutcome(plan=plan, waits=waits)
     sending = _Sending(site, plan)
-    if is_past_in_waldur(plan.month, site.now()):
+    if is_past_in_waldur(plan.month, waldurs_time(site)):
         sending.send_past()
     else:
         sending.send_current()
@@ -80,6 +83,21 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         failures=tuple(sending.failures),
         refusal=sending.refusal,
     )
+
+
+def why_not_yet(site: Site, month: BillingMonth) -> str:
+    """Why nothing of the month can be sent at this moment; empty when it can.
+
+    Raises:
+        TemporaryError: the server does not say what it can.
+    """
+    accepts_dates = site.waldur.accepts_usage_dates()
+    return why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates)
+
+
+def waldurs_time(site: Site) -> datetime:
+    """The time by the server's clock, as its answers tell it: that is the one it books by."""
+    return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
 
 
 @dataclass
@@ -229,20 +247,20 @@ class _Sending:
         self._look_before_sending()
         when = None
         if self.site.waldur.accepts_usage_dates():
-            when = booking_date(self.plan.month, self.site.now(), resource.resource.created)
+            now = waldurs_time(self.site)
+            when = booking_date(self.plan.month, now, resource.resource.created)
         self.site.waldur.set_usage(resource.resource.uuid, resource.totals, when)
 
     def _look_before_sending(self) -> None:
         """Time passes within a cycle, and a border may have come."""
         if self.site.stopping():
             raise TemporaryError("the agent is stopping; the next start goes on")
-        accepts_dates = self.site.waldur.accepts_usage_dates()
-        reason = why_not_now(self.plan.month, self.site.now(), accepts_dates=accepts_dates)
+        reason = why_not_yet(self.site, self.plan.month)
         if reason:
             raise TemporaryError(f"not sent: {reason}")
 
     def _is_past(self) -> bool:
-        return is_past_in_waldur(self.plan.month, self.site.now())
+        return is_past_in_waldur(self.plan.month, waldurs_time(self.site))
 
     def _note(self, account: str, error: SiteAgentError) -> None:
         self.failures.append(NotReported(account=account, error=error))

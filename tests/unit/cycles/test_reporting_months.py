@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from functools import partial
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -208,3 +210,31 @@ def test_a_clock_that_jumped_back_months_changes_no_bill(meter: Meter) -> None:
         meter.with_(now=partial(_always, moment)).report()
     assert hours(meter, ocean, "2027-03") == 120
     assert {row.billing_period.month for row in meter.sandbox.customer.usage_rows(ocean)} == {3}
+
+
+class _WrongClock(httpx.HTTPTransport):
+    """Answers whose time is that of a server seen from a machine whose clock is wrong."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        super().__init__()
+        self._ahead = ahead
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        response.headers["date"] = format_datetime(datetime.now(UTC) - self._ahead, usegmt=True)
+        return response
+
+
+@pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
+@pytest.mark.parametrize("days", [40, -40])
+def test_a_machine_whose_clock_is_wrong_overwrites_no_month(version: str, days: int) -> None:
+    with a_meter(version) as meter:
+        ocean = busy(meter)
+        meter.travel("2027-03-25T00:00")
+        meter.report()
+        ahead, right = timedelta(days=days), meter.sandbox.clock.now
+        wrong = meter.with_(now=lambda: right() + ahead, transport=partial(_WrongClock, ahead))
+        for _ in range(2):
+            wrong.report()
+        months = {row.billing_period.month for row in meter.sandbox.customer.usage_rows(ocean)}
+        assert (hours(meter, ocean, "2027-03"), months) == (120, {3})
