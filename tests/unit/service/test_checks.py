@@ -1,0 +1,155 @@
+"""Checks of the machine and of the way to the broker name what is wrong and what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from harness import House, Installation
+from waldur_site_agent.backends import Check, Verdict
+from waldur_site_agent.config import Offering, load_configuration
+from waldur_site_agent.service import machine_checks
+from waldur_site_agent.service.broker_checks import diagnose_broker
+from waldur_site_agent.service.machine_checks import clock_check, diagnose_machine
+
+
+def machine(installation: Installation) -> dict[str, Check]:
+    configuration, source = load_configuration(installation.file)
+    return {check.name: check for check in diagnose_machine(configuration, source)}
+
+
+@contextmanager
+def web_server(status: int) -> Iterator[int]:
+    """Answers every request with the same status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def by_events(house: House, port: int, **changes: Any) -> Offering:
+    settings = {
+        "stomp_enabled": True,
+        "stomp_ws_host": "127.0.0.1",
+        "stomp_ws_port": port,
+        "websocket_use_tls": False,
+    }
+    return house.offering().model_copy(update=settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "verdict"),
+    [(0o600, Verdict.OK), (0o640, Verdict.OK), (0o644, Verdict.WARNING), (0o660, Verdict.WARNING)],
+)
+def test_a_file_with_a_token_is_for_few(
+    installation: Installation, mode: int, verdict: Verdict
+) -> None:
+    installation.file.chmod(mode)
+    check = machine(installation)["configuration file"]
+    assert check.verdict is verdict
+    assert ("chmod 640" in check.remedy) is (verdict is Verdict.WARNING)
+
+
+def test_a_file_without_a_token_may_be_read_and_the_file_of_the_token_is_looked_at(
+    installation: Installation,
+) -> None:
+    token = installation.directory / "token"
+    token.write_text("0123456789")
+    token.chmod(0o644)
+    installation.write(waldur_api_token=..., waldur_api_token_file=str(token))
+    installation.file.chmod(0o644)
+    found = machine(installation)
+    assert found["configuration file"].verdict is Verdict.OK
+    assert found["token file"].verdict is Verdict.WARNING
+    assert "0123456789" not in str(found)
+
+
+def test_a_time_zone_that_nobody_chose_is_a_warning(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zones = iter((ZoneInfo("Europe/Tallinn"), ZoneInfo("UTC")))
+    monkeypatch.setattr(machine_checks, "billing_zone", lambda _configuration: next(zones))
+    check = machine(installation)["time zone"]
+    assert (check.verdict, "Europe/Tallinn" in check.detail) == (Verdict.WARNING, True)
+    assert machine(installation)["time zone"].verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict", "words"),
+    [
+        (0.4, Verdict.OK, "agrees"),
+        (-59.0, Verdict.OK, "agrees"),
+        (300.0, Verdict.WARNING, "300 s behind"),
+        (-300.0, Verdict.WARNING, "300 s ahead of"),
+        (None, Verdict.WARNING, "does not say"),
+    ],
+)
+def test_a_clock_that_differs_is_a_warning(
+    ahead: float | None, verdict: Verdict, words: str
+) -> None:
+    check = clock_check(ahead)
+    assert check.verdict is verdict
+    assert words in check.detail
+
+
+def test_an_offering_without_events_needs_no_broker(house: House) -> None:
+    assert list(diagnose_broker(house.offering())) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "remedy"),
+    [
+        (101, Verdict.OK, ""),
+        (426, Verdict.OK, ""),
+        (404, Verdict.FAILED, "stomp_ws_path"),
+        (502, Verdict.FAILED, "pass WebSockets on"),
+    ],
+)
+def test_the_way_to_the_broker_is_judged_by_its_answer(
+    house: House, status: int, verdict: Verdict, remedy: str
+) -> None:
+    with web_server(status) as port:
+        reached, upgraded = diagnose_broker(by_events(house, port))
+    assert reached.verdict is Verdict.OK
+    assert upgraded.verdict is verdict
+    assert remedy in upgraded.remedy
+
+
+def test_a_broker_that_is_away_or_speaks_no_tls_is_one_failed_check(house: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    (check,) = diagnose_broker(by_events(house, port))
+    assert (check.name, check.verdict) == ("broker", Verdict.FAILED)
+    with web_server(404) as port:
+        (check,) = diagnose_broker(by_events(house, port, websocket_use_tls=True))
+    assert check.verdict is Verdict.FAILED
+    assert "TLS" in check.detail
+
+
+def test_the_diagnosis_is_the_same_for_machines(installation: Installation) -> None:
+    done = installation.run("--output", "json", command="waldur_site_diagnostics")
+    assert done.code == 0, done.out
+    report = json.loads(done.out)
+    assert report["failed"] is False
+    assert {check["name"] for check in report["machine"]} >= {"configuration file", "time zone"}
+    (offering,) = report["offerings"]
+    names = [check["name"] for check in offering["checks"]]
+    assert {"Waldur", "clock", "token", "home directories"} <= set(names)
+    assert {check["verdict"] for check in offering["checks"]} <= {"ok", "warning"}
