@@ -140,6 +140,10 @@ class Backend(ABC):
         """
         return frozenset()
 
+    def counts(self, component: str) -> bool:  # noqa: ARG002 - for overriding
+        """Whether usage of a configured component can be told at all; of others nothing is."""
+        return True
+
     def limits_to_set(
         self,
         resource: str,  # noqa: ARG002 - for overriding

@@ -116,8 +116,10 @@ def test_months_add_up_to_the_whole(jobs: list[tuple[str, datetime, Decimal]]) -
 
 def test_waldur_is_told_what_was_charged_and_the_second_time_nothing(tmp_path: Path) -> None:
     with a_moab_house(tmp_path / "lock") as house:
-        house.components = {"deposit": DEPOSIT}
-        resource = house.created(house.project(ada="ada01", bob="bob01"), "Ocean", deposit=100)
+        house.components = {"deposit": DEPOSIT, "cpu": {**DEPOSIT, "label": "CPU"}}
+        resource = house.created(
+            house.project(ada="ada01", bob="bob01"), "Ocean", deposit=100, cpu=7
+        )
         now = datetime.now(UTC) + timedelta(seconds=2)
         house.mam.charge(resource.backend_id, "ada01", Decimal("12.345"), now, now)
         house.mam.charge(resource.backend_id, "bob01", Decimal("1.1"), now, now)

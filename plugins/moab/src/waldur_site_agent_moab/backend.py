@@ -134,19 +134,23 @@ class MoabBackend(Backend):
             resources={name: self._resource(account, mam) for name, account in mam.accounts.items()}
         )
 
+    def counts(self, component: str) -> bool:
+        """Jobs are charged deposits, and nothing else."""
+        return component == DEPOSIT
+
     def limits_to_set(
         self, resource: str, limits: Mapping[str, Decimal | None]
     ) -> Mapping[str, Decimal | None]:
-        """A negative deposit says that Waldur has no price for the resource: nothing to deposit."""
+        """The deposit alone; a negative one says that Waldur has no price for the resource."""
         deposit = limits.get(DEPOSIT)
         if deposit is None or not deposit < 0:
-            return limits
+            return {DEPOSIT: deposit} if DEPOSIT in limits else {}
         _log.warning(
             "%s: a deposit of %s was ordered, which means that no price package exists for it; "
             "nothing is deposited or withdrawn",
             *(resource, deposit),
         )
-        return {name: amount for name, amount in limits.items() if name != DEPOSIT}
+        return {}
 
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:  # noqa: ARG002 - for all alike
         """Compare in cents, as amounts are sent; a negative one in Waldur is no limit at all."""
