@@ -49,6 +49,14 @@ class Village(Town):
             | changes
         )
 
+    def open_projects(self, *slugs: str) -> list[tuple[Project, Resource]]:
+        """Projects of ada and bob, each with a resource whose account is there."""
+        projects = [self.project(slug) for slug in slugs]
+        orders = [self.house.order(project, project.slug, cpu=10) for project in projects]
+        done = self.site.run("-m", "event_process", "--once")
+        assert done.code == 0, done.err
+        return list(zip(projects, map(self.house.resource, orders), strict=True))
+
     @contextmanager
     def agent(self, *arguments: str) -> Iterator[Service]:
         """The agent as a service that listens and has done its first full pass."""
