@@ -31,7 +31,7 @@ else
 endif
 
 test: lint
-	@$(BIN)/pytest -q -n 3 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
 	@$(BIN)/pytest -q -m long

@@ -1,4 +1,4 @@
-"""Which tests one process of pytest-xdist runs, so that at most two have a cluster each."""
+"""Which tests one process of pytest-xdist runs, so that at most three have a cluster each."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 
 import pytest
 
-_NEEDS_A_CLUSTER = "tests/integration/"
-_NEEDS_A_BROKER_ALONE = "tests/integration/rabbitmq/"
-_FIRST_CLUSTER = ("test_conformance.py", "test_agreement.py")
-"""Take about as long as all other tests with a cluster."""
+_NEEDS_A_SERVICE = "tests/integration/"
+_SHARES = {
+    "first cluster": ("slurm/test_conformance.py", "slurm/test_agreement.py"),
+    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py", "membership/", "orders/"),
+}
+"""Each takes some minutes; all other tests with a service are the third share."""
 
 
 def share_of(nodeid: str) -> str:
     """Return what all tests of one process have in common; for most tests they alone."""
     path = nodeid.partition("::")[0]
-    if not path.startswith(_NEEDS_A_CLUSTER):
+    if not path.startswith(_NEEDS_A_SERVICE):
         return nodeid
-    if path.startswith(_NEEDS_A_BROKER_ALONE):
-        return "broker"
-    return "first cluster" if path.endswith(_FIRST_CLUSTER) else "second cluster"
+    within = path.removeprefix(_NEEDS_A_SERVICE)
+    for share, beginnings in _SHARES.items():
+        if within.startswith(beginnings):
+            return share
+    return "third cluster, and a broker"
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

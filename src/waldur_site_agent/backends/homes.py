@@ -70,7 +70,7 @@ class HomeSettings(BackendSettings):
     enable_user_homedir_account_creation: bool = True
     """Whether members without a home directory get one."""
     homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
-    """A umask; a value with owner bits is read as the mode that was meant: ``0700`` is umask 077."""
+    """A umask; a value with owner bits is read as the mode that was meant (``0700``: umask 077)."""
     homedir_sudo: bool = False
     """Whether ``mkhomedir_helper`` is started through ``sudo -n``, by an agent that is not root."""
     command_timeout_seconds: float = Field(default=60, gt=0)
