@@ -26,6 +26,8 @@ from waldur_site_agent.planning.usage_dates import (
 )
 from waldur_site_agent.waldur import (
     AbsentOperationError,
+    AccessDeniedError,
+    NotFoundError,
     PastMonthRefusedError,
     concurrently,
 )
@@ -108,6 +110,8 @@ class _Sending:
     parts_sent: Counter[str] = field(default_factory=Counter)
     failures: list[NotReported] = field(default_factory=list)
     refusal: str = ""
+    blocked: set[str] = field(default_factory=set)
+    """Accounts with which nothing more is done in this pass."""
 
     def send_current(self) -> None:
         self._send_parts(self._differing(self._rows()))
@@ -141,12 +145,8 @@ class _Sending:
         names = {spelled(user.username): user.uuid for user in listing.items}
         return {name: uuid for name, uuid in names.items() if name and people[name] == 1}
 
-    def _failed(self) -> set[str]:
-        return {failure.account for failure in self.failures}
-
     def _news(self) -> list[ResourceReport]:
-        failed = self._failed()
-        return [r for r in self.plan.resources if r.is_news and r.account not in failed]
+        return [r for r in self.plan.resources if r.is_news and r.account not in self.blocked]
 
     def _rows(self) -> dict[tuple[str, str], UUID]:
         """The rows that the plan knows of, by account and component."""
@@ -174,12 +174,11 @@ class _Sending:
         self._send_parts(self._differing(rows))
 
     def _differing(self, rows: Mapping[tuple[str, str], UUID]) -> list[_Parts]:
-        failed = self._failed()
         bills: dict[tuple[str, str], Bill] = {
             (resource.account, component.type): component.bill
             for resource in self.plan.resources
             for component in resource.sound
-            if resource.account not in failed
+            if resource.account not in self.blocked
         }
         differing = []
         for key, row in rows.items():
@@ -212,8 +211,11 @@ class _Sending:
                 self.parts_sent[account] += len(attempt.item.changes)
             else:
                 self._note(account, attempt.error)
+                if isinstance(attempt.error, TemporaryError):
+                    self.blocked.add(account)  # a refused part is no reason not to bill the total
 
     def _send_some_parts(self, row: UUID, parts: Sequence[UserPart]) -> None:
+        """All in one request; one by one where the server lacks that, or refuses one of them."""
         memory, waldur = self.site.memory, self.site.waldur
         if not memory.get(_NO_BULK):
             self._look_before_sending()
@@ -221,11 +223,21 @@ class _Sending:
                 waldur.set_user_usages(row, parts)
             except AbsentOperationError:
                 memory[_NO_BULK] = 1
+            except (AccessDeniedError, NotFoundError):
+                raise
+            except PermanentError as error:
+                self.site.log.debug("parts refused together", reason=str(error))
             else:
                 return
+        refusals: list[PermanentError] = []
         for part in parts:
             self._look_before_sending()
-            waldur.set_user_usage(row, part)
+            try:
+                waldur.set_user_usage(row, part)
+            except PermanentError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     def _send_totals(self, resources: Iterable[ResourceReport]) -> None:
         for attempt in concurrently(self._send_total, resources):
@@ -242,6 +254,7 @@ class _Sending:
                 self.refusal = str(error)
             else:
                 self._note(resource.account, error)
+                self.blocked.add(resource.account)
 
     def _send_total(self, resource: ResourceReport) -> None:
         self._look_before_sending()

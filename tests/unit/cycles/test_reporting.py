@@ -14,6 +14,7 @@ from harness.metering import Meter, a_meter
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
 SET_USAGE = "marketplace_component_usages_set_usage"
+SET_USER_USAGE = "marketplace_component_usages_set_user_usage"
 
 
 @pytest.fixture
@@ -129,6 +130,25 @@ def test_one_refused_resource_stops_none_of_the_others(meter: Meter) -> None:
     assert not meter.report().failed
     assert {meter.total(r)["cpu"] for r in resources} == {1}
     assert all(meter.parts(r) == {"cpu": {"ada": 1}} for r in resources)
+
+
+def test_a_part_that_waldur_refuses_holds_up_neither_the_total_nor_the_other_parts(
+    meter: Meter,
+) -> None:
+    ocean = meter.resource("ocean")
+    start = meter.travel("2027-03-11T00:00")
+    for user in ("ada", "bob", "cyd"):
+        meter.ledger.run("a_ocean", user, start)
+    meter.travel("2027-03-11T01:00")
+    meter.report()
+    for user in ("ada", "bob", "cyd"):
+        meter.ledger.run("a_ocean", user, meter.sandbox.clock.now())
+    meter.travel("2027-03-11T03:00")
+    meter.sandbox.faults.add(f"{SET_USER_USAGE}s", "status", status=400)
+    meter.sandbox.faults.add(SET_USER_USAGE, "status", status=400, skip=1)
+    assert len(meter.report().failures) == 1
+    assert meter.total(ocean)["cpu"] == 6
+    assert meter.parts(ocean)["cpu"] == {"ada": 2, "bob": 1, "cyd": 2}
 
 
 def test_an_erred_resource_with_its_account_is_set_ok_and_reported(meter: Meter) -> None:
