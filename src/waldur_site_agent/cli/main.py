@@ -11,6 +11,7 @@ import click
 from waldur_site_agent.cli import legacy
 from waldur_site_agent.cli.completion import completion_command
 from waldur_site_agent.cli.describing import reference_command, schema_command
+from waldur_site_agent.cli.imports import import_group
 from waldur_site_agent.cli.running import (
     RunOptions,
     mode_option,
@@ -122,6 +123,7 @@ main.add_command(legacy.diagnostics, "diagnose")
 main.add_command(completion_command)
 main.add_command(health)
 main.add_command(install_services)
+main.add_command(import_group)
 
 
 @main.group("users")
