@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness import Installation
+from harness import Installation, eventually
 from waldur_site_agent.cli import usage
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.sandbox import Resource
@@ -62,6 +63,20 @@ def test_the_mode_reports_and_says_beforehand_what_it_will_send(
     assert side.usages(ocean) == {"cpu": 0, "mem": 0}
     assert side.usages(ocean, str(LAST))["cpu"] == 3
     assert installation.run("-m", "report", "--dry-run").out == ("No changes.\n")
+
+
+@pytest.mark.parametrize("mode", ["report", "all"])
+def test_an_offering_that_follows_events_is_reported_all_the_same(
+    installation: Installation, ocean: Resource, mode: str
+) -> None:
+    change = {"reporting_backend": "slurm", "order_processing_backend": ..., "stomp_enabled": True}
+    installation.write_offerings(change, timezone="UTC")
+    variables = {"WALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES": "0.01"}
+    side = installation.house.sandbox.customer
+    with installation.service("-m", mode, **variables) as service:
+        eventually(lambda: side.usages(ocean), "usage reported")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0, service.text
 
 
 def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
