@@ -43,7 +43,9 @@ _SUSPENSION = "INSERT INTO wsatest_suspend_table VALUES ({row}, {association}, {
 _FORGET = "DELETE FROM wsatest_job_table WHERE account = '{account}'"
 _LAST_RAN = """
 UPDATE wsatest_last_ran_table
-SET hourly_rollup = {moment}, daily_rollup = {moment}, monthly_rollup = {moment}
+SET hourly_rollup = {moment}, daily_rollup = {moment}, monthly_rollup = {moment};
+UPDATE wsatest_event_table SET time_start = LEAST(time_start, {moment})
+WHERE time_end = 0 AND node_name = ''
 """
 
 
@@ -112,5 +114,8 @@ class AccountingDatabase:
         self.sql(_FORGET.format(account=account))
 
     def add_up_again_from(self, moment: int) -> None:
-        """Let slurmdbd add up usage from a moment on, when it starts the next time."""
+        """Let slurmdbd add up usage from a moment on, when it starts the next time.
+
+        The cluster must have been there: sreport is silent about times before it was registered.
+        """
         self.sql(_LAST_RAN.format(moment=moment))

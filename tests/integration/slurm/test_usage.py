@@ -203,7 +203,7 @@ def test_a_closed_time_agrees_with_sreport_and_a_difference_is_found(
             found[:] = backend.verify_usage(period)
         return not found
 
-    real_slurm.wait_until(compared)
+    real_slurm.wait_until(compared, 30)
     database.insert(900_022, account, ada, first + 60, first + 120)
     differences = list(backend.verify_usage(period))
     assert all(line.startswith(f"account {account}, user {ada}, ") for line in differences)
