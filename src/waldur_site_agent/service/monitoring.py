@@ -51,6 +51,7 @@ class Monitoring:
     _began: float = 0.0
     _next_beat: float = 0.0
     _next_file: float = 0.0
+    _written: str = ""
 
     def adopt(self, configuration: Configuration, environ: Mapping[str, str] | None = None) -> None:
         """Do as the configuration says from now on; at start, and each time it was read again."""
@@ -79,9 +80,8 @@ class Monitoring:
         pause = self.notifier.watchdog_seconds / 3 or _BEAT_SECONDS
         self._next_beat = now + min(pause, _BEAT_SECONDS)
         self._tell_systemd(now)
-        if self._file is not None and now >= self._next_file:
-            self._next_file = now + WRITE_EVERY_SECONDS
-            self._file.write(self.health.report())
+        if self._file is not None:
+            self._write(self._file, now)
 
     def stopping(self) -> None:
         """The end has begun; systemd's own limit counts from here, its watchdog no more."""
@@ -97,6 +97,13 @@ class Monitoring:
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
+
+    def _write(self, file: HealthFile, now: float) -> None:
+        """Write the file when it is due, and at once when there is news."""
+        report = self.health.report()
+        if now >= self._next_file or report["status"] != self._written:
+            self._next_file, self._written = now + WRITE_EVERY_SECONDS, report["status"]
+            file.write(report)
 
     def _tell_systemd(self, now: float) -> None:
         if not self.notifier.listened_to:

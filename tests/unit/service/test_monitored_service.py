@@ -35,18 +35,32 @@ def answer(port: int, path: str) -> str:
     return text
 
 
+def answer_or_nothing(port: int, path: str) -> str:
+    try:
+        return answer(port, path)
+    except OSError:
+        return ""
+
+
 class Systemd:
+    """The other end of the socket."""
+
     def __init__(self, path: Path) -> None:
-        self.heard: set[str] = set()
+        self.heard: list[str] = []
         self.path = path
         self.line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.line.bind(str(path))
         self.line.setblocking(False)
 
+    @property
+    def fed(self) -> int:
+        """How often the watchdog was fed."""
+        return self.heard.count("WATCHDOG=1")
+
     def has_heard(self, message: str) -> bool:
         try:
             while True:
-                self.heard.add(self.line.recv(4096).decode())
+                self.heard.append(self.line.recv(4096).decode())
         except BlockingIOError:
             return message in self.heard
 
@@ -86,3 +100,44 @@ def test_a_service_tells_how_it_does_from_its_start_to_its_end(
         assert service.wait() == 0
         eventually(lambda: systemd.has_heard("STOPPING=1"), "the end")
     assert not (tmp_path / "health-order_process.json").exists()
+
+
+def test_a_cycle_in_which_nothing_comes_back_is_told_and_ended_with_all_its_threads_in_the_log(
+    installation: Installation, tmp_path: Path, systemd: Systemd
+) -> None:
+    port, file = free_port(), tmp_path / "health.json"
+    listen = {"health_file": str(file), "metrics_listen": f"127.0.0.1:{port}"}
+    add_to_the_file(installation, stuck_after_minutes=0.01, **listen)
+    house = installation.house
+    house.order(house.project(ada="ada01"))
+    variables = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "2000000"}
+    with installation.stalled_writes() as writes, installation.service(**variables) as service:
+        eventually(writes.begun, "a write that hangs")
+        eventually(lambda: '"stuck"' in answer(port, "/health"), "the stuck cycle in the report")
+        eventually(
+            lambda: systemd.has_heard("STATUS=order_process of Test cluster is stuck"), "a status"
+        )
+        fed = systemd.fed
+        eventually(lambda: '"status": "stuck"' in file.read_text(), "the stuck cycle in the file")
+        assert installation.run("health", command="waldur-site-agent").code == 1
+        assert 'worker_alive{mode="order_process",offering="Test cluster"} 0.0' in answer(
+            port, "/metrics"
+        )
+        systemd.has_heard("")
+        assert systemd.fed == fed
+        service.send(signal.SIGABRT)
+        assert service.wait() == -signal.SIGABRT
+    assert "in communicate" in service.text.partition("Fatal Python error: Aborted")[2]
+
+
+def test_a_reload_moves_the_endpoint(installation: Installation) -> None:
+    old, new = free_port(), free_port()
+    add_to_the_file(installation, metrics_listen=f"127.0.0.1:{old}")
+    with installation.service(**{PERIOD: "0.02"}) as service:
+        name = "waldur_site_agent_cycles_total{"
+        eventually(lambda: name in answer_or_nothing(old, "/metrics"), "the first address")
+        add_to_the_file(installation, metrics_listen=f"127.0.0.1:{new}")
+        service.send(signal.SIGHUP)
+        eventually(lambda: name in answer_or_nothing(new, "/metrics"), "the second address")
+        assert answer_or_nothing(old, "/metrics") == ""
+        eventually(lambda: '"status": "ok"' in answer(new, "/health"), "a good report")
