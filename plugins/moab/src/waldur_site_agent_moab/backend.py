@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.placement import Placement, ResourceRequest
     from waldur_site_agent.model.usage import Period, UsageReport
     from waldur_site_agent_moab.applying.batches import MamAction
-    from waldur_site_agent_moab.facts import Account, Mam
+    from waldur_site_agent_moab.holdings import Account, Mam
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from waldur_site_agent.backends.processes import (
 )
 from waldur_site_agent_moab import commands, facts
 from waldur_site_agent_moab.errors import MamUnavailableError, failure
-from waldur_site_agent_moab.facts import Mam, books_of
+from waldur_site_agent_moab.facts import books_of
+from waldur_site_agent_moab.holdings import Mam
 from waldur_site_agent_moab.money import Books
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends.processes import CommandResult, Runner
     from waldur_site_agent_moab.commands import Argv
-    from waldur_site_agent_moab.facts import Allocation, Charge, Fund
+    from waldur_site_agent_moab.facts import Allocation, Charge
+    from waldur_site_agent_moab.holdings import Fund
 
 _log = logging.getLogger(__name__)
 

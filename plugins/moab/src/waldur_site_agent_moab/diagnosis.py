@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent_moab.client import MamClient
-    from waldur_site_agent_moab.facts import Mam
+    from waldur_site_agent_moab.holdings import Mam
     from waldur_site_agent_moab.settings import MoabSettings
 
 

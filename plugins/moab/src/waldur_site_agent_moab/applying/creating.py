@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import PermanentError
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.applying.depositing import checked_deposit, set_deposit
-from waldur_site_agent_moab.facts import Account
+from waldur_site_agent_moab.holdings import Account
 from waldur_site_agent_moab.names import account_name
 
 if TYPE_CHECKING:
     from waldur_site_agent.backends import CreateResource
     from waldur_site_agent.model.placement import Container, Placement
     from waldur_site_agent_moab.applying.work import Work
-    from waldur_site_agent_moab.facts import Mam
+    from waldur_site_agent_moab.holdings import Mam
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from waldur_site_agent_moab.names import ROOT, account_name
 if TYPE_CHECKING:
     from waldur_site_agent.backends import DeleteResource
     from waldur_site_agent_moab.applying.work import Work
-    from waldur_site_agent_moab.facts import Account, Mam
+    from waldur_site_agent_moab.holdings import Account, Mam
 
 _log = logging.getLogger(__name__)
 

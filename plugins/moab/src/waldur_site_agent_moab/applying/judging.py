@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent_moab.applying.batches import MamAction
     from waldur_site_agent_moab.applying.work import Progress
-    from waldur_site_agent_moab.facts import Account, Mam
+    from waldur_site_agent_moab.holdings import Account, Mam
 
 
 def outcome_of(action: MamAction, progress: Progress, mam: Mam) -> Outcome:

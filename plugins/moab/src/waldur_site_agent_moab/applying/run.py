@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent_moab.applying.batches import MamAction
     from waldur_site_agent_moab.client import MamClient
-    from waldur_site_agent_moab.facts import Mam
+    from waldur_site_agent_moab.holdings import Mam
     from waldur_site_agent_moab.settings import MoabSettings
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import SiteAgentError
     from waldur_site_agent_moab.client import MamClient
     from waldur_site_agent_moab.commands import Argv
-    from waldur_site_agent_moab.facts import Account, Mam
+    from waldur_site_agent_moab.holdings import Account, Mam
     from waldur_site_agent_moab.settings import MoabSettings
 
 
