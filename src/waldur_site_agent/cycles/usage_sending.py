@@ -205,7 +205,9 @@ class _Sending:
                 ],
             )
 
-        for attempt in concurrently(send, differing):
+        first = 0 if _NO_BULK in self.site.memory else 1  # one alone finds out about the server
+        attempts = [*concurrently(send, differing[:first]), *concurrently(send, differing[first:])]
+        for attempt in attempts:
             account = attempt.item.account
             if attempt.error is None:
                 self.parts_sent[account] += len(attempt.item.changes)
@@ -228,6 +230,7 @@ class _Sending:
             except PermanentError as error:
                 self.site.log.debug("parts refused together", reason=str(error))
             else:
+                memory[_NO_BULK] = 0
                 return
         refusals: list[PermanentError] = []
         for part in parts:
