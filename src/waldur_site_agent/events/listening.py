@@ -30,7 +30,9 @@ FIRST_PAUSE = 1.0
 """Seconds: the longest pause before the second try; it doubles with each further one."""
 LONGEST_PAUSE = 60.0
 STEADY_SECONDS = 10.0
-"""A subscription that lasts shorter counts as a failed try, or it would be a loop without pause."""
+"""A subscription that lasts shorter is followed by a pause, or it would be a loop without one."""
+TRIES_AFTER_A_SHORT_ONE = 4
+"""The longest pause is then eight seconds."""
 SECONDS_BETWEEN_CATCH_UPS = 30.0
 """Full passes because of new connections are at least so far apart."""
 TRIES_BEFORE_REGISTERING_AGAIN = 4
@@ -84,7 +86,7 @@ class Listener:
         self._trouble = ""
         self._subscription: Subscription | None = None
         self._last_catch_up: float | None = None
-        self._was_steady = False
+        self._lasted: float | None = None
 
     def start(self) -> None:
         """Begin to listen; also when an earlier thread died, or hangs and is given up."""
@@ -135,21 +137,27 @@ class Listener:
                 trouble = DefectError(f"a defect: {type(error).__name__}: {error}")
             if stop.is_set() or trouble is None:
                 return
-            tries = 1 if self._was_steady else tries + 1
-            self._was_steady = False
+            tries = self._tries_after(tries)
             self._rest(tries, trouble, stop)
+
+    def _tries_after(self, tries: int) -> int:
+        """Start anew after a subscription; one that was short keeps a little of its delay."""
+        confirmed, self._lasted = self._lasted, None
+        if confirmed is None:
+            return tries + 1
+        return 1 if confirmed >= STEADY_SECONDS else min(tries + 1, TRIES_AFTER_A_SHORT_ONE)
 
     def _receive(self, stop: threading.Event, tries: int, trouble: SiteAgentError | None) -> None:
         """Connect and take messages in until the connection ends or the agent stops."""
         connection = self._connect(tries, trouble)
         try:
             self._begin(connection)
-            confirmed = self._clock()
+            confirmed, self._lasted = self._clock(), 0.0
             while not stop.is_set():
                 delivery = connection.receive(_RECEIVE_SECONDS)
                 if delivery is not None:
                     self._agenda.receive(delivery, connection)
-                self._was_steady = self._clock() - confirmed >= STEADY_SECONDS
+                self._lasted = self._clock() - confirmed
         finally:
             self._end(connection)
 

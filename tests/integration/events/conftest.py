@@ -14,6 +14,7 @@ from waldur_site_agent.sandbox import Project, Resource
 
 AT_ONCE = {
     "waldur_site_agent.events.listening.SECONDS_BETWEEN_CATCH_UPS": 1.0,
+    "waldur_site_agent.events.listening.LONGEST_PAUSE": 3.0,
     "waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 20.0,
 }
 

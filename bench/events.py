@@ -1,0 +1,89 @@
+"""How long it takes from an event to its effect in Slurm, with a real RabbitMQ and a real Slurm.
+
+Run as root on a Debian-like machine: ``python bench/events.py [ROUNDS]``. Starts what is needed and
+stops it again; prints the distribution of the seconds from the change in Waldur (the moment the
+event is published) to the moment the association is there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path.insert(0, str(TESTS))
+
+from integration import broker  # noqa: E402 - the path to it was just made
+from integration import conftest as cluster  # noqa: E402 - as above
+from integration.events.conftest import a_village  # noqa: E402 - as above
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from integration.events.conftest import Village
+
+POLL_SECONDS = 0.02
+
+
+def main(rounds: int) -> None:
+    """Measure and print."""
+    slurm = cluster.RealSlurm(cluster.up())
+    rabbitmq = broker.up()
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            prefix = f"bench{os.getpid() % 10000}"
+            try:
+                with a_village(slurm, rabbitmq, Path(directory), prefix) as village:
+                    seconds = measure(village, rounds)
+            finally:
+                slurm.clean(prefix)
+    finally:
+        rabbitmq.close()
+        broker.down()
+        here = {**os.environ, "WSA_SLURM_DIR": str(slurm.directory)}
+        subprocess.run([cluster.SERVICE / "down.sh"], env=here, check=True)
+    show(seconds)
+
+
+def measure(village: Village, rounds: int) -> list[float]:
+    """Let somebody join and leave again and again; return what the joins took, in seconds."""
+    ((project, resource),) = village.open_projects("climate")
+    village.house.person("cyd", village.cyd)
+    taken = []
+    with village.agent():
+        for _ in range(rounds):
+            began = time.monotonic()
+            village.side.add_member(project, "cyd")
+            wait_until(lambda: village.cyd in village.account(resource).users)
+            taken.append(time.monotonic() - began)
+            village.side.remove_member(project, "cyd")
+            wait_until(lambda: village.cyd not in village.account(resource).users)
+            village.settle()
+    return taken
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("an event has had no effect for a minute")
+        time.sleep(POLL_SECONDS)
+
+
+def show(seconds: list[float]) -> None:
+    """Print the distribution."""
+    deciles = quantiles(seconds, n=10)
+    print(f"event to association, {len(seconds)} rounds")
+    print(f"  fastest {min(seconds):.2f} s, median {median(seconds):.2f} s")
+    print(f"  90 % within {deciles[8]:.2f} s, slowest {max(seconds):.2f} s")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
