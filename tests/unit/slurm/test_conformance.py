@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
 
 from waldur_site_agent.backends.homes import HomeDirectories
-from waldur_site_agent.backends.testing import BackendConformance
+from waldur_site_agent.backends.testing import BackendConformance, Spent
+from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.usage import Period
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.names import user_name
 from waldur_site_agent_slurm.runner import ProcessRunner
@@ -36,6 +40,10 @@ class TestSimulatedSlurm(BackendConformance):
             qos_paused="paused",
             qos_downscaled="limited",
         )
+        counted = {
+            name: Component(type=name, measured_unit="h", label=name, accounting_type="usage")
+            for name in self.components
+        }
         helper = tmp_path / "mkhomedir_helper"
         helper.write_text(f'#!/bin/sh\nmkdir "{tmp_path}/home-$1"\n', encoding="utf-8")
         helper.chmod(0o755)
@@ -48,7 +56,7 @@ class TestSimulatedSlurm(BackendConformance):
         )
         return SlurmBackend(
             settings,
-            {},
+            counted,
             runner=self.slurm.runner(),
             user_exists=lambda name: name in self.people,
             homes=homes,
@@ -63,6 +71,13 @@ class TestSimulatedSlurm(BackendConformance):
         add = ("sacctmgr", "-i", "add")
         self.slurm.run([*add, "account", f"name={name}", "parent=root", "GrpTRESMins=cpu=7"])
         self.slurm.run([*add, "user", "name=someone", f"account={name}"])
+
+    def spend(self, backend: Backend, resource: str, user: str) -> Spent:
+        assert isinstance(backend, SlurmBackend)
+        start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 1, tzinfo=UTC)
+        self.slurm.run_job(user, resource, {"cpu": 2, "mem": 300}, start, end)
+        amounts = {"cpu": Fraction(120), "mem": Fraction(300 * 60)}
+        return Spent(Period(start=start, end=end), amounts)
 
     def unreachable(self, backend: Backend) -> AbstractContextManager[None]:
         assert isinstance(backend, SlurmBackend)

@@ -18,6 +18,6 @@ so.
 """
 
 from waldur_site_agent.backends.testing.conformance import BackendConformance
-from waldur_site_agent.backends.testing.hooks import AWKWARD_NAMES, Hooks
+from waldur_site_agent.backends.testing.hooks import AWKWARD_NAMES, Hooks, Spent
 
-__all__ = ["AWKWARD_NAMES", "BackendConformance", "Hooks"]
+__all__ = ["AWKWARD_NAMES", "BackendConformance", "Hooks", "Spent"]

@@ -28,6 +28,7 @@ from waldur_site_agent.backends.testing.hooks import (
     request_of,
 )
 from waldur_site_agent.backends.testing.membership import MemberConformance
+from waldur_site_agent.backends.testing.spending import UsageConformance
 from waldur_site_agent.backends.testing.using import (
     AccessConformance,
     HomeConformance,
@@ -234,5 +235,6 @@ class BackendConformance(
     AccessConformance,
     MemberLimitConformance,
     HomeConformance,
+    UsageConformance,
 ):
     """All of the contract; subclass it with a name that pytest collects."""

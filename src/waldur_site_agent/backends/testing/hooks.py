@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,9 +16,11 @@ from waldur_site_agent.model.placement import ResourceRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
+    from fractions import Fraction
 
     from waldur_site_agent.backends import Action, Backend, BackendResource, Outcome
     from waldur_site_agent.model.placement import Placement
+    from waldur_site_agent.model.usage import Period
 
 AWKWARD_NAMES = (
     "",
@@ -38,6 +41,15 @@ AWKWARD_NAMES = (
     "root",
 )
 """Names that a shell, a list or a table would misread. No backend may accept any of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What somebody used of a resource, and when; it is over."""
+
+    period: Period
+    amounts: Mapping[str, Fraction]
+    """By component type, in backend units."""
 
 
 class Hooks:
@@ -106,6 +118,10 @@ class Hooks:
         pairs = zip(self.components, amounts, strict=False)
         shown = {name: unset if amount is None else amount for name, amount in pairs}
         return {name: amount for name, amount in shown.items() if amount is not None}
+
+    def spend(self, backend: Backend, resource: str, user: str) -> Spent:
+        """Let a member use something of a resource, and say what; each call adds to it."""
+        pytest.skip(f"no hook spend for {type(backend).__name__} ({user} of {resource})")
 
     def placement(self, backend: Backend, stem: str, slug: str = "one") -> Placement:
         """Place a resource of the test's own project."""
