@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.events.transport import Address
 
 _SECONDS = 10.0
+_WEBSOCKET = "broker's WebSocket"
 _UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -84,18 +85,20 @@ def _websocket(address: Address, subprotocol: str) -> Check:
         return _failed(
             f"{address} does not answer as a web server: {type(error).__name__}: {error}",
             "the port has to be that of the web server or of the broker's WebSocket",
+            _WEBSOCKET,
         )
     finally:
         with suppress(OSError):
             connection.close()
     if status in (http.client.SWITCHING_PROTOCOLS, http.client.UPGRADE_REQUIRED):
-        return _passed("broker's WebSocket", f"{address.path} answers {status}")
+        return _passed(_WEBSOCKET, f"{address.path} answers {status}")
     wrong_path = status == _STATUS_OF_A_PATH_THAT_IS_NOT_THERE
     return _failed(
         f"{address.path} answers HTTP {status} instead of 101",
         "check stomp_ws_path or mqtt_ws_path, and the web server's rule for it"
         if wrong_path
         else "the web server in front of the broker has to pass WebSockets on",
+        _WEBSOCKET,
     )
 
 
@@ -117,5 +120,5 @@ def _passed(name: str, detail: str) -> Check:
     return Check(name=name, verdict=Verdict.OK, detail=detail)
 
 
-def _failed(detail: str, remedy: str = "") -> Check:
-    return Check(name="broker", verdict=Verdict.FAILED, detail=detail, remedy=remedy)
+def _failed(detail: str, remedy: str = "", name: str = "broker") -> Check:
+    return Check(name=name, verdict=Verdict.FAILED, detail=detail, remedy=remedy)
