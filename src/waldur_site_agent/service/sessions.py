@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends.registry import Registry
     from waldur_site_agent.config import Configuration, Offering, Source
+    from waldur_site_agent.config.settings import Safety
     from waldur_site_agent.service.modes import Mode
 
 
@@ -86,23 +87,19 @@ def open_site(
     name = offering.backend_for(mode.job)
     settings = situation.registry.settings(name, offering, situation.source, number)
     safety = situation.configuration.safety_of(offering)
+    watch = situation.monitoring.watch(offering.name, mode.name)
     with ExitStack() as stack:
         backend = situation.registry.open(name, settings, offering)
         stack.callback(backend.close)
+        backend.watch_commands(watch.command)
         waldur = connect(offering, mode.name, sleep=sleep)
         stack.callback(waldur.close)
-        watch = situation.monitoring.watch(offering.name, mode.name)
         waldur.watch_requests(watch.request)
-        backend.watch_commands(watch.command)
         yield Site(
             offering=offering,
             waldur=waldur,
             backend=backend,
-            thresholds=Thresholds(
-                max_removals_percent=safety.max_removals_percent,
-                max_removals=safety.max_removals,
-                removals_allowed=safety.allow_removals or situation.removals_allowed,
-            ),
+            thresholds=_thresholds(situation, safety),
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
             record=situation.journal.recorder(offering.name, mode.name),
@@ -111,6 +108,14 @@ def open_site(
             remove_unknown_users=safety.unknown_users == "remove",
             zone=billing_zone(situation.configuration),
         )
+
+
+def _thresholds(situation: Situation, safety: Safety) -> Thresholds:
+    return Thresholds(
+        max_removals_percent=safety.max_removals_percent,
+        max_removals=safety.max_removals,
+        removals_allowed=safety.allow_removals or situation.removals_allowed,
+    )
 
 
 def billing_zone(configuration: Configuration) -> tzinfo:
