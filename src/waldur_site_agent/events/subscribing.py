@@ -120,7 +120,8 @@ class Registration:
 
     def _subscribe(self) -> Subscription:
         if self._offering.mqtt_enabled:
-            self._warn_of_servers_without_mqtt()
+            if not self._login:
+                self._warn_of_servers_without_mqtt()
             return self._per_type()
         if self._identity is not None and "register_queue" not in self._absent:
             try:

@@ -119,14 +119,15 @@ class WaitingList:
     ) -> list[object]:
         """Let a scope wait, merged with what waits there; return the messages to acknowledge.
 
-        What failed before keeps its delay: news about it do not mend what failed.
+        What failed before keeps its delay: news about it do not mend what failed. A full pass is
+        asked for only where something may have been missed, so it does not wait.
         """
         due = now if due is None else due
         entry = self._entries.get(scope)
         if entry is None:
             entry = self._entries[scope] = Waiting(scope, max(now, due), due)
         entry.since = min(entry.since, max(now, due))
-        if not entry.failures:
+        if not entry.failures or scope == Everything():
             entry.due = min(entry.due, due)
         if announcement is not None:
             entry.announced[announcement.subject] = announcement

@@ -77,6 +77,15 @@ def test_news_do_not_cut_the_delay_of_what_fails_short() -> None:
     assert taken(waiting, 1.0).entries[0].tickets == ["news"]
 
 
+def test_a_full_pass_that_is_asked_for_again_does_not_wait() -> None:
+    waiting = WaitingList()
+    waiting.add(Everything(), 0.0)
+    (entry,) = taken(waiting, 0.0).entries
+    waiting.failed(entry, 0.0)
+    waiting.add(Everything(), 0.1)
+    assert taken(waiting, 0.1).kind is Kind.EVERYTHING
+
+
 def test_what_may_have_spoiled_a_pass_is_tried_alone() -> None:
     waiting = WaitingList()
     scopes = [ProjectScope(uuid4()) for _ in range(3)]
