@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,3 +116,16 @@ def a_village(
 def village(real_slurm: Any, real_rabbitmq: Any, tmp_path: Path, prefix: str) -> Iterator[Village]:
     with a_village(real_slurm, real_rabbitmq, tmp_path, prefix) as village:
         yield village
+
+
+@pytest.fixture(scope="module")
+def calm_village(
+    real_slurm: Any, real_rabbitmq: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Village, Project, Resource, Service]]:
+    """One village for tests that break nothing: a project, its resource, and a running agent."""
+    directory, prefix = tmp_path_factory.mktemp("village"), f"v{os.getpid() % 10000}"
+    with a_village(real_slurm, real_rabbitmq, directory, prefix) as village:
+        ((project, resource),) = village.open_projects("climate")
+        with village.agent() as service:
+            yield village, project, resource, service
+    real_slurm.clean(prefix)
