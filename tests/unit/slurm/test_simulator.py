@@ -110,7 +110,8 @@ def test_a_diagnosis_names_what_is_wrong_and_its_remedy(tmp_path: Path) -> None:
 
 
 def test_a_diagnosis_without_slurm_commands_says_where_they_should_be(tmp_path: Path) -> None:
-    (check,) = SlurmBackend(SlurmSettings(slurm_bin_path=tmp_path), {}).diagnose()
+    check, *others = SlurmBackend(SlurmSettings(slurm_bin_path=tmp_path), {}).diagnose()
+    assert [other.name for other in others] == ["home directories"]
     assert check.verdict is Verdict.FAILED
     assert "slurm_bin_path" in check.detail
 
