@@ -44,12 +44,11 @@ def following_events(
 @pytest.mark.parametrize(
     ("version", "switch"),
     [
-        ("8.1.3", "stomp_enabled"),
-        ("8.0.5", "stomp_enabled"),
-        ("7.7.9", "stomp_enabled"),
-        ("7.7.9", "mqtt_enabled"),
+        pytest.param("8.1.3", "stomp_enabled", marks=pytest.mark.long, id="one queue"),
+        pytest.param("8.0.5", "stomp_enabled", marks=pytest.mark.long, id="a queue for each type"),
+        pytest.param("7.7.9", "stomp_enabled", id="queues made by subscribing"),
+        pytest.param("7.7.9", "mqtt_enabled", id="MQTT"),
     ],
-    ids=["one queue", "a queue for each type", "queues made by subscribing", "MQTT"],
 )
 def test_orders_and_members_follow_events(
     real_rabbitmq: Any, tmp_path: Path, version: str, switch: str

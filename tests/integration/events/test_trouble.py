@@ -76,7 +76,7 @@ def outlive(village: Village, storm: Storm, changes: int, kills: int) -> None:
             storm.blow(portion)
             left -= portion
             eventually(lambda s=service: "connected" in s.text, "a start")  # type: ignore[misc]  # a loop variable as default
-            time.sleep(chance.uniform(0, 2.0))  # a moment that nobody chose
+            time.sleep(chance.uniform(0, 1.5))  # a moment that nobody chose
             service.send(signal.SIGKILL)
             service.process.wait()
     with village.site.service("-m", "event_process") as service:
