@@ -14,7 +14,7 @@ from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.scoping import Seen
 from waldur_site_agent.events.waiting import FIRST_DELAY, LONGEST_DELAY, Kind, kind_of
 from waldur_site_agent.model.orders import OrderType
-from waldur_site_agent.model.scopes import OrderScope, ResourceScope
+from waldur_site_agent.model.scopes import Everything, OrderScope, ResourceScope
 from waldur_site_agent.service.agent import greet, run_cycle
 from waldur_site_agent.service.sessions import open_site
 
@@ -188,7 +188,13 @@ class Passes:
                 self._agenda.want(ResourceScope(resource), seconds=LONGEST_DELAY)
 
     def _follow_members(self, report: MembershipReport) -> None:
-        """Look again after a while for members whom the backend does not know yet."""
+        """Look again after a while for members whom the backend does not know yet.
+
+        Where removals were refused, a full pass judges them as a whole, as the next cycle of a
+        polling mode would: few may only seem many because others left shortly before.
+        """
+        if report.refusal:
+            self._agenda.want(Everything(), seconds=LONGEST_DELAY)
         for account in report.membership.accounts:
             if account.waiting:
                 scope = ResourceScope(account.wanted.resources[0].uuid)

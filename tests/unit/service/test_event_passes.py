@@ -126,3 +126,20 @@ def test_one_project_in_trouble_does_not_keep_the_other_from_its_members(
     assert house.members_of(second) == set()
     assert [bench.later(1.0), bench.carry_out()] == [Kind.MEMBERS, Kind.MEMBERS]
     assert len(bench.agenda.waited_seconds()) == 1
+
+
+def test_removals_that_only_add_up_to_many_wait_for_a_full_pass(house: House, bench: Bench) -> None:
+    side = house.sandbox.customer
+    people = {f"u{number}": f"u{number:02}" for number in range(12)}
+    project = house.project(**people)
+    resource = house.settled(project)
+    scope = ProjectScope(UUID(project.uuid))
+    for name in people:
+        side.remove_member(project, name)
+        bench.agenda.want(scope)
+        bench.carry_out()
+    left = len(house.members_of(resource))
+    assert left == 2
+    kinds = {bench.later(LONGEST_DELAY / 2) for _ in range(3)}
+    assert Kind.EVERYTHING in kinds
+    assert house.members_of(resource) == set()
