@@ -23,12 +23,7 @@ $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 	@touch $@
 
 demo: $(READY)
-ifeq ($(SLURM),real)
-	@settings=$$(tests/services/slurm/up.sh) && env "$$settings" SLURM=real $(BIN)/waldur-site-agent demo; \
-	code=$$?; tests/services/slurm/down.sh; exit $$code
-else
-	@$(BIN)/waldur-site-agent demo
-endif
+	@tests/services/demo.sh $(BIN)/waldur-site-agent demo
 
 test: lint
 	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.backends.registry import Registry
+from waldur_site_agent.cli.demo_events import (
+    STOMP_OVER_WEBSOCKET,
+    DemoBroker,
+    play_events,
+    why_no_broker,
+)
 from waldur_site_agent.cli.plan_text import report_text, step_changes
 from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
@@ -36,7 +42,12 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from waldur_site_agent.backends import Backend, BackendSettings, BackendState
+    from waldur_site_agent.backends import (
+        Backend,
+        BackendResource,
+        BackendSettings,
+        BackendState,
+    )
     from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.sandbox import Order
@@ -84,6 +95,7 @@ def demo(*, keep: bool) -> int:
         ocean = _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
         if slurm is not None:
             _play_usage(stage, slurm, ocean)
+        _play_events(stage, ocean)
         if keep:
             click.pause(f"\nThe sandbox stays at {url} until you press a key.")
     return FAILED if stage.failed else DONE
@@ -148,6 +160,32 @@ def _play_usage(stage: Stage, slurm: SimulatedSlurm, order: Order) -> None:
         click.echo(f"  {name:<8} {figures}")
 
 
+def _play_events(stage: Stage, order: Order) -> None:
+    """Let people come and go while the agent listens."""
+    print_title("Now the agent listens.                          (-m event_process)")
+    broker = DemoBroker.from_environment()
+    if broker is None:
+        click.echo(f"Not shown: {why_no_broker()}.")
+        return
+    sandbox, side = stage.sandbox, stage.sandbox.customer
+    broker.attach(sandbox)
+    ocean = side.resource_of(order)
+    climate = side.world.projects[ocean.project]
+    changes = [
+        (
+            "Alan is back in climate",
+            lambda: side.add_member(climate, "alan"),
+            lambda: "alan" in stage.found(ocean.backend_id).members,
+        ),
+        (
+            "The resource is paused no longer",
+            lambda: side.set_flags(ocean, paused=False),
+            lambda: stage.found(ocean.backend_id).metadata.get("qos") != "paused",
+        ),
+    ]
+    stage.failed |= not play_events(stage.following_events(broker), changes)
+
+
 class Stage:
     """The sandbox, a backend and the agent between them, shown cycle by cycle."""
 
@@ -176,11 +214,31 @@ class Stage:
         took = f"{requests} requests to Waldur, {report.commands} {self._title} commands"
         click.echo("\n".join([*_done(report), took]))
 
+    def following_events(self, broker: DemoBroker) -> Situation:
+        """The same site, whose offering follows events."""
+        configuration = self._situation.configuration
+        switched = {
+            "stomp_enabled": True,
+            "websocket_use_tls": False,
+            "stomp_ws_host": "127.0.0.1",
+            "stomp_ws_port": broker.port + STOMP_OVER_WEBSOCKET,
+        }
+        offering = configuration.offerings[0].model_copy(update=switched)
+        changed = configuration.model_copy(update={"offerings": (offering,)})
+        return replace(self._situation, configuration=changed)
+
+    def found(self, account: str) -> BackendResource:
+        """An account as the backend reads it."""
+        return self._observe().resources[account]
+
     def tree(self) -> str:
         """The cluster's accounts as the backend reads them."""
+        return tree_text(self._observe())
+
+    def _observe(self) -> BackendState:
         registry, offering = self._situation.registry, self._offerings[0]
         settings = registry.settings(self._backend, offering, None)
-        return tree_text(registry.open(self._backend, settings, offering).observe())
+        return registry.open(self._backend, settings, offering).observe()
 
 
 def _done(report: CycleReport) -> list[str]:
