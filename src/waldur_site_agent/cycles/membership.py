@@ -54,9 +54,7 @@ def sync_membership(
 ) -> MembershipReport:
     """Make the members, limits and access of every account what Waldur says.
 
-    With other scopes than the whole offering, the same for the accounts that they concern. The
-    lists that are read are the same: two ways of asking do not always agree, and people must not
-    come and go with the way.
+    Scopes choose accounts, not lists: two ways of asking for a team do not always agree.
 
     Raises:
         TemporaryError: one side could not be read; nothing was changed.
@@ -68,24 +66,18 @@ def sync_membership(
         site, offering, listed, site.usernames, dry_run=dry_run, who=sight.names_user
     )
     wanted = gather_wanted(site, offering, usernames.users, sight)
-    state = site.backend.observe() if wanted.accounts else None
-    if state is None:
+    report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
+    if not wanted.accounts:
         failures = finish_deletions(site, wanted.leavers, wanted.staying) if not dry_run else []
-        return MembershipReport(
-            offering=site.offering.name,
-            usernames=usernames,
-            failures=tuple(failures),
-            seen=wanted.seen,
-        )
+        return replace(report, failures=tuple(failures))
+    state = site.backend.observe()
     wanted = _in_sight(wanted, usernames.users, state, sight)
     membership = _plan(site, wanted, state)
     guarded = _guarded(site, wanted, membership, state)
-    report = MembershipReport(
-        offering=site.offering.name,
+    report = replace(
+        report,
         membership=membership,
-        usernames=usernames,
         resources=sum(len(account.resources) for account in wanted.accounts),
-        seen=wanted.seen,
         refused=guarded.refused,
         refusal=guarded.reason,
     )
@@ -95,9 +87,13 @@ def sync_membership(
     _remember_removals(site, sight, guarded)
     failures = _carry_out(site, wanted, state, membership, guarded)
     if sight.everything:
-        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-        failures += mark_missing(site, missing, len(membership.accounts))
+        failures += _mark_missing(site, membership)
     return replace(report, failures=tuple(failures))
+
+
+def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
+    missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
+    return mark_missing(site, missing, len(membership.accounts))
 
 
 def _in_sight(

@@ -96,8 +96,7 @@ def gather_wanted(
 ) -> Gathered:
     """Everything that planning the memberships in sight needs from Waldur.
 
-    Where people are in sight these are all memberships; who is concerned shows once the backend
-    was read.
+    With people in sight these are all memberships: who is in which shows in the backend only.
 
     Raises:
         TemporaryError: the resources could not be read.
@@ -120,20 +119,9 @@ def gather_wanted(
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
     teams = _teams(site, provider, resources, accounts.troubles)
-    limits = _member_limits(site, resources, users)
-    usernames = usable_usernames(users)
-    wanted = [
-        _account(site, name, group, teams, usernames, accounts, limits)
-        for name, group in _by_account(resources).items()
-    ]
-    people = People(
-        known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
-        is_complete=accounts.is_complete and not accounts.troubles and bool(users),
-        nobody_leaves="; ".join(accounts.troubles),
-    )
     return Gathered(
-        accounts=tuple(wanted),
-        people=people,
+        accounts=_accounts(site, resources, teams, accounts, users),
+        people=_people(users, accounts),
         leavers=leavers,
         staying=staying | ({"*"} if accounts.troubles else set()),
         troubles=tuple(f"nobody leaves in this cycle: {text}" for text in accounts.troubles),
@@ -143,6 +131,29 @@ def gather_wanted(
             roles=_roles_seen(teams),
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
+    )
+
+
+def _accounts(
+    site: Site,
+    resources: Sequence[Resource],
+    teams: Mapping[UUID | None, Team],
+    accounts: _ProjectAccounts,
+    users: Sequence[OfferingUser],
+) -> tuple[AccountWanted, ...]:
+    limits = _member_limits(site, resources, users)
+    usernames = usable_usernames(users)
+    return tuple(
+        _account(site, name, group, teams, usernames, accounts, limits)
+        for name, group in _by_account(resources).items()
+    )
+
+
+def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
+    return People(
+        known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
+        is_complete=accounts.is_complete and not accounts.troubles and bool(users),
+        nobody_leaves="; ".join(accounts.troubles),
     )
 
 
