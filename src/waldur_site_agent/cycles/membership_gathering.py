@@ -96,8 +96,6 @@ def gather_wanted(
 ) -> Gathered:
     """Everything that planning the memberships in sight needs from Waldur.
 
-    With people in sight these are all memberships: who is in which shows in the backend only.
-
     Raises:
         TemporaryError: the resources could not be read.
     """
