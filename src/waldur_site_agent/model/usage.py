@@ -114,6 +114,9 @@ class UsageReport:
     """Every resource that was asked for is here; an idle one has no users."""
     remarks: tuple[str, ...] = ()
     """What an administrator should know of the figures: work that belongs to nobody, and so on."""
+    is_settled: bool = True
+    """Whether the figures of a period that is over are final. ``False``: some work is left out
+    because its end is not known yet, so a later reading may have more. Never less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
