@@ -118,6 +118,12 @@ SCRIPT
     chmod 755 "$DIR/ctl"
 }
 
+# the broker is no root: a directory below /root is out of its reach, and it could not even say so
+check_reach() {
+    runuser -u rabbitmq -- test -x "$DIR/log" ||
+        { say "the user rabbitmq cannot reach $DIR; name another directory by WSA_RABBITMQ_DIR"; exit 2; }
+}
+
 # is_up NAME: the pid file names a living process of that command
 is_up() {
     pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 1
@@ -161,6 +167,7 @@ start_broker() {
 
 one_at_a_time install_packages
 write_configuration
+check_reach
 start_port_mapper
 start_broker
 wait_until rabbitmq-server all_listen

@@ -134,6 +134,14 @@ CONF
     chmod 600 "$DIR/etc/slurmdbd.conf"
 }
 
+# the services are no root: a directory below /root is out of their reach
+check_reach() {
+    for user in munge mysql slurm; do
+        runuser -u $user -- test -x "$DIR/log" ||
+            { say "the user $user cannot reach $DIR; name another directory by WSA_SLURM_DIR"; exit 2; }
+    done
+}
+
 # is_up NAME COMMAND: the pid file names a living process of that command
 is_up() {
     pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 1
@@ -196,6 +204,7 @@ make_users() {
 
 one_at_a_time install_packages
 write_configuration
+check_reach
 start_munge
 start_database
 start_daemon slurmdbd
