@@ -15,7 +15,7 @@ from waldur_site_agent.model.usage import BillingMonth
 if TYPE_CHECKING:
     from datetime import datetime
 
-MARGIN = timedelta(minutes=5)
+MARGIN = timedelta(minutes=10)
 """How far the clocks of the agent and of a server without dates may differ, delays included.
 
 A report that arrives in the wrong month replaces that month's figure, so none is sent nearer to

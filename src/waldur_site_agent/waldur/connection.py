@@ -129,8 +129,11 @@ class Connection:
         with self._counting:
             return Counter(self._counts)
 
-    def send(self, call: Call) -> httpx.Response:
+    def send(self, call: Call, *, once: bool = False) -> httpx.Response:
         """Send until there is an answer with a success status, or no hope of one.
+
+        ``once`` is for what may mean something else a moment later: it is never sent again, even
+        where the server surely did not act on it.
 
         Raises:
             TemporaryError: Waldur could not be asked, or did not answer as it should.
@@ -138,7 +141,8 @@ class Connection:
             PermanentError: Waldur refused.
         """
         lost: LostAnswerError | None = None
-        for attempt in range(1, self._retry.attempts + 1):
+        attempts = 1 if once else self._retry.attempts
+        for attempt in range(1, attempts + 1):
             outcome = self._attempt(call)
             if isinstance(outcome, httpx.Response):
                 return outcome
@@ -147,7 +151,7 @@ class Connection:
             again = outcome.repeat is Repeat.ALWAYS or (
                 outcome.repeat is Repeat.IF_SAFE and call.operation.safe_to_repeat
             )
-            if not again or attempt == self._retry.attempts:
+            if not again or attempt == attempts:
                 if lost is not None and type(outcome.error) is TemporaryError:
                     raise LostAnswerError(f"{outcome.error}; an earlier attempt: {lost}")
                 raise outcome.error

@@ -89,8 +89,10 @@ class Conversation:
         operation: Operation[None],
         uuid: UUID | str,
         body: Mapping[str, object] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
-        self._connection.send(Call.of(operation, uuid=uuid_text(uuid), body=body))
+        self._connection.send(Call.of(operation, uuid=uuid_text(uuid), body=body), once=once)
 
     def _change(
         self, operation: Operation[Answer], uuid: UUID | str, body: Mapping[str, object]

@@ -106,7 +106,9 @@ class UsageCalls(Conversation):
             resource_uuid: The resource; it must be OK, Updating or Terminating.
             amounts: By component type, in measured units with at most two decimals. All
                 components belong together: old servers show only those of the last report.
-            when: An aware time in the month that is meant, where the server accepts one.
+            when: An aware time in the month that is meant, where the server accepts one. Without
+                it the report is sent exactly once: repeated a moment later, it might be booked
+                into the next month.
 
         Raises:
             PastMonthRefusedError: The month has passed, and the token is not of staff.
@@ -123,7 +125,7 @@ class UsageCalls(Conversation):
             if when.tzinfo is None:
                 raise ValueError("the time of usage needs a time zone")
             body["date"] = when.astimezone(UTC).isoformat()
-        self._write(ops.SET_USAGE, resource_uuid, body)
+        self._write(ops.SET_USAGE, resource_uuid, body, once=when is None)
 
     def set_user_usages(self, component_usage_uuid: UUID | str, parts: Sequence[UserPart]) -> None:
         """Report what each of several people used of one component usage, in one go.

@@ -279,9 +279,9 @@ def test_a_server_without_dates_is_sent_only_what_it_surely_books_right(
 @pytest.mark.parametrize(
     ("zone", "now", "is_past", "with_dates", "without"),
     [
-        ("UTC", "2026-10-31T23:50", False, True, True),
-        ("UTC", "2026-10-31T23:57", False, True, False),
-        ("UTC", "2026-11-01T00:02", False, True, False),
+        ("UTC", "2026-10-31T23:49", False, True, True),
+        ("UTC", "2026-10-31T23:51", False, True, False),
+        ("UTC", "2026-11-01T00:09", False, True, False),
         ("Pacific/Niue", "2026-11-01T09:00", True, True, False),
         ("Pacific/Kiritimati", "2026-10-31T12:00", False, False, False),
     ],

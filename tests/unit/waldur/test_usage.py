@@ -258,9 +258,29 @@ def test_a_server_without_the_bulk_call_says_so(server: Scripted) -> None:
 
 def test_usage_whose_answer_was_lost_is_sent_again(server: Scripted) -> None:
     server.replies = [httpx.ReadTimeout("slow"), httpx.Response(502), httpx.Response(201)]
-    server.waldur().set_usage(RESOURCE, {"cpu": Decimal(1)})
+    server.waldur().set_usage(RESOURCE, {"cpu": Decimal(1)}, datetime(2026, 9, 30, tzinfo=UTC))
     assert len({request.content for request in server.requests}) == 1
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        httpx.Response(429, headers={"Retry-After": "60"}),
+        httpx.Response(503, headers={"Retry-After": "60"}),
+        httpx.Response(500),
+    ],
+    ids=["no connection", "no answer", "429", "503", "500"],
+)
+def test_usage_without_a_date_is_sent_once_for_it_might_arrive_in_the_next_month(
+    server: Scripted, trouble: httpx.Response | httpx.TransportError
+) -> None:
+    server.replies = [trouble, httpx.Response(201)]
+    with pytest.raises(TemporaryError):
+        server.waldur().set_usage(RESOURCE, {"cpu": Decimal(1)})
+    assert len(server.requests) == 1
 
 
 def test_a_past_month_that_only_staff_may_report_is_told_apart(server: Scripted) -> None:
