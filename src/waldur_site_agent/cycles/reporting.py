@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.resource_limits import report_limits
+from waldur_site_agent.cycles.usage_clock import check_clocks, why_not_yet
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported, UsageCycleReport
-from waldur_site_agent.cycles.usage_sending import send_month, why_not_yet
+from waldur_site_agent.cycles.usage_sending import send_month
 from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import BillingMonth
@@ -89,7 +90,7 @@ def plan_months(
     In a past month, a resource that used nothing and of which Waldur has nothing is no news.
 
     Raises:
-        TemporaryError: one side could not be read.
+        TemporaryError: one side could not be read, or one clock is wrong.
         PermanentError: the backend cannot report usage, or the token may not read it.
     """
     if not resources or not months or not components:
@@ -99,6 +100,7 @@ def plan_months(
         figures(site.waldur.component_usages(uuid, m).require_complete("component usages"), m)
         for m in months
     ]
+    check_clocks(site)
     periods = [month.period(site.zone) for month in months]
     since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
     _warn_of_unknown_age(site, resources)

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why_not_yet
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import UserPart
 from waldur_site_agent.planning.access import spelled
 from waldur_site_agent.planning.usage import figures, part_changes, parts_found
-from waldur_site_agent.planning.usage_dates import (
-    booking_date,
-    is_past_in_waldur,
-    why_not_now,
-)
+from waldur_site_agent.planning.usage_dates import booking_date, is_past_in_waldur
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -34,12 +30,10 @@ from waldur_site_agent.waldur import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
     from decimal import Decimal
     from uuid import UUID
 
     from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.usage import BillingMonth
     from waldur_site_agent.planning.billing import Bill
     from waldur_site_agent.planning.usage import MonthPlan, ResourceReport
 
@@ -85,21 +79,6 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         failures=tuple(sending.failures),
         refusal=sending.refusal,
     )
-
-
-def why_not_yet(site: Site, month: BillingMonth) -> str:
-    """Why nothing of the month can be sent at this moment; empty when it can.
-
-    Raises:
-        TemporaryError: the server does not say what it can.
-    """
-    accepts_dates = site.waldur.accepts_usage_dates()
-    return why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates)
-
-
-def waldurs_time(site: Site) -> datetime:
-    """The time by the server's clock, as its answers tell it: that is the one it books by."""
-    return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
 
 
 @dataclass
@@ -271,6 +250,7 @@ class _Sending:
         """Time passes within a cycle, and a border may have come."""
         if self.site.stopping():
             raise TemporaryError("the agent is stopping; the next start goes on")
+        check_clocks(self.site)
         reason = why_not_yet(self.site, self.plan.month)
         if reason:
             raise TemporaryError(f"not sent: {reason}")

@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.metering import Meter, a_meter
+from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.sandbox import Resource
 
 SET_USAGE = "marketplace_component_usages_set_usage"
@@ -225,16 +226,58 @@ class _WrongClock(httpx.HTTPTransport):
         return response
 
 
+class _JumpyClock(_WrongClock):
+    """The same for a clock that jumps; the last entry says how far ahead it is."""
+
+    def __init__(self, ahead: list[timedelta]) -> None:
+        super().__init__(ahead[0])
+        self._jumps = ahead
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._ahead = self._jumps[-1]
+        return super().handle_request(request)
+
+
+def seen_from(meter: Meter, ahead: timedelta) -> Meter:
+    """The meter by an agent and a backend whose clock is ahead."""
+    right = meter.sandbox.clock.now
+    meter.ledger.now = lambda: right() + ahead
+    return meter.with_(now=meter.ledger.now, transport=partial(_WrongClock, ahead))
+
+
 @pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
-@pytest.mark.parametrize("days", [40, -40])
-def test_a_machine_whose_clock_is_wrong_overwrites_no_month(version: str, days: int) -> None:
+@pytest.mark.parametrize("days", [3, 40, -40])
+def test_a_machine_whose_clock_is_wrong_sends_nothing_and_says_so(version: str, days: int) -> None:
     with a_meter(version) as meter:
         ocean = busy(meter)
         meter.travel("2027-03-25T00:00")
         meter.report()
-        ahead, right = timedelta(days=days), meter.sandbox.clock.now
-        wrong = meter.with_(now=lambda: right() + ahead, transport=partial(_WrongClock, ahead))
-        for _ in range(2):
+        meter.sandbox.requests.clear()
+        wrong = seen_from(meter, timedelta(days=days))
+        with pytest.raises(TemporaryError, match=r"by Waldur's 2027-03-2[45] .* UTC.*NTP"):
             wrong.report()
-        months = {row.billing_period.month for row in meter.sandbox.customer.usage_rows(ocean)}
-        assert (hours(meter, ocean, "2027-03"), months) == (120, {3})
+        assert meter.sandbox.requests.writes() == []
+        meter.ledger.now = meter.sandbox.clock.now
+        meter.travel("2027-03-26T00:00")
+        assert not meter.report().failed
+        assert hours(meter, ocean, "2027-03") == 144
+
+
+def test_a_clock_that_jumps_within_a_cycle_sends_nothing(meter: Meter) -> None:
+    ocean = busy(meter)
+    meter.travel("2027-03-25T00:00")
+    meter.report()
+    meter.travel("2027-03-25T01:00")
+    ahead = [timedelta(0)]
+    jumpy = meter.with_(transport=partial(_JumpyClock, ahead))
+    meter.ledger.meanwhile = lambda: ahead.append(timedelta(hours=1))
+    assert jumpy.report().failed
+    assert hours(meter, ocean, "2027-03") == 120
+
+
+@pytest.mark.parametrize("seconds", [240, -240])
+def test_clocks_may_differ_a_little(meter: Meter, seconds: int) -> None:
+    ocean = busy(meter)
+    meter.travel("2027-03-25T00:00")
+    assert not seen_from(meter, timedelta(seconds=seconds)).report().failed
+    assert hours(meter, ocean, "2027-03") == 120
