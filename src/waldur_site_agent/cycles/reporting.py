@@ -19,10 +19,13 @@ from waldur_site_agent.planning.usage import MonthPlan, counted_from, figures, p
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from structlog.typing import FilteringBoundLogger
+
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.cycles.usage_subjects import Subjects
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.usage import ComponentReport, WaldurFigure
 
 
 def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
@@ -236,12 +239,27 @@ def _warn(site: Site, plan: MonthPlan) -> None:
                     in_waldur=str(component.before),
                     remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
                 )
-            twice = f"{component.type} of {resource.account} in {plan.month} has several rows"
-            if component.found and component.found.rows > 1 and not site.memory.get(twice):
-                site.memory[twice] = 1
-                log.warning(
-                    "Waldur has several figures for one month, probably because the plan was "
-                    "changed; the highest counts",
-                    component=component.type,
-                    rows=component.found.rows,
-                )
+            if component.found and component.found.older:
+                _warn_of_several_plans(site, log, component, component.found)
+
+
+def _warn_of_several_plans(
+    site: Site, log: FilteringBoundLogger, component: ComponentReport, found: WaldurFigure
+) -> None:
+    if found.counts_twice(component.bill.total):
+        log.warning(
+            "usage was counted under two plans, as the first report after a change of plan is; "
+            "the newer figure is lowered",
+            component=component.type,
+            used=str(component.bill.total),
+            in_waldur=str(found.amount),
+        )
+    known = f"row {found.row} is one of several"
+    if not site.memory.get(known):
+        site.memory[known] = 1
+        log.warning(
+            "Waldur has several figures for one month, probably because the plan was changed; "
+            "their sum is kept at what was used",
+            component=component.type,
+            rows=len(found.older) + 1,
+        )

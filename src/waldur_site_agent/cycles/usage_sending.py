@@ -18,7 +18,12 @@ from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import UserPart
 from waldur_site_agent.planning.access import spelled
-from waldur_site_agent.planning.usage import figures, part_changes, parts_found
+from waldur_site_agent.planning.usage import (
+    figures,
+    part_changes,
+    parts_for_newest,
+    parts_found,
+)
 from waldur_site_agent.planning.usage_dates import booking_date, is_past_in_waldur
 from waldur_site_agent.waldur import (
     AbsentOperationError,
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.planning.billing import Bill
-    from waldur_site_agent.planning.usage import MonthPlan, ResourceReport
+    from waldur_site_agent.planning.usage import MonthPlan, ResourceReport, WaldurFigure
 
 _NO_BULK = "set_user_usages is absent"
 
@@ -127,10 +132,10 @@ class _Sending:
     def _news(self) -> list[ResourceReport]:
         return [r for r in self.plan.resources if r.is_news and r.account not in self.blocked]
 
-    def _rows(self) -> dict[tuple[str, str], UUID]:
+    def _rows(self) -> dict[tuple[str, str], WaldurFigure]:
         """The rows that the plan knows of, by account and component."""
         return {
-            (resource.account, component.type): component.found.row
+            (resource.account, component.type): component.found
             for resource in self.plan.resources
             for component in resource.sound
             if component.found is not None
@@ -149,10 +154,10 @@ class _Sending:
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_usages(uuid, self.plan.month)
         now_there = figures(listing.require_complete("component usages"), self.plan.month)
-        rows = {lacking[key]: found.row for key, found in now_there.items() if key in lacking}
+        rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
         self._send_parts(self._differing(rows))
 
-    def _differing(self, rows: Mapping[tuple[str, str], UUID]) -> list[_Parts]:
+    def _differing(self, rows: Mapping[tuple[str, str], WaldurFigure]) -> list[_Parts]:
         bills: dict[tuple[str, str], Bill] = {
             (resource.account, component.type): component.bill
             for resource in self.plan.resources
@@ -160,14 +165,15 @@ class _Sending:
             if resource.account not in self.blocked
         }
         differing = []
-        for key, row in rows.items():
+        for key, figure in rows.items():
             if key not in bills:
                 continue
-            found = self._found_parts.get(row, {})
-            changes = part_changes(bills[key], found)
+            found = self._found_parts.get(figure.row, {})
+            older = [self._found_parts.get(row, {}) for row in figure.older]
+            changes = part_changes(parts_for_newest(bills[key].parts, older), found)
             if changes:
                 is_new = not changes.keys() <= found.keys()
-                differing.append(_Parts(*key, row, changes, is_new))
+                differing.append(_Parts(*key, figure.row, changes, is_new))
         return differing
 
     def _send_parts(self, differing: Sequence[_Parts]) -> None:
@@ -243,7 +249,8 @@ class _Sending:
         when = None
         if self.site.waldur.accepts_usage_dates():
             now = waldurs_time(self.site)
-            when = booking_date(self.plan.month, now, resource.resource.created)
+            dates = [each.found.date for each in resource.components if each.found]
+            when = booking_date(self.plan.month, now, resource.resource.created, *dates)
         self.site.waldur.set_usage(resource.resource.uuid, resource.totals, when)
 
     def _look_before_sending(self) -> None:

@@ -33,12 +33,42 @@ ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaldurFigure:
-    """What Waldur has of one component of one resource in one month, in measured units."""
+    """What Waldur has of one component of one resource in one month, in measured units.
+
+    After a change of plan there is a row for each plan; they are billed together, and reports
+    change the newest.
+    """
 
     row: UUID
+    """The newest."""
     amount: Decimal
-    rows: int = 1
-    """More than one after a change of plan in the middle of the month."""
+    """The sum over all rows."""
+    older: tuple[UUID, ...] = ()
+    """The rows of former plans."""
+    older_amount: Decimal = ZERO
+    """What they have together."""
+    last_older_amount: Decimal = ZERO
+    """What the last of them has."""
+    date: datetime | None = None
+    """When the newest was reported, or the moment that the report named."""
+
+    @property
+    def newest(self) -> Decimal:
+        """What the newest row has."""
+        return self.amount - self.older_amount
+
+    def counts_twice(self, total: Decimal) -> bool:
+        """Whether the newest row holds what the one before it has, too.
+
+        So it is after the first report under a new plan, of which nothing in Waldur's answers told
+        before: that report was of the whole month.
+        """
+        once = self.amount - self.last_older_amount
+        return (
+            bool(self.older)
+            and once <= total < self.amount
+            and self.newest >= (self.last_older_amount)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +87,11 @@ class ComponentReport:
     def before(self) -> Decimal | None:
         """Waldur's figure."""
         return self.found.amount if self.found else None
+
+    @property
+    def amount(self) -> Decimal:
+        """What is sent for the newest row: all that the rows of former plans do not have."""
+        return _for_newest(self.bill.total, self.found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +122,7 @@ class ResourceReport:
 
         They go together, because older servers show only what was sent last.
         """
-        return {component.type: component.bill.total for component in self.sound}
+        return {component.type: component.amount for component in self.sound}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +148,7 @@ class MonthPlan:
 def figures(
     rows: Iterable[ComponentUsage], month: BillingMonth
 ) -> dict[tuple[UUID, str], WaldurFigure]:
-    """What Waldur has, by resource and component; of several rows the highest counts.
+    """What Waldur has, by resource and component.
 
     Rows of other months, which servers send that ignore the filter, are left out.
     """
@@ -121,14 +156,20 @@ def figures(
     for row in rows:
         if row.resource_uuid is not None and row.billing_period in (None, month.first_day):
             groups[row.resource_uuid, row.type].append(row)
-    return {key: _highest(group) for key, group in groups.items()}
+    return {key: _together(group) for key, group in groups.items()}
 
 
-def _highest(group: list[ComponentUsage]) -> WaldurFigure:
-    latest = sorted(
-        group, key=lambda r: (r.usage, r.date.timestamp() if r.date else 0.0, r.uuid.int)
+def _together(group: list[ComponentUsage]) -> WaldurFigure:
+    *older, newest = sorted(group, key=lambda r: (r.date.timestamp() if r.date else 0, r.uuid.int))
+    older_amount = sum((row.usage for row in older), ZERO)
+    return WaldurFigure(
+        row=newest.uuid,
+        amount=older_amount + newest.usage,
+        older=tuple(row.uuid for row in older),
+        older_amount=older_amount,
+        last_older_amount=older[-1].usage if older else ZERO,
+        date=newest.date,
     )
-    return WaldurFigure(row=latest[-1].uuid, amount=latest[-1].usage, rows=len(group))
 
 
 def parts_found(rows: Iterable[ComponentUserUsage]) -> dict[UUID, dict[str, Decimal]]:
@@ -184,23 +225,40 @@ def _compare(
     if found is None:
         is_news = zero_is_news or bill.total != ZERO
         return ComponentReport(type=name, bill=bill, is_news=is_news)
-    is_anomaly = bill.total < found.amount and not allow_decrease
+    is_lower = bill.total < found.amount and not found.counts_twice(bill.total)
+    is_anomaly = is_lower and not allow_decrease
     return ComponentReport(
         type=name,
         bill=bill,
         found=found,
         is_anomaly=is_anomaly,
-        is_news=not is_anomaly and bill.total != found.amount,
+        is_news=not is_anomaly and _for_newest(bill.total, found) != found.newest,
     )
 
 
-def part_changes(bill: Bill, found: Mapping[str, Decimal]) -> dict[str, Decimal]:
+def _for_newest(total: Decimal, found: WaldurFigure | None) -> Decimal:
+    return max(ZERO, total - found.older_amount) if found else total
+
+
+def parts_for_newest(
+    parts: Mapping[str, Decimal], older: Iterable[Mapping[str, Decimal]]
+) -> dict[str, Decimal]:
+    """The parts of the users in the newest row, given those in the rows of former plans."""
+    rest = dict(parts)
+    for row in older:
+        for user, amount in row.items():
+            if user in rest:
+                rest[user] = max(ZERO, rest[user] - amount)
+    return {user: part for user, part in rest.items() if part}
+
+
+def part_changes(parts: Mapping[str, Decimal], found: Mapping[str, Decimal]) -> dict[str, Decimal]:
     """The parts that Waldur does not have so; nothing for users who are not there any more.
 
     Waldur deletes no part, so a part that is gone is sent as zero.
     """
-    gone = {user: ZERO for user, amount in found.items() if amount and user not in bill.parts}
-    changed = {user: part for user, part in bill.parts.items() if found.get(user) != part}
+    gone = {user: ZERO for user, amount in found.items() if amount and user not in parts}
+    changed = {user: part for user, part in parts.items() if found.get(user) != part}
     return dict(sorted({**gone, **changed}.items()))
 
 

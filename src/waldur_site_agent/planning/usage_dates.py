@@ -45,14 +45,15 @@ def why_not_now(month: BillingMonth, now: datetime, *, accepts_dates: bool) -> s
     return f"this server books usage into its current month only, which is not surely {month}"
 
 
-def booking_date(month: BillingMonth, now: datetime, created: datetime | None) -> datetime:
+def booking_date(month: BillingMonth, now: datetime, *known: datetime | None) -> datetime:
     """A moment inside the month, in UTC, by which Waldur books a report.
 
-    For the current month this moment; for a past one a moment on its last day, when the plan of a
-    resource that was made during the month has begun.
+    For the current month this moment; for a past one a moment on its last day, but none before
+    those that are ``known`` to lie within the resource's last plan: its creation, and the dates of
+    its newest figures.
     """
     if BillingMonth.of(now, UTC) == month:
         return now.astimezone(UTC)
     end = month.period(UTC).end
     last = end - timedelta(days=1) + timedelta(hours=_SAFE_HOUR)
-    return created.astimezone(UTC) if created is not None and last < created < end else last
+    return max([last, *(k.astimezone(UTC) for k in known if k is not None and last < k < end)])

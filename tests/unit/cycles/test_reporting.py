@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from harness.metering import Meter, a_meter
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.sandbox import Resource
 
 SET_USAGE = "marketplace_component_usages_set_usage"
 SET_USER_USAGE = "marketplace_component_usages_set_user_usage"
@@ -101,19 +102,53 @@ def test_a_lower_figure_is_kept_back_alone_and_said_with_both_values(meter: Mete
     assert meter.total(ocean) == {"cpu": 1, "mem": 1}
 
 
-def test_a_second_row_for_a_month_is_said_once_and_the_highest_counts(meter: Meter) -> None:
+def billed_by_row(meter: Meter, resource: Resource) -> dict[str, Decimal]:
+    """What Waldur has of cpu in this month, by plan; the present plan has no name."""
+    rows = meter.sandbox.customer.usage_rows(resource)
+    return {row.plan_period: row.usage for row in rows if row.component_type == "cpu"}
+
+
+def test_several_rows_for_a_month_are_said_once_and_add_up_to_what_was_used(meter: Meter) -> None:
     ocean = meter.resource("ocean")
-    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T00:00"), hours=5)
+    start = meter.travel("2027-03-11T00:00")
+    meter.ledger.run("a_ocean", "ada", start, hours=5)
+    meter.ledger.run("a_ocean", "bob", start, hours=None)
     meter.travel("2027-03-11T12:00")
-    meter.sandbox.customer.put_usage(ocean, "cpu", 3, plan_period="before")
-    meter.sandbox.customer.put_usage(ocean, "cpu", 2)
+    side = meter.sandbox.customer
+    former = side.put_usage(ocean, "cpu", 7, plan_period="before")
+    side.put_user_usage(former, "ada", 5)
+    side.put_user_usage(former, "bob", 2)
+    meter.travel("2027-03-11T13:00")
+    side.put_usage(ocean, "cpu", 1)
     with capture_logs() as logs:
-        meter.report_again()
-        meter.report_again()
+        assert not meter.report_again().failed
+        meter.travel("2027-03-11T14:00")
+        assert not meter.report_again().failed
     (warning,) = warnings(logs)
     assert (warning["component"], warning["rows"]) == ("cpu", 2)
-    rows = meter.sandbox.customer.usage_rows(ocean)
-    assert sorted(r.usage for r in rows if r.component_type == "cpu") == [3, 5]
+    assert billed_by_row(meter, ocean) == {"before": 7, "": 12}
+    assert meter.parts(ocean)["cpu"] == {"ada": 5, "bob": 14}
+    meter.sandbox.requests.clear()
+    assert not meter.report().failed
+    assert meter.sandbox.requests.writes() == []
+
+
+def test_what_the_first_report_after_a_change_of_plan_counts_twice_the_next_puts_right(
+    meter: Meter,
+) -> None:
+    ocean = meter.resource("ocean")
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T00:00"), hours=None)
+    meter.travel("2027-03-15T04:00")
+    meter.sandbox.customer.put_usage(ocean, "cpu", 100, plan_period="before")
+    meter.travel("2027-03-15T14:00")
+    assert not meter.report().failed
+    assert billed_by_row(meter, ocean) == {"before": 100, "": 110}
+    meter.travel("2027-03-15T15:00")
+    with capture_logs() as logs:
+        assert not meter.report().failed
+    assert billed_by_row(meter, ocean) == {"before": 100, "": 11}
+    assert "counted under two plans" in warnings(logs)[0]["event"]
+    assert sum(meter.parts(ocean)["cpu"].values()) == 111
 
 
 def test_one_refused_resource_stops_none_of_the_others(meter: Meter) -> None:

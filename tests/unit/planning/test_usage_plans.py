@@ -26,10 +26,12 @@ from waldur_site_agent.model.usage import (
 )
 from waldur_site_agent.planning.billing import Bill, billed, reportable
 from waldur_site_agent.planning.usage import (
+    ComponentReport,
     MonthPlan,
     counted_from,
     figures,
     part_changes,
+    parts_for_newest,
     parts_found,
     plan_month,
 )
@@ -207,14 +209,56 @@ def test_a_lower_figure_is_an_anomaly_and_the_others_are_sent_without_it() -> No
     assert allowed.totals == {"cpu": 5, "mem": 7}
 
 
-def test_of_two_rows_for_one_month_the_higher_counts() -> None:
+def at(day: int, row: ComponentUsage) -> ComponentUsage:
+    return replace(row, date=datetime(2026, 10, day, tzinfo=UTC))
+
+
+def of_cpu(used: int, *amounts: str, allow_decrease: bool = False) -> ComponentReport:
+    """The report of cpu where Waldur has rows of so much, the newest last, but listed first."""
     ocean = resource()
-    rows = [row(ocean, "3.00"), row(ocean, "5.00"), row(ocean, "4.00"), row(ocean, "7.00", "mem")]
-    plan = compared(ocean, 5, rows)
-    assert not plan
-    found = plan.resources[0].components[0].found
-    assert found is not None
-    assert (found.row, found.rows) == (rows[1].uuid, 3)
+    rows = [at(day, row(ocean, amount)) for day, amount in enumerate(amounts, start=1)]
+    plan = compared(ocean, used, rows[::-1], allow_decrease=allow_decrease)
+    cpu = plan.resources[0].components[0]
+    assert cpu.found is not None
+    assert (cpu.found.row, cpu.found.older) == (rows[-1].uuid, tuple(r.uuid for r in rows[:-1]))
+    return cpu
+
+
+def test_all_rows_of_a_month_together_are_what_was_used() -> None:
+    same = of_cpu(12, "5.00", "3.00", "4.00")
+    assert same.before == 12
+    assert not same.is_news
+    more = of_cpu(13, "5.00", "3.00", "4.00")
+    assert more.is_news
+    assert more.amount == 5
+
+
+@pytest.mark.parametrize("rows", [("5.00", "3.00", "5.00"), ("60.00", "50.00"), ("9.00", "0.00")])
+def test_rows_that_are_more_than_was_used_are_left_alone(rows: tuple[str, ...]) -> None:
+    assert of_cpu(8, *rows).is_anomaly
+    lowered = of_cpu(8, *rows, allow_decrease=True)
+    assert not lowered.is_anomaly
+    assert lowered.amount == max(0, 8 - sum(Decimal(row) for row in rows[:-1]))
+    assert lowered.is_news == (lowered.amount != Decimal(rows[-1]))
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=1, max_size=4), st.integers(0, 50), st.integers(0, 50)
+)
+def test_a_month_that_the_first_report_of_a_new_plan_counts_twice_is_put_right_by_the_next(
+    rows: list[int], more: int, later: int
+) -> None:
+    used = sum(rows) + more
+    meant_for_the_row_before = used - sum(rows[:-1])
+    after = of_cpu(used + later, *(f"{amount}.00" for amount in (*rows, meant_for_the_row_before)))
+    assert not after.is_anomaly
+    assert after.amount + sum(rows) == used + later
+
+
+def test_the_parts_of_former_plans_are_not_counted_again() -> None:
+    parts = {"ada": Decimal(5), "bob": Decimal(3), "cyd": Decimal(1)}
+    older = [{"ada": Decimal(2), "bob": Decimal(4)}, {"ada": Decimal(1), "dan": Decimal(9)}]
+    assert parts_for_newest(parts, older) == {"ada": Decimal(2), "cyd": Decimal(1)}
 
 
 def test_rows_of_other_months_do_not_count() -> None:
@@ -226,7 +270,7 @@ def test_rows_of_other_months_do_not_count() -> None:
 def test_the_part_of_somebody_who_is_gone_is_sent_as_zero_once() -> None:
     bill = Bill(total=Decimal(5), parts={"ada": Decimal(2), "bob": Decimal(3)})
     found = {"ada": Decimal("2.00"), "cyd": Decimal(4), "dan": Decimal("0.00")}
-    assert part_changes(bill, found) == {"bob": 3, "cyd": 0}
+    assert part_changes(bill.parts, found) == {"bob": 3, "cyd": 0}
 
 
 @given(USERS, st.dictionaries(st.text(min_size=1, max_size=8), st.decimals(0, 100, places=2)))
@@ -234,7 +278,7 @@ def test_parts_that_were_sent_are_not_sent_again(
     by_user: dict[str, Fraction], found: dict[str, Decimal]
 ) -> None:
     bill = bill_of(by_user)
-    assert part_changes(bill, {**found, **part_changes(bill, found)}) == {}
+    assert part_changes(bill.parts, {**found, **part_changes(bill.parts, found)}) == {}
 
 
 def test_parts_belong_to_the_row_of_their_component() -> None:
@@ -264,6 +308,11 @@ def test_a_past_month_is_booked_on_its_last_day_or_when_the_resource_was_made() 
     assert booking_date(OCTOBER, now, None) == datetime(2026, 10, 31, 9, tzinfo=UTC)
     late = datetime(2026, 10, 31, 22, tzinfo=UTC)
     assert booking_date(OCTOBER, now, late) == late
+
+
+def test_a_past_month_is_booked_under_the_plan_of_its_newest_figure() -> None:
+    now, late = datetime(2026, 11, 3, tzinfo=UTC), datetime(2026, 10, 31, 16, tzinfo=UTC)
+    assert booking_date(OCTOBER, now, None, late - timedelta(days=9), late, now) == late
 
 
 @given(MOMENTS, ZONES)
