@@ -13,7 +13,7 @@ from waldur_site_agent.events.transport import ConnectionLostError
 from waldur_site_agent.events.waiting import WaitingList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from structlog.typing import FilteringBoundLogger
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.cycles.scoping import Seen
     from waldur_site_agent.events.messages import Message
     from waldur_site_agent.events.transport import Connection, Delivery
-    from waldur_site_agent.events.waiting import Batch, Waiting
+    from waldur_site_agent.events.waiting import Batch, Kind, Waiting
     from waldur_site_agent.model.scopes import Scope
 
 _OTHER = "other"
@@ -91,11 +91,23 @@ class Agenda:
             done = [t for entry in entries for t in self._waiting.passed(entry, seen, now)]
         self._acknowledge(done)
 
-    def failed(self, entries: Iterable[Waiting], *, alone: bool = False) -> None:
-        """The pass over these did not go well: they are tried again, after a growing delay."""
+    def failed(self, entries: Iterable[Waiting]) -> None:
+        """These did not go well: they are tried again, after a growing delay."""
         with self._news:
             now = self._clock()
-            done = [t for e in entries for t in self._waiting.failed(e, now, alone=alone)]
+            done = [ticket for entry in entries for ticket in self._waiting.failed(entry, now)]
+        self._acknowledge(done)
+
+    def spoiled(self, entries: Sequence[Waiting]) -> None:
+        """Some of these did not go well, and it is not known which: they are tried apart."""
+        with self._news:
+            done = self._waiting.spoiled(entries, self._clock())
+        self._acknowledge(done)
+
+    def cut_short(self, kind: Kind, entries: Iterable[Waiting]) -> None:
+        """The pass over these could not read one side: passes of its kind rest for a while."""
+        with self._news:
+            done = self._waiting.cut_short(kind, entries, self._clock())
         self._acknowledge(done)
 
     @property

@@ -35,6 +35,8 @@ TRIES_AFTER_A_SHORT_ONE = 4
 """The longest pause is then eight seconds."""
 SECONDS_BETWEEN_CATCH_UPS = 30.0
 """Full passes because of new connections are at least so far apart."""
+SECONDS_BETWEEN_WARNINGS = 600.0
+"""Warnings of the same trouble are at least so far apart, unless there was a connection between."""
 TRIES_BEFORE_REGISTERING_AGAIN = 4
 _RECEIVE_SECONDS = 1.0
 _LONGEST_EXPONENT = 10
@@ -86,6 +88,7 @@ class Listener:
         self._trouble = ""
         self._subscription: Subscription | None = None
         self._last_catch_up: float | None = None
+        self._warn_after: float | None = None
         self._lasted: float | None = None
 
     def start(self) -> None:
@@ -133,6 +136,8 @@ class Listener:
             except SiteAgentError as error:
                 trouble = error
             except Exception as error:  # a defect must not make the agent deaf
+                if stop.is_set():  # what it works with may be closed already
+                    return
                 log.exception("listening failed because of a defect")
                 trouble = DefectError(f"a defect: {type(error).__name__}: {error}")
             if stop.is_set() or trouble is None:
@@ -151,6 +156,8 @@ class Listener:
         """Connect and take messages in until the connection ends or the agent stops."""
         connection = self._connect(tries, trouble)
         try:
+            if stop.is_set():  # the connection that counts may be another thread's by now
+                return
             self._begin(connection)
             confirmed, self._lasted = self._clock(), 0.0
             while not stop.is_set():
@@ -170,15 +177,21 @@ class Listener:
         return self._transport.connect(known)
 
     def _begin(self, connection: Connection) -> None:
+        self._agenda.want(Everything(), seconds=self._until_the_next_catch_up())
         self._connection, self._since = connection, datetime.now(UTC)
         self._confirmed += 1
+        self._warn_after = None
         self._log.info("listening to events", connections=self._confirmed)
-        now = self._clock()
-        pause = 0.0
-        if self._last_catch_up is not None:
-            pause = max(0.0, self._last_catch_up + SECONDS_BETWEEN_CATCH_UPS - now)
-        self._last_catch_up = now + pause
-        self._agenda.want(Everything(), seconds=pause)
+
+    def _until_the_next_catch_up(self) -> float:
+        """Seconds; one that is still to come makes up for this connection, too."""
+        now, last = self._clock(), self._last_catch_up
+        if last is None:
+            last = now
+        elif last <= now:
+            last = max(now, last + SECONDS_BETWEEN_CATCH_UPS)
+        self._last_catch_up = last
+        return last - now
 
     def _end(self, connection: Connection) -> None:
         if self._connection is connection:
@@ -188,8 +201,14 @@ class Listener:
     def _rest(self, tries: int, trouble: SiteAgentError, stop: threading.Event) -> None:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(max(tries - 1, 0), _LONGEST_EXPONENT))
         pause = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
-        self._trouble = str(trouble)
-        self._log.warning(
-            "not listening to events; tried again", reason=str(trouble), seconds=round(pause, 1)
-        )
+        self._complain(str(trouble), pause)
         stop.wait(pause)
+
+    def _complain(self, trouble: str, pause: float) -> None:
+        """Warn of what is new, and of what lasts only now and then: tries may go on for days."""
+        now, news = self._clock(), trouble != self._trouble or self._warn_after is None
+        warn = self._log.debug
+        if news or now >= (self._warn_after or now):
+            warn, self._warn_after = self._log.warning, now + SECONDS_BETWEEN_WARNINGS
+        self._trouble = trouble
+        warn("not listening to events; tried again", reason=trouble, seconds=round(pause, 1))

@@ -40,4 +40,6 @@ class Presence:
             except SiteAgentError as error:
                 log.warning("Waldur did not take the sign of life", reason=str(error))
             except Exception:  # the next sign may get through
+                if self._stop.is_set():  # what it works with may be closed already
+                    return
                 log.exception("the sign of life failed because of a defect")

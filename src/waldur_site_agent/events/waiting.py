@@ -11,13 +11,14 @@ clock), and what is to be acknowledged is given back.
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.model.scopes import Everything, ImportScope, OrderScope
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable, Sequence
 
     from waldur_site_agent.cycles.scoping import Seen
     from waldur_site_agent.events.announcements import Announcement
@@ -29,6 +30,8 @@ FIRST_DELAY = 1.0
 """Seconds before the second try of what failed; every further delay is twice as long."""
 LONGEST_DELAY = 300.0
 """Seconds between two tries of what keeps failing: as often as the polling modes try."""
+LONGEST_REST = 60.0
+"""Seconds between two passes of a kind while Waldur or the backend cannot be read at all."""
 HOLD_SECONDS = 600.0
 """How long a message stays unacknowledged because its scope keeps failing.
 
@@ -36,6 +39,7 @@ Brokers close a connection whose messages wait for half an hour. The scope itsel
 after a crash the full pass at the start covers it.
 """
 _LONGEST_EXPONENT = 16
+_EVERYBODY = 0
 
 
 class Kind(enum.Enum):
@@ -72,10 +76,21 @@ class Waiting:
     """The messages that are not acknowledged yet; usually one."""
     announced: dict[Hashable, Announcement] = field(default_factory=dict)
     failures: int = 0
-    alone: bool = False
-    """Whether it is tried by itself, because it may be what spoiled the pass of others."""
+    group: int = _EVERYBODY
+    """With whom it shares a pass: it may be what spoiled the pass of others."""
     readings: int = 0
     """How often Waldur was read and did not show what was announced."""
+    early: bool = False
+    """Whether the pass that has it took it along before its time."""
+
+
+@dataclass(slots=True)
+class Rest:
+    """How passes of a kind rest because one side could not be read."""
+
+    cut_short: int = 0
+    """How many in a row."""
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,9 @@ class WaitingList:
 
     def __init__(self) -> None:
         self._entries: dict[Scope, Waiting] = {}
+        self._rests: dict[Kind, Rest] = {}
+        self._groups = itertools.count(_EVERYBODY + 1)
+        self._last_group = _EVERYBODY
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -139,42 +157,77 @@ class WaitingList:
 
     def next_due(self) -> float | None:
         """When the next entry is due; ``None`` without entries."""
-        return min((entry.due for entry in self._entries.values()), default=None)
+        return min(map(self._due, self._entries.values()), default=None)
+
+    def _due(self, entry: Waiting) -> float:
+        rest = self._rests.get(kind_of(entry.scope))
+        return entry.due if rest is None else max(entry.due, rest.until)
 
     def take(self, now: float) -> Batch | None:
         """The scopes of the next pass, taken out of the list; ``None`` while nothing is due.
 
-        The one that is due for the longest time decides. A full pass takes everything along.
+        The one that is due for the longest time decides, but what spoiled a pass lets others go
+        first every other time. A full pass takes everything along.
         """
-        due = [entry for entry in self._entries.values() if entry.due <= now]
+        due = sorted((e for e in self._entries.values() if self._due(e) <= now), key=self._due)
         if not due:
             return None
-        first = min(due, key=lambda entry: entry.due)
+        if self._last_group != _EVERYBODY:
+            due.sort(key=lambda entry: entry.group != _EVERYBODY)
+        first = due[0]
         kind = kind_of(first.scope)
         if Everything() in {entry.scope for entry in due}:
             kind, chosen = Kind.EVERYTHING, list(self._entries.values())
-        elif kind is Kind.IMPORT or first.alone:
+        elif kind is Kind.IMPORT:
             chosen = [first]
         else:
-            chosen = [e for e in due if kind_of(e.scope) is kind and not e.alone]
+            chosen = [e for e in due if kind_of(e.scope) is kind and e.group == first.group]
+        self._last_group = first.group
         for entry in chosen:
+            entry.early = entry.due > now
             del self._entries[entry.scope]
         return Batch(kind, tuple(chosen))
 
-    def failed(self, entry: Waiting, now: float, *, alone: bool = False) -> list[object]:
-        """Let an entry wait for another try; return the messages to acknowledge.
-
-        Args:
-            entry: what was tried.
-            now: the time.
-            alone: whether some part of the pass failed and it is not known which: then each of
-                its scopes is tried by itself, so that it cannot spoil the pass of others again.
-        """
+    def failed(self, entry: Waiting, now: float) -> list[object]:
+        """Let an entry wait for another try; return the messages to acknowledge."""
+        self._rests.pop(kind_of(entry.scope), None)
         entry.failures += 1
-        entry.alone = alone
         growth = 2 ** min(entry.failures - 1, _LONGEST_EXPONENT)
         entry.due = now + min(FIRST_DELAY * growth, LONGEST_DELAY)
         return self._put_back(entry, now)
+
+    def spoiled(self, entries: Sequence[Waiting], now: float) -> list[object]:
+        """Some part of a pass failed, and it is not known which; return what to acknowledge.
+
+        Each half is tried by itself, until what fails is alone and keeps nobody else from passing.
+        """
+        if len(entries) == 1:
+            entries[0].group = next(self._groups)
+            return self.failed(entries[0], now)
+        done: list[object] = []
+        middle = len(entries) // 2
+        for half in (entries[:middle], entries[middle:]):
+            group = next(self._groups)
+            for entry in half:
+                entry.failures, entry.group = 0, group
+                done += self.failed(entry, now)
+        return done
+
+    def cut_short(self, kind: Kind, entries: Iterable[Waiting], now: float) -> list[object]:
+        """One side could not be read at all; return the messages to acknowledge.
+
+        That is nobody's fault in particular: all passes of the kind rest, for longer each time,
+        and what came meanwhile goes with the next.
+        """
+        rest = self._rests.setdefault(kind, Rest())
+        growth = 2 ** min(rest.cut_short, _LONGEST_EXPONENT)
+        rest.until = now + min(FIRST_DELAY * growth, LONGEST_REST)
+        rest.cut_short += 1
+        done: list[object] = []
+        for entry in entries:
+            entry.due = max(entry.due, now)
+            done += self._put_back(entry, now)
+        return done
 
     def passed(self, entry: Waiting, seen: Seen, now: float) -> list[object]:
         """Take note of a pass that went well; return the messages to acknowledge.
@@ -182,11 +235,18 @@ class WaitingList:
         Where Waldur does not show what was announced the entry waits for another reading, three
         times; then somebody has changed it back, or the event was wrong.
         """
-        entry.failures, entry.alone = 0, False
+        if entry.scope == Everything():
+            self._rests.clear()
+        self._rests.pop(kind_of(entry.scope), None)
+        entry.failures, entry.group = 0, _EVERYBODY
         missing = {s: a for s, a in entry.announced.items() if not a.is_shown(seen)}
-        if not missing or entry.readings >= len(READ_AGAIN_AFTER):
+        if not missing:
             return entry.tickets
         entry.announced = missing
+        if entry.early and entry.due > now:  # a reading that was not due yet does not count
+            return self._put_back(entry, now)
+        if entry.readings >= len(READ_AGAIN_AFTER):
+            return entry.tickets
         entry.due = now + READ_AGAIN_AFTER[entry.readings]
         entry.readings += 1
         return self._put_back(entry, now)
@@ -197,7 +257,7 @@ class WaitingList:
         superseded: list[object] = []
         if younger is not None:
             entry.announced |= younger.announced
-            if not entry.failures:
+            if not entry.failures or entry.scope == Everything():
                 entry.due, entry.readings = min(entry.due, younger.due), 0
             if younger.tickets:
                 superseded, entry.tickets = entry.tickets, younger.tickets

@@ -78,6 +78,7 @@ class Watchdog:
         self._log = log
         self._clock = clock
         self._stop = threading.Event()
+        self._starting = threading.Lock()
         self._dropped = False
         self._movement: Movement | None = None
         self.hung = False
@@ -88,8 +89,9 @@ class Watchdog:
         threading.Thread(target=self._watch, name="events watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
+        """Look no more; from now on nothing is started again."""
+        with self._starting:
+            self._stop.set()
 
     def look(self) -> None:
         """Look once, and mend what can be mended."""
@@ -106,8 +108,7 @@ class Watchdog:
 
     def _look_at_the_thread(self) -> None:
         if not self._listening.is_alive:
-            self._log.error("the thread that listens to events has died; started again")
-            self._listening.start()
+            self._start_again("the thread that listens to events has died; started again")
             return
         silent = self._listening.status.heard_seconds_ago
         if silent is None or silent < SILENT_AFTER_SECONDS:
@@ -118,9 +119,15 @@ class Watchdog:
             self._listening.drop_connection()
         else:
             self._dropped = False
-            self._log.error("the thread that listens to events hangs; given up and started again")
             self._listening.stop()
-            self._listening.start()
+            self._start_again("the thread that listens to events hangs; given up, started again")
+
+    def _start_again(self, why: str) -> None:
+        """Unless the watch ended meanwhile: then nobody would end the new thread."""
+        with self._starting:
+            if not self._stop.is_set():
+                self._log.error(why)
+                self._listening.start()
 
     def _look_at_the_pass(self) -> None:
         now, counter = self._clock(), self._progress()

@@ -134,17 +134,17 @@ class Passes:
             self._settle(by_kind[Kind.ORDERS], orders.seen)
             self._follow_orders(orders)
         else:
-            self._settle(by_kind[Kind.ORDERS], Seen(), failed=True)
-        about_members = [*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]]
+            self._agenda.cut_short(Kind.ORDERS, by_kind[Kind.ORDERS])
         if members is not None:
-            self._settle(about_members, members.seen)
+            self._settle([*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]], members.seen)
             self._follow_members(members)
         else:
-            self._settle(about_members, Seen(), failed=True)
+            self._agenda.cut_short(Kind.MEMBERS, by_kind[Kind.MEMBERS])
+            self._agenda.failed(by_kind[Kind.IMPORT])
 
     def _orders_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
         if not isinstance(report, OrdersReport):
-            self._agenda.failed(entries)
+            self._agenda.cut_short(Kind.ORDERS, entries)
             return
         unfinished = {f.order.uuid for f in report.fates if f.fate is Fate.WAITING}
         failed = [e for e in entries if _order_of(e.scope) in unfinished]
@@ -154,9 +154,9 @@ class Passes:
 
     def _members_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
         if not isinstance(report, MembershipReport):
-            self._agenda.failed(entries)
+            self._agenda.cut_short(Kind.MEMBERS, entries)
         elif report.failures or report.refusal:
-            self._agenda.failed(entries, alone=True)
+            self._agenda.spoiled(entries)
         else:
             self._agenda.passed(entries, report.seen)
         if isinstance(report, MembershipReport):

@@ -103,6 +103,7 @@ class EventWorker:
         """The body of the worker's thread."""
         log, failures = self._log, 0
         while not self.stop.requested():
+            began = time.monotonic()
             try:
                 self._work()
             except (SiteAgentError, ConfigurationError) as error:
@@ -114,7 +115,7 @@ class EventWorker:
                 log.exception(
                     "worker failed because of a defect in the agent or a plugin; tried again"
                 )
-            failures += 1
+            failures = 1 if time.monotonic() - began > _LONGEST_PAUSE else failures + 1
             self._pause(failures)
         log.info("stopped")
 
@@ -141,7 +142,7 @@ class EventWorker:
             self._duty().start()
             reception = self._reception = self._receive(workplace)
             health = self.situation.monitoring.health
-            health.watch_events(self.offering.name, self._describe)
+            health.watch_events(self.offering.name, self._describe, self.mode.name)
             stack.callback(reception.stop)
             reception.start()
             self._serve(Passes(workplace, reception.agenda), reception.agenda)

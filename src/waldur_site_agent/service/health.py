@@ -131,7 +131,7 @@ class Health:
         self.stuck_after_seconds = stuck_after_seconds
         self._lock = threading.Lock()
         self._duties: dict[tuple[str, str], Duty] = {}
-        self._events: dict[str, Callable[[], dict[str, Any]]] = {}
+        self._events: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
         self._began = datetime.now(UTC)
 
     def duty(self, offering: str, mode: str) -> Duty:
@@ -157,16 +157,18 @@ class Health:
         """Drop the duties that nobody took over."""
         with self._lock:
             self._duties = {key: d for key, d in self._duties.items() if not d.relieved}
-            served = {offering for offering, _ in self._duties}
-            self._events = {name: ask for name, ask in self._events.items() if name in served}
+            self._events = {key: ask for key, ask in self._events.items() if key in self._duties}
 
-    def watch_events(self, offering: str, status: Callable[[], dict[str, Any]]) -> None:
+    def watch_events(
+        self, offering: str, status: Callable[[], dict[str, Any]], mode: str = "event_process"
+    ) -> None:
         """Let ``status`` say how the offering's connection for events stands.
 
-        Its answer goes into the report as it is; ``connected`` (bool) becomes a metric.
+        Its answer goes into the report as it is; ``connected`` (bool) becomes a metric. It is
+        forgotten with the duty of that mode: an offering that is polled again has no connection.
         """
         with self._lock:
-            self._events[offering] = status
+            self._events[offering, mode] = status
 
     def duties(self) -> list[Duty]:
         """All duties, in the order of their first day."""
@@ -177,7 +179,7 @@ class Health:
         """How the connections for events stand, by offering."""
         with self._lock:
             watched = dict(self._events)
-        return {offering: status() for offering, status in watched.items()}
+        return {offering: status() for (offering, _), status in watched.items()}
 
     def verdict(self) -> Verdict:
         """The worst of all duties."""

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
+import structlog.testing
 
 from harness import eventually
 from waldur_site_agent.cycles.scoping import Seen
@@ -201,6 +202,89 @@ def test_a_pass_that_ends_after_its_connection_does_no_harm(
     assert broker.connections[0].acknowledged == []
 
 
+def test_a_connection_that_breaks_again_and_again_does_not_put_the_full_pass_off(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SECONDS_BETWEEN_CATCH_UPS", 30.0)
+    now = [1000.0]
+    agenda = Agenda(OFFERING, ["user_role"], LOG, clock=lambda: now[0])
+    listener = Listener(broker, broker, agenda, LOG, clock=lambda: now[0])
+    listener.start()
+    passes = 0
+    for number in range(1, 31):
+        eventually(lambda n=number: listener.status.connections == n, "the connection")  # type: ignore[misc]  # a loop variable as default
+        passes += agenda.take(0) is not None
+        now[0] += 10
+        broker.connections[-1].incoming.put(ConnectionLostError("cut"))
+    eventually(lambda: listener.status.connections == 31, "the last connection")
+    assert 10 <= passes <= 11
+    agenda.take(0)
+    broker.connections[-1].incoming.put(ConnectionLostError("cut"))
+    eventually(lambda: listener.status.connections == 32, "one that stays")
+    now[0] += 30
+    assert agenda.take(0) is not None
+    listener.stop()
+
+
+def test_hours_without_a_broker_are_a_warning_now_and_then(broker: FakeBroker) -> None:
+    now = [0.0]
+    agenda = Agenda(OFFERING, ["user_role"], LOG)
+    with structlog.testing.capture_logs() as logged:
+        listener = Listener(broker, broker, agenda, structlog.get_logger(), clock=lambda: now[0])
+        broker.prepared = [ConnectionLostError("no route") for _ in range(40)]
+        listener.start()
+        eventually(lambda: broker.connections, "a connection after all")
+        broker.connections[-1].incoming.put(ConnectionLostError("no route"))
+        eventually(lambda: len(broker.connections) == 2, "another one")
+        listener.stop()
+    tries = [each["log_level"] for each in logged if "tried again" in each["event"]]
+    assert tries == ["warning", "warning"]
+
+
+def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agenda) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def register(_after: SiteAgentError | None = None) -> Subscription:
+        began.set()
+        go_on.wait(10)
+        raise RuntimeError("the client is closed")
+
+    broker.subscribe = register  # type: ignore[method-assign,assignment]
+    with structlog.testing.capture_logs() as logged:
+        listener = Listener(broker, broker, agenda, structlog.get_logger())
+        listener.start()
+        assert began.wait(10)
+        listener.stop()
+        go_on.set()
+        eventually(lambda: not listener.is_alive, "the end of the thread")
+    assert logged == []
+
+
+def test_a_thread_that_was_given_up_does_not_listen_after_all(
+    broker: FakeBroker, agenda: Agenda
+) -> None:
+    listener = Listener(broker, broker, agenda, LOG)
+    connect, began, go_on = broker.connect, threading.Event(), threading.Event()
+
+    def hang(subscription: Subscription) -> Connection:
+        broker.connect = connect  # type: ignore[method-assign]
+        began.set()
+        go_on.wait(10)
+        return connect(subscription)
+
+    broker.connect = hang  # type: ignore[method-assign]
+    listener.start()
+    assert began.wait(10)
+    listener.stop()
+    listener.start()
+    eventually(lambda: listener.status.connections == 1, "the connection of the new thread")
+    go_on.set()
+    eventually(lambda: len(broker.connections) == 2, "the late connection of the old one")
+    eventually(lambda: broker.connections[1].closed, "its end")
+    assert listener.status.connected_since is not None
+    listener.stop()
+
+
 @dataclass
 class FakeListening:
     is_alive: bool = True
@@ -237,6 +321,15 @@ def test_a_silent_connection_is_replaced_and_a_thread_that_hangs_in_it_given_up(
     assert found.calls == ["drop"]
     watchdog.look()
     assert found.calls == ["drop", "stop", "start"]
+
+
+def test_nothing_is_started_again_once_the_watch_has_ended() -> None:
+    found = FakeListening(silent=SILENT_AFTER_SECONDS)
+    watchdog = Watchdog(found, lambda: None, LOG)
+    watchdog.look()
+    found.stop = watchdog.stop  # type: ignore[method-assign]
+    watchdog.look()
+    assert found.calls == ["drop"]
 
 
 def test_a_pass_that_does_not_move_is_noticed_and_one_that_does_is_not() -> None:

@@ -13,6 +13,7 @@ from waldur_site_agent.events.announcements import OrderAnnounced, RoleAnnounced
 from waldur_site_agent.events.waiting import (
     HOLD_SECONDS,
     LONGEST_DELAY,
+    LONGEST_REST,
     READ_AGAIN_AFTER,
     Batch,
     Kind,
@@ -83,17 +84,83 @@ def test_a_full_pass_that_is_asked_for_again_does_not_wait() -> None:
     (entry,) = taken(waiting, 0.0).entries
     waiting.failed(entry, 0.0)
     waiting.add(Everything(), 0.1)
-    assert taken(waiting, 0.1).kind is Kind.EVERYTHING
+    (entry,) = taken(waiting, 0.1).entries
+    waiting.add(Everything(), 0.2)  # while the pass is made
+    waiting.failed(entry, 0.3)
+    assert taken(waiting, 0.3).kind is Kind.EVERYTHING
 
 
-def test_what_may_have_spoiled_a_pass_is_tried_alone() -> None:
-    waiting = WaitingList()
-    scopes = [ProjectScope(uuid4()) for _ in range(3)]
+def test_what_spoils_a_pass_is_soon_alone_and_everybody_else_passes() -> None:
+    waiting, now, passes = WaitingList(), 0.0, 0
+    scopes = [ProjectScope(uuid4()) for _ in range(64)]
     for scope in scopes:
+        waiting.add(scope, now)
+    while len(waiting) != 1 or passes == 0:
+        batch = waiting.take(now)
+        if batch is None:
+            now += 0.5
+        elif scopes[40] in batch.scopes:
+            waiting.spoiled(batch.entries, now)
+            passes += 1
+        else:
+            for entry in batch.entries:
+                waiting.passed(entry, NOTHING, now)
+            passes += 1
+    assert waiting.scopes() == {scopes[40]}
+    assert passes <= 1 + 2 * 6
+    assert now <= 10.0
+
+
+def test_many_that_spoil_their_passes_hold_news_up_by_one_pass_at_most() -> None:
+    waiting = WaitingList()
+    for scope in [ProjectScope(uuid4()) for _ in range(8)]:
         waiting.add(scope, 0.0)
-    for entry in taken(waiting, 0.0).entries:
-        waiting.failed(entry, 0.0, alone=True)
-    assert [len(taken(waiting, 1.0).entries) for _ in scopes] == [1, 1, 1]
+        waiting.spoiled(taken(waiting, 0.0).entries, 0.0)
+    assert len(taken(waiting, 100.0).scopes) == 1
+    waiting.add(ORDER, 100.0)
+    assert taken(waiting, 100.0).scopes == {ORDER}
+    assert taken(waiting, 100.0).kind is Kind.MEMBERS
+
+
+def test_while_one_side_is_away_everything_that_comes_waits_for_one_pass_a_minute() -> None:
+    waiting, now, passes = WaitingList(), 0.0, 0
+    for _ in range(3600):
+        now += 1.0
+        waiting.add(ProjectScope(uuid4()), now)
+        batch = waiting.take(now)
+        if batch is not None:
+            waiting.cut_short(batch.kind, batch.entries, now)
+            passes += 1
+    assert 60 <= passes <= 70
+    batch = taken(waiting, now + LONGEST_REST)
+    assert len(batch.entries) == 3600
+    for entry in batch.entries:
+        waiting.passed(entry, NOTHING, now)
+    waiting.add(PROJECT, now)
+    assert taken(waiting, now).scopes == {PROJECT}
+
+
+def test_orders_do_not_rest_with_members() -> None:
+    waiting = WaitingList()
+    waiting.add(PROJECT, 0.0)
+    waiting.cut_short(Kind.MEMBERS, taken(waiting, 0.0).entries, 0.0)
+    waiting.add(ORDER, 0.0)
+    assert taken(waiting, 0.0).scopes == {ORDER}
+    assert waiting.next_due() == 1.0
+
+
+def test_a_full_pass_on_the_way_does_not_use_up_a_reading_that_was_not_due() -> None:
+    waiting = WaitingList()
+    announced = OrderAnnounced(ORDER.uuid, "pending-provider")
+    waiting.add(ORDER, 0.0, announcement=announced, ticket="held")
+    for now in (0.0, 1.0, 6.0):
+        (entry,) = taken(waiting, now).entries
+        waiting.passed(entry, NOTHING, now)
+    waiting.add(Everything(), 7.0)
+    for entry in taken(waiting, 7.0).entries:
+        assert waiting.passed(entry, NOTHING, 7.0) == []
+    (entry,) = taken(waiting, 36.0).entries
+    assert waiting.passed(entry, NOTHING, 36.0) == ["held"]
 
 
 def test_a_full_pass_takes_everything_along() -> None:
@@ -160,7 +227,8 @@ def test_what_is_planned_for_later_does_not_count_as_waiting() -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["add", "pass", "fail", "full"]), st.integers(0, 3)), max_size=40
+    st.tuples(st.sampled_from(["add", "pass", "fail", "spoil", "cut", "full"]), st.integers(0, 3)),
+    max_size=40,
 )
 _SCOPES = [ProjectScope(UUID(int=n)) for n in range(2)] + [
     OrderScope(UUID(int=n)) for n in range(2)
@@ -189,6 +257,14 @@ def test_no_message_is_acknowledged_twice_or_before_a_pass_that_came_after_it(
         if what == "full":
             waiting.add(Everything(), now)
         batch = waiting.take(now)
+        if batch is not None and what in ("spoil", "cut"):
+            acknowledged += (
+                waiting.spoiled(batch.entries, now)
+                if what == "spoil"
+                else waiting.cut_short(batch.kind, batch.entries, now)
+            )
+            assert batch.scopes <= waiting.scopes()
+            continue
         for entry in batch.entries if batch else ():
             if what == "fail":
                 acknowledged += waiting.failed(entry, now)

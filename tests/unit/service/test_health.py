@@ -136,3 +136,13 @@ def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     file = HealthFile(f"{tmp_path}/missing/health.json", "report")
     file.write({"since": datetime.now(UTC)})
     assert not file.path.exists()
+
+
+def test_an_offering_that_is_polled_again_has_no_connection_that_could_be_down() -> None:
+    health = Health()
+    health.duty("Cluster", "event_process")
+    health.watch_events("Cluster", lambda: {"connected": False})
+    health.relieve()
+    health.take_over("Cluster", "order_process", threading.current_thread())
+    health.forget_relieved()
+    assert health.events() == {}

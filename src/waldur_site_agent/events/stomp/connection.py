@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SILENT_BEATS = 2.5
 """So many intervals without anything from the broker, and the connection counts as dead."""
+_LONGEST_CLOSING_SECONDS = 4.0
 _EARLY = 0.8
 """Heart-beats are sent after this part of the interval, so that a slow network does not matter."""
 
@@ -105,8 +106,13 @@ class StompConnection:
         if self._mailbox.end is None:
             self._mailbox.finish(ConnectionLostError(f"{self._where}: closed by this side"))
             self._over.set()
+            # a thread that is stuck in sending would keep the handshake from beginning
+            late = threading.Timer(_LONGEST_CLOSING_SECONDS, self._cut)
+            late.daemon = True
+            late.start()
             # the closing handshake follows every acknowledgement on the wire
             self._websocket.close()
+            late.cancel()
         self._cut()
         for thread in self._threads:
             if thread is not threading.current_thread():
