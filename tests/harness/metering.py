@@ -78,6 +78,8 @@ class Ledger:
     verified: list[Period] = field(default_factory=list)
     meanwhile: Callable[[], object] | None = None
     """Happens once, while usage is read."""
+    settled: bool = True
+    """Whether reports of the past are final."""
     unverifiable: int = 0
     """How often the second source is not ready."""
 
@@ -142,7 +144,7 @@ class LedgerBackend(Backend):
                 if minutes:
                     used[work.account][work.user][work.component] += minutes
         resources = {name: ResourceUsage(by_user=by_user) for name, by_user in used.items()}
-        return UsageReport(period=period, resources=resources)
+        return UsageReport(period=period, resources=resources, is_settled=self._ledger.settled)
 
     def verify_usage(self, period: Period) -> Iterable[str]:
         self._ledger.verified.append(period)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.resource_limits import report_limits
-from waldur_site_agent.cycles.usage_clock import check_clocks, why_not_yet
-from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported, UsageCycleReport
+from waldur_site_agent.cycles.usage_clock import check_clocks
+from waldur_site_agent.cycles.usage_closing import close_month, existed_in, is_over, is_to_close
+from waldur_site_agent.cycles.usage_report import MonthOutcome, UsageCycleReport
 from waldur_site_agent.cycles.usage_sending import send_month
 from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
-    """Tell Waldur what was used in this month, and once per process the rest of the month before.
+    """Tell Waldur what was used in this month, and the rest of the month before until it is closed.
 
     The month is decided here, once: a pass that lasts beyond midnight stays in it.
 
@@ -41,6 +42,7 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     components = reported_components(site)
     subjects = gather_subjects(site)
     months = _months(site, month, subjects.resources.values())
+    is_previous_over = is_over(site, month.previous)
     plans = plan_months(site, months, subjects.resources, components)
     report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
     if dry_run:
@@ -49,8 +51,13 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     still_erred = revive(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
-    outcomes = (*(_close(site, plan) for plan in earlier), sent)
-    _verify(site, month.previous, subjects.resources.values())
+    closed = tuple(
+        close_month(site, plan, may_end=is_previous_over and plan.is_settled and not still_erred)
+        for plan in earlier
+    )
+    outcomes = (*closed, sent)
+    if all(plan.is_settled for plan in earlier):
+        _verify(site, month.previous, subjects.resources.values())
     failures = [
         *subjects.troubles,
         *(f"{account}: {reason}" for account, reason in still_erred.items()),
@@ -130,55 +137,53 @@ def plan_months(
 def _months(
     site: Site, month: BillingMonth, resources: Iterable[Resource]
 ) -> tuple[BillingMonth, ...]:
-    """This month, and before it the month before as long as this process has not closed it."""
-    previous = month.previous
-    if not _existed_in(site, previous, resources) or site.memory.get(_closed(previous)):
-        return (month,)
-    if why_not_yet(site, previous):
-        return (month,)
-    return (previous, month)
-
-
-def _existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    end = month.period(site.zone).end
-    return any(resource.created is not None and resource.created < end for resource in resources)
-
-
-def _closed(month: BillingMonth) -> str:
-    return f"usage of {month} is closed"
-
-
-def _close(site: Site, plan: MonthPlan) -> MonthOutcome:
-    """Send the last of a month that has ended; Waldur may not take it, and nobody is to blame."""
-    try:
-        outcome = send_month(site, plan, compare_parts=True)
-    except SiteAgentError as error:
-        site.log.warning("month not closed yet", month=str(plan.month), reason=str(error))
-        failure = NotReported(account=str(plan.month), error=error)
-        return MonthOutcome(plan=plan, failures=(failure,))
-    if outcome.refusal:
-        site.log.debug("month not closed", month=str(plan.month), reason=outcome.refusal)
-    if not outcome.is_unfinished:
-        site.memory[_closed(plan.month)] = 1
-    return outcome
+    """This month, and before it the month before as long as something may come of it."""
+    return (month.previous, month) if is_to_close(site, month.previous, resources) else (month,)
 
 
 def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
-    compared = f"parts of {plan.month} are compared"
-    compare = not plan and not site.memory.get(compared) and not _parts_are_all_there(site, plan)
+    refused = f"{plan.month} was refused"
+    if site.memory.get(refused):
+        return MonthOutcome(plan=plan)
+    compare = not plan and _parts_may_differ(site, plan)
     outcome = send_month(site, plan, compare_parts=compare)
-    site.memory[compared] = int(not outcome.is_unfinished)
+    if outcome.is_unfinished:
+        site.memory[_counted(plan.month)] = site.memory[_compared(plan.month)] = 0
+    else:
+        site.memory[_counted(plan.month)] = 1
+        if plan or compare:  # where there is news, all parts are looked at
+            site.memory[_compared(plan.month)] = site.now().toordinal()
     if outcome.waits:
         site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
-    refused = f"{plan.month} was refused"
-    if outcome.refusal and not site.memory.get(refused):
+    if outcome.refusal:
         site.memory[refused] = 1
         site.log.warning(
             "Waldur is in the next month already; the rest of this one needs a token of staff",
             month=str(plan.month),
+            not_billed=outcome.not_billed,
             reason=outcome.refusal,
         )
     return outcome
+
+
+def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
+    """Whether parts are to be compared although the totals agree.
+
+    An agent before this one may have died between the totals and the parts. A new process counts
+    Waldur's parts; from its second cycle on it compares them all once a day, for parts of zero
+    make up for lost ones in the count.
+    """
+    if not site.memory.get(_counted(plan.month)):
+        return not _parts_are_all_there(site, plan)
+    return site.memory.get(_compared(plan.month)) != site.now().toordinal()
+
+
+def _counted(month: BillingMonth) -> str:
+    return f"parts of {month} are counted"
+
+
+def _compared(month: BillingMonth) -> str:
+    return f"day on which all parts of {month} were compared"
 
 
 def _parts_are_all_there(site: Site, plan: MonthPlan) -> bool:
@@ -196,7 +201,7 @@ def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
 def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
     """Once per process, have the month before compared with a second source, where there is one."""
     verified = f"usage of {month} is verified"
-    if site.memory.get(verified) or not _existed_in(site, month, resources):
+    if site.memory.get(verified) or not existed_in(site, month, resources):
         return
     log = site.log.bind(month=str(month))
     try:

@@ -37,6 +37,12 @@ class MonthOutcome:
     """Why Waldur takes nothing of this month from this token."""
 
     @property
+    def not_billed(self) -> dict[str, str]:
+        """By component, how much more was used than Waldur has; in measured units."""
+        amounts = self.plan.outstanding(self.reported)
+        return {component: f"{amount:.2f}" for component, amount in amounts.items()}
+
+    @property
     def is_unfinished(self) -> bool:
         """Whether another try may change something."""
         return bool(self.waits) or any(

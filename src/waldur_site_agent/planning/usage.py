@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.planning.billing import billed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -131,6 +131,8 @@ class MonthPlan:
 
     month: BillingMonth
     resources: tuple[ResourceReport, ...] = ()
+    is_settled: bool = True
+    """Whether the figures are final, once the month is over."""
 
     def __bool__(self) -> bool:
         return any(resource.is_news for resource in self.resources)
@@ -143,6 +145,15 @@ class MonthPlan:
             for resource in self.resources
             for component in resource.components
         )
+
+    def outstanding(self, reported: Collection[str]) -> dict[str, Decimal]:
+        """By component, what Waldur lacks when only these accounts have been reported."""
+        lacking: dict[str, Decimal] = defaultdict(Decimal)
+        for resource in self.resources:
+            for component in resource.components:
+                if component.is_news and resource.account not in reported:
+                    lacking[component.type] += component.bill.total - (component.before or ZERO)
+        return dict(sorted(lacking.items()))
 
 
 def figures(
@@ -216,7 +227,7 @@ def plan_month(
             for name in sorted(bills)
         )
         plans.append(ResourceReport(resource=resource, components=parts))
-    return MonthPlan(month=month, resources=tuple(plans))
+    return MonthPlan(month=month, resources=tuple(plans), is_settled=report.is_settled)
 
 
 def _compare(

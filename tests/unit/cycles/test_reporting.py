@@ -70,6 +70,35 @@ def test_usage_grows_and_those_who_vanish_become_zero(meter: Meter) -> None:
     assert meter.parts(ocean)["cpu"] == {"ada": 0, "bob": 4}
 
 
+def test_a_part_that_rows_of_zero_make_up_for_in_the_count_is_found(meter: Meter) -> None:
+    ocean, ice = meter.resource("ocean"), meter.resource("ice")
+    start = meter.travel("2027-03-11T00:00")
+    for user in ("ada", "bob"):
+        meter.ledger.run("a_ocean", user, start)
+    meter.travel("2027-03-11T02:00")
+    meter.report()
+    meter.ledger.work = [replace(work, user="ada") for work in meter.ledger.work]
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T03:00"))
+    meter.ledger.run("a_ice", "cyd", meter.travel("2027-03-11T04:00"))
+    meter.travel("2027-03-11T06:00")
+    meter.sandbox.customer.put_usage(ice, "cpu", 1)  # an agent that died here sent no part
+    meter.report()
+    meter.sandbox.customer.world.user_usages = {
+        key: row
+        for key, row in meter.sandbox.customer.world.user_usages.items()
+        if row.username != "cyd"
+    }
+    assert meter.parts(ocean)["cpu"] == {"ada": 3, "bob": 0}
+    for _ in range(2):
+        assert not meter.report_again().failed
+    assert meter.parts(ice)["cpu"] == {"cyd": 1}
+    meter.sandbox.requests.clear()
+    for moment in ("2027-03-11T12:00", "2027-03-11T18:00", "2027-03-12T06:00", "2027-03-12T12:00"):
+        meter.travel(moment)
+        assert not meter.report_again().failed
+    assert meter.sandbox.requests.count("marketplace_component_user_usages_list") == 1
+
+
 def test_what_ran_before_the_resource_was_made_is_not_its_own(meter: Meter) -> None:
     start = meter.travel("2027-03-11T00:00")
     meter.ledger.run("a_ocean", "ada", start, hours=None)

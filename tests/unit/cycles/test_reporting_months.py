@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from harness.metering import Meter, a_meter
@@ -50,7 +52,9 @@ def hours(meter: Meter, resource: Resource, month: str) -> int:
     return round(total)
 
 
-def test_the_first_cycle_of_a_month_closes_the_one_before_in_one_reading(meter: Meter) -> None:
+def test_the_first_cycles_of_a_month_close_the_one_before_in_one_reading_each(
+    meter: Meter,
+) -> None:
     meter = as_staff(meter)
     ocean = busy(meter)
     meter.travel("2027-03-31T23:00")
@@ -63,10 +67,11 @@ def test_the_first_cycle_of_a_month_closes_the_one_before_in_one_reading(meter: 
     assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (288, 1)
     assert [len(periods) for periods in meter.ledger.reads] == [2]
     assert meter.ledger.differences[0] in [entry.get("difference") for entry in logs]
-    meter.sandbox.requests.clear()
-    meter.travel("2027-04-01T02:00")
-    meter.report_again()
-    assert [len(periods) for periods in meter.ledger.reads] == [2, 1]
+    for moment in ("2027-04-01T02:05", "2027-04-01T02:35"):
+        meter.sandbox.requests.clear()
+        meter.travel(moment)
+        meter.report_again()
+    assert [len(periods) for periods in meter.ledger.reads] == [2, 2, 1]
     assert {"2027-03" in r.query for r in meter.sandbox.requests} == {False}
     assert [p.start.month for p in meter.ledger.verified] == [3]
 
@@ -80,10 +85,13 @@ def test_a_month_that_staff_alone_may_close_is_left_quietly_and_asked_for_once(
     meter.ledger.run("a_ice", "bob", meter.travel("2027-03-31T23:30"))
     meter.travel("2027-04-01T01:00")
     meter.sandbox.requests.clear()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     with capture_logs() as logs:
         for _ in range(2):
             assert not meter.report_again().failed
     assert [e for e in logs if e["log_level"] not in ("debug", "info")] == []
+    (said,) = [entry for entry in logs if "not_billed" in entry]
+    assert (said["month"], said["not_billed"]) == ("2027-03", {"cpu": "1.50"})
     statuses = [request.status for request in meter.sandbox.requests.of(SET_USAGE)]
     assert statuses.count(400) == 1
     assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (287, 1)
@@ -101,6 +109,63 @@ def test_a_close_that_failed_is_tried_again_by_the_next_cycle(meter: Meter) -> N
     assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (287, 1)
     assert not meter.report_again().failed
     assert hours(meter, ocean, "2027-03") == 288
+
+
+def test_what_the_accounting_database_learns_late_is_billed(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    meter.travel("2027-04-01T00:05")
+    assert not meter.report_again().failed
+    meter.ledger.run("a_ocean", "ada", datetime(2027, 3, 31, 12, tzinfo=UTC), hours=10)
+    meter.travel("2027-04-01T01:55")
+    assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 298
+    meter.travel("2027-04-01T02:05")
+    assert not meter.report_again().failed
+    meter.ledger.reads.clear()
+    meter.travel("2027-04-01T02:35")
+    assert not meter.report_again().failed
+    assert [len(periods) for periods in meter.ledger.reads] == [1]
+
+
+def test_a_month_is_not_closed_while_some_of_its_work_may_still_grow(meter: Meter) -> None:
+    meter = as_staff(meter)
+    ocean = busy(meter)
+    meter.ledger.settled = False
+    meter.travel("2027-04-02T00:00")
+    assert not meter.report_again().failed
+    assert meter.ledger.verified == []
+    meter.ledger.run("a_ocean", "ada", datetime(2027, 3, 31, 12, tzinfo=UTC), hours=10)
+    meter.ledger.settled = True
+    meter.travel("2027-04-20T00:00")
+    assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 298
+    assert len(meter.ledger.verified) == 1
+
+
+def test_east_of_utc_a_month_is_told_as_long_as_waldur_is_in_it(meter: Meter) -> None:
+    meter = meter.with_(zone=ZoneInfo("Pacific/Kiritimati"))
+    ocean = busy(meter, "2027-03-31T00:00")
+    for moment in ("2027-03-31T10:30", "2027-03-31T13:00"):
+        meter.travel(moment)
+        assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 10
+    meter.ledger.run("a_ocean", "ada", datetime(2027, 3, 31, 8, tzinfo=UTC), hours=1)
+    meter.travel("2027-03-31T23:00")
+    assert not meter.report_again().failed
+    assert hours(meter, ocean, "2027-03") == 11
+
+
+@pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
+def test_a_clock_that_is_a_little_ahead_closes_no_month_early(version: str) -> None:
+    with a_meter(version) as someone:
+        meter = as_staff(someone)
+        ocean = busy(meter)
+        for moment in ("2027-03-31T23:20", "2027-03-31T23:57", "2027-04-01T03:00"):
+            meter.travel(moment)
+            assert not seen_from(meter, timedelta(minutes=4)).report_again().failed
+        expected = 288 if version == "8.1.3" else 287
+        assert hours(meter, ocean, "2027-03") == expected
 
 
 def test_a_month_is_verified_again_when_the_second_source_was_not_ready(meter: Meter) -> None:
