@@ -64,7 +64,9 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
             component.type,
             amount_text(component.before),
             amount_text(component.bill.total),
-            _fate(component, dry_run=dry_run, sent=resource.account in outcome.reported),
+            _fate(
+                component, dry_run=dry_run, sent=outcome.has_sent(resource.account, component.type)
+            ),
         )
         for outcome in outcomes
         for resource in outcome.plan.resources

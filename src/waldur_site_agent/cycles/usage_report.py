@@ -28,6 +28,8 @@ class MonthOutcome:
     plan: MonthPlan
     reported: frozenset[str] = frozenset()
     """The accounts whose totals were sent."""
+    refused: frozenset[tuple[str, str]] = frozenset()
+    """Account and component of totals that Waldur refused."""
     parts: int = 0
     """How many users' parts were sent."""
     failures: tuple[NotReported, ...] = ()
@@ -35,6 +37,10 @@ class MonthOutcome:
     """Why nothing of the month can be sent at this moment."""
     refusal: str = ""
     """Why Waldur takes nothing of this month from this token."""
+
+    def has_sent(self, account: str, component: str) -> bool:
+        """Whether a total that was news was taken."""
+        return account in self.reported and (account, component) not in self.refused
 
     @property
     def not_billed(self) -> dict[str, str]:

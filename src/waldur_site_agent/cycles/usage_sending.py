@@ -83,6 +83,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         parts=sending.parts_sent.total(),
         failures=tuple(sending.failures),
         refusal=sending.refusal,
+        refused=frozenset(sending.refused),
     )
 
 
@@ -94,12 +95,17 @@ class _Sending:
     parts_sent: Counter[str] = field(default_factory=Counter)
     failures: list[NotReported] = field(default_factory=list)
     refusal: str = ""
+    refused: set[tuple[str, str]] = field(default_factory=set)
+    """Account and component of the totals that Waldur refuses."""
     blocked: set[str] = field(default_factory=set)
     """Accounts with which nothing more is done in this pass."""
 
     def send_current(self) -> None:
-        self._send_parts(self._differing(self._rows()))
+        known = self._rows()
+        kept_back = self._kept_back()
+        self._send_parts(self._differing(known))
         self._send_totals(self._news())
+        self._send_parts(self._differing({k: row for k, row in known.items() if k in kept_back}))
         self._send_parts_of_new_rows()
 
     def send_past(self) -> None:
@@ -163,6 +169,7 @@ class _Sending:
             for resource in self.plan.resources
             for component in resource.sound
             if resource.account not in self.blocked
+            and not (component.is_news and self._is_refused(resource, component.type))
         }
         differing = []
         for key, figure in rows.items():
@@ -175,6 +182,19 @@ class _Sending:
                 is_new = not changes.keys() <= found.keys()
                 differing.append(_Parts(*key, figure.row, changes, is_new))
         return differing
+
+    def _kept_back(self) -> set[tuple[str, str]]:
+        """Account and component of the totals that Waldur refused in the last pass."""
+        return {
+            (resource.account, component)
+            for resource in self.plan.resources
+            for component in resource.news
+            if self._is_refused(resource, component)
+        }
+
+    def _is_refused(self, resource: ResourceReport, component: str) -> bool:
+        """Whether Waldur refuses the total, in this pass or in the last one of this process."""
+        return bool(self.site.memory.get(_refused(self.plan, resource, component)))
 
     def _send_parts(self, differing: Sequence[_Parts]) -> None:
         people = self._accounts_in_waldur if any(parts.is_new for parts in differing) else {}
@@ -231,27 +251,59 @@ class _Sending:
         for attempt in concurrently(self._send_total, resources):
             resource, error = attempt.item, attempt.error
             if error is None:
-                self.reported.add(resource.account)
-                self.site.log.info(
-                    "usage reported",
-                    resource=resource.account,
-                    month=str(self.plan.month),
-                    **{c.type: str(c.bill.total) for c in resource.sound if c.is_news},
-                )
+                self._note_totals(resource, attempt.value or {})
             elif isinstance(error, PastMonthRefusedError) and self._is_past():
                 self.refusal = str(error)
+            elif type(error) is PermanentError:
+                self._note_totals(resource, dict.fromkeys(resource.news, error))
             else:
                 self._note(resource.account, error)
                 self.blocked.add(resource.account)
 
-    def _send_total(self, resource: ResourceReport) -> None:
+    def _note_totals(self, resource: ResourceReport, refused: Mapping[str, PermanentError]) -> None:
+        """Keep what became of a resource's totals; the parts of refused ones are kept back."""
+        account = resource.account
+        for name in resource.news:
+            self.site.memory[_refused(self.plan, resource, name)] = int(name in refused)
+        self.refused.update((account, name) for name in refused)
+        taken = {name: str(total) for name, total in resource.news.items() if name not in refused}
+        if taken:
+            self.reported.add(account)
+            month = str(self.plan.month)
+            self.site.log.info("usage reported", resource=account, month=month, **taken)
+        for text in dict.fromkeys(map(str, refused.values())):
+            names = ", ".join(name for name, error in refused.items() if str(error) == text)
+            self._note(account, PermanentError(f"{names}: {text}"))
+
+    def _send_total(self, resource: ResourceReport) -> dict[str, PermanentError]:
+        """Send all totals together, and one by one where Waldur refuses that.
+
+        Returns:
+            By component, why it is refused while the others were taken.
+        """
+        try:
+            self._send_amounts(resource, resource.totals)
+        except PermanentError as error:
+            if type(error) is not PermanentError or len(resource.totals) == 1:
+                raise
+        else:
+            return {}
+        refused: dict[str, PermanentError] = {}
+        for name in resource.news:
+            try:
+                self._send_amounts(resource, {name: resource.totals[name]})
+            except PermanentError as error:
+                refused[name] = error
+        return refused
+
+    def _send_amounts(self, resource: ResourceReport, amounts: Mapping[str, Decimal]) -> None:
         self._look_before_sending()
         when = None
         if self.site.waldur.accepts_usage_dates():
             now = waldurs_time(self.site)
             dates = [each.found.date for each in resource.components if each.found]
             when = booking_date(self.plan.month, now, resource.resource.created, *dates)
-        self.site.waldur.set_usage(resource.resource.uuid, resource.totals, when)
+        self.site.waldur.set_usage(resource.resource.uuid, amounts, when)
 
     def _look_before_sending(self) -> None:
         """Time passes within a cycle, and a border may have come."""
@@ -269,3 +321,7 @@ class _Sending:
         self.failures.append(NotReported(account=account, error=error))
         log = self.site.log.error if isinstance(error, PermanentError) else self.site.log.warning
         log("usage not reported", resource=account, month=str(self.plan.month), reason=str(error))
+
+
+def _refused(plan: MonthPlan, resource: ResourceReport, component: str) -> str:
+    return f"{component} of {resource.resource.uuid} in {plan.month} is refused"

@@ -112,6 +112,11 @@ class ResourceReport:
         return any(component.is_news for component in self.components)
 
     @property
+    def news(self) -> dict[str, Decimal]:
+        """What was used, by the components whose total is to be sent."""
+        return {each.type: each.bill.total for each in self.components if each.is_news}
+
+    @property
     def sound(self) -> tuple[ComponentReport, ...]:
         """The components that are not anomalous."""
         return tuple(component for component in self.components if not component.is_anomaly)

@@ -186,7 +186,7 @@ def test_one_refused_resource_stops_none_of_the_others(meter: Meter) -> None:
     for resource in resources:
         meter.ledger.run(resource.backend_id, "ada", start)
     meter.travel("2027-03-11T02:00")
-    meter.sandbox.faults.add(SET_USAGE, "status", status=400, skip=7)
+    meter.ledger.meanwhile = lambda: meter.change(resources[7], state="Erred")
     report = meter.report()
     assert report.failed
     assert len(report.failures) == 1
@@ -194,6 +194,36 @@ def test_one_refused_resource_stops_none_of_the_others(meter: Meter) -> None:
     assert not meter.report().failed
     assert {meter.total(r)["cpu"] for r in resources} == {1}
     assert all(meter.parts(r) == {"cpu": {"ada": 1}} for r in resources)
+
+
+def test_a_component_that_waldur_refuses_holds_up_none_of_the_others(meter: Meter) -> None:
+    ocean = meter.resource("ocean")
+    start = meter.travel("2027-03-11T00:00")
+    for component in ("cpu", "mem"):
+        meter.ledger.run("a_ocean", "ada", start, hours=None, component=component)
+    side, offering = meter.sandbox.customer, meter.sandbox.offering
+    capped = [
+        replace(each, limit_period="month", limit_amount=10) if each.type == "mem" else each
+        for each in offering.components
+    ]
+    side.world.put(replace(offering, components=tuple(capped)))
+    for moment, used in (
+        ("2027-03-11T08:00", 8),
+        ("2027-03-11T12:00", 12),
+        ("2027-03-12T00:00", 24),
+    ):
+        meter.travel(moment)
+        report = meter.report_again()
+        assert [failure.split(": ")[:2] for failure in report.failures] == (
+            [["a_ocean", "mem"]] if used > 10 else []
+        )
+        assert meter.total(ocean) == {"cpu": used, "mem": 8}
+        assert meter.parts(ocean)["cpu"] == {"ada": used}
+    assert meter.parts(ocean)["mem"] == {"ada": 12}  # what came before the total was refused
+    side.world.put(offering)
+    assert not meter.report_again().failed
+    assert meter.total(ocean) == {"cpu": 24, "mem": 24}
+    assert meter.parts(ocean)["mem"] == {"ada": 24}
 
 
 def test_a_part_that_waldur_refuses_holds_up_neither_the_total_nor_the_other_parts(
