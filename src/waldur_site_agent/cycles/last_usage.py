@@ -51,11 +51,15 @@ def report_last_usage(
     reporting = site.offering.backend_for(Job.REPORT)
     if not reporting or reporting != site.offering.backend_for(Job.ORDERS):
         return {}
-    ending = {
-        plan.hand.resource.account: plan
-        for plan in plans
-        if plan.order.uuid not in failed and _is_ending(plan, state)
-    }
+    ending: dict[str, OrderPlan] = {}
+    for plan in plans:
+        if plan.order.uuid in failed or not _is_ending(plan, state):
+            continue
+        resource = plan.hand.resource
+        if resource.state in _TAKES_USAGE:
+            ending[resource.account] = plan
+        elif resource.state == ResourceState.ERRED:
+            _warn_of_erred(site, resource)
     if not ending:
         return {}
     try:
@@ -77,10 +81,20 @@ def _is_ending(plan: OrderPlan, state: BackendState) -> bool:
     resource = plan.hand.resource
     if plan.order.type != OrderType.TERMINATE or plan.problem or plan.unfinished:
         return False
-    if not resource.account or resource.state not in _TAKES_USAGE:
+    if not resource.account:
         return False
     deleted = any(isinstance(step.action, DeleteResource) for step in plan.steps)
     return deleted or resource.account not in state.resources
+
+
+def _warn_of_erred(site: Site, resource: Resource) -> None:
+    site.log.warning(
+        "a resource that is Erred is terminated: Waldur takes no usage of it, so what its account "
+        "used since the last report is not billed",
+        resource=resource.account,
+        name=resource.name,
+        uuid=str(resource.uuid),
+    )
 
 
 def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
@@ -94,7 +108,7 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     components = reported_components(site)
     failures: list[NotReported] = []
     for plan in plan_months(site, (month.previous, month), resources, components):
-        outcome = send_month(site, plan, compare_parts=False)
+        outcome = send_month(site, plan, compare_parts=True)
         failures += outcome.failures
         if plan and (outcome.waits or outcome.refusal):
             site.log.warning(

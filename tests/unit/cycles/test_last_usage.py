@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from structlog.testing import capture_logs
 
 from harness.metering import LedgerBackend, Meter, a_meter
 from waldur_site_agent.backends import (
@@ -113,7 +114,7 @@ def test_a_termination_waits_while_usage_cannot_be_read_and_goes_on_afterwards(
 def test_usage_that_waldur_refuses_for_good_does_not_hold_a_termination_up(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     operation = "marketplace_component_usages_set_usage"
-    meter.sandbox.faults.add(operation, "status", status=400, times=1)
+    meter.sandbox.faults.add(operation, "status", status=400, times=None)
     assert not process(meter).failed
     assert state(meter, order) == "done"
     assert meter.total(ocean)["cpu"] == 1
@@ -128,3 +129,23 @@ def test_a_backend_that_does_not_report_leaves_the_last_usage_alone(
     assert not process(meter, reporting_backend=reporting).failed
     assert state(meter, order) == "done"
     assert len(meter.ledger.reads) == reads
+
+
+def test_parts_that_were_lost_are_told_before_a_termination_is_done(meter: Meter) -> None:
+    ocean, order = ordered_to_end(meter)
+    side = meter.sandbox.customer
+    side.put_usage(ocean, "cpu", Decimal("1.33"))
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
+
+
+def test_an_erred_resource_whose_last_usage_is_lost_is_named(meter: Meter) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.change(ocean, state="Erred")
+    with capture_logs() as logs:
+        process(meter)
+    assert state(meter, order) == "done"
+    (said,) = [entry for entry in logs if "not billed" in entry["event"]]
+    assert (said["resource"], said["name"]) == ("a_ocean", "Ocean")
+    assert meter.total(ocean)["cpu"] == 1
