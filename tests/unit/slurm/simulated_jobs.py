@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -36,8 +36,15 @@ def simulated(now: datetime = NOW) -> SimulatedSlurm:
     return slurm
 
 
+def no_time_passes() -> float:
+    return 0.0
+
+
 def backend_on(
-    runner: Runner | SimulatedSlurm, components: Sequence[str] = ("cpu",), **settings: object
+    runner: Runner | SimulatedSlurm,
+    components: Sequence[str] = ("cpu",),
+    clock: Callable[[], float] = no_time_passes,
+    **settings: object,
 ) -> SlurmBackend:
     counted = {
         name: Component(type=name, measured_unit="h", label=name, accounting_type="usage")
@@ -47,6 +54,7 @@ def backend_on(
         SlurmSettings.model_validate(settings),
         counted,
         runner=runner.runner() if isinstance(runner, SimulatedSlurm) else runner,
+        clock=clock,
     )
 
 

@@ -20,13 +20,16 @@ CLIMATE = {"climate": LONG_AGO}
 ROW = "7|7|60|00:00:00|1793613600|1793613600|1793613660|999|cpu=2|ada|7|climate|7"
 
 
-def sacct(directory: Path, script: str, **settings: object) -> SlurmBackend:
+def sacct(directory: Path, script: str, usage_timeout_seconds: float = 600) -> SlurmBackend:
     """A backend whose sacct is a shell script; ``row`` in it prints a good row."""
-    program = directory / "sacct"
-    program.write_text(f"#!/bin/sh\nrow() {{ printf '%s\\n' '{ROW}'; }}\n{script}\n")
-    program.chmod(0o755)
+    good = f"row() {{ printf '%s\\n' '{ROW}'; }}"
+    scripts = {"sacct": f"{good}\n{script}", "squeue": "", "sacctmgr": "echo PrivateData = none"}
+    for name, text in scripts.items():
+        program = directory / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
     runner = ProcessRunner(directory, {"PATH": os.environ["PATH"]})
-    return backend_on(runner, ("cpu",), **settings)
+    return backend_on(runner, usage_timeout_seconds=usage_timeout_seconds)
 
 
 def test_a_whole_answer_counts(tmp_path: Path) -> None:
@@ -175,3 +178,22 @@ def test_a_diagnosis_says_when_the_jobs_of_others_are_hidden(
         state.configuration["PrivateData"] = "accounts,jobs"
     monkeypatch.setattr("waldur_site_agent_slurm.diagnosis.operating_system_user", lambda: "waldur")
     assert verdicts(backend)["jobs of others"] is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("kept", "verdict"),
+    [
+        ("NONE", Verdict.OK),
+        ("12 months*", Verdict.OK),
+        ("62 days", Verdict.OK),
+        ("40 days", Verdict.WARNING),
+        ("36 hours", Verdict.WARNING),
+        ("1 months", Verdict.WARNING),
+    ],
+)
+def test_a_diagnosis_warns_where_jobs_are_forgotten_before_their_month_is_closed(
+    checked: SimulatedSlurm, tmp_path: Path, kept: str, verdict: Verdict
+) -> None:
+    with checked.change() as state:
+        state.configuration["PurgeJobAfter"] = kept
+    assert verdicts(backend_on(checked, lock_file=tmp_path / "lock"))["records of jobs"] is verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import time
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from waldur_site_agent.backends import (
@@ -14,19 +15,21 @@ from waldur_site_agent.backends import (
     CreateResource,
     DeleteResource,
     Outcome,
+    PermanentError,
     RemoveMembers,
     Result,
     SetAccess,
     SetLimits,
     SetMemberLimits,
     TemporaryError,
+    Verdict,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent_slurm import placing, tres
 from waldur_site_agent_slurm.accounting import JobReader, differences, reports, rules_of
 from waldur_site_agent_slurm.applying import Applying, Patience
 from waldur_site_agent_slurm.client import SlurmClient
-from waldur_site_agent_slurm.diagnosis import diagnose
+from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.lock import default_lock_file, writer_lock
 from waldur_site_agent_slurm.names import is_user_name, user_name
 from waldur_site_agent_slurm.qos import access_of, remembered
@@ -90,8 +93,9 @@ class SlurmBackend(Backend):
         homes: HomeDirectories | None = None,
         patience: Patience | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``runner``, ``user_exists`` and ``homes`` replace what is outside, for tests.
+        """``runner``, ``user_exists``, ``homes`` and ``clock`` replace what is outside, for tests.
 
         ``patience`` bounds the wait for cancelled jobs, ``lock_wait_seconds`` that for another
         writer of the same cluster.
@@ -112,7 +116,8 @@ class SlurmBackend(Backend):
         self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
         self._cluster_was_read = False
-        self._jobs = JobReader(self._client, settings.usage_timeout_seconds)
+        self._jobs = JobReader(self._client, settings.usage_timeout_seconds, clock)
+        self._jobs_are_shown = False
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
@@ -186,8 +191,8 @@ class SlurmBackend(Backend):
         self, since: Mapping[str, datetime], periods: Sequence[Period]
     ) -> tuple[UsageReport, ...]:
         """Read every job of all periods with one sacct; see docs/usage.md for what counts."""
-        if since and self._slurm.cluster is not None and not self._cluster_was_read:
-            self._read()  # sacct has no word of complaint about a cluster that does not exist
+        if since and any(period.start < period.end for period in periods):
+            self._require_sight()
         rules = rules_of(self._slurm)
         counted = [name.lower() for name in self.components]
         return reports(
@@ -225,6 +230,16 @@ class SlurmBackend(Backend):
         self._cluster_name = cluster.name
         self._cluster_was_read = True
         return cluster
+
+    def _require_sight(self) -> None:
+        """Make sure, once, that sacct's answer has everything: it says nothing of what it lacks."""
+        if self._slurm.cluster is not None and not self._cluster_was_read:
+            self._read()  # of a cluster that does not exist it has no word of complaint
+        if not self._jobs_are_shown:
+            check = jobs_of_others(self._client)
+            if check.verdict is Verdict.FAILED:
+                raise PermanentError(f"usage cannot be read: {check.detail}; {check.remedy}")
+            self._jobs_are_shown = True
 
     def _lock_file(self) -> Path:
         """The site's own choice, or a file named after the cluster, which may take a reading."""

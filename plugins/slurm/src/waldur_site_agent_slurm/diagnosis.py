@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Check, SiteAgentError, TemporaryError, Verdict
 from waldur_site_agent_slurm import commands, facts
-from waldur_site_agent_slurm.accounting.diagnosing import runaway_jobs, visibility
+from waldur_site_agent_slurm.accounting.diagnosing import purging, runaway_jobs, visibility
 from waldur_site_agent_slurm.client import operating_system_user
 from waldur_site_agent_slurm.lock import probe_lock
 
@@ -36,7 +36,8 @@ def diagnose(
     yield from _attempted("QOS", lambda: _qos(client, settings))
     yield from _attempted("components", lambda: _components(client, components))
     yield from _attempted("permission to write", lambda: _permission(client))
-    yield from _attempted("jobs of others", lambda: _visibility(client))
+    yield from _attempted("jobs of others", lambda: [jobs_of_others(client)])
+    yield from _attempted("records of jobs", lambda: purging(client))
     yield from _attempted("runaway jobs", lambda: runaway_jobs(client))
     yield from _attempted("slurm.conf", lambda: _configuration(client))
     yield from _attempted("lock file", lambda: _lock(lock_file))
@@ -134,9 +135,14 @@ def _privilege(client: SlurmClient, user: str) -> tuple[str, bool]:
     return level, user == "root" or (level not in _WRITERS and user == _slurm_user(client))
 
 
-def _visibility(client: SlurmClient) -> Iterable[Check]:
-    level, is_slurm_user = _privilege(client, operating_system_user())
-    return visibility(client, privileged=is_slurm_user or level in _WRITERS)
+def jobs_of_others(client: SlurmClient) -> Check:
+    """Whether usage has the jobs of everybody; mostly one process."""
+
+    def privileged() -> bool:
+        level, is_slurm_user = _privilege(client, operating_system_user())
+        return is_slurm_user or level in _WRITERS
+
+    return visibility(client, privileged)
 
 
 def _slurm_user(client: SlurmClient) -> str:

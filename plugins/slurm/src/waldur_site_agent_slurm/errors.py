@@ -69,7 +69,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], _Family, str, str], ...] = (
         ("Unable to contact slurm controller",),
         ControllerUnavailableError,
         "slurmctld cannot be reached",
-        "start slurmctld and look at its log; jobs can be cancelled only by it",
+        "start slurmctld and look at its log; only it knows which jobs run and can cancel them",
     ),
     (
         ("Job(s) active",),

@@ -189,6 +189,12 @@ def parse_configuration(output: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
+def values_of(key: str, output: str) -> tuple[str, ...]:
+    """Read every value of a key; ``sacctmgr show config`` has slurm.conf and slurmdbd.conf."""
+    pairs = (line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return tuple(value.strip() for name, value in pairs if name.strip() == key)
+
+
 def _rows(output: str) -> Iterable[_Row]:
     separators = len(ACCOUNT_COLUMNS) - 1
     rows: list[_Row] = []

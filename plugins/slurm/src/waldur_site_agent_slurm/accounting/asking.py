@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waldur_site_agent_slurm.accounting.controller import LAYOUT, STATES
 from waldur_site_agent_slurm.accounting.rows import CUT_FIELDS, columns
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ def jobs_cut_at(ids: Sequence[str], start: int, end: int, cluster: str | None) -
     )
 
 
+def jobs_of_controller(cluster: str | None) -> Argv:
+    """Ask slurmctld which jobs run, and which of those it remembers are over.
+
+    Without ``-a`` jobs in hidden partitions are missing; ``-r`` lists array tasks one by one.
+    """
+    return ("squeue", "-a", "-h", "-r", *_on(cluster), "-t", STATES, "-o", LAYOUT)
+
+
 def running_jobs(cluster: str | None) -> Argv:
     """Ask what the database believes to be running. With ``-S`` it would be what ever ran."""
     return (*_JOBS, *_on(cluster), "-s", "R,S", "--format=JobIDRaw,End,State")
@@ -49,8 +58,7 @@ def running_jobs(cluster: str | None) -> Argv:
 
 def known_jobs(cluster: str | None) -> Argv:
     """Ask slurmctld for all jobs it knows, also those that ended minutes ago."""
-    on_cluster = ("-M", cluster) if cluster else ()
-    return ("squeue", "-h", *on_cluster, "-t", "all", "-o", "%A")
+    return ("squeue", "-a", "-h", "-r", *_on(cluster), "-t", "all", "-o", "%A")
 
 
 def used_between(start: str, end: str, tres: Iterable[str], cluster: str | None) -> Argv:

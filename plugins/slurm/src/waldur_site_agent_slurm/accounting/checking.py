@@ -50,7 +50,7 @@ def differences(
             f"usage from {period.start} to {period.end} cannot be compared: sreport has whole hours"
         ]
     _require_rollup(client, span)
-    (sums,) = reader.sums([span], None, components, SREPORT)
+    (sums,) = reader.sums([span], None, components, SREPORT, by_database=True)
     ours = dict(_by_key(sums, components))
     theirs: dict[Key, int] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Check, TemporaryError, Verdict
@@ -9,31 +11,63 @@ from waldur_site_agent_slurm import facts
 from waldur_site_agent_slurm.accounting import asking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from waldur_site_agent_slurm.client import SlurmClient
 
 _HIDING = frozenset({"jobs", "usage"})
+_DAYS_OF_TWO_MONTHS = 62
+_KEPT = re.compile(r"(\d+) ?([hdm])")
 _NAMED = 5
 _COLUMNS = 3
 
 
-def visibility(client: SlurmClient, *, privileged: bool) -> Iterator[Check]:
-    """Whether slurmdbd shows this user the jobs of others; what it hides looks like no usage."""
-    found = facts.parse_configuration(client.ask(asking.configuration()))
-    private = found.get("PrivateData", "none").lower()
-    hidden = bool(_HIDING & {part.strip() for part in private.split(",")}) and not privileged
-    yield Check(
+def visibility(client: SlurmClient, privileged: Callable[[], bool]) -> Check:
+    """Whether this user is shown the jobs of others; what is hidden looks like no usage.
+
+    slurmdbd hides them in sacct, slurmctld in squeue, each by a setting of its own. ``privileged``
+    is asked only where one of them does.
+    """
+    values = facts.values_of("PrivateData", client.ask(asking.configuration()))
+    private = sorted({part.strip().lower() for value in values for part in value.split(",")})
+    hidden = bool(_HIDING.intersection(private)) and not privileged()
+    return Check(
         name="jobs of others",
         verdict=Verdict.FAILED if hidden else Verdict.OK,
-        detail=f"PrivateData={private} of slurmdbd"
+        detail=f"PrivateData={','.join(private) or 'none'} of slurmdbd and slurmctld"
         + (" hides them: usage would be reported as zero" if hidden else ""),
         remedy="give the agent's user adminlevel=operator" if hidden else "",
     )
 
 
+def purging(client: SlurmClient) -> Iterator[Check]:
+    """Whether slurmdbd keeps what jobs used until the month they ran in is reported for good."""
+    found = facts.parse_configuration(client.ask(asking.configuration()))
+    short = [
+        f"{name} = {found[name]}"
+        for name in ("PurgeJobAfter", "PurgeSuspendAfter")
+        if _kept_days(found.get(name, "")) < _DAYS_OF_TWO_MONTHS
+    ]
+    yield Check(
+        name="records of jobs",
+        verdict=Verdict.WARNING if short else Verdict.OK,
+        detail=f"{', '.join(short)} in slurmdbd.conf: usage is gone before its month is closed"
+        if short
+        else f"PurgeJobAfter = {found.get('PurgeJobAfter', 'NONE')}; older usage cannot be loaded",
+        remedy="keep them for 3months or longer" if short else "",
+    )
+
+
+def _kept_days(value: str) -> float:
+    """How long ``36 hours``, ``40 days`` or ``12 months*`` is; anything else is for ever."""
+    match = _KEPT.match(value)
+    if match is None:
+        return math.inf
+    return int(match[1]) * {"h": 1 / 24, "d": 1, "m": 31}[match[2]]
+
+
 def runaway_jobs(client: SlurmClient) -> Iterator[Check]:
-    """Jobs without an end that slurmctld does not know: they count for ever.
+    """Jobs without an end that slurmctld does not know: they are in no usage until they have one.
 
     ``sacctmgr show runawayjobs`` has a list of them too, but then asks what to do, without end
     where nobody answers.
@@ -47,10 +81,13 @@ def runaway_jobs(client: SlurmClient) -> Iterator[Check]:
         name="runaway jobs",
         verdict=Verdict.WARNING if lost else Verdict.OK,
         detail=f"{len(lost)} jobs run by slurmdbd's records, and slurmctld does not know them "
-        f"({named}): their usage grows until somebody ends them"
+        f"({named}): left out of usage until they have an end; they may just have ended while "
+        "slurmdbd was away"
         if lost
         else "none",
-        remedy="an administrator ends them with: sacctmgr show runawayjobs" if lost else "",
+        remedy="if they stay, an administrator ends them with: sacctmgr show runawayjobs"
+        if lost
+        else "",
     )
 
 

@@ -36,6 +36,7 @@ def reports(
             period=period,
             resources=_resources(since, found, components),
             remarks=tuple(_remarks(found)),
+            is_settled=found.is_settled,
         )
         for period, found in zip(periods, sums, strict=True)
     )
@@ -80,10 +81,11 @@ def _remarks(sums: Sums) -> Iterator[str]:
             f"{_jobs(sums.nameless.total())} of users whom neither Slurm nor the operating system "
             f"knows any more ({worst}{more}): counted under 'uid NUMBER'"
         )
-    if sums.old:
+    if sums.endless:
         yield (
-            f"{_jobs(sums.old)} said to be running for more than 90 days: counted up to now; if "
-            "they are long over, an administrator ends them: sacctmgr show runawayjobs"
+            f"{_jobs(sums.endless)} without an end in the accounting database that slurmctld does "
+            "not say to run: runaway, or slurmdbd is behind; left out until their end is known. If "
+            "this stays, an administrator ends them: sacctmgr show runawayjobs"
         )
 
 

@@ -48,6 +48,8 @@ class JobRow(NamedTuple):
     """In lower case; empty where neither the database nor the operating system has a name."""
     account: str
     """In lower case."""
+    stands: bool = False
+    """Whether it is suspended now, by slurmctld."""
 
 
 def columns(tres_field: str) -> str:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent_slurm import tres
+from waldur_site_agent_slurm.accounting.controller import Doubt
 from waldur_site_agent_slurm.accounting.seconds import Share, Span, begin, held, share, to_look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from waldur_site_agent_slurm.accounting.rows import JobRow
     from waldur_site_agent_slurm.accounting.rules import Rules
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Amount: TypeAlias = int | Fraction
 
 _DISTINCT_TRES = 20_000
-_LONG_AGO = 90 * 86400
 
 
 @dataclass(slots=True)
@@ -38,8 +38,10 @@ class Sums:
     nameless: Counter[str] = field(default_factory=Counter)
     """Jobs of users without a name, by account."""
     without_account: int = 0
-    old: int = 0
-    """Jobs that are said to run and began long ago."""
+    endless: int = 0
+    """Jobs without an end that slurmctld does not say to run: left out."""
+    is_settled: bool = True
+    """Whether nothing was left out that may count later."""
 
 
 class Tally:
@@ -75,15 +77,26 @@ class Tally:
             ordered[number] = self._sums[place]
         return ordered
 
-    def add(self, rows: Iterable[JobRow]) -> None:
-        """Count rows, or keep them aside where :meth:`aside` says what must be looked up."""
+    def add(
+        self,
+        rows: Iterable[JobRow],
+        confirmed: Callable[[JobRow], JobRow | Doubt] | None = None,
+    ) -> None:
+        """Count rows, or keep them aside where :meth:`aside` says what must be looked up.
+
+        ``confirmed`` says how far a row without an end counts, if at all; without it such rows
+        count as far as the database says.
+        """
         for row in rows:
             if self._since is not None and row.account and row.account not in self._since:
                 continue
-            if row.suspended and self._needs_active and self._moments(row):
-                self._aside.append(row)
+            known = confirmed(row) if row.running and confirmed is not None else row
+            if isinstance(known, Doubt):
+                self._leave_out(row, known)
+            elif known.suspended and self._needs_active_of(known) and self._moments(known):
+                self._aside.append(known)
             else:
-                self._add(row, {})
+                self._add(known, {})
 
     def aside(self) -> dict[int, list[JobRow]]:
         """The rows that wait, by each moment that must be looked up for them."""
@@ -99,6 +112,14 @@ class Tally:
             self._add(row, elapsed)
         self._aside.clear()
 
+    def _leave_out(self, row: JobRow, doubt: Doubt) -> None:
+        for place, _ in self._parts(row):
+            self._sums[place].is_settled = False
+            self._sums[place].endless += doubt is Doubt.ENDLESS
+
+    def _needs_active_of(self, row: JobRow) -> bool:
+        return self._needs_active or row.stands
+
     def _moments(self, row: JobRow) -> list[int]:
         parts = self._parts(row)
         return [moment for _, within in parts for moment in to_look_up(row, within)]
@@ -110,15 +131,27 @@ class Tally:
                 sums.without_account += 1
                 continue
             part = self._share(row, within, elapsed)
+            if row.stands:
+                part = self._without_standing(part, sums)
             if part.held:
-                self._note(row, sums)
+                if not row.user:
+                    sums.nameless[row.account] += 1
                 self._sum_up(row, part, sums)
 
     def _share(self, row: JobRow, within: Span, elapsed: Elapsed) -> Share:
-        if self._needs_active:
+        if self._needs_active_of(row):
             return share(row, within, elapsed)
         seconds = held(row, within)
         return Share(seconds, seconds)
+
+    def _without_standing(self, part: Share, sums: Sums) -> Share:
+        """What counts of a job that stands now: Slurm ends one that is cancelled where it stopped.
+
+        How long it has stood this time, and how long before, only its end will tell.
+        """
+        if part.held > part.active and not all(self._active):
+            sums.is_settled = False
+        return Share(part.active, part.active)
 
     def _parts(self, row: JobRow) -> list[tuple[int, Span]]:
         """Into which spans a row falls, each cut to what of it counts."""
@@ -132,12 +165,6 @@ class Tally:
             parts.append((place, Span(max(span.start, first), span.end)))
             place += 1
         return parts
-
-    def _note(self, row: JobRow, sums: Sums) -> None:
-        if not row.user:
-            sums.nameless[row.account] += 1
-        if row.running and row.end - row.start > _LONG_AGO:
-            sums.old += 1
 
     def _sum_up(self, row: JobRow, part: Share, sums: Sums) -> None:
         whose = (row.account, row.user or f"uid {row.uid}")

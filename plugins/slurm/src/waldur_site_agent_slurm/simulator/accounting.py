@@ -71,16 +71,27 @@ def statistics(state: SimState) -> Answer:
 
 
 def configuration(state: SimState) -> Answer:
-    """Answer ``sacctmgr show config``, as far as it is about who may see what."""
-    private = state.configuration.get("PrivateData", "none")
-    return Answer(0, f"PrivateData            = {private}\n")
+    """Answer ``sacctmgr show config``, as far as it is about who may see what, and how long."""
+    settings = {
+        "PrivateData": state.configuration.get("PrivateData", "none"),
+        "PurgeJobAfter": state.configuration.get("PurgeJobAfter", "NONE"),
+    }
+    return Answer(0, "".join(f"{key:<22} = {value}\n" for key, value in settings.items()))
 
 
 def end_runs(state: SimState, job: int, how: str) -> None:
     """Let the runs of a job that still run end now."""
     for run in state.runs:
         if run.job == job and run.end is None:
-            run.end, run.state = max(run.start, clock(state)), how
+            # one that stands suspended ends where it stopped
+            last = run.suspensions[-1] if run.suspensions else (0, 0)
+            end = last[0] if last[1] is None else clock(state)
+            run.end, run.state = max(run.start, end), how
+
+
+def used(run: SimRun, now: int) -> int:
+    """How long a run has lasted without suspension."""
+    return _seconds(run, now, None)[0]
 
 
 def clock(state: SimState) -> int:

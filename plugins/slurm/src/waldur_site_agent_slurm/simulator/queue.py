@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent_slurm.simulator.accounting import end_runs
+from waldur_site_agent_slurm.simulator.accounting import clock, end_runs, used
 from waldur_site_agent_slurm.simulator.request import Answer, names
 
 if TYPE_CHECKING:
@@ -12,19 +12,34 @@ if TYPE_CHECKING:
 
     from waldur_site_agent_slurm.simulator.state import SimJob, SimState
 
+_STATES = {
+    "PENDING": "PD",
+    "RUNNING": "R",
+    "CONFIGURING": "R",  # a running job, with a remark
+    "SUSPENDED": "S",
+    "COMPLETING": "CG",
+    "COMPLETED": "CD",
+    "CANCELLED": "CA",
+}
+
 
 def squeue(state: SimState, words: Sequence[str]) -> Answer:
-    """List jobs, by account and user."""
+    """List jobs, by account and user; without ``-t`` those that are not over."""
     options, _ = _options(words)
+    if options.get("-M", state.cluster) != state.cluster:
+        return Answer(1, "", f"squeue: error: No cluster '{options['-M']}' known by database.\n")
+    states = options.get("-t", "PD,R,S,CG").split(",")
     accounts, users = names(options.get("-A", "")), names(options.get("-u", ""))
     chosen = [
         job
         for job in state.jobs.values()
-        if (not accounts or job.account in accounts) and (not users or job.user in users)
+        if (not accounts or job.account in accounts)
+        and (not users or job.user in users)
+        and (states == ["all"] or _STATES.get(job.state, job.state) in states)
     ]
     layout = options.get("-o", "%i|%a|%u|%T")
     header = "" if "-h" in words else "JOBID|ACCOUNT|USER|STATE\n"
-    return Answer(0, header + "".join(f"{_line(job, layout)}\n" for job in chosen))
+    return Answer(0, header + "".join(f"{_line(state, job, layout)}\n" for job in chosen))
 
 
 def scancel(state: SimState, words: Sequence[str]) -> Answer:
@@ -63,8 +78,30 @@ def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return options, rest
 
 
-def _line(job: SimJob, layout: str) -> str:
+def _line(state: SimState, job: SimJob, layout: str) -> str:
     fields = {"%A": str(job.id), "%i": str(job.id), "%a": job.account, "%u": job.user}
-    for code, text in {**fields, "%T": job.state, "%r": "None"}.items():
+    for code, text in {**fields, "%T": job.state, "%r": "None", **_times(state, job)}.items():
         layout = layout.replace(code, text)
     return layout
+
+
+def _times(state: SimState, job: SimJob) -> dict[str, str]:
+    """When a job's last run began, when it ends, and how long it has lasted."""
+    run = next((run for run in reversed(state.runs) if run.job == job.id), None)
+    if run is None or job.state == "PENDING":
+        return {"%S": "N/A", "%e": "N/A", "%M": "0:00"}
+    now = clock(state) if job.end is None else job.end
+    return {
+        "%S": str(run.start),
+        "%e": str(job.end or "NONE"),
+        "%M": _duration(used(run, now)),
+    }
+
+
+def _duration(seconds: int) -> str:
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}-{hours:02d}:{minutes:02d}:{seconds % 60:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{seconds % 60:02d}"
+    return f"{minutes}:{seconds % 60:02d}"

@@ -134,6 +134,7 @@ class SimulatedSlurm:
         of the resize. Each task of an array is a job.
         """
         with self.change() as cluster:
+            active = "SUSPENDED" if suspended and suspended[-1][1] is None else "RUNNING"
             number = cluster.next_job if job is None else job
             cluster.next_job = max(cluster.next_job, number + 1)
             cluster.runs.append(
@@ -145,7 +146,7 @@ class SimulatedSlurm:
                     start=int(start.timestamp()),
                     submit=int((submit or start).timestamp()),
                     end=None if end is None else int(end.timestamp()),
-                    state=state or ("RUNNING" if end is None else "COMPLETED"),
+                    state=state or ("COMPLETED" if end is not None else active),
                     tres=dict(tres),
                     requested=dict(tres if requested is None else requested),
                     suspensions=[
@@ -155,7 +156,7 @@ class SimulatedSlurm:
                 )
             )
             if end is None:
-                cluster.jobs[number] = SimJob(number, account, user)
+                cluster.jobs[number] = SimJob(number, account, user, active)
             return number
 
     def start_outage(self, kind: Outage, *, after_commands: int = 0) -> None:

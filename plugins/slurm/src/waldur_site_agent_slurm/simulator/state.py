@@ -74,6 +74,8 @@ class SimJob:
     """Whether slurmdbd knows of it; a pending job that it does not know blocks no removal."""
     survives_cancel: bool = False
     """Whether scancel does not end it, as when its node does not answer."""
+    end: int | None = None
+    """When a job ended that slurmctld still remembers; epoch."""
 
 
 @dataclass
