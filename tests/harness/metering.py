@@ -25,7 +25,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.reporting import report_usage
-from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.cycles.site import Sibling, Site
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
 from waldur_site_agent.model.placement import Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
@@ -173,6 +173,12 @@ class Meter:
     components: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(_COMPONENTS))
     memory: dict[str, int] = field(default_factory=dict)
     naps: list[float] = field(default_factory=list)
+    siblings: tuple[Sibling, ...] = ()
+
+    def travel_on(self, hours: float) -> datetime:
+        """Let some hours pass."""
+        self.sandbox.clock.advance(hours * 3600)
+        return self.sandbox.clock.now()
 
     def travel(self, moment: str) -> datetime:
         """Let time pass until a moment in UTC."""
@@ -246,6 +252,7 @@ class Meter:
                 stopping=self.stopping,
                 memory={} if memory is None else memory,
                 zone=self.zone,
+                siblings=self.siblings,
             )
 
     def report(self, *, dry_run: bool = False) -> UsageCycleReport:

@@ -33,6 +33,19 @@ class BackendSettings(BaseModel):
         extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
     )
 
+    located_by: ClassVar[tuple[str, ...] | None] = None
+    """The keys that tell which machine is meant; ``None``: only all keys together tell it."""
+
+    def is_same_place_as(self, other: BackendSettings) -> bool:
+        """Whether two offerings with these settings have their resources on the same machine.
+
+        The usage of an account there is then one and the same, whichever of them reports it.
+        """
+        keys = type(self).model_fields if self.located_by is None else self.located_by
+        return type(self) is type(other) and all(
+            getattr(self, key) == getattr(other, key) for key in keys
+        )
+
 
 class Backend(ABC):
     """A place where resources live: a Slurm cluster, an accounting manager, a portal.

@@ -13,6 +13,7 @@ from waldur_site_agent.backends import DeleteResource
 from waldur_site_agent.config import Job
 from waldur_site_agent.cycles.reporting import plan_months, reported_components
 from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere, shared_account
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.orders import OrderType, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
@@ -106,6 +107,7 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     """
     month = BillingMonth.of(site.now(), site.zone)
     components = reported_components(site)
+    resources = _unshared(site, resources)
     failures: list[NotReported] = []
     for plan in plan_months(site, (month.previous, month), resources, components):
         outcome = send_month(site, plan, compare_parts=True)
@@ -118,6 +120,19 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
                 reason=outcome.waits or outcome.refusal,
             )
     return failures
+
+
+def _unshared(site: Site, resources: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Those whose account no sibling offering has, too; usage of a shared one is nobody's.
+
+    Raises:
+        TemporaryError: a sibling's resources could not be read.
+    """
+    elsewhere = accounts_elsewhere(site)
+    for account in sorted(resources.keys() & elsewhere.keys()):
+        names = [resources[account].name, *elsewhere[account]]
+        site.log.error("last usage not reported", reason=shared_account(account, names))
+    return {a: resource for a, resource in resources.items() if a not in elsewhere}
 
 
 def _waits(account: str, error: SiteAgentError) -> TemporaryError:

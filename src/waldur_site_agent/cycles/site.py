@@ -38,6 +38,17 @@ def _forget(_step: Step, _outcome: Outcome) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """Another offering of the file, at the same or at another Waldur.
+
+    It reports usage of the same machine, and has some of the same components.
+    """
+
+    offering: Offering
+    waldur: Waldur
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One offering at work; the same for all its cycles in one process."""
 
@@ -58,6 +69,8 @@ class Site:
     """Gives people their usernames; by default it gives none."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
+    siblings: tuple[Sibling, ...] = ()
+    """With whom accounts may be shared by mistake, so that both would be billed."""
     zone: tzinfo = UTC
     """Where billing months begin and end."""
     remove_unknown_users: bool = False

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.membership_feedback import SET_AS_OK_REFUSED
 from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
+from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
@@ -35,10 +36,10 @@ class Subjects:
 
 
 def gather_subjects(site: Site) -> Subjects:
-    """Read the resources and the backend.
+    """Read the resources, those of the siblings, and the backend.
 
     Raises:
-        TemporaryError: one of the two could not be read.
+        TemporaryError: one of them could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
     listed = site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
@@ -48,17 +49,47 @@ def gather_subjects(site: Site) -> Subjects:
             groups[resource.account].append(resource)
     if not groups:
         return Subjects()
-    return _sort_out(groups, site.backend.observe())
+    elsewhere = accounts_elsewhere(site)
+    return _sort_out(groups, elsewhere, site.backend.observe())
 
 
-def _sort_out(groups: Mapping[str, Sequence[Resource]], state: BackendState) -> Subjects:
+def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
+    """By account, the resources of sibling offerings that have it, as the log names them.
+
+    Raises:
+        TemporaryError: a sibling's resources could not be read.
+    """
+    elsewhere: dict[str, list[str]] = defaultdict(list)
+    for sibling in site.siblings:
+        name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
+        try:
+            resources = sibling.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+        except PermanentError as error:
+            site.log.warning(
+                "whether accounts are shared with another offering is not known",
+                other=name,
+                reason=str(error),
+            )
+            continue
+        for resource in resources:
+            if resource.account:
+                elsewhere[resource.account].append(f'{_named(resource)} of the offering "{name}"')
+    return dict(elsewhere)
+
+
+def _sort_out(
+    groups: Mapping[str, Sequence[Resource]],
+    elsewhere: Mapping[str, Sequence[str]],
+    state: BackendState,
+) -> Subjects:
     resources: dict[str, Resource] = {}
     missing: dict[str, tuple[Resource, ...]] = {}
     skipped: list[str] = []
     troubles: list[str] = []
     for account, group in sorted(groups.items()):
-        if len(group) > 1:
-            troubles.append(_shared(account, group))
+        if len(group) > 1 or account in elsewhere:
+            names = [*map(_named, group), *elsewhere.get(account, ())]
+            troubles.append(shared_account(account, names))
         elif account in state.resources:
             resources[account] = group[0]
         elif group[0].state in (ResourceState.OK, ResourceState.ERRED):
@@ -74,12 +105,16 @@ def _sort_out(groups: Mapping[str, Sequence[Resource]], state: BackendState) -> 
     )
 
 
-def _shared(account: str, group: Sequence[Resource]) -> str:
-    names = ", ".join(f'"{resource.name}" ({resource.uuid})' for resource in group)
+def shared_account(account: str, names: Iterable[str]) -> str:
+    """Why nothing is reported of an account that several resources have."""
     return (
         f"{account}: several resources have this account, so nobody knows whose its usage is, and "
-        f"none is reported: {names}; correct the backend_id of all but one in Waldur"
+        f"none is reported: {', '.join(names)}; correct the backend_id of all but one in Waldur"
     )
+
+
+def _named(resource: Resource) -> str:
+    return f'"{resource.name}" ({resource.uuid})'
 
 
 def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:

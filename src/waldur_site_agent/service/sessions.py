@@ -13,7 +13,8 @@ from tzlocal import get_localzone
 
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.username_registry import UsernameRegistry
-from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.config import Job
+from waldur_site_agent.cycles.site import Sibling, Site
 from waldur_site_agent.planning.guard import Thresholds
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.monitoring import Monitoring
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import tzinfo
 
+    from waldur_site_agent.backends import BackendSettings
     from waldur_site_agent.backends.registry import Registry
     from waldur_site_agent.config import Configuration, Offering, Source
     from waldur_site_agent.config.settings import Safety
@@ -85,7 +87,7 @@ def open_site(
     """
     number = situation.configuration.offerings.index(offering)
     name = offering.backend_for(mode.job)
-    settings = situation.registry.settings(name, offering, situation.source, number)
+    settings = _settings(situation, offering, name)
     safety = situation.configuration.safety_of(offering)
     watch = situation.monitoring.watch(offering.name, mode.name)
     with ExitStack() as stack:
@@ -95,6 +97,12 @@ def open_site(
         waldur = connect(offering, mode.name, sleep=sleep)
         stack.callback(waldur.close)
         waldur.watch_requests(watch.request)
+        siblings = []
+        for other in _siblings(situation, offering, mode):
+            elsewhere = connect(other, mode.name, sleep=sleep)
+            stack.callback(elsewhere.close)
+            elsewhere.watch_requests(watch.request)
+            siblings.append(Sibling(offering=other, waldur=elsewhere))
         yield Site(
             offering=offering,
             waldur=waldur,
@@ -106,8 +114,33 @@ def open_site(
             watch=watch,
             usernames=situation.usernames.open(offering, situation.source, number),
             remove_unknown_users=safety.unknown_users == "remove",
+            siblings=tuple(siblings),
             zone=billing_zone(situation.configuration),
         )
+
+
+def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[Offering]:
+    """Offerings whose reports would bill the same usage, if they had accounts in common.
+
+    Those of the file that report the same components of the same machine; none in modes that
+    report nothing.
+    """
+    name = offering.backend_for(Job.REPORT)
+    if mode.job == Job.MEMBERSHIP or offering.backend_for(mode.job) != name:
+        return
+    own = _settings(situation, offering, name)
+    for other in situation.configuration.offerings:
+        if other is offering or other.backend_for(Job.REPORT) != name:
+            continue
+        if offering.components.keys().isdisjoint(other.components):
+            continue
+        if own.is_same_place_as(_settings(situation, other, name)):
+            yield other
+
+
+def _settings(situation: Situation, offering: Offering, backend: str) -> BackendSettings:
+    number = situation.configuration.offerings.index(offering)
+    return situation.registry.settings(backend, offering, situation.source, number)
 
 
 def _thresholds(situation: Situation, safety: Safety) -> Thresholds:

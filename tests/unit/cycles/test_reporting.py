@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
 from harness.metering import Meter, a_meter
+from waldur_site_agent.cycles.site import Sibling
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.sandbox import Resource
 
@@ -298,6 +301,44 @@ def test_an_account_of_several_resources_is_reported_for_none(meter: Meter) -> N
     assert len(report.failures) == 1
     assert "several resources" in report.failures[0]
     assert meter.total(first) == meter.total(second) == {}
+
+
+@contextmanager
+def a_sibling(meter: Meter) -> Iterator[Meter]:
+    """Another Waldur, whose offering is reported from the same accounts."""
+    with a_meter() as other, other.agent() as their_site:
+        name = their_site.offering.model_copy(update={"name": "Second"})
+        meter.siblings = (Sibling(offering=name, waldur=their_site.waldur),)
+        yield other
+
+
+def test_an_account_that_two_offerings_of_the_file_share_is_reported_for_none(
+    meter: Meter,
+) -> None:
+    ocean, ice = meter.resource("ocean"), meter.resource("ice")
+    for account in ("a_ocean", "a_ice"):
+        meter.ledger.run(account, "ada", meter.travel_on(hours=1))
+    with a_sibling(meter) as other:
+        theirs = other.resource("ocean")
+        meter.travel_on(hours=2)
+        report = meter.report()
+    (failure,) = report.failures
+    assert (
+        f'"Ocean" ({UUID(ocean.uuid)}), "Ocean" ({UUID(theirs.uuid)}) of the offering "Second"'
+        in failure
+    )
+    assert meter.total(ocean) == {}
+    assert meter.total(ice)["cpu"] == 1
+
+
+def test_nothing_is_sent_while_a_sibling_cannot_be_read(meter: Meter) -> None:
+    meter.resource("ocean")
+    with a_sibling(meter) as other:
+        operation = "marketplace_provider_resources_list"
+        other.sandbox.faults.add(operation, "status", status=503, times=None)
+        with pytest.raises(TemporaryError):
+            meter.report()
+    assert meter.sandbox.requests.writes() == []
 
 
 def test_components_that_waldur_does_not_count_are_named_once(meter: Meter) -> None:

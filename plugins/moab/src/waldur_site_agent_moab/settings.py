@@ -15,6 +15,8 @@ from waldur_site_agent_moab.names import PREFIX_RULE, ROOT, account_name
 class MoabSettings(HomeSettings, BackendSettings):
     """Everything a site may say about its accounting manager; the defaults suit most."""
 
+    located_by = ("mam_bin_path",)
+
     default_account: str = ""
     """The account under which customers are shown; nothing is charged to it or deleted with it."""
     customer_prefix: str = Field(default="", pattern=PREFIX_RULE)

@@ -15,6 +15,8 @@ from waldur_site_agent_slurm.names import PREFIX_RULE, ROOT, account_name
 class SlurmSettings(HomeSettings, BackendSettings):
     """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
 
+    located_by = ("cluster", "slurm_bin_path")
+
     default_account: str = ROOT
     """DefaultAccount of users that are new to the cluster, and the parent of customers."""
     customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
