@@ -177,9 +177,16 @@ start_munge() {
 
 start_database() {
     is_up mariadbd mariadbd && return 0
-    [ -d "$DIR/db/files" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$DIR/db/files" \
-        --auth-root-authentication-method=normal --skip-test-db >"$DIR/log/database.out" 2>&1
-    setsid mariadbd --no-defaults --user=mysql --datadir="$DIR/db/files" --socket="$SQL_SOCKET" \
+    # a temporary directory of its own: databases that start side by side clean up after each other
+    own="--no-defaults --user=mysql --datadir=$DIR/db/files --tmpdir=$DIR/db"
+    # word splitting is wanted: one argument per option
+    # shellcheck disable=SC2086
+    [ -d "$DIR/db/files" ] ||
+        mariadb-install-db $own --auth-root-authentication-method=normal --skip-test-db \
+            >"$DIR/log/database.out" 2>&1 ||
+        { say "mariadb-install-db failed; see $DIR/log/database.out"; rm -rf "$DIR/db/files"; exit 1; }
+    # shellcheck disable=SC2086
+    setsid mariadbd $own --socket="$SQL_SOCKET" \
         --pid-file="$DIR/db/pid" --port=$((PORT + 3)) --bind-address=127.0.0.1 --skip-name-resolve \
         --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
         --innodb-flush-log-at-trx-commit=2 </dev/null >>"$DIR/log/database.out" 2>&1 &
