@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from waldur_site_agent.cycles.usage_history import (
     usage_series,
 )
 from waldur_site_agent.cycles.usage_report import MonthOutcome
-from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.modes import REPORT
 from waldur_site_agent.service.sessions import Situation, open_site
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from waldur_site_agent.cli.starting import Start
+    from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.cycles.usage_history import Figures
-    from waldur_site_agent.planning.usage import MonthPlan
 
 
 class MonthType(click.ParamType[BillingMonth]):
@@ -101,7 +103,7 @@ def usage_group() -> None:
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.svg|png",
-    help="Draw the usage per day, or per month of a range, into this file.",
+    help="Draw the usage per day, or per month of a range, into this file; one for each offering.",
 )
 def show_command(
     config_file: Path,
@@ -157,29 +159,57 @@ def load_command(
 
 
 def _show(start: Start, look: Look) -> int:
-    comparisons: list[tuple[str, list[MonthPlan]]] = []
+    comparisons: list[tables.Comparison] = []
+    sought = {name.strip().lower() for name in look.resources}
+    files = _plot_files(look.plot, _served(start)) if look.plot else {}
 
     def show(site: Site) -> int:
         first, last = look.months or (BillingMonth.of(site.now(), site.zone),) * 2
         _refuse_future(site, last)
-        figures = gather_figures(site).only(look.resources)
+        everything = gather_figures(site)
+        figures = everything.only(look.resources)
+        sought.difference_update(figures.names())
         if look.resources and not figures.resources:
-            raise click.UsageError(f"no resource here is called {' or '.join(look.resources)}")
+            return DONE  # another offering may have it
         months = tuple(_months(first, last))
-        plans = compare_months(site, figures, months)
-        comparisons.append((site.offering.name, plans))
+        plans, components = compare_months(site, figures, months), figures.components
+        comparisons.append(
+            tables.Comparison(offering=site.offering.name, plans=plans, components=components)
+        )
         if look.output == "text":
-            click.echo(tables.comparison_table(plans, figures.components))
-        if look.plot:
-            _plot(site, figures, months, look.plot)
+            click.echo(f"{site.offering.name}:")
+            click.echo(tables.comparison_table(plans, components))
+        if files:
+            _plot(site, figures, months, files[site.offering.name])
         return _conclude(figures, [])
 
-    code = _for_every_offering(start, show, titles=look.output == "text")
+    code = _for_every_offering(start, show, titles=False)
+    if sought and code == DONE and not comparisons:
+        give_up(f"no resource here is called {' or '.join(sorted(sought))}")
+    for name in sorted(sought):
+        click.echo(f"! no resource is called {name}", err=True)
     if look.output == "json":
         click.echo(tables.as_json(comparisons))
     elif look.output == "csv":
         click.echo(tables.as_csv(comparisons), nl=False)
-    return code
+    return FAILED if sought else code
+
+
+def _plot_files(file: Path, offerings: Sequence[Offering]) -> dict[str, Path]:
+    """By offering, where its picture goes: with several offerings, each has its name in the file's.
+
+    Names that are alike but for signs that are no good in a file name get a number.
+    """
+    if len(offerings) == 1:
+        return {offerings[0].name: file}
+    files: dict[str, Path] = {}
+    for number, offering in enumerate(offerings, start=1):
+        word = re.sub(r"[^a-z0-9]+", "-", offering.name.lower()).strip("-") or str(number)
+        path = file.with_stem(f"{file.stem}-{word}")
+        if path in files.values():
+            path = file.with_stem(f"{file.stem}-{word}-{number}")
+        files[offering.name] = path
+    return files
 
 
 def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Path) -> None:
@@ -189,20 +219,28 @@ def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Pa
     periods = days_of(months[0], site) if one else [m.period(site.zone) for m in months]
     labels = [str(p.start.day) for p in periods] if one else [str(m) for m in months]
     span = str(months[0]) if one else f"{months[0]} to {months[-1]}"
-    usage_plot.draw(
-        file,
-        usage_series(site, figures, periods),
-        figures.components,
-        title=f"{site.offering.name}, {span}",
-        labels=labels,
-        unit_of_time="day" if one else "month",
-    )
+    series = usage_series(site, figures, periods)
+    try:
+        usage_plot.draw(
+            file,
+            series,
+            figures.components,
+            title=f"{site.offering.name}, {span}",
+            labels=labels,
+            unit_of_time="day" if one else "month",
+        )
+    except OSError as error:
+        raise PermanentError(f"--plot {file}: cannot be written: {error.strerror}") from None
     click.echo(f"drawn: {file}", err=True)
 
 
 def _check_plot(file: Path) -> None:
     if file.suffix not in (".svg", ".png"):
         give_up(f"--plot {file}: the name must end in .svg or .png")
+    if not file.parent.is_dir():
+        give_up(f"--plot {file}: there is no directory {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        give_up(f"--plot {file}: cannot be written there")
     try:
         from waldur_site_agent.cli import usage_plot  # noqa: F401, PLC0415 - is the extra there?
     except ImportError as error:
@@ -232,6 +270,11 @@ def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
     lines = list(figures.troubles)
     for outcome in outcomes:
         month = outcome.plan.month
+        lines += [
+            f"{account} in {month}: {each.type} {each.bill.total} is lower than {each.before} in "
+            "Waldur; not sent"
+            for account, each in outcome.plan.anomalies
+        ]
         lines += [f"{f.account} in {month}: {f.error}" for f in outcome.failures]
         if outcome.refusal:
             lines.append(
@@ -245,15 +288,19 @@ def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
     return FAILED if lines else DONE
 
 
+def _served(start: Start) -> list[Offering]:
+    served = [offering for offering in start.offerings if REPORT.serves(offering)]
+    if not served:
+        give_up(f"no offering of {start.source.path} has a {REPORT.job.value}")
+    return served
+
+
 def _for_every_offering(start: Start, work: Callable[[Site], int], *, titles: bool = True) -> int:
     situation = Situation(
         configuration=start.configuration, source=start.source, registry=start.registry
     )
-    served = [offering for offering in start.offerings if REPORT.serves(offering)]
-    if not served:
-        give_up(f"no offering of {start.source.path} has a {REPORT.job.value}")
     code = DONE
-    for offering in served:
+    for offering in _served(start):
         if titles:
             click.echo(f"{offering.name}:")
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cli.plan_json import month_json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 
 _TEXT_COLUMNS = 4
+_LOWER = "lower than in Waldur"
 _HEADING = (
     "offering",
     "month",
@@ -26,10 +28,21 @@ _HEADING = (
     "resource",
     "uuid",
     "component",
+    "unit",
     "used",
     "in_waldur",
     "difference",
+    "anomaly",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was used of one offering's resources next to what Waldur has."""
+
+    offering: str
+    plans: Sequence[MonthPlan]
+    components: Mapping[str, Component]
 
 
 def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Component]) -> str:
@@ -44,7 +57,7 @@ def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Compon
             amount_text(component.bill.total),
             amount_text(component.before),
             _signed(_difference(component)),
-            "lower than in Waldur" if component.is_anomaly else "",
+            _LOWER if component.is_anomaly else "",
         )
         for plan in plans
         for resource in plan.resources
@@ -76,39 +89,41 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
     return _table(head, rows) if rows else "Waldur has it all."
 
 
-def as_json(comparisons: Iterable[tuple[str, Iterable[MonthPlan]]]) -> str:
+def as_json(comparisons: Iterable[Comparison]) -> str:
     """One document with an entry for each offering, month and resource."""
     entries = [
-        {"offering": offering, **entry}
-        for offering, plans in comparisons
-        for plan in plans
+        {"offering": each.offering, **entry}
+        for each in comparisons
+        for plan in each.plans
         for entry in month_json(plan)
     ]
     return json.dumps(entries, indent=2, ensure_ascii=False)
 
 
-def as_csv(comparisons: Iterable[tuple[str, Iterable[MonthPlan]]]) -> str:
+def as_csv(comparisons: Iterable[Comparison]) -> str:
     """A line per component of each resource of each offering, with a heading."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADING)
-    for offering, plans in comparisons:
-        for plan in plans:
-            writer.writerows(_csv_rows(offering, plan))
+    for each in comparisons:
+        for plan in each.plans:
+            writer.writerows(_csv_rows(each, plan))
     return text.getvalue()
 
 
-def _csv_rows(offering: str, plan: MonthPlan) -> Iterator[tuple[str, ...]]:
+def _csv_rows(comparison: Comparison, plan: MonthPlan) -> Iterator[tuple[str, ...]]:
     for resource in plan.resources:
-        names = (offering, str(plan.month), resource.account, resource.resource.name)
+        names = (comparison.offering, str(plan.month), resource.account, resource.resource.name)
         for component in resource.components:
             yield (
                 *map(_no_formula, names),
                 str(resource.resource.uuid),
                 component.type,
+                _no_formula(comparison.components[component.type].measured_unit),
                 amount_text(component.bill.total),
                 "" if component.before is None else amount_text(component.before),
                 amount_text(_difference(component)),
+                _LOWER if component.is_anomaly else "",
             )
 
 
@@ -127,7 +142,7 @@ def _signed(amount: Decimal) -> str:
 
 def _fate(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
     if component.is_anomaly:
-        return "not sent: lower than in Waldur"
+        return f"not sent: {_LOWER}"
     if dry_run:
         return "would be sent"
     return "sent" if sent else "not sent"

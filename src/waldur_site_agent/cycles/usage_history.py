@@ -42,6 +42,10 @@ class Figures:
         chosen = {a: r for a, r in self.resources.items() if names & _names(a, r)}
         return replace(self, resources=chosen)
 
+    def names(self) -> set[str]:
+        """By what the resources may be called, in lower case."""
+        return {name for a, r in self.resources.items() for name in _names(a, r)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:

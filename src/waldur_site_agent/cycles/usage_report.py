@@ -69,5 +69,5 @@ class UsageCycleReport(CycleReport):
 
     @property
     def has_failures(self) -> bool:
-        """Whether some resource needs another try."""
-        return bool(self.failures)
+        """Whether some resource needs another try, or somebody who judges a figure kept back."""
+        return bool(self.failures) or any(outcome.plan.anomalies for outcome in self.months)

@@ -143,6 +143,11 @@ class MonthPlan:
         return any(resource.is_news for resource in self.resources)
 
     @property
+    def anomalies(self) -> list[tuple[str, ComponentReport]]:
+        """What is kept back because it is lower than what Waldur has, with its account."""
+        return [(r.account, c) for r in self.resources for c in r.components if c.is_anomaly]
+
+    @property
     def expected_parts(self) -> int:
         """How many rows of single users Waldur has when everything was reported."""
         return sum(

@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -95,9 +96,10 @@ def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
     arguments = ("usage", "show", "--month", str(LAST), "--resource", "Ocean", "--output")
     table = installation.run(*arguments, "csv", command=COMMAND).out
     rows = list(csv.DictReader(io.StringIO(table)))
-    assert [(r["component"], r["used"], r["in_waldur"], r["difference"]) for r in rows] == [
-        ("cpu", "3.00", "", "3.00"),
-        ("mem", "0.00", "", "0.00"),
+    columns = ("component", "unit", "used", "in_waldur", "difference", "anomaly")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        ("cpu", "k-Hours", "3.00", "", "3.00", ""),
+        ("mem", "GB-hours", "0.00", "", "0.00", ""),
     ]
     (entry,) = json.loads(installation.run(*arguments, "json", command=COMMAND).out)
     assert (entry["offering"], entry["account"]) == ("Test cluster", account)
@@ -124,6 +126,60 @@ def test_past_months_are_loaded_one_after_the_other_and_not_twice(
     again = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert again.out.splitlines() == ["Test cluster:", "Waldur has it all."]
     assert installation.house.sandbox.requests.writes() == []
+
+
+def test_what_is_held_back_is_a_failure(installation: Installation, ocean: Resource) -> None:
+    side = installation.house.sandbox.customer
+    side.put_usage(ocean, "cpu", 50, str(LAST))
+    loaded = installation.run("usage", "load", *SPAN, command=COMMAND)
+    assert loaded.code == 1
+    line = f"{ocean.backend_id} in {LAST}: cpu 3.00 is lower than 50.00 in Waldur; not sent"
+    assert line in loaded.err
+    side.put_usage(ocean, "cpu", 50)
+    assert installation.run("-m", "report", "--once").code == 1
+    arguments = ("usage", "show", "--month", str(LAST), "--output", "csv")
+    shown = installation.run(*arguments, command=COMMAND)
+    rows = list(csv.DictReader(io.StringIO(shown.out)))
+    assert [row["anomaly"] for row in rows] == ["lower than in Waldur", ""]
+
+
+@pytest.fixture
+def two(installation: Installation, ocean: Resource) -> Resource:
+    """A resource of a second offering, which reports the same cluster's other accounts."""
+    house = installation.house
+    side, first = house.sandbox.customer, house.sandbox.offering
+    second = replace(first, uuid=uuid.uuid4().hex, name="Second")
+    made = house.created(house.project("lakes", "lakes", cyd="cyd01"), "Lake")
+    lake = replace(made, offering=second.uuid, created=ocean.created)
+    side.world.put(second)
+    side.world.put(lake)
+    house.forget()
+    reporting = {"reporting_backend": "slurm"}
+    other = {"name": "Second (2)", "waldur_offering_uuid": second.uuid}
+    installation.write_offerings(reporting, reporting | other, timezone="UTC")
+    return lake
+
+
+@pytest.mark.usefixtures("two")
+def test_a_resource_is_found_in_whichever_offering_has_it(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ("--month", str(LAST), "-c", str(installation.file))
+    for name in ("Ocean", "Lake"):
+        assert exit_code("show", "--resource", name, *config) == 0
+        assert name in capsys.readouterr().out
+    assert exit_code("show", "--resource", "nobody", *config) == 2
+    assert exit_code("show", "--resource", "nobody", "--resource", "Lake", *config) == 1
+    assert "no resource is called nobody" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two")
+def test_each_offering_is_drawn_into_a_file_of_its_own(installation: Installation) -> None:
+    file = installation.directory / "usage.svg"
+    arguments = ("show", "--month", str(LAST), "--plot", str(file))
+    assert exit_code(*arguments, "-c", str(installation.file)) == 0
+    drawn = {each.name for each in installation.directory.glob("usage*.svg")}
+    assert drawn == {"usage-test-cluster.svg", "usage-second-2.svg"}
 
 
 def test_a_server_that_refuses_past_months_is_quoted(
@@ -158,6 +214,7 @@ def test_months_and_resources_that_are_not_there_are_usage_errors(
         (("show", "--from", "2026-01"), "belong together"),
         (("show", "--resource", "nobody"), "nobody"),
         (("show", "--plot", "usage.doc"), ".svg or .png"),
+        (("show", "--plot", "/nowhere/usage.svg"), "no directory /nowhere"),
         (("load", "--from", "2026-02", "--to", "2026-01"), "later than"),
     ):
         assert exit_code(*arguments, "-c", str(installation.file)) == 2, arguments
