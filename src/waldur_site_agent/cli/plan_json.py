@@ -38,7 +38,7 @@ def _report(report: CycleReport) -> dict[str, Any]:
 def _content(report: CycleReport) -> dict[str, Any]:
     match report:
         case OrdersReport():
-            return {"orders": [_order(plan) for plan in report.plans]}
+            return {"orders": [_order(plan, report.waiting) for plan in report.plans]}
         case MembershipReport():
             return {
                 "accounts": [_account(plan) for plan in report.membership.accounts],
@@ -99,7 +99,7 @@ def _usernames(report: MembershipReport) -> dict[str, Any]:
     }
 
 
-def _order(plan: OrderPlan) -> dict[str, Any]:
+def _order(plan: OrderPlan, waiting: frozenset[str]) -> dict[str, Any]:
     return {
         "order": str(plan.order.uuid),
         "type": plan.order.type,
@@ -107,6 +107,7 @@ def _order(plan: OrderPlan) -> dict[str, Any]:
         "account": plan.backend_id,
         "problem": str(plan.problem or plan.unfinished or ""),
         "note": plan.note,
+        "waiting": sorted(waiting & plan.newcomers),
         "steps": [_step(step) for step in plan.steps],
     }
 

@@ -42,7 +42,7 @@ def report_text(report: CycleReport) -> str:
     """What one cycle would do, for people."""
     match report:
         case OrdersReport():
-            blocks = [_order_block(plan) for plan in report.plans]
+            blocks = [_order_block(plan, report.waiting) for plan in report.plans]
             rest = f"{len(report.plans)} orders."
         case MembershipReport():
             blocks = [b for b in map(_account_block, report.membership.accounts) if _says(b)]
@@ -61,6 +61,19 @@ def report_text(report: CycleReport) -> str:
         lines.append(f"! {report.trouble}")
     signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
     return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
+
+
+def what_it_is_about(report: CycleReport) -> str:
+    """In a word, for a heading where several reports are printed."""
+    match report:
+        case OrdersReport():
+            return "orders"
+        case MembershipReport():
+            return "members"
+        case UsageCycleReport():
+            return "usage"
+        case _:
+            return "everything"
 
 
 def _lines(blocks: Iterable[Block]) -> Iterator[str]:
@@ -89,13 +102,18 @@ def _says(block: Block) -> bool:
     return bool(remarks or changes)
 
 
-def _order_block(plan: OrderPlan) -> Block:
+def _order_block(plan: OrderPlan, waiting: frozenset[str]) -> Block:
     order = plan.order
     name = plan.backend_id or "(no account)"
     project = f" (project {order.project_slug})" if order.project_slug else ""
     heading = f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
     changes = [change for step in plan.steps for change in step_changes(step)]
-    return heading, list(_order_remarks(plan)), changes
+    remarks = list(_order_remarks(plan))
+    late = sorted(waiting & plan.newcomers)
+    if late:
+        remarks.append(_waiting_text(late))
+        changes = [c for c in changes if c[0] != "+" or c[1] not in late]
+    return heading, remarks, changes
 
 
 def _order_remarks(plan: OrderPlan) -> Iterator[str]:
@@ -116,11 +134,15 @@ def _account_block(plan: AccountPlan) -> Block:
     if plan.wanted.trouble:
         remarks.append(f"  ! nobody joins or leaves: {plan.wanted.trouble}")
     if plan.waiting:
-        remarks.append(f"    waiting until the system knows them: {', '.join(plan.waiting)}")
+        remarks.append(_waiting_text(plan.waiting))
     if plan.unknown:
         remarks.append(f"    not known to Waldur, left alone: {', '.join(plan.unknown)}")
     changes = [change for step in plan.steps for change in step_changes(step)]
     return plan.wanted.title, remarks, changes
+
+
+def _waiting_text(users: Iterable[str]) -> str:
+    return f"    waiting until the system knows them: {', '.join(users)}"
 
 
 def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:

@@ -6,12 +6,12 @@ import faulthandler
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from waldur_site_agent.cli.plan_json import reports_json
-from waldur_site_agent.cli.plan_text import report_text
+from waldur_site_agent.cli.plan_text import report_text, what_it_is_about
 from waldur_site_agent.cli.starting import (
     DONE,
     FAILED,
@@ -21,7 +21,7 @@ from waldur_site_agent.cli.starting import (
     load,
     load_or_exit,
 )
-from waldur_site_agent.config import resolved_yaml
+from waldur_site_agent.config import Job, resolved_yaml
 from waldur_site_agent.service.agent import run_once
 from waldur_site_agent.service.crew import Crew
 from waldur_site_agent.service.event_worker import full_pass_once
@@ -95,7 +95,21 @@ def print_configuration(path: Path) -> None:
     """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
     start = load_or_exit(path, jobs=jobs_of(AVAILABLE.values()), quiet=True)
     warn_of_unused_settings(start.configuration)
-    click.echo(resolved_yaml(start.configuration), nl=False)
+    click.echo(resolved_yaml(start.configuration, _settings_of_plugins(start)), nl=False)
+
+
+def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
+    """By offering's name, its ``backend_settings`` with the defaults of the backends it uses."""
+    return {
+        offering.name: {
+            key: value
+            for name in sorted({offering.backend_for(job) for job in Job} - {""})
+            for key, value in start.registry.settings(name, offering, None)
+            .model_dump(mode="json")
+            .items()
+        }
+        for offering in start.configuration.offerings
+    }
 
 
 def run(options: RunOptions) -> int:
@@ -191,7 +205,7 @@ def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
     elif options.dry_run:
         for report in reports:
             if len(reports) > 1:
-                click.echo(f"== {report.offering} ==")
+                click.echo(f"== {report.offering}: {what_it_is_about(report)} ==")
             click.echo(report_text(report))
     sys.stdout.flush()
     if options.dry_run and not options.exit_code:

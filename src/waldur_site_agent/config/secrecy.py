@@ -13,7 +13,6 @@ _WORDS = (
     "token",
     "passw",
     "passphrase",
-    "_pass",
     "pwd",
     "secret",
     "dsn",
@@ -66,4 +65,7 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _is_secret(name: str) -> bool:
-    return not name.endswith("_file") and any(word in name for word in _WORDS)
+    # as an end, as in "db_pass": "full_pass_minutes" is about a pass over an offering
+    return name.endswith("_pass") or (
+        not name.endswith("_file") and any(word in name for word in _WORDS)
+    )

@@ -43,6 +43,8 @@ class OrdersReport(CycleReport):
 
     fates: tuple[OrderFate, ...] = ()
     plans: tuple[OrderPlan, ...] = ()
+    waiting: frozenset[str] = frozenset()
+    """Of a dry run: whom the backend could not add yet, of those whom its plans add."""
     seen: Seen = field(default_factory=Seen)
 
     @property

@@ -59,7 +59,15 @@ def process_orders(
     if dry_run:
         plans, waiting = _decide(site, found, frozenset(), state)
         fates = (*_foreseen(plans), *waiting)
-        return OrdersReport(offering=site.offering.name, plans=plans, fates=fates, seen=seen)
+        return OrdersReport(
+            offering=site.offering.name,
+            plans=plans,
+            fates=fates,
+            seen=seen,
+            waiting=site.backend.not_yet_usable(
+                frozenset().union(*(plan.newcomers for plan in plans))
+            ),
+        )
     executing, refused = approve_pending(site, found)
     orders = [o for o in executing if sight.everything or o.uuid in sight.orders]
     approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)

@@ -67,6 +67,17 @@ class OrderPlan:
         return self.hand.order
 
     @property
+    def newcomers(self) -> frozenset[str]:
+        """Whom the plan adds to the account."""
+        actions = (step.action for step in self.steps)
+        return frozenset(
+            member
+            for action in actions
+            if isinstance(action, AddMembers)
+            for member in action.members
+        )
+
+    @property
     def needs_backend_id(self) -> bool:
         """Whether Waldur must be told the resource's name before anything else happens."""
         return bool(self.backend_id) and self.hand.resource.backend_id != self.backend_id

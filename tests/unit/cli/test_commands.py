@@ -89,6 +89,41 @@ def test_check_config_prints_the_resolved_file(installation: Installation) -> No
         printed = yaml.safe_load(done.out)
         assert printed["offerings"][0]["username_management_backend"] == "base"
         assert printed["offerings"][0]["waldur_api_token"] == "********"
+        assert printed["events"]["full_pass_minutes"] == 60
+
+
+def test_check_config_shows_the_defaults_of_the_backend_too(installation: Installation) -> None:
+    done = installation.run("config", "check", command="waldur-site-agent")
+    (offering,) = yaml.safe_load(done.out)["offerings"]
+    assert offering["backend_settings"]["qos_default"] == "normal"
+    assert offering["backend_settings"]["require_system_user"] is False
+
+
+def test_a_plan_of_orders_says_who_waits_until_the_system_knows_them(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    house.order(house.project(ada="nobody-knows-ada", root="daemon"))
+    installation.write(
+        backend_settings=installation.backend_settings | {"require_system_user": True}
+    )
+    done = installation.run("plan", command="waldur-site-agent")
+    assert "    waiting until the system knows them: nobody-knows-ada\n" in done.out
+    assert "  + daemon         in the team" in done.out
+    assert "+ nobody-knows-ada" not in done.out
+    assert "Plan: 2 to add" in done.out
+    done = installation.run("plan", "--output", "json", command="waldur-site-agent")
+    assert json.loads(done.out)[0]["orders"][0]["waiting"] == ["nobody-knows-ada"]
+
+
+def test_a_plan_of_all_modes_says_which_part_is_about_what(installation: Installation) -> None:
+    installation.write(membership_sync_backend="slurm", reporting_backend="slurm")
+    done = installation.run("plan", "-m", "all", command="waldur-site-agent")
+    assert [line for line in done.out.splitlines() if line.startswith("==")] == [
+        "== Test cluster: orders ==",
+        "== Test cluster: members ==",
+        "== Test cluster: usage ==",
+    ]
 
 
 def test_settings_without_effect_are_named_once(installation: Installation) -> None:
@@ -97,6 +132,8 @@ def test_settings_without_effect_are_named_once(installation: Installation) -> N
         {
             "name": "By events",
             "waldur_offering_uuid": "11111111111141119111111111111111",
+            "order_processing_backend": ...,
+            "reporting_backend": "slurm",
             "mqtt_enabled": True,
         },
         sentry_dsn="https://key@sentry.example.com/1",
@@ -105,12 +142,13 @@ def test_settings_without_effect_are_named_once(installation: Installation) -> N
     for arguments in (["--once"], ["--check-config"]):
         done = installation.run(*arguments)
         assert done.code == 0, done.err
-        (line,) = [line for line in done.err.splitlines() if "does not use yet" in line]
-        assert "resource_import_enabled of" in line
-        for key in ("stomp_enabled", "reporting_backend", "sentry_dsn", "key@sentry"):
-            assert key not in line
-        (line,) = [line for line in done.err.splitlines() if "no mode of this version" in line]
-        assert "By events" in line
+        first, second = [line for line in done.err.splitlines() if "has no effect" in line]
+        assert "offering='Test cluster'" in first
+        assert "setting=resource_import_enabled" in first
+        assert "remedy='set membership_sync_backend'" in first
+        assert "offering='By events'" in second
+        assert "setting=mqtt_enabled" in second
+        assert "key@sentry" not in done.err
 
 
 def test_a_file_without_unused_settings_gives_no_warning(installation: Installation) -> None:

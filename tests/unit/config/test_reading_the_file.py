@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def test_the_example_file_loads() -> None:
     assert slurm.components["cpu"].unit_factor == Decimal(60000)
     assert slurm.components["gres/gpu"].limit == Decimal(10000)
     assert slurm.backend_settings["homedir_umask"] == "0077"
+
+
+def test_keys_that_the_example_file_has_as_comments_are_keys() -> None:
+    text = (EXAMPLES / "waldur-site-agent-config.yaml").read_text()
+    reference = (EXAMPLES.parent / "docs" / "reference.md").read_text()
+    keys = set(re.findall(r"^ *# +([a-z_]+):(?: |$)", text, re.MULTILINE))
+    assert {"metrics_listen", "stomp_ws_host", "slurm_bin_path"} <= keys
+    assert [key for key in sorted(keys) if f"| `{key}` |" not in reference] == []
 
 
 def test_defaults_are_those_of_the_reference(tmp_path: Path) -> None:
@@ -285,6 +294,12 @@ def test_the_printed_configuration_shows_no_secret(tmp_path: Path) -> None:
         assert secret not in text
     assert "waldur_api_token: '********'" in text
     assert "user: u" in text
+
+
+def test_a_full_pass_is_no_password(tmp_path: Path) -> None:
+    text = resolved_yaml(load_offering(tmp_path, backend_settings={"db_pass": "hunter2"}))
+    assert "full_pass_minutes: 60" in text
+    assert "db_pass: '********'" in text
 
 
 def test_a_wrong_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:
