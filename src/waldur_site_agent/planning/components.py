@@ -66,7 +66,11 @@ def component_differences(wanted: WaldurComponent, existing: WaldurComponent) ->
     """What differs between two versions of a component, as ``field: old -> new``."""
     fields = ("name", "measured_unit", "billing_type", "unit_factor", "limit_amount")
     return [
-        f"{field}: {getattr(existing, field)} -> {getattr(wanted, field)}"
+        f"{field}: {_shown(getattr(existing, field))} -> {_shown(getattr(wanted, field))}"
         for field in fields
         if getattr(existing, field) != getattr(wanted, field)
     ]
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

@@ -25,9 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         sandbox = Sandbox(chosen.version, state_file=chosen.state)
-        listener = bound_socket(chosen.host, chosen.port)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"sandbox: {error}\n")
+        return 2
+    try:
+        listener = bound_socket(chosen.host, chosen.port)
+    except OSError as error:
+        sys.stderr.write(
+            f"sandbox: cannot serve at {chosen.host}:{chosen.port}: {error.strerror}; "
+            "--port 0 takes any free port\n"
+        )
         return 2
     if chosen.broker:
         sandbox.attach_broker(

@@ -100,7 +100,10 @@ class _Successor:
 
     def started(self) -> Crew:
         self.crew.start()
-        structlog.get_logger().info("configuration read again", offerings=len(self.crew.workers))
+        structlog.get_logger().info(
+            "configuration read again",
+            offerings=len({worker.offering.name for worker in self.crew.workers}),
+        )
         return self.crew
 
 

@@ -90,9 +90,11 @@ class Choices:
             if path is not None and not path.is_absolute():
                 raise ValueError(f"{str(path)!r}: systemd needs the whole path, from / on")
         if self.sudo_homes and not self.user:
-            raise ValueError("root needs no sudo: give a user, or leave sudo out")
+            raise ValueError("root needs no sudo: give --user too, or leave --sudo-homes out")
         if self.credential and self.legacy:
-            raise ValueError("a systemd older than 240 knows no credentials")
+            raise ValueError(
+                "a systemd older than 240 knows no credentials: leave --credential or --legacy out"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def test_a_credential_is_read_where_systemd_puts_it(tmp_path: Path) -> None:
         (("--user", "two words"), "two words"),
         (("--config-file", "relative.yaml"), "whole path"),
         (("--config-file", "/etc/a;reboot"), "letters, digits"),
-        (("--sudo-homes",), "give a user"),
+        (("--sudo-homes",), "give --user too"),
         (("--legacy", "--credential", "/etc/token"), "knows no credentials"),
     ],
 )
