@@ -80,6 +80,18 @@ def test_sighup_reads_the_configuration_again(installation: Installation) -> Non
     assert house.resource(order).backend_id.startswith("new_")
 
 
+def test_a_reload_counts_an_offering_once_however_many_modes_serve_it(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    installation.write(membership_sync_backend="slurm")
+    with installation.service("-m", "all", **QUICKLY) as service:
+        eventually(lambda: house.sandbox.requests.count("users_me_retrieve") > 1, "the start")
+        service.send(signal.SIGHUP)
+        eventually(lambda: "configuration read again" in service.text, "the reload")
+        assert "configuration read again offerings=1\n" in service.text
+
+
 def test_a_wrong_configuration_on_sighup_leaves_the_old_one_in_force(
     installation: Installation,
 ) -> None:
