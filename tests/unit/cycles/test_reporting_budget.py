@@ -79,3 +79,41 @@ def test_one_busy_resource_costs_a_request_for_itself_and_one_per_component(mete
         "marketplace_component_usages_set_usage",
         "marketplace_component_usages_set_user_usages",
     ]
+
+
+def test_closing_a_month_costs_what_differs_and_a_few_lists(meter: Meter) -> None:
+    """Last in this file: time goes on."""
+    staff = meter.with_(token=meter.sandbox.staff().token)
+    meter.travel("2027-03-31T23:30")
+    staff.report_again()
+    for number in range(RESOURCES):
+        meter.ledger.run(f"a_r{number:03}", "u0", meter.sandbox.clock.now(), hours=0.25)
+    costs = []
+    for moment in ("00:05", "00:35", "01:05", "02:05", "02:35", "03:05"):
+        meter.travel(f"2027-04-01T{moment}")
+        meter.sandbox.requests.clear()
+        assert not staff.report_again().failed
+        costs.append(meter.sandbox.requests.count())
+    assert costs[0] <= 3 * RESOURCES + 15  # this month's zeros; totals and parts of the last one
+    assert max(costs[1:3]) <= 5
+    assert costs[3] <= 15  # the last look at all parts, 300 to a page
+    assert max(costs[4:]) <= 4
+
+
+def test_an_old_server_costs_a_request_for_each_part_that_differs() -> None:
+    with a_meter("7.7.9") as old:
+        start = old.travel("2027-03-11T00:00")
+        for number in range(5):
+            resource = old.resource(f"r{number}")
+            for user in range(USERS):
+                old.ledger.run(resource.backend_id, f"u{user}", start, hours=1)
+        old.travel("2027-03-11T02:00")
+        assert not old.report_again().failed
+        old.ledger.run("a_r3", "u3", old.travel("2027-03-11T03:00"))
+        for moment, users in (("2027-03-11T05:00", 1), ("2027-03-11T06:00", 0)):
+            old.travel(moment)
+            old.sandbox.requests.clear()
+            assert not old.report_again().failed
+            operations = old.sandbox.requests.by_operation()
+            assert operations.get("marketplace_component_usages_set_user_usage", 0) == users
+            assert operations.get("marketplace_component_usages_set_usage", 0) == users
