@@ -104,6 +104,27 @@ class RealRabbitMQ:
         """Delete a login; its connections end."""
         self.request("DELETE", f"users/{login}")
 
+    def logins(self, vhost: str) -> list[str]:
+        """The logins that somebody registered for a virtual host."""
+        path = f"vhosts/{quote(vhost, safe='')}/permissions"
+        found = [str(each["user"]) for each in self.request("GET", path).json()]
+        return [login for login in found if login != self.admin]
+
+    def change_password(self, login: str, password: str) -> None:
+        """Give a login another password; its connections live on."""
+        self.request("PUT", f"users/{login}", {"password": password, "tags": []})
+
+    def cut_off(self, login: str) -> None:
+        """End the connections of a login, which show themselves after some seconds."""
+
+        def found() -> list[str]:
+            listed = self.request("GET", "connections").json()
+            return [each["name"] for each in listed if each.get("user") == login]
+
+        wait_until(lambda: bool(found()))
+        for name in found():
+            self.request("DELETE", f"connections/{quote(name, safe='')}")
+
     def publish(self, vhost: str, queue: str, *bodies: bytes, on_disk: bool = False) -> None:
         """Send messages as Waldur does: as administrator, by STOMP, to a queue that exists.
 

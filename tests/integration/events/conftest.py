@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import House, Service, a_house, eventually
-from integration.membership.conftest import Town
+from integration.membership.conftest import Account, Town
 from waldur_site_agent.sandbox import Project, Resource
 
 AT_ONCE = {
@@ -18,6 +18,15 @@ AT_ONCE = {
     "waldur_site_agent.events.listening.LONGEST_PAUSE": 3.0,
     "waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 20.0,
 }
+
+
+class Associations(Account):
+    """The associations of an account by one command: events are waited for by looking often."""
+
+    def __init__(self, slurm: Any, name: str) -> None:
+        found = (row.split("|") for row in slurm.associations(f"{name}|"))
+        self.rows = {row[1]: row for row in found}
+        self.jobs = []
 
 
 class Village(Town):
@@ -84,6 +93,10 @@ class Village(Town):
         eventually(
             lambda: self.account(resource).users == set(users), f"{users} in {resource.name}"
         )
+
+    def account(self, resource: Resource) -> Account:
+        """What the cluster says about an account; its jobs have no part in these tests."""
+        return Associations(self.slurm, self.side.current(resource).backend_id)
 
     def done(self, order: Any) -> Resource:
         """Wait until an order is done; give its resource."""
