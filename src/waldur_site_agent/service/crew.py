@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import structlog
@@ -101,7 +102,8 @@ class Worker:
         """Wait for the next turn; a little uneven, so that agents do not march in step."""
         jitter = random.uniform(-_JITTER, _JITTER)  # noqa: S311 - spreads load, guards nothing
         turn = began + self.mode.period_seconds() * (1 + jitter)
-        seconds = max(0.0, turn - time.monotonic())
+        until_then = max(0.0, turn - time.monotonic())
+        seconds = self.mode.seconds_to_rest(until_then, datetime.now(UTC))
         self._duty().rest(seconds)
         self.stop.wait(seconds)
 

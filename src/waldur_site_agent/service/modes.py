@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from waldur_site_agent.config import Job
 from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.cycles.reporting import report_usage
+from waldur_site_agent.model.usage import BillingMonth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.report import CycleReport
@@ -34,6 +37,8 @@ class Mode:
     cycle: Callable[..., CycleReport]
     beside_events: bool = False
     """Whether it serves offerings, too, whose orders and members follow events."""
+    before_month_ends: timedelta | None = None
+    """How long before Waldur's month ends (in UTC) there is one more cycle."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -54,6 +59,17 @@ class Mode:
         text = (os.environ if environ is None else environ).get(self.period_variable, "").strip()
         minutes = _positive(self.period_variable, text) if text else self.default_minutes
         return minutes * 60
+
+    def seconds_to_rest(self, seconds: float, now: datetime) -> float:
+        """How long to wait for the next cycle, given the seconds until the next turn.
+
+        Less shortly before a month ends, where the mode has a cycle then.
+        """
+        if self.before_month_ends is None:
+            return seconds
+        end = BillingMonth.of(now, UTC).period(UTC).end
+        early = (end - self.before_month_ends - now).total_seconds()
+        return early if 0 < early < seconds else seconds
 
 
 def _positive(variable: str, text: str) -> float:
@@ -101,6 +117,7 @@ REPORT = Mode(
     start=_begin_nothing,
     cycle=report_usage,
     beside_events=True,
+    before_month_ends=timedelta(minutes=12),  # servers without dates take nothing in the last ten
 )
 
 
