@@ -15,6 +15,7 @@ from integration.slurm.accounting_database import AccountingDatabase
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.model.offerings import Component
 from waldur_site_agent.model.usage import Period, UsageReport
+from waldur_site_agent_slurm.accounting import asking
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
@@ -118,6 +119,7 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
     periods = [between(a, b) for a, b in pairwise(edges)]
     for counted_from, begins in ((begin, LONG_AGO), (since, at(since))):
         before = database.used(account, max(later, counted_from), edges[-1], TRES)
+        next_second(4)  # running jobs count up to a moment before the reading
         closed, middle, current = backend.usages({account: begins}, periods)
         after = database.used(account, max(later, counted_from), edges[-1], TRES)
         for report, first, last in ((closed, begin, border), (middle, border, later)):
@@ -131,6 +133,86 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
                 assert before[user][name] <= amount <= after[user][name]
     # one each, and one for each border that the suspended job crosses
     assert backend.commands_run()["sacct"] <= (1 + 2) + (1 + 3)
+    assert (backend.commands_run()["squeue"], backend.commands_run()["sacctmgr read"]) == (2, 1)
+
+
+def test_while_slurmdbd_is_behind_no_figure_is_too_high(
+    real_slurm: RealSlurm, account: str, database: AccountingDatabase
+) -> None:
+    """Jobs end, are requeued, and stand still while slurmdbd is away; then it is told."""
+    ends, again, stops, stays = real_slurm.users[:4]
+    begin = int(time.time()) - 1
+    jobs = {
+        user: submit(real_slurm, user, account, "--requeue", "--wrap", "sleep 300")
+        for user in (ends, again, stops, stays)
+    }
+    listed = ("sacct", "-X", "-n", "-P", "-A", account, "--format=State")
+    running = ["RUNNING"] * len(jobs)
+    real_slurm.wait_until(lambda: real_slurm.run(*listed).stdout.split() == running)
+    backend = backend_on(real_slurm, suspended_time="counted")
+    readings: list[UsageReport] = []
+
+    def read() -> UsageReport:
+        readings.append(backend.usage({account: LONG_AGO}, between(begin, begin + 86400)))
+        return readings[-1]
+
+    next_second(3)
+    assert set(used(read(), account)) == set(jobs)
+    with real_slurm.slurmdbd_stopped():
+        real_slurm.run("scontrol", "suspend", jobs[stops])
+        real_slurm.run("scancel", jobs[ends])
+        real_slurm.run("scontrol", "requeuehold", jobs[again])
+        real_slurm.wait_until(lambda: len(running_jobs(real_slurm, account)) == 2)
+        next_second(3)
+    deadline = next_second() + 60
+    while read().remarks or set(used(readings[-1], account)) != set(jobs):
+        assert time.time() < deadline
+    assert not readings[-1].is_settled, "one job stands still"
+    real_slurm.run("scancel", *jobs.values())
+    real_slurm.wait_until(lambda: not running_jobs(real_slurm, account))
+    over = {"CANCELLED", "REQUEUED"}
+    real_slurm.wait_until(
+        lambda: over >= {s.split()[0] for s in real_slurm.run(*listed, "-D").stdout.splitlines()}
+    )
+    read()
+    assert used(readings[-1], account) == database.used(account, begin, begin + 86400, TRES)
+    for reading in readings:
+        for user, amounts in used(reading, account).items():
+            for name, amount in amounts.items():
+                assert amount <= used(readings[-1], account)[user][name]
+
+
+def running_jobs(real_slurm: RealSlurm, account: str) -> list[str]:
+    return real_slurm.run("squeue", "-h", "-A", account, "-t", "R,S", "-o", "%A").stdout.split()
+
+
+def test_a_job_without_an_end_that_slurmctld_does_not_know_is_left_out(
+    real_slurm: RealSlurm, account: str, database: AccountingDatabase
+) -> None:
+    user, start = real_slurm.users[0], int(time.time()) - 3600
+    database.insert(900_040, account, user, start, 0, state=1)
+    report = backend_on(real_slurm).usage({account: LONG_AGO}, between(start, start + 86400))
+    assert used(report, account) == {}
+    assert not report.is_settled
+    assert any("without an end" in remark for remark in report.remarks)
+
+
+def test_jobs_in_hidden_partitions_are_confirmed_too(real_slurm: RealSlurm, account: str) -> None:
+    user, start = real_slurm.users[0], int(time.time()) - 3600
+    real_slurm.submit_job(user, account)
+    real_slurm.run("scontrol", "update", "partition=main", "hidden=yes")
+    try:
+        listed = real_slurm.run(*asking.jobs_of_controller(None), user=real_slurm.users[1])
+    finally:
+        real_slurm.run("scontrol", "update", "partition=main", "hidden=no")
+    assert "|RUNNING|" in listed.stdout
+    next_second(3)
+    for cluster in (None, "wsatest"):
+        report = backend_on(real_slurm, cluster=cluster).usage(
+            {account: LONG_AGO}, between(start, start + 86400)
+        )
+        assert set(used(report, account)) == {user}
+        assert report.is_settled
 
 
 def test_what_cannot_be_waited_for_is_counted_alike(
@@ -171,6 +253,7 @@ def test_jobs_of_users_without_a_name_are_there_under_their_number(
 def test_without_slurmdbd_nothing_is_reported(real_slurm: RealSlurm, account: str) -> None:
     now = int(time.time())
     backend = backend_on(real_slurm, usage_timeout_seconds=1)
+    backend.usage({account: LONG_AGO}, between(now - 60, now))
     with real_slurm.slurmdbd_frozen(), pytest.raises(TemporaryError, match="usage_timeout"):
         backend.usage({account: LONG_AGO}, between(now - 60, now))
     with real_slurm.slurmdbd_stopped(), pytest.raises(TemporaryError, match="slurmdbd"):
