@@ -74,8 +74,8 @@ def is_there(village: Village, resource: Resource) -> bool:
     """Whether the database of slurmdbd has the association: asking Slurm would slow the agent."""
     account = village.side.current(resource).backend_id
     question = (
-        "select count(*) from slurm_acct_db.wsatest_assoc_table "
-        f"where user = '{village.cyd}' and acct = '{account}' and deleted = 0"  # noqa: S608 - names of the test's own
+        "select count(*) from slurm_acct_db.wsatest_assoc_table "  # noqa: S608 - names of the bench's own
+        f"where user = '{village.cyd}' and acct = '{account}' and deleted = 0"
     )
     socket = str(village.slurm.directory / "db" / "socket")
     command = ["mariadb", "--no-defaults", "-uroot", "-S", socket, "-N", "-e", question]
