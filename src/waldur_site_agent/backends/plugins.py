@@ -110,7 +110,8 @@ class PluginClasses(Generic[Contract]):
                 raise PluginError(
                     f'no {self._group.noun} "{name}" is installed; installed: '
                     f"{', '.join(self.names()) or 'none'}; "
-                    f"try: pip install {self._group.distributions.get(name, usual)}"
+                    f"install {self._group.distributions.get(name, usual)} "
+                    "from where the agent came from"
                 )
             self._loaded[name] = plugin.load()
         return self._loaded[name]

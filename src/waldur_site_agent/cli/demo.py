@@ -36,7 +36,7 @@ try:
 except ImportError as missing:
     give_up(
         f"the demo needs the sandbox and the Slurm plugin ({missing}); "
-        "try: pip install 'waldur-site-agent[sandbox,slurm]'"
+        "install waldur-site-agent[sandbox,slurm] from where the agent came from"
     )
 
 if TYPE_CHECKING:

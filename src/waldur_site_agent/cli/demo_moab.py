@@ -25,7 +25,7 @@ try:
 except ImportError as missing:
     give_up(
         f"this demo needs the sandbox and the MOAB plugin ({missing}); "
-        "try: pip install 'waldur-site-agent[sandbox,slurm,moab]'"
+        "install waldur-site-agent[sandbox,slurm,moab] from where the agent came from"
     )
 
 if TYPE_CHECKING:

@@ -244,7 +244,10 @@ def _check_plot(file: Path) -> None:
     try:
         from waldur_site_agent.cli import usage_plot  # noqa: F401, PLC0415 - is the extra there?
     except ImportError as error:
-        give_up(f"--plot needs matplotlib ({error}); try: pip install 'waldur-site-agent[plot]'")
+        give_up(
+            f"--plot needs matplotlib ({error}); install waldur-site-agent[plot] "
+            "from where the agent came from"
+        )
 
 
 def _planned(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:

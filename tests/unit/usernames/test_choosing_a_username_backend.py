@@ -103,7 +103,7 @@ def test_a_backend_that_is_not_installed_is_named_with_its_place(tmp_path: Path)
     assert complaint(tmp_path, {"username_management_backend": "ldap"}) == (
         "DIR/config.yaml:6: offerings[0].username_management_backend: "
         'no username backend "ldap" is installed; installed: base, template; '
-        "try: pip install waldur-site-agent-ldap"
+        "install waldur-site-agent-ldap from where the agent came from"
     )
 
 
@@ -140,7 +140,7 @@ def test_base_works_without_any_plugin(installed: list[EntryPoint]) -> None:
 
 def test_a_missing_template_says_what_to_install(installed: list[EntryPoint]) -> None:
     assert installed == []
-    with pytest.raises(PluginError, match=r"waldur-site-agent-basic-username-management\Z"):
+    with pytest.raises(PluginError, match=r"waldur-site-agent-basic-username-management from"):
         UsernameRegistry().backend_class("template")
 
 
