@@ -57,17 +57,7 @@ def process_orders(
         return OrdersReport(offering=site.offering.name, seen=seen)
     state = site.backend.observe()
     if dry_run:
-        plans, waiting = _decide(site, found, frozenset(), state)
-        fates = (*_foreseen(plans), *waiting)
-        return OrdersReport(
-            offering=site.offering.name,
-            plans=plans,
-            fates=fates,
-            seen=seen,
-            waiting=site.backend.not_yet_usable(
-                frozenset().union(*(plan.newcomers for plan in plans))
-            ),
-        )
+        return _foresee(site, found, seen, state)
     executing, refused = approve_pending(site, found)
     orders = [o for o in executing if sight.everything or o.uuid in sight.orders]
     approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
@@ -87,6 +77,19 @@ def process_orders(
     )
     _log(site, report)
     return report
+
+
+def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState) -> OrdersReport:
+    """What the pass would do, approvals not made."""
+    plans, waiting = _decide(site, found, frozenset(), state)
+    newcomers = frozenset[str]().union(*(plan.newcomers for plan in plans))
+    return OrdersReport(
+        offering=site.offering.name,
+        plans=plans,
+        fates=(*_foreseen(plans), *waiting),
+        seen=seen,
+        waiting=site.backend.not_yet_usable(newcomers),
+    )
 
 
 def _decide(

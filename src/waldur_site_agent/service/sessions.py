@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends.registry import Registry
     from waldur_site_agent.config import Configuration, Offering, Source
     from waldur_site_agent.config.settings import Safety
+    from waldur_site_agent.cycles.watching import Watch
     from waldur_site_agent.service.modes import Mode
 
 
@@ -94,15 +95,11 @@ def open_site(
         backend = situation.registry.open(name, settings, offering)
         stack.callback(backend.close)
         backend.watch_commands(watch.command)
-        waldur = connect(offering, mode.name, sleep=sleep)
-        stack.callback(waldur.close)
-        waldur.watch_requests(watch.request)
-        siblings = []
-        for other in _siblings(situation, offering, mode):
-            elsewhere = connect(other, mode.name, sleep=sleep)
-            stack.callback(elsewhere.close)
-            elsewhere.watch_requests(watch.request)
-            siblings.append(Sibling(offering=other, waldur=elsewhere))
+        waldur = _connected(stack, offering, mode, watch, sleep)
+        siblings = [
+            Sibling(offering=other, waldur=_connected(stack, other, mode, watch, sleep))
+            for other in _siblings(situation, offering, mode)
+        ]
         yield Site(
             offering=offering,
             waldur=waldur,
@@ -117,6 +114,19 @@ def open_site(
             siblings=tuple(siblings),
             zone=billing_zone(situation.configuration),
         )
+
+
+def _connected(
+    stack: ExitStack,
+    offering: Offering,
+    mode: Mode,
+    watch: Watch,
+    sleep: Callable[[float], None],
+) -> Waldur:
+    waldur = connect(offering, mode.name, sleep=sleep)
+    stack.callback(waldur.close)
+    waldur.watch_requests(watch.request)
+    return waldur
 
 
 def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[Offering]:
