@@ -26,7 +26,7 @@ demo: $(READY)
 	@tests/services/demo.sh $(BIN)/waldur-site-agent demo
 
 test: lint
-	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
 	@$(BIN)/pytest -q -m long
