@@ -20,6 +20,7 @@ PORT=${WSA_RABBITMQ_PORT:-27817}
 NODE=wsatest@localhost
 PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
 export PATH
+cd /        # Erlang looks into its working directory, which its user may not be allowed to
 
 say() { echo "rabbitmq test service: $*" >&2; }
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
@@ -111,8 +112,10 @@ CONF
     chown -R rabbitmq: "$DIR"
     # the scripts that come with RabbitMQ: Debian's own wrappers would set another HOME
     scripts=$(echo /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin)
+    # Erlang complains on its output about a working directory that its user may not read
     cat >"$DIR/ctl" <<SCRIPT
 #!/bin/sh
+cd /
 exec runuser -u rabbitmq -- sh -c '. $DIR/etc/environment; exec "\$@"' sh $scripts/rabbitmqctl "\$@"
 SCRIPT
     chmod 755 "$DIR/ctl"
