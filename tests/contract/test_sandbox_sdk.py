@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from contract.worlds import fill_with_accounts_and_limits, register_agent
+from contract.worlds import fill_with_accounts_and_limits, register_agent, subscribe
 from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.sandbox.asgi import OPERATIONS
 from waldur_site_agent.sandbox.offering_user_states import TRANSITIONS
@@ -77,6 +77,9 @@ class Scene:
 
     def call(self, api: httpx.Client, operation: Operation, action: str) -> httpx.Response:
         """Bring the sandbox into the right state, then call."""
+        world = self.sandbox.customer.world
+        if not world.subscription_queues:  # another test, which came first, deleted the only one
+            subscribe(self.sandbox, api, next(iter(world.agent_identities)))
         uuid = self._prepared(operation, action)
         path = operation.path.format(uuid=uuid, provider=self.sandbox.provider.service_provider)
         body = BODIES.get(action, BODIES.get(operation.name)) or self._naming(operation.name)

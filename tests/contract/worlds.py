@@ -31,14 +31,20 @@ def register_agent(sandbox: Sandbox, api: httpx.Client) -> None:
     service = made(api.post(f"{identities}{agent}/register_service/", json={"name": "report"}))
     processor = {"name": "slurm", "backend_type": "slurm"}
     made(api.post(f"marketplace-site-agent-services/{service}/register_processor/", json=processor))
-    kind = {"observable_object_type": "order"}
-    wish = made(api.post(f"{identities}{agent}/register_event_subscription/", json=kind))
-    queue = {"offering_uuid": offering, "object_type": "order"}
-    made(api.post(f"event-subscriptions/{wish}/create_queue/", json=queue))
+    subscribe(sandbox, api, agent)
     project = next(iter(sandbox.customer.world.projects))
     found = {"name": "old", "project": project, "offering": offering, "backend_id": "hpc_old"}
     made(api.post("backend-resources/", json=found))
     sandbox.customer.request_import()
+
+
+def subscribe(sandbox: Sandbox, api: httpx.Client, agent: str) -> None:
+    """Let an agent have a queue for orders."""
+    kind = {"observable_object_type": "order"}
+    path = f"marketplace-site-agent-identities/{agent}/register_event_subscription/"
+    wish = made(api.post(path, json=kind))
+    queue = {"offering_uuid": sandbox.offering.uuid, "object_type": "order"}
+    made(api.post(f"event-subscriptions/{wish}/create_queue/", json=queue))
 
 
 def made(answer: httpx.Response) -> str:
