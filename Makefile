@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
 
-.PHONY: help demo test test-long lint format docs build clean
+.PHONY: help demo test coverage test-long lint format docs build clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make test       lint and all tests but the long ones (real Slurm and RabbitMQ: as root on Debian)"
+	@echo "make coverage   the same, and which lines no test reaches"
 	@echo "make test-long  the tests that take minutes each"
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
@@ -26,6 +27,9 @@ demo: $(READY)
 	@tests/services/demo.sh $(BIN)/waldur-site-agent demo
 
 test: lint
+	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long"
+
+coverage: lint
 	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
