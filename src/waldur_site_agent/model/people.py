@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
+
+
+def has_ended(end: datetime | None, now: datetime) -> bool:
+    """Whether a role's end has passed at an aware moment; an end without a zone means UTC.
+
+    Waldur's own clean-up of such roles may come hours later.
+    """
+    if end is None:
+        return False
+    return (end if end.tzinfo else end.replace(tzinfo=UTC)) <= now
 
 
 class OfferingUserState:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access
-from waldur_site_agent.model.people import OfferingUserState
+from waldur_site_agent.model.people import OfferingUserState, has_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,15 +40,8 @@ def granted_usernames(
     return frozenset(
         usernames[member.uuid]
         for member in team
-        if member.uuid in usernames and not _has_ended(member.expiration_time, now)
+        if member.uuid in usernames and not has_ended(member.expiration_time, now)
     )
-
-
-def _has_ended(end: datetime | None, now: datetime) -> bool:
-    """Whether the end has passed; servers that name no zone mean UTC."""
-    if end is None:
-        return False
-    return (end if end.tzinfo else end.replace(tzinfo=UTC)) <= now
 
 
 def wanted_access(resource: Resource) -> Access:

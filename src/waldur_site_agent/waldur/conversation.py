@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from waldur_site_agent.model.errors import TemporaryError
@@ -120,12 +119,3 @@ def _decoded(
         received=raw.received,
         unreadable=tuple(unreadable),
     )
-
-
-def has_ended(expiration_time: datetime | None) -> bool:
-    """Whether a role's end has passed; the server's clean-up may come hours later."""
-    if expiration_time is None:
-        return False
-    if expiration_time.tzinfo is None:
-        expiration_time = expiration_time.replace(tzinfo=UTC)
-    return expiration_time <= datetime.now(UTC)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.model.people import has_ended
 from waldur_site_agent.waldur.bodies import uuid_text
-from waldur_site_agent.waldur.conversation import Conversation, has_ended
+from waldur_site_agent.waldur.conversation import Conversation
 from waldur_site_agent.waldur.operations import people as ops
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class PeopleCalls(Conversation):
         of a resource before concluding that nobody is in it. Roles past their end are left out.
         """
         listing = self._list(ops.PROJECT_ROLES, uuid_text(service_provider_uuid), is_active=True)
-        return listing.with_items(r for r in listing.items if not has_ended(r.expiration_time))
+        now = datetime.now(UTC)
+        return listing.with_items(r for r in listing.items if not has_ended(r.expiration_time, now))
 
     def service_accounts(self, service_provider_uuid: UUID | str) -> Listing[ProjectAccount]:
         """The service accounts of all projects that buy from a provider; absent before 7.7.6."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.model.people import has_ended
 from waldur_site_agent.waldur.bodies import number, uuid_text
 from waldur_site_agent.waldur.connection import Call
-from waldur_site_agent.waldur.conversation import Conversation, has_ended
+from waldur_site_agent.waldur.conversation import Conversation
 from waldur_site_agent.waldur.decoding import bad_answer, decode, read_rows
 from waldur_site_agent.waldur.operations import resources as ops
 
@@ -72,7 +74,8 @@ class ResourceCalls(Conversation):
         if total.isdigit() and int(total) != len(rows):
             raise bad_answer(response, f"{len(rows)} of {total} members arrived")
         members = [decode(ops.TEAM, row, response, f"row {n}") for n, row in enumerate(rows, 1)]
-        return tuple(m for m in members if not has_ended(m.expiration_time))
+        now = datetime.now(UTC)
+        return tuple(m for m in members if not has_ended(m.expiration_time, now))
 
     def set_backend_id(self, resource_uuid: UUID | str, backend_id: str) -> None:
         """Tell Waldur the resource's name in the backend."""
