@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
+
+from integration.places import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,19 +35,7 @@ WALDURS_ARGUMENTS: Arguments = {
 """What the queues have that Waldur makes."""
 
 
-def environment() -> dict[str, str]:
-    """Where the broker of this process lives: workers of pytest-xdist have one each."""
-    directory = str(Path(tempfile.gettempdir()) / "waldur-site-agent-rabbitmq")
-    found = {"WSA_RABBITMQ_DIR": directory, "WSA_RABBITMQ_PORT": "27817", **os.environ}
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if worker:
-        found["WSA_RABBITMQ_DIR"] += f"-{worker}"
-        place = 1 + int(worker.removeprefix("gw"))
-        found["WSA_RABBITMQ_PORT"] = str(int(found["WSA_RABBITMQ_PORT"]) + _PORTS * place)
-    return found
-
-
-_ENVIRONMENT = environment()
+_ENVIRONMENT = place_of("rabbitmq", 27817, _PORTS)
 
 
 class RealRabbitMQ:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from integration import broker
 from integration.not_run import note_missing
+from integration.places import place_of
 from waldur_site_agent_slurm.runner import ProcessRunner
 
 if TYPE_CHECKING:
@@ -26,19 +26,7 @@ SERVICE = Path(__file__).parents[1] / "services" / "slurm"
 _PORTS = 4
 
 
-def _environment() -> dict[str, str]:
-    """Where the cluster of this process lives: workers of pytest-xdist have one each."""
-    directory = str(Path(tempfile.gettempdir()) / "waldur-site-agent-slurm")
-    found = {"WSA_SLURM_DIR": directory, "WSA_SLURM_PORT": "26817", **os.environ}
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if worker:
-        found["WSA_SLURM_DIR"] += f"-{worker}"
-        place = 1 + int(worker.removeprefix("gw"))
-        found["WSA_SLURM_PORT"] = str(int(found["WSA_SLURM_PORT"]) + _PORTS * place)
-    return found
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = place_of("slurm", 26817, _PORTS)
 
 
 class RealSlurm:
