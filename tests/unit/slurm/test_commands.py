@@ -101,7 +101,7 @@ def test_members_leave_by_one_command_after_their_jobs_alone_were_cancelled(
     slurm.submit_job("ada", "other")
     written(slurm)
     apply(backend, RemoveMembers("a", ("ada", "bob")))
-    squeue = "squeue -h -A a -o %A|%a|%u"
+    squeue = "squeue -a -h -A a -o %A|%a|%u"
     assert written(slurm) == [
         squeue,
         f"scancel {jobs[0]} {jobs[1]}",
@@ -109,6 +109,17 @@ def test_members_leave_by_one_command_after_their_jobs_alone_were_cancelled(
         "sacctmgr -i remove user where name=ada,bob account=a",
     ]
     assert len(slurm.state.jobs) == 2
+
+
+def test_a_job_in_a_hidden_partition_does_not_keep_a_member_who_left(
+    backend: SlurmBackend, slurm: SimulatedSlurm
+) -> None:
+    apply(backend, create(backend), AddMembers("a", ("ada",)))
+    job = slurm.submit_job("ada", "a")
+    with slurm.change() as state:
+        state.jobs[job].hidden = True
+    assert [o.result for o in apply(backend, RemoveMembers("a", ("ada",)))] == [Result.DONE]
+    assert not slurm.state.jobs
 
 
 def test_a_removal_is_tried_again_while_slurmdbd_has_not_heard_of_the_end_of_jobs(
@@ -282,4 +293,4 @@ def test_a_named_cluster_is_named_in_every_command(tmp_path: Path) -> None:
     apply(backend, create(backend), AddMembers("a", ("ada",)))
     apply(backend, SetLimits("a", {"cpu": None}), RemoveMembers("a", ("ada",)))
     apply(backend, DeleteResource("a", "p"))
-    assert all("cluster=big" in argv or argv[2:4] == ("-M", "big") for argv in slurm.history)
+    assert all("cluster=big" in argv or "-M big" in " ".join(argv) for argv in slurm.history)

@@ -73,6 +73,10 @@ def test_jobs_default_accounts_and_tres_are_read() -> None:
     assert facts.parse_tres_names("cpu|\ngres|gpu\n") == {"cpu", "gres/gpu"}
 
 
+def test_a_job_of_a_user_with_a_separator_in_the_name_is_a_job() -> None:
+    assert facts.parse_jobs("7|climate|a|b\n") == (facts.Job("7", "climate", "a|b"),)
+
+
 @given(st.integers(0, tres.LARGEST_COUNT))
 def test_a_count_survives_printing_and_reading(amount: int) -> None:
     printed = tres.printed("cpu", amount)

@@ -61,6 +61,11 @@ def show_qos() -> Argv:
     return (*_READ, "qos", "format=name")
 
 
+def show_usage_factors() -> Argv:
+    """Ask for all QOS and what each makes usage count for limits."""
+    return (*_READ, "qos", "format=name,usagefactor")
+
+
 def show_clusters() -> Argv:
     """Ask for the names of all clusters of this slurmdbd."""
     return (*_READ, "cluster", "format=cluster")
@@ -71,9 +76,9 @@ def show_admin_level(user: str) -> Argv:
     return (*_READ, "user", f"name={user}", "format=adminlevel")
 
 
-def show_configuration() -> Argv:
+def show_configuration(cluster: str | None) -> Argv:
     """Ask slurmctld for its configuration."""
-    return ("scontrol", "show", "config")
+    return ("scontrol", *_on(cluster), "show", "config")
 
 
 def show_version() -> Argv:
@@ -173,8 +178,11 @@ def remove_account(account: str, cluster: str | None) -> Argv:
 
 
 def list_jobs(accounts: Sequence[str], cluster: str | None) -> Argv:
-    """Ask slurmctld for the jobs of accounts, in every state that is not over."""
-    return ("squeue", "-h", *_on(cluster), "-A", _listed(accounts), "-o", "%A|%a|%u")
+    """Ask slurmctld for the jobs of accounts, in every state that is not over.
+
+    Without ``-a`` jobs in hidden partitions are missing, and would block a removal.
+    """
+    return ("squeue", "-a", "-h", *_on(cluster), "-A", _listed(accounts), "-o", "%A|%a|%u")
 
 
 def cancel_jobs(ids: Sequence[str], cluster: str | None) -> Argv:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Check, SiteAgentError, TemporaryError, Verdict
+from waldur_site_agent.backends.processes import command_line
 from waldur_site_agent_slurm import commands, facts
-from waldur_site_agent_slurm.accounting.diagnosing import purging, runaway_jobs, visibility
+from waldur_site_agent_slurm.accounting.diagnosing import (
+    purging,
+    runaway_jobs,
+    usage_factors,
+    visibility,
+)
 from waldur_site_agent_slurm.client import operating_system_user
 from waldur_site_agent_slurm.lock import probe_lock
 
@@ -39,6 +45,7 @@ def diagnose(
     yield from _attempted("jobs of others", lambda: [jobs_of_others(client)])
     yield from _attempted("records of jobs", lambda: purging(client))
     yield from _attempted("runaway jobs", lambda: runaway_jobs(client))
+    yield from _attempted("UsageFactor", lambda: usage_factors(client))
     yield from _attempted("slurm.conf", lambda: _configuration(client))
     yield from _attempted("lock file", lambda: _lock(lock_file))
 
@@ -100,17 +107,36 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
 
 
 def _components(client: SlurmClient, components: Mapping[str, Component]) -> Iterator[Check]:
-    known = facts.parse_tres_names(client.ask(commands.show_tres()))
-    for component in components:
-        found = component.lower() in known
-        yield Check(
-            name=f"component {component}",
-            verdict=Verdict.OK if found else Verdict.FAILED,
-            detail="is a TRES" if found else f"is not a TRES; there are {', '.join(sorted(known))}",
-            remedy=""
-            if found
-            else f"add {component} to AccountingStorageTRES in slurm.conf, or rename the component",
+    stored = facts.parse_stored_tres(_controllers_configuration(client))
+    if not stored:
+        raise TemporaryError(
+            "slurmctld does not say which TRES it stores (AccountingStorageTRES); "
+            f"look at: {command_line(commands.show_configuration(client.cluster))}"
         )
+    for component in components:
+        yield _component(component, stored)
+
+
+def _component(component: str, stored: frozenset[str]) -> Check:
+    name = component.lower()
+    types = sorted(each for each in stored if each.startswith(f"{name}:"))
+    remedy = f"add {component} to AccountingStorageTRES in slurm.conf"
+    if name in stored:
+        verdict, detail, remedy = Verdict.OK, "is a TRES that slurmctld stores", ""
+    elif types:
+        verdict = Verdict.WARNING
+        detail = (
+            f"slurmctld stores it by type only: usage is the sum of {', '.join(types)}, "
+            f"and limits of {component} do not hold"
+        )
+    else:
+        verdict = Verdict.FAILED
+        detail = (
+            "slurmctld does not store it (AccountingStorageTRES), so its usage is zero; "
+            f"it stores {', '.join(sorted(stored))}"
+        )
+        remedy += ", or rename the component"
+    return Check(name=f"component {component}", verdict=verdict, detail=detail, remedy=remedy)
 
 
 def _permission(client: SlurmClient) -> Iterator[Check]:
@@ -147,14 +173,18 @@ def jobs_of_others(client: SlurmClient) -> Check:
 
 def _slurm_user(client: SlurmClient) -> str:
     try:
-        settings = facts.parse_configuration(client.ask(commands.show_configuration()))
+        settings = _controllers_configuration(client)
     except TemporaryError:
         return ""
     return settings.get("SlurmUser", "").partition("(")[0]
 
 
+def _controllers_configuration(client: SlurmClient) -> dict[str, str]:
+    return facts.parse_configuration(client.ask(commands.show_configuration(client.cluster)))
+
+
 def _configuration(client: SlurmClient) -> Iterator[Check]:
-    found = facts.parse_configuration(client.ask(commands.show_configuration()))
+    found = _controllers_configuration(client)
     yield _enforcement(found.get("AccountingStorageEnforce", ""))
     yield from _usage_decay(found)
 

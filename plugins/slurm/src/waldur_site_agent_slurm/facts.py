@@ -164,7 +164,8 @@ def parse_default_accounts(output: str) -> dict[str, str]:
 def parse_jobs(output: str) -> tuple[Job, ...]:
     """Read the answer to :func:`commands.list_jobs`; lines of another form are passed over."""
     columns = 3
-    rows = (line.strip().split("|") for line in output.splitlines())
+    # the user comes last: the name may hold the column separator
+    rows = (line.strip().split("|", columns - 1) for line in output.splitlines())
     return tuple(
         Job(id=row[0], account=row[1].lower(), user=row[2].lower())
         for row in rows
@@ -176,6 +177,12 @@ def parse_tres_names(output: str) -> frozenset[str]:
     """Read the answer to :func:`commands.show_tres`: ``cpu``, ``gres/gpu``, ..."""
     rows = (line.lower().split("|") for line in output.splitlines() if "|" in line)
     return frozenset(f"{kind}/{name}" if name else kind for kind, name, *_ in rows)
+
+
+def parse_stored_tres(configuration: Mapping[str, str]) -> frozenset[str]:
+    """The TRES that slurmctld stores with every job; slurmdbd also lists those of the past."""
+    listed = configuration.get("AccountingStorageTRES", "").lower().split(",")
+    return frozenset(filter(None, map(str.strip, listed)))
 
 
 def parse_names(output: str) -> tuple[str, ...]:

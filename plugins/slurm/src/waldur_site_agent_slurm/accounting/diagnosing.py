@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Check, TemporaryError, Verdict
-from waldur_site_agent_slurm import facts
+from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.accounting import asking
 
 if TYPE_CHECKING:
@@ -64,6 +64,31 @@ def _kept_days(value: str) -> float:
     if match is None:
         return math.inf
     return int(match[1]) * {"h": 1 / 24, "d": 1, "m": 31}[match[2]]
+
+
+def usage_factors(client: SlurmClient) -> Iterator[Check]:
+    """QOS whose usage counts for limits otherwise than by time; what is reported is time."""
+    rows = client.ask(commands.show_usage_factors()).splitlines()
+    factors = {name: factor for name, _, factor in (row.rpartition("|") for row in rows) if name}
+    odd = {name: factor for name, factor in factors.items() if _factor(factor) != 1}
+    if not odd:
+        yield Check(name="UsageFactor", verdict=Verdict.OK, detail="1 in every QOS")
+    for name, factor in sorted(odd.items()):
+        yield Check(
+            name=f"UsageFactor of QOS {name}",
+            verdict=Verdict.WARNING,
+            detail=f"is {factor}: its jobs count so many times for limits (GrpTRESMins), and are "
+            "reported to Waldur and billed by time alone",
+            remedy="if that is not meant, an administrator runs: sacctmgr modify qos "
+            f"{name} set usagefactor=1",
+        )
+
+
+def _factor(text: str) -> float:
+    try:
+        return float(text or 1)
+    except ValueError:
+        return math.nan
 
 
 def runaway_jobs(client: SlurmClient) -> Iterator[Check]:

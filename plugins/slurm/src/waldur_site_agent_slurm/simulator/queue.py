@@ -35,6 +35,7 @@ def squeue(state: SimState, words: Sequence[str]) -> Answer:
         for job in state.jobs.values()
         if (not accounts or job.account in accounts)
         and (not users or job.user in users)
+        and (not job.hidden or "-a" in words)
         and (states == ["all"] or _STATES.get(job.state, job.state) in states)
     ]
     layout = options.get("-o", "%i|%a|%u|%T")
@@ -59,7 +60,8 @@ def scancel(state: SimState, words: Sequence[str]) -> Answer:
 
 def scontrol(state: SimState, words: Sequence[str]) -> Answer:
     """Answer ``scontrol show config``."""
-    if list(words[:2]) != ["show", "config"]:
+    _, rest = _options(words)
+    if rest[:2] != ["show", "config"]:
         return Answer(1, "", f"invalid keyword: {' '.join(words)}\n")
     settings = {**state.configuration, "SLURM_VERSION": "22.05.8"}
     return Answer(0, "".join(f"{key:<23} = {value}\n" for key, value in settings.items()))

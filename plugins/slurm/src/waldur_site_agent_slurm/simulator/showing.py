@@ -20,6 +20,7 @@ _TITLES = {
     "qos": "QOS", "defaultqos": "Def QOS", "grptresmins": "GrpTRESMins", "org": "Org",
     "descr": "Descr", "defaultaccount": "Def Acct", "adminlevel": "Admin", "type": "Type",
     "name": "Name", "maxsubmit": "MaxSubmit", "partition": "Partition",
+    "usagefactor": "UsageFactor",
 }  # fmt: skip
 _DEFAULT_COLUMNS = {
     "account": ("account", "descr", "org"),
@@ -79,7 +80,10 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
             for _ in (state.accounts_of(u.name) if "withassoc" in flags else (None,))
         ]
     if entity == "qos":
-        return [{"name": name} for name in state.qos]
+        return [
+            {"name": name, "usagefactor": f"{state.usage_factors.get(name, 1):.6f}"}
+            for name in state.qos
+        ]
     if entity == "tres":
         split = (name.partition("/") for name in state.tres)
         return [{"type": kind, "name": name} for kind, _, name in split]

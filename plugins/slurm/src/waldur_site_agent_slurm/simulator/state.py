@@ -74,6 +74,8 @@ class SimJob:
     """Whether slurmdbd knows of it; a pending job that it does not know blocks no removal."""
     survives_cancel: bool = False
     """Whether scancel does not end it, as when its node does not answer."""
+    hidden: bool = False
+    """Whether it is in a hidden partition."""
     end: int | None = None
     """When a job ended that slurmctld still remembers; epoch."""
 
@@ -106,7 +108,10 @@ class SimState:
     accounts: dict[str, SimAccount] = field(default_factory=dict)
     users: dict[str, SimUser] = field(default_factory=dict)
     qos: list[str] = field(default_factory=list)
+    usage_factors: dict[str, float] = field(default_factory=dict)
+    """Of the QOS that have another than 1."""
     tres: list[str] = field(default_factory=list)
+    """What slurmdbd has ever known; slurmctld's configuration says what is stored."""
     configuration: dict[str, str] = field(default_factory=dict)
     jobs: dict[int, SimJob] = field(default_factory=dict)
     next_job: int = 1
@@ -161,14 +166,16 @@ def new_state(cluster: str) -> SimState:
     """Return a cluster as an administrator leaves it: root, three QOS, and nobody else."""
     root = SimAccount("root", "default root account", "root", qos=["normal"])
     root.members["root"] = SimMembership()
+    tres = ["cpu", "mem", "energy", "node", "billing", "fs/disk", "vmem", "pages", "gres/gpu"]
     return SimState(
         cluster=cluster,
         accounts={"root": root},
         users={"root": SimUser("root", "root", "Administrator")},
         qos=["normal", "limited", "paused"],
-        tres=["cpu", "mem", "energy", "node", "billing", "fs/disk", "vmem", "pages", "gres/gpu"],
+        tres=tres,
         configuration={
             "AccountingStorageEnforce": "associations,limits,qos,safe",
+            "AccountingStorageTRES": ",".join(tres),
             "ClusterName": cluster,
             "PriorityDecayHalfLife": "00:00:00",
             "PriorityUsageResetPeriod": "MONTHLY",
