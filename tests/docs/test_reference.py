@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from harness.patience import PATIENCE_SECONDS
 from harness.processes import COMMANDS, environment
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def printed(*words: str) -> str:
         text=True,
         env=environment(),
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -78,7 +79,7 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").exists()

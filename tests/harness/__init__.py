@@ -2,10 +2,12 @@
 
 from harness.house import COMPONENTS, House, a_house
 from harness.killing import Guillotine, KilledError
-from harness.processes import Installation, Service, eventually, installed
+from harness.patience import PATIENCE_SECONDS, eventually
+from harness.processes import Installation, Service, installed
 
 __all__ = [
     "COMPONENTS",
+    "PATIENCE_SECONDS",
     "Guillotine",
     "House",
     "Installation",

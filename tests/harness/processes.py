@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from harness.house import COMPONENTS, SETTINGS, House
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
-PATIENCE_SECONDS = 30.0
 COMMANDS = Path(sys.executable).parent
 
 _WITH_CONSTANTS = """\
@@ -43,14 +43,6 @@ case "$*" in
 esac
 exec {real} "$@"
 """
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until the condition holds; fail when it takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -105,7 +97,7 @@ class Installation:
             [str(COMMANDS / command), *arguments, "-c", str(self.file)],
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS * 2,
+            timeout=PATIENCE_SECONDS,
             check=False,
             env=environment(**self.variables),
         )

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
+from harness.patience import PATIENCE_SECONDS, eventually
 from integration.places import place_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RealRabbitMQ:
         self._http = httpx.Client(
             base_url=f"{self.management_url}/api/",
             auth=(self.admin, self.admin_password),
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
             trust_env=False,
         )
 
@@ -119,7 +119,9 @@ class RealRabbitMQ:
 
         With ``on_disk``, wait until they are there, which Waldur does not.
         """
-        with socket.create_connection((self.host, self.stomp_port), timeout=30) as stomp:
+        with socket.create_connection(
+            (self.host, self.stomp_port), timeout=PATIENCE_SECONDS
+        ) as stomp:
             login = f"login:{self.admin}\npasscode:{self.admin_password}"
             stomp.sendall(f"CONNECT\naccept-version:1.2\nhost:{vhost}\n{login}\n\n\0".encode())
             for number, body in enumerate(bodies):
@@ -162,7 +164,7 @@ class RealRabbitMQ:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -210,12 +212,9 @@ class RealRabbitMQ:
         wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for a condition, at most so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition of the broker."""
+    eventually(condition, "what the test waits for at the broker")
 
 
 def up() -> RealRabbitMQ:

@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.patience import PATIENCE_SECONDS, eventually
 from integration import broker
 from integration.not_run import note_missing
 from integration.places import place_of
@@ -54,7 +54,7 @@ class RealSlurm:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=3 * PATIENCE_SECONDS,
         )
 
     def sacctmgr(self, *words: str) -> str:
@@ -141,12 +141,9 @@ class RealSlurm:
         self.wait_until(lambda: "Job(s) active" not in self.run(*argv).stderr)
 
     @staticmethod
-    def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait for a condition, at most so many seconds."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.1)
+    def wait_until(condition: Callable[[], bool]) -> None:
+        """Wait for a condition of the cluster."""
+        eventually(condition, "what the test waits for on the cluster", pause=0.1)
 
     def _pid_of(self, daemon: str) -> int:
         return int((self.directory / "run" / f"{daemon}.pid").read_text(encoding="ascii"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import House
+from harness import PATIENCE_SECONDS, House
 from waldur_site_agent import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         env=kept | {"NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3 * PATIENCE_SECONDS,
         check=False,
     )
 

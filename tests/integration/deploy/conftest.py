@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import House, Installation
+from harness import PATIENCE_SECONDS, House, Installation
 from harness.processes import COMMANDS, environment
 from integration.not_run import note_missing
 
@@ -28,7 +28,11 @@ def systemd_tools(request: pytest.FixtureRequest) -> None:
     obstacle = "they are not installed, and only root can install them"
     if os.geteuid() == 0:
         done = subprocess.run(
-            [SERVICE / "up.sh"], capture_output=True, text=True, check=False, timeout=300
+            [SERVICE / "up.sh"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=3 * PATIENCE_SECONDS,
         )
         if done.returncode == 0:
             return
@@ -78,7 +82,7 @@ class Confined:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.service.modes import MODE_NAMES
 from waldur_site_agent.service.units import Choices, service_files
 
@@ -38,7 +39,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+from harness.patience import PATIENCE_SECONDS
 from harness.processes import COMMANDS, environment
 from integration.broker import RealRabbitMQ
 
@@ -15,7 +16,7 @@ def last_scene(**variables: str) -> list[str]:
         text=True,
         env=environment(**variables),
         check=False,
-        timeout=120,
+        timeout=2 * PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.rpartition("Now the agent listens.")[2].splitlines()[1:]

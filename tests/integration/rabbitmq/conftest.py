@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.patience import PATIENCE_SECONDS
 from integration.broker import WALDURS_ARGUMENTS, RealRabbitMQ
 from waldur_site_agent.events.transport import Subscription
 
@@ -94,7 +95,7 @@ def _serve(taken: socket.socket, context: ssl.SSLContext, port: int) -> None:
             back = threading.Thread(target=_pass_on, args=(broker, client), daemon=True)
             back.start()
             _pass_on(client, broker)
-            back.join(30)
+            back.join(PATIENCE_SECONDS)
     except OSError:
         return  # the client did not trust the certificate, or went away
 
@@ -126,4 +127,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def _openssl(*words: str) -> None:
-    subprocess.run(["/usr/bin/openssl", *words], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        ["/usr/bin/openssl", *words], check=True, capture_output=True, timeout=PATIENCE_SECONDS
+    )

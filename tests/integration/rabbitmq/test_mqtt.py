@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from paho.mqtt import publish
 
+from harness.patience import PATIENCE_SECONDS
 from integration.broker import RealRabbitMQ
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
 from waldur_site_agent.events.mqtt import MqttTransport
@@ -60,7 +61,7 @@ def published(host: Host, body: bytes, qos: int, topic: str = TOPIC) -> None:
 
 
 def next_of(connection: MqttConnection) -> Delivery:
-    delivery = connection.receive(20)
+    delivery = connection.receive(PATIENCE_SECONDS)
     assert delivery is not None
     return delivery
 
@@ -125,7 +126,7 @@ def test_a_refused_login_says_who_and_where(host: Host, address: Address) -> Non
 def test_a_broker_that_hangs_is_noticed(host: Host, address: Address) -> None:
     with connected(address, host.subscription(TOPIC), keepalive_seconds=1) as connection:
         with host.broker.frozen(), pytest.raises(ConnectionLostError, match="Keep alive"):
-            connection.receive(20)
+            connection.receive(PATIENCE_SECONDS)
         assert connection.heard_seconds_ago() > 0
 
 
@@ -141,9 +142,9 @@ def test_a_second_agent_with_the_subscription_ends_the_connection_of_the_first(
     subscription = host.subscription(TOPIC)
     with connected(address, subscription) as first, connected(address, subscription):
         with pytest.raises(ConnectionLostError, match="another agent"):
-            first.receive(20)
+            first.receive(PATIENCE_SECONDS)
         with pytest.raises(ConnectionLostError):
-            first.receive(20)
+            first.receive(PATIENCE_SECONDS)
 
 
 # the library leaves the socket of a failed TLS handshake to the garbage collector

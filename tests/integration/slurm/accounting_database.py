@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.patience import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm
 
@@ -60,7 +62,11 @@ class AccountingDatabase:
         socket = self._slurm.directory / "db" / "socket"
         command = ["mariadb", "--no-defaults", "-uroot", f"-S{socket}", "slurm_acct_db", "-N", "-B"]
         done = subprocess.run(
-            [*command, "-e", statement], capture_output=True, text=True, check=True, timeout=300
+            [*command, "-e", statement],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_SECONDS,
         )
         return [line.split("\t") for line in done.stdout.splitlines()]
 

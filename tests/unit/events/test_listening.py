@@ -13,7 +13,7 @@ import pytest
 import structlog
 import structlog.testing
 
-from harness import eventually
+from harness import PATIENCE_SECONDS, eventually
 from waldur_site_agent.cycles.scoping import Seen
 from waldur_site_agent.events import listening
 from waldur_site_agent.events.agenda import Agenda
@@ -246,14 +246,14 @@ def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agen
 
     def register(_after: SiteAgentError | None = None) -> Subscription:
         began.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_SECONDS)
         raise RuntimeError("the client is closed")
 
     broker.subscribe = register  # type: ignore[method-assign,assignment]
     with structlog.testing.capture_logs() as logged:
         listener = Listener(broker, broker, agenda, structlog.get_logger())
         listener.start()
-        assert began.wait(10)
+        assert began.wait(PATIENCE_SECONDS)
         listener.stop()
         go_on.set()
         eventually(lambda: not listener.is_alive, "the end of the thread")
@@ -269,12 +269,12 @@ def test_a_thread_that_was_given_up_does_not_listen_after_all(
     def hang(subscription: Subscription) -> Connection:
         broker.connect = connect  # type: ignore[method-assign]
         began.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_SECONDS)
         return connect(subscription)
 
     broker.connect = hang  # type: ignore[method-assign]
     listener.start()
-    assert began.wait(10)
+    assert began.wait(PATIENCE_SECONDS)
     listener.stop()
     listener.start()
     eventually(lambda: listener.status.connections == 1, "the connection of the new thread")
@@ -354,6 +354,6 @@ def test_the_agenda_wakes_the_worker_at_once(agenda: Agenda) -> None:
     waiter = threading.Thread(target=lambda: found.append(agenda.take(30)))
     waiter.start()
     agenda.want(ProjectScope(PROJECT))
-    waiter.join(10)
+    waiter.join(PATIENCE_SECONDS)
     assert not waiter.is_alive()
     assert found != [None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.processes import eventually
+from harness.patience import eventually
 from waldur_site_agent.backends import (
     Action,
     AddMembers,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def _connected(sandbox: Sandbox) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {sandbox.token}"}
     with (
         sandbox.serve() as url,
-        httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False) as client,
+        httpx.Client(
+            base_url=url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False
+        ) as client,
     ):
         yield client
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.sandbox import RefusedError, Sandbox
 
 if TYPE_CHECKING:
@@ -216,12 +217,14 @@ def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
         orders = httpx.get(f"{url}marketplace-orders/", params=parameters, headers=headers).json()
         version = httpx.get(f"{url}version/").json()["version"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert (version, len(orders)) == ("7.7.9", 2)
 
 
 def test_the_command_says_which_version_it_does_not_know() -> None:
     command = [sys.executable, "-m", "waldur_site_agent.sandbox", "--version", "newest"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert ended.returncode == 2
     assert "'newest' is no Waldur version" in ended.stderr

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -124,17 +125,17 @@ def test_a_slow_answer_does_not_hold_up_others_or_the_end() -> None:
     with sandbox.serve() as url:
 
         def wait() -> None:
-            answer = httpx.get(f"{url}users/me/", headers=headers, timeout=60)
+            answer = httpx.get(f"{url}users/me/", headers=headers, timeout=PATIENCE_SECONDS)
             statuses.append(answer.status_code)
 
         slow = threading.Thread(target=wait)
         slow.start()
         assert httpx.get(f"{url}marketplace-orders/", headers=headers).status_code == 200
         # The slow request may arrive after the quick one: wait until its fault was used.
-        deadline = sandbox.clock.now().timestamp() + 10
+        deadline = sandbox.clock.now().timestamp() + PATIENCE_SECONDS
         while sandbox.faults.pending and sandbox.clock.now().timestamp() < deadline:
             slow.join(0.01)
-    slow.join(10)
+    slow.join(PATIENCE_SECONDS)
     assert statuses == [200]
 
 

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.backends import AddMembers, LeftOut, Outcome, Result, TemporaryError
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.cycles.report import CycleReport
@@ -58,7 +59,7 @@ def configuration(**settings: Any) -> Configuration:
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     connection.request("GET", path)
     answer = connection.getresponse()
     text = answer.read().decode()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import Installation, eventually
+from harness import PATIENCE_SECONDS, Installation, eventually
 
 PERIOD = "WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES"
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def answer(port: int, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     connection.request("GET", path)
     text = connection.getresponse().read().decode()
     connection.close()

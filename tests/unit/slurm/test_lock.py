@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.patience import eventually
 from waldur_site_agent.backends import AddMembers, Result, SetLimits, TemporaryError
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.lock import default_lock_file, probe_lock, writer_lock
@@ -91,10 +91,7 @@ def agent_with_a_slow_sacctmgr(directory: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+    eventually(condition, "what the test waits for", pause=0.02)
 
 
 def test_the_command_that_a_killed_agent_left_behind_keeps_the_lock_until_it_ends(
