@@ -18,6 +18,7 @@ from waldur_site_agent.backends.actions import (
     SetLimits,
     SetMemberLimits,
 )
+from waldur_site_agent.backends.checklist import Look, failed_check, make_checks
 from waldur_site_agent.backends.contract import Backend, BackendSettings
 from waldur_site_agent.backends.state import BackendResource, BackendState, Check, Verdict
 from waldur_site_agent.backends.usernames import (
@@ -43,6 +44,7 @@ __all__ = [
     "CreateResource",
     "DeleteResource",
     "LeftOut",
+    "Look",
     "NoUsernames",
     "Outcome",
     "PermanentError",
@@ -55,4 +57,6 @@ __all__ = [
     "TemporaryError",
     "UsernameBackend",
     "Verdict",
+    "failed_check",
+    "make_checks",
 ]

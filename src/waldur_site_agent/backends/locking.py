@@ -150,5 +150,6 @@ def _holder(descriptor: int) -> str:
 
 def _unusable(path: Path, error: OSError) -> TemporaryError:
     return TemporaryError(
-        f"the lock file {path} cannot be used: {error.strerror}; let this user read and write it"
+        f"the lock file {path} cannot be used: {error.strerror}",
+        remedy="let this user read and write it",
     )

@@ -153,8 +153,8 @@ class ProcessRunner:
             yield process
         except subprocess.TimeoutExpired as error:
             raise self.timed_out(
-                f"{command_line(command)} gave no answer within {timeout:g} seconds and was "
-                f"killed; {when_hung}"
+                f"{command_line(command)} gave no answer within {timeout:g} seconds and was killed",
+                remedy=when_hung,
             ) from error
         finally:
             _end_group(process)
@@ -176,8 +176,8 @@ class ProcessRunner:
         except OSError as error:
             where = f"{self._directory}" if self._directory else "PATH"
             raise self.missing(
-                f"{command[0]} cannot be started from {where}: {error.strerror}; "
-                f"{self._when_missing}"
+                f"{command[0]} cannot be started from {where}: {error.strerror}",
+                remedy=self._when_missing,
             ) from error
 
 

@@ -1,8 +1,8 @@
 """Keeps a confirmed subscription at the broker, for as long as the process lives.
 
 One thread connects, receives and connects again, without end. Whatever goes wrong, it waits a
-random time (at most :data:`LONGEST_PAUSE`) and starts over; after each new subscription everything
-is compared once, because the broker may have lost what came in between.
+random time (see :func:`longest_pause`) and starts over; after each new subscription everything is
+compared once, because the broker may have lost what came in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from waldur_site_agent.events.transport import ConnectionLostError
-from waldur_site_agent.model.errors import DefectError, SiteAgentError
+from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
 from waldur_site_agent.model.scopes import Everything
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 1.0
 """Seconds: the longest pause before the second try; it doubles with each further one."""
 LONGEST_PAUSE = 60.0
+LONGEST_PAUSE_WHEN_REFUSED = 900.0
+"""The same where Waldur has no events for this agent until somebody changes something."""
 STEADY_SECONDS = 10.0
 """A subscription that lasts shorter is followed by a pause, or it would be a loop without one."""
 TRIES_AFTER_A_SHORT_ONE = 4
@@ -40,6 +42,18 @@ SECONDS_BETWEEN_WARNINGS = 600.0
 TRIES_BEFORE_REGISTERING_AGAIN = 4
 _RECEIVE_SECONDS = 1.0
 _LONGEST_EXPONENT = 10
+
+
+def longest_pause(tries: int, trouble: SiteAgentError) -> float:
+    """The upper bound, in seconds, of the random pause after so many failed tries.
+
+    It doubles with each try. A refusal by Waldur (a server without events, a missing right) lasts
+    until somebody changes something, so it is asked about less and less often.
+    """
+    refused = isinstance(trouble, PermanentError)
+    limit = LONGEST_PAUSE_WHEN_REFUSED if refused else LONGEST_PAUSE
+    doublings = min(max(tries - 1, 0), _LONGEST_EXPONENT)
+    return min(limit, FIRST_PAUSE * 2.0**doublings)
 
 
 class Registrar(Protocol):
@@ -199,8 +213,7 @@ class Listener:
         connection.close()
 
     def _rest(self, tries: int, trouble: SiteAgentError, stop: threading.Event) -> None:
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(max(tries - 1, 0), _LONGEST_EXPONENT))
-        pause = random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+        pause = random.uniform(0, longest_pause(tries, trouble))  # noqa: S311 - spreads load, guards nothing
         self._complain(str(trouble), pause)
         stop.wait(pause)
 

@@ -219,9 +219,9 @@ class Registration:
             queues.append(name)
             declared = "create_queue" not in self._absent
         if not queues:
-            raise TemporaryError(
-                f'Waldur sends no events at all for offering "{self._offering.name}"; see the '
-                "warnings above, or set stomp_enabled and mqtt_enabled to false"
+            raise PermanentError(
+                f'Waldur sends no events at all for offering "{self._offering.name}"',
+                remedy="see the warnings above, or set stomp_enabled and mqtt_enabled to false",
             )
         return Subscription(
             vhost=vhost,

@@ -26,21 +26,24 @@ def tls_context(address: Address) -> ssl.SSLContext | None:
     try:
         context = trusted_authorities(address.ca_file)
     except PermanentError as error:
-        raise ConnectionLostError(f"{address}: {error}") from error
+        raise ConnectionLostError(f"{address}: {error.problem}", remedy=error.remedy) from error
     if not address.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def why_unreachable(address: Address, error: Exception) -> str:
+def unreachable(address: Address, error: Exception) -> ConnectionLostError:
     """Say what went wrong before the two sides spoke, and what to look at."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted ({error.verify_message})"
-        return f"{address}: {reason}; name the authority that signed it in ca_file"
-    if isinstance(error, ssl.SSLError):
+        remedy = "name the authority that signed it in ca_file"
+    elif isinstance(error, ssl.SSLError):
         reason = f"TLS fails ({error.reason or error})"
-        return f"{address}: {reason}; check the port and websocket_use_tls"
-    if isinstance(error, TimeoutError):
-        return f"{address}: no answer in time; check host, port and the firewall"
-    return f"{address}: {error or type(error).__name__}; check host and port, and that it runs"
+        remedy = "check the port and websocket_use_tls"
+    elif isinstance(error, TimeoutError):
+        reason, remedy = "no answer in time", "check host, port and the firewall"
+    else:
+        reason = f"{error or type(error).__name__}"
+        remedy = "check host and port, and that it runs"
+    return ConnectionLostError(f"{address}: {reason}", remedy=remedy)

@@ -6,7 +6,17 @@ its traceback, and the object is tried again later.
 
 
 class SiteAgentError(Exception):
-    """Base of both families; its text names the object, what happened, why, and the remedy."""
+    """Base of both families; its text names the object, what happened, why, and the remedy.
+
+    Args:
+        problem: the object, what happened and why.
+        remedy: what to do about it; part of the text, and by itself for those who show it apart.
+    """
+
+    def __init__(self, problem: str = "", *, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
 
 
 class TemporaryError(SiteAgentError):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from waldur_site_agent.backends import Check, Verdict
+from waldur_site_agent.backends import Check, Verdict, failed_check
 from waldur_site_agent.events.subscribing import Registration
-from waldur_site_agent.events.trust import tls_context, why_unreachable
+from waldur_site_agent.events.trust import tls_context, unreachable
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.diagnosis import never_raising
 from waldur_site_agent.service.event_transport import broker_address, open_transport
@@ -66,7 +66,7 @@ def _connection(address: Address) -> Check:
                 detail = f"{address} can be reached, {secure.version()}"
                 return _passed("broker", detail + ("" if address.verify else ", not verified"))
     except OSError as error:
-        return _failed(why_unreachable(address, error))
+        return failed_check("broker", unreachable(address, error))
 
 
 def _websocket(address: Address, subprotocol: str) -> Check:
@@ -104,14 +104,14 @@ def _websocket(address: Address, subprotocol: str) -> Check:
 
 def _login(offering: Offering) -> Check:
     if offering.mqtt_enabled:
-        detail = "not tried: a second client of the same name would throw a running agent out"
+        detail = "not tried: a second MQTT client of the same name would disconnect a running agent"
         return Check(name="broker's login", verdict=Verdict.OK, detail=detail)
     try:
         with connect(offering, "diagnostics") as waldur:
             subscription = Registration(waldur, offering, structlog.get_logger()).subscribe()
             open_transport(offering).connect(subscription).close()
     except SiteAgentError as error:
-        return Check(name="broker's login", verdict=Verdict.FAILED, detail=str(error))
+        return failed_check("broker's login", error)
     queues = ", ".join(subscription.queues)
     return _passed("broker's login", f"accepted and subscribed to {queues}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from waldur_site_agent.backends import Check, Verdict
+from waldur_site_agent.backends import Check, Verdict, failed_check
 from waldur_site_agent.config import ConfigurationError, Job
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import OrderState
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TYPES = ("Marketplace.Slurm", "Marketplace.SiteAgent")
 _SHORT_LIFETIME_SECONDS = 86400
+_NOT_CHECKED = "the checks after it were not made"
 
 
 def diagnose_waldur(offering: Offering) -> Iterator[Check]:
@@ -76,17 +77,19 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
     """The checks; what cuts them short becomes the last of them."""
     try:
         yield from checks
-    except (SiteAgentError, ConfigurationError) as error:
-        remedy = "mend this first; the checks after it were not made"
-        yield Check(name=name, verdict=Verdict.FAILED, detail=str(error), remedy=remedy)
+    except SiteAgentError as error:
+        yield failed_check(name, error, f"{error.problem}; {_NOT_CHECKED}")
+    except ConfigurationError as error:
+        yield Check(name=name, verdict=Verdict.FAILED, detail=f"{error}; {_NOT_CHECKED}")
     except Exception as error:  # a plugin may fail in any way; the other checks are still made
         log = structlog.get_logger()
         log.exception("a check failed because of a defect", check=name)
         yield Check(
             name=name,
             verdict=Verdict.FAILED,
-            detail=f"a defect in the agent or a plugin: {type(error).__name__}: {error}",
-            remedy="report it with the traceback above; the checks after it were not made",
+            detail=f"a defect in the agent or a plugin: {type(error).__name__}: {error}; "
+            f"{_NOT_CHECKED}",
+            remedy="report it with the traceback above",
         )
 
 
@@ -108,7 +111,7 @@ def _token(user: User) -> Check:
     return Check(
         name="token",
         verdict=Verdict.WARNING if short else Verdict.OK,
-        detail=f'belongs to "{name}" and dies after {user.token_lifetime} s without a request',
+        detail=f'belongs to "{name}" and expires after {user.token_lifetime} s without a request',
         remedy="set the token lifetime of this user to none in Waldur" if short else "",
     )
 

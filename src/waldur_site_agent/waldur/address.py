@@ -130,4 +130,4 @@ class Redirect:
 
 def _unusable(why: str) -> PermanentError:
     # The URL itself is not repeated: people paste tokens and passwords into it.
-    return PermanentError(f"waldur_api_url cannot be used: {why}; {_EXAMPLE}")
+    return PermanentError(f"waldur_api_url cannot be used: {why}", remedy=_EXAMPLE)

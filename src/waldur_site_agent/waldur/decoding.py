@@ -82,8 +82,8 @@ def bad_answer(response: httpx.Response, why: str) -> TemporaryError:
     """An answer that came with a success status but is not what the operation promises."""
     url = response.request.url
     return TemporaryError(
-        f"{url.host} gave a bad answer to {response.request.method} {url.path}: {shorten(why)}; "
-        "it is tried again later"
+        f"{url.host} gave a bad answer to {response.request.method} {url.path}: {shorten(why)}",
+        remedy="it is tried again later",
     )
 
 

@@ -76,17 +76,13 @@ def trouble_without_answer(
     why = str(error) or type(error).__name__
     certificate = _certificate_error(error)
     if certificate is not None:
-        text = (
-            f"cannot {purpose}: the certificate of {host} is not trusted ({certificate}); "
-            "name the authority that signed it in ca_file, or install it on this machine"
-        )
-        return Trouble(error=TemporaryError(text))
+        text = f"cannot {purpose}: the certificate of {host} is not trusted ({certificate})"
+        remedy = "name the authority that signed it in ca_file, or install it on this machine"
+        return Trouble(error=TemporaryError(text, remedy=remedy))
     if isinstance(error, _NEVER_REACHED):
-        text = (
-            f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later; "
-            "if this lasts, check the network and waldur_api_url"
-        )
-        return Trouble(error=TemporaryError(text), repeat=Repeat.ALWAYS)
+        text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
+        remedy = "if this lasts, check the network and waldur_api_url"
+        return Trouble(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
     if isinstance(error, httpx.TimeoutException):
         why = f"{why}: no answer in time"
     return _lost(f"cannot {purpose}: {host} was asked but did not answer ({why})", is_write)
@@ -104,12 +100,12 @@ def trouble_in_answer(
     text = f"cannot {purpose}: {said}"
     retry_after = read_retry_after(response.headers.get("retry-after"))
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        error = TemporaryError(f"{text}; it is tried again more slowly")
+        error = TemporaryError(text, remedy="it is tried again more slowly")
         return Trouble(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return _server_trouble(text, status, retry_after, is_write)
     if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
-        error = TemporaryError(f"{text}; {_BUSY}")
+        error = TemporaryError(text, remedy=_BUSY)
         return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return Trouble(error=_refusal(text, status, response))
 
@@ -118,13 +114,12 @@ def _server_trouble(text: str, status: int, retry_after: float | None, is_write:
     if status == httpx.codes.SERVICE_UNAVAILABLE:
         repeat = Repeat.IF_SAFE if retry_after is None else Repeat.ALWAYS
         return Trouble(
-            error=TemporaryError(f"{text}; {_BUSY}"), repeat=repeat, retry_after=retry_after
+            error=TemporaryError(text, remedy=_BUSY), repeat=repeat, retry_after=retry_after
         )
     if status in {httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.NOT_IMPLEMENTED}:
         # Waldur's writes are database transactions: after a 500 nothing has changed.
-        error = TemporaryError(
-            f"{text}; this is a fault in Waldur: its log tells more; it is tried again later"
-        )
+        remedy = "this is a fault in Waldur: its log tells more; it is tried again later"
+        error = TemporaryError(text, remedy=remedy)
         return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return _lost(text, is_write, retry_after)
 
@@ -132,35 +127,36 @@ def _server_trouble(text: str, status: int, retry_after: float | None, is_write:
 def _lost(text: str, is_write: bool, retry_after: float | None = None) -> Trouble:
     error: TemporaryError
     if is_write:
-        error = LostAnswerError(
-            f"{text}; it may have taken effect: what became of it is read before it is sent again"
-        )
+        remedy = "it may have taken effect: what became of it is read before it is sent again"
+        error = LostAnswerError(text, remedy=remedy)
     else:
-        error = TemporaryError(f"{text}; it is tried again later")
+        error = TemporaryError(text, remedy="it is tried again later")
     return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
 
 
 def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:
     if status == httpx.codes.UNAUTHORIZED:
-        return TokenRefusedError(f"{text}; {_AUTHENTICATION_REMEDY}")
+        return TokenRefusedError(text, remedy=_AUTHENTICATION_REMEDY)
     absent = status == httpx.codes.NOT_FOUND and not is_api_answer(response)
     if absent or status == httpx.codes.METHOD_NOT_ALLOWED:
         return AbsentOperationError(
-            f"{text}; this server does not have the operation: check waldur_api_url, "
-            "the server's version and the offering's type"
+            text,
+            remedy="this server does not have the operation: check waldur_api_url, the server's "
+            "version and the offering's type",
         )
     elsewhere = status < httpx.codes.BAD_REQUEST or is_markup(response)
     if elsewhere or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         # Not Waldur's verdict on the object: something between here and there said it.
         return TemporaryError(
-            f"{text}; this is not an answer of Waldur's API: check waldur_api_url and the proxies"
+            text,
+            remedy="this is not an answer of Waldur's API: check waldur_api_url and the proxies",
         )
     if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
-        return TransitionRefusedError(f"{text}; its state has moved on: read it again")
+        return TransitionRefusedError(text, remedy="its state has moved on: read it again")
     if status == httpx.codes.BAD_REQUEST and complains_of(response, "date"):
-        return PastMonthRefusedError(f"{text}; past months are for staff to report")
+        return PastMonthRefusedError(text, remedy="past months are for staff to report")
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
-    return kind(f"{text}; {remedy}" if remedy else text)
+    return kind(text, remedy=remedy)
 
 
 _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {

@@ -29,8 +29,8 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
         context = httpx.create_ssl_context()
     except OSError as error:
         raise PermanentError(
-            f"the certificate authorities of this machine cannot be used ({error}); "
-            f"check {' and '.join(chosen) or 'its installation'}"
+            f"the certificate authorities of this machine cannot be used ({error})",
+            remedy=f"check {' and '.join(chosen) or 'its installation'}",
         ) from error
     if not chosen:
         context.load_default_certs()
@@ -39,7 +39,7 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
             context.load_verify_locations(cafile=ca_file)
         except OSError as error:
             raise PermanentError(
-                f"ca_file {ca_file!r} cannot be used ({error}); "
-                "it names a file of PEM certificates that the agent may read"
+                f"ca_file {ca_file!r} cannot be used ({error})",
+                remedy="it names a file of PEM certificates that the agent may read",
             ) from error
     return context

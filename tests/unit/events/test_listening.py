@@ -17,7 +17,7 @@ from harness import PATIENCE_SECONDS, eventually
 from waldur_site_agent.cycles.scoping import Seen
 from waldur_site_agent.events import listening
 from waldur_site_agent.events.agenda import Agenda
-from waldur_site_agent.events.listening import ConnectionStatus, Listener
+from waldur_site_agent.events.listening import ConnectionStatus, Listener, longest_pause
 from waldur_site_agent.events.transport import (
     Connection,
     ConnectionLostError,
@@ -28,6 +28,7 @@ from waldur_site_agent.events.transport import (
 from waldur_site_agent.events.watchdog import HUNG_AFTER_SECONDS, SILENT_AFTER_SECONDS, Watchdog
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.scopes import Everything, ProjectScope
+from waldur_site_agent.waldur import AbsentOperationError
 
 OFFERING, PROJECT = uuid4(), uuid4()
 LOG = structlog.get_logger()
@@ -239,6 +240,17 @@ def test_hours_without_a_broker_are_a_warning_now_and_then(broker: FakeBroker) -
         listener.stop()
     tries = [each["log_level"] for each in logged if "tried again" in each["event"]]
     assert tries == ["warning", "warning"]
+
+
+def test_a_server_without_events_is_asked_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # the real pauses
+    tries = (1, 2, 4, 7, 11, 1000)
+    absent = AbsentOperationError("HTTP 404")
+    assert [longest_pause(number, absent) for number in tries] == [1, 2, 8, 64, 900, 900]
+    lost = ConnectionLostError("no route")
+    assert [longest_pause(number, lost) for number in tries] == [1, 2, 8, 60, 60, 60]
 
 
 def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agenda) -> None:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.backends import Check, PermanentError, SiteAgentError, Verdict
+from waldur_site_agent.backends import (
+    Check,
+    Look,
+    PermanentError,
+    SiteAgentError,
+    Verdict,
+    make_checks,
+)
 from waldur_site_agent.model.offerings import AccountingType
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.applying.depositing import DEPOSIT
 from waldur_site_agent_moab.lock import probe_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent_moab.client import MamClient
     from waldur_site_agent_moab.holdings import Mam
     from waldur_site_agent_moab.settings import MoabSettings
+
+_MANAGER = "the accounting manager"
 
 
 def diagnose(
@@ -30,12 +39,13 @@ def diagnose(
     """Yield one check after the other; a check that cannot be made has failed."""
     yield _user()
     yield from _components(components)
-    yield from _attempted("lock file", lambda: _lock(lock_file))
-    yield from _version(client)
-    accounts = _attempted("accounts", lambda: _accounts(client, settings))
-    yield from accounts
-    if all(check.verdict is not Verdict.FAILED for check in accounts):
-        yield from _attempted("withdrawals", lambda: _withdrawals(client))
+    looks = (
+        Look("lock file", lambda: _lock(lock_file)),
+        Look("mam commands", lambda: _version(client)),
+        Look("accounts", lambda: _accounts(client, settings), _MANAGER),
+        Look("withdrawals", lambda: _withdrawals(client), _MANAGER),
+    )
+    yield from make_checks(looks, (SiteAgentError,))
 
 
 def money_trouble(mam: Mam, settings: MoabSettings) -> Iterator[str]:
@@ -56,13 +66,6 @@ def money_trouble(mam: Mam, settings: MoabSettings) -> Iterator[str]:
         else:
             if trouble:
                 yield f"{name}: {trouble}"
-
-
-def _attempted(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
-    try:
-        return list(look())
-    except SiteAgentError as error:
-        return [Check(name=name, verdict=Verdict.FAILED, detail=str(error))]
 
 
 def _user() -> Check:

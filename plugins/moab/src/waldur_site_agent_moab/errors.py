@@ -60,14 +60,14 @@ def failure(result: CommandResult) -> TemporaryError | None:
     said = f"{result.stderr}\n{result.stdout}".lower()
     for texts, family, what, remedy in _KNOWN:
         if any(text in said for text in texts):
-            return family(f"{what}: {described(result)}; {remedy}")
+            return family(f"{what}: {described(result)}", remedy=remedy)
     if "--add-user" in result.argv and "user" in said and "does not exist" in said:
         user = result.argv[-1]
         return UserUnknownError(
-            f"the accounting manager does not know the user {user}: {described(result)}; "
-            f"make it: mam-create-user -u {user}"
+            f"the accounting manager does not know the user {user}: {described(result)}",
+            remedy=f"make it: mam-create-user -u {user}",
         )
     return TemporaryError(
-        f"the accounting manager gave an answer that is not understood: {described(result)}; "
-        "run the command by hand to see more"
+        f"the accounting manager gave an answer that is not understood: {described(result)}",
+        remedy="run the command by hand to see more",
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.backends import Check, SiteAgentError, TemporaryError, Verdict
-from waldur_site_agent.backends.processes import command_line
+from waldur_site_agent.backends import Check, Look, TemporaryError, Verdict, make_checks
+from waldur_site_agent.backends.processes import CommandTimedOutError, command_line
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.accounting.diagnosing import (
     purging,
@@ -14,10 +14,11 @@ from waldur_site_agent_slurm.accounting.diagnosing import (
     visibility,
 )
 from waldur_site_agent_slurm.client import operating_system_user
+from waldur_site_agent_slurm.errors import ControllerUnavailableError, DatabaseUnavailableError
 from waldur_site_agent_slurm.lock import probe_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from waldur_site_agent.model.offerings import Component
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from waldur_site_agent_slurm.settings import SlurmSettings
 
 _WRITERS = ("operator", "administrator")
+_DATABASE, _CONTROLLER = "slurmdbd", "slurmctld"
 
 
 def diagnose(
@@ -34,27 +36,26 @@ def diagnose(
     lock_file: Callable[[], Path],
 ) -> Iterator[Check]:
     """Yield one check after the other; a check that cannot be made has failed."""
-    version = _attempted("sacctmgr", lambda: _version(client))
-    yield from version
-    if any(check.verdict is Verdict.FAILED for check in version):
-        return
-    yield from _attempted("cluster", lambda: _cluster(client, settings))
-    yield from _attempted("QOS", lambda: _qos(client, settings))
-    yield from _attempted("components", lambda: _components(client, components))
-    yield from _attempted("permission to write", lambda: _permission(client))
-    yield from _attempted("jobs of others", lambda: [jobs_of_others(client)])
-    yield from _attempted("records of jobs", lambda: purging(client))
-    yield from _attempted("runaway jobs", lambda: runaway_jobs(client))
-    yield from _attempted("UsageFactor", lambda: usage_factors(client))
-    yield from _attempted("slurm.conf", lambda: _configuration(client))
-    yield from _attempted("lock file", lambda: _lock(lock_file))
-
-
-def _attempted(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
-    try:
-        return list(look())
-    except SiteAgentError as error:
-        return [Check(name=name, verdict=Verdict.FAILED, detail=str(error))]
+    version = [Look("sacctmgr", lambda: _version(client))]
+    for check in make_checks(version):
+        yield check
+        if check.verdict is Verdict.FAILED:
+            return
+    looks = (
+        Look("cluster", lambda: _cluster(client, settings), _DATABASE),
+        Look("QOS", lambda: _qos(client, settings), _DATABASE),
+        Look("components", lambda: _components(client, components), _CONTROLLER),
+        Look("permission to write", lambda: _permission(client), _DATABASE),
+        Look("jobs of others", lambda: [jobs_of_others(client)], _DATABASE),
+        Look("records of jobs", lambda: purging(client), _DATABASE),
+        Look("runaway jobs", lambda: runaway_jobs(client), _DATABASE),
+        Look("UsageFactor", lambda: usage_factors(client), _DATABASE),
+        Look("slurm.conf", lambda: _configuration(client), _CONTROLLER),
+        Look("lock file", lambda: _lock(lock_file)),
+    )
+    yield from make_checks(
+        looks, (DatabaseUnavailableError, ControllerUnavailableError, CommandTimedOutError)
+    )
 
 
 def _version(client: SlurmClient) -> Iterator[Check]:
@@ -143,10 +144,17 @@ def _permission(client: SlurmClient) -> Iterator[Check]:
     user = operating_system_user()
     level, is_slurm_user = _privilege(client, user)
     may = is_slurm_user or level in _WRITERS
+    reason = (
+        "root or SlurmUser, which may change the accounting database"
+        if is_slurm_user
+        else f"AdminLevel {level.capitalize()}"
+        if level
+        else "no user of Slurm's accounting database"
+    )
     yield Check(
         name="permission to write",
         verdict=Verdict.OK if may else Verdict.FAILED,
-        detail=f"{user} is {level or 'unknown to Slurm'}" + (", but may write" * is_slurm_user),
+        detail=f"{user} is {reason}" if is_slurm_user or not level else f"{user} has {reason}",
         remedy=""
         if may
         else f"an administrator runs: sacctmgr modify user where name={user} set "

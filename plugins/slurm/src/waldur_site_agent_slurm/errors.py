@@ -110,10 +110,10 @@ def failure(result: CommandResult, user: str) -> TemporaryError | None:
     said = f"{result.stderr}\n{result.stdout}"
     for texts, family, what, remedy in _KNOWN:
         if any(text in said for text in texts):
-            return family(f"{what}: {described(result)}; {remedy.format(user=user)}")
+            return family(f"{what}: {described(result)}", remedy=remedy.format(user=user))
     return TemporaryError(
-        f"Slurm gave an answer that is not understood: {described(result)}; "
-        "run the command by hand to see more"
+        f"Slurm gave an answer that is not understood: {described(result)}",
+        remedy="run the command by hand to see more",
     )
 
 

@@ -11,7 +11,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from waldur_site_agent.events.mqtt.connection import MqttConnection
 from waldur_site_agent.events.transport import ConnectionLostError
-from waldur_site_agent.events.trust import tls_context, why_unreachable
+from waldur_site_agent.events.trust import tls_context, unreachable
 
 if TYPE_CHECKING:
     from waldur_site_agent.events.transport import Address, Subscription
@@ -49,7 +49,7 @@ class MqttTransport:
                     f"{self._address}: no WebSocket there ({error}); check mqtt_ws_path and proxies"
                 ) from error
             except (OSError, ValueError) as error:
-                raise ConnectionLostError(why_unreachable(self._address, error)) from error
+                raise unreachable(self._address, error) from error
             connection.start(_CONNECT_SECONDS)
             undo.pop_all()
         return connection

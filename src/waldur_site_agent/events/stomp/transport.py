@@ -23,7 +23,7 @@ from waldur_site_agent.events.stomp.connection import StompConnection
 from waldur_site_agent.events.stomp.frames import Decoder, Frame, FrameError, encode
 from waldur_site_agent.events.stomp.wording import closed, not_stomp, quoted
 from waldur_site_agent.events.transport import ConnectionLostError, LoginRefusedError
-from waldur_site_agent.events.trust import tls_context, why_unreachable
+from waldur_site_agent.events.trust import tls_context, unreachable
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -188,4 +188,4 @@ def _why_no_websocket(address: Address, error: Exception) -> str:
         return f"{address}: the proxy of the environment fails ({error}); check it, or set no_proxy"
     if isinstance(error, (InvalidHandshake, InvalidURI, EOFError)):
         return f"{address}: no WebSocket there ({error}); check host, port and path"
-    return why_unreachable(address, error)
+    return str(unreachable(address, error))
