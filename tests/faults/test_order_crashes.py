@@ -95,6 +95,50 @@ def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
             story.holds(house, order)
 
 
+@pytest.mark.parametrize("changes", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4))])
+@pytest.mark.parametrize("name", STORIES)
+def test_lists_a_moment_old_after_a_kill_at_any_step_fail_nothing(
+    tmp_path: Path, name: str, changes: int
+) -> None:
+    story = STORIES[name]
+    with a_house(tmp_path / "count.lock") as house:
+        steps = steps_of(house, story)
+    for number in range(1, len(steps) + 1):
+        with a_house(tmp_path / f"{number}.lock") as house:
+            order = story.begin(house)
+            blade = Guillotine(at=number, after_effect=True)
+            with pytest.raises(KilledError):
+                house.with_(runner=blade.runner, transport=blade.transport).cycle()
+            with house.lists_a_moment_old(changes), contextlib.suppress(TemporaryError):
+                house.cycle()
+            house.cycle()
+            where = f"killed at step {number}: {blade.steps[-1]}"
+            assert house.state(order) == "done", where
+            assert not house.sandbox.requests.count("*_set_state_erred"), where
+            story.holds(house, order)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_any_one_list_a_moment_old_changes_nothing_in_the_end(tmp_path: Path, name: str) -> None:
+    story = STORIES[name]
+    with a_house(tmp_path / "count.lock") as house:
+        steps_of(house, story)
+        lists = house.sandbox.requests.count("*_list")
+    assert lists >= 2
+    for skipped in range(lists):
+        for changes in (1, 3):
+            with a_house(tmp_path / f"{skipped}.{changes}.lock") as house:
+                order = story.begin(house)
+                house.sandbox.requests.clear()
+                house.sandbox.faults.add("*_list", "stale", skip=skipped, changes_ago=changes)
+                with contextlib.suppress(TemporaryError):
+                    house.cycle()
+                house.cycle()
+                assert house.state(order) == "done", (skipped, changes)
+                assert not house.sandbox.requests.count("*_set_state_erred")
+                story.holds(house, order)
+
+
 @pytest.mark.parametrize("kind", ["lost_answer", "cut"])
 @pytest.mark.parametrize("name", STORIES)
 @pytest.mark.parametrize(
@@ -164,3 +208,55 @@ def test_a_server_in_trouble_for_a_while_errs_nothing(house: House, status: int)
     assert house.state(order) == "done"
     assert not house.sandbox.requests.count("*_set_state_erred")
     is_created(house, order)
+
+
+def test_a_create_order_whose_name_no_list_shows_yet_is_finished_not_failed(house: House) -> None:
+    order = begin_create(house)
+    house.sandbox.faults.add("*_set_state_done", "status", status=503, times=10)
+    house.cycle()
+    assert house.members(order) == {"ada01", "bob01"}
+    house.sandbox.faults.clear()
+    with house.lists_a_moment_old():  # before the name was given
+        house.cycle()
+    assert house.state(order) == "done"
+    assert house.sandbox.requests.count("*_set_state_erred") == 0
+    is_created(house, order)
+
+
+def test_an_update_that_is_over_is_not_carried_out_again_over_a_newer_one(house: House) -> None:
+    resource = house.created(house.project(ada="ada01"), "Ocean", cpu=10)
+    side = house.sandbox.customer
+    older = side.place_update_order(resource, {"cpu": 20})
+    house.cycle()
+    newer = side.place_update_order(resource, {"cpu": 30})
+    house.cycle()
+    assert [house.state(order) for order in (older, newer)] == ["done", "done"]
+    house.forget()
+    for changes in range(1, 10):
+        with house.lists_a_moment_old(changes):
+            house.cycle()
+    assert house.account(newer).limits == {"cpu": 1800000}
+    assert house.writing_commands == 0
+
+
+def test_the_name_of_a_terminated_resource_that_a_list_still_shows_fails_no_order(
+    house: House,
+) -> None:
+    project = house.project(ada="ada01")
+    old = house.created(project, "Ocean")
+    side = house.sandbox.customer
+    termination = side.place_terminate_order(old)
+    house.cycle()
+    assert house.state(termination) == "done"
+    order = house.order(project, "Ice")
+    side.edit(house.resource(order), slug=old.slug)
+    house.forget()
+    # from before the end of the termination; the new order's approval is the last change
+    house.sandbox.faults.add("*_resources_list", "stale", times=None, changes_ago=6)
+    report = house.cycle()
+    assert house.sandbox.requests.count("*_set_state_erred") == 0
+    assert "looked at a second time" in report.fates[0].reason
+    house.sandbox.faults.clear()
+    house.cycle()
+    assert house.state(order) == "done"
+    assert house.resource(order).backend_id == old.backend_id

@@ -177,6 +177,15 @@ class House:
         self.forget()
         return self.sandbox.customer.current(resource)
 
+    @contextmanager
+    def lists_a_moment_old(self, changes: int = 1, *, up_to: bool = False) -> Iterator[None]:
+        """Show in every list the world as it was some changes ago, or in each up to so many ago."""
+        self.sandbox.faults.add("*_list", "stale", times=None, changes_ago=changes, up_to=up_to)
+        try:
+            yield
+        finally:
+            self.sandbox.faults.clear()
+
     def forget(self) -> None:
         """Count requests and commands from now on."""
         self.sandbox.requests.clear()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
 from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.order_gathering import namesakes
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
@@ -110,6 +110,7 @@ def importable(site: Site) -> ImportPlan:
     uuid = site.offering.waldur_offering_uuid
     resources = site.waldur.resources(uuid).require_complete("resources")
     offered = site.waldur.backend_resources(uuid).require_complete("backend resources")
+    resources = (*resources, *named_meanwhile(site, resources))
     places = [place for project in _projects(site) if (place := _place(site, project))]
     plan = plan_import(
         site.backend.observe(),
@@ -148,8 +149,10 @@ def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]
 
 
 def _start(site: Site, request: BackendResourceRequest) -> bool:
+    """Take up a request; one that is shown as taken up is read by itself, it may be over."""
     if request.state == ImportState.PROCESSING:
-        return True
+        current = site.waldur.backend_resource_request(request.uuid)
+        return current.state == ImportState.PROCESSING
     try:
         site.waldur.start_import(request.uuid)
     except ConflictError:  # somebody was faster, or this very call before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,20 +16,18 @@ from waldur_site_agent.model.errors import (
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.model.placement import ResourceRequest
 from waldur_site_agent.planning.access import granted_usernames, usable_usernames
-from waldur_site_agent.planning.orders import OrderInHand, claims_of
+from waldur_site_agent.planning.orders import OrderInHand
 from waldur_site_agent.waldur import ConflictError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.scoping import Sight
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.model.people import TeamMember
     from waldur_site_agent.model.placement import Placement
-    from waldur_site_agent.planning.orders import Claims
     from waldur_site_agent.waldur import Listing
 
     Team = tuple[TeamMember, ...]
@@ -83,32 +81,33 @@ def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
 def approve_pending(
     site: Site, orders: Sequence[Order]
 ) -> tuple[tuple[Order, ...], tuple[OrderFate, ...]]:
-    """Approve what is pending.
+    """Approve what is pending, and read every order by itself before anything is done for it.
 
-    The list is read again because an approval may have been made by somebody else, may have got
-    lost on the way, or may leave the order waiting for its start date.
+    A list may be a moment old: it may show an order as executing that is over, and whose limits
+    or whose account are another order's by now. An approval may have been made by somebody else,
+    may have got lost on the way, or may leave the order waiting for its start date.
 
     Returns:
-        What is being executed, as Waldur says after the approvals, and what it refused to approve.
+        What is being executed, and the orders that nothing can be done for now, each with why.
     """
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
-    if not pending:
-        return _executing(orders), ()
     attempts = concurrently(lambda order: site.waldur.approve_order(order.uuid), pending)
-    uuid = site.offering.waldur_offering_uuid
-    executing = _executing(_readable(site, site.waldur.orders(uuid, (OrderState.EXECUTING,))))
-    approved = {order.uuid for order in executing}
-    refused = tuple(
-        OrderFate(
-            order=attempt.item,
-            fate=Fate.WAITING,
-            reason=f"order {attempt.item.uuid} was not approved: {attempt.error}",
-            is_trouble=True,
-        )
-        for attempt in attempts
-        if _was_refused(attempt.error) and attempt.item.uuid not in approved
-    )
-    return executing, refused
+    refusals = {a.item.uuid: a.error for a in attempts if _was_refused(a.error)}
+    executing, fates = [], []
+    for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
+        if attempt.value is None:
+            reason = f"order {attempt.item.uuid} could not be read by itself: {attempt.error}"
+            fates.append(_left(attempt.item, reason))
+        elif attempt.value.state == OrderState.EXECUTING:
+            executing.append(attempt.value)
+        elif refusal := refusals.get(attempt.item.uuid):
+            reason = f"order {attempt.item.uuid} was not approved: {refusal}"
+            fates.append(_left(attempt.item, reason))
+    return tuple(executing), tuple(fates)
+
+
+def _left(order: Order, reason: str) -> OrderFate:
+    return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
 
 
 def _was_refused(error: SiteAgentError | None) -> bool:
@@ -116,22 +115,35 @@ def _was_refused(error: SiteAgentError | None) -> bool:
     return error is not None and not isinstance(error, ConflictError)
 
 
-def _executing(orders: Iterable[Order]) -> tuple[Order, ...]:
-    return tuple(order for order in orders if order.state == OrderState.EXECUTING)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The resources of an offering, as far as its orders need them."""
+
+    own: Mapping[UUID, Resource]
+    """Those of the orders in hand, each read by itself."""
+    listed: tuple[Resource, ...]
+    """The other live ones, as the list shows them."""
 
 
-def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID]) -> list[Resource]:
-    """All live resources of the offering, read when Waldur is through with the approvals.
+def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID]) -> Resources:
+    """All live resources of the offering, and those of the orders, when the approvals are made.
+
+    The resources of orders are read by themselves: the list may not show a name yet that an
+    interrupted run gave, and may not have resources that are terminated already, whose orders
+    must end, too.
 
     Waldur moves a resource to Updating or Terminating in a task of its own, which older servers
     start after the approval. An order that is marked done before that task has run ends in a
     muddle, so orders that were approved just now are given a moment to get there.
     """
-    resources = _live_resources(site)
-    if any(_is_overtaking(site, o, resources, approved) for o in orders if o.uuid in approved):
+    listed = _live_resources(site)
+    own = _read_one_by_one(site, orders)
+    early = [o for o in orders if o.uuid in approved and _is_overtaking(site, o, own, approved)]
+    if early:
         site.sleep(_PROCESSING_WAIT_SECONDS)
-        resources = _live_resources(site)
-    return [*resources, *_ended_resources(site, orders, resources)]
+        own |= _read_one_by_one(site, early)
+    ordered = {order.marketplace_resource_uuid for order in orders}
+    return Resources(own=own, listed=tuple(r for r in listed if r.uuid not in ordered))
 
 
 def _live_resources(site: Site) -> tuple[Resource, ...]:
@@ -139,26 +151,20 @@ def _live_resources(site: Site) -> tuple[Resource, ...]:
     return site.waldur.resources(uuid).require_complete("resources")
 
 
-def _ended_resources(
-    site: Site, orders: Iterable[Order], resources: Iterable[Resource]
-) -> list[Resource]:
-    """The resources of orders that are not among the live ones: their orders must end, too."""
-    known = {resource.uuid for resource in resources}
-    missing = {
-        order.marketplace_resource_uuid
-        for order in orders
-        if order.marketplace_resource_uuid and order.marketplace_resource_uuid not in known
-    }
-    attempts = concurrently(site.waldur.resource, sorted(missing))
-    return [attempt.value for attempt in attempts if attempt.value is not None]
+def _read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource]:
+    wanted = {o.marketplace_resource_uuid for o in orders if o.marketplace_resource_uuid}
+    attempts = concurrently(site.waldur.resource, sorted(wanted))
+    return {attempt.item: attempt.value for attempt in attempts if attempt.value is not None}
 
 
 def _is_overtaking(
-    site: Site, order: Order, resources: Iterable[Resource], approved: frozenset[UUID]
+    site: Site, order: Order, resources: Mapping[UUID, Resource], approved: frozenset[UUID]
 ) -> bool:
     """Whether Waldur may still be about to begin with an order that is being executed."""
-    states = [r.state for r in resources if r.uuid == order.marketplace_resource_uuid]
-    if order.type not in _STATE_WHILE_EXECUTING or states != [ResourceState.OK]:
+    resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+    if order.type not in _STATE_WHILE_EXECUTING or resource is None:
+        return False
+    if resource.state != ResourceState.OK:
         return False
     if order.uuid in approved or order.modified is None:
         return order.uuid in approved
@@ -167,10 +173,19 @@ def _is_overtaking(
 
 
 def orders_in_hand(
-    site: Site, orders: Sequence[Order], resources: Sequence[Resource], approved: frozenset[UUID]
+    site: Site,
+    orders: Sequence[Order],
+    by_uuid: Mapping[UUID, Resource],
+    approved: frozenset[UUID],
 ) -> tuple[OrderInHand, ...]:
-    """Each order with its resource, its possible places, and the people who are to use it."""
-    by_uuid = {resource.uuid: resource for resource in resources}
+    """Each order with its resource, its possible places, and the people who are to use it.
+
+    Args:
+        site: the offering at work.
+        orders: the orders.
+        by_uuid: their resources; an order without one is left out.
+        approved: the orders that were approved just now.
+    """
     creates = [order for order in orders if order.type == OrderType.CREATE]
     usernames: dict[UUID, str] = {}
     teams: dict[UUID, Team | SiteAgentError] = {}
@@ -188,7 +203,7 @@ def orders_in_hand(
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
-        too_early = _is_overtaking(site, order, resources, approved)
+        too_early = _is_overtaking(site, order, by_uuid, approved)
         hand = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
         hands.append(_with_team(site, hand, usernames, teams.get(_team_of(order, resource))))
     return tuple(hands)
@@ -205,7 +220,7 @@ def _team_of(order: Order, resource: Resource) -> UUID:
 
 
 def _teams(
-    site: Site, creates: Sequence[Order], resources: dict[UUID, Resource]
+    site: Site, creates: Sequence[Order], resources: Mapping[UUID, Resource]
 ) -> dict[UUID, Team | SiteAgentError]:
     """One team per project, asked through any of its resources."""
     asked: dict[UUID, UUID] = {}
@@ -278,46 +293,3 @@ def _placements(
         except PermanentError:  # the longer name is too long: the shorter ones will have to do
             break
     return tuple(placements)
-
-
-def claims_on(
-    site: Site, hands: Sequence[OrderInHand], resources: Sequence[Resource], state: BackendState
-) -> Claims:
-    """Who carries which name in Waldur.
-
-    The offering's own resources are known. For an account that exists and that an order might
-    adopt or delete, every offering that the token can see is asked too: another one may share
-    the backend.
-
-    Raises:
-        TemporaryError: an answer did not come; to guess here could give one project's account
-            to another.
-    """
-    doubtful = sorted({name for hand in hands for name in _doubtful_names(hand, state)})
-    everywhere = list(resources)
-    for attempt in concurrently(lambda name: namesakes(site, name), doubtful):
-        if attempt.error is not None:
-            raise TemporaryError(
-                f'who owns account "{attempt.item}" is not known: {attempt.error}'
-            ) from attempt.error
-        everywhere += attempt.value or ()
-    return claims_of(everywhere)
-
-
-def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
-    """Resources of any offering that carry the name, in the spellings that people use."""
-    listings = [site.waldur.resources_named(spelling) for spelling in (name, name.upper())]
-    return tuple(
-        resource
-        for listing in listings
-        for resource in listing.require_complete(f'resources named "{name}"')
-    )
-
-
-def _doubtful_names(hand: OrderInHand, state: BackendState) -> set[str]:
-    """Accounts that exist and that the order might take over, change for others, or delete."""
-    if hand.problem is not None or hand.order.type == OrderType.UPDATE:
-        return set()
-    own = hand.resource.account
-    names = {own} if own else {placement.id for placement in hand.placements}
-    return names & state.resources.keys()

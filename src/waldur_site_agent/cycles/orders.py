@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import CreateResource
 from waldur_site_agent.cycles.applying import apply_steps
+from waldur_site_agent.cycles.claims import claims_confirmed, claims_on
 from waldur_site_agent.cycles.last_usage import report_last_usage
 from waldur_site_agent.cycles.order_completion import close_orders
 from waldur_site_agent.cycles.order_gathering import (
     approve_pending,
-    claims_on,
     open_orders,
     orders_in_hand,
     orders_in_sight,
@@ -18,7 +19,12 @@ from waldur_site_agent.cycles.order_gathering import (
 )
 from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Seen, Sight
-from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.errors import (
+    DefectError,
+    PermanentError,
+    SiteAgentError,
+    TemporaryError,
+)
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.planning.guard import guard
 from waldur_site_agent.planning.orders import backend_plan, plan_orders
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.order_completion import Verdict
+    from waldur_site_agent.cycles.order_gathering import Resources
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Order, Resource
     from waldur_site_agent.model.scopes import Scope
@@ -58,8 +65,7 @@ def process_orders(
     state = site.backend.observe()
     if dry_run:
         return _foresee(site, found, seen, state)
-    executing, refused = approve_pending(site, found)
-    orders = [o for o in executing if sight.everything or o.uuid in sight.orders]
+    orders, refused = approve_pending(site, found)
     approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
     plans, waiting = _decide(site, orders, approved, state)
     allowed = _guarded(site, plans, state)
@@ -99,13 +105,47 @@ def _decide(
     if not orders:
         return (), []
     resources = resources_of(site, orders, approved)
-    hands = orders_in_hand(site, orders, resources, approved)
+    hands = orders_in_hand(site, orders, resources.own, approved)
     known = [hand for hand in hands if hand.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
     plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
+    plans = _confirmed(site, plans, resources)
     _log_defects(site, plans)
     decided = {hand.order.uuid for hand in known}
     return plans, [_not_yet(order) for order in orders if order.uuid not in decided]
+
+
+def _confirmed(
+    site: Site, plans: tuple[OrderPlan, ...], resources: Resources
+) -> tuple[OrderPlan, ...]:
+    """The plans; what would fail an order for good has been looked at a second time.
+
+    The backend is read again, and whoever is in an order's way is read by itself. What does not
+    stand is a reason to wait: the next pass decides anew.
+
+    Raises:
+        TemporaryError: one side could not be read again.
+    """
+    failing = [plan.hand for plan in plans if _is_for_good(plan)]
+    if not failing:
+        return plans
+    state = site.backend.observe()
+    claims = claims_confirmed(site, failing, resources, state)
+    again = plan_orders(failing, state, claims, site.offering.components, site.backend.limits_agree)
+    outdated = {plan.order.uuid for plan in again if not _is_for_good(plan)}
+    return tuple(
+        replace(plan, problem=TemporaryError(f"{_OUTDATED}: {plan.problem}"))
+        if plan.order.uuid in outdated
+        else plan
+        for plan in plans
+    )
+
+
+_OUTDATED = "looked at a second time, this is so no more; the next pass goes on"
+
+
+def _is_for_good(plan: OrderPlan) -> bool:
+    return isinstance(plan.problem, PermanentError)
 
 
 _KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
@@ -170,6 +210,7 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
         and plan.needs_backend_id
         and plan.order.uuid not in errors
     ]
+    site.named.update(plan.hand.resource.uuid for plan in unnamed)
     attempts = concurrently(
         lambda plan: site.waldur.set_backend_id(plan.hand.resource.uuid, plan.backend_id), unnamed
     )
@@ -256,14 +297,23 @@ def repair_stuck_updates(site: Site) -> int:
         site.log.warning("not looked for resources left Updating", reason=str(error))
         return 0
     repaired = 0
-    for attempt in concurrently(lambda resource: site.waldur.set_as_ok(resource.uuid), stuck):
+    for attempt in concurrently(lambda resource: _repair(site, resource), stuck):
         log = site.log.bind(resource=attempt.item.name)
         if attempt.error is not None:
             log.warning("resource left Updating could not be set OK", reason=str(attempt.error))
-        else:
+        elif attempt.value:
             repaired += 1
             log.info("resource was left Updating; set OK")
     return repaired
+
+
+def _repair(site: Site, resource: Resource) -> bool:
+    """Set a resource OK, unless read by itself it is not Updating or has an order under way."""
+    current = site.waldur.resource(resource.uuid)
+    if current.state != ResourceState.UPDATING or current.order_in_progress is not None:
+        return False
+    site.waldur.set_as_ok(resource.uuid)
+    return True
 
 
 def _stuck_in_updating(site: Site) -> list[Resource]:

@@ -14,6 +14,7 @@ from waldur_site_agent.cycles.watching import Unwatched
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
+    from uuid import UUID
 
     from structlog.typing import FilteringBoundLogger
 
@@ -69,6 +70,8 @@ class Site:
     """Gives people their usernames; by default it gives none."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
+    named: set[UUID] = field(default_factory=set)
+    """The resources that this process gave a name; lists may not show it yet."""
     siblings: tuple[Sibling, ...] = ()
     """With whom accounts may be shared by mistake, so that both would be billed."""
     zone: tzinfo = UTC

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from random import Random
 from typing import Literal, get_args
 
 Kind = Literal["latency", "status", "html", "cut", "lost_answer", "short_page", "stale"]
@@ -15,7 +16,8 @@ html         an HTML page with ``status`` (200 if not given) instead of the answ
 cut          the connection breaks before anything happened
 lost_answer  it happens, and the connection breaks before the answer
 short_page   the last ``rows`` rows of a page are missing, the count in the header is not
-stale        a read shows the world as it was ``changes_ago`` changes ago
+stale        a read shows the world as it was ``changes_ago`` changes ago; ``*_list`` means every
+             list with its count, and leaves each object that is read by itself as it is
 """
 
 
@@ -34,6 +36,8 @@ class Fault:
     retry_after: int | str | None = None
     rows: int = 1
     changes_ago: int = 1
+    up_to: bool = False
+    """Each stale read is from 0 to ``changes_ago`` changes old: no two need agree."""
 
 
 class Faults:
@@ -41,6 +45,8 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
+        self.random = Random(0)  # noqa: S311  # nothing secret is drawn
+        """What is drawn for faults of a random size."""
         self._lock = threading.Lock()
 
     def add(
@@ -55,6 +61,7 @@ class Faults:
         retry_after: int | str | None = None,
         rows: int = 1,
         changes_ago: int = 1,
+        up_to: bool = False,
     ) -> None:
         """Arrange for trouble; see ``Fault``.
 
@@ -73,6 +80,7 @@ class Faults:
             retry_after=retry_after,
             rows=rows,
             changes_ago=changes_ago,
+            up_to=up_to,
         )
         with self._lock:
             self._faults.append(fault)
@@ -99,10 +107,15 @@ class Faults:
                 elif fault.skip:
                     left.append(replace(fault, skip=fault.skip - 1))
                 else:
-                    met[fault.kind] = fault
+                    met[fault.kind] = self._sized(fault)
                     if fault.times is None:
                         left.append(fault)
                     elif fault.times > 1:
                         left.append(replace(fault, times=fault.times - 1))
             self._faults = left
         return met
+
+    def _sized(self, fault: Fault) -> Fault:
+        if not fault.up_to:
+            return fault
+        return replace(fault, changes_ago=self.random.randint(0, fault.changes_ago))

@@ -71,7 +71,7 @@ def test_requests_and_commands_grow_with_orders_not_with_members(house: House, o
     house.sandbox.requests.clear()
     house.cycle()
     assert {house.state(order) for order in placed} == {"done"}
-    assert house.sandbox.requests.count() <= 10 + 4 * orders
+    assert house.sandbox.requests.count() <= 10 + 6 * orders
     writes = house.slurm.commands_run["sacctmgr write"]
     accounts = 2 * orders + 1
     additions = orders + 1  # one per account, and one for users that are new to the cluster

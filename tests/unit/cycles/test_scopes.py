@@ -33,21 +33,21 @@ def orders(house: House, uuids: Iterable[str]) -> OrdersReport:
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
-def test_an_order_event_costs_at_most_six_requests_and_four_for_each_order(
+def test_an_order_event_costs_at_most_six_requests_and_six_for_each_order(
     house: House, number: int
 ) -> None:
     placed = [house.order(house.project(f"p{n}", ada="ada01"), f"run {n}") for n in range(number)]
     house.forget()
     assert not orders(house, [order.uuid for order in placed]).failed
     assert [house.state(order) for order in placed] == ["done"] * number
-    assert house.sandbox.requests.count() <= 6 + 4 * number
+    assert house.sandbox.requests.count() <= 6 + 6 * number
     for order in placed:
         side = house.sandbox.customer
         side.place_update_order(house.resource(order), {"cpu": 20})
     house.forget()
     updates = [o for o in house.sandbox.customer.world.orders.values() if o.type == "Update"]
     assert not orders(house, [order.uuid for order in updates]).failed
-    assert house.sandbox.requests.count() <= 6 + 4 * number
+    assert house.sandbox.requests.count() <= 6 + 6 * number
 
 
 def test_orders_out_of_scope_are_left_alone(house: House) -> None:

@@ -105,6 +105,31 @@ def test_a_stale_read_shows_the_past(sandbox: Sandbox, api: httpx.Client, demo: 
     assert [{"pending-provider"}, {"executing", "pending-provider"}] == states
 
 
+def test_stale_lists_count_the_rows_of_then_and_an_object_read_by_itself_is_as_it_is(
+    sandbox: Sandbox, api: httpx.Client, demo: DemoWorld
+) -> None:
+    sandbox.faults.add("*_list", "stale", times=None, changes_ago=2)
+    approve(api, demo)
+    pending = api.get("marketplace-orders/", params={"state": "pending-provider"})
+    assert len(pending.json()) == int(pending.headers["X-Result-Count"])
+    shown = {row["uuid"]: row["state"] for row in pending.json()}
+    approved = [u for u in shown if api.get(f"marketplace-orders/{u}/").json()["state"] != shown[u]]
+    assert len(approved) == 1
+    executing = api.get("marketplace-orders/", params={"state": "executing"})
+    assert approved[0] not in {row["uuid"] for row in executing.json()}
+
+
+def test_lists_may_be_of_different_ages(
+    sandbox: Sandbox, api: httpx.Client, demo: DemoWorld
+) -> None:
+    sandbox.faults.add("*_list", "stale", times=None, changes_ago=3, up_to=True)
+    approve(api, demo)
+    ages = {
+        len(api.get("marketplace-orders/", params={"state": "executing"}).json()) for _ in range(40)
+    }
+    assert len(ages) > 1
+
+
 def test_the_past_does_not_reach_beyond_the_beginning(sandbox: Sandbox, api: httpx.Client) -> None:
     sandbox.faults.add("users_me_retrieve", "stale", changes_ago=1000)
     assert api.get("users/me/").status_code == 200

@@ -1,0 +1,135 @@
+"""Which accounts belong to which resources in Waldur, of any offering that the token sees.
+
+Lists may be a moment old. A name that was given just now may be missing from them, so before an
+account that nobody seems to have is adopted, deleted or offered for import, the resources without
+a name are read by themselves. A resource that is terminated may still be in them, so before an
+order fails because of a name, whoever seems to have it is read by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.orders import OrderType, ResourceState
+from waldur_site_agent.planning.orders import claims_of
+from waldur_site_agent.waldur import NotFoundError, concurrently
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from uuid import UUID
+
+    from waldur_site_agent.backends import BackendState
+    from waldur_site_agent.cycles.order_gathering import Resources
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.orders import Claims, OrderInHand
+
+
+def claims_on(
+    site: Site, hands: Sequence[OrderInHand], resources: Resources, state: BackendState
+) -> Claims:
+    """Who carries which name in Waldur.
+
+    The offering's own resources are known. For an account that exists and that an order might
+    adopt or delete, every offering that the token can see is asked too: another one may share
+    the backend.
+
+    Raises:
+        TemporaryError: an answer did not come; to guess here could give one project's account
+            to another.
+    """
+    doubtful = {name for hand in hands for name in _doubtful_names(hand, state)}
+    known = [*resources.own.values(), *resources.listed]
+    everywhere = [*known, *_namesakes_of(site, doubtful)]
+    nobodys = {n for hand in hands if not hand.resource.account for n in _names_of(hand)}
+    if doubtful & nobodys - {resource.account for resource in everywhere}:
+        everywhere += named_meanwhile(site, resources.listed)
+    return claims_of(_alive(everywhere))
+
+
+def claims_confirmed(
+    site: Site, hands: Iterable[OrderInHand], resources: Resources, state: BackendState
+) -> Claims:
+    """As :func:`claims_on`; whoever has a name that an order wants is read by itself.
+
+    Raises:
+        TemporaryError: an answer did not come.
+    """
+    hands = tuple(hands)
+    names = {name for hand in hands for name in (hand.resource.account, *_names_of(hand))} - {""}
+    listed = {
+        resource.uuid
+        for resource in (*resources.listed, *_namesakes_of(site, names & state.resources.keys()))
+        if resource.account in names
+    }
+    claimants = _read(site, listed - resources.own.keys())
+    return claims_of(_alive([*resources.own.values(), *claimants]))
+
+
+def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
+    """Resources of any offering that carry the name, in the spellings that people use."""
+    listings = [site.waldur.resources_named(spelling) for spelling in (name, name.upper())]
+    return tuple(
+        resource
+        for listing in listings
+        for resource in listing.require_complete(f'resources named "{name}"')
+    )
+
+
+def named_meanwhile(site: Site, listed: Iterable[Resource]) -> list[Resource]:
+    """Read by themselves the resources that a list shows without a name, and those named here.
+
+    The second are resources that this process has given a name, which no list may show yet.
+
+    Raises:
+        TemporaryError: an answer did not come.
+    """
+    listed = tuple(listed)
+    shown = {resource.uuid for resource in listed if resource.account}
+    unnamed = {resource.uuid for resource in listed if not resource.account}
+    return _read(site, (unnamed | site.named) - shown)
+
+
+def _read(site: Site, uuids: Iterable[UUID]) -> list[Resource]:
+    """Resources as they are now; those that are gone, or not this token's business, are left out.
+
+    Raises:
+        TemporaryError: an answer did not come.
+    """
+    found = []
+    for attempt in concurrently(site.waldur.resource, sorted(uuids)):
+        if attempt.value is not None:
+            found.append(attempt.value)
+        elif not isinstance(attempt.error, NotFoundError):
+            raise TemporaryError(
+                f"the account of resource {attempt.item} is not known: {attempt.error}"
+            ) from attempt.error
+    return found
+
+
+def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
+    found: list[Resource] = []
+    for attempt in concurrently(lambda name: namesakes(site, name), sorted(names)):
+        if attempt.error is not None:
+            raise TemporaryError(
+                f'who owns account "{attempt.item}" is not known: {attempt.error}'
+            ) from attempt.error
+        found += attempt.value or ()
+    return found
+
+
+def _alive(resources: Iterable[Resource]) -> list[Resource]:
+    return [resource for resource in resources if resource.state != ResourceState.TERMINATED]
+
+
+def _doubtful_names(hand: OrderInHand, state: BackendState) -> set[str]:
+    """Accounts that exist and that the order might take over, change for others, or delete."""
+    if hand.problem is not None or hand.order.type == OrderType.UPDATE:
+        return set()
+    own = hand.resource.account
+    return ({own} if own else _names_of(hand)) & state.resources.keys()
+
+
+def _names_of(hand: OrderInHand) -> set[str]:
+    return {placement.id for placement in hand.placements}
