@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -38,7 +40,7 @@ class PluginGroup(Generic[Contract]):
     fits: Callable[[object], TypeGuard[type[Contract]]]
     """Whether what an entry point leads to is a class of this kind."""
     distributions: Mapping[str, str] = field(default_factory=dict)
-    """Where plugins come from whose distribution is not called after them."""
+    """The distributions of plugins that belong to the agent, by the plugin's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,29 @@ class PluginClasses(Generic[Contract]):
         if name not in self._loaded:
             plugin = plugins_of(self._group).get(name)
             if plugin is None:
-                usual = f"waldur-site-agent-{name}"
-                raise PluginError(
-                    f'no {self._group.noun} "{name}" is installed; installed: '
-                    f"{', '.join(self.names()) or 'none'}; "
-                    f"install {self._group.distributions.get(name, usual)} "
-                    "from where the agent came from"
-                )
+                raise PluginError(self._not_installed(name))
             self._loaded[name] = plugin.load()
         return self._loaded[name]
+
+    def _not_installed(self, name: str) -> str:
+        """What to do about a name that nothing is installed under.
+
+        Packages are named only where there is such a package: a made-up name is an invitation to
+        install whatever somebody publishes under it.
+        """
+        noun, installed, ours = self._group.noun, self.names(), self._group.distributions
+        text = f'no {noun} "{name}" is installed; '
+        known = {each.lower(): each for each in (*ours, *installed)}
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+        nearest = known[near[0]] if near else ""
+        if nearest and nearest != name:
+            text += f'did you mean "{nearest}"? '
+        text += f"installed: {', '.join(installed) or 'none'}"
+        if nearest and nearest not in installed:
+            text += f"; install {ours[nearest]} from where the agent came from"
+        elif not nearest:
+            text += f"; a plugin that provides it must be installed into {sys.prefix}"
+        return text
 
 
 def checked_settings(
@@ -124,6 +140,7 @@ def checked_settings(
 
     Raises:
         ConfigurationError: a key or value is wrong, with its place in the file.
+        PluginError: the plugin's own check of them failed.
     """
     try:
         return model.model_validate(values)
@@ -131,3 +148,8 @@ def checked_settings(
         if source is None:
             raise
         raise ConfigurationError(source.path, problems_of(error, source, model, at)) from None
+    except Exception as error:  # a plugin may fail in any way; the other offerings go on
+        raise PluginError(
+            f"its plugin failed while checking {at[-1] if at else 'the settings'}: "
+            f"{type(error).__name__}: {error}; report this to the authors of the plugin"
+        ) from error

@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from waldur_site_agent.backends.contract import BackendSettings
-    from waldur_site_agent.config import Offering, Source
+    from waldur_site_agent.config import Job, Offering, Source
+    from waldur_site_agent.config.source import Place
 
-__all__ = ["Plugin", "PluginError", "Registry", "check_backends", "installed_plugins"]
+__all__ = ["Plugin", "PluginError", "Registry", "backend_problems", "installed_plugins"]
 
 
 def _is_backend(loaded: object) -> TypeGuard[type[Backend]]:
     return isinstance(loaded, type) and issubclass(loaded, Backend)
 
 
-BACKENDS = PluginGroup("waldur_site_agent.backends", "backend", _is_backend)
+BACKENDS = PluginGroup(
+    "waldur_site_agent.backends",
+    "backend",
+    _is_backend,
+    {"moab": "waldur-site-agent-moab", "slurm": "waldur-site-agent-slurm"},
+)
 
 
 def installed_plugins() -> dict[str, Plugin[Backend]]:
@@ -72,32 +78,28 @@ class Registry:
         return self.backend_class(name)(settings, offering.components)
 
 
-def check_backends(
-    registry: Registry,
-    offerings: tuple[Offering, ...],
-    names: Mapping[str, set[str]],
-    source: Source,
-) -> None:
-    """Check that every backend named for an offering is installed and likes its settings.
+def backend_problems(
+    registry: Registry, offering: Offering, job: Job, source: Source
+) -> list[Problem]:
+    """Why the backend that an offering names for a job cannot be used; empty where it can.
 
     Args:
         registry: where backends are looked up.
-        offerings: all offerings of the file, in its order.
-        names: for each offering's name, the backends that will be used for it.
+        offering: an offering of the file.
+        job: the job; nothing is checked where the offering does not have it done.
         source: the file, for the places in messages.
-
-    Raises:
-        ConfigurationError: with every problem of every offering.
     """
-    problems: list[Problem] = []
-    for number, offering in enumerate(offerings):
-        for name in sorted(names.get(offering.name, ())):
-            try:
-                registry.settings(name, offering, source, number)
-            except ConfigurationError as error:
-                problems += [p for p in error.problems if p not in problems]
-            except PluginError as error:
-                at = ("offerings", number)
-                problems.append(Problem(source.line(at), at, str(error)))
-    if problems:
-        raise ConfigurationError(source.path, problems)
+    name = offering.backend_for(job)
+    if not name:
+        return []
+    number = source.offering_number(offering.name)
+    try:
+        registry.settings(name, offering, source, number)
+    except ConfigurationError as error:
+        return list(error.problems)
+    except PluginError as error:
+        at: Place = ("offerings", number, job.value)
+        if source.lines.get(at) is None:  # an older file that names one backend for every job
+            at = ("offerings", number, "backend_type")
+        return [Problem(source.line(at), at, str(error))]
+    return []

@@ -15,11 +15,11 @@ from waldur_site_agent.backends.usernames import NoUsernames, UsernameBackend
 from waldur_site_agent.config import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from waldur_site_agent.backends.contract import BackendSettings
     from waldur_site_agent.backends.plugins import Plugin
-    from waldur_site_agent.config import Configuration, Offering, Source
+    from waldur_site_agent.config import Offering, Source
 
 NO_NAMES = "base"
 """The default of ``username_management_backend``; works without any plugin."""
@@ -33,7 +33,7 @@ USERNAME_BACKENDS = PluginGroup(
     "waldur_site_agent.username_management_backends",
     "username backend",
     _is_username_backend,
-    {"template": "waldur-site-agent-basic-username-management"},
+    dict.fromkeys((NO_NAMES, "template"), "waldur-site-agent-basic-username-management"),
 )
 
 
@@ -92,34 +92,22 @@ class UsernameRegistry:
         return self.backend_class(offering.username_management_backend)(settings)
 
 
-def check_username_backends(
-    registry: UsernameRegistry,
-    configuration: Configuration,
-    source: Source,
-    offerings: Iterable[Offering] | None = None,
-) -> None:
-    """Check that the username backends are installed and like their settings.
+def username_backend_problems(
+    registry: UsernameRegistry, offering: Offering, source: Source
+) -> list[Problem]:
+    """Why the username backend of an offering cannot be used; empty where it can.
 
     Args:
         registry: where the backends are looked up.
-        configuration: the whole file.
+        offering: an offering of the file.
         source: the file again, for the places in messages.
-        offerings: those to check; all when not given.
-
-    Raises:
-        ConfigurationError: with every problem of every offering.
     """
-    chosen = configuration.offerings if offerings is None else tuple(offerings)
-    problems: list[Problem] = []
-    for number, offering in enumerate(configuration.offerings):
-        if offering not in chosen:
-            continue
-        try:
-            registry.settings(offering, source, number)
-        except ConfigurationError as error:
-            problems += error.problems
-        except PluginError as error:
-            at = ("offerings", number, "username_management_backend")
-            problems.append(Problem(source.line(at), at, str(error)))
-    if problems:
-        raise ConfigurationError(source.path, problems)
+    number = source.offering_number(offering.name)
+    try:
+        registry.settings(offering, source, number)
+    except ConfigurationError as error:
+        return list(error.problems)
+    except PluginError as error:
+        at = ("offerings", number, "username_management_backend")
+        return [Problem(source.line(at), at, str(error))]
+    return []

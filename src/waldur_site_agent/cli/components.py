@@ -31,4 +31,4 @@ def load_into_waldur(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int
             continue
         for line in lines or ["no components are configured"]:
             click.echo(f"  {line}")
-    return code
+    return start.exit_code(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from waldur_site_agent.backends import Verdict
+from waldur_site_agent.backends import Check, Verdict
 from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
 from waldur_site_agent.service.broker_checks import diagnose_broker
 from waldur_site_agent.service.diagnosis import diagnose_backends, diagnose_waldur
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from waldur_site_agent.backends import Check
-    from waldur_site_agent.cli.starting import Start
+    from waldur_site_agent.cli.starting import Broken, Start
     from waldur_site_agent.config import Offering
 
 _WORDS = {Verdict.OK: "ok", Verdict.WARNING: "WARNING", Verdict.FAILED: "FAILED"}
@@ -41,12 +40,22 @@ def diagnose_and_print(
     start = load_or_exit(path, wanted=wanted, quiet=True)
     parts = [_Part("this machine", diagnose_machine(start.configuration, start.source))]
     parts += [_Part(o.name, _checks(start, o, login=login)) for o in start.offerings]
+    parts += [_Part(broken.offering, [_unusable(broken)]) for broken in start.broken]
     if output == "json":
         verdicts = _print_json(path, parts)
     else:
         click.echo(f"configuration: {path} is well-formed, {len(start.offerings)} offering(s)")
         verdicts = _print_text(parts)
     return FAILED if Verdict.FAILED in verdicts else DONE
+
+
+def _unusable(broken: Broken) -> Check:
+    return Check(
+        name="configuration",
+        verdict=Verdict.FAILED,
+        detail=broken.reason,
+        remedy="correct the file; no other check of this offering was made",
+    )
 
 
 def _checks(start: Start, offering: Offering, *, login: bool) -> Iterator[Check]:

@@ -61,7 +61,7 @@ def list_command(config_file: Path, offerings: tuple[str, ...], output: str) -> 
     else:
         for name, plan in plans.items():
             click.echo("\n".join([f"{name}:", *_lines(plan)]))
-    sys.exit(code)
+    sys.exit(start.exit_code(code))
 
 
 def _plan(start: Start, offering: Offering) -> ImportPlan:

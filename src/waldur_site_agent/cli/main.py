@@ -14,6 +14,7 @@ from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.imports import import_group
 from waldur_site_agent.cli.running import (
     RunOptions,
+    check_configuration,
     mode_option,
     offering_option,
     print_configuration,
@@ -104,9 +105,20 @@ def config_group() -> None:
 
 @config_group.command("check")
 @config_option
-def check_command(config_file: Path) -> None:
-    """Check the file and print it as it is understood, secrets masked."""
-    print_configuration(config_file)
+@click.option(
+    "--show",
+    is_flag=True,
+    help="Print the file with every default filled in, secrets masked, instead of a summary.",
+)
+def check_command(config_file: Path, *, show: bool) -> None:
+    """Check the file and say which backend does what for each offering.
+
+    Nothing but the file is looked at. Exit codes: 0 no error, 2 at least one; all are printed.
+    """
+    if show:
+        print_configuration(config_file)
+    else:
+        check_configuration(config_file)
 
 
 config_group.add_command(schema_command)

@@ -54,7 +54,7 @@ def _for_every_offering(path: Path, wanted: Sequence[str], work: Work, *, dry_ru
         for line in trouble:
             click.echo(f"  ! {line}")
             code = FAILED
-    return code
+    return start.exit_code(code)
 
 
 def _carried_out(site: Site, work: Work, *, dry_run: bool) -> tuple[list[str], list[str]]:

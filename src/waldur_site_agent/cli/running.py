@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from waldur_site_agent.backends.username_registry import NO_NAMES
 from waldur_site_agent.cli.plan_json import reports_json
 from waldur_site_agent.cli.plan_text import report_text, what_it_is_about
 from waldur_site_agent.cli.starting import (
@@ -17,13 +18,15 @@ from waldur_site_agent.cli.starting import (
     FAILED,
     REFUSED,
     UsageError,
+    check_file,
     give_up,
     load,
-    load_or_exit,
+    problems_in,
 )
-from waldur_site_agent.config import Job, resolved_yaml
+from waldur_site_agent.config import ConfigurationError, Job, resolved_yaml
+from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.service.agent import run_once
-from waldur_site_agent.service.crew import Crew
+from waldur_site_agent.service.crew import Crew, Unserved
 from waldur_site_agent.service.event_worker import full_pass_once
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, EventMode, jobs_of
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.cli.starting import Start
     from waldur_site_agent.config import Offering
-    from waldur_site_agent.cycles.report import CycleReport
     from waldur_site_agent.service.modes import AnyMode
     from waldur_site_agent.service.stopping import Stop
 
@@ -93,9 +95,43 @@ def removals_option(command: Callable[..., object]) -> Callable[..., object]:
 
 def print_configuration(path: Path) -> None:
     """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
-    start = load_or_exit(path, jobs=jobs_of(AVAILABLE.values()), quiet=True)
+    start = check_file(path)
     warn_of_unused_settings(start.configuration)
     click.echo(resolved_yaml(start.configuration, _settings_of_plugins(start)), nl=False)
+
+
+def check_configuration(path: Path) -> None:
+    """Say who does what for each offering; exit with 2 and every error if the file has any."""
+    start = check_file(path)
+    warn_of_unused_settings(start.configuration)
+    offerings = start.configuration.offerings
+    for offering in offerings:
+        click.echo(f"{offering.name}: {_who_does_what(offering)}")
+    backends = {name for offering in offerings for name in _backends_of(offering)}
+    click.echo(f"ok: {_count(len(offerings), 'offering')}, {_count(len(backends), 'backend')}")
+
+
+def _who_does_what(offering: Offering) -> str:
+    """The modes that serve an offering and by which backend, on one line."""
+    by_backend: dict[str, list[str]] = {}
+    for mode in AVAILABLE.values():
+        if mode.serves(offering):
+            for name in dict.fromkeys(filter(None, map(offering.backend_for, mode.jobs))):
+                by_backend.setdefault(name, []).append(mode.name)
+    parts = [f"{', '.join(modes)} with {name}" for name, modes in by_backend.items()]
+    usernames = offering.username_management_backend
+    if usernames != NO_NAMES:
+        parts.append(f"usernames with {usernames}")
+    return "; ".join(parts) or f"no mode serves it; set {', '.join(job.value for job in Job)}"
+
+
+def _backends_of(offering: Offering) -> set[str]:
+    names = {offering.backend_for(job) for job in Job} | {offering.username_management_backend}
+    return names - {"", NO_NAMES}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
@@ -115,18 +151,18 @@ def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
 def run(options: RunOptions) -> int:
     """Run the agent as the command line says; the exit code is returned."""
     modes = _modes(options.mode)
-    start = load_or_exit(
-        options.config_file,
-        wanted=options.offerings,
-        jobs=jobs_of(modes),
-        quiet=options.dry_run,
-    )
     try:
+        start = load(
+            options.config_file,
+            wanted=options.offerings,
+            jobs=jobs_of(modes),
+            quiet=options.dry_run,
+        )
         for mode in modes:
             mode.period_seconds()
         work = _work(start, modes)
         situation = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
-    except ValueError as error:
+    except (ConfigurationError, ValueError) as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration)
     monitoring = situation.monitoring
@@ -136,8 +172,8 @@ def run(options: RunOptions) -> int:
             return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
         monitoring.adopt(start.configuration)
         faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
-        crew = Crew(situation, work)
-        return serve(crew, lambda: _crew(options, modes, monitoring), monitoring)
+        crew = Crew(situation, work.pairs, work.broken)
+        return serve(crew, _CrewMaker(options, modes, monitoring, work), monitoring)
     finally:
         monitoring.close()
 
@@ -146,21 +182,54 @@ def _modes(name: str) -> list[AnyMode]:
     return list(AVAILABLE.values()) if name == "all" else [AVAILABLE[name]]
 
 
-def _work(start: Start, modes: Sequence[AnyMode]) -> list[tuple[Offering, AnyMode]]:
-    """Which offering is served in which mode."""
-    work = [(o, mode) for o in start.offerings for mode in modes if mode.serves(o)]
-    if not work:
-        keys = " or ".join(job.value for job in jobs_of(modes))
-        names = " or ".join(mode.name for mode in modes)
-        by_events = all(isinstance(mode, EventMode) for mode in modes)
-        remedy = (
-            f"set {keys}, and stomp_enabled or mqtt_enabled"
-            if by_events
-            else f"set {keys}; order_process and membership_sync leave offerings with "
-            "stomp_enabled or mqtt_enabled to event_process"
-        )
-        raise UsageError(f"no offering of {start.source.path} takes part in mode {names}: {remedy}")
-    return work
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Which offering is served in which mode, and which cannot be."""
+
+    pairs: tuple[tuple[Offering, AnyMode], ...]
+    broken: tuple[Unserved, ...]
+
+
+def _work(start: Start, modes: Sequence[AnyMode]) -> _Work:
+    """Share out the offerings among the modes.
+
+    Raises:
+        ConfigurationError: every offering that takes part is broken.
+        UsageError: none takes part.
+    """
+    taking_part = [(o, mode) for o in start.chosen for mode in modes if mode.serves(o)]
+    pairs = [(o, mode) for o, mode in taking_part if not start.is_broken(o, mode.jobs)]
+    if not pairs and start.broken:
+        raise ConfigurationError(start.source.path, problems_in(start.broken))
+    if not pairs:
+        raise UsageError(_nobody_takes_part(start, modes))
+    broken = [
+        Unserved(offering.name, mode.name, entry.reason)
+        for offering, mode in taking_part
+        for entry in start.broken
+        if entry.stops(offering, mode.jobs)
+    ]
+    readable = {offering.name for offering in start.chosen}
+    broken += [
+        Unserved(entry.offering, mode.name, entry.reason)
+        for entry in start.broken
+        for mode in modes
+        if entry.offering not in readable
+    ]
+    return _Work(tuple(pairs), tuple(broken))
+
+
+def _nobody_takes_part(start: Start, modes: Sequence[AnyMode]) -> str:
+    keys = " or ".join(job.value for job in jobs_of(modes))
+    names = " or ".join(mode.name for mode in modes)
+    by_events = all(isinstance(mode, EventMode) for mode in modes)
+    remedy = (
+        f"set {keys}, and stomp_enabled or mqtt_enabled"
+        if by_events
+        else f"set {keys}; order_process and membership_sync leave offerings with "
+        "stomp_enabled or mqtt_enabled to event_process"
+    )
+    return f"no offering of {start.source.path} takes part in mode {names}: {remedy}"
 
 
 def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
@@ -179,24 +248,46 @@ def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Sit
     )
 
 
-def _once(
-    situation: Situation, work: Sequence[tuple[Offering, AnyMode]], options: RunOptions, stop: Stop
-) -> list[CycleReport]:
+def _once(situation: Situation, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
     reports: list[CycleReport] = []
-    for offering, mode in work:
+    for offering, mode in work.pairs:
         if isinstance(mode, EventMode):
             reports += full_pass_once(situation, offering, mode, dry_run=options.dry_run, stop=stop)
         else:
             reports += run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
+    for broken in work.broken:
+        broken.log()
+        reports.append(CycleReport(offering=broken.offering, trouble=broken.reason))
     return reports
 
 
-def _crew(options: RunOptions, modes: Sequence[AnyMode], monitoring: Monitoring) -> Crew:
-    """Read the configuration again and put workers on every offering."""
-    start = load(options.config_file, wanted=options.offerings, jobs=jobs_of(modes))
-    crew = Crew(_situation(start, options, monitoring), _work(start, modes))
-    monitoring.adopt(start.configuration)
-    return crew
+@dataclass(slots=True)
+class _CrewMaker:
+    """Reads the configuration again and puts workers on every offering."""
+
+    options: RunOptions
+    modes: Sequence[AnyMode]
+    monitoring: Monitoring
+    work: _Work
+    """Of the crew that was made last."""
+
+    def __call__(self) -> Crew:
+        """Make the next crew.
+
+        Raises:
+            ConfigurationError, UsageError: the file cannot be used, or what is served now could
+                not be served any more: then everything stays as it is.
+        """
+        options = self.options
+        start = load(options.config_file, wanted=options.offerings, jobs=jobs_of(self.modes))
+        work = _work(start, self.modes)
+        served = {(offering.name, mode.name) for offering, mode in self.work.pairs}
+        if any((entry.offering, entry.mode) in served for entry in work.broken):
+            raise ConfigurationError(options.config_file, problems_in(start.broken))
+        crew = Crew(_situation(start, options, self.monitoring), work.pairs, work.broken)
+        self.monitoring.adopt(start.configuration)
+        self.work = work
+        return crew
 
 
 def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:

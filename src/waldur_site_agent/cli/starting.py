@@ -10,19 +10,19 @@ from uuid import UUID
 
 import click
 
-from waldur_site_agent.backends.registry import Registry, check_backends
+from waldur_site_agent.backends.registry import Registry, backend_problems
 from waldur_site_agent.backends.username_registry import (
     UsernameRegistry,
-    check_username_backends,
+    username_backend_problems,
 )
-from waldur_site_agent.config import ConfigurationError, Job, load_configuration
+from waldur_site_agent.config import BrokenOffering, ConfigurationError, Job, load_usable
 from waldur_site_agent.config.secrecy import secrets_in
 from waldur_site_agent.service.logs import conceal, configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from waldur_site_agent.config import Configuration, Offering, Source
+    from waldur_site_agent.config import Configuration, Loaded, Offering, Problem, Source
 
 DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
 """Exit codes: done; something failed; usage or configuration error; refused by the guard."""
@@ -44,52 +44,150 @@ class UsageError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """An offering of the file that cannot be served, at least not in some of its jobs."""
+
+    offering: str
+    jobs: frozenset[Job]
+    """The jobs that cannot be done; none where the whole entry cannot be used."""
+    error: ConfigurationError
+
+    def stops(self, offering: Offering, jobs: Collection[Job]) -> bool:
+        """Whether one of these jobs cannot be done for the offering."""
+        return self.offering == offering.name and (
+            not self.jobs or any(job in self.jobs for job in jobs)
+        )
+
+    @property
+    def reason(self) -> str:
+        """Every problem, on one line."""
+        return str(self.error).replace("\n", "; ")
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """A checked configuration and what is needed to work by it."""
 
     configuration: Configuration
     source: Source
     registry: Registry
-    offerings: tuple[Offering, ...]
+    chosen: tuple[Offering, ...]
+    """The offerings that were asked for and can be read."""
+    jobs: tuple[Job, ...] = ()
+    """The jobs that were asked for."""
+    broken: tuple[Broken, ...] = ()
+    """What of those asked for cannot be served; the others can."""
+
+    @property
+    def offerings(self) -> tuple[Offering, ...]:
+        """The offerings that were asked for and can be served in every job asked for."""
+        return tuple(o for o in self.chosen if not self.is_broken(o, self.jobs))
+
+    def is_broken(self, offering: Offering, jobs: Collection[Job]) -> bool:
+        """Whether one of these jobs cannot be done for the offering."""
+        return any(broken.stops(offering, jobs) for broken in self.broken)
+
+    def exit_code(self, code: int) -> int:
+        """The code of a command that did its work for :attr:`offerings`."""
+        return max(code, FAILED) if self.broken else code
 
 
 def load(
-    path: Path, *, wanted: Iterable[str] = (), jobs: Sequence[Job] = (), quiet: bool = False
+    path: Path,
+    *,
+    wanted: Iterable[str] = (),
+    jobs: Sequence[Job] = (),
+    usernames: bool = False,
+    quiet: bool = False,
 ) -> Start:
-    """Read and check the file.
+    """Read and check the file; an offering that cannot be used leaves the others as they are.
 
     Args:
         path: the configuration file.
         wanted: names or UUIDs of offerings; all of them when empty.
-        jobs: the jobs whose backends must be installed and like their settings.
+        jobs: the jobs whose backends must be installed and accept their settings.
+        usernames: whether the username backends must be, too; they are where members are synced.
         quiet: log warnings only, for commands whose output is what matters.
 
     Raises:
-        ConfigurationError: the file, or what it says for one of the jobs, cannot be used.
+        ConfigurationError: the file cannot be used, or none of the offerings asked for.
         UsageError: an offering is wanted that the file does not have.
     """
-    configuration, source = load_configuration(path)
-    registry = Registry()
+    loaded = load_usable(path)
+    configuration, source = loaded.configuration, loaded.source
     conceal(secrets_in(source.content))
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
-    names = {
-        offering.name: {name for job in jobs if (name := offering.backend_for(job))}
-        for offering in configuration.offerings
-    }
-    check_backends(registry, configuration.offerings, names, source)
-    if Job.MEMBERSHIP in jobs:
-        named = [o for o in configuration.offerings if o.backend_for(Job.MEMBERSHIP)]
-        check_username_backends(UsernameRegistry(), configuration, source, named)
-    return Start(configuration, source, registry, _select(configuration, tuple(wanted), path))
+    registry = Registry()
+    chosen, unreadable = _select(loaded, tuple(wanted), path)
+    broken = [Broken(entry.name, frozenset(), entry.error) for entry in unreadable]
+    for offering in chosen:
+        broken += _broken_jobs(offering, source, registry, jobs, usernames=usernames)
+    start = Start(configuration, source, registry, chosen, tuple(jobs), tuple(broken))
+    if broken and not any(_can_be_served(start, offering) for offering in chosen):
+        raise ConfigurationError(path, problems_in(broken))
+    return start
+
+
+def _can_be_served(start: Start, offering: Offering) -> bool:
+    """Whether anything that was asked for can be done for the offering."""
+    jobs = [job for job in start.jobs if offering.backend_for(job)]
+    if not start.jobs:
+        return not start.is_broken(offering, ())
+    return any(not start.is_broken(offering, [job]) for job in jobs)
+
+
+def _broken_jobs(
+    offering: Offering,
+    source: Source,
+    registry: Registry,
+    jobs: Sequence[Job],
+    *,
+    usernames: bool,
+) -> Iterator[Broken]:
+    for job in jobs:
+        problems = backend_problems(registry, offering, job, source)
+        if job is Job.MEMBERSHIP and offering.backend_for(job):
+            problems += username_backend_problems(UsernameRegistry(), offering, source)
+        if problems:
+            yield Broken(offering.name, frozenset([job]), ConfigurationError(source.path, problems))
+    if usernames:
+        problems = username_backend_problems(UsernameRegistry(), offering, source)
+        if problems:
+            yield Broken(offering.name, frozenset(), ConfigurationError(source.path, problems))
+
+
+def problems_in(broken: Iterable[Broken]) -> list[Problem]:
+    """All problems, each once: several jobs may have the same backend."""
+    return list(dict.fromkeys(p for entry in broken for p in entry.error.problems))
 
 
 def load_or_exit(path: Path, **arguments: object) -> Start:
-    """:func:`load`, with errors printed for people and exit code 2."""
+    """:func:`load` for a command, with errors printed for people.
+
+    Exits with code 2 where nothing can be done. Where some offerings cannot be served they are
+    named on standard error, and the command ends with :meth:`Start.exit_code`.
+    """
     loader: Callable[..., Start] = load
     try:
-        return loader(path, **arguments)
+        start = loader(path, **arguments)
     except (ConfigurationError, UsageError) as error:
         give_up(str(error))
+    if start.broken:
+        click.echo(str(ConfigurationError(path, problems_in(start.broken))), err=True)
+        names = ", ".join(f'"{name}"' for name in dict.fromkeys(b.offering for b in start.broken))
+        click.echo(f"left out because of this: {names}", err=True)
+    return start
+
+
+def check_file(path: Path) -> Start:
+    """:func:`load` for looking at the file itself: any problem at all ends with code 2."""
+    try:
+        start = load(path, jobs=tuple(Job), usernames=True, quiet=True)
+    except ConfigurationError as error:
+        give_up(str(error))
+    if start.broken:
+        give_up(str(ConfigurationError(path, problems_in(start.broken))))
+    return start
 
 
 def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
@@ -99,22 +197,31 @@ def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
 
 
 def _select(
-    configuration: Configuration, wanted: tuple[str, ...], path: Path
-) -> tuple[Offering, ...]:
+    loaded: Loaded, wanted: tuple[str, ...], path: Path
+) -> tuple[tuple[Offering, ...], tuple[BrokenOffering, ...]]:
+    """The offerings that are meant: those that can be read, and those that cannot."""
+    readable, unreadable = loaded.configuration.offerings, loaded.broken
     if not wanted:
-        return configuration.offerings
-    chosen: list[Offering] = []
+        return readable, unreadable
+    entries: list[Offering | BrokenOffering] = [*readable, *unreadable]
+    meant: set[str] = set()
     for text in wanted:
-        matches = [o for o in configuration.offerings if _is_meant(o, text)]
+        matches = {o.name for o in entries if _is_meant(o, text)}
         if not matches:
-            known = ", ".join(f'"{offering.name}"' for offering in configuration.offerings)
+            known = ", ".join(f'"{offering.name}"' for offering in entries)
             raise UsageError(f'{path} has no offering "{text}"; it has {known}')
-        chosen += [offering for offering in matches if offering not in chosen]
-    return tuple(chosen)
+        meant |= matches
+    return (
+        tuple(offering for offering in readable if offering.name in meant),
+        tuple(offering for offering in unreadable if offering.name in meant),
+    )
 
 
-def _is_meant(offering: Offering, text: str) -> bool:
+def _is_meant(offering: Offering | BrokenOffering, text: str) -> bool:
+    if offering.name == text:
+        return True
+    found = offering.uuid if isinstance(offering, BrokenOffering) else offering.waldur_offering_uuid
     try:
-        return offering.waldur_offering_uuid == UUID(text)
+        return UUID(str(found)) == UUID(text)
     except ValueError:
-        return offering.name == text
+        return False

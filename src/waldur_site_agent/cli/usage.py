@@ -314,7 +314,7 @@ def _for_every_offering(start: Start, work: Callable[[Site], int], *, titles: bo
         except (SiteAgentError, ConfigurationError) as error:
             click.echo(f"! {offering.name}: {error}", err=True)
             code = FAILED
-    return code
+    return start.exit_code(code)
 
 
 def _refuse_future(site: Site, last: BillingMonth) -> None:

@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
-from waldur_site_agent.backends.username_registry import (
-    UsernameRegistry,
-    check_username_backends,
-)
-from waldur_site_agent.cli.starting import DONE, FAILED, give_up, load_or_exit
-from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.backends.username_registry import UsernameRegistry
+from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
 from waldur_site_agent.cycles.usernames import UsernameResult, sync_offering_users
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.sessions import connect
@@ -43,12 +39,8 @@ class _Desk:
 
 def sync_users(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int:
     """Do it for every offering and print a line per person; return the exit code."""
-    start = load_or_exit(path, wanted=wanted, quiet=True)
+    start = load_or_exit(path, wanted=wanted, usernames=True, quiet=True)
     registry = UsernameRegistry()
-    try:
-        check_username_backends(registry, start.configuration, start.source, start.offerings)
-    except ConfigurationError as error:
-        give_up(str(error))
     code = DONE
     for offering in start.offerings:
         click.echo(f"{offering.name}:")
@@ -61,7 +53,7 @@ def sync_users(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int:
         for line in _lines(report):
             click.echo(f"  {line}")
         code = FAILED if report.failed else code
-    return code
+    return start.exit_code(code)
 
 
 def _sync(offering: Offering, registry: UsernameRegistry, *, dry_run: bool) -> UsernamesReport:

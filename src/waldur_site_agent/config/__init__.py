@@ -1,20 +1,28 @@
 """The YAML file becomes typed settings, or an error that says where and how to mend it."""
 
-from waldur_site_agent.config.loading import load_configuration
+from waldur_site_agent.config.loading import (
+    BrokenOffering,
+    Loaded,
+    load_configuration,
+    load_usable,
+)
 from waldur_site_agent.config.printing import resolved_yaml
 from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
 from waldur_site_agent.config.settings import Configuration, Job, Offering, Safety
 from waldur_site_agent.config.source import Source
 
 __all__ = [
+    "BrokenOffering",
     "Configuration",
     "ConfigurationError",
     "Job",
+    "Loaded",
     "Offering",
     "Problem",
     "Safety",
     "Source",
     "load_configuration",
+    "load_usable",
     "problems_of",
     "resolved_yaml",
 ]

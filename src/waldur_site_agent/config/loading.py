@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -21,6 +22,28 @@ if TYPE_CHECKING:
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenOffering:
+    """An entry of ``offerings`` that cannot be used; the others can."""
+
+    name: str
+    """As the file has it, or its place where it has none."""
+    uuid: str
+    """``waldur_offering_uuid`` as the file has it."""
+    error: ConfigurationError
+    """Every problem of the entry, each with its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What of a file can be used, and what cannot."""
+
+    configuration: Configuration
+    """The file without its broken offerings."""
+    source: Source
+    broken: tuple[BrokenOffering, ...] = ()
+
+
 def load_configuration(
     path: Path, environ: Mapping[str, str] | None = None
 ) -> tuple[Configuration, Source]:
@@ -29,16 +52,66 @@ def load_configuration(
     Raises:
         ConfigurationError: with every problem found, each with its line.
     """
+    loaded = load_usable(path, environ)
+    if loaded.broken:
+        problems = [problem for entry in loaded.broken for problem in entry.error.problems]
+        raise ConfigurationError(path, problems)
+    return loaded.configuration, loaded.source
+
+
+def load_usable(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+    """:func:`load_configuration`, but a problem within one offering leaves out that one only.
+
+    Raises:
+        ConfigurationError: a problem concerns the file as a whole, or no offering is left.
+    """
     source = read_source(path)
+    content: dict[str, Any] = source.content
     problems = _resolve_secrets(source, os.environ if environ is None else environ)
+    configuration: Configuration | None = None
     try:
-        configuration = Configuration.model_validate(source.content)
+        configuration = Configuration.model_validate(content)
     except ValidationError as error:
         problems += problems_of(error, source, Configuration)
-        raise ConfigurationError(path, problems) from None
-    if problems:
+    numbers = [_offering_of(problem) for problem in problems]
+    if configuration is not None and not numbers:
+        return Loaded(configuration, source)
+    if None in numbers:
         raise ConfigurationError(path, problems)
-    return configuration, source
+    left = [e for number, e in enumerate(content["offerings"]) if number not in numbers]
+    if not left:
+        raise ConfigurationError(path, problems)
+    try:
+        configuration = Configuration.model_validate({**content, "offerings": left})
+    except ValidationError as error:  # what is only looked at when every entry is well-formed
+        raise ConfigurationError(
+            path, [*problems, *problems_of(error, source, Configuration)]
+        ) from None
+    broken = tuple(
+        _broken(source, number, [p for p in problems if _offering_of(p) == number])
+        for number in sorted({number for number in numbers if number is not None})
+    )
+    return Loaded(configuration, source, broken)
+
+
+def _offering_of(problem: Problem) -> int | None:
+    """The number of the entry of ``offerings`` that the problem lies within, if it lies in one."""
+    match problem.place:
+        case ("offerings", int(number), *_):
+            return number
+        case _:
+            return None
+
+
+def _broken(source: Source, number: int, problems: list[Problem]) -> BrokenOffering:
+    content: dict[str, Any] = source.content
+    entry = content["offerings"][number]
+    named = entry if isinstance(entry, dict) else {}
+    return BrokenOffering(
+        name=str(named.get("name") or f"offerings[{number}]").strip(),
+        uuid=str(named.get("waldur_offering_uuid") or "").strip(),
+        error=ConfigurationError(source.path, problems),
+    )
 
 
 def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem]:

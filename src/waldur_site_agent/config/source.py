@@ -40,6 +40,15 @@ class Source:
                 return line
         return None
 
+    def offering_number(self, name: str) -> int:
+        """The place of an offering among the entries of the file, from 0."""
+        entries = self.content.get("offerings")
+        names = [
+            str(entry.get("name")).strip() if isinstance(entry, dict) else None
+            for entry in (entries if isinstance(entries, list) else ())
+        ]
+        return names.index(name) if name in names else 0
+
 
 class _Reader:
     def __init__(self, path: Path, text: str) -> None:

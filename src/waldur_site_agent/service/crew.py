@@ -119,11 +119,37 @@ def _worker(
     return Worker(situation, offering, mode, stop)
 
 
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """An offering in a mode whose configuration cannot be used."""
+
+    offering: str
+    mode: str
+    reason: str
+
+    def log(self) -> None:
+        """Say so, with every problem of the file."""
+        structlog.get_logger().error(
+            "offering not served: its configuration cannot be used",
+            offering=self.offering,
+            mode=self.mode,
+            reason=self.reason,
+            remedy="correct the file, then reload (SIGHUP) or restart the agent",
+        )
+
+
 class Crew:
     """All workers of the process; replaced as a whole when the configuration is read again."""
 
-    def __init__(self, situation: Situation, work: Sequence[tuple[Offering, AnyMode]]) -> None:
+    def __init__(
+        self,
+        situation: Situation,
+        work: Sequence[tuple[Offering, AnyMode]],
+        unserved: Sequence[Unserved] = (),
+    ) -> None:
+        """``unserved`` are those that health and metrics show as failing, beside the workers."""
         self.stop = Stop()
+        self._unserved = unserved
         self._situation = situation
         self.workers = [_worker(situation, offering, mode, self.stop) for offering, mode in work]
         self._threads = [
@@ -139,6 +165,9 @@ class Crew:
         for worker, thread in zip(self.workers, self._threads, strict=True):
             health.take_over(worker.offering.name, worker.mode.name, thread)
             thread.start()
+        for unserved in self._unserved:
+            health.cannot_serve(unserved.offering, unserved.mode, unserved.reason)
+            unserved.log()
         health.forget_relieved()
 
     def dismiss(self) -> None:

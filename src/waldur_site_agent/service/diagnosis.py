@@ -56,7 +56,7 @@ def diagnose_backends(offering: Offering, source: Source, registry: Registry) ->
             detail="no backend is named, so no job runs for this offering",
             remedy=f"set {', '.join(job.value for job in Job)} as needed",
         )
-    number = _number(offering, source)
+    number = source.offering_number(offering.name)
     for name in names:
         checks = _backend_checks(name, offering, source, registry, number)
         yield from never_raising(f"backend {name}", checks)
@@ -91,12 +91,6 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
             f"{_NOT_CHECKED}",
             remedy="report it with the traceback above",
         )
-
-
-def _number(offering: Offering, source: Source) -> int:
-    entries = source.content.get("offerings")
-    names = [e.get("name") for e in entries if isinstance(e, dict)] if entries else []
-    return names.index(offering.name) if offering.name in names else 0
 
 
 def _passed(name: str, detail: str) -> Check:

@@ -8,6 +8,7 @@ restart would help it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -146,6 +147,14 @@ class Health:
         with self._lock:
             self._duties[offering, mode] = new
         return new
+
+    def cannot_serve(self, offering: str, mode: str, reason: str) -> None:
+        """Nobody works on this one until the configuration is read again; it counts as failing."""
+        duty = Duty(offering, mode)
+        duty.fail(reason)
+        duty.rest(math.inf)
+        with self._lock:
+            self._duties[offering, mode] = duty
 
     def relieve(self) -> None:
         """Everybody was asked to end; successors take over what they serve."""

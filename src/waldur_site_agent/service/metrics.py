@@ -165,12 +165,18 @@ class _OfHealth(Collector):
             "For how long nothing came back to a worker, not counting planned rest.",
             labels=_WORK,
         )
+        failing = GaugeMetricFamily(
+            f"{PREFIX}_worker_failing",
+            "1: the last start or cycle failed, or the offering's configuration cannot be used.",
+            labels=_WORK,
+        )
         for duty in self._health.duties():
             work = (duty.offering, duty.mode)
+            failing.add_metric(work, float(bool(duty.trouble)))
             verdict = duty.verdict(self._health.stuck_after_seconds)
             alive.add_metric(work, float(verdict in (Verdict.OK, Verdict.FAILING)))
             silent.add_metric(work, duty.silent_seconds())
-        return alive, silent
+        return alive, silent, failing
 
     def _of_events(self) -> Iterable[Metric]:
         connected, waiting, oldest = (

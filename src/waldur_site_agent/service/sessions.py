@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 import structlog
 from tzlocal import get_localzone
 
+from waldur_site_agent.backends import BackendSettings, NoUsernames
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
+from waldur_site_agent.backends.plugins import PluginError
 from waldur_site_agent.backends.username_registry import UsernameRegistry
-from waldur_site_agent.config import Job
+from waldur_site_agent.config import ConfigurationError, Job
 from waldur_site_agent.cycles.site import Sibling, Site
 from waldur_site_agent.planning.guard import Thresholds
 from waldur_site_agent.service.journal import Journal
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import tzinfo
 
-    from waldur_site_agent.backends import BackendSettings
+    from waldur_site_agent.backends import UsernameBackend
     from waldur_site_agent.backends.registry import Registry
     from waldur_site_agent.config import Configuration, Offering, Source
     from waldur_site_agent.config.settings import Safety
@@ -86,7 +88,6 @@ def open_site(
         ConfigurationError: the backend does not like its settings.
         SiteAgentError: the backend or the connection to Waldur cannot be made.
     """
-    number = situation.configuration.offerings.index(offering)
     name = offering.backend_for(mode.job)
     settings = _settings(situation, offering, name)
     safety = situation.configuration.safety_of(offering)
@@ -109,11 +110,22 @@ def open_site(
             stopping=stopping,
             record=situation.journal.recorder(offering.name, mode.name),
             watch=watch,
-            usernames=situation.usernames.open(offering, situation.source, number),
+            usernames=_usernames(situation, offering, mode),
             remove_unknown_users=safety.unknown_users == "remove",
             siblings=tuple(siblings),
             zone=billing_zone(situation.configuration),
         )
+
+
+def _usernames(situation: Situation, offering: Offering, mode: Mode) -> UsernameBackend:
+    """The offering's username backend in the mode that asks for names; elsewhere one without any.
+
+    So a username backend that cannot be used stops neither orders nor reports.
+    """
+    if mode.job != Job.MEMBERSHIP:
+        return NoUsernames(BackendSettings())
+    number = situation.source.offering_number(offering.name)
+    return situation.usernames.open(offering, situation.source, number)
 
 
 def _connected(
@@ -144,12 +156,23 @@ def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[
             continue
         if offering.components.keys().isdisjoint(other.components):
             continue
-        if own.is_same_place_as(_settings(situation, other, name)):
+        try:
+            same = own.is_same_place_as(_settings(situation, other, name))
+        except (ConfigurationError, PluginError) as error:
+            structlog.get_logger().warning(
+                "whether accounts are shared with another offering is not known",
+                offering=offering.name,
+                mode=mode.name,
+                other=other.name,
+                reason=str(error),
+            )
+            continue
+        if same:
             yield other
 
 
 def _settings(situation: Situation, offering: Offering, backend: str) -> BackendSettings:
-    number = situation.configuration.offerings.index(offering)
+    number = situation.source.offering_number(offering.name)
     return situation.registry.settings(backend, offering, situation.source, number)
 
 

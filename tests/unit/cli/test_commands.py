@@ -82,7 +82,7 @@ def test_a_backend_that_is_not_installed_is_named(installation: Installation) ->
 def test_check_config_prints_the_resolved_file(installation: Installation) -> None:
     for command, arguments in (
         ("waldur_site_agent", ["--check-config"]),
-        ("waldur-site-agent", ["config", "check"]),
+        ("waldur-site-agent", ["config", "check", "--show"]),
     ):
         done = installation.run(*arguments, command=command)
         assert done.code == 0, done.err
@@ -93,7 +93,7 @@ def test_check_config_prints_the_resolved_file(installation: Installation) -> No
 
 
 def test_check_config_shows_the_defaults_of_the_backend_too(installation: Installation) -> None:
-    done = installation.run("config", "check", command="waldur-site-agent")
+    done = installation.run("config", "check", "--show", command="waldur-site-agent")
     (offering,) = yaml.safe_load(done.out)["offerings"]
     assert offering["backend_settings"]["qos_default"] == "normal"
     assert offering["backend_settings"]["require_system_user"] is False

@@ -120,6 +120,16 @@ def test_workers_and_events_are_looked_at_when_somebody_asks(monitoring: Monitor
     assert value(monitoring, "worker_alive", **WORK) == 0
 
 
+def test_an_offering_that_cannot_be_served_fails_for_ever_but_is_never_stuck(
+    monitoring: Monitoring,
+) -> None:
+    monitoring.health.cannot_serve("Cluster", "report", "unknown key")
+    assert value(monitoring, "worker_failing", **WORK) == 1
+    monitoring.health.duty("Cluster", "report").monotonic = lambda: 1e9
+    assert value(monitoring, "worker_alive", **WORK) == 1
+    assert value(monitoring, "worker_silent_seconds", **WORK) == 0
+
+
 def test_a_defect_is_counted_wherever_it_is_logged(monitoring: Monitoring) -> None:
     configure_logs("error", "json")
     monitoring.report_errors(configuration())

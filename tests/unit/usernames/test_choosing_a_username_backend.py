@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from waldur_site_agent.backends import plugins as plugins_module
 from waldur_site_agent.backends.plugins import PluginError
 from waldur_site_agent.backends.username_registry import (
     UsernameRegistry,
-    check_username_backends,
     installed_username_plugins,
+    username_backend_problems,
 )
 from waldur_site_agent.config import (
     Configuration,
@@ -47,9 +48,12 @@ def loaded(tmp_path: Path, *entries: dict[str, Any]) -> tuple[Configuration, Sou
 
 def complaint(tmp_path: Path, *entries: dict[str, Any]) -> str:
     configuration, source = loaded(tmp_path, *entries)
-    with pytest.raises(ConfigurationError) as caught:
-        check_username_backends(UsernameRegistry(), configuration, source)
-    return str(caught.value).replace(str(tmp_path), "DIR")
+    problems = [
+        problem
+        for offering in configuration.offerings
+        for problem in username_backend_problems(UsernameRegistry(), offering, source)
+    ]
+    return str(ConfigurationError(source.path, problems)).replace(str(tmp_path), "DIR")
 
 
 TEMPLATE = {"username_management_backend": "template"}
@@ -103,13 +107,15 @@ def test_a_backend_that_is_not_installed_is_named_with_its_place(tmp_path: Path)
     assert complaint(tmp_path, {"username_management_backend": "ldap"}) == (
         "DIR/config.yaml:6: offerings[0].username_management_backend: "
         'no username backend "ldap" is installed; installed: base, template; '
-        "install waldur-site-agent-ldap from where the agent came from"
+        f"a plugin that provides it must be installed into {sys.prefix}"
     )
 
 
-def test_only_the_offerings_asked_about_are_checked(tmp_path: Path) -> None:
-    configuration, source = loaded(tmp_path, {}, {"username_management_backend": "ldap"})
-    check_username_backends(UsernameRegistry(), configuration, source, configuration.offerings[:1])
+def test_a_misspelt_name_gets_the_nearest_that_is_installed(tmp_path: Path) -> None:
+    assert complaint(tmp_path, {"username_management_backend": "templat"}).endswith(
+        'no username backend "templat" is installed; did you mean "template"? '
+        "installed: base, template"
+    )
 
 
 def test_both_backends_come_with_their_distribution() -> None:
