@@ -39,6 +39,35 @@ class Naming:
         """
         return self._checked(name, kind, _ACCOUNT)
 
+    def prefixed(self, kind: str, prefix: str, slug: str) -> str:
+        """Return the name of the account for a slug; only the name that results is checked.
+
+        Args:
+            kind: ``customer``, ``project`` or ``allocation``; its setting is ``<kind>_prefix``.
+            prefix: what the site's setting says.
+            slug: Waldur's; real servers give ``-1`` to what has no ASCII letter in its name.
+
+        Raises:
+            PermanentError: there is no slug, or the name cannot be used; says what to change.
+        """
+        if not slug:
+            raise PermanentError(
+                f"the {kind} has no slug in Waldur, so its {self.system} account cannot be named; "
+                f"set the slug of the {kind}"
+            )
+        try:
+            return self.account(f"{prefix}{slug}", f"{kind} account")
+        except PermanentError as error:
+            remedy = self._remedy(kind, prefix, slug)
+            raise PermanentError(str(error), remedy=remedy) from error
+
+    def _remedy(self, kind: str, prefix: str, slug: str) -> str:
+        change = f"change the slug of the {kind} in Waldur"
+        needs_only_a_prefix = not prefix and _ACCOUNT.fullmatch(f"x{slug.lower()}")
+        if needs_only_a_prefix and len(slug) < _LONGEST:
+            return f"set {kind}_prefix in backend_settings, or {change}"
+        return change
+
     def user(self, name: str) -> str:
         """Return a username in lower case.
 

@@ -110,6 +110,7 @@ class ProcessRunner:
         environment: Mapping[str, str] | None = None,
         *,
         passed_on: Sequence[str] = (),
+        secrets: Sequence[str] = (),
         added: Mapping[str, str] | None = None,
         when_missing: str = "install it",
         when_hung: str = "look at what it waits for",
@@ -120,6 +121,7 @@ class ProcessRunner:
             directory: where commands are taken from; without it they are looked up in PATH.
             environment: replaces the agent's own as the source of what is passed on.
             passed_on: variables that commands need besides PATH, HOME and the user's name.
+            secrets: the same for variables whose values are replaced in what commands print.
             added: variables that every command gets with these values.
             when_missing: the remedy to name when a command cannot be started.
             when_hung: the same for one that gives no answer.
@@ -127,12 +129,15 @@ class ProcessRunner:
         self._directory = directory
         source = os.environ if environment is None else environment
         self._environment = {
-            **{name: source[name] for name in (*_PASSED_ON, *passed_on) if name in source},
+            **{
+                name: source[name] for name in (*_PASSED_ON, *passed_on, *secrets) if name in source
+            },
             # messages are recognised by their English words, times are read as UTC
             "LC_ALL": "C",
             "TZ": "UTC",
             **(added or {}),
         }
+        self._secrets = tuple(source[name] for name in secrets if source.get(name))
         self._when_missing = when_missing
         self._when_hung = when_hung
 
@@ -141,7 +146,15 @@ class ProcessRunner:
         command = tuple(argv)
         with self._running(command, timeout, self._when_hung) as process:
             stdout, stderr = process.communicate(timeout=timeout)
-        return CommandResult(command, process.returncode, stdout, stderr)
+        return CommandResult(
+            command, process.returncode, self._masked(stdout), self._masked(stderr)
+        )
+
+    def _masked(self, text: str) -> str:
+        """Return what a command printed without the values of secret variables."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     @contextmanager
     def _running(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.events.transport import ConnectionLostError
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.waldur.trust import trusted_authorities
+from waldur_site_agent.waldur.trust import certificate_remedy, trusted_authorities
 
 if TYPE_CHECKING:
     from waldur_site_agent.events.transport import Address
@@ -37,7 +37,7 @@ def unreachable(address: Address, error: Exception) -> ConnectionLostError:
     """Say what went wrong before the two sides spoke, and what to look at."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted ({error.verify_message})"
-        remedy = "name the authority that signed it in ca_file"
+        remedy = certificate_remedy(error)
     elif isinstance(error, ssl.SSLError):
         reason = f"TLS fails ({error.reason or error})"
         remedy = "check the port and websocket_use_tls"

@@ -29,6 +29,7 @@ from waldur_site_agent.waldur.server_words import (
     is_markup,
     server_words,
 )
+from waldur_site_agent.waldur.trust import certificate_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ def trouble_without_answer(
     certificate = _certificate_error(error)
     if certificate is not None:
         text = f"cannot {purpose}: the certificate of {host} is not trusted ({certificate})"
-        remedy = "name the authority that signed it in ca_file, or install it on this machine"
+        remedy = certificate_remedy(certificate)
         return Trouble(error=TemporaryError(text, remedy=remedy))
     if isinstance(error, _NEVER_REACHED):
         text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
@@ -173,9 +174,9 @@ _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
 }
 
 
-def _certificate_error(error: BaseException | None) -> str | None:
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return str(error)
+            return error
         error = error.__cause__ or error.__context__
     return None

@@ -11,6 +11,7 @@ from waldur_site_agent.model.errors import PermanentError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
 _CHOSEN_BY_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -43,3 +44,31 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
                 remedy="it names a file of PEM certificates that the agent may read",
             ) from error
     return context
+
+
+_UNKNOWN_AUTHORITY = "name the authority that signed it in ca_file, or install it on this machine"
+_STRICT = (
+    "Python 3.13 and later accept only authorities that follow RFC 5280: reissue the CA "
+    "certificate with {what} and replace it in ca_file; server certificates that it signed with "
+    "the same key stay valid"
+)
+_REMEDIES: Mapping[int, str] = {
+    92: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
+    89: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    79: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    24: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    32: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
+    86: _STRICT.format(what="subjectKeyIdentifier=hash"),
+    85: "reissue the server's certificate with authorityKeyIdentifier=keyid: Python 3.13 and later "
+    "require it",
+    10: "renew the server's certificate, or the authority's if that is what has expired",
+    9: "check the clock of this machine",
+    62: "use the name that the certificate was issued for, or reissue it with this name",
+    64: "use the name that the certificate was issued for, or reissue it with this address",
+}
+"""By OpenSSL's code of the verification error (``openssl verify`` lists them)."""
+
+
+def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
+    """What to do about a certificate that was refused."""
+    return _REMEDIES.get(error.verify_code, _UNKNOWN_AUTHORITY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,13 @@ from hypothesis import strategies as st
 from waldur_site_agent.backends import PermanentError
 from waldur_site_agent.backends.testing import AWKWARD_NAMES
 from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent_moab import placing as moab_placing
+from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_slurm import names, placing
 from waldur_site_agent_slurm.settings import SlurmSettings
+
+Place: TypeAlias = Any
+"""``place`` of either plugin, each with its own settings."""
 
 REQUEST = ResourceRequest(
     resource_name="Climate | model",
@@ -23,6 +29,7 @@ REQUEST = ResourceRequest(
     customer_name="Ünï",
 )
 PREFIXED = SlurmSettings(customer_prefix="c_", project_prefix="p_", allocation_prefix="HPC_")
+MOAB_PREFIXED = MoabSettings(customer_prefix="c_", project_prefix="p_", allocation_prefix="HPC_")
 
 
 def _user_name(name: str, kind: str) -> str:
@@ -85,6 +92,32 @@ def test_a_missing_slug_is_named(missing: str) -> None:
         placing.place(without, "one", PREFIXED)
 
 
-def test_a_prefix_cannot_hide_an_awkward_slug() -> None:
-    with pytest.raises(PermanentError, match="slug '-i'"):
-        placing.place(REQUEST, "-i", PREFIXED)
+@pytest.mark.parametrize("slug", ["-1", "_x", ".x", "root"])
+@pytest.mark.parametrize("place", [placing.place, moab_placing.place])
+def test_a_slug_that_only_a_prefix_makes_valid_is_placed(place: Place, slug: str) -> None:
+    request = replace(REQUEST, customer_slug=slug, project_slug=slug)
+    placement = place(request, slug, PREFIXED if place is placing.place else MOAB_PREFIXED)
+    names_of_tree = [c.id for c in placement.containers] + [placement.id]
+    assert names_of_tree == [f"c_{slug}", f"p_{slug}", f"hpc_{slug}"]
+
+
+@pytest.mark.parametrize("kind", ["customer", "project", "allocation"])
+@pytest.mark.parametrize("place", [placing.place, moab_placing.place])
+def test_without_a_prefix_the_refusal_names_the_setting(place: Place, kind: str) -> None:
+    slugs = {"customer": "cust", "project": "proj", "allocation": "one"} | {kind: "-1"}
+    request = replace(REQUEST, customer_slug=slugs["customer"], project_slug=slugs["project"])
+    settings = SlurmSettings() if place is placing.place else MoabSettings()
+    with pytest.raises(PermanentError, match=f"set {kind}_prefix in backend_settings"):
+        place(request, slugs["allocation"], settings)
+
+
+@pytest.mark.parametrize("slug", ["a,root", "x[1-3]", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"])
+def test_a_prefix_cannot_hide_an_awkward_slug_and_is_not_advised(slug: str) -> None:
+    for settings in (PREFIXED, SlurmSettings()):
+        with pytest.raises(PermanentError, match="change the slug of the allocation") as caught:
+            placing.place(REQUEST, slug, settings)
+        assert "allocation_prefix" not in str(caught.value)
+
+
+def test_a_slug_of_digits_needs_no_prefix() -> None:
+    assert placing.place(REQUEST, "123", SlurmSettings()).id == "123"

@@ -10,6 +10,7 @@ import pytest
 
 from harness.patience import eventually
 from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.errors import (
     ControllerUnavailableError,
     DatabaseUnavailableError,
@@ -77,13 +78,6 @@ def test_a_missing_command_says_where_it_was_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stdout", [" Nothing new added.\n", " Nothing modified\n", " Nothing deleted\n"]
-)
-def test_nothing_to_do_is_no_failure(stdout: str) -> None:
-    assert failure(CommandResult(("sacctmgr",), 1, stdout, ""), "agent") is None
-
-
-@pytest.mark.parametrize(
     ("exit_code", "stderr", "family", "words"),
     [
         (1, "failed to open persistent connection to host:x:6819: Connection refused",
@@ -100,7 +94,7 @@ def test_nothing_to_do_is_no_failure(stdout: str) -> None:
         (1, "slurmdb_format_tres_str: no TRES known by type gpus", TemporaryError,
          "AccountingStorageTRES"),
         (0, "These associations don't have access to their default qos.", TemporaryError,
-         "not understood.*exit code 0"),
+         "not be in its QOS list.*exit code 0"),
         (0, "Invalid unit type 'a'", TemporaryError, "Invalid unit type"),
     ],
 )  # fmt: skip
@@ -113,17 +107,45 @@ def test_failures_are_told_apart_with_command_output_and_remedy(
     assert "sacctmgr -i modify" in str(caught.value)
 
 
-def test_a_warning_about_the_configuration_is_no_failure() -> None:
-    warning = "sacctmgr: warning: Ignoring obsolete FastSchedule=1 option.\n"
-    assert failure(CommandResult(("sacctmgr",), 0, "rows\n", warning), "agent") is None
-    error = f"{warning}sacctmgr: error: something else\n"
-    assert failure(CommandResult(("sacctmgr",), 0, "rows\n", error), "agent") is not None
+def test_a_remark_is_logged_once_and_the_answer_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    remark = "squeue: error: CPUs=32 does not match, resetting CPUs"
+    runner = script(tmp_path, "squeue", f'echo "7|qa|ada"; echo "{remark}" >&2')
+    client = SlurmClient(runner, None, 10)
+    for _ in range(3):
+        assert [job.user for job in client.jobs(["qa"])] == ["ada"]
+    assert [remark in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_a_nothing_answer_with_a_complaint_is_a_failure() -> None:
-    complaint = " This account 'nope' doesn't exist.\n"
-    result = CommandResult(("sacctmgr",), 1, " Nothing new added.\n", complaint)
-    assert "default_account" in str(failure(result, "agent"))
+def test_a_known_failure_on_standard_error_fails_a_read_with_exit_code_0(tmp_path: Path) -> None:
+    said = "squeue: error: Sending PersistInit msg: Connection refused"
+    runner = script(tmp_path, "squeue", f'echo "7|qa|ada"; echo "{said}" >&2')
+    with pytest.raises(DatabaseUnavailableError, match="slurmdbd cannot be reached"):
+        SlurmClient(runner, None, 10).jobs(["qa"])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_commands_get_the_token_of_slurm_and_nobody_is_shown_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, streamed: bool
+) -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.secret"
+    tool = tmp_path / "sacct"
+    tool.write_text('#!/bin/sh\necho "$SLURM_CONF_SERVER"\necho "bad token $SLURM_JWT" >&2\n')
+    tool.chmod(0o755)
+    environment = {"SLURM_JWT": token, "SLURM_CONF_SERVER": "ctl:6817", "PATH": os.environ["PATH"]}
+    runner = ProcessRunner(tmp_path, environment)
+    client = SlurmClient(runner, None, 10)
+    lines: list[str] = []
+    if streamed:
+        client.stream(("sacct",), 10, lines.extend)
+    else:
+        lines = client.ask(("sacct",)).splitlines()
+    assert lines == ["ctl:6817"]
+    assert "bad token ***" in caplog.text
+    assert token not in caplog.text
+    assert token not in repr(runner)
+    assert token not in repr(runner.run(("sacct",), 10))
 
 
 def _is_alive(pid: int) -> bool:

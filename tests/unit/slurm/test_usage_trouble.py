@@ -42,7 +42,8 @@ def test_a_whole_answer_counts(tmp_path: Path) -> None:
         ("row; row; kill -9 $$", "exit code -9"),
         ("row; echo 'sacct: error: slurmdbd: Getting response to message type' >&2; exit 1",
          "exit code 1"),
-        ("row; echo 'sacct: error: something odd' >&2", "something odd"),
+        ("row; echo 'sacct: error: slurmdbd: Getting response to message type 1444' >&2",
+         "slurmdbd cannot be reached"),
         ("row; printf '8|8|60|00:0'", "middle of a line"),
         ("row; printf '8|8|60|00:00:00|1793613600|17936\\n'; row", "cannot be read"),
         ("echo '8|8|x|00:00:00|1793613600|1793613600|1793613660|9|cpu=2|ada|8|climate|8'",
@@ -72,9 +73,18 @@ def test_a_sacct_that_hangs_half_way_is_killed_and_the_setting_named(tmp_path: P
 
 
 def test_a_flood_of_complaints_neither_blocks_nor_is_taken_for_success(tmp_path: Path) -> None:
-    script = "yes 'sacct: error: no' | head -c 3000000 >&2; row"
-    with pytest.raises(TemporaryError, match="sacct: error: no"):
+    script = (
+        "yes 'sacct: error: no' | head -c 3000000 >&2; row; "
+        "echo 'sacct: error: Sending PersistInit msg: Connection refused' >&2"
+    )
+    with pytest.raises(TemporaryError, match="slurmdbd cannot be reached"):
         sacct(tmp_path, script).usage(CLIMATE, NOVEMBER)
+
+
+def test_a_remark_about_slurm_conf_does_not_stop_the_report(tmp_path: Path) -> None:
+    script = "echo 'sacct: error: NodeNames=n1 CPUs=32 does not match, resetting CPUs' >&2; row"
+    found = cpu_seconds(sacct(tmp_path, script).usage(CLIMATE, NOVEMBER))
+    assert found == {"ada": 120}
 
 
 def test_a_warning_is_no_failure_and_bytes_that_are_no_text_are_borne(tmp_path: Path) -> None:

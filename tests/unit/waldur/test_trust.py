@@ -7,9 +7,11 @@ import shutil
 import ssl
 import subprocess
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from waldur_site_agent.config import Offering
@@ -40,15 +42,16 @@ class Versioned(http.server.BaseHTTPRequestHandler):
         """Say nothing on the terminal of the tests."""
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that is its own authority, with its key beside it."""
-    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+def issue(file: Path, *extensions: str, signed_by: Path | None = None) -> Path:
+    """Make a certificate for 127.0.0.1, its own authority if no other, with its key beside it."""
+    authority = ("-CA", signed_by, "-CAkey", signed_by.with_suffix(".key")) if signed_by else ()
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-nodes", "-days", "2", "-subj", "/CN=test"),
             *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *(word for extension in extensions for word in ("-addext", extension)),
+            *(str(word) for word in authority),
             *("-keyout", str(file.with_suffix(".key")), "-out", str(file)),
         ],
         check=True,
@@ -58,9 +61,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def url(certificate: Path) -> Iterator[str]:
-    """The API of a server with that certificate."""
+@contextmanager
+def served(certificate: Path) -> Iterator[str]:
+    """The API of a server with a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Versioned) as server:
@@ -70,6 +73,20 @@ def url(certificate: Path) -> Iterator[str]:
         yield f"https://127.0.0.1:{server.server_port}/api/"
         server.shutdown()
         serving.join(10)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate that every Python accepts."""
+    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+    return issue(file, "keyUsage=critical,keyCertSign,digitalSignature")
+
+
+@pytest.fixture(scope="module")
+def url(certificate: Path) -> Iterator[str]:
+    """The API of a server with that certificate."""
+    with served(certificate) as address:
+        yield address
 
 
 def offering(url: str, **changes: Any) -> Offering:
@@ -97,6 +114,28 @@ def test_a_server_that_nobody_vouches_for_is_not_spoken_to(url: str) -> None:
     with (
         connect(offering(url), "report") as waldur,
         pytest.raises(TemporaryError, match=r"is not trusted .*ca_file"),
+    ):
+        waldur.server_version()
+
+
+@needs_openssl
+def test_an_authority_without_key_usage_is_to_be_reissued_not_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = httpx.create_ssl_context
+
+    def strict() -> ssl.SSLContext:
+        context = made()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python does from 3.13 on
+        return context
+
+    monkeypatch.setattr("httpx.create_ssl_context", strict)
+    file = issue(tmp_path / "authority.pem")
+    of_server = ("basicConstraints=CA:FALSE", "authorityKeyIdentifier=keyid")
+    with (
+        served(issue(tmp_path / "server.pem", *of_server, signed_by=file)) as url,
+        connect(offering(url, ca_file=str(file)), "report") as waldur,
+        pytest.raises(TemporaryError, match=r"reissue the CA .*keyUsage=critical,keyCertSign"),
     ):
         waldur.server_version()
 

@@ -23,6 +23,7 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
     TemporaryError,
     Verdict,
+    processes,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent_slurm import placing, tres
@@ -107,7 +108,7 @@ class SlurmBackend(Backend):
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
-        self._homes = homes or HomeDirectories(ProcessRunner(), settings, user_name)
+        self._homes = homes or HomeDirectories(processes.ProcessRunner(), settings, user_name)
         if not settings.enable_user_homedir_account_creation:
             self.supports = self.supports - {CreateHomeDirectories}
         self._known: dict[str, bool] = {}

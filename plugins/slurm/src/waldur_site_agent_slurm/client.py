@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
+import re
 from copy import copy
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.backends.processes import CommandLog, command_line
 from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent_slurm.answers import remarks_of
 from waldur_site_agent_slurm.errors import failure
 from waldur_site_agent_slurm.runner import inheriting, stream
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from waldur_site_agent_slurm.facts import Cluster
     from waldur_site_agent_slurm.runner import CommandResult, Runner
 
+_log = logging.getLogger(__name__)
+
+_MOST_REMARKS = 50
+"""Kinds of remarks that are logged; debugging may print any number of them."""
 _SECONDS_PER_NAME = 0.5
 """A fresh association takes 0.12 s to remove at 10,000 associations, and more at 50,000."""
 
@@ -48,6 +55,8 @@ class SlurmClient:
         self.commands = CommandLog()
         """Counts what is run; shared by all copies of the client."""
         self._names: dict[str, frozenset[str]] = {}
+        self._remarks: set[str] = set()
+        """Remarks that were logged; shared by all copies of the client."""
 
     def accounts(self) -> Cluster:
         """Read every account of the cluster, in one process."""
@@ -134,4 +143,13 @@ class SlurmClient:
         error = failure(result, operating_system_user())
         if error is not None:
             raise error
+        self._log_remarks(result)
         return result
+
+    def _log_remarks(self, result: CommandResult) -> None:
+        """Log what a command printed on standard error without failing; each remark once."""
+        for remark in remarks_of(result.stderr):
+            kind = re.sub(r"[0-9]+", "N", remark)
+            if kind not in self._remarks and len(self._remarks) < _MOST_REMARKS:
+                self._remarks.add(kind)
+                _log.warning("%s printed a remark: %s", result.argv[0], ascii(remark[:400]))

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from waldur_site_agent.backends.naming import PREFIX_RULE, Naming, plain_text
 
-__all__ = ["PREFIX_RULE", "ROOT", "account_name", "description", "is_user_name", "user_name"]
+__all__ = [
+    "PREFIX_RULE",
+    "ROOT",
+    "account_name",
+    "description",
+    "is_user_name",
+    "prefixed_name",
+    "user_name",
+]
 
 ROOT = "root"
 """The account that every Slurm cluster has, above all others; also its only first user."""
@@ -25,6 +33,15 @@ def account_name(name: str, kind: str) -> str:
         PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
     """
     return _NAMING.account(name, kind)
+
+
+def prefixed_name(kind: str, prefix: str, slug: str) -> str:
+    """Return the name of the account for a slug; see :meth:`Naming.prefixed`.
+
+    Raises:
+        PermanentError: there is no slug, or the name that results cannot be used.
+    """
+    return _NAMING.prefixed(kind, prefix, slug)
 
 
 def user_name(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import PermanentError
 from waldur_site_agent.model.placement import Container, Placement
-from waldur_site_agent_slurm.names import account_name, description
+from waldur_site_agent_slurm.names import description, prefixed_name
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.placement import ResourceRequest
@@ -19,9 +19,9 @@ def place(request: ResourceRequest, slug: str, settings: SlurmSettings) -> Place
     Raises:
         PermanentError: a slug is missing or cannot be a name, or two accounts get the same name.
     """
-    customer = _name("customer", settings.customer_prefix, request.customer_slug)
-    project = _name("project", settings.project_prefix, request.project_slug)
-    allocation = _name("allocation", settings.allocation_prefix, slug)
+    customer = prefixed_name("customer", settings.customer_prefix, request.customer_slug)
+    project = prefixed_name("project", settings.project_prefix, request.project_slug)
+    allocation = prefixed_name("allocation", settings.allocation_prefix, slug)
     _refuse_same({"customer": customer, "project": project, "allocation": allocation}, settings)
     return Placement(
         id=allocation,
@@ -45,16 +45,6 @@ def place(request: ResourceRequest, slug: str, settings: SlurmSettings) -> Place
             ),
         ),
     )
-
-
-def _name(kind: str, prefix: str, slug: str) -> str:
-    if not slug:
-        raise PermanentError(
-            f"the {kind} has no slug in Waldur, so its Slurm account cannot be named; "
-            f"set the slug of the {kind}"
-        )
-    account_name(slug, f"{kind} slug")
-    return account_name(f"{prefix}{slug}", f"{kind} account")
 
 
 def _refuse_same(names: dict[str, str], settings: SlurmSettings) -> None:

@@ -80,7 +80,8 @@ class ProcessRunner(processes.ProcessRunner):
         super().__init__(
             directory,
             environment,
-            passed_on=("SLURM_CONF",),
+            passed_on=("SLURM_CONF", "SLURM_CONF_SERVER"),
+            secrets=("SLURM_JWT",),
             added={"SLURM_TIME_FORMAT": "%s"},  # times are read as epochs
             when_missing=(
                 "install the Slurm client commands on this machine or set slurm_bin_path to "
@@ -101,7 +102,9 @@ class ProcessRunner(processes.ProcessRunner):
             read(lines)
             for _ in lines:  # what read left, and the end of the process
                 pass
-        return CommandResult(command, process.returncode, output.rest, output.complaints)
+        return CommandResult(
+            command, process.returncode, output.rest, self._masked(output.complaints)
+        )
 
 
 def _when_hung(setting: str) -> str:

@@ -25,6 +25,7 @@ class OutputReader:
         self._deadline = time.monotonic() + seconds
         self._rest = b""
         self._complaints = b""
+        self._last_complaints = b""
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of standard output, without their ends; then wait for the end.
@@ -46,7 +47,7 @@ class OutputReader:
                     elif key.data is self._process.stdout:
                         yield from self._whole_lines(block)
                     else:
-                        self._complaints = (self._complaints + block)[:_MOST_COMPLAINTS]
+                        self._keep_complaint(block)
         self._process.wait(self._left())
 
     @property
@@ -56,8 +57,13 @@ class OutputReader:
 
     @property
     def complaints(self) -> str:
-        """The beginning of standard error."""
-        return self._complaints.decode("utf-8", "replace")
+        """Standard error; of a flood, its beginning and its end."""
+        return (self._complaints + self._last_complaints).decode("utf-8", "replace")
+
+    def _keep_complaint(self, block: bytes) -> None:
+        room = _MOST_COMPLAINTS - len(self._complaints)
+        self._complaints += block[:room]
+        self._last_complaints = (self._last_complaints + block[room:])[-_MOST_COMPLAINTS:]
 
     def _whole_lines(self, block: bytes) -> Iterator[str]:
         lines, separator, rest = block.rpartition(b"\n")
