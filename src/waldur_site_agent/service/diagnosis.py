@@ -185,5 +185,5 @@ def _orders(offering: Offering, waldur: Waldur) -> Check:
     states = (OrderState.PENDING_PROVIDER, OrderState.EXECUTING)
     orders = waldur.orders(offering.waldur_offering_uuid, states).items
     pending = sum(order.state == OrderState.PENDING_PROVIDER for order in orders)
-    detail = f"{pending} wait for the provider, {len(orders) - pending} are being executed"
+    detail = f"{pending} pending approval, {len(orders) - pending} executing"
     return _passed("orders", detail)

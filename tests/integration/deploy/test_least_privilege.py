@@ -23,7 +23,7 @@ def test_an_operator_of_slurm_serves_an_offering_without_any_privilege(
     confined.write(enable_user_homedir_account_creation=False)
     order = house.order(house.project(ada=real_slurm.users[0], bob=real_slurm.users[1]))
     diagnosis = confined.run("strict", "waldur_site_diagnostics")
-    assert f"permission to write: {confined.user} is operator" in diagnosis.stdout
+    assert f"permission to write: {confined.user} has AdminLevel Operator" in diagnosis.stdout
     assert "/run/waldur-site-agent/waldur-site-agent-slurm-wsatest.lock" in diagnosis.stdout
     for mode in ("order_process", "membership_sync"):
         done = confined.run("strict", "waldur_site_agent", "-m", mode, "--once")

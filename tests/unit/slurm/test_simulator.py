@@ -101,9 +101,9 @@ def test_a_diagnosis_names_what_is_wrong_and_its_remedy(tmp_path: Path) -> None:
         "default_account": Verdict.FAILED,
         "qos_default": Verdict.OK,
         "qos_paused": Verdict.FAILED,
-        "component gpus": Verdict.FAILED,
+        "TRES gpus": Verdict.FAILED,
         "AccountingStorageEnforce": Verdict.WARNING,
-        "usage that limits see": Verdict.WARNING,
+        "usage that counts for limits": Verdict.WARNING,
     }
     assert expected == {name: found[name].verdict for name in expected}
     assert all(found[name].remedy for name in expected if name != "qos_default")
@@ -113,7 +113,7 @@ def test_a_diagnosis_without_slurm_commands_says_where_they_should_be(tmp_path: 
     check, *others = SlurmBackend(SlurmSettings(slurm_bin_path=tmp_path), {}).diagnose()
     assert [other.name for other in others] == ["home directories"]
     assert check.verdict is Verdict.FAILED
-    assert "slurm_bin_path" in check.detail
+    assert "slurm_bin_path" in check.remedy
 
 
 def test_a_cluster_that_slurmdbd_does_not_know_is_named_with_those_it_knows(

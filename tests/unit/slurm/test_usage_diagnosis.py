@@ -44,7 +44,7 @@ def test_what_slurmctld_stores_counts_and_not_what_slurmdbd_has_ever_known(
     with slurm.change() as state:
         state.tres += ["gres/gpu:a100"]
         state.configuration["AccountingStorageTRES"] = f"{ALWAYS},{stored}".rstrip(",")
-    check = diagnosis(slurm, tmp_path, component)[f"component {component}"]
+    check = diagnosis(slurm, tmp_path, component)[f"TRES {component}"]
     assert check.verdict is verdict
     assert words in check.detail
     assert ("AccountingStorageTRES" in check.remedy) is (verdict is not Verdict.OK)

@@ -123,7 +123,7 @@ def _component(component: str, stored: frozenset[str]) -> Check:
     types = sorted(each for each in stored if each.startswith(f"{name}:"))
     remedy = f"add {component} to AccountingStorageTRES in slurm.conf"
     if name in stored:
-        verdict, detail, remedy = Verdict.OK, "is a TRES that slurmctld stores", ""
+        verdict, detail, remedy = Verdict.OK, "stored by slurmctld", ""
     elif types:
         verdict = Verdict.WARNING
         detail = (
@@ -137,24 +137,23 @@ def _component(component: str, stored: frozenset[str]) -> Check:
             f"it stores {', '.join(sorted(stored))}"
         )
         remedy += ", or rename the component"
-    return Check(name=f"component {component}", verdict=verdict, detail=detail, remedy=remedy)
+    return Check(name=f"TRES {component}", verdict=verdict, detail=detail, remedy=remedy)
 
 
 def _permission(client: SlurmClient) -> Iterator[Check]:
     user = operating_system_user()
     level, is_slurm_user = _privilege(client, user)
     may = is_slurm_user or level in _WRITERS
-    reason = (
-        "root or SlurmUser, which may change the accounting database"
-        if is_slurm_user
-        else f"AdminLevel {level.capitalize()}"
-        if level
-        else "no user of Slurm's accounting database"
-    )
+    if is_slurm_user:
+        detail = f"{user} is root or SlurmUser, who need no AdminLevel"
+    elif level:
+        detail = f"{user} has AdminLevel {level.capitalize()}"
+    else:
+        detail = f"slurmdbd does not know the user {user}"
     yield Check(
         name="permission to write",
         verdict=Verdict.OK if may else Verdict.FAILED,
-        detail=f"{user} is {reason}" if is_slurm_user or not level else f"{user} has {reason}",
+        detail=detail,
         remedy=""
         if may
         else f"an administrator runs: sacctmgr modify user where name={user} set "
@@ -217,10 +216,10 @@ def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
     decays = half_life.strip("0:-") != ""
     detail = f"PriorityDecayHalfLife={half_life}, PriorityUsageResetPeriod={period}"
     if not decays and period.upper() == "MONTHLY":
-        yield Check(name="usage that limits see", verdict=Verdict.OK, detail=detail)
+        yield Check(name="usage that counts for limits", verdict=Verdict.OK, detail=detail)
         return
     yield Check(
-        name="usage that limits see",
+        name="usage that counts for limits",
         verdict=Verdict.WARNING,
         detail=f"{detail}: limits are held against usage that "
         + ("decays" if decays else f"is reset {period.lower()}")

@@ -34,8 +34,8 @@ def visibility(client: SlurmClient, privileged: Callable[[], bool]) -> Check:
     return Check(
         name="jobs of others",
         verdict=Verdict.FAILED if hidden else Verdict.OK,
-        detail=f"PrivateData={','.join(private) or 'none'} of slurmdbd and slurmctld"
-        + (" hides them: usage would be reported as zero" if hidden else ""),
+        detail=("hidden: usage would be reported as zero" if hidden else "visible")
+        + f" (PrivateData of slurmdbd and slurmctld: {','.join(private) or 'none'})",
         remedy="give the agent's user adminlevel=operator" if hidden else "",
     )
 
@@ -53,7 +53,7 @@ def purging(client: SlurmClient) -> Iterator[Check]:
         verdict=Verdict.WARNING if short else Verdict.OK,
         detail=f"{', '.join(short)} in slurmdbd.conf: usage is gone before its month is closed"
         if short
-        else f"PurgeJobAfter = {found.get('PurgeJobAfter', 'NONE')}; older usage cannot be loaded",
+        else f"kept long enough (PurgeJobAfter = {found.get('PurgeJobAfter', 'NONE')})",
         remedy="keep them for 3months or longer" if short else "",
     )
 
