@@ -4,13 +4,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
+SEEDS  ?= 200
+FIRST  ?= 1
+JOBS   ?= 2
 
-.PHONY: help demo test coverage test-long lint format docs build clean
+.PHONY: help demo test coverage test-long simulate lint format docs build clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make test       lint and all tests but the long ones (real Slurm and RabbitMQ: as root on Debian)"
 	@echo "make coverage   the same, and which lines no test reaches"
 	@echo "make test-long  the tests that take minutes each"
+	@echo "make simulate   random customers, jobs and faults, SEEDS=200 of them from FIRST=1"
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
 	@echo "make build      wheels and source packages in dist/"
@@ -34,6 +38,9 @@ coverage: lint
 
 test-long: $(READY)
 	@$(BIN)/pytest -q -m long
+
+simulate: $(READY)
+	@PYTHONPATH=tests PYTHONHASHSEED=0 $(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
 
 docs: $(READY)
 	@$(BIN)/python -m mkdocs build --quiet --strict --site-dir site

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _EVENT_TYPES: dict[str, tuple[int, ...]] = {
     "order": (),
@@ -22,6 +23,12 @@ _EVENT_TYPES: dict[str, tuple[int, ...]] = {
     "user_lifecycle": (8, 1, 0),
 }
 """Kinds of changes, and the release that told of them first."""
+
+
+@lru_cache
+def _number(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,7 @@ class Generation:
     @property
     def number(self) -> tuple[int, ...]:
         """The version as numbers that compare."""
-        match = re.match(r"\d+(\.\d+)*", self.version)
-        return tuple(int(part) for part in match.group().split(".")) if match else ()
+        return _number(self.version)
 
     def reached(self, *release: int) -> bool:
         """Tell whether the server is of this release or a later one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from waldur_site_agent.sandbox import customer_http, demo, server
 from waldur_site_agent.sandbox.asgi import WaldurSurface
@@ -13,14 +14,16 @@ from waldur_site_agent.sandbox.customer import CustomerSide
 from waldur_site_agent.sandbox.events import EventBus
 from waldur_site_agent.sandbox.faults import Faults
 from waldur_site_agent.sandbox.generations import Generation
+from waldur_site_agent.sandbox.in_process import InProcessTransport
 from waldur_site_agent.sandbox.journal import Journal
 from waldur_site_agent.sandbox.sessions import Sessions
 from waldur_site_agent.sandbox.store import Clock, Store
 from waldur_site_agent.sandbox.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from uuid import UUID
 
     from starlette.applications import Starlette
 
@@ -41,15 +44,18 @@ class Sandbox:
         *,
         state_file: Path | None = None,
         token_lifetime: int | None = None,
+        clock: Clock | None = None,
+        uuids: Callable[[], UUID] = uuid4,
     ) -> None:
+        """``clock`` and ``uuids`` make what happens repeatable, for tests."""
         self.server_version = server_version
-        self.clock = Clock()
+        self.clock = clock or Clock()
         """The server's time; ``advance`` lets it pass."""
         self.requests = Journal()
         """What was asked through Waldur's API."""
         self.faults = Faults()
         """Trouble to come."""
-        self._store = Store(Generation(server_version), self.clock, state_file)
+        self._store = Store(Generation(server_version), self.clock, state_file, uuids)
         self._sessions = Sessions()
         self.worker = Worker(self._store)
         """What the server does by itself after it answered; pause it to see races."""
@@ -138,6 +144,10 @@ class Sandbox:
                 yield f"{address}api/"
             finally:
                 self._surface.hurry()
+
+    def transport(self) -> InProcessTransport:
+        """Take requests of an ``httpx.Client`` for ``in_process.ADDRESS`` without a network."""
+        return InProcessTransport(self.app, self.clock)
 
     @cached_property
     def _surface(self) -> WaldurSurface:

@@ -30,7 +30,9 @@ _WORLD = TypeAdapter(World)
 class Clock:
     """The server's time, which tests and people may push forward. Never gives a time twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """``source`` replaces the machine's time, for tests."""
+        self._source = source
         self._ahead = timedelta()
         self._last = datetime.min.replace(tzinfo=UTC)
         self._lock = threading.Lock()
@@ -38,7 +40,7 @@ class Clock:
     def now(self) -> datetime:
         """Give the time, in UTC; each call gives a later one, so that ``created`` has an order."""
         with self._lock:
-            now = datetime.now(UTC) + self._ahead
+            now = self._source() + self._ahead
             self._last = max(now, self._last + timedelta(microseconds=1))
             return self._last
 
@@ -56,10 +58,11 @@ class Transaction:
     now: datetime
     generation: Generation
     broker: BrokerAdmin = field(default_factory=NoBroker)
+    uuids: Callable[[], uuid.UUID] = uuid.uuid4
 
     def new_uuid(self) -> str:
         """Give a UUID that nothing has yet."""
-        return uuid.uuid4().hex
+        return self.uuids().hex
 
 
 class Store:
@@ -69,9 +72,16 @@ class Store:
         ValueError: The file holds something else.
     """
 
-    def __init__(self, generation: Generation, clock: Clock, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        clock: Clock,
+        file: Path | None = None,
+        uuids: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
         self.generation = generation
         self.clock = clock
+        self._uuids = uuids
         self.after_change: Callable[[], None] = lambda: None
         """Called after each change, outside of it, by the thread that made it."""
         self.after_commit: Callable[[World, Transaction], None] = lambda _before, _tx: None
@@ -95,7 +105,7 @@ class Store:
         with self._lock:
             back = min(changes_ago, len(self._past))
             world = self._past[-back] if back else self._world
-        return Transaction(world, self.clock.now(), self.generation, self.broker)
+        return Transaction(world, self.clock.now(), self.generation, self.broker, self._uuids)
 
     def read_committed(self, changes_ago: int = 0) -> Transaction:
         """See the world as readers of the API do: changes that lag are not there yet."""
@@ -113,7 +123,7 @@ class Store:
         with self._lock:
             before = self._world
             draft = before.copy()
-            tx = Transaction(draft, self.clock.now(), self.generation, self.broker)
+            tx = Transaction(draft, self.clock.now(), self.generation, self.broker, self._uuids)
             yield tx
             changed = draft != before
             if changed:

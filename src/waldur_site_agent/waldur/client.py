@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from waldur_site_agent.model.people import User
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Waldur(
@@ -63,6 +68,7 @@ class Waldur(
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Prepare the conversation; nothing is sent yet.
 
@@ -76,6 +82,7 @@ class Waldur(
             retry: How often a failed request is sent again, and when.
             transport: Stands in for the network in tests.
             sleep: Waits for so many seconds; may raise to end the waiting.
+            now: The time, in UTC.
 
         Raises:
             PermanentError: The URL, the token or the authorities cannot be used.
@@ -90,7 +97,9 @@ class Waldur(
         )
         self._mode = mode
         retry = retry or RetryPolicy()
-        super().__init__(Connection(address, client, token=token.strip(), retry=retry, sleep=sleep))
+        super().__init__(
+            Connection(address, client, token=token.strip(), retry=retry, sleep=sleep, now=now)
+        )
 
     def __repr__(self) -> str:
         return f"Waldur({self.base_url!r}, mode={self._mode!r})"

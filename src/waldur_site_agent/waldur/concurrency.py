@@ -6,16 +6,33 @@ import contextvars
 import threading
 from collections import deque
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from waldur_site_agent.model.errors import SiteAgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+
+_one_at_a_time = contextvars.ContextVar("one_at_a_time", default=False)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Make calls in the order of their items and in this thread while the body runs.
+
+    Tests that must be repeatable need it.
+    """
+    token = _one_at_a_time.set(True)
+    try:
+        yield
+    finally:
+        _one_at_a_time.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ def concurrently(
         except SiteAgentError as error:
             return Attempt(item=item, error=error)
 
-    if len(waiting) <= 1 or workers <= 1:
+    if len(waiting) <= 1 or workers <= 1 or _one_at_a_time.get():
         return [attempt(item) for item in waiting]
     attempts: dict[int, Attempt[Item, Value]] = {}
     todo = deque((n, item, contextvars.copy_context()) for n, item in enumerate(waiting))

@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from waldur_site_agent.waldur.trouble import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from waldur_site_agent.waldur.address import ApiAddress
     from waldur_site_agent.waldur.operation import Operation
@@ -105,11 +105,13 @@ class Connection:
         token: str,
         retry: RetryPolicy,
         sleep: Callable[[float], None],
+        now: Callable[[], datetime],
     ) -> None:
+        self.now = now
         self.address = address
         self.told: Callable[[str, int | str, float], None] | None = None
         """Told of each request: operation, HTTP status or ``"error"``, and seconds."""
-        self.last_date = ("", datetime.now(UTC))
+        self.last_date = ("", now())
         """The ``Date`` of the last answer, as the server wrote it, and when it came."""
         self._client = client
         self._client.headers["Authorization"] = f"Token {_checked(token)}"
@@ -225,7 +227,7 @@ class Connection:
         try:
             response = self._client.send(request)
             status = response.status_code
-            self.last_date = (response.headers.get("date", ""), datetime.now(UTC))
+            self.last_date = (response.headers.get("date", ""), self.now())
         finally:
             seconds = time.monotonic() - began
             with self._counting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.model.people import has_ended
@@ -31,7 +30,7 @@ class PeopleCalls(Conversation):
         of a resource before concluding that nobody is in it. Roles past their end are left out.
         """
         listing = self._list(ops.PROJECT_ROLES, uuid_text(service_provider_uuid), is_active=True)
-        now = datetime.now(UTC)
+        now = self._connection.now()
         return listing.with_items(r for r in listing.items if not has_ended(r.expiration_time, now))
 
     def service_accounts(self, service_provider_uuid: UUID | str) -> Listing[ProjectAccount]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from waldur_site_agent.model.orders import ResourceState
@@ -74,7 +73,7 @@ class ResourceCalls(Conversation):
         if total.isdigit() and int(total) != len(rows):
             raise bad_answer(response, f"{len(rows)} of {total} members arrived")
         members = [decode(ops.TEAM, row, response, f"row {n}") for n, row in enumerate(rows, 1)]
-        now = datetime.now(UTC)
+        now = self._connection.now()
         return tuple(m for m in members if not has_ended(m.expiration_time, now))
 
     def set_backend_id(self, resource_uuid: UUID | str, backend_id: str) -> None:

@@ -1,0 +1,345 @@
+"""What must hold after each step of an agent, and once everything is quiet again.
+
+The numbers are those of the invariants of the design: 1 nobody has access whom Waldur does not
+grant it, 2 nobody loses it because of a bad reading, 3 an order reaches one final state, 4 without
+news nothing is written, 5 what is somebody else's stays as it is, 6 removals are bounded, 7 usage
+is what the jobs used, 11 nothing is final that was not looked at.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import httpx
+
+from simulation import expected
+from simulation.agents import TIGHT
+from simulation.world import Qos, World
+from waldur_site_agent.sandbox import Resource
+
+Members = set[tuple[str, str]]
+_IN_WORK = ("Creating", "Updating", "Terminating")
+FINAL = ("done", "erred", "canceled", "rejected")
+
+
+class ViolationError(BaseException):
+    """Something that must hold does not; no part of the agent may catch it."""
+
+    def __init__(self, invariant: int, what: str, *, expected: object, found: object) -> None:
+        super().__init__(f"invariant {invariant}: {what}")
+        self.invariant = invariant
+        self.what = what
+        self.expected = expected
+        self.found = found
+
+
+@dataclass
+class Pass:
+    """What is known about a pass under way."""
+
+    granted: Members
+    """Who might use what at every moment since it began."""
+    members: int
+    """How many there were in the agent's accounts."""
+    removed: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Monitor:
+    """Looks at both sides after each request and each command."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._passes: list[Pass] = []
+        self._members = self._all_members()
+        self._orders: dict[str, str] = {}
+        self._deleted: set[str] = set()
+
+    def pass_began(self) -> None:
+        """Somebody begins a pass, maybe within that of another agent."""
+        granted = expected.granted(self._world)
+        ours = {r.backend_id for r in self._world.resources}
+        self._members = self._all_members()
+        count = sum(account in ours for account, _ in self._members)
+        self._passes.append(Pass(granted, count))
+
+    def pass_ended(self) -> None:
+        """The pass is over, or its agent is dead."""
+        self._passes.pop()
+        self.others_untouched()
+
+    def customer_acted(self) -> None:
+        """Somebody may have lost access by right."""
+        granted = expected.granted(self._world)
+        for each in self._passes:
+            each.granted &= granted
+        self._members = self._all_members()
+
+    def request_ended(self, request: httpx.Request) -> None:
+        """Waldur was asked."""
+        if request.method == "GET":
+            return
+        granted = expected.granted(self._world)
+        for each in self._passes:
+            each.granted &= granted
+        self._look_at_orders()
+        self._look_at_deleted()
+
+    def command_began(self, argv: Sequence[str]) -> None:
+        """A command is about to run: one that writes needs the lock."""
+        if not _writes(argv):
+            return
+        with self._world.lock_file.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+        raise ViolationError(8, f"{' '.join(argv)} without the lock", expected="held", found="free")
+
+    def command_ended(self, argv: Sequence[str]) -> None:
+        """A command has run: nobody may have lost access who has a right to it."""
+        if not _writes(argv):
+            return
+        found = self._all_members()
+        lost, self._members = self._members - found, found
+        pass_ = self._passes[-1]
+        pass_.granted &= expected.granted(self._world)
+        wrongly = sorted(lost & pass_.granted)
+        if wrongly:
+            raise ViolationError(
+                2, f"access was taken by {' '.join(argv)}", expected="they stay", found=wrongly
+            )
+        if not self._world.removes_strangers and lost & self._world.strangers:
+            self._strangers_lost(lost & self._world.strangers)
+        self._count_removals(pass_, argv, lost)
+
+    def _strangers_lost(self, lost: Members) -> None:
+        live = {
+            r.backend_id for r in self._world.resources if not expected.is_ending(self._world, r)
+        }
+        wrongly = sorted(pair for pair in lost if pair[0] in live)
+        if wrongly:
+            raise ViolationError(5, "users of others were removed", expected="stay", found=wrongly)
+        self._world.strangers -= lost
+
+    def _count_removals(self, pass_: Pass, argv: Sequence[str], lost: Members) -> None:
+        accounts = self._world.slurm.state.accounts
+        ending = {r.backend_id for r in self._world.resources if expected.is_ending(self._world, r)}
+        pass_.removed |= {p for p in lost if p[0] in accounts and p[0] not in ending}
+        most = max(TIGHT if self._world.tight else 10, pass_.members * 30 // 100)
+        if len(pass_.removed) > most and not self._world.removals_allowed:
+            raise ViolationError(
+                6, f"too many removals, at {' '.join(argv)}", expected=most, found=pass_.removed
+            )
+
+    def _look_at_orders(self) -> None:
+        for order in self._world.sandbox.customer.world.orders.values():
+            before = self._orders.get(order.uuid, "")
+            if before in FINAL and order.state != before:
+                raise ViolationError(3, "a final order changed", expected=before, found=order.state)
+            if order.state != before and order.state == "done":
+                self._is_carried_out(order.uuid)
+            if order.state != before and order.state in ("erred", "rejected"):
+                name = self._world.sandbox.customer.resource_of(order).slug
+                raise ViolationError(
+                    11,
+                    f"the {order.type} order of {name} is {order.state}",
+                    expected="done, for nothing stands in its way for good",
+                    found=order.error_message,
+                )
+            self._orders[order.uuid] = order.state
+
+    def _is_carried_out(self, uuid: str) -> None:
+        side = self._world.sandbox.customer
+        order = side.world.orders[uuid]
+        resource, accounts = side.resource_of(order), self._world.slurm.state.accounts
+        account = accounts.get(resource.backend_id)
+        wanted: object = "an account"
+        if order.type == "Terminate":
+            fits, wanted = account is None, "no account"
+        elif order.type == "Update":
+            wanted = expected.limits_of(resource)
+            fits = account is not None and _sold(account.limits) == wanted
+        else:
+            fits = account is not None
+        if not fits:
+            what = f"the {order.type} order of {resource.slug} is done, its account is not so"
+            raise ViolationError(3, what, expected=wanted, found=account)
+
+    def _look_at_deleted(self) -> None:
+        for user in self._world.sandbox.customer.world.offering_users.values():
+            if user.state != "Deleted":
+                self._deleted.discard(user.uuid)
+            elif user.uuid not in self._deleted:
+                self._deleted.add(user.uuid)
+                ours = {r.backend_id for r in self._world.resources}
+                name = (user.username or "").lower()
+                still = sorted(a for a, who in self._all_members() if who == name and a in ours)
+                if still:
+                    what = f"{name} is marked Deleted"
+                    raise ViolationError(11, what, expected="in no account", found=still)
+
+    def others_untouched(self) -> None:
+        """Accounts of others are byte for byte as they were."""
+        for name, before in self._world.others.items():
+            found = self._world.slurm.state.accounts.get(name)
+            if found != before:
+                raise ViolationError(5, f"{name} was changed", expected=before, found=found)
+
+    def _all_members(self) -> Members:
+        return {
+            (account.name, name)
+            for account in self._world.slurm.state.accounts.values()
+            if account.associated
+            for name in account.members
+        }
+
+
+def _writes(argv: Sequence[str]) -> bool:
+    return argv[0].endswith("sacctmgr") and any(w in ("add", "modify", "remove") for w in argv[:3])
+
+
+def _sold(found: dict[str, int]) -> dict[str, int]:
+    """The limits that are compared: usage components have none of Waldur's."""
+    return {name: amount for name, amount in found.items() if name in ("cpu", "mem")}
+
+
+def check_end(world: World) -> None:
+    """Everything is as Waldur says, once it is quiet."""
+    Final(world).check()
+
+
+class Final:
+    """The comparison at the end, from the least surprising to the subtlest."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._records = world.sandbox.customer.world
+        self._accounts = world.slurm.state.accounts
+
+    def check(self) -> None:
+        """Raise a violation, if there is one."""
+        self._orders()
+        for resource in self._world.resources:
+            if resource.state == "Terminated":
+                self._gone(resource)
+            elif resource.backend_id:
+                self._state(resource)
+                self._members(resource)
+                self._limits(resource)
+                self._access(resource)
+                self._notes(resource)
+            if resource.backend_id:
+                self._usage(resource)
+        self._users()
+
+    def _orders(self) -> None:
+        for order in self._records.orders.values():
+            project = self._records.projects[order.project]
+            waits = project.end_date is not None and order.state == "pending-provider"
+            if order.state not in FINAL and not waits:
+                name = self._records.resources[order.resource].slug
+                what = f"the {order.type} order of {name} is open"
+                raise ViolationError(3, what, expected="done", found=order.state)
+
+    def _gone(self, resource: Resource) -> None:
+        if resource.backend_id in self._accounts and not self._shares(resource):
+            what = f"{resource.slug} is terminated"
+            raise ViolationError(1, what, expected="no account", found=resource.backend_id)
+
+    def _shares(self, resource: Resource) -> bool:
+        return any(
+            other.backend_id == resource.backend_id and other.state != "Terminated"
+            for other in self._world.resources
+        )
+
+    def _state(self, resource: Resource) -> None:
+        waits = self._records.order_in_progress(resource.uuid)
+        if resource.uuid in self._world.withdrawn and resource.state in _IN_WORK:
+            return  # as Waldur leaves it when a customer deletes an order
+        if resource.state != "OK" and waits is None:
+            what = f"the state of {resource.slug} ({resource.error_message})"
+            raise ViolationError(3, what, expected="OK", found=resource.state)
+        if resource.backend_id not in self._accounts:
+            raise ViolationError(3, f"{resource.slug} has no account", expected=1, found=0)
+
+    def _members(self, resource: Resource) -> None:
+        account = self._accounts[resource.backend_id]
+        wanted = expected.members_of(self._world, resource)
+        strangers = {who for name, who in self._world.strangers if name == account.name}
+        if self._world.removes_strangers:
+            strangers = set()
+        if set(account.members) != wanted | strangers:
+            raise ViolationError(
+                1,
+                f"the members of {account.name}",
+                expected=sorted(wanted | strangers),
+                found=sorted(account.members),
+            )
+
+    def _limits(self, resource: Resource) -> None:
+        if resource.uuid in self._world.withdrawn and resource.state in _IN_WORK:
+            return  # its limits are not told to Waldur
+        account, wanted = self._accounts[resource.backend_id], expected.limits_of(resource)
+        if _sold(account.limits) != wanted:
+            what = f"the limits of {account.name}"
+            raise ViolationError(1, what, expected=wanted, found=account.limits)
+        limits = expected.user_limits_of(self._world, resource)
+        for name, member in account.members.items():
+            if (account.name, name) not in self._world.strangers:
+                wanted_of_user = limits.get(name, {})
+                if member.limits != wanted_of_user:
+                    what = f"the limits of {name} in {account.name}"
+                    raise ViolationError(1, what, expected=wanted_of_user, found=member.limits)
+
+    def _access(self, resource: Resource) -> None:
+        account = self._accounts[resource.backend_id]
+        if self._records.order_in_progress(resource.uuid):
+            return
+        if resource.paused or resource.downscaled:
+            wanted = ["paused" if resource.paused else "limited"]
+            found, fits = account.qos, account.qos == wanted
+        else:
+            site = self._world.site_qos.get(account.name, Qos())
+            wanted = [*sorted(site.names), site.default]
+            found = [*sorted(account.qos), account.default_qos]
+            fits = found == wanted
+        if not fits:
+            raise ViolationError(5, f"the QOS of {account.name}", expected=wanted, found=found)
+
+    def _notes(self, resource: Resource) -> None:
+        restricted = resource.paused or resource.downscaled
+        if self._records.order_in_progress(resource.uuid):
+            return
+        left = sorted(k for k in resource.backend_metadata if k.endswith("_before"))
+        if bool(left) != restricted:
+            wanted = "what was so before" if restricted else "nothing"
+            what = f"the notes of {resource.slug}"
+            raise ViolationError(11, what, expected=wanted, found=resource.backend_metadata)
+
+    def _usage(self, resource: Resource) -> None:
+        month = self._world.time.now().date().replace(day=1)
+        for each in ((month - timedelta(days=1)).replace(day=1), month):
+            totals, parts = expected.usage_of(self._world, resource, each)
+            side = self._world.sandbox.customer
+            found = side.usages(resource, each)
+            found_parts = side.user_usages(resource, each)
+            for name, total in totals.items():
+                if each < month and name == "gres/gpu":
+                    continue  # Waldur takes the rest of a month by usage from staff alone
+                by_user = {u: p[name] for u, p in found_parts.items() if p.get(name)}
+                if (found.get(name, 0), by_user) != (total, parts[name]):
+                    raise ViolationError(
+                        7,
+                        f"{name} of {resource.slug} ({resource.state}) in {each:%Y-%m}",
+                        expected=(total, parts[name]),
+                        found=(found.get(name), by_user),
+                    )
+
+    def _users(self) -> None:
+        for user in self._records.offering_users.values():
+            if user.state in ("Requested deletion", "Deleting", "Error deleting"):
+                what = f"the account of {user.username}"
+                raise ViolationError(1, what, expected="Deleted", found=user.state)
