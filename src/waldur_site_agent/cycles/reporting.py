@@ -118,8 +118,7 @@ def plan_months(
     current = BillingMonth.of(site.now(), site.zone)
     reports = site.backend.usages(since, periods)
     for month, figure, report in zip(months, found, reports, strict=True):
-        for remark in report.remarks:
-            site.log.info("usage", month=str(month), remark=remark)
+        _log_remarks(site, month, report.remarks)
         plan = plan_month(
             month,
             {name: each for name, each in resources.items() if since[name] < report.period.end},
@@ -132,6 +131,16 @@ def plan_months(
         _warn(site, plan)
         plans.append(plan)
     return plans
+
+
+def _log_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> None:
+    """Log what the backend says of a month's figures, once a day as long as it stands."""
+    today = site.now().toordinal()
+    for remark in remarks:
+        key = f"remark on {month}: {remark}"
+        if site.memory.get(key) != today:
+            site.memory[key] = today
+            site.log.warning("usage", month=str(month), remark=remark)
 
 
 def _months(

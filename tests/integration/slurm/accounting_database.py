@@ -42,6 +42,7 @@ VALUES ('{account}', 1, 'inserted', {association}, {job}, 0, 0, {uid}, 0, 0, 429
 SELECT LAST_INSERT_ID()
 """
 _SUSPENSION = "INSERT INTO wsatest_suspend_table VALUES ({row}, {association}, {start}, {end})"
+_NO_USER = "UPDATE wsatest_job_table SET id_user = 4294967294 WHERE job_db_inx = {row}"
 _FORGET = "DELETE FROM wsatest_job_table WHERE account = '{account}'"
 _LAST_RAN = """
 UPDATE wsatest_last_ran_table
@@ -114,6 +115,10 @@ class AccountingDatabase:
         for first, last in suspensions:
             self.sql(_SUSPENSION.format(row=row, association=association, start=first, end=last))
         return int(row)
+
+    def forget_user(self, row: int) -> None:
+        """Let a row have no user any more: neither a name nor a number."""
+        self.sql(_NO_USER.format(row=row))
 
     def forget(self, account: str) -> None:
         """Remove the jobs of an account."""

@@ -251,6 +251,38 @@ def test_jobs_of_users_without_a_name_are_there_under_their_number(
     assert any("1 job of users" in remark for remark in report.remarks)
 
 
+def test_odd_rows_cost_their_own_jobs_and_nothing_else(
+    real_slurm: RealSlurm, account: str, database: AccountingDatabase
+) -> None:
+    """What Slurm stores for unknown numbers comes out as nothing, NONE, or a number of its own."""
+    user, start = real_slurm.users[0], int(datetime(2026, 3, 10, tzinfo=UTC).timestamp())
+    believed = ("1=2,2=300", "1=2,2=300,3=18446744073709551615", "1=2,2=300,3=x")
+    odd = (
+        *("1=2,5=18446744073709551615", "1=18446744073709551614", "1=18446744073709551615"),
+        *("1=4294967294,2=300", "1=2,2=9223372036854775908"),
+    )
+    for number, tres in enumerate((*believed, *odd)):
+        database.insert(900_020 + number, account, user, start, start + 60, tres=tres)
+    database.forget_user(database.insert(900_030, account, "", start, start + 60))
+    report = backend_on(real_slurm).usage({account: LONG_AGO}, between(start, start + 3600))
+    amounts = {"cpu": 360, "mem": 54000, "gres/gpu": 0, "node": 0, "billing": 0}
+    assert used(report, account) == {user: amounts}
+    assert not report.is_settled
+    (remark,) = report.remarks
+    assert remark.startswith("6 jobs left out")
+    assert f"job 900023 of account {account}" in remark
+
+
+def test_a_finished_job_that_ends_in_the_future_counts_up_to_now(
+    real_slurm: RealSlurm, account: str, database: AccountingDatabase
+) -> None:
+    user, now = real_slurm.users[0], int(time.time())
+    database.insert(900_031, account, user, now - 60, now + 86400)
+    report = backend_on(real_slurm).usage({account: LONG_AGO}, between(now - 60, now + 86400))
+    assert 2 * 60 <= used(report, account)[user]["cpu"] <= 2 * (time.time() - now + 60)
+    assert any("1 job with an end in the future" in remark for remark in report.remarks)
+
+
 def test_without_slurmdbd_nothing_is_reported(real_slurm: RealSlurm, account: str) -> None:
     now = int(time.time())
     backend = backend_on(real_slurm, usage_timeout_seconds=1)

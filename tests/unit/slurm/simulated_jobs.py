@@ -44,6 +44,7 @@ def backend_on(
     runner: Runner | SimulatedSlurm,
     components: Sequence[str] = ("cpu",),
     clock: Callable[[], float] = no_time_passes,
+    now: Callable[[], float] = NOW.timestamp,
     **settings: object,
 ) -> SlurmBackend:
     counted = {
@@ -55,6 +56,7 @@ def backend_on(
         counted,
         runner=runner.runner() if isinstance(runner, SimulatedSlurm) else runner,
         clock=clock,
+        now=now,
     )
 
 

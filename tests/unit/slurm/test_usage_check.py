@@ -35,6 +35,15 @@ def slurm() -> SimulatedSlurm:
     return slurm
 
 
+def test_gpus_that_are_recorded_by_type_only_agree(slurm: SimulatedSlurm) -> None:
+    with slurm.change() as state:
+        state.tres += ["gres/gpu:a100", "gres/gpu:v100"]
+    gpus = {"gres/gpu:a100": 1, "gres/gpu:v100": 3}
+    slurm.run_job("ada", "climate", gpus, at("10-06 00:00"), at("10-06 01:00"))
+    names = ("gres/gpu", "gres/gpu:v100")
+    assert list(backend_on(slurm, names, usage_check=True).verify_usage(OCTOBER)) == []
+
+
 class Changed:
     """A cluster whose sreport says something else."""
 

@@ -95,8 +95,9 @@ class SlurmBackend(Backend):
         patience: Patience | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """``runner``, ``user_exists``, ``homes`` and ``clock`` replace what is outside, for tests.
+        """``runner``, ``user_exists``, ``homes``, ``clock`` and ``now`` replace what is outside.
 
         ``patience`` bounds the wait for cancelled jobs, ``lock_wait_seconds`` that for another
         writer of the same cluster.
@@ -117,7 +118,7 @@ class SlurmBackend(Backend):
         self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
         self._cluster_was_read = False
-        self._jobs = JobReader(self._client, settings.usage_timeout_seconds, clock)
+        self._jobs = JobReader(self._client, settings.usage_timeout_seconds, clock, now)
         self._jobs_are_shown = False
 
     def diagnose(self) -> Iterable[Check]:

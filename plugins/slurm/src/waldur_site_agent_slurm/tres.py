@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _STEP = 1024
 _SUFFIXES = "KMGTP"
@@ -21,6 +21,13 @@ LARGEST_COUNT = 2**64 - 3
 """Found by experiment: one more is taken without a word and leaves no limit at all."""
 LARGEST_MEMORY = 2**40 - 1
 """MiB-minutes; from 2**40 on Slurm prints a question mark instead of a suffix."""
+
+
+MOST_OF_A_JOB = {"cpu": 10**8, "node": 10**8, "gres/gpu": 10**8, "mem": 2**40, "vmem": 2**40}
+"""More than that no machine has (mem in MiB: an exbibyte), and no job was given it. What Slurm
+stores in place of a number that it does not know (2**32 - 2, 2**64 - 2) is far beyond."""
+MOST_OF_ANYTHING = 2**60
+"""The same for every other TRES: some count bytes."""
 
 
 def parse(text: str) -> dict[str, Decimal]:
@@ -36,6 +43,39 @@ def parse(text: str) -> dict[str, Decimal]:
             raise ValueError(f"{item!r} is not of the form name=amount")
         amounts[name.lower()] = _amount(name.lower(), amount)
     return amounts
+
+
+def given(text: str, components: Sequence[str]) -> list[Decimal]:
+    """What a job was given of each of these TRES; others are not even read.
+
+    GPUs and the like may be stored by type: where a row has no entry of the name itself, the
+    entries of its types count together.
+
+    Raises:
+        ValueError: the text is not a TRES list, or an amount is none, or more than any machine has.
+    """
+    entries: dict[str, str] = {}
+    for item in filter(None, text.split(",")):
+        name, separator, amount = item.partition("=")
+        if not separator or not name or name.lower() in entries:
+            raise ValueError(f"{item!r} is not of the form name=amount, or is there twice")
+        entries[name.lower()] = amount
+    return [_given(name, entries) for name in components]
+
+
+def _given(component: str, entries: Mapping[str, str]) -> Decimal:
+    if component in entries:
+        return _of_a_job(component, entries[component])
+    types = (name for name in entries if name.startswith(f"{component}:"))
+    return sum((_of_a_job(name, entries[name]) for name in types), Decimal(0))
+
+
+def _of_a_job(name: str, text: str) -> Decimal:
+    amount = _amount(name, text)
+    most = MOST_OF_A_JOB.get(name.partition(":")[0], MOST_OF_ANYTHING)
+    if amount > most:
+        raise ValueError(f"{name}={text} is more than any machine has")
+    return amount
 
 
 def whole_amount(component: str, amount: Decimal, resource: str) -> int:

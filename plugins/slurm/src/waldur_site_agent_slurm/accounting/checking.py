@@ -57,8 +57,12 @@ def differences(
     def read(lines: Iterator[str]) -> None:
         theirs.update(_sreport_rows(lines))
 
-    argv = asking.used_between(_local(span.start), _local(span.end), components, client.cluster)
+    known = client.tres_names() if any("/" in name for name in components) else ()
+    types = [name for name in known if name.rpartition(":")[0] in components]
+    asked = {*components, *types}
+    argv = asking.used_between(_local(span.start), _local(span.end), asked, client.cluster)
     client.stream(argv, timeout, read)
+    theirs = _without_types(theirs, components)
     if ours and not theirs:
         raise TemporaryError(
             f"sreport has no usage from {period.start} to {period.end}, and sacct has: slurmdbd "
@@ -96,6 +100,16 @@ def _sreport_rows(lines: Iterable[str]) -> Iterator[tuple[Key, int]]:
         # without a user it is the sum over an account and those below it
         if user and int(used):
             yield (account.lower(), user.lower(), tres.lower()), int(used)
+
+
+def _without_types(found: Mapping[Key, int], components: Sequence[str]) -> dict[Key, int]:
+    """As jobs are counted: the types count together where nothing is under the name itself."""
+    counted = {key: used for key, used in found.items() if key[2] in components}
+    for (account, user, tres), used in found.items():
+        whole = (account, user, tres.rpartition(":")[0])
+        if whole[2] in components and whole not in found:
+            counted[whole] = counted.get(whole, 0) + used
+    return counted
 
 
 def _different(ours: Mapping[Key, Amount], theirs: Mapping[Key, int]) -> Iterator[str]:

@@ -66,21 +66,31 @@ Jobs: TypeAlias = "Mapping[str, KnownJob]"
 def known_jobs(lines: Iterable[str]) -> Jobs:
     """Read the answer to :func:`asking.jobs_of_controller`.
 
+    A line that cannot be read leaves its job unknown, so that the job does not count until it has
+    an end.
+
     Raises:
-        TemporaryError: a line is not what squeue prints.
+        TemporaryError: most lines are not what squeue prints.
     """
     found: dict[str, KnownJob] = {}
+    odd: list[str] = []
+    read = 0
     for line in lines:
+        read += 1
         fields = line.split("|")
         if len(fields) != _COLUMNS or not fields[0].isdecimal():
-            raise TemporaryError(
-                f"squeue printed a row that cannot be read: {line[:200]!a}; no usage is reported, "
-                f"because it is not known which jobs run; look at: squeue -a -h -r -o '{LAYOUT}'"
-            )
+            odd.append(line)
+            continue
         job, state, start, end, used = fields
         if start.isdecimal():
             known_end = int(end) if end.isdecimal() else None
             found[job] = KnownJob(state, int(start), known_end, _seconds(used))
+    if len(odd) > read // 2:
+        raise TemporaryError(
+            f"squeue printed {len(odd)} of {read} rows that cannot be read: {odd[-1][:200]!a}; no "
+            "usage is reported, because it is not known which jobs run; look at: squeue -a -h -r "
+            f"-o '{LAYOUT}'"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent_slurm.accounting import asking
 from waldur_site_agent_slurm.accounting.controller import counted, known_jobs
-from waldur_site_agent_slurm.accounting.rows import elapsed_by_row, job_rows
+from waldur_site_agent_slurm.accounting.rows import UNREADABLE, elapsed_by_row, job_rows
 from waldur_site_agent_slurm.accounting.tally import Tally
 from waldur_site_agent_slurm.commands import chunks
 
@@ -30,12 +30,20 @@ class JobReader:
     """Reads one cluster's accounting database."""
 
     def __init__(
-        self, client: SlurmClient, timeout: float, clock: Callable[[], float] = time.monotonic
+        self,
+        client: SlurmClient,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """``timeout`` in seconds, for each command; ``clock`` in seconds, never set back."""
+        """``timeout`` in seconds, for each command; ``clock`` in seconds, never set back.
+
+        ``now`` is the time of the cluster, an epoch.
+        """
         self._client = client
         self._timeout = timeout
         self._clock = clock
+        self._now = now
         self._ran: dict[tuple[int, int], int | None] = {}
         """By row and moment, how long a job had run; ``None`` where sacct did not list it."""
 
@@ -58,7 +66,7 @@ class JobReader:
         """
         first = min((span.start for span in spans), default=0)
         last = max((span.end for span in spans), default=0)
-        tally = Tally(spans, since, components, rules)
+        tally = Tally(spans, since, components, rules, self._now)
         if first < last:
             confirmed = None if by_database else self._asked_controller()
             argv = asking.jobs_between(first, last, rules.tres_field, self._client.cluster)
@@ -90,6 +98,8 @@ class JobReader:
             if known is not None:
                 found[row.number] = known
         for row in unknown:
+            if found.get(row.number) == UNREADABLE:
+                continue
             if not row.running or moment <= row.end - _LONG_PASSED:
                 self._remember((row.number, moment), found.get(row.number))
         return found

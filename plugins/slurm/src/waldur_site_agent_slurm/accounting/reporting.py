@@ -81,6 +81,19 @@ def _remarks(sums: Sums) -> Iterator[str]:
             f"{_jobs(sums.nameless.total())} of users whom neither Slurm nor the operating system "
             f"knows any more ({worst}{more}): counted under 'uid NUMBER'"
         )
+    if sums.odd:
+        named = "; ".join(str(row) for row in sums.odd[:_NAMED])
+        more = f"; and {len(sums.odd) - _NAMED} more" if len(sums.odd) > _NAMED else ""
+        yield (
+            f"{_jobs(len(sums.odd))} left out, whose rows in the accounting database cannot be "
+            f"read or believed: {named}{more}. Look at: sacct -X -D -P -j JOBID --format=ALL"
+        )
+    if sums.ahead:
+        named = ", ".join(sums.ahead[:_NAMED]) + (", ..." if len(sums.ahead) > _NAMED else "")
+        yield (
+            f"{_jobs(len(sums.ahead))} with an end in the future, counted up to now: {named}; "
+            "correct the clocks, or the row in the accounting database"
+        )
     if sums.endless:
         yield (
             f"{_jobs(sums.endless)} without an end in the accounting database that slurmctld does "

@@ -21,7 +21,9 @@ _FREE = ("User", "DBIndex", "Account", "DBIndex")
 _COLUMNS = len(FIELDS) + 1 + len(_FREE)
 _LINES_OF_A_ROW = 20
 """More line ends than that are in no name."""
-_NO_END = ("Unknown", "None")
+_NO_TIME = ("Unknown", "None", "")
+_NO_USER = 2**32 - 2
+"""From here on a number is what Slurm stores in place of a user."""
 _SHOWN = 200
 _NEVER_SUSPENDED = "00:00:00"
 _DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)(?:\.\d+)?")
@@ -52,12 +54,35 @@ class JobRow(NamedTuple):
     """Whether it is suspended now, by slurmctld."""
 
 
+class OddRow(NamedTuple):
+    """A whole row with something in it that cannot be, so that the job cannot be counted."""
+
+    job: str
+    account: str
+    """In lower case."""
+    start: int
+    """Epoch; 0 where that is what cannot be read."""
+    end: int
+    """Epoch; a time far away where the row has none that can be read."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"job {self.job} of account {self.account}: {self.reason}"
+
+
+UNREADABLE = -1
+"""In place of the seconds that a job had run."""
+_FAR_AWAY = 2**62
+_DIGITS = 18
+"""Of a number of seconds; more are none."""
+
+
 def columns(tres_field: str) -> str:
     """The columns that :func:`job_rows` reads, as sacct takes them."""
     return ",".join((*FIELDS, tres_field, *_FREE))
 
 
-def job_rows(lines: Iterable[str]) -> Iterator[JobRow]:
+def job_rows(lines: Iterable[str]) -> Iterator[JobRow | OddRow]:
     """Read the answer to :func:`asking.jobs_between`; jobs that never started are left out.
 
     Raises:
@@ -85,15 +110,17 @@ def job_rows(lines: Iterable[str]) -> Iterator[JobRow]:
 def elapsed_by_row(lines: Iterable[str]) -> dict[int, int]:
     """Read the answer to :func:`asking.jobs_cut_at`: seconds by the row's number.
 
+    Seconds that cannot be read are ``UNREADABLE``.
+
     Raises:
         TemporaryError: a line is not what sacct prints.
     """
     found: dict[int, int] = {}
     for line in lines:
         index, separator, elapsed = line.partition("|")
-        if not (separator and index.isdecimal() and elapsed.isdecimal()):
+        if not (separator and index.isdecimal() and elapsed):
             raise TemporaryError(_unreadable(line))
-        found[int(index)] = int(elapsed)
+        found[int(index)] = int(elapsed) if elapsed.isdecimal() else UNREADABLE
     return found
 
 
@@ -107,7 +134,7 @@ def seconds(duration: str) -> int:
         return 0
     match = _DURATION.fullmatch(duration)
     if match is None:
-        raise ValueError(f"{duration!r} is not a duration")
+        raise ValueError(f"Suspended is {duration[:_SHOWN]!a}, which is no duration")
     days, hours, minutes, rest = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
@@ -124,16 +151,24 @@ def _with_free_names(text: str) -> list[str] | None:
     return [*fields, user, ours, account, ours]
 
 
-def _job_row(fields: list[str]) -> JobRow | None:
+def _job_row(fields: list[str]) -> JobRow | OddRow | None:
     number, job, elapsed, suspended, submit, start, end, uid, tres, user, _, account, _ = fields
-    if not tres or not start.isdecimal():
-        # never started; but a row that is no row must not pass for one
-        if not (number.isdecimal() and elapsed.isdecimal()):
-            raise TemporaryError(_unreadable("|".join(fields)))
+    if not number.isdecimal():
+        # a row that is no row must not pass for one
+        raise TemporaryError(_unreadable("|".join(fields)))
+    never_ran = elapsed == "0" and not tres
+    if start in _NO_TIME or never_ran:
         return None
     try:
-        began, ran, stood = int(start), int(elapsed), seconds(suspended)
-        running = end in _NO_END
+        _require_tres(tres)
+        began, ran, stood = (
+            _number("Start", start),
+            _number("ElapsedRaw", elapsed),
+            seconds(suspended),
+        )
+        running = end in _NO_TIME
+        if not user:
+            _require_user(uid)
         return JobRow(
             number=int(number),
             job=job,
@@ -141,7 +176,7 @@ def _job_row(fields: list[str]) -> JobRow | None:
             suspended=stood,
             submit=int(submit) if submit.isdecimal() else began,
             start=began,
-            end=began + ran + stood if running else int(end),
+            end=began + ran + stood if running else _number("End", end),
             running=running,
             tres=tres,
             uid=uid,
@@ -149,7 +184,29 @@ def _job_row(fields: list[str]) -> JobRow | None:
             account=account.lower(),
         )
     except ValueError as error:
-        raise TemporaryError(_unreadable("|".join(fields))) from error
+        return OddRow(
+            job=job,
+            account=account.lower(),
+            start=int(start) if start.isdecimal() and len(start) <= _DIGITS else 0,
+            end=int(end) if end.isdecimal() and len(end) <= _DIGITS else _FAR_AWAY,
+            reason=str(error),
+        )
+
+
+def _number(column: str, text: str) -> int:
+    if not text.isdecimal() or len(text) > _DIGITS:
+        raise ValueError(f"{column} is {text[:_SHOWN]!a}, which is no number of seconds")
+    return int(text)
+
+
+def _require_tres(text: str) -> None:
+    if not text:
+        raise ValueError("it ran, and what it was given is not recorded")
+
+
+def _require_user(uid: str) -> None:
+    if not uid.isdecimal() or int(uid) >= _NO_USER:
+        raise ValueError(f"it has neither the name nor the number of a user (UID {uid!a})")
 
 
 def _unreadable(line: str) -> str:

@@ -57,7 +57,7 @@ def share(row: JobRow, span: Span, elapsed: Elapsed) -> Share:
     if not row.suspended or not within:
         return Share(within, within)
     active = _ran_until(row, span.end, elapsed) - _ran_until(row, span.start, elapsed)
-    return Share(within, max(0, active))
+    return Share(within, min(within, max(0, active)))
 
 
 def to_look_up(row: JobRow, span: Span) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent_slurm import tres
 from waldur_site_agent_slurm.accounting.controller import Doubt
+from waldur_site_agent_slurm.accounting.rows import UNREADABLE, OddRow
 from waldur_site_agent_slurm.accounting.seconds import Share, Span, begin, held, share, to_look_up
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 Amount: TypeAlias = int | Fraction
 
 _DISTINCT_TRES = 20_000
+_FEW = 10
+"""So many odd rows are no reason to doubt the rest, however few there are."""
+_CLOCKS_DIFFER = 300
+"""Seconds."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,10 @@ class Sums:
     without_account: int = 0
     endless: int = 0
     """Jobs without an end that slurmctld does not say to run: left out."""
+    odd: list[OddRow] = field(default_factory=list)
+    """Rows that cannot be read or believed: left out."""
+    ahead: list[str] = field(default_factory=list)
+    """Jobs that by the database ended in the future, with their accounts."""
     is_settled: bool = True
     """Whether nothing was left out that may count later."""
 
@@ -53,10 +62,11 @@ class Tally:
         since: Mapping[str, int] | None,
         components: Sequence[str],
         rules: Rules,
+        now: Callable[[], float],
     ) -> None:
         """``since`` has the accounts that count and from when; ``None`` means every account.
 
-        ``components`` are TRES names in lower case.
+        ``components`` are TRES names in lower case; ``now`` is the time of the cluster, an epoch.
         """
         self._order = sorted(range(len(spans)), key=lambda number: spans[number])
         self._spans = [spans[number] for number in self._order]
@@ -67,6 +77,10 @@ class Tally:
         self._needs_active = any(self._active)
         self._sums = [Sums() for _ in spans]
         self._aside: list[JobRow] = []
+        self._clock = now
+        self._now = int(now())
+        self._read = self._odd = 0
+        self._last_odd: OddRow | None = None
         self._counts = lru_cache(_DISTINCT_TRES)(_Counts(components).of)
 
     @property
@@ -79,16 +93,24 @@ class Tally:
 
     def add(
         self,
-        rows: Iterable[JobRow],
+        rows: Iterable[JobRow | OddRow],
         confirmed: Callable[[JobRow], JobRow | Doubt] | None = None,
     ) -> None:
         """Count rows, or keep them aside where :meth:`aside` says what must be looked up.
 
         ``confirmed`` says how far a row without an end counts, if at all; without it such rows
         count as far as the database says.
+
+        Raises:
+            TemporaryError: so many rows are odd that the answer as a whole cannot be believed.
         """
-        for row in rows:
-            if self._since is not None and row.account and row.account not in self._since:
+        for each in rows:
+            self._read += 1
+            if self._since is not None and each.account and each.account not in self._since:
+                continue
+            row = self._checked(each)
+            if isinstance(row, OddRow):
+                self._leave_out_odd(row)
                 continue
             known = confirmed(row) if row.running and confirmed is not None else row
             if isinstance(known, Doubt):
@@ -97,6 +119,11 @@ class Tally:
                 self._aside.append(known)
             else:
                 self._add(known, {})
+        if self._odd > max(_FEW, self._read // 2):
+            raise TemporaryError(
+                f"{self._odd} of {self._read} rows of sacct cannot be read: {self._last_odd}; no "
+                "usage is reported"
+            )
 
     def aside(self) -> dict[int, list[JobRow]]:
         """The rows that wait, by each moment that must be looked up for them."""
@@ -109,8 +136,43 @@ class Tally:
     def settle(self, elapsed: Elapsed) -> None:
         """Count the rows that waited."""
         for row in self._aside:
-            self._add(row, elapsed)
+            seen = [elapsed[moment].get(row.number) for moment in self._moments(row)]
+            if UNREADABLE in seen:
+                self._leave_out_odd(_odd(row, "how long it had run at a border cannot be read"))
+            else:
+                self._add(row, elapsed)
         self._aside.clear()
+
+    def _checked(self, row: JobRow | OddRow) -> JobRow | OddRow:
+        """Find what cannot be, and cut what ends in the future to the moment of asking."""
+        if isinstance(row, OddRow):
+            return row
+        try:
+            self._counts(row.tres)
+        except ValueError as error:
+            return _odd(row, f"{self._rules.tres_field}: {error}")
+        if row.running or row.end <= self._now:
+            return row
+        self._now = int(self._clock())
+        if row.end > self._now + _CLOCKS_DIFFER and row.account:
+            for place, span in self._parts(row):
+                if span.end > self._now:
+                    self._sums[place].ahead.append(f"{row.job} ({row.account})")
+        return row._replace(
+            end=max(row.start, min(row.end, self._now)),
+            elapsed=min(row.elapsed, max(0, self._now - row.start)),
+        )
+
+    def _leave_out_odd(self, row: OddRow) -> None:
+        """Nobody knows what it used; a row that is nobody's is no loss."""
+        self._odd += 1
+        self._last_odd = row
+        if not row.account:
+            return
+        for sums, span in zip(self._sums, self._spans, strict=True):
+            if row.start < span.end and span.start < row.end:
+                sums.odd.append(row)
+                sums.is_settled = False
 
     def _leave_out(self, row: JobRow, doubt: Doubt) -> None:
         for place, _ in self._parts(row):
@@ -171,14 +233,7 @@ class Tally:
         total = sums.amounts.get(whose)
         if total is None:
             total = sums.amounts[whose] = [0] * len(self._active)
-        try:
-            counts = self._counts(row.tres)
-        except ValueError as error:
-            raise TemporaryError(
-                f"the TRES of job {row.job} cannot be read: {error}; no usage is reported; look "
-                f"at: sacct -X -D -P -j {row.job} --format={self._rules.tres_field}"
-            ) from error
-        for place, count in counts:
+        for place, count in self._counts(row.tres):
             total[place] += count * (part.active if self._active[place] else part.held)
 
 
@@ -189,12 +244,12 @@ class _Counts:
         self._components = components
 
     def of(self, text: str) -> tuple[tuple[int, Amount], ...]:
-        found = tres.parse(text)
-        return tuple(
-            (place, _whole(Fraction(found[name])))
-            for place, name in enumerate(self._components)
-            if found.get(name)
-        )
+        found = tres.given(text, self._components)
+        return tuple((place, _whole(Fraction(each))) for place, each in enumerate(found) if each)
+
+
+def _odd(row: JobRow, reason: str) -> OddRow:
+    return OddRow(row.job, row.account, row.start, row.end, reason)
 
 
 def _whole(amount: Fraction) -> Amount:
