@@ -44,6 +44,7 @@ def _content(report: CycleReport) -> dict[str, Any]:
                 "accounts": [_account(plan) for plan in report.membership.accounts],
                 "home_directories": [_step(step) for step in report.membership.homes],
                 "usernames": _usernames(report),
+                "removals_suspended": report.removals_suspended,
             }
         case UsageCycleReport():
             return {

@@ -47,6 +47,8 @@ def report_text(report: CycleReport) -> str:
         case MembershipReport():
             blocks = [b for b in map(_account_block, report.membership.accounts) if _says(b)]
             blocks += list(_people_blocks(report))
+            if report.impairment:
+                blocks.insert(0, ("Removals", [f"  ! {report.impairment}"], []))
             unchanged = sum(not plan.steps for plan in report.membership.accounts)
             rest = f"{unchanged} resources unchanged."
         case UsageCycleReport():

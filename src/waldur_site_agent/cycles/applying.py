@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from waldur_site_agent.backends import Outcome, Result
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.model.errors import TemporaryError
 
 if TYPE_CHECKING:
@@ -37,21 +38,37 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
 
 
 def _log(site: Site, step: Step, outcome: Outcome) -> None:
-    log = site.log.bind(
-        action=type(outcome.action).__name__,
-        resource=getattr(outcome.action, "resource", ""),
-        reason=step.reason,
-    )
+    """What was done is a line each time; what fails may fail for many, and for days."""
+    action, resource = type(outcome.action).__name__, getattr(outcome.action, "resource", "")
+    fields: dict[str, Any] = {"action": action, "resource": resource}
     if step.order:
-        log = log.bind(order=str(step.order))
+        fields["order"] = str(step.order)
     if outcome.result is Result.FAILED:
-        log.warning("action failed", error=str(outcome.error))
+        error = str(outcome.error)
+        site.conditions.note(
+            "action failed",
+            f"{resource}: {step.reason}" if resource else step.reason,
+            cause=f"{action} {cause_of(error, resource)}",
+            **fields,
+            reason=step.reason,
+            error=error,
+        )
         return
     for left_out in outcome.left_out:
-        log.warning("left out", member=left_out.name, error=str(left_out.error))
+        error = str(left_out.error)
+        site.conditions.note(
+            "left out",
+            f"{left_out.name} ({resource})" if resource else left_out.name,
+            cause=f"{action} {cause_of(error, resource, left_out.name)}",
+            **fields,
+            member=left_out.name,
+            error=error,
+        )
     served = members_served(outcome)
     details = {"members": served} if served else {}
-    log.info("action applied", result=outcome.result.value, **details)
+    site.log.info(
+        "action applied", **fields, reason=step.reason, result=outcome.result.value, **details
+    )
 
 
 def members_served(outcome: Outcome) -> list[str]:

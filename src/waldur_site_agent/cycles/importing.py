@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
 from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.offering_access import read_offering
+from waldur_site_agent.cycles.optional_calls import (
+    UNAVAILABLE,
+    ask_optional,
+    is_unavailable,
+    remember_denied,
+)
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
@@ -37,8 +44,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.importing import Offer
 
 _OPEN = (ImportState.SENT, ImportState.PROCESSING)
-_NOT_OFFERED = (AbsentOperationError, AccessDeniedError)
-_NO_IMPORTS = "imports are not offered by this server to this token"
+_REQUESTS = "backend_resource_requests"
 _STEM = "x"
 _SHOWN_FAILURES = 3
 
@@ -124,16 +130,21 @@ def importable(site: Site) -> ImportPlan:
 
 def _open_requests(site: Site) -> Sequence[BackendResourceRequest]:
     """Requests that nobody has answered; none where the server does not offer such."""
-    if site.memory.get(_NO_IMPORTS):
+    if is_unavailable(site, _REQUESTS):
         return ()
+    uuid = site.offering.waldur_offering_uuid
     try:
-        return site.waldur.backend_resource_requests(
-            site.offering.waldur_offering_uuid, _OPEN
+        return ask_optional(
+            site,
+            _REQUESTS,
+            lambda: site.waldur.backend_resource_requests(uuid, _OPEN),
+            "resource_import_enabled has no effect",
         ).items
-    except _NOT_OFFERED as error:
-        site.memory[_NO_IMPORTS] = 1
-        site.log.warning("resource_import_enabled has no effect", reason=str(error))
+    except AbsentOperationError:
         return ()
+    except AccessDeniedError as error:
+        remember_denied(site, _REQUESTS, error)
+    return ()
 
 
 def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]:
@@ -163,12 +174,12 @@ def _start(site: Site, request: BackendResourceRequest) -> bool:
 
 def _projects(site: Site) -> tuple[Project, ...]:
     """The projects that the token may know: those that buy from the provider, or all it sees."""
-    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    offering = read_offering(site)
     if offering.customer_uuid is not None:
         try:
             for provider in site.waldur.service_providers(offering.customer_uuid).items[:1]:
                 return site.waldur.provider_projects(provider.uuid).require_complete("projects")
-        except (*_NOT_OFFERED, NotFoundError) as error:
+        except (*UNAVAILABLE, NotFoundError) as error:
             site.log.info("provider's projects not shown; taking all", reason=str(error))
     return site.waldur.projects().require_complete("projects")
 

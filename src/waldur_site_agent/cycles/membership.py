@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
 )
 from waldur_site_agent.cycles.applying import apply_steps
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.deletions import begin_deletions, finish_deletions
 from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
-from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, MembershipReport
 from waldur_site_agent.cycles.missing_accounts import mark_missing
+from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.model.errors import TemporaryError
@@ -60,15 +63,18 @@ def sync_membership(
         TemporaryError: one side could not be read; nothing was changed.
     """
     sight = Sight.of(scopes)
-    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    offering = read_offering(site)
     listed = site.waldur.offering_users(offering.uuid).require_complete("offering users")
+    check_emptied_list(site, "offering users", listed)
     usernames = sync_usernames(
         site, offering, listed, site.usernames, dry_run=dry_run, who=sight.names_user
     )
     wanted = gather_wanted(site, offering, usernames.users, sight)
     report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
+    _note_duplicates(site, report)
     if not wanted.accounts:
         failures = finish_deletions(site, wanted.leavers, wanted.staying) if not dry_run else []
+        _note_failures(site, failures)
         return replace(report, failures=tuple(failures))
     state = site.backend.observe()
     wanted = _in_sight(wanted, usernames.users, state, sight)
@@ -80,6 +86,7 @@ def sync_membership(
         resources=sum(len(account.resources) for account in wanted.accounts),
         refused=guarded.refused,
         refusal=guarded.reason,
+        removals_suspended=wanted.removals_suspended,
     )
     _log(site, report)
     if dry_run:
@@ -93,7 +100,9 @@ def sync_membership(
 
 def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
     missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-    return mark_missing(site, missing, len(membership.accounts))
+    failures = mark_missing(site, missing, len(membership.accounts))
+    _note_failures(site, failures)
+    return failures
 
 
 def _in_sight(
@@ -161,19 +170,22 @@ def _carry_out(
     guarded: Guarded,
 ) -> list[str]:
     """Change the backend, then tell Waldur; return what went wrong."""
-    failures = [*_troubles(membership), *wanted.troubles]
+    failures = _troubles(membership)
     leavers = begin_deletions(site, wanted.leavers)
     membership, unsaved = _remember(site, membership, state)
-    failures += unsaved.values()
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
     applied = apply_steps(site, steps)
     failures += _failures(applied)
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
-    failures += tell_waldur(site, membership, after, broken)
     staying = _still_in(applied, guarded.refused, membership) | wanted.staying
-    failures += finish_deletions(site, leavers, staying)
-    return failures
+    others = [
+        *unsaved.values(),
+        *tell_waldur(site, membership, after, broken),
+        *finish_deletions(site, leavers, staying),
+    ]
+    _note_failures(site, others)
+    return failures + others
 
 
 def _troubles(membership: MembershipPlan) -> list[str]:
@@ -300,23 +312,58 @@ def _still_in(
 
 
 def _log(site: Site, report: MembershipReport) -> None:
-    if report.usernames is not None:
-        for name, people in sorted(report.usernames.duplicates.items()):
-            persons = [person.user_username or str(person.uuid) for person in people]
-            site.log.warning("a username belongs to several people", username=name, people=persons)
+    if reason := report.removals_suspended:
+        site.conditions.note(NOBODY_LEAVES, "lists", cause=cause_of(reason), reason=reason)
     for account in report.membership.accounts:
-        log = site.log.bind(resource=account.wanted.id)
-        if account.unknown:
-            log.info("users that Waldur does not know are left alone", users=list(account.unknown))
-        if account.waiting:
-            log.info("members wait for the backend to know them", users=list(account.waiting))
-        if account.wanted.trouble:
-            log.warning("nobody joins or leaves", reason=account.wanted.trouble)
-        if account.is_missing:
-            log.warning("the backend does not have this account")
+        _note_account(site, account)
     if report.refusal:
         names = {
             getattr(step.action, "resource", ""): list(getattr(step.action, "members", ()))
             for step in report.refused.steps
         }
         site.log.error("removals refused", reason=report.refusal, members=names)
+
+
+def _note_account(site: Site, account: AccountPlan) -> None:
+    name, conditions = account.wanted.id, site.conditions
+    for user in account.unknown:
+        conditions.note(
+            "users that Waldur does not know are left alone",
+            f"{user} ({name})",
+            level=logging.INFO,
+            resource=name,
+            user=user,
+        )
+    for user in account.waiting:
+        conditions.note(
+            "members wait for the backend to know them",
+            f"{user} ({name})",
+            level=logging.INFO,
+            resource=name,
+            user=user,
+        )
+    if reason := account.wanted.trouble:
+        cause = cause_of(reason, name)
+        conditions.note("nobody joins or leaves", name, cause=cause, resource=name, reason=reason)
+    if account.is_missing:
+        conditions.note("the backend does not have this account", name, resource=name)
+
+
+def _note_duplicates(site: Site, report: MembershipReport) -> None:
+    duplicates = report.usernames.duplicates if report.usernames is not None else {}
+    for name, people in duplicates.items():
+        site.conditions.note(
+            "several people have the same username in Waldur",
+            name,
+            username=name,
+            users=[person.user_username or str(person.user_uuid) for person in people],
+            remedy="give each of them a username of their own in Waldur",
+        )
+
+
+def _note_failures(site: Site, failures: Iterable[str]) -> None:
+    """Note what no line of the log names yet."""
+    for failure in failures:
+        name = failure.partition(":")[0]
+        cause = cause_of(failure, name)
+        site.conditions.note("not synced", name, cause=cause, resource=name, reason=failure)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.optional_calls import ask_optional, tell_optional
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.feedback import Feedback, feedback_on
-from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
+from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
 
-_NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
-SET_LIMITS_REFUSED = "set_limits was refused"
-SET_AS_OK_REFUSED = "set_as_ok was refused"
-"""By what is remembered that this token may not do something."""
+_ROUTINE = "refresh_last_sync"
+"""Sent for every resource again and again; it changes nothing."""
 
 
 def tell_waldur(
@@ -92,12 +91,18 @@ def _without_limits(feedback: Feedback) -> Feedback:
 
 def limits_are_waldurs(site: Site) -> bool:
     """Whether a periodic policy of Waldur owns the limits; then none are reported back."""
+    uuid = site.offering.waldur_offering_uuid
     try:
-        return bool(site.waldur.periodic_policies(site.offering.waldur_offering_uuid).items)
+        return bool(
+            ask_optional(
+                site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
+            ).items
+        )
     except AbsentOperationError:
         return False
     except SiteAgentError as error:
-        site.log.warning("limits not reported: policies not read", reason=str(error))
+        reason = str(error)
+        site.conditions.note("limits not reported: policies not read", "policies", reason=reason)
         return True
 
 
@@ -123,19 +128,8 @@ def _send(site: Site, feedback: Feedback) -> None:
         )
 
 
-def _optionally(site: Site, resource: Resource, what: str, send: Callable[[], None]) -> None:
-    """Send what the token may not be allowed to send: the memberships matter more.
-
-    What was refused once is not tried again by this process.
-    """
-    refused = f"{what} was refused"
-    if site.memory.get(refused):
-        return
-    try:
-        send()
-    except _NOT_FOR_THIS_TOKEN as error:
-        site.memory[refused] = 1
-        log = site.log.bind(call=what, resource=resource.name)
-        log.warning("Waldur does not take this from this token", reason=str(error))
-    else:
-        site.log.info("told Waldur", call=what, resource=resource.name)
+def _optionally(site: Site, resource: Resource, call: str, send: Callable[[], None]) -> None:
+    """Send what the token may not be allowed to send: the memberships matter more."""
+    if tell_optional(site, call, send, resource.name):
+        log = site.log.debug if call == _ROUTINE else site.log.info
+        log("told Waldur", call=call, resource=resource.name)

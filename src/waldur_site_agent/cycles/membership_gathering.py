@@ -7,13 +7,16 @@ a team is not known nobody moves, and where names are missing nobody counts as u
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access, SetMemberLimits
+from waldur_site_agent.cycles.offering_access import check_emptied_list
+from waldur_site_agent.cycles.optional_calls import ask_optional
 from waldur_site_agent.cycles.scoping import Seen, short_role
-from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import (
     OfferingUserState,
@@ -30,8 +33,6 @@ from waldur_site_agent.planning.access import (
 from waldur_site_agent.planning.membership import AccountWanted, People
 from waldur_site_agent.waldur import (
     AbsentOperationError,
-    AccessDeniedError,
-    NotFoundError,
     concurrently,
 )
 
@@ -59,7 +60,6 @@ SERVED_STATES = (
 """Resources with an order in progress keep their members up to date, too."""
 
 _WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
-_NOT_OFFERED = (AbsentOperationError, AccessDeniedError, NotFoundError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,8 @@ class Gathered:
     """Offering users whom Waldur is deleting."""
     staying: frozenset[str] = frozenset()
     """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
-    troubles: tuple[str, ...] = ()
-    """Lists that were not read, and what that means."""
+    removals_suspended: str = ""
+    """Why nobody may leave any account: lists that could grant access were not read."""
     offering_accounts: frozenset[str] = frozenset()
     """Every account of the offering, also those that are not looked at."""
     seen: Seen = field(default_factory=Seen)
@@ -101,6 +101,7 @@ def gather_wanted(
     """
     uuid = site.offering.waldur_offering_uuid
     listed = site.waldur.resources(uuid).require_complete("resources")
+    check_emptied_list(site, "resources", listed)
     named = [resource for resource in listed if resource.backend_id.strip()]
     served = [resource for resource in named if resource.state in SERVED_STATES]
     resources = sight.choose(served)
@@ -122,7 +123,7 @@ def gather_wanted(
         people=_people(users, accounts),
         leavers=leavers,
         staying=staying | ({"*"} if accounts.troubles else set()),
-        troubles=tuple(f"nobody leaves in this cycle: {text}" for text in accounts.troubles),
+        removals_suspended="; ".join(accounts.troubles),
         offering_accounts=frozenset(resource.account for resource in served),
         seen=replace(
             seen,
@@ -220,10 +221,16 @@ def _shared_access(group: Sequence[Resource]) -> Access | None:
 def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str]) -> UUID | None:
     if offering.customer_uuid is None:
         return None
+    customer = offering.customer_uuid
     try:
-        providers = site.waldur.service_providers(offering.customer_uuid).items
-    except _NOT_OFFERED as error:
-        site.log.info("service provider not shown; asking per project", reason=str(error))
+        providers = ask_optional(
+            site,
+            "service_providers",
+            lambda: site.waldur.service_providers(customer),
+            _PER_PROJECT,
+        ).items
+    except PermanentError as error:
+        _note_refusal(site, "the service provider is not shown", error, _PER_PROJECT)
         return None
     except SiteAgentError as error:
         troubles.append(f"the service provider was not read: {error}")
@@ -259,9 +266,11 @@ def _teams_in_bulk(
     if provider is None:
         return {}
     try:
-        roles = site.waldur.project_roles(provider).require_complete("project roles")
-    except _NOT_OFFERED as error:
-        site.log.info("project roles not read in bulk; asking per project", reason=str(error))
+        roles = ask_optional(
+            site, "project_permissions", lambda: site.waldur.project_roles(provider), _PER_PROJECT
+        ).require_complete("project roles")
+    except PermanentError as error:
+        _note_refusal(site, "project roles are not shown in bulk", error, _PER_PROJECT)
         return {}
     except SiteAgentError as error:
         troubles.append(f"project roles were not read: {error}")
@@ -275,38 +284,52 @@ def _teams_in_bulk(
     return teams
 
 
+_PER_PROJECT = "the team of each project is read by itself"
+
+
+def _note_refusal(site: Site, event: str, error: PermanentError, effect: str) -> None:
+    """Note a refusal that lasts; what a server lacks was logged when that was found out."""
+    if not isinstance(error, AbsentOperationError):
+        site.conditions.note(event, event, level=logging.INFO, effect=effect, reason=str(error))
+
+
 def _read_project_accounts(site: Site, provider: UUID | None, accounts: _ProjectAccounts) -> None:
     offering = site.offering.waldur_offering_uuid
     waldur = site.waldur
     accounts.is_complete = provider is not None
-    kinds: tuple[tuple[str, _Asks, _Asks], ...] = (
-        ("service account", waldur.service_accounts, waldur.offering_service_accounts),
-        ("course account", waldur.course_accounts, waldur.offering_course_accounts),
-    )
-    for kind, of_provider, of_offering in kinds:
-        asks = [(of_offering, offering)]
-        if provider is not None:
-            asks.insert(0, (of_provider, provider))
-        _collect(accounts, kind, _first_answer(kind, asks, accounts))
+    service: list[_Ask] = [
+        ("offering_service_accounts", lambda: waldur.offering_service_accounts(offering))
+    ]
+    course: list[_Ask] = [
+        ("offering_course_accounts", lambda: waldur.offering_course_accounts(offering))
+    ]
+    if provider is not None:
+        service.insert(0, ("service_accounts", lambda: waldur.service_accounts(provider)))
+        course.insert(0, ("course_accounts", lambda: waldur.course_accounts(provider)))
+    for kind, asks in (("service account", service), ("course account", course)):
+        _collect(accounts, kind, _first_answer(site, kind, asks, accounts))
 
 
 if TYPE_CHECKING:
-    _Asks = Callable[[UUID | str], Listing[ProjectAccount]]
+    _Ask = tuple[str, Callable[[], Listing[ProjectAccount]]]
+    """A call's name, and the call."""
 
 
 def _first_answer(
-    kind: str,
-    asks: Sequence[tuple[_Asks, UUID]],
-    accounts: _ProjectAccounts,
+    site: Site, kind: str, asks: Sequence[_Ask], accounts: _ProjectAccounts
 ) -> tuple[ProjectAccount, ...]:
     """The accounts of a kind; none where neither list is offered to this token."""
-    for ask, scope in asks:
+    effect = "unknown users of accounts are left alone"
+    for call, ask in asks:
         try:
-            return ask(scope).require_complete(f"{kind}s")
+            return ask_optional(site, call, ask, "another list is tried").require_complete(
+                f"{kind}s"
+            )
         except AbsentOperationError:
             continue
-        except _NOT_OFFERED:
+        except PermanentError as error:
             accounts.is_complete = False
+            _note_refusal(site, f"{kind}s are not shown", error, effect)
         except SiteAgentError as error:
             accounts.troubles.append(f"{kind}s were not read: {error}")
             return ()
@@ -338,11 +361,15 @@ def _member_limits(
         return None
     uuid = site.offering.waldur_offering_uuid
     try:
-        listed = site.waldur.user_limits(uuid).require_complete("user limits")
-    except _NOT_OFFERED:
+        listed = ask_optional(
+            site, "user_limits", lambda: site.waldur.user_limits(uuid), "members have no limits"
+        ).require_complete("user limits")
+    except PermanentError as error:
+        _note_refusal(site, "user limits are not shown", error, "they stay as they are")
         return None
     except SiteAgentError as error:
-        site.log.warning("user limits not read; they stay as they are", reason=str(error))
+        event = "user limits were not read; they stay as they are"
+        site.conditions.note(event, event, reason=str(error))
         return None
     return _limits_by_account(site, listed, resources, users)
 

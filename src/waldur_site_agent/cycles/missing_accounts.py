@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.optional_calls import tell_optional
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
-from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, NotFoundError
+from waldur_site_agent.waldur import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
 
-_NOT_FOR_THIS_TOKEN = (AbsentOperationError, AccessDeniedError)
 _FEW = 1
 
 
@@ -54,10 +55,11 @@ def _mark(site: Site, resource: Resource, name: str) -> list[str]:
         current = site.waldur.resource(resource.uuid)
         if current.state == ResourceState.OK and current.order_in_progress is None:
             message = f'The account "{name}" does not exist any more; ask the site to restore it.'
-            site.waldur.set_as_erred(resource.uuid, message)
-            site.log.error("resource marked Erred: its account is gone", resource=name)
-    except (*_NOT_FOR_THIS_TOKEN, NotFoundError) as error:
-        site.log.warning("missing account not marked in Waldur", resource=name, reason=str(error))
+            tell = partial(site.waldur.set_as_erred, resource.uuid, message)
+            if tell_optional(site, "set_as_erred", tell, name):
+                site.log.error("resource marked Erred: its account is gone", resource=name)
+    except NotFoundError as error:
+        site.conditions.note("missing account not marked in Waldur", name, reason=str(error))
     except SiteAgentError as error:
         return [f"{name}: not marked in Waldur: {error}"]
     return []

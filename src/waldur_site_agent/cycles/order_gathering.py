@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.conditions import cause_of
+from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.order_report import Fate, OrderFate
 from waldur_site_agent.model.errors import (
     DefectError,
@@ -60,6 +63,7 @@ def orders_in_sight(site: Site, sight: Sight) -> tuple[tuple[Order, ...], dict[U
     """
     listed = open_orders(site)
     if sight.everything:
+        check_emptied_list(site, "orders", listed)
         return listed, {order.uuid: order.state for order in listed}
     chosen = tuple(order for order in listed if order.uuid in sight.orders)
     states = {order.uuid: order.state for order in chosen}
@@ -74,7 +78,14 @@ def orders_in_sight(site: Site, sight: Sight) -> tuple[tuple[Order, ...], dict[U
 def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
     """The orders that can be understood; one that cannot does not stop the others."""
     for error in listing.unreadable:
-        site.log.error("order left alone: it cannot be understood", reason=str(error))
+        reason = str(error)
+        site.conditions.note(
+            "order left alone: it cannot be understood",
+            reason,
+            cause=cause_of(reason),
+            level=logging.ERROR,
+            reason=reason,
+        )
     return listing.items
 
 
@@ -103,11 +114,31 @@ def approve_pending(
         elif refusal := refusals.get(attempt.item.uuid):
             reason = f"order {attempt.item.uuid} was not approved: {refusal}"
             fates.append(_left(attempt.item, reason))
+        elif attempt.item.state == OrderState.PENDING_PROVIDER:
+            fates.append(_ended_elsewhere(attempt.value))
     return tuple(executing), tuple(fates)
 
 
 def _left(order: Order, reason: str) -> OrderFate:
     return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
+
+
+def _ended_elsewhere(order: Order) -> OrderFate:
+    """An order that was to be approved and is neither pending nor executing, as it stands."""
+    text = f"order {order.uuid} was to be approved and is {order.state} in Waldur"
+    match order.state:
+        case OrderState.ERRED:
+            why = order.error_message or "Waldur gives no reason; its log may"
+            reason = f"{text}, though not by the agent: {why}"
+            return OrderFate(order=order, fate=Fate.ERRED, reason=reason, is_trouble=True)
+        case OrderState.DONE:
+            return OrderFate(order=order, fate=Fate.DONE)
+        case OrderState.PENDING_START_DATE:
+            when = f" on {order.start_date}" if order.start_date else ""
+            reason = f"{text}; Waldur lets it begin{when}"
+            return OrderFate(order=order, fate=Fate.WAITING, reason=reason)
+        case _:
+            return _left(order, f"{text}; it is looked at again while it is open")
 
 
 def _was_refused(error: SiteAgentError | None) -> bool:
@@ -191,7 +222,7 @@ def orders_in_hand(
     teams: dict[UUID, Team | SiteAgentError] = {}
     by_project_slug = False
     if creates:
-        offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+        offering = read_offering(site)
         by_project_slug = (
             offering.plugin_options.get("account_name_generation_policy") == "project_slug"
         )

@@ -21,7 +21,7 @@ class Fate(enum.Enum):
     """Dry run: nothing was done."""
     DONE = "done"
     ERRED = "erred"
-    """Told Waldur that it will not work, and why."""
+    """It will not work, and Waldur knows why: from the agent, or by itself."""
     WAITING = "waiting"
     """Left as it is; the next cycle goes on."""
 

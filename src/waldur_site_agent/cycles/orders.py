@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import CreateResource
 from waldur_site_agent.cycles.applying import apply_steps
 from waldur_site_agent.cycles.claims import claims_confirmed, claims_on
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.last_usage import report_last_usage
 from waldur_site_agent.cycles.order_completion import close_orders
 from waldur_site_agent.cycles.order_gathering import (
@@ -262,10 +263,23 @@ def _log(site: Site, report: OrdersReport) -> None:
             case Fate.ERRED:
                 log.error("order erred", reason=fate.reason)
             case _:
-                log.warning("order left for the next pass", reason=fate.reason)
+                _note_waiting(site, fate)
     if report.refusal:
         accounts = [getattr(step.action, "resource", "") for step in report.refused.steps]
         site.log.error("removals refused", accounts=accounts, reason=report.refusal)
+
+
+def _note_waiting(site: Site, fate: OrderFate) -> None:
+    order = fate.order
+    site.conditions.note(
+        "order left for the next pass",
+        f"{order.resource_name} ({order.uuid})",
+        cause=f"{order.type} {cause_of(fate.reason, order.resource_name)}",
+        order=str(order.uuid),
+        type=order.type,
+        resource=order.resource_name,
+        reason=fate.reason,
+    )
 
 
 _PASSES_AFTER_AN_UPDATE = 2

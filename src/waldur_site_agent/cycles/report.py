@@ -23,6 +23,11 @@ class CycleReport:
     """How many commands of the backend it took."""
 
     @property
+    def impairment(self) -> str:
+        """What the pass could not do for anybody, although it went through; for health."""
+        return ""
+
+    @property
     def has_failures(self) -> bool:
         """Whether some part of the work needs a human or another try."""
         return False

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.missing_accounts import mark_missing
+from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.resource_limits import report_limits
 from waldur_site_agent.cycles.usage_clock import check_clocks
 from waldur_site_agent.cycles.usage_closing import close_month, existed_in, is_over, is_to_close
@@ -75,7 +76,7 @@ def reported_components(site: Site) -> dict[str, Component]:
     Raises:
         TemporaryError: the offering could not be read.
     """
-    offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+    offering = read_offering(site)
     counted = {n: c for n, c in site.offering.components.items() if site.backend.counts(n)}
     components = reportable(counted, offering.components)
     others = sorted(counted.keys() - components.keys())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.membership_feedback import SET_LIMITS_REFUSED, limits_are_waldurs
+from waldur_site_agent.cycles.membership_feedback import limits_are_waldurs
+from waldur_site_agent.cycles.optional_calls import is_unavailable, tell_optional
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.feedback import limits_to_report
-from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
+from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,25 +57,29 @@ def report_limits(site: Site, resources: Iterable[Resource], state: BackendState
         resources: those to look at; each has an account of its own.
         state: the backend as it is.
     """
-    if site.memory.get(SET_LIMITS_REFUSED):
+    if is_unavailable(site, "set_limits"):
         return []
     told = [d for d in _differences(site, resources, state) if not site.memory.get(_key(d))]
     if not told or limits_are_waldurs(site):
         return []
     failures = []
-    for attempt in concurrently(lambda d: site.waldur.set_limits(d[0].uuid, d[1]), told):
-        log = site.log.bind(resource=attempt.item[0].account)
+    for attempt in concurrently(lambda d: _tell(site, d), told):
         if attempt.error is None:
-            log.info("told Waldur", call="set_limits", limits=_line(attempt.item))
-            continue
-        if isinstance(attempt.error, AbsentOperationError | AccessDeniedError):
-            site.memory[SET_LIMITS_REFUSED] = 1
-            log.warning("Waldur does not take limits from this token", reason=str(attempt.error))
+            if attempt.value:
+                log = site.log.bind(resource=attempt.item[0].account)
+                log.info("told Waldur", call="set_limits", limits=_line(attempt.item))
             continue
         if isinstance(attempt.error, PermanentError):
             site.memory[_key(attempt.item)] = 1
         failures.append(f"{attempt.item[0].account}: {attempt.error}")
     return failures
+
+
+def _tell(site: Site, difference: Difference) -> bool:
+    resource, limits = difference
+    return tell_optional(
+        site, "set_limits", lambda: site.waldur.set_limits(resource.uuid, limits), resource.account
+    )
 
 
 def _differences(

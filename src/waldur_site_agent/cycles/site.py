@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import BackendSettings
 from waldur_site_agent.backends.usernames import NoUsernames
+from waldur_site_agent.cycles.conditions import Conditions
 from waldur_site_agent.cycles.watching import Unwatched
 
 if TYPE_CHECKING:
@@ -68,10 +69,14 @@ class Site:
     """Told of everything that comes back, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
     """Gives people their usernames; by default it gives none."""
+    conditions: Conditions = field(default_factory=Conditions)
+    """What lasts for many cycles and is logged when it changes; lives as long as the process."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
     named: set[UUID] = field(default_factory=set)
     """The resources that this process gave a name; lists may not show it yet."""
+    server_calls: dict[str, int] = field(default_factory=dict)
+    """Which optional calls the server has; shared by all work at that server."""
     siblings: tuple[Sibling, ...] = ()
     """With whom accounts may be shared by mistake, so that both would be billed."""
     zone: tzinfo = UTC

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import BackendState
-from waldur_site_agent.cycles.membership_feedback import SET_AS_OK_REFUSED
 from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
+from waldur_site_agent.cycles.offering_access import check_emptied_list
+from waldur_site_agent.cycles.optional_calls import is_absent, tell_optional
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
-from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, concurrently
+from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ def gather_subjects(site: Site) -> Subjects:
     """
     uuid = site.offering.waldur_offering_uuid
     listed = site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+    check_emptied_list(site, "resources", listed)
     groups: dict[str, list[Resource]] = defaultdict(list)
     for resource in listed:
         if resource.account:
@@ -124,22 +126,27 @@ def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
         By account, why a resource is still erred.
     """
     erred = {a: r for a, r in resources.items() if r.state == ResourceState.ERRED}
-    if erred and site.memory.get(SET_AS_OK_REFUSED):
-        return dict.fromkeys(erred, _not_for_this_token(""))
     still: dict[str, str] = {}
-    attempts = concurrently(lambda item: site.waldur.set_as_ok(item[1].uuid), erred.items())
-    for attempt in attempts:
+    for attempt in concurrently(lambda item: _set_ok(site, *item), erred.items()):
         account = attempt.item[0]
-        if attempt.error is None:
-            site.log.info("resource set OK: its account is there", resource=account)
-        elif isinstance(attempt.error, AbsentOperationError | AccessDeniedError):
-            site.memory[SET_AS_OK_REFUSED] = 1
-            still[account] = _not_for_this_token(str(attempt.error))
-        else:
+        if attempt.error is not None:
             still[account] = f"is Erred in Waldur and could not be set OK: {attempt.error}"
+        elif attempt.value:
+            site.log.info("resource set OK: its account is there", resource=account)
+        else:
+            who = (
+                "this Waldur has no call to"
+                if is_absent(site, _SET_AS_OK)
+                else "this token may not"
+            )
+            still[account] = f"is Erred in Waldur, which {who} change; set it OK there"
     return still
 
 
-def _not_for_this_token(reason: str) -> str:
-    text = "is Erred in Waldur, which this token may not change; set it OK there"
-    return f"{text}: {reason}" if reason else text
+_SET_AS_OK = "set_as_ok"
+
+
+def _set_ok(site: Site, account: str, resource: Resource) -> bool:
+    return tell_optional(
+        site, _SET_AS_OK, lambda: site.waldur.set_as_ok(resource.uuid), resource=account
+    )

@@ -21,7 +21,7 @@ from waldur_site_agent.planning import usernames as planning
 from waldur_site_agent.waldur.concurrency import concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from structlog.typing import FilteringBoundLogger
@@ -71,7 +71,9 @@ def sync_offering_users(
     """
     offering = site.waldur.offering(offering_uuid)
     users = site.waldur.offering_users(offering_uuid).require_complete("offering users")
-    return sync_usernames(site, offering, users, backend, dry_run=dry_run)
+    report = sync_usernames(site, offering, users, backend, dry_run=dry_run)
+    _report_duplicates(site.log, report.duplicates)
+    return report
 
 
 def sync_usernames(
@@ -100,12 +102,10 @@ def sync_usernames(
     changes = _Round(site, username_backend, users, who, dry_run=dry_run).run() if by_us else []
     changed = {change.user.uuid: change.user for change in changes}
     users = tuple(changed.get(user.uuid, user) for user in users)
-    duplicates = planning.duplicates_of(users)
-    _report_duplicates(site.log, duplicates)
     return UsernamesReport(
         users=users,
         changes=tuple(changes),
-        duplicates=duplicates,
+        duplicates=planning.duplicates_of(users),
         policy_of_others="" if by_us else str(policy or "none"),
     )
 
@@ -208,7 +208,7 @@ class _Round:
 
 
 def _report_duplicates(
-    log: FilteringBoundLogger, duplicates: dict[str, tuple[OfferingUser, ...]]
+    log: FilteringBoundLogger, duplicates: Mapping[str, tuple[OfferingUser, ...]]
 ) -> None:
     for name, people in duplicates.items():
         log.warning(

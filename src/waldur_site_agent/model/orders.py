@@ -18,6 +18,7 @@ class OrderState:
     """The order states that the agent acts on; there are others."""
 
     PENDING_PROVIDER = "pending-provider"
+    PENDING_START_DATE = "pending-start-date"
     EXECUTING = "executing"
     DONE = "done"
     ERRED = "erred"

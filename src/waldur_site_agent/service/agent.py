@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.cycles.offering_access import check_offering_access
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.sessions import only_copy, open_site
@@ -53,8 +54,8 @@ def _offering_once(
     copies = nullcontext() if dry_run else only_copy(offering, mode, 0)
     try:
         with copies, open_site(situation, offering, mode, stop.requested, stop.pause) as site:
+            greet(site, mode)
             if not dry_run:
-                greet(site, mode)
                 mode.start(site)
             return run_cycle(site, mode, dry_run=dry_run)
     except (SiteAgentError, ConfigurationError) as error:
@@ -66,8 +67,12 @@ def _offering_once(
 
 
 def greet(site: Site, mode: Mode) -> None:
-    """Learn who the agent is in Waldur, and warn of a token that will die of silence."""
-    user = site.waldur.whoami()
+    """Make sure that the token serves the offering, and warn of one that will die of silence.
+
+    Raises:
+        TemporaryError: the token does not, or Waldur could not be asked.
+    """
+    user = check_offering_access(site)
     site.log.info("connected", waldur=site.waldur.base_url, user=user.username)
     if user.token_lifetime and mode.period_seconds() > user.token_lifetime * _SILENT_TOKEN_SHARE:
         site.log.warning(
@@ -77,8 +82,13 @@ def greet(site: Site, mode: Mode) -> None:
         )
 
 
-def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> CycleReport:
-    """One pass that never raises: what went wrong is in the report and in the log."""
+def run_cycle(
+    site: Site, mode: Mode, *, dry_run: bool = False, complete: bool = True
+) -> CycleReport:
+    """One pass that never raises: what went wrong is in the report and in the log.
+
+    ``complete`` says whether it looks at the whole offering, and not at some scopes only.
+    """
     began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
     site.watch.cycle_began()
     try:
@@ -94,6 +104,8 @@ def run_cycle(site: Site, mode: Mode, *, dry_run: bool = False) -> CycleReport:
         requests=site.waldur.requests_made - requests,
         commands=_commands(site) - commands,
     )
+    is_whole = complete and not report.trouble
+    site.conditions.settle(site.log, site.now(), complete=is_whole)
     site.watch.cycle_ended(report, time.monotonic() - began)
     site.log.debug(
         "cycle ended",

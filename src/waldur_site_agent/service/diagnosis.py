@@ -11,6 +11,7 @@ from waldur_site_agent.config import ConfigurationError, Job
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import OrderState
 from waldur_site_agent.planning.components import component_differences, plan_components
+from waldur_site_agent.planning.offering_access import SERVED_TYPES
 from waldur_site_agent.service.machine_checks import clock_check
 from waldur_site_agent.service.sessions import connect
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.people import User
     from waldur_site_agent.waldur import Waldur
 
-_TYPES = ("Marketplace.Slurm", "Marketplace.SiteAgent")
 _SHORT_LIFETIME_SECONDS = 86400
 _NOT_CHECKED = "the checks after it were not made"
 
@@ -111,12 +111,12 @@ def _token(user: User) -> Check:
 
 
 def _offering(found: WaldurOffering) -> Iterator[Check]:
-    known = found.type in _TYPES
+    known = found.type in SERVED_TYPES
     yield Check(
         name="offering",
         verdict=Verdict.OK if known else Verdict.FAILED,
         detail=f'"{found.name}" of {found.customer_name or "?"}, {found.type}, {found.state}',
-        remedy="" if known else f"the agent serves offerings of type {' or '.join(_TYPES)}",
+        remedy="" if known else f"the agent serves offerings of type {' or '.join(SERVED_TYPES)}",
     )
     if not found.plugin_options.get("service_provider_can_create_offering_user"):
         yield Check(

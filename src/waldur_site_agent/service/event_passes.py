@@ -66,16 +66,17 @@ class Workplace:
         """Any of the sites: they share the offering, its log and its Waldur."""
         return next(iter(self.sites.values()))
 
-    def start(self) -> None:
+    def start(self, *, dry_run: bool = False) -> None:
         """Do what modes do once per process, before their first cycle.
 
         Raises:
-            SiteAgentError: Waldur could not be asked, or does not know the token.
+            SiteAgentError: Waldur could not be asked, or the token does not serve the offering.
         """
         for number, (job, site) in enumerate(self.sites.items()):
             if number == 0:
                 greet(site, self.modes[job])
-            self.modes[job].start(site)
+            if not dry_run:
+                self.modes[job].start(site)
 
     def progress(self) -> int:
         """A number that grows with every answer of Waldur and every command that ended."""
@@ -96,7 +97,7 @@ class Workplace:
         def scoped(site: Site, *, dry_run: bool) -> CycleReport:  # noqa: ARG001 - a mode's cycle
             return cycle(site, scopes=batch.scopes)
 
-        return run_cycle(self.sites[job], replace(self.modes[job], cycle=scoped))
+        return run_cycle(self.sites[job], replace(self.modes[job], cycle=scoped), complete=False)
 
 
 class Passes:

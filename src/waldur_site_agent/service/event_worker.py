@@ -198,8 +198,7 @@ def full_pass_once(
                 for part in mode.parts_of(offering):
                     stack.enter_context(only_copy(offering, part, 0))
             workplace = Workplace.open(stack, situation, offering, mode, stop)
-            if not dry_run:
-                workplace.start()
+            workplace.start(dry_run=dry_run)
             return workplace.full_pass(dry_run=dry_run)
     except (SiteAgentError, ConfigurationError) as error:
         log.error("not started", reason=str(error))

@@ -28,7 +28,7 @@ class Verdict(Enum):
 
     OK = "ok"
     FAILING = "failing"
-    """It works, but its last cycle was cut short or it could not start: see the reason."""
+    """It works, but could not start, or could not do all of its last cycle: see the reason."""
     STUCK = "stuck"
     DEAD = "dead"
     """Its thread has ended although nobody asked for it."""
@@ -53,7 +53,8 @@ class Duty:
     resting_until: float = 0.0
     last_progress: float = 0.0
     last_success: datetime | None = None
-    trouble: str = ""
+    troubles: dict[str, str] = field(default_factory=dict)
+    """By job, why its last pass did not do all of its work; under ``""`` why nothing started."""
     cycles: int = 0
     served: bool = False
     """Whether a start went through: Waldur knows the token and the backend could be opened."""
@@ -63,6 +64,11 @@ class Duty:
     def __post_init__(self) -> None:
         self.last_progress = self.monotonic()
         self.resting_until = self.last_progress
+
+    @property
+    def trouble(self) -> str:
+        """Why the last start or cycle did not do all of its work; empty when it did."""
+        return "; ".join(dict.fromkeys(filter(None, self.troubles.values())))
 
     def begin(self) -> None:
         """Work begins: a start or a cycle."""
@@ -75,15 +81,16 @@ class Duty:
 
     def start(self) -> None:
         """The start went through; cycles can begin."""
-        self.served, self.trouble = True, ""
+        self.served, self.troubles = True, {}
 
-    def succeed(self) -> None:
-        """A cycle went through."""
-        self.trouble, self.last_success = "", self.wall()
+    def succeed(self, job: str = "", impairment: str = "") -> None:
+        """A cycle of a job went through, with or without something that it could not do."""
+        self.troubles = {**self.troubles, job: impairment}
+        self.last_success = self.wall()
 
-    def fail(self, trouble: str) -> None:
-        """A start or a cycle did not go through; it will be tried again."""
-        self.trouble = trouble
+    def fail(self, trouble: str, job: str = "") -> None:
+        """A start, or a cycle of a job, did not go through; it will be tried again."""
+        self.troubles = {**self.troubles, job: trouble}
 
     def end(self) -> None:
         """The work in hand has ended, well or not."""

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from waldur_site_agent import __version__
 from waldur_site_agent.backends import Result
+from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.service.health import Verdict
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Metrics:
         self.cycle_seconds.labels(*work).observe(seconds)
         if report.refusal:
             self.refused_plans.labels(*work).inc()
+        if isinstance(report, MembershipReport):
+            self.removals_suspended.labels(*work).set(bool(report.removals_suspended))
         if not report.trouble:
             self.last_success.labels(*work).set_to_current_time()
 
@@ -91,6 +94,11 @@ class Metrics:
         )
         self.refused_plans = self._counter(
             "refused_plans", "Plans of which removals were refused as too many.", _WORK
+        )
+        self.removals_suspended = self._gauge(
+            "removals_suspended",
+            "1: nobody left any account in the last cycle: a list could not be read.",
+            _WORK,
         )
         self.actions = self._counter(
             "actions",
@@ -160,23 +168,23 @@ class _OfHealth(Collector):
             "0: a worker is stuck or dead and only a restart helps.",
             labels=_WORK,
         )
+        failing = GaugeMetricFamily(
+            f"{PREFIX}_worker_failing",
+            "1: the last start or cycle did not do all of its work; /health says why.",
+            labels=_WORK,
+        )
         silent = GaugeMetricFamily(
             f"{PREFIX}_worker_silent_seconds",
             "For how long nothing came back to a worker, not counting planned rest.",
             labels=_WORK,
         )
-        failing = GaugeMetricFamily(
-            f"{PREFIX}_worker_failing",
-            "1: the last start or cycle failed, or the offering's configuration cannot be used.",
-            labels=_WORK,
-        )
         for duty in self._health.duties():
             work = (duty.offering, duty.mode)
-            failing.add_metric(work, float(bool(duty.trouble)))
             verdict = duty.verdict(self._health.stuck_after_seconds)
             alive.add_metric(work, float(verdict in (Verdict.OK, Verdict.FAILING)))
+            failing.add_metric(work, float(bool(duty.trouble)))
             silent.add_metric(work, duty.silent_seconds())
-        return alive, silent, failing
+        return alive, failing, silent
 
     def _of_events(self) -> Iterable[Metric]:
         connected, waiting, oldest = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from waldur_site_agent.cycles.conditions import Conditions
 from waldur_site_agent.service.health import STUCK_AFTER_SECONDS, Health
 from waldur_site_agent.service.health_file import WRITE_EVERY_SECONDS, HealthFile
 from waldur_site_agent.service.logs import watch_defects
@@ -44,6 +45,7 @@ class Monitoring:
     notifier: Notifier = field(default_factory=lambda: Notifier({}))
     metrics: Metrics | None = None
     monotonic: Callable[[], float] = time.monotonic
+    _conditions: dict[tuple[str, str, str], Conditions] = field(default_factory=dict)
     _reports: ErrorReports | None = None
     _endpoint: Endpoint | None = None
     _file: HealthFile | None = None
@@ -67,9 +69,13 @@ class Monitoring:
         self.report_errors(configuration, environ)
         self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
 
-    def watch(self, offering: str, mode: str) -> SiteWatch:
-        """Who watches the work on one offering in one mode."""
-        return SiteWatch(self.health, self.metrics, offering, mode)
+    def watch(self, offering: str, mode: str, job: str = "") -> SiteWatch:
+        """Who watches the work on one job of an offering in one mode."""
+        return SiteWatch(self.health, self.metrics, offering, mode, job)
+
+    def conditions(self, offering: str, mode: str, job: str = "") -> Conditions:
+        """What was logged about that work; kept when the configuration is read again."""
+        return self._conditions.setdefault((offering, mode, job), Conditions())
 
     def beat(self) -> None:
         """Called by the main thread all the time: pass on what is due."""

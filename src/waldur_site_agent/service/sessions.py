@@ -45,6 +45,8 @@ class Situation:
     usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
     journal: Journal = field(default_factory=Journal)
     monitoring: Monitoring = field(default_factory=Monitoring)
+    server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By the URL of Waldur's API, which optional calls the server has."""
 
 
 def connect(
@@ -91,7 +93,7 @@ def open_site(
     name = offering.backend_for(mode.job)
     settings = _settings(situation, offering, name)
     safety = situation.configuration.safety_of(offering)
-    watch = situation.monitoring.watch(offering.name, mode.name)
+    watch = situation.monitoring.watch(offering.name, mode.name, mode.job.value)
     with ExitStack() as stack:
         backend = situation.registry.open(name, settings, offering)
         stack.callback(backend.close)
@@ -110,6 +112,8 @@ def open_site(
             stopping=stopping,
             record=situation.journal.recorder(offering.name, mode.name),
             watch=watch,
+            conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
+            server_calls=situation.server_calls.setdefault(waldur.base_url, {}),
             usernames=_usernames(situation, offering, mode),
             remove_unknown_users=safety.unknown_users == "remove",
             siblings=tuple(siblings),

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 class SiteWatch:
     """Watches the work on one offering in one mode."""
 
-    def __init__(self, health: Health, metrics: Metrics | None, offering: str, mode: str) -> None:
+    def __init__(
+        self, health: Health, metrics: Metrics | None, offering: str, mode: str, job: str = ""
+    ) -> None:
         self._health = health
         self._metrics = metrics
         self._work = (offering, mode)
+        self._job = job
 
     def cycle_began(self) -> None:
         """See :class:`waldur_site_agent.cycles.watching.Watch`."""
@@ -27,9 +30,9 @@ class SiteWatch:
         """See :class:`waldur_site_agent.cycles.watching.Watch`."""
         duty = self._health.duty(*self._work)
         if report.trouble:
-            duty.fail(report.trouble)
+            duty.fail(report.trouble, self._job)
         else:
-            duty.succeed()
+            duty.succeed(self._job, report.impairment)
         duty.end()
         if self._metrics is not None:
             self._metrics.cycle_ended(self._work, report, seconds)

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.backends import AddMembers, LeftOut, Outcome, Result, TemporaryError
 from waldur_site_agent.config import Configuration
+from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.service.endpoint import Endpoint
 from waldur_site_agent.service.health import Health
@@ -144,6 +145,7 @@ def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Mo
     watch.request("orders_list", 200, 0.2)
     watch.command("sacctmgr read", "success", 0.2)
     watch.cycle_ended(CycleReport(offering="Cluster", refusal="too many"), 1)
+    watch.cycle_ended(MembershipReport(offering="Cluster"), 1)
     monitoring.health.watch_events("Cluster", lambda: EVENTS)
     assert monitoring.metrics is not None
     registered: dict[str, set[str]] = {}

@@ -1,0 +1,90 @@
+"""A quiet agent is not a healthy one: what exit code, log, health, metrics and plan say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from harness import House, Installation, eventually
+from waldur_site_agent.service.agent import run_cycle
+from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
+from waldur_site_agent.service.monitoring import Monitoring
+
+QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
+
+
+def stranger(house: House) -> str:
+    return house.sandbox.customer.add_user("stranger").token
+
+
+@pytest.mark.parametrize("arguments", [("--once",), ("--dry-run",), ("--once", "-m", "report")])
+def test_a_token_that_sees_nothing_ends_in_exit_code_one_and_names_the_key(
+    installation: Installation, arguments: tuple[str, ...]
+) -> None:
+    installation.write(waldur_api_token=stranger(installation.house), reporting_backend="slurm")
+    done = installation.run(*arguments)
+    assert done.code == 1
+    assert "waldur_api_token" in done.out + done.err
+    assert "has no role at all" in done.out + done.err
+
+
+def test_a_plan_for_machines_has_the_trouble(installation: Installation) -> None:
+    installation.write(waldur_offering_uuid="11111111-1111-4111-9111-11111111cafe")
+    done = installation.run("plan", "--output", "json", command="waldur-site-agent")
+    assert done.code == 1
+    assert json.loads(done.out)[0]["trouble"].startswith("waldur_offering_uuid: offering 11111111")
+
+
+def test_a_service_says_so_in_its_health_and_begins_when_the_role_is_given(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    user = house.sandbox.customer.add_user("stranger")
+    health = installation.directory / "health.json"
+    installation.write_offerings({"waldur_api_token": user.token}, health_file=str(health))
+    order = house.order(house.project(ada="ada01"))
+
+    def trouble() -> str:
+        if not health.exists():
+            return ""
+        (worker,) = json.loads(health.read_text())["workers"] or [{}]
+        return str(worker.get("trouble", ""))
+
+    with installation.service(**QUICKLY):
+        eventually(lambda: "has no role at all" in trouble(), "the trouble in the health file")
+        house.sandbox.customer.add_customer_role(house.sandbox.offering.customer, user)
+        eventually(lambda: house.state(order) == "done", "the order")
+        eventually(lambda: not trouble(), "good health")
+
+
+def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_read(
+    house: House,
+) -> None:
+    pytest.importorskip("prometheus_client")
+    from waldur_site_agent.service.metrics import Metrics  # noqa: PLC0415 - an extra
+
+    monitoring = Monitoring("membership_sync")
+    metrics = monitoring.metrics = Metrics(monitoring.health)
+    house.created(house.project(ada="ada01"))
+    labels = {"offering": "Test cluster", "mode": "membership_sync"}
+
+    def cycle() -> tuple[str, float | None, float | None]:
+        with house.agent() as site:
+            watched = replace(site, watch=monitoring.watch("Test cluster", "membership_sync"))
+            report = run_cycle(watched, MEMBERSHIP_SYNC)
+        suspended, failing = (
+            metrics.registry.get_sample_value(f"waldur_site_agent_{name}", labels)
+            for name in ("removals_suspended", "worker_failing")
+        )
+        assert report.failed is bool(suspended)
+        return monitoring.health.duty("Test cluster", "membership_sync").trouble, suspended, failing
+
+    operation = "marketplace_service_providers_project_service_accounts_list"
+    house.sandbox.faults.add(operation, "status", status=502, times=None)
+    trouble, *gauges = cycle()
+    assert trouble.startswith("nobody leaves any account in this cycle: service accounts were not")
+    assert gauges == [1, 1]
+    house.sandbox.faults.clear()
+    assert cycle() == ("", 0, 0)
