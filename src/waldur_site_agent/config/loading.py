@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
 from waldur_site_agent.config.settings import Configuration
 from waldur_site_agent.config.source import read_source
+from waldur_site_agent.config.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,8 +169,13 @@ def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> s
 def _token_from_file(path: Path, file: str) -> str:
     try:
         token = (path.parent / file).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise _Unresolved(
+            "waldur_api_token_file", f"{path.parent / file}: no such file; put the token into it"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise _Unresolved("waldur_api_token_file", f"cannot be read: {error}") from None
+        why = why_unreadable(path.parent / file, error)
+        raise _Unresolved("waldur_api_token_file", f"{path.parent / file} {why}") from None
     if not token:
         raise _Unresolved("waldur_api_token_file", f"{path.parent / file} is empty")
     return token

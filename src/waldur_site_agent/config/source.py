@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import yaml
 
 from waldur_site_agent.config.problems import ConfigurationError, Problem
+from waldur_site_agent.config.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,10 +100,11 @@ def read_source(path: Path) -> Source:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        remedy = "no such file; name it with -c FILE"
+        remedy = "no such file; name it with -c FILE, or make one: waldur-site-agent init"
         raise ConfigurationError(path, [Problem(None, (), remedy)]) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(path, [Problem(None, (), f"cannot be read: {error}")]) from None
+        problem = Problem(None, (), why_unreadable(path, error))
+        raise ConfigurationError(path, [problem]) from None
     try:
         reader = _Reader(path, text)
         node = reader.loader.get_single_node()

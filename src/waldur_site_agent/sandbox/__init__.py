@@ -1,5 +1,6 @@
 """An embedded Waldur for the demo, for tests and for trying a configuration."""
 
+from waldur_site_agent.sandbox import extra  # noqa: F401 - before what needs the extra
 from waldur_site_agent.sandbox.answers import RefusedError
 from waldur_site_agent.sandbox.demo import DemoWorld
 from waldur_site_agent.sandbox.faults import Fault

@@ -49,6 +49,13 @@ _AUTHENTICATION_REMEDY = (
     "give the agent's user a token without one"
 )
 _TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
+_PLAIN_AT_TLS = re.compile(
+    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
+)
+_NO_TLS_HERE = "start waldur_api_url with http://, or name the port at which https is served"
+_TLS_HERE = "this port wants TLS: start waldur_api_url with https://"
+_NOT_THE_API = "this is not an answer of Waldur's API: check waldur_api_url and the proxies"
 _BUSY = "Waldur is busy or being restarted; it is tried again later"
 
 
@@ -80,6 +87,9 @@ def trouble_without_answer(
         text = f"cannot {purpose}: the certificate of {host} is not trusted ({certificate})"
         remedy = certificate_remedy(certificate)
         return Trouble(error=TemporaryError(text, remedy=remedy))
+    if _answered_without_tls(error):
+        text = f"cannot {purpose}: {host} does not speak TLS at this port ({why})"
+        return Trouble(error=TemporaryError(text, remedy=_NO_TLS_HERE))
     if isinstance(error, _NEVER_REACHED):
         text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
         remedy = "if this lasts, check the network and waldur_api_url"
@@ -145,13 +155,11 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
             remedy="this server does not have the operation: check waldur_api_url, the server's "
             "version and the offering's type",
         )
-    elsewhere = status < httpx.codes.BAD_REQUEST or is_markup(response)
+    wants_tls = status == httpx.codes.BAD_REQUEST and _PLAIN_AT_TLS.search(response.text)
+    elsewhere = status < httpx.codes.BAD_REQUEST or is_markup(response) or wants_tls
     if elsewhere or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         # Not Waldur's verdict on the object: something between here and there said it.
-        return TemporaryError(
-            text,
-            remedy="this is not an answer of Waldur's API: check waldur_api_url and the proxies",
-        )
+        return TemporaryError(text, remedy=_TLS_HERE if wants_tls else _NOT_THE_API)
     if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
         return TransitionRefusedError(text, remedy="its state has moved on: read it again")
     if status == httpx.codes.BAD_REQUEST and complains_of(response, "date"):
@@ -172,6 +180,15 @@ _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
     httpx.codes.CONFLICT: (ConflictError, ""),
     httpx.codes.UNSUPPORTED_MEDIA_TYPE: (BodyRefusedError, ""),
 }
+
+
+def _answered_without_tls(error: BaseException | None) -> bool:
+    """Whether https was spoken to a server that speaks http at that port."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

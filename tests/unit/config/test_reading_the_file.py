@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import tempfile
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -168,7 +172,7 @@ def test_the_token_may_come_from_a_file_beside_the_configuration(tmp_path: Path)
 
 def test_a_token_file_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
     changes = {"waldur_api_token": ..., "waldur_api_token_file": "token"}
-    assert "waldur_api_token_file: cannot be read" in complaint_about(tmp_path, **changes)
+    assert "waldur_api_token_file: DIR/token: no such file" in complaint_about(tmp_path, **changes)
     (tmp_path / "token").write_text("\n")
     assert "is empty" in complaint_about(tmp_path, **changes)
 
@@ -282,6 +286,62 @@ def test_a_file_that_is_no_configuration_says_why(tmp_path: Path, text: str, rea
 def test_a_file_that_does_not_exist_says_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file; name it with -c"):
         load_configuration(tmp_path / "nowhere.yaml", {})
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """The name of the user whom file permissions are checked for: nobody, if we are root."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield pwd.getpwuid(os.geteuid()).pw_name
+    finally:
+        os.seteuid(me)
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that everybody may enter, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_file_that_this_user_may_not_read_names_user_mode_and_remedy(
+    open_directory: Path, request: pytest.FixtureRequest
+) -> None:
+    file = open_directory / "config.yaml"
+    file.write_text("offerings: []")
+    file.chmod(0)
+    owner = f"{file.owner()}:{file.group()}"
+    stranger = request.getfixturevalue("stranger")
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(file, {})
+    assert str(caught.value) == (
+        f'{file}: cannot be read by user "{stranger}": it has mode 0000 and belongs to {owner}; '
+        "give the file to that user or to a group of theirs (chgrp and chmod g+r), or run this as "
+        "its owner or as root"
+    )
+
+
+def test_a_directory_that_this_user_may_not_enter_is_the_one_that_is_named(
+    open_directory: Path, request: pytest.FixtureRequest
+) -> None:
+    closed = open_directory / "etc"
+    closed.mkdir()
+    file = closed / "config.yaml"
+    file.write_text("offerings: []")
+    closed.chmod(0)
+    request.addfinalizer(lambda: closed.chmod(0o700))
+    stranger = request.getfixturevalue("stranger")
+    with pytest.raises(ConfigurationError, match=f'by user "{stranger}": the directory {closed} '):
+        load_configuration(file, {})
+
+
+def test_a_directory_instead_of_a_file_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is a directory; name the file in it"):
+        load_configuration(tmp_path, {})
 
 
 def test_the_printed_configuration_shows_no_secret(tmp_path: Path) -> None:

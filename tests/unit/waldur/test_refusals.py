@@ -43,6 +43,19 @@ PAGE = "<html><title>Not here</title><body>Log in</body></html>"
         (httpx.Response(404, text="default backend"), AbsentOperationError, "default backend"),
         (httpx.Response(404), AbsentOperationError, "without a word"),
         (
+            httpx.Response(
+                400,
+                html="<title>400 The plain HTTP request was sent to HTTPS port</title>",
+            ),
+            TemporaryError,
+            "this port wants TLS: start waldur_api_url with https://",
+        ),
+        (
+            httpx.Response(400, text="Client sent an HTTP request to an HTTPS server.\n"),
+            TemporaryError,
+            "this port wants TLS: start waldur_api_url with https://",
+        ),
+        (
             httpx.Response(405, json={"detail": "Method not allowed."}),
             AbsentOperationError,
             "not al",

@@ -109,6 +109,22 @@ def test_a_server_is_believed_on_the_word_of_the_sites_own_authority(
         assert waldur.server_version() == "8.1.3"
 
 
+def test_https_to_a_port_of_http_says_which_scheme_to_write() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Versioned) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        address = f"https://127.0.0.1:{server.server_port}/api/"
+        with (
+            connect(offering(address), "report") as waldur,
+            pytest.raises(
+                TemporaryError, match=r"does not speak TLS .*waldur_api_url with http://"
+            ),
+        ):
+            waldur.server_version()
+        server.shutdown()
+        serving.join(10)
+
+
 @needs_openssl
 def test_a_server_that_nobody_vouches_for_is_not_spoken_to(url: str) -> None:
     with (
