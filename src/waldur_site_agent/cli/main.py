@@ -12,6 +12,7 @@ from waldur_site_agent.cli import legacy
 from waldur_site_agent.cli.completion import completion_command
 from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.imports import import_group
+from waldur_site_agent.cli.init import init_command
 from waldur_site_agent.cli.running import (
     RunOptions,
     check_configuration,
@@ -133,6 +134,7 @@ def components_group() -> None:
 components_group.add_command(legacy.load_components, "load")
 main.add_command(legacy.diagnostics, "diagnose")
 main.add_command(completion_command)
+main.add_command(init_command)
 main.add_command(health)
 main.add_command(install_services)
 main.add_command(import_group)

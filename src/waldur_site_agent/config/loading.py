@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from waldur_site_agent.config.environment import ENVIRONMENT_FILE, with_environment_file
 from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
 from waldur_site_agent.config.settings import Configuration
 from waldur_site_agent.config.source import read_source
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.config.source import Place, Source, Value
 
+MALFORMED = (
+    "is not shown here, but holds characters that no token has, such as a space inside it; copy it "
+    "again from the profile of the agent's user in Waldur, without any prefix"
+)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -140,14 +145,14 @@ class _Unresolved(Exception):  # noqa: N818 - never leaves this module
 
 
 def _well_formed(token: str) -> str:
-    """Refuse what cannot be sent in a header; the token itself is in no message."""
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise _Unresolved(
-            "waldur_api_token",
-            "is not shown here, but holds characters that no token has, such as a space inside "
-            "it; copy it again from the profile of the agent's user in Waldur, without any prefix",
-        )
+    if not is_well_formed_token(token):
+        raise _Unresolved("waldur_api_token", MALFORMED)
     return token
+
+
+def is_well_formed_token(token: str) -> bool:
+    """Whether the text can be sent in a header."""
+    return token.isascii() and token.isprintable() and " " not in token
 
 
 def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:
@@ -157,13 +162,13 @@ def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> s
             raise _Unresolved(
                 "waldur_api_token", "stands beside waldur_api_token_file; keep one of them"
             )
-        return _token_from_file(path, _expand("waldur_api_token_file", file, environ))
+        return _token_from_file(path, _expand("waldur_api_token_file", file, path, environ))
     if not isinstance(given, str) or not given.strip():
         raise _Unresolved(
             "waldur_api_token",
             "is missing; give waldur_api_token (a token or ${VARIABLE}) or waldur_api_token_file",
         )
-    return _expand("waldur_api_token", given, environ).strip()
+    return _expand("waldur_api_token", given, path, environ).strip()
 
 
 def _token_from_file(path: Path, file: str) -> str:
@@ -181,8 +186,22 @@ def _token_from_file(path: Path, file: str) -> str:
     return token
 
 
-def _expand(key: str, text: str, environ: Mapping[str, str]) -> str:
-    missing = [name for name in _VARIABLE.findall(text) if not environ.get(name)]
+def _expand(key: str, text: str, path: Path, environ: Mapping[str, str]) -> str:
+    """Put in the variables: those of the process, else of the file ``environment`` beside ours."""
+    names = _VARIABLE.findall(text)
+    if all(environ.get(name) for name in names):
+        return _VARIABLE.sub(lambda match: environ[match[1]], text)
+    file = path.parent / ENVIRONMENT_FILE
+    try:
+        known = with_environment_file(environ, file)
+    except (OSError, UnicodeDecodeError) as error:
+        why = why_unreadable(file, error)
+        raise _Unresolved(key, f"the variable {names[0]} is not set, and {file} {why}") from None
+    missing = [name for name in names if not known.get(name)]
     if missing:
-        raise _Unresolved(key, f"the environment variable {missing[0]} is not set or empty")
-    return _VARIABLE.sub(lambda match: environ[match[1]], text)
+        raise _Unresolved(
+            key,
+            f"the environment variable {missing[0]} is not set or empty; set it, or write "
+            f"{missing[0]}=... into {file}",
+        )
+    return _VARIABLE.sub(lambda match: known[match[1]], text)

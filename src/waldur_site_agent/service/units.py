@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from waldur_site_agent.config.environment import ENVIRONMENT_FILE
 from waldur_site_agent.service.modes import MODE_NAMES
 
 PROGRAM = Path("/opt/waldur-site-agent/bin/waldur_site_agent")
@@ -124,6 +125,7 @@ def unit(mode: str, choices: Choices) -> str:
         program=str(choices.program).replace("%", "%%"),
         config=str(choices.config).replace("%", "%%"),
         identity=identity,
+        environment=_own_environment(choices.config).replace("%", "%%"),
         ownership=f"-o {choices.user} -g {choices.user}" if choices.user else "-o root -g root",
         credential=f"LoadCredential=token:{choices.credential}" if choices.credential else "",
         hardening=_hardening(choices),
@@ -148,6 +150,13 @@ def logrotate() -> str:
 def sudoers(choices: Choices) -> str:
     """The rule that lets the agent's user make home directories."""
     return _template("sudoers").substitute(user=choices.user, umask=choices.homedir_umask)
+
+
+def _own_environment(config: Path) -> str:
+    """The line for the environment file that ``init`` puts beside a configuration elsewhere."""
+    if config.parent == CONFIGURATION.parent:
+        return ""
+    return f"EnvironmentFile=-{config.parent / ENVIRONMENT_FILE}"
 
 
 def _hardening(choices: Choices) -> str:
