@@ -105,6 +105,7 @@ def official_request(case: Case, fields: list[str]) -> httpx.Request:
             "marketplace_site_agent_identities",
             "marketplace_site_agent_services",
             "event_subscriptions",
+            "event_subscription_queues",
             "backend_resource_requests",
             "backend_resources",
             "projects",

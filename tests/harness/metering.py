@@ -31,6 +31,7 @@ from waldur_site_agent.model.placement import Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
 from waldur_site_agent.planning.guard import Thresholds
 from waldur_site_agent.sandbox import Project, Resource, Sandbox
+from waldur_site_agent.sandbox.journal import Request
 from waldur_site_agent.waldur import Waldur
 
 _COMPONENTS = {
@@ -276,6 +277,16 @@ class Meter:
             for component, amount in amounts.items():
                 by_component[component][user] = amount
         return dict(by_component)
+
+    def reports(self) -> list[Request]:
+        """The reports of totals that were sent; the question whether dates are read is none."""
+        sent = self.sandbox.requests.of("marketplace_component_usages_set_usage")
+        return [r for r in sent if isinstance(r.body, dict) and "usages" in r.body]
+
+    def writes(self) -> list[Request]:
+        """The requests that may have changed something in Waldur."""
+        unread = self.sandbox.requests.writes()
+        return [r for r in unread if not (isinstance(r.body, dict) and set(r.body) == {"date"})]
 
     def with_(self, **changes: Any) -> Meter:
         """The same meter, read by agents that differ in something."""

@@ -46,11 +46,22 @@ def waldurs_time(site: Site) -> datetime:
 def why_not_yet(site: Site, month: BillingMonth) -> str:
     """Why nothing of the month can be sent at this moment; empty when it can.
 
+    Whether the server reads dates is asked only where the answer depends on it.
+
     Raises:
-        TemporaryError: the server does not say what it can.
+        TemporaryError: the server could not be asked.
+        AccessDeniedError: the token may not report usage.
     """
-    accepts_dates = site.waldur.accepts_usage_dates()
-    return why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates)
+    now = waldurs_time(site)
+    if not why_not_now(month, now, accepts_dates=False):
+        return ""
+    return why_not_now(month, now, accepts_dates=site.waldur.accepts_usage_dates())
+
+
+def is_never_taken(site: Site, month: BillingMonth) -> bool:
+    """Whether nothing of the month can be sent at this moment, by what is known without asking."""
+    accepts_dates = site.waldur.usage_dates_accepted is not False
+    return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
 
 
 def _text(moment: datetime) -> str:

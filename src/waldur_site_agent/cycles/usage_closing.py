@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.usage_clock import waldurs_time, why_not_yet
+from waldur_site_agent.cycles.usage_clock import is_never_taken, waldurs_time
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
 from waldur_site_agent.cycles.usage_sending import send_month
 from waldur_site_agent.model.errors import SiteAgentError
@@ -27,15 +27,11 @@ _ONCE, _FOR_THE_LAST_TIME = 1, 2
 
 
 def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    """Whether there may be something to tell of a month before this one, which Waldur takes.
-
-    Raises:
-        TemporaryError: the server does not say what it can.
-    """
+    """Whether there may be something to tell of a month before this one, which Waldur takes."""
     ended = site.memory.get(_closed(month)) or site.memory.get(_refused(month))
     if ended or not existed_in(site, month, resources):
         return False
-    return not why_not_yet(site, month)
+    return not is_never_taken(site, month)
 
 
 def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:

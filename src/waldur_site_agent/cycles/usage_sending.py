@@ -69,8 +69,10 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
+    if not (plan or compare_parts):
+        return MonthOutcome(plan=plan)
     waits = why_not_yet(site, plan.month)
-    if waits or not (plan or compare_parts):
+    if waits:
         return MonthOutcome(plan=plan, waits=waits)
     sending = _Sending(site, plan)
     if is_past_in_waldur(plan.month, waldurs_time(site)):

@@ -39,8 +39,6 @@ SERVICE = "event_process"
 _DESCRIPTION = "waldur-site-agent"
 _NEW_LOGIN_SECONDS = 3600.0
 """How often at most a subscription is made only because the logins of all others are refused."""
-_UNIFIED_SINCE = (8, 1)
-"""The first servers that publish to one queue per agent, and to MQTT topics no more."""
 
 
 def object_types_of(offering: Offering) -> tuple[str, ...]:
@@ -283,11 +281,13 @@ class Registration:
         return name, user.hex
 
     def _warn_of_servers_without_mqtt(self) -> None:
-        version = self._waldur.server_version()
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-        if numbers >= _UNIFIED_SINCE:
+        """Servers that make queues for events have left MQTT; the warning itself is a luxury."""
+        try:
+            makes_queues = self._waldur.makes_event_queues()
+        except PermanentError:
+            return
+        if makes_queues:
             self._log.warning(
                 "this Waldur publishes no events over MQTT any more; only full passes see news",
-                version=version,
                 remedy="set mqtt_enabled to false and stomp_enabled to true",
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic import JsonValue
 
@@ -73,6 +73,26 @@ def denied() -> RefusedError:
     """403: visible, but not yours to change."""
     detail = "You do not have permission to perform this action."
     return RefusedError(HTTPStatus.FORBIDDEN, {"detail": detail})
+
+
+def all_fields(*readers: Callable[[], Any]) -> tuple[Any, ...]:
+    """Read every field of a body; what is wrong with each stands in one answer, by field.
+
+    Raises:
+        RefusedError: 400.
+    """
+    values: list[Any] = []
+    errors: dict[str, JsonValue] = {}
+    for read in readers:
+        try:
+            values.append(read())
+        except RefusedError as refusal:
+            if not isinstance(refusal.body, dict):
+                raise
+            errors.update(refusal.body)
+    if errors:
+        raise invalid(errors)
+    return tuple(values)
 
 
 def not_found() -> RefusedError:

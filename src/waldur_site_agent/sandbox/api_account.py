@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.sandbox import rendering
-from waldur_site_agent.sandbox.answers import json_answer
+from waldur_site_agent.sandbox.answers import denied, json_answer
 from waldur_site_agent.sandbox.operations import Operation
 from waldur_site_agent.sandbox.queries import choose_fields
 
@@ -23,11 +23,13 @@ def _me(call: Call) -> Answer:
 
 
 def _version(call: Call) -> Answer:
+    if not call.user.is_staff:
+        raise denied()
     version = call.tx.generation.version
     return json_answer({"version": version, "latest_version": version})
 
 
 OPERATIONS = (
     Operation(name="users_me_retrieve", method="GET", path="users/me/", run=_me),
-    Operation(name="version_retrieve", method="GET", path="version/", run=_version, anonymous=True),
+    Operation(name="version_retrieve", method="GET", path="version/", run=_version),
 )

@@ -6,7 +6,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from waldur_site_agent.sandbox import permissions, rendering_usages, states, usage_rules
-from waldur_site_agent.sandbox.answers import RefusedError, empty_answer, invalid, not_found
+from waldur_site_agent.sandbox.answers import (
+    RefusedError,
+    all_fields,
+    empty_answer,
+    invalid,
+    not_found,
+)
 from waldur_site_agent.sandbox.operations import Operation, as_uuid
 from waldur_site_agent.sandbox.queries import (
     arrange,
@@ -114,10 +120,12 @@ def _list_user_usages(call: Call) -> Answer:
 
 
 def _set_usage(call: Call) -> Answer:
-    resource = _reported_resource(call)
+    resource, items, moment = all_fields(
+        lambda: _reported_resource(call),
+        lambda: _items(call, _read_component),
+        lambda: usage_rules.moment_of(call.tx, call.fields),
+    )
     offering = call.tx.world.offerings[resource.offering]
-    items = _items(call, _read_component)
-    moment = usage_rules.moment_of(call.tx, call.fields)
     scopes = permissions.OFFERING_OR_CUSTOMER
     permissions.require(call.tx, call.user, permissions.SET_USAGE, offering, scopes)
     usage_rules.report(call.tx, resource, items, moment, call.user)

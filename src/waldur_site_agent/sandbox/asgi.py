@@ -128,19 +128,17 @@ class WaldurSurface:
         try:
             if operation.method == "GET":
                 back = faults["stale"].changes_ago if "stale" in faults else 0
-                user = self._user(operation, request)
+                user = self._user(request)
                 return operation.run(
                     _call(self._store.read_committed(back), user, request, content)
                 )
             with self._store.change(at_once=True) as tx:
-                user = self._user(operation, request)
+                user = self._user(request)
                 return operation.run(_call(tx, user, request, content))
         except RefusedError as refusal:
             return refusal.answer
 
-    def _user(self, operation: Operation, request: HttpRequest) -> User | None:
-        if operation.anonymous:
-            return None
+    def _user(self, request: HttpRequest) -> User:
         header = request.headers.get("authorization", "")
         return self._sessions.authenticate(self._store.read(), header)
 
@@ -197,10 +195,10 @@ class WaldurSurface:
         )
 
 
-def _call(tx: Transaction, user: User | None, request: HttpRequest, content: bytes) -> Call:
+def _call(tx: Transaction, user: User, request: HttpRequest, content: bytes) -> Call:
     return Call(
         tx=tx,
-        asker=user,
+        user=user,
         path={name: str(value) for name, value in request.path_params.items()},
         query=Query(tuple(request.query_params.multi_items())),
         body=_parsed(content),

@@ -39,7 +39,8 @@ class Call:
     """One authenticated request, as a rule sees it."""
 
     tx: Transaction
-    asker: User | None
+    user: User
+    """The user who calls."""
     path: Mapping[str, str]
     query: Query
     body: JsonValue
@@ -47,18 +48,6 @@ class Call:
     """Scheme, host and path of the request, without its query."""
     api: str
     """Where the API begins, such as ``http://127.0.0.1:8080/api/``."""
-
-    @property
-    def user(self) -> User:
-        """The user who calls.
-
-        Raises:
-            RuntimeError: The operation is open to everybody; then there is none.
-        """
-        if self.asker is None:
-            message = "an anonymous operation has no user"
-            raise RuntimeError(message)
-        return self.asker
 
     def uuid(self, name: str = "uuid") -> str:
         """Give the UUID in the path.
@@ -96,7 +85,6 @@ class Operation:
     run: Callable[[Call], Answer]
     since: tuple[int, ...] = ()
     """The first release that has it; older ones do not know the path."""
-    anonymous: bool = False
 
 
 def as_uuid(text: str) -> str | None:

@@ -12,6 +12,7 @@ import httpx
 from waldur_site_agent import __version__
 from waldur_site_agent.waldur.address import ApiAddress
 from waldur_site_agent.waldur.connection import Connection, without_cookies
+from waldur_site_agent.waldur.errors import AccessDeniedError
 from waldur_site_agent.waldur.event_calls import EventCalls
 from waldur_site_agent.waldur.identity_calls import IdentityCalls
 from waldur_site_agent.waldur.import_calls import ImportCalls
@@ -159,8 +160,14 @@ class Waldur(
         return self._read(ops.ME)
 
     def server_version(self) -> str:
-        """The version of the server, as it spells it."""
-        return self._read(ops.VERSION).version
+        """The version of the server, as it spells it; empty for all but its staff and support.
+
+        To be shown to people. What a server can do is found out by the calls themselves.
+        """
+        try:
+            return self._read(ops.VERSION).version
+        except AccessDeniedError:
+            return ""
 
 
 def _headers(mode: str) -> dict[str, str]:

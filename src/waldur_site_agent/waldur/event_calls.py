@@ -8,6 +8,7 @@ from waldur_site_agent.waldur.bodies import uuid_text
 from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.conversation import Conversation
 from waldur_site_agent.waldur.decoding import decode, read_json
+from waldur_site_agent.waldur.errors import AbsentOperationError
 from waldur_site_agent.waldur.operations import events as ops
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class EventCalls(Conversation):
         call = Call.of(ops.CREATE_EVENT_SUBSCRIPTION, body=body)
         response = self._connection.send(call)
         return decode(ops.CREATE_EVENT_SUBSCRIPTION, read_json(response), response).read()
+
+    def makes_event_queues(self) -> bool:
+        """Whether the server makes queues for events itself, as those from 7.9.9 on do."""
+        try:
+            self._count(ops.EVENT_QUEUES)
+        except AbsentOperationError:
+            return False
+        return True
 
     def create_queue(
         self, subscription_uuid: UUID | str, offering_uuid: UUID | str, object_type: str

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import threading
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.waldur.bodies import amount_text, uuid_text
+from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.conversation import Conversation
-from waldur_site_agent.waldur.operations import server as server_ops
+from waldur_site_agent.waldur.errors import AccessDeniedError, PastMonthRefusedError
 from waldur_site_agent.waldur.operations import usage as ops
 
 if TYPE_CHECKING:
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from waldur_site_agent.waldur.connection import Connection
     from waldur_site_agent.waldur.listing import Listing
 
-_FIRST_WITH_USAGE_DATES = (7, 9)
-_VERSION = re.compile(r"v?(\d+)\.(\d+)")
+_NO_DATE = "none"
+"""What no server takes for a date."""
 
 
 class UsageCalls(Conversation):
@@ -40,6 +42,7 @@ class UsageCalls(Conversation):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._usage_dates_accepted: bool | None = None
+        self._usage_dates_lock = threading.Lock()
 
     def component_usages(
         self, offering_uuid: UUID | str, month: BillingMonth
@@ -82,17 +85,38 @@ class UsageCalls(Conversation):
             component_usage__billing_period=month.first_day.isoformat(),
         )
 
-    def accepts_usage_dates(self) -> bool:
-        """Whether :meth:`set_usage` may be given a time; asked once.
-
-        Servers before 7.9 ignore it, and would book a past month's usage under the current one.
-        So would, for all we know, a server whose version is not a number.
-        """
-        if self._usage_dates_accepted is None:
-            found = _VERSION.match(self._read(server_ops.VERSION).version)
-            version = (int(found[1]), int(found[2])) if found else (0, 0)
-            self._usage_dates_accepted = version >= _FIRST_WITH_USAGE_DATES
+    @property
+    def usage_dates_accepted(self) -> bool | None:
+        """What :meth:`accepts_usage_dates` found out; ``None`` before it was asked."""
         return self._usage_dates_accepted
+
+    def accepts_usage_dates(self) -> bool:
+        """Whether :meth:`set_usage` may be given a time; found out once, without the version.
+
+        Servers before 7.9 ignore the date, and would book a past month's usage under the current
+        one. The version tells that to staff alone, so the call itself is asked: a report without
+        figures and with a date that is none is refused by every server and stores nothing, and a
+        server that reads dates complains of this one.
+
+        Raises:
+            TemporaryError: Waldur could not be asked.
+            AccessDeniedError: The token may not report usage.
+        """
+        with self._usage_dates_lock:  # several threads may be about to report their first usage
+            if self._usage_dates_accepted is None:
+                self._usage_dates_accepted = self._complains_of_a_wrong_date()
+            return self._usage_dates_accepted
+
+    def _complains_of_a_wrong_date(self) -> bool:
+        try:
+            self._connection.send(Call.of(ops.USAGE_DATES, body={"date": _NO_DATE}))
+        except PastMonthRefusedError:
+            return True
+        except AccessDeniedError:
+            raise
+        except PermanentError:  # it complains of the missing figures alone
+            return False
+        return False
 
     def set_usage(
         self,

@@ -123,7 +123,7 @@ def test_a_lower_figure_is_kept_back_alone_and_said_with_both_values(meter: Mete
     assert meter.parts(ocean) == {"mem": {"ada": 1}}
     (warning,) = warnings(logs)
     assert (warning["used"], warning["in_waldur"]) == ("1.00", "9.00")
-    (call,) = meter.sandbox.requests.of(SET_USAGE)
+    (call,) = meter.reports()
     assert isinstance(call.body, dict)
     assert call.body["usages"] == [{"type": "mem", "amount": "1.00"}]
     assert not meter.with_(allow_decrease=True).report().failed
@@ -333,3 +333,14 @@ def test_a_backend_that_cannot_report_says_so(meter: Meter) -> None:
 def test_an_offering_without_resources_costs_no_process(meter: Meter) -> None:
     assert not meter.report().failed
     assert meter.ledger.reads == []
+
+
+@pytest.mark.parametrize("version", ["7.7.9", "8.0.2", "8.1.3"])
+def test_usage_is_billed_although_the_version_is_for_staff_alone(version: str) -> None:
+    with a_meter(version) as meter:
+        ocean = meter.resource()
+        meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T00:00"), hours=3)
+        meter.travel("2027-03-11T04:00")
+        assert not meter.report_again().failed
+        assert meter.total(ocean)["cpu"] == 3
+        assert meter.sandbox.requests.count("version_retrieve") == 0

@@ -52,7 +52,9 @@ def cost(meter: Meter) -> int:
 def test_a_hundred_new_resources_cost_no_more_than_promised(meter: Meter) -> None:
     assert cost(meter) <= 520
     operations = meter.sandbox.requests.by_operation()
-    assert operations["marketplace_component_usages_set_usage"] == RESOURCES
+    asked_whether_dates_are_read = 1
+    reports = operations["marketplace_component_usages_set_usage"]
+    assert reports == RESOURCES + asked_whether_dates_are_read
     bulk = operations["marketplace_component_usages_set_user_usages"]
     assert bulk == RESOURCES * len(COMPONENTS)
     assert len(meter.sandbox.customer.world.user_usages) == RESOURCES * USERS * len(COMPONENTS)
@@ -74,8 +76,7 @@ def test_one_busy_resource_costs_a_request_for_itself_and_one_per_component(mete
     meter.ledger.run("a_r007", "u3", start, hours=1)
     meter.travel("2027-03-13T02:00")
     cost(meter)
-    writes = [request.operation for request in meter.sandbox.requests.writes()]
-    assert sorted(writes) == [
+    assert sorted(request.operation for request in meter.writes()) == [
         "marketplace_component_usages_set_usage",
         "marketplace_component_usages_set_user_usages",
     ]
@@ -116,4 +117,4 @@ def test_an_old_server_costs_a_request_for_each_part_that_differs() -> None:
             assert not old.report_again().failed
             operations = old.sandbox.requests.by_operation()
             assert operations.get("marketplace_component_usages_set_user_usage", 0) == users
-            assert operations.get("marketplace_component_usages_set_usage", 0) == users
+            assert len(old.reports()) == users

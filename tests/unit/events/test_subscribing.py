@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from harness import House, a_house
 from waldur_site_agent.config import Offering
@@ -135,3 +136,14 @@ def test_a_server_without_identities_gets_a_cheap_request_as_sign_of_life(tmp_pa
         house.sandbox.requests.clear()
         registration.ping()
         assert house.sandbox.requests.count() == 1
+
+
+@pytest.mark.parametrize(("version", "warned"), [("7.7.9", 0), ("8.1.3", 1)])
+def test_a_server_that_left_mqtt_is_found_out_without_its_version(
+    tmp_path: Path, version: str, warned: int
+) -> None:
+    with capture_logs() as logs, an_old_house(tmp_path, version) as house:
+        subscription_of(house, stomp_enabled=False, mqtt_enabled=True)
+        assert house.sandbox.requests.count("version_retrieve") == 0
+    said = [entry for entry in logs if "over MQTT any more" in entry["event"]]
+    assert len(said) == warned

@@ -190,7 +190,7 @@ def test_served_again_it_goes_on(sandbox: Sandbox) -> None:
     for _ in range(2):
         with sandbox.serve() as url:
             addresses.append(url)
-            assert httpx.get(f"{url}version/").status_code == 200
+            assert httpx.get(f"{url}users/me/").status_code == 401
     assert len(addresses) == 2
 
 
@@ -215,10 +215,10 @@ def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
         offering = settings["waldur_offering_uuid"]
         parameters = {"offering_uuid": offering}
         orders = httpx.get(f"{url}marketplace-orders/", params=parameters, headers=headers).json()
-        version = httpx.get(f"{url}version/").json()["version"]
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 0
-    assert (version, len(orders)) == ("7.7.9", 2)
+    assert len(orders) == 2
+    assert "acting as 7.7.9;" in printed
 
 
 def test_the_command_says_which_version_it_does_not_know() -> None:

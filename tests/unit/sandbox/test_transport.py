@@ -68,9 +68,10 @@ def test_a_renewed_token_opens_and_the_old_one_does_not(
     assert answer.status_code == 200
 
 
-def test_the_version_needs_no_token(api: httpx.Client) -> None:
-    del api.headers["Authorization"]
-    assert api.get("version/").json()["version"] == "8.1.3"
+def test_the_version_is_told_to_staff_alone(sandbox: Sandbox, api: httpx.Client) -> None:
+    assert api.get("version/").status_code == 403
+    staff = {"Authorization": f"Token {sandbox.staff().token}"}
+    assert api.get("version/", headers=staff).json()["version"] == "8.1.3"
 
 
 def test_a_path_without_its_last_slash_is_redirected(api: httpx.Client) -> None:

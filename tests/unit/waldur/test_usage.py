@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.usage import BillingMonth, UserPart
-from waldur_site_agent.waldur import AbsentOperationError, PastMonthRefusedError
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    PastMonthRefusedError,
+    TokenRefusedError,
+    concurrently,
+)
 from waldur_site_agent.waldur.bodies import amount_text
 
 if TYPE_CHECKING:
@@ -310,35 +316,59 @@ def test_another_mistake_in_usage_is_not_taken_for_a_matter_of_the_month(
     assert f"cannot report the usage of resource {RESOURCE}" in str(caught.value)
 
 
+REQUIRED = ["This field is required."]
+
+
 @pytest.mark.parametrize(
-    ("version", "accepted"),
+    ("answer", "accepted"),
     [
-        ("7.7.9", False),
-        ("7.8.8", False),
-        ("7.9.0", True),
-        ("7.10.1", True),
-        ("8.0.2-dev", True),
-        ("v8.1.3", True),
-        ("10.0", True),
-        ("develop", False),
-        ("", False),
+        (
+            httpx.Response(400, json={"usages": REQUIRED, "date": ["Datetime has wrong format."]}),
+            True,
+        ),
+        (httpx.Response(400, json={"date": ["Datetime has wrong format."]}), True),
+        (httpx.Response(400, json={"usages": REQUIRED}), False),
+        (httpx.Response(400, json={"resource": REQUIRED, "usages": REQUIRED}), False),
+        (httpx.Response(201), False),
     ],
 )
 def test_usage_is_dated_where_the_server_reads_dates(
-    server: Scripted, version: str, accepted: bool
+    server: Scripted, answer: httpx.Response, accepted: bool
 ) -> None:
-    server.replies = [httpx.Response(200, json={"version": version})]
+    server.replies = [answer]
     waldur = server.waldur()
+    assert waldur.usage_dates_accepted is None
     assert {waldur.accepts_usage_dates() for _ in range(3)} == {accepted}
-    assert len(server.requests) == 1
+    assert waldur.usage_dates_accepted is accepted
+    (request,) = server.requests
+    assert request.url.path.endswith("/set_usage/")
+    assert set(json.loads(request.content)) == {"date"}, "without figures nothing can be stored"
 
 
-def test_a_version_that_could_not_be_read_is_asked_for_again(server: Scripted) -> None:
-    server.replies = [httpx.Response(400), httpx.Response(200, json={"version": "8.1.3"})]
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        (httpx.Response(403, json={"detail": "No."}), AccessDeniedError),
+        (httpx.Response(401), TokenRefusedError),
+    ],
+)
+def test_what_could_not_be_found_out_is_asked_again(
+    server: Scripted, trouble: httpx.Response, error: type[Exception]
+) -> None:
+    answer = httpx.Response(400, json={"date": ["Datetime has wrong format."]})
+    server.replies = [trouble, answer]
     waldur = server.waldur()
-    with pytest.raises(PermanentError):
+    with pytest.raises(error):
         waldur.accepts_usage_dates()
     assert waldur.accepts_usage_dates()
+
+
+def test_many_threads_ask_once_whether_usage_can_be_dated(server: Scripted) -> None:
+    server.replies = [httpx.Response(400, json={"usages": REQUIRED})]
+    waldur = server.waldur()
+    asked = [*concurrently(lambda _: waldur.accepts_usage_dates(), range(20))]
+    assert {attempt.value for attempt in asked} == {False}
+    assert len(server.requests) == 1
 
 
 @given(st.decimals(min_value=-(10**15), max_value=10**15, places=2))

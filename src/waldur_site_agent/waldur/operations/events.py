@@ -24,6 +24,15 @@ CREATE_EVENT_SUBSCRIPTION = making(
     body=("description", "observable_objects"),
     safe_to_repeat=False,
 )
+EVENT_QUEUES = listing_pages(
+    "event_subscription_queues_list",
+    "count the queues of event subscriptions",
+    "event-subscription-queues/",
+    SubscriptionQueue,
+    filters=(),
+    ordered_by=None,
+    chooses_fields=False,
+)
 CREATE_QUEUE = making(
     "event_subscriptions_create_queue",
     "create a queue of event subscription {uuid}",

@@ -35,6 +35,13 @@ SET_USAGE = writing(
     body=("resource", "usages", "date"),
     safe_to_repeat=True,
 )
+USAGE_DATES = writing(  # sent without ``usages``, so that no server takes it
+    "marketplace_component_usages_set_usage",
+    "find out whether reports of usage may be dated",
+    f"{_PATH}set_usage/",
+    body=("usages", "date"),
+    safe_to_repeat=True,
+)
 SET_USER_USAGE = writing(
     "marketplace_component_usages_set_user_usage",
     "report one user's part of component usage {uuid}",
