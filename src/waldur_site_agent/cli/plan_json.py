@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
-from waldur_site_agent.service.journal import plain
+from waldur_site_agent.service.journal import plain, plain_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
     from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
+    from waldur_site_agent.planning.writes import Write
 
 
 def reports_json(reports: Sequence[CycleReport]) -> str:
@@ -28,11 +29,19 @@ def reports_json(reports: Sequence[CycleReport]) -> str:
 def _report(report: CycleReport) -> dict[str, Any]:
     return {
         "offering": report.offering,
+        "made": not report.trouble,
         "trouble": report.trouble,
         "refusal": report.refusal,
         "refused": [_step(step) for step in report.refused.steps],
         **_content(report),
+        "waldur": [_write(write) for write in report.writes],
     }
+
+
+def _write(write: Write) -> dict[str, Any]:
+    entry = plain_write(write)
+    del entry["side"]
+    return entry
 
 
 def _content(report: CycleReport) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import (
@@ -18,6 +18,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
+from waldur_site_agent.planning.writes import Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.writes import Write
 
 _COLUMN = 14
 
 Change = tuple[str, str, str]
 """Sign, subject and explanation."""
+
+IN_WALDUR = "w"
+"""The sign of what is changed in Waldur, not in the backend."""
 
 Block = tuple[str, list[str], list[Change]]
 """A heading, remarks, and the changes below it."""
@@ -40,12 +45,19 @@ Block = tuple[str, list[str], list[Change]]
 
 def report_text(report: CycleReport) -> str:
     """What one cycle would do, for people."""
+    if report.trouble:
+        return f"No plan could be made: {on_one_line(report.trouble)}"
+    writes = _by_subject(w for w in report.writes if w.call is not Call.REFRESH_LAST_SYNC)
     match report:
         case OrdersReport():
             blocks = [_order_block(plan, report.waiting) for plan in report.plans]
             rest = f"{len(report.plans)} orders."
         case MembershipReport():
-            blocks = [b for b in map(_account_block, report.membership.accounts) if _says(b)]
+            blocks = [
+                block
+                for plan in report.membership.accounts
+                if _says(block := _account_block(plan, writes.pop(plan.wanted.id, ())))
+            ]
             blocks += list(_people_blocks(report))
             if report.impairment:
                 blocks.insert(0, ("Removals", [f"  ! {report.impairment}"], []))
@@ -56,12 +68,13 @@ def report_text(report: CycleReport) -> str:
             rest = f"{_unchanged(report)} resources unchanged."
         case _:
             blocks, rest = [], ""
+    blocks += list(_other_writes(writes))
+    blocks += list(_sync_marks(report.writes))
     lines = list(_lines(blocks))
     if report.refusal:
         lines.append(f"! removals refused: {report.refusal}")
-    if report.trouble:
-        lines.append(f"! {report.trouble}")
     signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
+    signs[IN_WALDUR] = sum(len(write.changes) for write in report.writes)
     return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
 
 
@@ -83,7 +96,8 @@ def _lines(blocks: Iterable[Block]) -> Iterator[str]:
         yield on_one_line(heading)
         yield from map(on_one_line, remarks)
         for sign, subject, explanation in changes:
-            yield on_one_line(f"  {sign} {subject:<{_COLUMN}} {explanation}".rstrip())
+            shown = "~" if sign == IN_WALDUR else sign
+            yield on_one_line(f"  {shown} {subject:<{_COLUMN}} {explanation}".rstrip())
 
 
 def on_one_line(text: str) -> str:
@@ -92,11 +106,11 @@ def on_one_line(text: str) -> str:
 
 
 def _footer(signs: Counter[str], rest: str, *, is_empty: bool) -> str:
-    if not signs:
+    if not signs.total():
         return "No changes." if is_empty else f"Plan: no changes; {rest}"
-    return (
-        f"Plan: {signs['+']} to add, {signs['-']} to remove, {signs['~']} to change; {rest}"
-    ).rstrip("; ")
+    in_waldur = f", {signs[IN_WALDUR]} in Waldur" if signs[IN_WALDUR] else ""
+    counts = f"{signs['+']} to add, {signs['-']} to remove, {signs['~']} to change{in_waldur}"
+    return f"Plan: {counts}; {rest}".rstrip("; ")
 
 
 def _says(block: Block) -> bool:
@@ -118,6 +132,38 @@ def _order_block(plan: OrderPlan, waiting: frozenset[str]) -> Block:
     return heading, remarks, changes
 
 
+def _by_subject(writes: Iterable[Write]) -> dict[str, list[Write]]:
+    groups: dict[str, list[Write]] = defaultdict(list)
+    for write in writes:
+        groups[write.about].append(write)
+    return groups
+
+
+def _other_writes(writes: Mapping[str, Iterable[Write]]) -> Iterator[Block]:
+    """What is changed in Waldur and belongs to no block above."""
+    changes = [
+        (sign, subject, f"{name}  {text}")
+        for name, group in writes.items()
+        for write in group
+        for sign, subject, text in write_changes(write)
+    ]
+    if changes:
+        yield "Other changes in Waldur", [], changes
+
+
+def _sync_marks(writes: Iterable[Write]) -> Iterator[Block]:
+    """One line for all of them: they say nothing about the resources."""
+    marks = sum(write.call is Call.REFRESH_LAST_SYNC for write in writes)
+    if marks:
+        yield "Time of the last synchronization", [], [(IN_WALDUR, "in Waldur", f"{marks} renewed")]
+
+
+def write_changes(write: Write) -> Iterator[Change]:
+    """The lines of one change in Waldur."""
+    for change in write.changes:
+        yield IN_WALDUR, "in Waldur", f"{change}  {write.reason}"
+
+
 def _order_remarks(plan: OrderPlan) -> Iterator[str]:
     if plan.problem is not None:
         yield f"  ! {plan.problem}"
@@ -129,7 +175,7 @@ def _order_remarks(plan: OrderPlan) -> Iterator[str]:
         yield "    everything is there; only to be marked done"
 
 
-def _account_block(plan: AccountPlan) -> Block:
+def _account_block(plan: AccountPlan, writes: Iterable[Write]) -> Block:
     remarks = []
     if plan.is_missing:
         remarks.append("  ! the backend does not have this account")
@@ -140,6 +186,7 @@ def _account_block(plan: AccountPlan) -> Block:
     if plan.unknown:
         remarks.append(f"    not known to Waldur, left alone: {', '.join(plan.unknown)}")
     changes = [change for step in plan.steps for change in step_changes(step)]
+    changes += [change for write in writes for change in write_changes(write)]
     return plan.wanted.title, remarks, changes
 
 

@@ -256,7 +256,8 @@ def _once(situation: Situation, work: _Work, options: RunOptions, stop: Stop) ->
         else:
             reports += run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
     for broken in work.broken:
-        broken.log()
+        if not options.dry_run:  # a dry run prints the reason in place of the plan
+            broken.log()
         reports.append(CycleReport(offering=broken.offering, trouble=broken.reason))
     return reports
 

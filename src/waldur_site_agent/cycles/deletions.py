@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState
 from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.writes import deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.planning.writes import Write
 
 
 def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[OfferingUser]:
@@ -35,7 +38,7 @@ def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[Offerin
 
 def _begin(site: Site, user: OfferingUser) -> OfferingUser:
     if user.state != OfferingUserState.DELETING:
-        site.waldur.set_deleting(user.uuid)
+        send_write(site, deleting_write(user))
     return replace(user, state=OfferingUserState.DELETING)
 
 
@@ -46,24 +49,35 @@ def finish_deletions(
 
     ``staying`` are usernames that are still in some account; ``*`` stands for "who knows".
     """
+    return [
+        f"{attempt.item.username}: not marked deleted: {attempt.error}"
+        for attempt in concurrently(lambda user: _finish(site, user), _gone(leavers, staying))
+        if attempt.error is not None
+    ]
+
+
+def foresee_deletions(leavers: Sequence[OfferingUser], staying: Collection[str]) -> list[Write]:
+    """What the two functions above would write."""
+    begun = [deleting_write(u) for u in leavers if u.state != OfferingUserState.DELETING]
+    gone = [replace(u, state=OfferingUserState.DELETING) for u in _gone(leavers, staying)]
+    return [*begun, *map(deleted_write, gone)]
+
+
+def _gone(leavers: Sequence[OfferingUser], staying: Collection[str]) -> list[OfferingUser]:
     if "*" in staying:
         return []
-    gone = [user for user in leavers if spelled(user.username) not in staying]
-    failures = []
-    for attempt in concurrently(lambda user: _finish(site, user), gone):
-        if attempt.error is not None:
-            failures.append(f"{attempt.item.username}: not marked deleted: {attempt.error}")
-        else:
-            site.log.info("user deleted", user=attempt.item.username)
-    return failures
+    return [user for user in leavers if spelled(user.username) not in staying]
 
 
 def _finish(site: Site, user: OfferingUser) -> None:
     if user.state != OfferingUserState.DELETING:
-        site.waldur.set_deleting(user.uuid)
+        send_write(site, deleting_write(user))
+        user = replace(user, state=OfferingUserState.DELETING)
+    write = deleted_write(user)
     try:
-        site.waldur.set_deleted(user.uuid)
+        send_write(site, write)
     except TransitionRefusedError as error:
         current = site.waldur.offering_user(user.uuid)
         if current.state != OfferingUserState.DELETED:
             raise SiteAgentError(str(error)) from error
+        note_write(site, write)

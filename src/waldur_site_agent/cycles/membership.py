@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import (
-    Access,
     CreateHomeDirectories,
     Result,
     SetAccess,
@@ -15,7 +14,12 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.cycles.applying import apply_steps
 from waldur_site_agent.cycles.conditions import cause_of
-from waldur_site_agent.cycles.deletions import begin_deletions, finish_deletions
+from waldur_site_agent.cycles.deletions import (
+    begin_deletions,
+    finish_deletions,
+    foresee_deletions,
+)
+from waldur_site_agent.cycles.foresight import foresee_membership
 from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
 from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, MembershipReport
@@ -23,6 +27,7 @@ from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.usernames import sync_usernames
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.planning.access import spelled
 from waldur_site_agent.planning.guard import guard, removals_in
@@ -31,11 +36,8 @@ from waldur_site_agent.planning.membership import (
     joining,
     plan_membership,
 )
-from waldur_site_agent.planning.remembering import (
-    is_restricted,
-    metadata_before_limiting,
-    metadata_before_restricting,
-)
+from waldur_site_agent.planning.notes import needs_notes, notes_for
+from waldur_site_agent.planning.writes import metadata_write
 from waldur_site_agent.waldur import AccessDeniedError, concurrently
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ def sync_membership(
     report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
     _note_duplicates(site, report)
     if not wanted.accounts:
-        failures = finish_deletions(site, wanted.leavers, wanted.staying) if not dry_run else []
+        if dry_run:
+            return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
+        failures = finish_deletions(site, wanted.leavers, wanted.staying)
         _note_failures(site, failures)
         return replace(report, failures=tuple(failures))
     state = site.backend.observe()
@@ -90,7 +94,10 @@ def sync_membership(
     )
     _log(site, report)
     if dry_run:
-        return report
+        writes = foresee_membership(
+            site, wanted, state, membership, guarded.refused, whole_offering=sight.everything
+        )
+        return replace(report, writes=writes)
     _remember_removals(site, sight, guarded)
     failures = _carry_out(site, wanted, state, membership, guarded)
     if sight.everything:
@@ -210,7 +217,8 @@ def _remember(
     first = [
         account
         for account in membership.accounts
-        if _is_first_restriction(account, state) or _newly_limited(account)
+        if account.wanted.id in state.resources
+        and needs_notes(account, state.resources[account.wanted.id])
     ]
     saved: dict[str, AccountPlan] = {}
     unsaved: dict[str, str] = {}
@@ -233,35 +241,14 @@ def _remember(
 
 def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
     found = state.resources[account.wanted.id]
-    limited = account.wanted.limited | _newly_limited(account)
     resources = []
     for resource in account.wanted.resources:
-        metadata = metadata_before_limiting(resource.backend_metadata, limited)
-        if _is_first_restriction(account, state):
-            metadata = metadata_before_restricting(metadata, found)
+        metadata = notes_for(resource.backend_metadata, account, found)
         if metadata != dict(resource.backend_metadata):
-            site.waldur.set_backend_metadata(resource.uuid, metadata)
+            reason = "to restore it later"
+            send_write(site, metadata_write(resource, metadata, reason))
         resources.append(replace(resource, backend_metadata=metadata))
     return replace(account, wanted=replace(account.wanted, resources=tuple(resources)))
-
-
-def _is_first_restriction(account: AccountPlan, state: BackendState) -> bool:
-    if not any(_restricts(step) for step in account.steps):
-        return False
-    return not is_restricted(state.resources[account.wanted.id])
-
-
-def _newly_limited(account: AccountPlan) -> frozenset[str]:
-    """The members whose limits the agent is about to set for the first time."""
-    actions = [step.action for step in account.steps]
-    return (
-        frozenset(action.member for action in actions if isinstance(action, SetMemberLimits))
-        - account.wanted.limited
-    )
-
-
-def _restricts(step: Step) -> bool:
-    return isinstance(step.action, SetAccess) and step.action.access is not Access.NORMAL
 
 
 def _is_unsaved(step: Step, unsaved: dict[str, str]) -> bool:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.optional_calls import ask_optional, tell_optional
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.planning.feedback import Feedback, feedback_on
+from waldur_site_agent.planning.feedback import Feedback, feedback_on, feedback_writes
 from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
-
-_ROUTINE = "refresh_last_sync"
-"""Sent for every resource again and again; it changes nothing."""
+    from waldur_site_agent.planning.writes import Write
 
 
 def tell_waldur(
@@ -32,6 +30,29 @@ def tell_waldur(
         state: the backend as it is after that.
         broken: accounts on which something failed or was refused; they do not count as synced.
     """
+    news = _news(site, membership, state, broken)
+    attempts = concurrently(lambda feedback: _send(site, feedback), news)
+    return [
+        f"{attempt.item.resource.backend_id}: {attempt.error}"
+        for attempt in attempts
+        if attempt.error is not None
+    ]
+
+
+def foresee_feedback(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[Write]:
+    """What :func:`tell_waldur` would write; nothing is sent."""
+    return [
+        write
+        for feedback in _news(site, membership, state, broken)
+        for write in feedback_writes(feedback, site.offering.components)
+    ]
+
+
+def _news(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[Feedback]:
     news = [
         feedback
         for account in membership.accounts
@@ -39,12 +60,7 @@ def tell_waldur(
     ]
     if any(feedback.limits for feedback in news) and limits_are_waldurs(site):
         news = [_without_limits(feedback) for feedback in news]
-    attempts = concurrently(lambda feedback: _send(site, feedback), [n for n in news if n])
-    return [
-        f"{attempt.item.resource.backend_id}: {attempt.error}"
-        for attempt in attempts
-        if attempt.error is not None
-    ]
+    return [feedback for feedback in news if feedback]
 
 
 def _feedback(
@@ -107,29 +123,10 @@ def limits_are_waldurs(site: Site) -> bool:
 
 
 def _send(site: Site, feedback: Feedback) -> None:
-    resource, waldur = feedback.resource, site.waldur
-    if feedback.set_ok:
-        _optionally(site, resource, "set_as_ok", lambda: waldur.set_as_ok(resource.uuid))
-    if (metadata := feedback.metadata) is not None:
-        _optionally(
-            site,
-            resource,
-            "set_backend_metadata",
-            lambda: waldur.set_backend_metadata(resource.uuid, metadata),
-        )
-    if (limits := feedback.limits) is not None:
-        _optionally(site, resource, "set_limits", lambda: waldur.set_limits(resource.uuid, limits))
-    if feedback.refresh_sync:
-        _optionally(
-            site,
-            resource,
-            "refresh_last_sync",
-            lambda: waldur.refresh_last_sync(resource.uuid),
-        )
+    for write in feedback_writes(feedback, site.offering.components):
+        _optionally(site, write)
 
 
-def _optionally(site: Site, resource: Resource, call: str, send: Callable[[], None]) -> None:
+def _optionally(site: Site, write: Write) -> None:
     """Send what the token may not be allowed to send: the memberships matter more."""
-    if tell_optional(site, call, send, resource.name):
-        log = site.log.debug if call == _ROUTINE else site.log.info
-        log("told Waldur", call=call, resource=resource.name)
+    tell_optional(site, write.call.value, lambda: send_write(site, write), write.about)

@@ -6,8 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.optional_calls import tell_optional
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.planning.writes import erred_write
 from waldur_site_agent.waldur import NotFoundError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.writes import Write
 
 _FEW = 1
 
@@ -32,7 +35,7 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
     """
     if not missing:
         return []
-    if len(missing) > _FEW and len(missing) * 2 > accounts:
+    if _too_many(missing, accounts):
         share = f"{len(missing)} of {accounts}"
         remedy = "nothing was marked in Waldur: check that this is the right cluster"
         return [f"{share} accounts are missing in the backend; {remedy}"]
@@ -50,12 +53,31 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
     return failures
 
 
+def foresee_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[Write]:
+    """What :func:`mark_missing` would write, if a second reading agrees."""
+    if _too_many(missing, accounts):
+        return []
+    return [
+        erred_write(resource, _message(name))
+        for name, resources in missing.items()
+        for resource in resources
+        if resource.state == ResourceState.OK
+    ]
+
+
+def _too_many(missing: Mapping[str, Sequence[Resource]], accounts: int) -> bool:
+    return len(missing) > _FEW and len(missing) * 2 > accounts
+
+
+def _message(name: str) -> str:
+    return f'The account "{name}" does not exist any more; ask the site to restore it.'
+
+
 def _mark(site: Site, resource: Resource, name: str) -> list[str]:
     try:
         current = site.waldur.resource(resource.uuid)
         if current.state == ResourceState.OK and current.order_in_progress is None:
-            message = f'The account "{name}" does not exist any more; ask the site to restore it.'
-            tell = partial(site.waldur.set_as_erred, resource.uuid, message)
+            tell = partial(send_write, site, erred_write(current, _message(name)))
             if tell_optional(site, "set_as_erred", tell, name):
                 site.log.error("resource marked Erred: its account is gone", resource=name)
     except NotFoundError as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from waldur_site_agent.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from waldur_site_agent.planning.writes import Write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,8 @@ class CycleReport:
     """Why the guard refused a part of the plan; empty when it did not."""
     trouble: str = ""
     """Why the pass as a whole was cut short; empty when it was not."""
+    writes: tuple[Write, ...] = ()
+    """Of a dry run: what would be changed in Waldur."""
     requests: int = 0
     """How many requests to Waldur the pass took."""
     commands: int = 0

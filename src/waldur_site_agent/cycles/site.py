@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import Backend, Outcome, UsernameBackend
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.watching import Watch
+    from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.planning.guard import Thresholds
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.writes import Write
     from waldur_site_agent.waldur import Waldur
 
 
@@ -36,6 +38,10 @@ def _never() -> bool:
 
 
 def _forget(_step: Step, _outcome: Outcome) -> None:
+    return
+
+
+def _forget_write(_write: Write, _error: SiteAgentError | None) -> None:
     return
 
 
@@ -65,6 +71,8 @@ class Site:
     """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
     record: Callable[[Step, Outcome], None] = _forget
     """Writes an applied action into the journal, where the site keeps one."""
+    record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
+    """The same for a change in Waldur, and for what Waldur said instead of making it."""
     watch: Watch = field(default_factory=Unwatched)
     """Told of everything that comes back, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))

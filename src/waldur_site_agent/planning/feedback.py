@@ -11,6 +11,7 @@ from waldur_site_agent.model.offerings import AccountingType
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.limits import to_the_last_digit
 from waldur_site_agent.planning.remembering import metadata_of
+from waldur_site_agent.planning.writes import limits_write, metadata_write, ok_write, sync_write
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.limits import Agree
+    from waldur_site_agent.planning.writes import Write
 
 SYNC_MARK_AGE = timedelta(minutes=50)
 """Waldur sends reminders for resources that were not synchronized for an hour."""
@@ -41,6 +43,22 @@ class Feedback:
         return (
             self.metadata is not None or self.limits is not None or self.set_ok or self.refresh_sync
         )
+
+
+def feedback_writes(feedback: Feedback, components: Mapping[str, Component]) -> tuple[Write, ...]:
+    """What is written in Waldur for it, in this order."""
+    resource = feedback.resource
+    writes = []
+    if feedback.set_ok:
+        writes.append(ok_write(resource, "its account works"))
+    if feedback.metadata is not None:
+        writes.append(metadata_write(resource, feedback.metadata, "found in the backend"))
+    if feedback.limits is not None:
+        reason = "found in the backend"
+        writes.append(limits_write(resource, feedback.limits, components, reason))
+    if feedback.refresh_sync:
+        writes.append(sync_write(resource))
+    return tuple(writes)
 
 
 def feedback_on(

@@ -59,7 +59,8 @@ def _offering_once(
                 mode.start(site)
             return run_cycle(site, mode, dry_run=dry_run)
     except (SiteAgentError, ConfigurationError) as error:
-        log.error("not started", reason=str(error))
+        if not dry_run:  # a dry run prints the reason in place of the plan
+            log.error("not started", reason=str(error))
         return CycleReport(offering=offering.name, trouble=str(error))
     except Exception as error:  # a bug, often a plugin's: the other offerings have their turn
         log.exception("not started because of a defect in the agent or a plugin")
@@ -94,7 +95,8 @@ def run_cycle(
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:
-        site.log.warning("cycle cut short; tried again next time", reason=str(error))
+        if not dry_run:  # a dry run prints the reason in place of the plan
+            site.log.warning("cycle cut short; tried again next time", reason=str(error))
         report = CycleReport(offering=site.offering.name, trouble=str(error))
     except Exception as error:  # a bug: it must not end a service that runs for months
         site.log.exception("cycle failed because of a defect in the agent or a plugin")

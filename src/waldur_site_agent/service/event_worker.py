@@ -201,7 +201,8 @@ def full_pass_once(
             workplace.start(dry_run=dry_run)
             return workplace.full_pass(dry_run=dry_run)
     except (SiteAgentError, ConfigurationError) as error:
-        log.error("not started", reason=str(error))
+        if not dry_run:  # a dry run prints the reason in place of the plan
+            log.error("not started", reason=str(error))
         return [CycleReport(offering=offering.name, trouble=str(error))]
     except Exception as error:  # a bug, often a plugin's: the other offerings have their turn
         log.exception("not started because of a defect in the agent or a plugin")

@@ -1,4 +1,4 @@
-"""The journal: every applied action as one line of JSON, for audits and for asking "who did this?".
+"""The journal: every change on either side as a line of JSON, for audits and "who did this?".
 
 The file is opened for each process and again on SIGHUP, so that logrotate can move it away; every
 line is flushed before the agent goes on.
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from waldur_site_agent.backends import Outcome
+    from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.writes import Write
 
 
 class Journal:
@@ -56,6 +58,16 @@ class Journal:
 
         return record
 
+    def recorder_of_writes(
+        self, offering: str, mode: str
+    ) -> Callable[[Write, SiteAgentError | None], None]:
+        """What writes down the changes in Waldur of one offering in one mode."""
+
+        def record(write: Write, error: SiteAgentError | None) -> None:
+            self._write({"offering": offering, "mode": mode, **_entry_of_write(write, error)})
+
+        return record
+
     def _write(self, entry: dict[str, Any]) -> None:
         with self._lock:
             if self._stream is None:
@@ -70,14 +82,36 @@ class Journal:
 
 def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
     return {
+        "side": "backend",
         "action": type(step.action).__name__,
         **plain(step.action),
+        "before": plain(dict(step.before)),
         "reason": step.reason,
         "reasons": dict(step.reasons),
         "order": str(step.order) if step.order else None,
         "result": outcome.result.value,
         "error": str(outcome.error) if outcome.error else None,
         "left_out": {left.name: str(left.error) for left in outcome.left_out},
+    }
+
+
+def _entry_of_write(write: Write, error: SiteAgentError | None) -> dict[str, Any]:
+    return {
+        **plain_write(write),
+        "result": "failed" if error else "done",
+        "error": str(error) if error else None,
+    }
+
+
+def plain_write(write: Write) -> dict[str, Any]:
+    """A change in Waldur as values that JSON knows."""
+    return {
+        "side": "waldur",
+        "action": write.call.value,
+        "about": write.about,
+        "uuid": str(write.uuid) if write.uuid else None,
+        "changes": [plain(change) for change in write.changes],
+        "reason": write.reason,
     }
 
 

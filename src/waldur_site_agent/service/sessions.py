@@ -111,6 +111,7 @@ def open_site(
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
             record=situation.journal.recorder(offering.name, mode.name),
+            record_write=situation.journal.recorder_of_writes(offering.name, mode.name),
             watch=watch,
             conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
             server_calls=situation.server_calls.setdefault(waldur.base_url, {}),

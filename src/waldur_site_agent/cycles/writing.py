@@ -1,0 +1,68 @@
+"""Sends planned writes to Waldur; each leaves one line in the log and the journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.errors import DefectError, SiteAgentError
+from waldur_site_agent.planning.writes import Call
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.planning.writes import Write
+    from waldur_site_agent.waldur import Waldur
+
+
+def send_write(site: Site, write: Write) -> None:
+    """Make the change in Waldur.
+
+    Raises:
+        SiteAgentError: Waldur refused it, or did not answer.
+    """
+    try:
+        _send(site.waldur, write)
+    except SiteAgentError as error:
+        site.record_write(write, error)
+        raise
+    note_write(site, write)
+
+
+def note_write(site: Site, write: Write) -> None:
+    """Log and record a change that was made."""
+    log = site.log.debug if write.call is Call.REFRESH_LAST_SYNC else site.log.info
+    log(
+        "told Waldur",
+        call=write.call.value,
+        resource=write.about,
+        changes=[str(change) for change in write.changes],
+        reason=write.reason,
+    )
+    site.record_write(write, None)
+
+
+def _send(waldur: Waldur, write: Write) -> None:
+    value: Any = write.value
+    uuid = write.uuid
+    if uuid is None:
+        raise DefectError(f"{write.about}: {write.call.value} names no object")
+    match write.call:
+        case Call.SET_BACKEND_ID:
+            waldur.set_backend_id(uuid, value)
+        case Call.SET_BACKEND_METADATA:
+            waldur.set_backend_metadata(uuid, value)
+        case Call.SET_LIMITS:
+            waldur.set_limits(uuid, value)
+        case Call.SET_AS_OK:
+            waldur.set_as_ok(uuid)
+        case Call.SET_AS_ERRED:
+            waldur.set_as_erred(uuid, value)
+        case Call.REFRESH_LAST_SYNC:
+            waldur.refresh_last_sync(uuid)
+        case Call.SET_DELETING:
+            waldur.set_deleting(uuid)
+        case Call.SET_DELETED:
+            waldur.set_deleted(uuid)
+        case call:
+            raise DefectError(f"{write.about}: {call.value} is sent elsewhere")

@@ -1,0 +1,213 @@
+"""Changes in Waldur as values: what is written, in place of what, and why.
+
+A pass makes these values first. A dry run prints them; otherwise each is sent and then goes into
+the log and the journal, with the same old and new values that the plan showed.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.model.people import OfferingUserState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from decimal import Decimal
+    from uuid import UUID
+
+    from waldur_site_agent.model.offerings import Component
+    from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.model.people import OfferingUser
+
+
+class Call(enum.StrEnum):
+    """The calls by which a pass changes something in Waldur."""
+
+    APPROVE_ORDER = "approve_order"
+    COMPLETE_ORDER = "complete_order"
+    FAIL_ORDER = "fail_order"
+    SET_BACKEND_ID = "set_backend_id"
+    SET_BACKEND_METADATA = "set_backend_metadata"
+    SET_LIMITS = "set_limits"
+    SET_AS_OK = "set_as_ok"
+    SET_AS_ERRED = "set_as_erred"
+    REFRESH_LAST_SYNC = "refresh_last_sync"
+    SET_DELETING = "set_deleting"
+    SET_DELETED = "set_deleted"
+    CHANGE_OFFERING_USER = "change_offering_user"
+    SET_USAGE = "set_usage"
+    SET_USER_USAGES = "set_user_usages"
+    START_IMPORT = "start_import"
+    CREATE_BACKEND_RESOURCE = "create_backend_resource"
+    CLOSE_IMPORT = "close_import"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field with its old and new value, as text; ``None`` where there is no value."""
+
+    field: str
+    old: str | None
+    new: str | None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.field} {_shown(self.old)} -> {_shown(self.new)}"
+        return f"{text} {self.unit}" if self.unit else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One call that changes something in Waldur."""
+
+    call: Call
+    uuid: UUID | None
+    """The resource, order, offering user or request that is changed; ``None``: it is created."""
+    about: str
+    """The same as people know it: an account, a username, an order."""
+    changes: tuple[Change, ...] = ()
+    reason: str = ""
+    value: object = None
+    """What is sent, where the call takes something."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.changes)) or self.call.value
+
+
+def limits_write(
+    resource: Resource,
+    limits: Mapping[str, Decimal],
+    components: Mapping[str, Component],
+    reason: str,
+) -> Write:
+    """Replace all limits of a resource; only those that differ are changes."""
+    changes = tuple(
+        Change(
+            f"limit {name}",
+            amount_text(resource.limits.get(name)),
+            amount_text(value),
+            components[name].measured_unit if name in components else "",
+        )
+        for name, value in sorted(limits.items())
+        if resource.limits.get(name) != value
+    )
+    return Write(
+        call=Call.SET_LIMITS,
+        uuid=resource.uuid,
+        about=resource.account,
+        changes=changes,
+        reason=reason,
+        value=dict(limits),
+    )
+
+
+def metadata_write(resource: Resource, metadata: Mapping[str, object], reason: str) -> Write:
+    """Replace the backend metadata of a resource; the keys that differ are changes."""
+    before = dict(resource.backend_metadata)
+    return Write(
+        call=Call.SET_BACKEND_METADATA,
+        uuid=resource.uuid,
+        about=resource.account,
+        changes=tuple(_metadata_changes(before, metadata)),
+        reason=reason,
+        value=dict(metadata),
+    )
+
+
+def _metadata_changes(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> Iterable[Change]:
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before or key not in after or before[key] != after[key]:
+            old = _value_text(before[key]) if key in before else None
+            new = _value_text(after[key]) if key in after else None
+            yield Change(f"metadata {key}", old, new)
+
+
+def backend_id_write(resource: Resource, backend_id: str) -> Write:
+    """Tell Waldur a resource's name in the backend."""
+    return Write(
+        call=Call.SET_BACKEND_ID,
+        uuid=resource.uuid,
+        about=backend_id,
+        changes=(Change("backend_id", resource.backend_id or None, backend_id),),
+        reason="name of the account",
+        value=backend_id,
+    )
+
+
+def ok_write(resource: Resource, reason: str) -> Write:
+    """Set a resource OK."""
+    return Write(
+        call=Call.SET_AS_OK,
+        uuid=resource.uuid,
+        about=resource.account or resource.name,
+        changes=(Change("state", resource.state, ResourceState.OK),),
+        reason=reason,
+    )
+
+
+def erred_write(resource: Resource, message: str) -> Write:
+    """Set a resource Erred, with a message for its owner."""
+    return Write(
+        call=Call.SET_AS_ERRED,
+        uuid=resource.uuid,
+        about=resource.account or resource.name,
+        changes=(Change("state", resource.state, ResourceState.ERRED),),
+        reason=message,
+        value=message,
+    )
+
+
+def sync_write(resource: Resource) -> Write:
+    """Note on a resource that it was compared with the backend just now."""
+    old = resource.last_sync.isoformat(timespec="seconds") if resource.last_sync else None
+    return Write(
+        call=Call.REFRESH_LAST_SYNC,
+        uuid=resource.uuid,
+        about=resource.account,
+        changes=(Change("last sync", old, "now"),),
+        reason="compared with the backend",
+    )
+
+
+def deleting_write(user: OfferingUser) -> Write:
+    """Say that the removal of an offering user has begun."""
+    return _user_state(user, Call.SET_DELETING, OfferingUserState.DELETING)
+
+
+def deleted_write(user: OfferingUser) -> Write:
+    """Say that an offering user is in no account any more."""
+    return _user_state(user, Call.SET_DELETED, OfferingUserState.DELETED)
+
+
+def _user_state(user: OfferingUser, call: Call, state: str) -> Write:
+    return Write(
+        call=call,
+        uuid=user.uuid,
+        about=user.username or user.user_username or str(user.uuid),
+        changes=(Change("state", user.state, state),),
+        reason="deletion was requested in Waldur",
+    )
+
+
+def amount_text(amount: Decimal | None) -> str | None:
+    """An amount without superfluous zeros or exponents: ``15``, not ``1.5E+1`` or ``15.00``."""
+    if amount is None:
+        return None
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _value_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "none"
+    return value or '""'

@@ -1,0 +1,133 @@
+"""What a plan says about the side of Waldur, and about itself when it could not be made."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import House, Installation
+from waldur_site_agent_slurm.simulator.state import Outage
+
+
+def with_members(installation: Installation) -> House:
+    installation.write(membership_sync_backend="slurm")
+    return installation.house
+
+
+def plan(installation: Installation, *words: str, mode: str = "membership_sync") -> Any:
+    return installation.run("plan", "-m", mode, *words, command="waldur-site-agent")
+
+
+def change_limit(house: House, account: str, text: str) -> None:
+    modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={account}", "set"]
+    house.slurm.run([*modify, f"GrpTRESMins={text}"])
+
+
+def test_a_plan_shows_old_and_new_value_of_all_that_waldur_would_be_told(
+    installation: Installation,
+) -> None:
+    house = with_members(installation)
+    side = house.sandbox.customer
+    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(house, resource.backend_id, "cpu=1200000")
+    side.edit(resource, state="Erred")
+    side.set_flags(resource, paused=True)
+    before = side.world
+    done = plan(installation)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        f"{resource.backend_id}  Ocean (project climate)",
+        "  ~ access         paused in Waldur, was normal",
+        "  ~ in Waldur      metadata qos_before none -> normal  to restore it later",
+        "  ~ in Waldur      state Erred -> OK  its account works",
+        "  ~ in Waldur      metadata qos normal -> (read afterwards)  found in the backend",
+        "  ~ in Waldur      limit cpu 120 -> 20 k-Hours  found in the backend",
+        "Plan: 0 to add, 0 to remove, 1 to change, 4 in Waldur; 0 resources unchanged.",
+    ]
+    assert house.sandbox.requests.writes() == []
+    assert side.world == before
+
+
+def test_what_a_plan_says_of_waldur_is_what_log_and_journal_say_afterwards(
+    installation: Installation,
+) -> None:
+    house = with_members(installation)
+    path = installation.directory / "journal.jsonl"
+    content = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(content | {"journal": str(path)}))
+    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(house, resource.backend_id, "cpu=1200000")
+    (planned,) = json.loads(plan(installation, "--output", "json").out)[0]["waldur"]
+    done = installation.run("-m", "membership_sync", "--once")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if "told Waldur" in line]
+    assert "limit cpu 120 -> 20 k-Hours" in line
+    (entry,) = [json.loads(text) for text in path.read_text().splitlines()]
+    assert entry["changes"] == [
+        {"field": "limit cpu", "old": "120", "new": "20", "unit": "k-Hours"}
+    ]
+    assert {key: entry[key] for key in planned} == planned
+    assert (entry["side"], entry["action"], entry["result"]) == ("waldur", "set_limits", "done")
+
+
+def test_users_whom_waldur_deletes_are_in_the_plan(installation: Installation) -> None:
+    house = with_members(installation)
+    house.settled(house.project(ada="ada01", bob="bob01"))
+    house.sandbox.customer.request_deletion("bob")
+    out = plan(installation).out
+    assert "  - bob01          is being deleted in Waldur\n" in out
+    assert "  ~ in Waldur      bob01  state Requested deletion -> Deleting  deletion" in out
+    assert "  ~ in Waldur      bob01  state Deleting -> Deleted  deletion was requested" in out
+
+
+def test_a_resource_whose_account_is_gone_is_in_the_plan_as_erred(
+    installation: Installation,
+) -> None:
+    house = with_members(installation)
+    house.settled(house.project("other", bob="bob01"))
+    resource = house.settled(house.project(ada="ada01"))
+    words = ["remove", "account", "where", f"name={resource.backend_id}"]
+    house.slurm.run(["sacctmgr", "-i", *words])
+    assert "  ~ in Waldur      state OK -> Erred  The account" in plan(installation).out
+
+
+def test_new_sync_marks_are_one_line(installation: Installation) -> None:
+    house = with_members(installation)
+    synced = datetime.now(UTC) - timedelta(hours=1)
+    for resource in [house.settled(house.project(slug)) for slug in ("one", "two")]:
+        house.sandbox.customer.edit(resource, last_sync=synced)
+    assert plan(installation).out == (
+        "Time of the last synchronization\n"
+        "  ~ in Waldur      2 renewed\n"
+        "Plan: 0 to add, 0 to remove, 0 to change, 2 in Waldur; 2 resources unchanged.\n"
+    )
+
+
+@pytest.mark.parametrize("mode", ["order_process", "membership_sync", "report"])
+def test_a_plan_that_could_not_be_made_says_so_once(installation: Installation, mode: str) -> None:
+    installation.write(membership_sync_backend="slurm", reporting_backend="slurm")
+    house = installation.house
+    house.created(house.project(ada="ada01"))
+    house.order(house.project(ada="ada01"), "second")
+    house.slurm.start_outage(Outage.SLURMDBD_REFUSED)
+    done = plan(installation, mode=mode)
+    assert done.code == 1
+    assert done.out.startswith("No plan could be made: ")
+    assert "slurmdbd" in done.out
+    assert len(done.out.splitlines()) == 1
+    assert done.err == ""
+    (report,) = json.loads(plan(installation, "--output", "json", mode=mode).out)
+    assert (report["made"], bool(report["trouble"])) == (False, True)
+
+
+def test_a_server_that_does_not_answer_gives_no_plan_either(installation: Installation) -> None:
+    house = with_members(installation)
+    house.sandbox.faults.add("*", "status", status=403, times=None)
+    done = plan(installation)
+    assert (done.code, done.err) == (1, "")
+    assert done.out.startswith("No plan could be made: ")
+    assert "403" in done.out
