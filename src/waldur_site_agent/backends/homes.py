@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import pwd
+import stat
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ _NO_HOME = ("", "/", "/nonexistent", "/dev/null", "/var/empty")
 """What accounts that are not meant to have a home directory have instead."""
 _ENOUGH_FAILURES = 3
 _EVERYTHING, _OWNER = 0o777, 0o700
+_NOBODY = 65534
+"""Who owns what root makes on a file server with root_squash."""
 
 
 def home_of(user: str) -> Path | None:
@@ -42,6 +46,18 @@ def home_of(user: str) -> Path | None:
     except KeyError:
         return None
     return None if home in _NO_HOME else Path(home)
+
+
+def uid_of(user: str) -> int | None:
+    """Return the user's number in the operating system; ``None``: it does not know the user.
+
+    Raises:
+        OSError: the operating system's directory of users cannot be asked.
+    """
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def umask_of(setting: str) -> str:
@@ -62,6 +78,14 @@ def umask_of(setting: str) -> str:
             "mode that lets the owner do everything (0700)"
         )
     return f"{_EVERYTHING & ~number:04o}"
+
+
+class _Found(enum.Enum):
+    """How a user's home directory stands."""
+
+    NOTHING = "does not exist"
+    THEIR_OWN = "is there, or is not for the agent to make"
+    LEFT_BEHIND = "was left behind by an attempt that failed"
 
 
 class HomeSettings(BackendSettings):
@@ -100,6 +124,7 @@ class HomeDirectories:
         user_name: Callable[[str], str],
         helpers: tuple[Path, ...] = _HELPERS,
         find_home: Callable[[str], Path | None] = home_of,
+        find_uid: Callable[[str], int | None] = uid_of,
     ) -> None:
         """Remember, but look at nothing yet.
 
@@ -109,8 +134,10 @@ class HomeDirectories:
             user_name: the plugin's check of names; raises ``PermanentError`` for unusable ones.
             helpers: the places where ``mkhomedir_helper`` may be.
             find_home: replaces the operating system's directory of users in tests.
+            find_uid: the same for the users' numbers.
         """
         self._find_home = find_home
+        self._find_uid = find_uid
         self._runner = runner
         self._user_name = user_name
         self._helpers = helpers
@@ -148,11 +175,12 @@ class HomeDirectories:
         )
 
     def missing(self, users: Iterable[str]) -> frozenset[str]:
-        """Those that the operating system knows with a home that does not exist.
+        """Those that the operating system knows with a home that is not there or not theirs.
 
-        A home that cannot be looked at (a file server that is away) does not count as missing.
+        A home that cannot be looked at (a file server that is away) does not count as missing. One
+        that a failed attempt left behind does: it is named in every cycle until somebody mends it.
         """
-        return frozenset(user for user in users if self._lacks(user.lower()))
+        return frozenset(user for user in users if self._look(user.lower()) is not _Found.THEIR_OWN)
 
     def create(self, action: CreateHomeDirectories) -> Outcome:
         """Make what is missing; whoever cannot be served is left out.
@@ -178,13 +206,16 @@ class HomeDirectories:
 
     def _create(self, user: str) -> bool:
         name = self._user_name(user)
-        if not self._lacks(name):
-            return False
+        match self._look(name):
+            case _Found.THEIR_OWN:
+                return False
+            case _Found.LEFT_BEHIND:
+                raise _left_behind(name, self._find_home(name))
         if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":
             _warn_of_mode(self._setting, self._umask)
         command = (*self._before, str(self._helper()), name, self._umask)
         result = self._runner.run(command, self._timeout)
-        if self._lacks(name):
+        if result.exit_code != 0 or self._look(name, made_now=True) is not _Found.THEIR_OWN:
             raise _failed(name, self._find_home(name), result)
         _log.info("made the home directory %s of %s", self._find_home(name), name)
         return True
@@ -199,25 +230,46 @@ class HomeDirectories:
             "it, or set enable_user_homedir_account_creation: false"
         )
 
-    def _lacks(self, user: str) -> bool:
+    def _look(self, user: str, *, made_now: bool = False) -> _Found:
+        """How a user's home stands; ``made_now``: whether it must be the user's in every way."""
         home = self._find_home(user)
         if home is None:
-            return False
+            return _Found.THEIR_OWN
         try:
-            home.stat()
+            found = home.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return True
+            return _Found.NOTHING
         except OSError:
-            return False
-        return False
+            return _Found.NOTHING if made_now else _Found.THEIR_OWN
+        uid = self._find_uid(user)
+        is_theirs = uid in (None, found.st_uid) and (stat.S_ISDIR(found.st_mode) or not made_now)
+        # a home that another person owns was given to the user by somebody: it is not ours
+        if is_theirs or not (made_now or found.st_uid in _makers()):
+            return _Found.THEIR_OWN
+        return _Found.LEFT_BEHIND
+
+
+def _makers() -> tuple[int, ...]:
+    """Who owns what an attempt leaves that does not get as far as giving it to the user."""
+    return 0, _NOBODY, os.geteuid()
+
+
+def _left_behind(user: str, home: Path | None) -> PermanentError:
+    return PermanentError(
+        f"{user} has no usable home directory: {home} exists but belongs to another user, as a "
+        "failed attempt leaves it (file system full, quota, a file server with root_squash, a "
+        "killed helper); nothing was deleted: remedy the file system, then give the directory to "
+        f"the user (chown -R {user}: {home}), or remove it to have it made again"
+    )
 
 
 def _failed(user: str, home: Path | None, result: CommandResult) -> TemporaryError:
     said = " ".join(result.stderr.split()) or "it gave no reason"
     return TemporaryError(
         f"the home directory {home} of {user} was not made: mkhomedir_helper ended with exit code "
-        f"{result.exit_code} ({said}); look at the system's log and at the permissions of the "
-        "directory above; it needs root, or homedir_sudo and a rule for sudo"
+        f"{result.exit_code} ({said}); look at the system's log, the space and quota of the file "
+        "system, and the permissions of the directory above; it needs root, or homedir_sudo and a "
+        "rule for sudo"
     )
 
 

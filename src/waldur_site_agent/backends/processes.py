@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME")
+_UMASK = 0o022
+"""The agent's own umask closes its files to others; what a command makes for users stays open."""
 _SECONDS_TO_DIE = 5
 _SHOWN = 400
 _inherited: ContextVar[tuple[int, ...]] = ContextVar("inherited", default=())
@@ -182,6 +184,7 @@ class ProcessRunner:
                 stderr=subprocess.PIPE,
                 env=self._environment,
                 start_new_session=True,
+                umask=_UMASK,
                 pass_fds=_inherited.get(),
                 encoding="utf-8",
                 errors="replace",

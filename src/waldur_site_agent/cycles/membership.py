@@ -269,7 +269,8 @@ def _failures(applied: Sequence[Applied]) -> list[str]:
         failures += [
             f"{left.name}: {left.error}"
             for left in outcome.left_out
-            if not isinstance(left.error, TemporaryError)
+            if isinstance(outcome.action, CreateHomeDirectories)
+            or not isinstance(left.error, TemporaryError)  # who waits for the system fails nothing
         ]
     return failures
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from waldur_site_agent.backends import CreateHomeDirectories, Result, TemporaryError, homes
+from waldur_site_agent.backends import (
+    CreateHomeDirectories,
+    PermanentError,
+    Result,
+    TemporaryError,
+    homes,
+)
 from waldur_site_agent.backends.homes import HomeDirectories, umask_of
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.names import user_name
@@ -17,7 +24,10 @@ from waldur_site_agent_slurm.settings import SlurmSettings
 
 
 def with_helper(
-    directory: Path, script: str = 'mkdir "$HOMES/$1"', umask: str = "0077"
+    directory: Path,
+    script: str = 'mkdir "$HOMES/$1"',
+    umask: str = "0077",
+    uid: int | None = None,
 ) -> HomeDirectories:
     helper = directory / "mkhomedir_helper"
     script = script.replace("$HOMES", str(directory))
@@ -25,7 +35,12 @@ def with_helper(
     helper.chmod(0o755)
     settings = SlurmSettings(homedir_umask=umask)
     return HomeDirectories(
-        ProcessRunner(), settings, user_name, (helper,), lambda user: directory / user
+        ProcessRunner(),
+        settings,
+        user_name,
+        (helper,),
+        lambda user: directory / user,
+        lambda _user: uid,
     )
 
 
@@ -121,3 +136,67 @@ def test_a_helper_that_never_succeeds_is_started_a_few_times_only(tmp_path: Path
     outcome = directories.create(CreateHomeDirectories(users))
     assert len((tmp_path / "calls").read_text(encoding="utf-8").split()) == 3
     assert [left.name for left in outcome.left_out] == list(users)
+
+
+def test_a_helper_that_fails_has_failed_although_it_made_a_directory(tmp_path: Path) -> None:
+    script = 'mkdir "$HOMES/$1"; echo "cannot copy .profile: quota" >&2; exit 6'
+    directories = with_helper(tmp_path, script, uid=os.geteuid())
+    (left,) = directories.create(CreateHomeDirectories(("ada",))).left_out
+    assert "exit code 6 (cannot copy .profile: quota)" in str(left.error)
+
+
+def test_a_directory_of_somebody_else_is_no_success(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, uid=os.geteuid() + 1)
+    (left,) = directories.create(CreateHomeDirectories(("ada",))).left_out
+    assert "was not made" in str(left.error)
+
+
+def test_a_leftover_fails_each_time_for_its_user_alone_and_is_not_touched(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, uid=os.geteuid() + 1)
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "thesis").touch()
+    for _ in range(2):
+        assert directories.missing(["bob"]) == {"bob"}
+        (left,) = directories.create(CreateHomeDirectories(("bob",))).left_out
+        with pytest.raises(PermanentError, match=r"root_squash.*nothing was deleted.*chown -R bob"):
+            raise left.error
+    assert [path.name for path in (tmp_path / "bob").iterdir()] == ["thesis"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_home_that_another_person_owns_is_none_of_our_business(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, uid=54321)
+    (tmp_path / "bob").mkdir()
+    os.chown(tmp_path / "bob", 12345, -1)
+    assert directories.missing(["bob"]) == frozenset()
+    os.chown(tmp_path / "bob", 65534, -1)  # as on a file server with root_squash
+    assert directories.missing(["bob"]) == {"bob"}
+
+
+def test_many_leftovers_do_not_keep_the_others_from_their_homes(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, uid=os.geteuid())
+    leftovers = [f"user{number}" for number in range(5)]
+    strangers = HomeDirectories(
+        ProcessRunner(),
+        SlurmSettings(),
+        user_name,
+        (tmp_path / "mkhomedir_helper",),
+        lambda user: tmp_path / user,
+        lambda user: os.geteuid() + (user != "zoe"),
+    )
+    for name in leftovers:
+        (tmp_path / name).mkdir()
+    outcome = strangers.create(CreateHomeDirectories((*leftovers, "zoe")))
+    assert [left.name for left in outcome.left_out] == leftovers
+    assert directories.missing(["zoe"]) == frozenset()
+    assert (tmp_path / "zoe").is_dir()
+
+
+def test_missing_parents_are_open_to_others_whatever_the_agents_own_umask(tmp_path: Path) -> None:
+    directories = with_helper(tmp_path, 'mkdir -p "$HOMES/staff/new"; mkdir "$HOMES/$1"')
+    before = os.umask(0o027)  # as both shipped units set it
+    try:
+        directories.create(CreateHomeDirectories(("ada",)))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "staff" / "new").stat().st_mode & 0o777 == 0o755
