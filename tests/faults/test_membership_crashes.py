@@ -106,6 +106,84 @@ def test_an_undisturbed_cycle_does_it_all(house: House) -> None:
     is_restored(town)
 
 
+@pytest.mark.parametrize("age", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4))])
+def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
+    tmp_path: Path, age: int
+) -> None:
+    with a_house(tmp_path / "count.lock") as house:
+        town, steps = undisturbed(house)
+        expected = town.end()
+    for number in range(1, len(steps) + 1):
+        with a_house(tmp_path / f"{number}.lock") as house:
+            town = a_town(house)
+            blade = Guillotine(at=number, after_effect=True)
+            with pytest.raises(KilledError):
+                house.with_(runner=blade.runner, transport=blade.transport).sync()
+            with house.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
+                house.sync()
+            house.sync()
+            where = f"killed at step {number}: {blade.steps[number - 1]}"
+            assert town.end() == expected, where
+            assert not STAYING & town.removed(), where
+            is_restored(town)
+
+
+def test_a_pause_whose_notes_no_list_shows_yet_keeps_them(house: House) -> None:
+    town = a_town(house)
+    house.sync()
+    for age in range(1, 9):
+        with house.lists_a_moment_old(age):
+            house.sync()
+    is_restored(town)
+
+
+def test_a_limit_whose_note_no_list_shows_yet_can_still_be_withdrawn(house: House) -> None:
+    resource = house.settled(house.project("ocean", ada="ada01"), "Ocean")
+    side = house.sandbox.customer
+    side.set_user_limit(resource, "ada", "cpu", 2)
+    house.sync()
+    side.clear_user_limit(resource, "ada", "cpu")
+    with house.slurm.change() as state:  # something to be told of the resource
+        state.accounts[resource.backend_id].qos = ["normal"]
+        state.accounts[resource.backend_id].default_qos = "normal"
+    house.sandbox.faults.add("*_resources_list", "stale", times=1, changes_ago=3)
+    house.sync()
+    house.sync()
+    assert house.slurm.state.accounts[resource.backend_id].members["ada01"].limits == {}
+    assert "limited_members" not in side.current(resource).backend_metadata
+
+
+def test_a_role_that_no_list_shows_yet_costs_nobody_the_account_or_a_job(house: House) -> None:
+    project = house.project("ocean", ada="ada01")
+    resource = house.settled(project, "Ocean")
+    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    house.sync()
+    job = house.slurm.submit_job("cyd01", resource.backend_id)
+    house.sandbox.faults.add("*_project_permissions_list", "stale", times=None, changes_ago=1)
+    assert not house.sync().failed
+    assert house.members_of(resource) == {"ada01", "cyd01"}
+    assert job in house.slurm.state.jobs
+
+
+def test_nobody_is_marked_deleted_while_in_an_account_that_no_list_shows_yet(house: House) -> None:
+    side = house.sandbox.customer
+    ocean = house.settled(house.project("ocean", ada="ada01", dan="dan01"), "Ocean")
+    ice = house.created(house.project("ice", ada="ada01", dan="dan01"), "Ice")
+    side.request_deletion("dan")
+    house.sandbox.faults.add("*_resources_list", "stale", times=None, changes_ago=8)
+    report = house.sync()
+    assert "dan01" not in house.members_of(ocean)
+    assert "dan01" in house.members_of(ice)
+    states = {u.username: u.state for u in side.world.offering_users.values()}
+    assert states["dan01"] == "Deleting"
+    assert f"dan01: not marked deleted: is in account {ice.backend_id}" in str(report.failures)
+    house.sandbox.faults.clear()
+    assert not house.sync().failed
+    assert "dan01" not in house.members_of(ice)
+    states = {u.username: u.state for u in side.world.offering_users.values()}
+    assert states["dan01"] == "Deleted"
+
+
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
     tmp_path: Path, after_effect: bool

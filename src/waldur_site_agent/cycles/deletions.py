@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
+from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere
 from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState
@@ -13,11 +16,16 @@ from waldur_site_agent.planning.writes import deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
+    from waldur_site_agent.backends import BackendResource, BackendState
+    from waldur_site_agent.cycles.membership_gathering import Gathered
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.people import OfferingUser
     from waldur_site_agent.planning.writes import Write
+
+_LISTS_CATCH_UP = timedelta(hours=1)
+"""After so long, an account that is in no list of resources was not made a moment ago."""
 
 
 def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[OfferingUser]:
@@ -40,6 +48,66 @@ def _begin(site: Site, user: OfferingUser) -> OfferingUser:
     if user.state != OfferingUserState.DELETING:
         send_write(site, deleting_write(user))
     return replace(user, state=OfferingUserState.DELETING)
+
+
+def still_in_accounts(
+    site: Site, leavers: Iterable[OfferingUser], wanted: Gathered, state: BackendState
+) -> tuple[frozenset[str], list[str]]:
+    """Usernames of leavers who are in some account of the offering, as the backend says.
+
+    The plan does not know: a list may not show an account yet that was made a moment ago. So an
+    account that was made for a resource, and that no resource has, counts as the offering's until
+    lists must have caught up. With each name comes why its owner is not marked deleted.
+
+    Args:
+        site: the offering at work.
+        leavers: the users whom Waldur is deleting.
+        wanted: what Waldur says about the offering.
+        state: the backend, read after everything was carried out.
+    """
+    names = {spelled(user.username): user for user in leavers} if leavers else {}
+    listed = wanted.seen.resources.values()
+    ours: set[str] | None = None
+    found: dict[str, str] = {}
+    for account in state.resources.values():
+        for name in sorted(account.members & names.keys()):
+            if ours is None:
+                named = (resource.account for resource in named_meanwhile(site, listed))
+                ours = {*wanted.offering_accounts, *named}
+            why = (
+                f"is in account {account.id}"
+                if account.id in ours
+                else _why_unclaimed_counts(site, account, names[name])
+            )
+            if why:
+                found.setdefault(name, f"{name}: not marked deleted: {why}")
+    return frozenset(found), list(found.values())
+
+
+def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUser) -> str:
+    """Why a user in an account that is in no list of ours stays; empty if it is somebody else's."""
+    is_made_for_a_resource = account.organization and account.organization == account.parent
+    if not is_made_for_a_resource or account.id in accounts_elsewhere(site):
+        return ""
+    owners = {resource.offering_uuid for resource in namesakes(site, account.id)} - {None}
+    if owners and site.offering.waldur_offering_uuid not in owners:
+        return ""
+    if not owners and not _was_changed_lately(site, user):
+        site.log.warning(
+            "user is in an account that no resource has; it does not keep the user from being "
+            "marked deleted",
+            user=user.username,
+            account=account.id,
+        )
+        return ""
+    return f"is in account {account.id}, whose resource is not in Waldur's list yet"
+
+
+def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
+    if user.modified is None:
+        return False
+    changed = user.modified if user.modified.tzinfo else user.modified.replace(tzinfo=UTC)
+    return site.now() - changed < _LISTS_CATCH_UP
 
 
 def finish_deletions(

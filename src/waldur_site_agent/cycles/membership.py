@@ -18,8 +18,10 @@ from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
     foresee_deletions,
+    still_in_accounts,
 )
 from waldur_site_agent.cycles.foresight import foresee_membership
+from waldur_site_agent.cycles.membership_confirmation import confirm_wanted
 from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
 from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, MembershipReport
@@ -28,7 +30,7 @@ from waldur_site_agent.cycles.offering_access import check_emptied_list, read_of
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.cycles.writing import send_write
-from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.planning.access import spelled
 from waldur_site_agent.planning.guard import guard, removals_in
 from waldur_site_agent.planning.membership import (
@@ -77,12 +79,15 @@ def sync_membership(
     if not wanted.accounts:
         if dry_run:
             return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
-        failures = finish_deletions(site, wanted.leavers, wanted.staying)
+        failures = _finish(site, wanted, wanted.leavers, wanted.staying)
         _note_failures(site, failures)
         return replace(report, failures=tuple(failures))
     state = site.backend.observe()
     wanted = _in_sight(wanted, usernames.users, state, sight)
     membership = _plan(site, wanted, state)
+    confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
+    if confirmed is not wanted:
+        wanted, membership = confirmed, _plan(site, confirmed, state)
     guarded = _guarded(site, wanted, membership, state)
     report = replace(
         report,
@@ -187,12 +192,27 @@ def _carry_out(
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     staying = _still_in(applied, guarded.refused, membership) | wanted.staying
     others = [
+        *wanted.unconfirmed,
         *unsaved.values(),
         *tell_waldur(site, membership, after, broken),
-        *finish_deletions(site, leavers, staying),
+        *_finish(site, wanted, leavers, staying),
     ]
     _note_failures(site, others)
     return failures + others
+
+
+def _finish(
+    site: Site, wanted: Gathered, leavers: Sequence[OfferingUser], staying: frozenset[str]
+) -> list[str]:
+    """Mark as deleted who is in no account any more, as the backend says now."""
+    going = [user for user in leavers if spelled(user.username) not in staying]
+    if not going or "*" in staying:
+        return []
+    try:
+        found, failures = still_in_accounts(site, going, wanted, site.backend.observe())
+    except SiteAgentError as error:
+        return [f"{len(going)} users not marked deleted: who is in which account: {error}"]
+    return failures + finish_deletions(site, going, found)
 
 
 def _troubles(membership: MembershipPlan) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.optional_calls import ask_optional, tell_optional
+from waldur_site_agent.cycles.optional_calls import ask_optional, is_unavailable, tell_optional
 from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.feedback import Feedback, feedback_on, feedback_writes
 from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
@@ -61,6 +61,34 @@ def _news(
     if any(feedback.limits for feedback in news) and limits_are_waldurs(site):
         news = [_without_limits(feedback) for feedback in news]
     return [feedback for feedback in news if feedback]
+
+
+def accounts_with_news(
+    site: Site, accounts: Iterable[AccountPlan], state: BackendState
+) -> frozenset[str]:
+    """The accounts of whose resources something would be written over in Waldur now.
+
+    What was refused once is not among it, nor are limits that a policy of Waldur owns.
+    """
+    news = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
+    differing = [feedback for told in news.values() for feedback in told]
+    tells_limits = (
+        any(feedback.limits for feedback in differing)
+        and not is_unavailable(site, "set_limits")
+        and not limits_are_waldurs(site)
+    )
+    tells_metadata = not is_unavailable(site, "set_backend_metadata")
+    tells_state = not is_unavailable(site, "set_as_ok")
+    return frozenset(
+        name
+        for name, told in news.items()
+        if any(
+            (tells_metadata and feedback.metadata is not None)
+            or (tells_limits and feedback.limits is not None)
+            or (tells_state and feedback.set_ok)
+            for feedback in told
+        )
+    )
 
 
 def _feedback(

@@ -72,6 +72,8 @@ class Gathered:
     """Offering users whom Waldur is deleting."""
     staying: frozenset[str] = frozenset()
     """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
+    unconfirmed: tuple[str, ...] = ()
+    """Accounts that are left for the next pass because their resource could not be read."""
     removals_suspended: str = ""
     """Why nobody may leave any account: lists that could grant access were not read."""
     offering_accounts: frozenset[str] = frozenset()
@@ -111,9 +113,16 @@ def gather_wanted(
         resources={resource.uuid: resource for resource in listed},
         users={user.user_uuid: user for user in users},
     )
+    ours = frozenset(resource.account for resource in served)
     if not resources:
-        people = People(known=reasons_to_leave(users))
-        return Gathered(accounts=(), people=people, leavers=leavers, staying=staying, seen=seen)
+        return Gathered(
+            accounts=(),
+            people=People(known=reasons_to_leave(users)),
+            leavers=leavers,
+            staying=staying,
+            offering_accounts=ours,
+            seen=seen,
+        )
     accounts = _ProjectAccounts()
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
@@ -124,7 +133,7 @@ def gather_wanted(
         leavers=leavers,
         staying=staying | ({"*"} if accounts.troubles else set()),
         removals_suspended="; ".join(accounts.troubles),
-        offering_accounts=frozenset(resource.account for resource in served),
+        offering_accounts=ours,
         seen=replace(
             seen,
             roles=_roles_seen(teams),
