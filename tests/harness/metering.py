@@ -25,7 +25,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.reporting import report_usage
-from waldur_site_agent.cycles.site import Sibling, Site
+from waldur_site_agent.cycles.site import Sibling, Site, UnreportedUsage
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
 from waldur_site_agent.model.placement import Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
@@ -175,6 +175,7 @@ class Meter:
     memory: dict[str, int] = field(default_factory=dict)
     naps: list[float] = field(default_factory=list)
     siblings: tuple[Sibling, ...] = ()
+    unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
 
     def travel_on(self, hours: float) -> datetime:
         """Let some hours pass."""
@@ -254,6 +255,7 @@ class Meter:
                 memory={} if memory is None else memory,
                 zone=self.zone,
                 siblings=self.siblings,
+                unreported_usage=self.unreported_usage,
             )
 
     def report(self, *, dry_run: bool = False) -> UsageCycleReport:

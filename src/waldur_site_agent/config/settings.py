@@ -114,6 +114,10 @@ class Safety(Section):
     """Overrules both, as ``--allow-removals`` does."""
     unknown_users: Literal["report", "remove"] = "report"
     """What to do with users of an account whom Waldur does not know."""
+    unreported_usage: Literal["wait", "wait_for_past_months", "complete"] = "wait"
+    """What to do with a terminate order whose resource's last usage this token may not report:
+    ``wait`` leaves it executing, ``wait_for_past_months`` also for what only staff may report,
+    ``complete`` ends it, and the usage is never billed."""
 
 
 class Events(Section):

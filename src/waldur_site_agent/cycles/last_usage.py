@@ -1,8 +1,9 @@
 """What a resource used since the last report, told before its termination is complete.
 
 Waldur takes no usage of a terminated resource, so what ran after the last periodic report would
-never be billed. The order stays open until this has been said; what Waldur or the backend refuses
-for good does not hold it up.
+never be billed. The order stays executing until this has been said, also where the token may not
+say it: another one could. What nobody could report does not hold it up, nor does what the site
+gives up (``safety.unreported_usage``).
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import DeleteResource
 from waldur_site_agent.config import Job
 from waldur_site_agent.cycles.reporting import plan_months, reported_components
+from waldur_site_agent.cycles.site import UnreportedUsage
+from waldur_site_agent.cycles.usage_clock import waldurs_time
+from waldur_site_agent.cycles.usage_report import NotReported
 from waldur_site_agent.cycles.usage_sending import send_month
 from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere, shared_account
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.orders import OrderType, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.planning.usage_dates import is_past_in_waldur
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    NotFoundError,
+    PastMonthRefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -24,7 +35,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.cycles.usage_report import NotReported
+    from waldur_site_agent.cycles.usage_report import MonthOutcome
     from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.orders import OrderPlan
@@ -52,15 +63,7 @@ def report_last_usage(
     reporting = site.offering.backend_for(Job.REPORT)
     if not reporting or reporting != site.offering.backend_for(Job.ORDERS):
         return {}
-    ending: dict[str, OrderPlan] = {}
-    for plan in plans:
-        if plan.order.uuid in failed or not _is_ending(plan, state):
-            continue
-        resource = plan.hand.resource
-        if resource.state in _TAKES_USAGE:
-            ending[resource.account] = plan
-        elif resource.state == ResourceState.ERRED:
-            _warn_of_erred(site, resource)
+    ending = _ending(site, [p for p in plans if p.order.uuid not in failed], state)
     if not ending:
         return {}
     try:
@@ -68,13 +71,59 @@ def report_last_usage(
     except TemporaryError as error:
         return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
     except PermanentError as error:
-        site.log.error("last usage not reported", resources=sorted(ending), reason=str(error))
-        return {}
-    return {
-        ending[failure.account].order.uuid: _waits(failure.account, failure.error)
-        for failure in failures
-        if isinstance(failure.error, TemporaryError)  # the others are in the log
-    }
+        failures = [NotReported(account=name, error=error) for name in ending]
+    waiting: dict[UUID, SiteAgentError] = {}
+    for failure in failures:
+        plan = ending[failure.account]
+        if _is_to_wait(site, failure.error):
+            waiting.setdefault(plan.order.uuid, _waits(failure.account, failure.error))
+        _tell(site, plan, failure.error)
+    return waiting
+
+
+_ANOTHER_TOKEN_COULD = (AccessDeniedError, NotFoundError, AbsentOperationError)
+"""What Waldur says about the token, the URL or itself, and not about the usage."""
+
+
+def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
+    if isinstance(error, TemporaryError):
+        return True
+    if site.unreported_usage is UnreportedUsage.COMPLETE:
+        return False
+    if isinstance(error, PastMonthRefusedError):
+        return site.unreported_usage is UnreportedUsage.WAIT_FOR_PAST_MONTHS
+    return isinstance(error, _ANOTHER_TOKEN_COULD)
+
+
+def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
+    """Log what a permanent error means for the order; a temporary one is told with its fate."""
+    if isinstance(error, TemporaryError):
+        return
+    log = site.log.bind(
+        order=str(plan.order.uuid), resource=plan.hand.resource.account, reason=str(error)
+    )
+    if _is_to_wait(site, error):
+        log.error(
+            "a termination waits: this token may not report the last usage of its resource",
+            remedy="give the agent's user CUSTOMER.OWNER of the provider (past months need a token "
+            "of staff), or give the usage up with safety.unreported_usage: complete",
+        )
+    else:
+        log.error("a resource is terminated, and its last usage is not billed")
+
+
+def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict[str, OrderPlan]:
+    """By account, the terminations whose resource takes usage until they are marked done."""
+    ending: dict[str, OrderPlan] = {}
+    for plan in plans:
+        if not _is_ending(plan, state):
+            continue
+        resource = plan.hand.resource
+        if resource.state in _TAKES_USAGE:
+            ending[resource.account] = plan
+        elif resource.state == ResourceState.ERRED:
+            _warn_of_erred(site, resource)
+    return ending
 
 
 def _is_ending(plan: OrderPlan, state: BackendState) -> bool:
@@ -112,14 +161,27 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     for plan in plan_months(site, (month.previous, month), resources, components):
         outcome = send_month(site, plan, compare_parts=True)
         failures += outcome.failures
-        if plan and (outcome.waits or outcome.refusal):
-            site.log.warning(
-                "the last usage of terminated resources was not taken",
-                month=str(plan.month),
-                resources=sorted(r.account for r in plan.resources if r.is_news),
-                reason=outcome.waits or outcome.refusal,
-            )
+        error = _not_taken(site, outcome)
+        if error is not None:
+            failures += [
+                NotReported(account=resource.account, error=error)
+                for resource in plan.resources
+                if resource.is_news and resource.account not in outcome.reported
+            ]
     return failures
+
+
+def _not_taken(site: Site, outcome: MonthOutcome) -> SiteAgentError | None:
+    """Why nothing of a month could be sent, and whether it can be later or by another token."""
+    month = outcome.plan.month
+    if outcome.refusal:
+        lost = ", ".join(f"{amount} of {name}" for name, amount in outcome.not_billed.items())
+        return PastMonthRefusedError(f"{month}, {lost}: {outcome.refusal}")
+    if not outcome.waits:
+        return None
+    if is_past_in_waldur(month, waldurs_time(site)):
+        return PermanentError(f"{month}: {outcome.waits}")
+    return TemporaryError(f"{month}: {outcome.waits}")
 
 
 def _unshared(site: Site, resources: Mapping[str, Resource]) -> dict[str, Resource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.plan import Step
     from waldur_site_agent.planning.writes import Write
     from waldur_site_agent.waldur import Waldur
+
+
+class UnreportedUsage(enum.Enum):
+    """What becomes of a termination whose last usage another token could report."""
+
+    WAIT = "wait"
+    """It stays executing, but not for the rest of past months, which is for staff alone."""
+    WAIT_FOR_PAST_MONTHS = "wait_for_past_months"
+    """It stays executing for that, too."""
+    COMPLETE = "complete"
+    """It is completed; the usage is never billed."""
 
 
 def _utc_now() -> datetime:
@@ -89,5 +101,7 @@ class Site:
     """With whom accounts may be shared by mistake, so that both would be billed."""
     zone: tzinfo = UTC
     """Where billing months begin and end."""
+    unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
+    """What becomes of a termination whose last usage this token may not report."""
     remove_unknown_users: bool = False
     """Whether users of an account that Waldur does not know are removed, not only reported."""

@@ -16,7 +16,7 @@ from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.plugins import PluginError
 from waldur_site_agent.backends.username_registry import UsernameRegistry
 from waldur_site_agent.config import ConfigurationError, Job
-from waldur_site_agent.cycles.site import Sibling, Site
+from waldur_site_agent.cycles.site import Sibling, Site, UnreportedUsage
 from waldur_site_agent.planning.guard import Thresholds
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.monitoring import Monitoring
@@ -116,6 +116,7 @@ def open_site(
             conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
             server_calls=situation.server_calls.setdefault(waldur.base_url, {}),
             usernames=_usernames(situation, offering, mode),
+            unreported_usage=UnreportedUsage(safety.unreported_usage),
             remove_unknown_users=safety.unknown_users == "remove",
             siblings=tuple(siblings),
             zone=billing_zone(situation.configuration),

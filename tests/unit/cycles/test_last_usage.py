@@ -21,7 +21,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.cycles.site import Site, UnreportedUsage
 from waldur_site_agent.model.placement import Placement, ResourceRequest
 from waldur_site_agent.sandbox import Order, Resource
 
@@ -118,6 +118,92 @@ def test_usage_that_waldur_refuses_for_good_does_not_hold_a_termination_up(meter
     assert not process(meter).failed
     assert state(meter, order) == "done"
     assert meter.total(ocean)["cpu"] == 1
+
+
+SET_USAGE = "marketplace_component_usages_set_usage"
+LISTS = ("marketplace_component_usages_list", "marketplace_component_user_usages_list")
+
+
+@pytest.mark.parametrize("operation", [SET_USAGE, *LISTS])
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
+    meter: Meter, operation: str, status: int
+) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.sandbox.faults.add(operation, "status", status=status, times=None)
+    with capture_logs() as logs:
+        for _ in range(2):
+            report = process(meter)
+            assert report.failed
+            assert "its last usage was not reported" in report.fates[0].reason
+            assert state(meter, order) == "executing"
+    said = [entry for entry in logs if entry["event"].startswith("a termination waits")]
+    assert {(e["log_level"], e["resource"]) for e in said} == {("error", "a_ocean")}
+    assert "CUSTOMER.OWNER" in said[0]["remedy"]
+    assert "safety.unreported_usage" in said[0]["remedy"]
+    meter.sandbox.faults.clear()
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.33")
+    assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
+
+
+def test_a_site_may_give_the_last_usage_up(meter: Meter) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.sandbox.faults.add(SET_USAGE, "status", status=403, times=None)
+    given_up = meter.with_(unreported_usage=UnreportedUsage.COMPLETE)
+    with capture_logs() as logs:
+        assert not process(given_up).failed
+    assert state(meter, order) == "done"
+    assert [e["resource"] for e in logs if e["event"].endswith("usage is not billed")] == [
+        "a_ocean"
+    ]
+    assert meter.total(ocean)["cpu"] == 1
+
+
+def ended_after_a_month(meter: Meter) -> tuple[Resource, Order]:
+    """A resource in use from 31 March 23:00 to 23:40, reported until 23:30, ended on 1 April."""
+    ocean = meter.resource("ocean")
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-31T23:00"), hours=2 / 3)
+    meter.travel("2027-03-31T23:30")
+    meter.report()
+    meter.travel("2027-04-01T09:00")
+    return ocean, meter.sandbox.customer.place_terminate_order(ocean)
+
+
+def test_what_staff_alone_may_report_of_a_past_month_holds_no_termination_up(meter: Meter) -> None:
+    ocean, order = ended_after_a_month(meter)
+    with capture_logs() as logs:
+        assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean, "2027-03")["cpu"] == Decimal("0.5")
+    (said,) = [entry for entry in logs if "is not billed" in entry["event"]]
+    assert (said["log_level"], said["resource"]) == ("error", "a_ocean")
+    assert said["reason"].startswith("2027-03, 0.17 of cpu: ")
+
+
+def test_a_site_may_let_a_termination_wait_for_a_past_month_too(meter: Meter) -> None:
+    ocean, order = ended_after_a_month(meter)
+    strict = meter.with_(unreported_usage=UnreportedUsage.WAIT_FOR_PAST_MONTHS)
+    assert process(strict).failed
+    assert state(meter, order) == "executing"
+    assert not process(strict.with_(token=meter.sandbox.staff().token)).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean, "2027-03")["cpu"] == Decimal("0.67")
+
+
+def test_a_termination_waits_until_an_old_server_surely_is_in_the_month() -> None:
+    with a_meter("7.7.9") as old:
+        ocean = old.resource("ocean")
+        old.ledger.run("a_ocean", "ada", old.travel("2027-03-31T23:59"), hours=0.1)
+        order = old.sandbox.customer.place_terminate_order(ocean)
+        old.travel("2027-04-01T00:08")
+        assert process(old).failed
+        assert state(old, order) == "executing"
+        old.travel("2027-04-01T00:15")
+        assert not process(old).failed
+        assert state(old, order) == "done"
+        assert old.total(ocean, "2027-04")["cpu"] == Decimal("0.08")
 
 
 @pytest.mark.parametrize("reporting", ["", "another"])
