@@ -59,6 +59,8 @@ class House:
     runner: Callable[[Runner], Runner] = lambda runner: runner
     transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
     unknown_to_the_system: frozenset[str] = frozenset()
+    system_names: dict[str, str] = field(default_factory=dict)
+    """How the operating system spells names, where its directory ignores case."""
     naps: list[float] = field(default_factory=list)
     token: str = ""
     removals_allowed: bool = False
@@ -90,6 +92,7 @@ class House:
             offering.components,
             runner=self.runner(self.slurm.runner()),
             user_exists=lambda name: name not in self.unknown_to_the_system,
+            system_name=lambda name: self.system_names.get(name, name),
             patience=Patience(seconds=1, pause=0.01),
             lock_wait_seconds=0.2,
         )

@@ -153,6 +153,16 @@ class Backend(ABC):
         """
         return frozenset()
 
+    def tells_case_apart(self) -> bool:
+        """Whether members whose names differ in case only are different users.
+
+        Asked only where a member is listed under a name that Waldur has with other capitals.
+
+        Raises:
+            TemporaryError: it could not be found out.
+        """
+        return False
+
     def counts(self, component: str) -> bool:  # noqa: ARG002 - for overriding
         """Whether usage of a configured component can be told at all; of others nothing is."""
         return True

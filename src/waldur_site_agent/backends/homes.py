@@ -180,7 +180,7 @@ class HomeDirectories:
         A home that cannot be looked at (a file server that is away) does not count as missing. One
         that a failed attempt left behind does: it is named in every cycle until somebody mends it.
         """
-        return frozenset(user for user in users if self._look(user.lower()) is not _Found.THEIR_OWN)
+        return frozenset(user for user in users if self._look(user) is not _Found.THEIR_OWN)
 
     def create(self, action: CreateHomeDirectories) -> Outcome:
         """Make what is missing; whoever cannot be served is left out.

@@ -18,7 +18,14 @@ PREFIX_RULE = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,29})?$"
 _RESERVED = "root"
 _LONGEST = 31
 _ACCOUNT = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-_USER = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_LONGEST_USER = 100
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+$-]*")
+_MISREAD = re.compile(r"""[,\[\]"']""")
+"""What makes a list of a name, or is not stored as it was given."""
+_USER_RULE = (
+    "a username is 1 to 100 of the letters a-z, digits and . _ - @ + $ and starts with a letter, "
+    "a digit or _"
+)
 _RULE = "a name is 1 to 31 of the letters a-z, digits and . _ - and starts with a letter or a digit"
 
 
@@ -30,6 +37,8 @@ class Naming:
     """The backend as people call it: ``Slurm``."""
     why_not_root: str
     """What ``root`` is there, so that nobody from outside may be called so."""
+    values_are_joined: bool = False
+    """Whether a name is always one word with its keyword, so that no ``-`` makes it an option."""
 
     def account(self, name: str, kind: str) -> str:
         """Return ``name`` in lower case; ``kind`` says in messages what it names.
@@ -37,7 +46,23 @@ class Naming:
         Raises:
             PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
         """
-        return self._checked(name, kind, _ACCOUNT)
+        lowered = name.lower()
+        shown = shown_name(name)
+        if not name:
+            raise PermanentError(f"the {kind} is empty; {_RULE}")
+        if lowered == _RESERVED:
+            raise PermanentError(f"the {kind} {shown} is refused: {self.why_not_root}")
+        cannot = f"the {kind} {shown} cannot be used in {self.system}"
+        if not name.isascii():
+            raise PermanentError(
+                f"{cannot}: it has letters outside ASCII, which other programs at the site would "
+                f"read differently; {_RULE}"
+            )
+        if len(name) > _LONGEST:
+            raise PermanentError(f"{cannot}: it has {len(name)} characters; {_RULE}")
+        if not _ACCOUNT.fullmatch(lowered):
+            raise PermanentError(f"{cannot}; {_RULE}")
+        return lowered
 
     def prefixed(self, kind: str, prefix: str, slug: str) -> str:
         """Return the name of the account for a slug; only the name that results is checked.
@@ -69,12 +94,40 @@ class Naming:
         return change
 
     def user(self, name: str) -> str:
-        """Return a username in lower case.
+        """Return a username that may be added; capitals stay, because they tell people apart.
 
         Raises:
             PermanentError: the name cannot be given to the backend, or is ``root``.
         """
-        return self._checked(name, "username", _USER)
+        shown = shown_name(name)
+        cannot = f"the username {shown} cannot be used in {self.system}"
+        if not name:
+            raise PermanentError(f"the username is empty; {_USER_RULE}")
+        if name.lower() == _RESERVED:
+            raise PermanentError(f"the username {shown} is refused: {self.why_not_root}")
+        if len(name) > _LONGEST_USER:
+            raise PermanentError(f"{cannot}: it has {len(name)} characters; {_USER_RULE}")
+        if not _USER.fullmatch(name):
+            raise PermanentError(f"{cannot}; {_USER_RULE}")
+        return name
+
+    def listed_user(self, name: str) -> str:
+        """Return a username that the backend itself listed, to be removed.
+
+        Taking away is never stricter than giving: whatever no command misreads can be removed.
+
+        Raises:
+            PermanentError: a command would read something else than this name.
+        """
+        is_an_option = name.startswith("-") and not self.values_are_joined
+        misread = not name or name.lower() == _RESERVED or bool(_MISREAD.search(name))
+        if misread or is_an_option or any(unicodedata.category(c) == "Cc" for c in name):
+            raise PermanentError(
+                f"the user {shown_name(name)} cannot be removed by the agent: the commands of "
+                f"{self.system} would misread the name",
+                remedy="remove this user by hand",
+            )
+        return name
 
     def is_user(self, name: str) -> bool:
         """Whether a username can be given to the backend at all."""
@@ -83,25 +136,6 @@ class Naming:
         except PermanentError:
             return False
         return True
-
-    def _checked(self, name: str, kind: str, rule: re.Pattern[str]) -> str:
-        lowered = name.lower()
-        shown = _shown(name)
-        if not name:
-            raise PermanentError(f"the {kind} is empty; {_RULE}")
-        if lowered == _RESERVED:
-            raise PermanentError(f"the {kind} {shown} is refused: {self.why_not_root}")
-        cannot = f"the {kind} {shown} cannot be used in {self.system}"
-        if not name.isascii():
-            raise PermanentError(
-                f"{cannot}: it has letters outside ASCII, which other programs at the site would "
-                f"read differently; {_RULE}"
-            )
-        if len(name) > _LONGEST:
-            raise PermanentError(f"{cannot}: it has {len(name)} characters; {_RULE}")
-        if not rule.fullmatch(lowered):
-            raise PermanentError(f"{cannot}; {_RULE}")
-        return lowered
 
 
 def plain_text(text: str, longest_bytes: int, replaced: str = "|'\"`\\=") -> str:
@@ -119,6 +153,7 @@ def _is_invisible(character: str) -> bool:
     return unicodedata.category(character)[0] in "CZ"
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
+    """Return a name from outside as messages show it: ASCII, and not too long."""
     longest = 60
     return ascii(name if len(name) <= longest else f"{name[:longest]}...")

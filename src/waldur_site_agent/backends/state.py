@@ -41,6 +41,11 @@ class BackendState:
 
     resources: Mapping[str, BackendResource]
 
+    def members_of(self, resource: str) -> frozenset[str]:
+        """Who is in a resource; nobody where there is none."""
+        found = self.resources.get(resource)
+        return found.members if found is not None else frozenset()
+
     def children(self, resource: str) -> tuple[str, ...]:
         """The names of the accounts directly below ``resource``, sorted."""
         return tuple(sorted(r.id for r in self.resources.values() if r.parent == resource))

@@ -11,7 +11,7 @@ from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere
 from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.writes import deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
@@ -65,12 +65,14 @@ def still_in_accounts(
         wanted: what Waldur says about the offering.
         state: the backend, read after everything was carried out.
     """
-    names = {spelled(user.username): user for user in leavers} if leavers else {}
+    names = {folded(user.username): user for user in leavers} if leavers else {}
     listed = wanted.seen.resources.values()
     ours: set[str] | None = None
     found: dict[str, str] = {}
     for account in state.resources.values():
-        for name in sorted(account.members & names.keys()):
+        for name in sorted(folded(member) for member in account.members) if names else ():
+            if name not in names:
+                continue
             if ours is None:
                 named = (resource.account for resource in named_meanwhile(site, listed))
                 ours = {*wanted.offering_accounts, *named}
@@ -134,7 +136,8 @@ def foresee_deletions(leavers: Sequence[OfferingUser], staying: Collection[str])
 def _gone(leavers: Sequence[OfferingUser], staying: Collection[str]) -> list[OfferingUser]:
     if "*" in staying:
         return []
-    return [user for user in leavers if spelled(user.username) not in staying]
+    still = {folded(name) for name in staying}  # rather one too many: this is for good
+    return [user for user in leavers if folded(user.username) not in still]
 
 
 def _finish(site: Site, user: OfferingUser) -> None:

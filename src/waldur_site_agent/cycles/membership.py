@@ -31,7 +31,7 @@ from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import in_waldurs_spelling, same_but_for_case, spelled
 from waldur_site_agent.planning.guard import guard, removals_in
 from waldur_site_agent.planning.membership import (
     Policy,
@@ -82,7 +82,7 @@ def sync_membership(
         failures = _finish(site, wanted, wanted.leavers, wanted.staying)
         _note_failures(site, failures)
         return replace(report, failures=tuple(failures))
-    state = site.backend.observe()
+    state = _in_waldurs_spelling(site, wanted, site.backend.observe())
     wanted = _in_sight(wanted, usernames.users, state, sight)
     membership = _plan(site, wanted, state)
     confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
@@ -130,6 +130,16 @@ def _in_sight(
         if sight.holds_account(account.resources, _people_of(account, state), names)
     )
     return replace(wanted, accounts=chosen)
+
+
+def _in_waldurs_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
+    """The state with members named as Waldur names them, where only capitals differ."""
+    members = {name for account in wanted.accounts for name in account.members or ()}
+    found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
+    aliases = same_but_for_case(found, wanted.people.known.keys() | members)
+    if not aliases or site.backend.tells_case_apart():
+        return state
+    return in_waldurs_spelling(state, aliases)
 
 
 def _people_of(account: AccountWanted, state: BackendState) -> set[str]:

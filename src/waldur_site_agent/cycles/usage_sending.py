@@ -17,7 +17,7 @@ from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import UserPart
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.usage import (
     figures,
     part_changes,
@@ -133,8 +133,8 @@ class _Sending:
         except SiteAgentError as error:
             self.site.log.warning("usage is not linked with people", reason=str(error))
             return {}
-        people = Counter(spelled(user.username) for user in listing.items)
-        names = {spelled(user.username): user.uuid for user in listing.items}
+        people = Counter(folded(user.username) for user in listing.items)
+        names = {folded(user.username): user.uuid for user in listing.items}
         return {name: uuid for name, uuid in names.items() if name and people[name] == 1}
 
     def _news(self) -> list[ResourceReport]:
@@ -206,7 +206,7 @@ class _Sending:
                 parts.row,
                 [
                     UserPart(
-                        username=name, usage=amount, offering_user_uuid=people.get(spelled(name))
+                        username=name, usage=amount, offering_user_uuid=people.get(folded(name))
                     )
                     for name, amount in parts.changes.items()
                 ],

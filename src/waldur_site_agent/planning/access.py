@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access
@@ -12,13 +14,54 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from waldur_site_agent.backends import BackendState
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.model.people import OfferingUser, TeamMember
 
 
 def spelled(username: str) -> str:
-    """A username as it is compared everywhere: accounting databases keep lower case."""
+    """A username as it is compared: capitals tell people apart, as the operating system does."""
+    return username.strip()
+
+
+def folded(username: str) -> str:
+    """A username without regard to case, for looking up whom a record may be about."""
     return username.strip().lower()
+
+
+def same_but_for_case(found: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Which members of a backend are listed under a name of Waldur's with other capitals.
+
+    Earlier agents wrote ``ada`` for ``Ada`` into backends that do not tell case apart. Only where
+    nobody in Waldur has the name as listed, and exactly one person has it with other capitals.
+
+    Returns:
+        Waldur's spelling, by the one in the backend.
+    """
+    names = frozenset(known)
+    of_folded: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        of_folded[folded(name)].add(name)
+    return {
+        member: next(iter(of_folded[folded(member)]))
+        for member in frozenset(found) - names
+        if len(of_folded.get(folded(member), ())) == 1
+    }
+
+
+def in_waldurs_spelling(state: BackendState, aliases: Mapping[str, str]) -> BackendState:
+    """The same state with members named as Waldur names them."""
+    if not aliases:
+        return state
+    resources = {
+        name: replace(
+            resource,
+            members=frozenset(aliases.get(member, member) for member in resource.members),
+            member_limits={aliases.get(m, m): v for m, v in resource.member_limits.items()},
+        )
+        for name, resource in state.resources.items()
+    }
+    return replace(state, resources=resources)
 
 
 def usable_usernames(offering_users: Iterable[OfferingUser]) -> dict[UUID, str]:

@@ -208,7 +208,7 @@ def _limiting(
         wanted = account.member_limits.get(member, {})
         has = found.member_limits.get(member, {})
         changes: dict[str, Decimal | None] = {**limit_changes(wanted, has, policy.agree)}
-        if member in account.limited:
+        if account.limited & {member, member.lower()}:  # earlier agents noted lower case
             changes |= {name: None for name in has if _is_withdrawn(name, wanted, policy)}
         if changes:
             action = SetMemberLimits(account.id, member, changes)

@@ -30,7 +30,7 @@ PENDING = frozenset({State.PENDING_ACCOUNT_LINKING, State.PENDING_ADDITIONAL_VAL
 _IN_THE_MAKING = PENDING | {State.REQUESTED, State.CREATING, State.ERROR_CREATING}
 
 _MADE = re.compile(r"[a-z][a-z0-9._-]*")
-_FOUND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
+_FOUND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+$-]*")
 
 
 class Call(enum.Enum):
@@ -145,7 +145,7 @@ def why_unfit(username: str, *, found: bool) -> str:
     if username.lower() == "root":
         return "no person is to be root"
     if found and not _FOUND.fullmatch(username):
-        return "a name is made of letters a-z, digits and . _ - @"
+        return "a name is made of letters a-z, digits and . _ - @ + $"
     if not found and not _MADE.fullmatch(username):
         return "a name is made of a-z, 0-9 and . _ - and begins with a letter"
     return ""

@@ -86,7 +86,7 @@ def test_a_name_without_ascii_letters_is_served_because_of_the_prefixes(house: H
 
 
 def test_slugs_are_compared_and_made_in_lower_case(house: House) -> None:
-    project = house.project("Climate-X", "UNI", ada="ADA01")
+    project = house.project("Climate-X", "UNI", ada="ada01")
     order = house.order(project)
     house.cycle()
     assert house.state(order) == "done"

@@ -277,8 +277,8 @@ def test_a_username_that_changes_in_waldur_adds_the_new_and_names_the_old(house:
     assert report.membership.accounts[0].unknown == ("ada01",)
 
 
-def test_names_in_another_case_are_the_same_names(house: House) -> None:
-    resource = house.settled(house.project(ada="ADA01"))
+def test_accounts_in_another_case_are_the_same_accounts(house: House) -> None:
+    resource = house.settled(house.project(ada="ada01"))
     house.sandbox.customer.edit(resource, backend_id=resource.backend_id.upper())
     house.forget()
     report = house.sync()

@@ -246,7 +246,7 @@ def test_names_are_sent_as_they_are_spelled(tmp_path: Path) -> None:
     mam.run(["mam-create-account", "-a", "Ocean", "-d", "x", "-o", "climate"])
     mam.run(["mam-modify-account", "-a", "Ocean", "--add-user", "Ada,-gone"])
     backend = MoabBackend(settings(tmp_path), {}, runner=mam.runner())
-    assert backend.observe().resources["ocean"].members == {"ada"}
+    assert backend.observe().resources["ocean"].members == {"Ada"}
     (outcome,) = backend.apply([RemoveMembers("ocean", ("ada",))])
     assert outcome.result is Result.DONE
     assert set(mam.state.accounts["Ocean"].users) == {"gone"}

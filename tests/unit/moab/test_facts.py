@@ -29,7 +29,7 @@ def test_accounts_are_compared_in_lower_case_and_sent_as_they_are_spelled() -> N
         physics.organization,
         physics.is_active,
     ) == ("Physics", "department of a | b", False)
-    assert dict(physics.users) == {"someone": "Someone", "other": "other"}
+    assert {"Someone", "other"} == physics.users
     assert {"ada", "bob"} == set(accounts["a_ocean"].users)
 
 

@@ -260,7 +260,7 @@ def test_kinds_of_action_that_a_backend_lacks_are_never_planned() -> None:
 )
 def test_every_leaver_gets_a_reason(changes: dict[str, Any], reason: str) -> None:
     user = OfferingUser(uuid=uuid4(), user_uuid=uuid4(), username="Ada", **changes)
-    assert reasons_to_leave([user]) == {"ada": reason}
+    assert reasons_to_leave([user]) == {"Ada": reason}
 
 
 # Random worlds

@@ -21,7 +21,7 @@ def test_a_recorded_listing_gives_tree_users_limits_and_organization() -> None:
     allocation = cluster.accounts["hpc-1"]
     assert allocation.parent == "proj1"
     assert allocation.organization == "proj1"
-    assert allocation.users == {"u001", "u002"}
+    assert allocation.users == {"U001", "u002"}
     assert allocation.limits == {"cpu": 600000, "mem": Decimal("1.5") * 1024 * 1024}
     assert cluster.accounts["cust1"].limits == {"cpu": 100, "gres/gpu": 5, "mem": 204800}
     assert cluster.children("cust1") == ("proj1",)
@@ -68,7 +68,7 @@ def test_an_unreadable_limit_is_a_failed_read_that_names_the_account() -> None:
 
 
 def test_jobs_default_accounts_and_tres_are_read() -> None:
-    assert facts.parse_jobs("7|Acc|Ada\nCLUSTER: x\n") == (facts.Job("7", "acc", "ada"),)
+    assert facts.parse_jobs("7|Acc|Ada\nCLUSTER: x\n") == (facts.Job("7", "acc", "Ada"),)
     assert facts.parse_default_accounts("ada|Root\nbob|\n") == {"ada": "root", "bob": ""}
     assert facts.parse_tres_names("cpu|\ngres|gpu\n") == {"cpu", "gres/gpu"}
 

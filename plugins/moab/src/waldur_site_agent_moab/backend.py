@@ -226,7 +226,7 @@ class MoabBackend(Backend):
             id=account.key,
             parent=mam.parent_of(account, self._moab.default_account),
             organization=account.organization,
-            members=frozenset(account.users),
+            members=account.users,
             limits=_limits(account, mam),
             access=access,
             is_complete=bool(mam.funds_of(account.key)),

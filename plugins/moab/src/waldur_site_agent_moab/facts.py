@@ -70,7 +70,7 @@ def parse_accounts(output: str) -> dict[str, Account]:
             name=name,
             organization=organization.strip().lower(),
             is_active=_truth(active, "accounts"),
-            users=dict(_users(users)),
+            users=frozenset(_users(users)),
         )
         if account.key not in accounts or name == account.key:
             accounts[account.key] = account
@@ -184,12 +184,11 @@ def _fund(number: str, constraints: str) -> Fund:
     )
 
 
-def _users(text: str) -> Iterator[tuple[str, str]]:
+def _users(text: str) -> Iterator[str]:
     for entry in text.split(","):
         word = entry.strip()
         if word and not word.startswith("-"):
-            spelled = word.removeprefix("+")
-            yield spelled.lower(), spelled
+            yield word.removeprefix("+")
 
 
 def _truth(text: str, what: str) -> bool:

@@ -14,20 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One account. Names are compared in lower case and sent as they are spelled."""
+    """One account. Its name is compared in lower case and sent as it is spelled."""
 
     name: str
     """As it is spelled."""
     organization: str = ""
     """In lower case."""
     is_active: bool = True
-    users: Mapping[str, str] = field(default_factory=dict)
-    """Lower case -> as it is spelled; memberships that are switched off are not here."""
+    users: frozenset[str] = frozenset()
+    """As they are spelled; memberships that are switched off are not here."""
 
     @property
     def key(self) -> str:
         """The name as it is compared."""
         return self.name.lower()
+
+    def listed_as(self, user: str) -> str | None:
+        """How a user is listed: by this name, or by one that alone differs in case only."""
+        if user in self.users:
+            return user
+        alike = [name for name in self.users if name.lower() == user.lower()]
+        return alike[0] if len(alike) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

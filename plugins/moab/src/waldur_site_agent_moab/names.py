@@ -14,6 +14,7 @@ __all__ = [
     "account_name",
     "description",
     "is_user_name",
+    "listed_user_name",
     "prefixed_name",
     "user_name",
 ]
@@ -43,12 +44,21 @@ def prefixed_name(kind: str, prefix: str, slug: str) -> str:
 
 
 def user_name(name: str) -> str:
-    """Return a username in lower case.
+    """Return a username that may be added, as it is.
 
     Raises:
         PermanentError: the name cannot be given to a command, or is ``root``.
     """
     return _NAMING.user(name)
+
+
+def listed_user_name(name: str) -> str:
+    """Return a username that a reading had; see :meth:`Naming.listed_user`.
+
+    Raises:
+        PermanentError: a command would read something else than this name.
+    """
+    return _NAMING.listed_user(name)
 
 
 def is_user_name(name: str) -> bool:

@@ -58,11 +58,19 @@ if TYPE_CHECKING:
 LOCK_WAIT_SECONDS = 120.0
 
 
+def system_user_name(name: str) -> str:
+    """Return a user's name as the operating system has it, or ``name`` where it knows none."""
+    try:
+        return pwd.getpwnam(name).pw_name
+    except (KeyError, ValueError):
+        return name
+
+
 def system_user_exists(name: str) -> bool:
     """Whether the operating system knows a user, asked in this process."""
     try:
         pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):
         return False
     return True
 
@@ -91,13 +99,14 @@ class SlurmBackend(Backend):
         *,
         runner: Runner | None = None,
         user_exists: Callable[[str], bool] | None = None,
+        system_name: Callable[[str], str] | None = None,
         homes: HomeDirectories | None = None,
         patience: Patience | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``runner``, ``user_exists``, ``homes``, ``clock`` and ``now`` replace what is outside.
+        """All but ``settings`` and ``components`` replaces what is outside, for tests.
 
         ``patience`` bounds the wait for cancelled jobs, ``lock_wait_seconds`` that for another
         writer of the same cluster.
@@ -109,6 +118,7 @@ class SlurmBackend(Backend):
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
+        self._system_name = system_name or system_user_name
         self._homes = homes or HomeDirectories(processes.ProcessRunner(), settings, user_name)
         if not settings.enable_user_homedir_account_creation:
             self.supports = self.supports - {CreateHomeDirectories}
@@ -148,20 +158,24 @@ class SlurmBackend(Backend):
         """Those the operating system does not know; unusable names are another matter."""
         if not self._slurm.require_system_user:
             return frozenset()
-        usable = {user: user.lower() for user in users if is_user_name(user)}
-        for name in set(usable.values()) - self._known.keys():
+        usable = frozenset(user for user in users if is_user_name(user))
+        for name in usable - self._known.keys():
             self._known[name] = self._user_exists(name)
-        return frozenset(user for user, name in usable.items() if not self._known[name])
+        return frozenset(name for name in usable if not self._known[name])
 
     def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
         """Those the operating system knows whose home directory does not exist."""
         if not self._slurm.enable_user_homedir_account_creation:
             return frozenset()
-        usable = {user: user.lower() for user in users if is_user_name(user)}
-        unseen = set(usable.values()) - self._homeless.keys()
+        usable = frozenset(user for user in users if is_user_name(user))
+        unseen = usable - self._homeless.keys()
         lacking = self._homes.missing(unseen)
         self._homeless |= {name: name in lacking for name in unseen}
-        return frozenset(user for user, name in usable.items() if self._homeless[name])
+        return frozenset(name for name in usable if self._homeless[name])
+
+    def tells_case_apart(self) -> bool:
+        """See :meth:`Backend.tells_case_apart`; asks slurmdbd for ``PreserveCaseUser``."""
+        return self._client.keeps_case()
 
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:
         """Compare as Slurm prints: memory comes with two decimals of its suffix."""
@@ -222,7 +236,9 @@ class SlurmBackend(Backend):
         try:
             with writer_lock(self._lock_file(), self._lock_wait_seconds) as lock:
                 client = self._client.holding(lock)
-                applying = Applying(client, self._slurm, self._user_exists, self._patience)
+                applying = Applying(
+                    client, self._slurm, self._user_exists, self._patience, self._system_name
+                )
                 return applying.run(actions)
         except TemporaryError as error:
             return [Outcome(action, Result.FAILED, error) for action in actions]

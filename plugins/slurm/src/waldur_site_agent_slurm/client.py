@@ -78,6 +78,15 @@ class SlurmClient:
             self._names["tres"] = facts.parse_tres_names(self.ask(commands.show_tres()))
         return self._names["tres"]
 
+    def keeps_case(self) -> bool:
+        """Whether users keep their capitals (``PreserveCaseUser``), once until :meth:`forget`."""
+        if "parameters" not in self._names:
+            said = self.ask(commands.show_database_configuration())
+            values = facts.values_of("Parameters", said)
+            words = (word.strip().lower() for value in values for word in value.split(","))
+            self._names["parameters"] = frozenset(words)
+        return "preservecaseuser" in self._names["parameters"]
+
     def forget(self) -> None:
         """Forget what was read before, because a new cycle begins."""
         self._names.clear()

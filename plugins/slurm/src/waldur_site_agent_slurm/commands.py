@@ -81,6 +81,11 @@ def show_configuration(cluster: str | None) -> Argv:
     return ("scontrol", *_on(cluster), "show", "config")
 
 
+def show_database_configuration() -> Argv:
+    """Ask slurmdbd for its configuration."""
+    return ("sacctmgr", "show", "config")
+
+
 def show_version() -> Argv:
     """Ask sacctmgr for its version; this does not need a database."""
     return ("sacctmgr", "-V")

@@ -1,6 +1,7 @@
 """What commands print becomes values. Pure: no process, no clock.
 
-Everything is compared in lower case, as Slurm stores accounts and (by default) users.
+Everything but the names of users is compared in lower case, as Slurm stores it. Users are taken as
+they are printed: with ``PreserveCaseUser`` capitals are kept.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
 def parse_default_accounts(output: str) -> dict[str, str]:
     """Read the answer to :func:`commands.show_default_accounts`: user -> account, maybe empty."""
     pairs = (line.split("|", 1) for line in output.splitlines() if "|" in line)
-    return {user.lower(): account.strip().lower() for user, account in pairs}
+    return {user: account.strip().lower() for user, account in pairs}
 
 
 def parse_jobs(output: str) -> tuple[Job, ...]:
@@ -167,7 +168,7 @@ def parse_jobs(output: str) -> tuple[Job, ...]:
     # the user comes last: the name may hold the column separator
     rows = (line.strip().split("|", columns - 1) for line in output.splitlines())
     return tuple(
-        Job(id=row[0], account=row[1].lower(), user=row[2].lower())
+        Job(id=row[0], account=row[1].lower(), user=row[2])
         for row in rows
         if len(row) == columns and row[0].isdigit()
     )
@@ -223,11 +224,11 @@ def _account(name: str, rows: Iterable[_Row]) -> Account:
         if user:
             account = replace(account, associated=True)
             member = Member(qos.lower(), default_qos.lower(), amounts)
-            known = user.lower() in users
-            users.add(user.lower())
+            known = user in users
+            users.add(user)
             if known or member != _PLAIN:
-                earlier = members.get(user.lower(), _PLAIN)
-                members[user.lower()] = earlier.joined(member) if known else member
+                earlier = members.get(user, _PLAIN)
+                members[user] = earlier.joined(member) if known else member
             continue
         account = replace(
             account,

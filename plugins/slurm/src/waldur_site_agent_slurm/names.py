@@ -7,6 +7,7 @@ without a word. So nothing but an allow-list protects a site.
 
 from __future__ import annotations
 
+from waldur_site_agent.backends import PermanentError
 from waldur_site_agent.backends.naming import PREFIX_RULE, Naming, plain_text
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "ROOT",
     "account_name",
     "description",
+    "is_removable",
     "is_user_name",
+    "listed_user_name",
     "prefixed_name",
     "user_name",
 ]
@@ -22,7 +25,7 @@ __all__ = [
 ROOT = "root"
 """The account that every Slurm cluster has, above all others; also its only first user."""
 
-_NAMING = Naming("Slurm", "in Slurm 'root' is the whole cluster")
+_NAMING = Naming("Slurm", "in Slurm 'root' is the whole cluster", values_are_joined=True)
 _DESCRIPTION_BYTES = 200
 
 
@@ -45,12 +48,30 @@ def prefixed_name(kind: str, prefix: str, slug: str) -> str:
 
 
 def user_name(name: str) -> str:
-    """Return a username as Slurm stores it (lower case).
+    """Return a username that may be added, capitals included; not every cluster keeps them.
 
     Raises:
         PermanentError: the name cannot be given to Slurm, or is ``root``.
     """
     return _NAMING.user(name)
+
+
+def listed_user_name(name: str) -> str:
+    """Return a username that a reading had; see :meth:`Naming.listed_user`.
+
+    Raises:
+        PermanentError: a command would read something else than this name.
+    """
+    return _NAMING.listed_user(name)
+
+
+def is_removable(name: str) -> bool:
+    """Whether no command misreads the name of a user who is to be removed."""
+    try:
+        listed_user_name(name)
+    except PermanentError:
+        return False
+    return True
 
 
 def is_user_name(name: str) -> bool:

@@ -139,9 +139,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _member_settings(text: str) -> Iterator[tuple[str, Qos]]:
-    entries: Iterable[str] = text.lower().split(";")
+    entries: Iterable[str] = text.split(";")
     for entry in entries:
-        user, _, setting = entry.partition("=")
-        names, _, default = setting.partition("/")
+        user, _, setting = entry.rpartition("=")
+        names, _, default = setting.lower().partition("/")
         if is_user_name(user):
             yield user, Qos(_names(names), default.strip())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import PermanentError, TemporaryError
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.errors import MamUnavailableError
-from waldur_site_agent_moab.names import account_name, is_user_name, user_name
+from waldur_site_agent_moab.names import account_name, listed_user_name, user_name
 
 if TYPE_CHECKING:
-    from waldur_site_agent.backends import AddMembers, RemoveMembers
+    from waldur_site_agent.backends import AddMembers, RemoveMembers, SiteAgentError
     from waldur_site_agent_moab.applying.work import Work
 
 
@@ -33,18 +33,19 @@ def remove_members(work: Work, action: RemoveMembers) -> None:
 
     Raises:
         TemporaryError: somebody could not be removed.
+        PermanentError: a command would misread the name of somebody who is in the account.
     """
     account = work.mam.accounts.get(account_name(action.resource, "account"))
     if account is None:
         return
-    failed: TemporaryError | None = None
-    names = {member.lower() for member in action.members if is_user_name(member)}
-    for user in sorted(names & account.users.keys()):
+    failed: SiteAgentError | None = None
+    listed = {account.listed_as(member) for member in action.members} - {None}
+    for user in sorted(name for name in listed if name is not None):
         try:
-            work.write(commands.remove_user(account.name, account.users[user]))
+            work.write(commands.remove_user(account.name, listed_user_name(user)))
         except MamUnavailableError:
             raise
-        except TemporaryError as error:
+        except (TemporaryError, PermanentError) as error:
             failed = error
     if failed is not None:
         raise failed

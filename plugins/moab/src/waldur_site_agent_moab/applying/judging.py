@@ -52,12 +52,14 @@ def _missing(action: MamAction, progress: Progress, mam: Mam) -> str:
         case DeleteResource():
             lacking = "that the account still exists" if account else ""
         case RemoveMembers():
-            users = account.users.keys() if account else ()
-            lacking = _listed("still in it", _served(action.members, unserved).intersection(users))
+            served = _served(action.members, unserved)
+            still = {m for m in served if account is not None and account.listed_as(m) is not None}
+            lacking = _listed("still in it", still)
         case _ if account is None:
             lacking = "that there is no such account"
         case AddMembers():
-            lacking = _listed("not in it", _served(action.members, unserved) - account.users.keys())
+            served = _served(action.members, unserved)
+            lacking = _listed("not in it", {m for m in served if account.listed_as(m) is None})
         case SetAccess() if account.is_active is not (action.access is Access.NORMAL):
             lacking = f"it {'active' if account.is_active else 'inactive'}"
         case CreateResource() | SetLimits():
@@ -76,7 +78,7 @@ def _money(account: Account, wanted: Decimal | None, mam: Mam) -> str:
 
 
 def _served(members: Collection[str], unserved: Collection[str]) -> frozenset[str]:
-    return frozenset(member.lower() for member in members if member not in unserved)
+    return frozenset(member for member in members if member not in unserved)
 
 
 def _listed(where: str, names: Collection[str]) -> str:

@@ -10,6 +10,7 @@ from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_
 from waldur_site_agent_slurm.applying.leaving import (
     find_other_defaults,
     in_several_partitions,
+    removable,
     remove_users,
     write_when_jobs_are_over,
 )
@@ -41,7 +42,7 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
             if jobs:
                 raise still_there(work, task.account, jobs, cancelled=True)
     doomed = work.ledger.alive(doomed)
-    members = {task: work.cluster.accounts[task.account].users for task in doomed}
+    members = {task: removable(work.cluster.accounts[task.account].users) for task in doomed}
     bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
     for task in work.ledger.alive(deletions):
         with work.ledger.attempt(task):

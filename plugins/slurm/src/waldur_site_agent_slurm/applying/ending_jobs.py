@@ -74,7 +74,9 @@ def _cancel_and_wait(work: Work, leaving: Leaving) -> list[Job]:
 
 def _concerns(job: Job, task: Task, leaving: Leaving) -> bool:
     users = leaving[task]
-    return job.account == task.account and (users is None or job.user in users)
+    # the database does not tell case apart, so neither does the removal of an association
+    is_theirs = users is None or job.user.lower() in {user.lower() for user in users}
+    return job.account == task.account and is_theirs
 
 
 def _some(names: Iterable[str]) -> str:

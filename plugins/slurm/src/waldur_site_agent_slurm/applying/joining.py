@@ -6,9 +6,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import AddMembers, PermanentError, TemporaryError
-from waldur_site_agent_slurm import commands
+from waldur_site_agent_slurm import commands, usernames
 from waldur_site_agent_slurm.applying.limiting import usable_account
-from waldur_site_agent_slurm.names import ROOT, user_name
+from waldur_site_agent_slurm.names import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -42,7 +42,9 @@ def _servable(
     servable = set()
     for member in action.members:
         try:
-            name = user_name(member)
+            name = usernames.name_to_add(
+                member, work.cluster, work.client.keeps_case, work.system_name
+            )
         except PermanentError as error:
             work.ledger.leave_out(task, member, error)
             continue

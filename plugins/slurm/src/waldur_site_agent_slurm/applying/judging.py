@@ -38,7 +38,7 @@ def outcome_of(task: Task, work: Work, cluster: Cluster) -> Outcome:
     error = ledger.errors.get(task.index)
     if error is None:
         unserved = {entry.name for entry in left_out}
-        missing = _missing(task.action, unserved, cluster)
+        missing = _missing(task.action, unserved, cluster, work)
         if isinstance(task.action, SetAccess) and not missing:
             was_written = task.index in ledger.written
             missing = _access(task.action, cluster, work.settings, was_written=was_written)
@@ -53,7 +53,7 @@ def outcome_of(task: Task, work: Work, cluster: Cluster) -> Outcome:
     return Outcome(task.action, result, None, left_out)
 
 
-def _missing(action: SlurmAction, unserved: Collection[str], cluster: Cluster) -> str:
+def _missing(action: SlurmAction, unserved: Collection[str], cluster: Cluster, work: Work) -> str:
     account = cluster.find(action.resource.lower())
     lacking = ""
     match action:
@@ -61,17 +61,22 @@ def _missing(action: SlurmAction, unserved: Collection[str], cluster: Cluster) -
             lacking = "that the account still exists" if account else ""
         case RemoveMembers():
             present = account.users if account else frozenset()
-            lacking = _members("still in it", _served(action.members, unserved) & present)
+            still = {m for m in _served(action.members, unserved) if work.listed_as(m, present)}
+            lacking = _members("still in it", still)
         case _ if account is None:
             lacking = "that there is no such account"
         case AddMembers():
-            lacking = _members("not in it", _served(action.members, unserved) - account.users)
+            served = _served(action.members, unserved)
+            lacking = _members(
+                "not in it", {m for m in served if work.listed_as(m, account.users) is None}
+            )
         case CreateResource() if account.parent != action.placement.parent:
             lacking = f"it under {account.parent!r}"
         case CreateResource() | SetLimits():
             lacking = _limits(action.limits, account.limits)
         case SetMemberLimits():
-            found = account.members.get(action.member.lower(), Member()).limits
+            member = work.listed_as(action.member, account.users) or action.member
+            found = account.members.get(member, Member()).limits
             lacking = _limits(action.limits, found)
     return lacking
 
@@ -101,7 +106,7 @@ def _access(
 
 
 def _served(members: Collection[str], unserved: Collection[str]) -> frozenset[str]:
-    return frozenset(member.lower() for member in members if member not in unserved)
+    return frozenset(member for member in members if member not in unserved)
 
 
 def _members(where: str, names: Collection[str]) -> str:

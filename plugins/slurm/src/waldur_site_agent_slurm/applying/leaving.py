@@ -9,31 +9,34 @@ from waldur_site_agent.backends import PermanentError, RemoveMembers
 from waldur_site_agent_slurm import commands
 from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_there
 from waldur_site_agent_slurm.errors import JobsActiveError
-from waldur_site_agent_slurm.names import account_name, user_name
+from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from waldur_site_agent.backends import TemporaryError
     from waldur_site_agent_slurm.applying.batches import Task
     from waldur_site_agent_slurm.applying.work import Work
     from waldur_site_agent_slurm.commands import Argv
-    from waldur_site_agent_slurm.facts import Cluster
+    from waldur_site_agent_slurm.facts import Cluster, Job
 
 
 def remove_members(work: Work, tasks: Iterable[Task]) -> None:
     """Carry out the removals of a batch."""
     leaving: dict[Task, frozenset[str]] = {}
+    refused: dict[Task, PermanentError] = {}
     for task in tasks:
         if isinstance(task.action, RemoveMembers):
             with work.ledger.attempt(task):
-                users = _present(work, task, task.action)
+                users, refusal = _present(work, task.action)
                 if users:
                     leaving[task] = users
+                if refusal is not None:
+                    refused[task] = refusal
     cancel = work.settings.cancel_jobs_on_removal
     busy = jobs_in_the_way(work, leaving, cancel=cancel)
     free = {
-        task: leaving[task] - {job.user for job in busy[task]}
+        task: leaving[task] - _with_jobs(leaving[task], busy[task])
         for task in work.ledger.alive(leaving)
     }
     bound = find_other_defaults(work, {task: users for task, users in free.items() if users})
@@ -44,6 +47,14 @@ def remove_members(work: Work, tasks: Iterable[Task]) -> None:
             remove_users(work, task, last)
             if busy[task]:
                 raise still_there(work, task.account, busy[task], cancelled=cancel)
+    for task, refusal in refused.items():
+        with work.ledger.attempt(task):
+            raise refusal
+
+
+def _with_jobs(users: frozenset[str], jobs: Sequence[Job]) -> frozenset[str]:
+    owners = {job.user.lower() for job in jobs}
+    return frozenset(user for user in users if user.lower() in owners)
 
 
 def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
@@ -152,12 +163,22 @@ def write_when_jobs_are_over(work: Work, argv: Argv, names: int) -> None:
     raise refusal or JobsActiveError("no time was given to wait for jobs to end")
 
 
-def _present(work: Work, task: Task, action: RemoveMembers) -> frozenset[str]:
+def _present(work: Work, action: RemoveMembers) -> tuple[frozenset[str], PermanentError | None]:
+    """Who of those to be removed is in the account, as listed; and why one cannot be removed."""
     account = work.cluster.find(account_name(action.resource, "account"))
-    names: Collection[str] = set()
+    found: set[str] = set()
+    refusal: PermanentError | None = None
+    users = account.users if account is not None else frozenset()
     for member in action.members:
+        listed = work.listed_as(member, users)
         try:
-            names = {*names, user_name(member)}
+            if listed is not None:
+                found.add(listed_user_name(listed))
         except PermanentError as error:
-            work.ledger.leave_out(task, member, error)
-    return account.users & set(names) if account else frozenset()
+            refusal = PermanentError(f"{action.resource}: {error.problem}", remedy=error.remedy)
+    return frozenset(found), refusal
+
+
+def removable(users: Iterable[str]) -> frozenset[str]:
+    """Those whose names no command would misread; the others go with the account."""
+    return frozenset(user for user in users if is_removable(user))

@@ -9,7 +9,7 @@ from waldur_site_agent.backends import PermanentError, SetMemberLimits, Temporar
 from waldur_site_agent_slurm import commands, tres
 from waldur_site_agent_slurm.applying.limiting import amounts, usable_account
 from waldur_site_agent_slurm.facts import Member
-from waldur_site_agent_slurm.names import user_name
+from waldur_site_agent_slurm.names import listed_user_name, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +25,9 @@ def set_member_limits(work: Work, tasks: Iterable[Task]) -> None:
     for task in tasks:
         if isinstance(task.action, SetMemberLimits):
             with work.ledger.attempt(task):
-                change = _change(work, task, task.action)
+                user, change = _change(work, task, task.action)
                 if change:
-                    same[task.account, change][user_name(task.action.member)] = task
+                    same[task.account, change][user] = task
     for (account, change), alike in same.items():
         for portion in commands.chunks(alike):
             concerned = [alike[user] for user in portion]
@@ -37,8 +37,11 @@ def set_member_limits(work: Work, tasks: Iterable[Task]) -> None:
                 work.client.write(argv, len(portion))
 
 
-def _change(work: Work, task: Task, action: SetMemberLimits) -> Change:
-    account, user = usable_account(work, task), user_name(action.member)
+def _change(work: Work, task: Task, action: SetMemberLimits) -> tuple[str, Change]:
+    """The user as the cluster lists the member, and what is to be changed."""
+    account = usable_account(work, task)
+    listed = work.listed_as(action.member, account.users)
+    user = listed_user_name(listed) if listed is not None else user_name(action.member)
     found = account.members.get(user, Member()).limits
     change = frozenset(
         (name, amount)
@@ -52,7 +55,7 @@ def _change(work: Work, task: Task, action: SetMemberLimits) -> Change:
         )
     if change:
         _refuse_unknown(action, {name for name, _ in change} - work.client.tres_names())
-    return change
+    return user, change
 
 
 def _refuse_unknown(action: SetMemberLimits, unknown: Iterable[str]) -> None:

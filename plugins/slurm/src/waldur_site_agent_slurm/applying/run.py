@@ -54,11 +54,13 @@ class Applying:
         settings: SlurmSettings,
         user_exists: Callable[[str], bool],
         patience: Patience,
+        system_name: Callable[[str], str],
     ) -> None:
         self._client = client
         self._settings = settings
         self._user_exists = user_exists
         self._patience = patience
+        self._system_name = system_name
         self._not_made: dict[str, SiteAgentError] = {}
 
     def run(self, actions: Sequence[SlurmAction]) -> list[Outcome]:
@@ -83,7 +85,14 @@ class Applying:
         return outcomes
 
     def _batch(self, batch: Sequence[Task], cluster: Cluster) -> tuple[list[Outcome], Cluster]:
-        work = Work(self._client, self._settings, cluster, self._user_exists, self._patience)
+        work = Work(
+            client=self._client,
+            settings=self._settings,
+            cluster=cluster,
+            user_exists=self._user_exists,
+            patience=self._patience,
+            system_name=self._system_name,
+        )
         for task in batch:
             if isinstance(task.action, CreateResource):
                 self._not_made.pop(task.account, None)

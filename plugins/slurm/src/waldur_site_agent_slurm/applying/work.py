@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import LeftOut, SiteAgentError
+from waldur_site_agent_slurm import usernames
 from waldur_site_agent_slurm.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from waldur_site_agent_slurm.applying.batches import Task
     from waldur_site_agent_slurm.client import SlurmClient
@@ -86,12 +87,18 @@ class Work:
     """The cluster as read, with what the commands since then should have changed."""
     user_exists: Callable[[str], bool]
     patience: Patience
+    system_name: Callable[[str], str] = str
+    """A user's name as the operating system has it."""
     ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def only(self) -> str | None:
         """The cluster to name in commands; ``None`` where slurmdbd has just one."""
         return self.settings.cluster
+
+    def listed_as(self, name: str, users: Collection[str]) -> str | None:
+        """How a user is listed among ``users``; see :func:`usernames.listed_as`."""
+        return usernames.listed_as(name, users, self.client.keeps_case)
 
     def note(self, account: Account) -> None:
         """Remember an account as the commands so far should have left it."""

@@ -74,6 +74,7 @@ def configuration(state: SimState) -> Answer:
     """Answer ``sacctmgr show config``, as far as it is about who may see what, and how long."""
     settings = {
         "PrivateData": state.configuration.get("PrivateData", "none"),
+        "Parameters": state.configuration.get("Parameters", "(null)"),
         "PurgeJobAfter": state.configuration.get("PurgeJobAfter", "NONE"),
     }
     return Answer(0, "".join(f"{key:<22} = {value}\n" for key, value in settings.items()))

@@ -13,7 +13,12 @@ from waldur_site_agent_slurm.simulator.request import (
     names,
     read_request,
 )
-from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
+from waldur_site_agent_slurm.simulator.state import (
+    SimAccount,
+    SimMembership,
+    SimUser,
+    user_names,
+)
 
 if TYPE_CHECKING:
     from waldur_site_agent_slurm.simulator.request import Request
@@ -57,7 +62,7 @@ def add_user(state: SimState, words: list[str]) -> Answer:
     """Associate users with accounts; users that are new get a record and a default account."""
     request = read_request(words, _USER_KEYS)
     where = request.where
-    users = names(where.get("name", "") or where.get("user", ""))
+    users = user_names(state, where.get("name", "") or where.get("user", ""))
     check_cluster(state, request)
     default = (names(where.get("defaultaccount", "")) or [""])[0]
     accounts = names(where.get("account", ""))

@@ -13,6 +13,7 @@ from waldur_site_agent_slurm.simulator.request import (
     read_request,
     unknown_option,
 )
+from waldur_site_agent_slurm.simulator.state import user_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +67,7 @@ def modify_account(state: SimState, words: list[str]) -> Answer:
 def modify_user(state: SimState, words: list[str]) -> Answer:
     """Change users, or with ``account`` or with limits and QOS their associations."""
     request = read_request(words, USER_KEYS)
-    named = names(request.where.get("name", "") or request.where.get("user", ""))
+    named = user_names(state, request.where.get("name", "") or request.where.get("user", ""))
     if request.set.keys() & {"grptresmins", "qos", "defaultqos"}:
         return _modify_members(state, request, named)
     users = [state.users[name] for name in named if name in state.users]

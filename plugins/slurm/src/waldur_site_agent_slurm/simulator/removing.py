@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent_slurm.simulator import printing
 from waldur_site_agent_slurm.simulator.changing import ACCOUNT_KEYS, USER_KEYS, by_name
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, names, read_request
-from waldur_site_agent_slurm.simulator.state import SimUser
+from waldur_site_agent_slurm.simulator.state import SimUser, user_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _ADVICE_FOR_ACCOUNTS = (
 def remove_user(state: SimState, words: list[str]) -> Answer:
     """End associations of users; those with none left are deleted. All or nothing."""
     request = read_request(words, USER_KEYS)
-    users = names(request.where.get("name", "") or request.where.get("user", ""))
+    users = user_names(state, request.where.get("name", "") or request.where.get("user", ""))
     only = names(request.where.get("account", ""))
     accounts = by_name(state.accounts[a] for a in only or state.accounts if a in state.accounts)
     going = [(a, u) for a in accounts for u in sorted(a.members) if not users or u in users]

@@ -65,11 +65,11 @@ def unknown_option(word: str) -> Answer:
     return Answer(1, "", said)
 
 
-def names(value: str) -> list[str]:
+def names(value: str, *, keep_case: bool = False) -> list[str]:
     """Expand a list of names the way sacctmgr does: this is why names are checked before."""
     found: list[str] = []
     for part in re.split(r",(?![^\[]*\])", value.replace('"', "")):
-        for name in _expanded(lowered(part)):
+        for name in _expanded(part if keep_case else lowered(part)):
             if name and name not in found:
                 found.append(name[:255])
     return found

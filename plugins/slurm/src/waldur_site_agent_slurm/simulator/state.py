@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
+from waldur_site_agent_slurm.simulator.request import names
+
 
 class Outage(enum.Enum):
     """Trouble that real clusters have."""
@@ -139,6 +141,12 @@ class SimState:
         """The accounts that a user is associated with."""
         return [a for a in self.accounts.values() if a.associated and user in a.members]
 
+    @property
+    def keeps_case(self) -> bool:
+        """Whether users keep their capitals."""
+        parameters = self.configuration.get("Parameters", "").lower().split(",")
+        return "preservecaseuser" in parameters
+
     def effective_qos(self, account: SimAccount) -> list[str]:
         """The QOS of an account, its own or inherited."""
         while not account.qos and account.parent in self.accounts:
@@ -160,6 +168,13 @@ class SimState:
 
 
 _ADAPTER = TypeAdapter(SimState)
+
+
+def user_names(state: SimState, value: str) -> list[str]:
+    """Expand a list of users; the database finds them whatever their capitals."""
+    known = {name.lower(): name for name in state.users}
+    given = names(value, keep_case=state.keeps_case)
+    return list(dict.fromkeys(known.get(name.lower(), name) for name in given))
 
 
 def new_state(cluster: str) -> SimState:

@@ -1,0 +1,78 @@
+"""Which user of the cluster a username means. Pure.
+
+Slurm's database does not tell ``Ada`` from ``ada``: there is at most one of them. With
+``PreserveCaseUser`` it keeps the letters as they were given; without, sacctmgr makes them small,
+and slurmctld then refuses the jobs of an operating-system user with capitals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from waldur_site_agent.backends import PermanentError
+from waldur_site_agent_slurm.names import user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from waldur_site_agent_slurm.facts import Cluster
+
+
+def has_capitals(name: str) -> bool:
+    """Whether a cluster that does not keep capitals would store another name."""
+    return name != name.lower()
+
+
+def listed_as(name: str, users: Collection[str], keeps_case: Callable[[], bool]) -> str | None:
+    """Return how a user is listed among ``users``, or ``None`` for one who is not.
+
+    Where capitals are not kept, ``Ada`` may be listed as ``ada``: earlier agents wrote it so.
+    ``keeps_case`` is asked only where that matters.
+    """
+    if name in users:
+        return name
+    alike = _spelled_otherwise(name, users)
+    return alike[0] if alike and not keeps_case() else None
+
+
+def name_to_add(
+    name: str,
+    cluster: Cluster,
+    keeps_case: Callable[[], bool],
+    system_name: Callable[[str], str],
+) -> str:
+    """Return the name under which a user gets an association that nobody else can use.
+
+    ``system_name`` gives a user's name as the operating system has it: a directory that ignores
+    case knows ``Ada`` as ``ada``.
+
+    Raises:
+        PermanentError: the name cannot be given to Slurm, or would be somebody else's.
+    """
+    checked = user_name(name)
+    known = cluster.users
+    if checked in known:
+        return checked
+    if has_capitals(checked) and not keeps_case():
+        if has_capitals(system_name(checked)):
+            raise PermanentError(
+                f"{checked} cannot be served: this cluster stores usernames in lower case, so "
+                f"Slurm would refuse this user's jobs, and {checked.lower()} may be somebody else",
+                remedy="set Parameters=PreserveCaseUser in slurmdbd.conf and restart slurmdbd, or "
+                "give the person a username in lower case",
+            )
+        return checked.lower()
+    others = _spelled_otherwise(checked, known)
+    if others:
+        raise PermanentError(
+            f"{checked} cannot be served: Slurm has the user {others[0]}, and its database does "
+            "not tell names apart that differ in case only",
+            remedy=f"give one of the two another username, or remove {others[0]} from Slurm if it "
+            "is nobody's",
+        )
+    return checked
+
+
+def _spelled_otherwise(name: str, users: Iterable[str]) -> list[str]:
+    lowered = name.lower()
+    return sorted(user for user in users if user != name and user.lower() == lowered)
