@@ -18,6 +18,12 @@ from waldur_site_agent.cli.demo_events import (
     play_events,
     why_no_broker,
 )
+from waldur_site_agent.cli.demo_text import (
+    print_plan,
+    print_title,
+    print_what_is_next,
+    tree_text,
+)
 from waldur_site_agent.cli.plan_text import report_text, step_changes
 from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
@@ -40,7 +46,7 @@ except ImportError as missing:
     )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from waldur_site_agent.backends import (
         Backend,
@@ -84,6 +90,11 @@ offerings:
 """
 
 
+_NO_USAGE = """\
+Not shown on a real Slurm: there, usage is what jobs have used that ran for hours, and in this
+cluster none has. "make demo" without SLURM=real shows it with simulated jobs."""
+
+
 def demo(*, keep: bool) -> int:
     """Show orders turning into accounts; return the exit code."""
     real = os.environ.get("SLURM", "") == "real"
@@ -95,7 +106,11 @@ def demo(*, keep: bool) -> int:
         ocean = _play(stage, url, "a real Slurm" if real else "a simulated Slurm")
         if slurm is not None:
             _play_usage(stage, slurm, ocean)
+        else:
+            print_title("Jobs ran. What is to be billed?                     (-m report)")
+            click.echo(_NO_USAGE)
         _play_events(stage, ocean)
+        print_what_is_next()
         if keep:
             click.pause(f"\nThe sandbox stays at {url} until you press a key.")
     return FAILED if stage.failed else DONE
@@ -199,6 +214,7 @@ class Stage:
         self._backend = backend
         self._title = title
         self._offerings = situation.configuration.offerings
+        self._components = self._offerings[0].components
 
     def cycle(self, mode: Mode, *, dry_run: bool = False, quiet: bool = False) -> None:
         """One cycle of the agent, with what it took."""
@@ -208,11 +224,11 @@ class Stage:
         if quiet:
             return
         if dry_run:
-            click.echo(report_text(report))
+            print_plan(report_text(report), self._components)
             return
         requests = self.sandbox.requests.count()
         took = f"{requests} requests to Waldur, {report.commands} {self._title} commands"
-        click.echo("\n".join([*_done(report), took]))
+        print_plan("\n".join([*_done(report), took]), self._components)
 
     def following_events(self, broker: DemoBroker) -> Situation:
         """The same site, whose offering follows events."""
@@ -233,7 +249,7 @@ class Stage:
 
     def tree(self) -> str:
         """The cluster's accounts as the backend reads them."""
-        return tree_text(self._observe())
+        return tree_text(self._observe(), self._components, self._title)
 
     def _observe(self) -> BackendState:
         registry, offering = self._situation.registry, self._offerings[0]
@@ -263,34 +279,6 @@ def _done(report: CycleReport) -> list[str]:
             return reported or ["Nothing new to report."]
         case _:
             return [report.trouble]
-
-
-def tree_text(state: BackendState) -> str:
-    """The accounts below root, with their limits and members."""
-    return "\n".join(["root", *_branches(state, "root", "")])
-
-
-def _branches(state: BackendState, parent: str, indent: str) -> Iterator[str]:
-    children = state.children(parent)
-    for name in children:
-        last = name == children[-1]
-        found = state.resources[name]
-        limits = ",".join(f"{tres}={amount:f}" for tres, amount in sorted(found.limits.items()))
-        members = ", ".join(sorted(found.members))
-        details = [f"limits {limits}"] if limits else []
-        details += [f"members {members}"] if members else []
-        details += [f"QOS {qos}"] if (qos := found.metadata.get("qos")) not in _USUAL else []
-        yield f"{indent}{'└─ ' if last else '├─ '}{name}  {'  '.join(details)}".rstrip()
-        yield from _branches(state, name, f"{indent}{'   ' if last else '│  '}")
-
-
-_USUAL = (None, "", "normal")
-
-
-def print_title(text: str) -> None:
-    """A heading, after an empty line."""
-    click.echo()
-    click.secho(text, bold=True)
 
 
 def _situation(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.backends.registry import Registry
-from waldur_site_agent.cli.demo import Stage, print_title
+from waldur_site_agent.cli.demo import Stage
+from waldur_site_agent.cli.demo_text import print_title, print_what_is_next
 from waldur_site_agent.cli.starting import DONE, FAILED, give_up
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.service.logs import configure_logs
@@ -65,6 +66,7 @@ def demo_moab(*, keep: bool) -> int:
         situation = _situation(sandbox, mam, url, Path(directory))
         stage = Stage(sandbox, situation, "moab", "MOAB")
         _play(stage, mam, url)
+        print_what_is_next()
         if keep:
             click.pause(f"\nThe sandbox stays at {url} until you press a key.")
     return FAILED if stage.failed else DONE

@@ -18,7 +18,7 @@ from waldur_site_agent.cli.running import (
     removals_option,
     run,
 )
-from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.starting import colour_settings, config_option
 from waldur_site_agent.cli.users import sync_users
 from waldur_site_agent.cli.versions import version_option
 
@@ -113,7 +113,7 @@ def sync_resource_limits(config_file: Path, offerings: tuple[str, ...], dry_run:
     sys.exit(sync_limits(config_file, offerings, dry_run=dry_run))
 
 
-@click.command("waldur_site_diagnostics")
+@click.command("waldur_site_diagnostics", context_settings=colour_settings())
 @config_option
 @offering_option
 @click.option(

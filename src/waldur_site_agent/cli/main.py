@@ -13,6 +13,7 @@ from waldur_site_agent.cli.completion import completion_command
 from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.imports import import_group
 from waldur_site_agent.cli.init import init_command
+from waldur_site_agent.cli.interrupts import interruptible
 from waldur_site_agent.cli.running import (
     RunOptions,
     check_configuration,
@@ -23,7 +24,7 @@ from waldur_site_agent.cli.running import (
     run,
 )
 from waldur_site_agent.cli.services import health, install_services
-from waldur_site_agent.cli.starting import config_option
+from waldur_site_agent.cli.starting import colour_settings, config_option
 from waldur_site_agent.cli.usage import usage_group
 from waldur_site_agent.cli.versions import version_option
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]} | colour_settings())
 @version_option
 def main() -> None:
     """Makes Waldur's marketplace orders come true at this site, and keeps them true.
@@ -172,10 +173,11 @@ def demo_command(keep: bool) -> None:
 
     With BACKEND=moab in the environment, accounts and deposits of a simulated MOAB.
     """
-    if os.environ.get("BACKEND", "slurm") == "moab":
-        from waldur_site_agent.cli.demo_moab import demo_moab  # noqa: PLC0415 - as below
+    with interruptible():
+        if os.environ.get("BACKEND", "slurm") == "moab":
+            from waldur_site_agent.cli.demo_moab import demo_moab  # noqa: PLC0415 - as below
 
-        sys.exit(demo_moab(keep=keep))
-    from waldur_site_agent.cli.demo import demo  # noqa: PLC0415 - needs the sandbox extra
+            sys.exit(demo_moab(keep=keep))
+        from waldur_site_agent.cli.demo import demo  # noqa: PLC0415 - needs the sandbox extra
 
-    sys.exit(demo(keep=keep))
+        sys.exit(demo(keep=keep))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ config_option = click.option(
     show_default=True,
     help="The configuration file.",
 )
+
+
+def colour_settings() -> dict[str, bool]:
+    """Settings of a command's context: no colours where NO_COLOR is set, as no-color.org has it."""
+    return {"color": False} if os.environ.get("NO_COLOR") else {}
 
 
 class UsageError(ValueError):

@@ -19,7 +19,8 @@ def last_scene(**variables: str) -> list[str]:
         timeout=2 * PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.rpartition("Now the agent listens.")[2].splitlines()[1:]
+    scene = done.stdout.rpartition("Now the agent listens.")[2].partition("\nWhat next?")[0]
+    return scene.strip().splitlines()[1:]
 
 
 def test_the_demo_shows_events_on_their_way_into_the_cluster(real_rabbitmq: RealRabbitMQ) -> None:
