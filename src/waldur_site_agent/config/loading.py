@@ -202,6 +202,6 @@ def _expand(key: str, text: str, path: Path, environ: Mapping[str, str]) -> str:
         raise _Unresolved(
             key,
             f"the environment variable {missing[0]} is not set or empty; set it, or write "
-            f"{missing[0]}=... into {file}",
+            f"{missing[0]}=... into the file {file}",
         )
     return _VARIABLE.sub(lambda match: known[match[1]], text)

@@ -90,6 +90,13 @@ Waldur sandbox, acting as {sandbox.server_version}; Ctrl+C ends it.
   waldur_api_token:     {sandbox.token}
   waldur_offering_uuid: {sandbox.offering.uuid}
 {first}
+Let the agent write a configuration for it, with a simulated Slurm (docs/start.md):
+  echo {sandbox.token} | waldur-site-agent init -c sandbox/config.yaml \\
+    --token-file - --waldur-url {address} \\
+    --offering-uuid {sandbox.offering.uuid} \\
+    --name Sandbox --backend slurm --setting slurm_bin_path="$PWD/sandbox/slurm" \\
+    --setting require_system_user=false --setting enable_user_homedir_account_creation=false
+
 Order a resource:
   curl -X POST {address}/sandbox/place_create_order/ \\
     -d '{{"project": "{project}", "name": "First try", "limits": {{"cpu": 10, "mem": 20}}}}'
