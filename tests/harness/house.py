@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class House:
     system_names: dict[str, str] = field(default_factory=dict)
     """How the operating system spells names, where its directory ignores case."""
     naps: list[float] = field(default_factory=list)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     token: str = ""
     removals_allowed: bool = False
     remove_unknown_users: bool = False
@@ -112,6 +114,7 @@ class House:
                 ),
                 log=structlog.get_logger(),
                 sleep=sleep,
+                now=self.now,
                 remove_unknown_users=self.remove_unknown_users,
             )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
+
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur.bodies import uuid_text
 from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.decoding import bad_answer, decode, read_json
+from waldur_site_agent.waldur.errors import OrderingRefusedError
 from waldur_site_agent.waldur.listing import (
     PAGE_SIZE,
     Listing,
@@ -17,7 +20,7 @@ from waldur_site_agent.waldur.listing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from uuid import UUID
 
     import httpx
@@ -28,12 +31,16 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+_log = structlog.get_logger(__name__)
+
 
 class Conversation:
     """Carries declared operations out over one connection; the subjects build on it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._refused_orders: set[tuple[str, str]] = set()
+        """By operation, the values of ``o`` that this server does not know."""
 
     def _read(self, operation: Operation[Answer], uuid: UUID | str | None = None) -> Answer:
         query: dict[str, QueryValue] = {}
@@ -64,13 +71,49 @@ class Conversation:
                 Call.of(operation, uuid=uuid, query={**query, **place, "page": page})
             )
 
-        raw = read_in_orders(fetch, operation.orders)
+        raw = self._read_in_orders(operation, fetch)
         wanted = {
             name: {value} if isinstance(value, str) else {*value}
             for name, value in filters.items()
             if not isinstance(value, int)
         }
         return _decoded(operation, raw, wanted)
+
+    def _read_in_orders(
+        self,
+        operation: Operation[Answer],
+        fetch: Callable[[str | None, int], httpx.Response],
+    ) -> RawListing:
+        """Read a list in the orders that the server knows, or in its own.
+
+        An order is a precaution: a server that refuses it is asked without.
+        """
+
+        def fetch_ordered(order: str | None, page: int) -> httpx.Response:
+            try:
+                return fetch(order, page)
+            except OrderingRefusedError as error:
+                if order is None:
+                    raise
+                self._refused_orders.add((operation.id, order))
+                _log.info("this Waldur does not sort a list as asked", reason=str(error))
+                raise
+
+        orders = self._known_orders(operation)
+        try:
+            return read_in_orders(fetch_ordered, orders)
+        except OrderingRefusedError:
+            if orders == (None,):
+                raise
+            return self._read_in_orders(operation, fetch)
+
+    def _known_orders(self, operation: Operation[Answer]) -> tuple[str | None, ...]:
+        known = tuple(
+            order
+            for order in operation.orders
+            if order is None or (operation.id, order) not in self._refused_orders
+        )
+        return known or (None,)
 
     def _count(self, operation: Operation[Answer], uuid: str = "", **filters: QueryValue) -> int:
         """How many rows a list has, without the rows."""

@@ -35,6 +35,10 @@ class TransitionRefusedError(PermanentError):
     """HTTP 400: an offering user cannot go to that state from the one it is in; read it."""
 
 
+class OrderingRefusedError(PermanentError):
+    """HTTP 400 about ``o``: the server does not sort the list in this way."""
+
+
 class PastMonthRefusedError(PermanentError):
     """HTTP 400 about the date: only staff may report usage of a month that has passed."""
 

@@ -18,6 +18,7 @@ from waldur_site_agent.waldur.errors import (
     ConflictError,
     LostAnswerError,
     NotFoundError,
+    OrderingRefusedError,
     PastMonthRefusedError,
     TokenRefusedError,
     TransitionRefusedError,
@@ -160,12 +161,20 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
     if elsewhere or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         # Not Waldur's verdict on the object: something between here and there said it.
         return TemporaryError(text, remedy=_TLS_HERE if wants_tls else _NOT_THE_API)
-    if status == httpx.codes.BAD_REQUEST and _TRANSITION_REFUSED.search(text):
-        return TransitionRefusedError(text, remedy="its state has moved on: read it again")
-    if status == httpx.codes.BAD_REQUEST and complains_of(response, "date"):
-        return PastMonthRefusedError(text, remedy="past months are for staff to report")
+    if status == httpx.codes.BAD_REQUEST:
+        return _invalid_request(text, response)
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
     return kind(text, remedy=remedy)
+
+
+def _invalid_request(text: str, response: httpx.Response) -> PermanentError:
+    if _TRANSITION_REFUSED.search(text):
+        return TransitionRefusedError(text, remedy="its state has moved on: read it again")
+    if complains_of(response, "o"):
+        return OrderingRefusedError(text, remedy="the list is read in the server's own order")
+    if complains_of(response, "date"):
+        return PastMonthRefusedError(text, remedy="past months are for staff to report")
+    return PermanentError(text)
 
 
 _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {

@@ -10,9 +10,11 @@ import pytest
 import structlog
 
 from harness import House, a_house
+from waldur_site_agent.cycles.order_report import Fate
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.model.placement import Placement, ResourceRequest
+from waldur_site_agent.sandbox import Order
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.simulator import Outage
 
@@ -261,3 +263,49 @@ def test_a_defect_of_planning_is_logged_with_its_traceback(
     assert house.state(order) == "executing"
     (line,) = [line for line in lines if line["event"] == "defect"]
     assert isinstance(line["exc_info"], KeyError)
+
+
+class _Deciding(httpx.HTTPTransport):
+    """Waldur, or somebody, moves an order on within the approve call."""
+
+    def __init__(self, house: House, order: Order, **changes: object) -> None:
+        super().__init__()
+        self._house, self._order, self._changes = house, order, changes
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if request.url.path.endswith("/approve_by_provider/"):
+            self._house.sandbox.customer.edit(self._order, **self._changes)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("changes", "fate", "is_trouble", "words"),
+    [
+        ({"state": "erred", "error_message": "no such plan"}, Fate.ERRED, True, "no such plan"),
+        ({"state": "erred", "error_message": ""}, Fate.ERRED, True, "Waldur gives no reason"),
+        ({"state": "canceled"}, Fate.WAITING, True, "is canceled in Waldur"),
+        ({"state": "done"}, Fate.DONE, False, ""),
+    ],
+)
+def test_an_order_that_ends_within_the_approval_is_read_again_and_named(
+    house: House, changes: dict[str, str], fate: Fate, is_trouble: bool, words: str
+) -> None:
+    order = house.order(house.project(ada="ada01"))
+    house = house.with_(transport=lambda: _Deciding(house, order, **changes))
+    report = house.cycle()
+    (found,) = report.fates
+    assert (found.fate, found.is_trouble) == (fate, is_trouble)
+    assert words in found.reason
+    assert report.failed is is_trouble
+    assert house.accounts == set()
+
+
+def test_an_order_that_waits_for_its_date_is_named_and_is_no_trouble(house: House) -> None:
+    side, project = house.sandbox.customer, house.project(ada="ada01")
+    tomorrow = (house.sandbox.clock.now() + timedelta(days=1)).date()
+    side.place_create_order(project, "later", {"cpu": 1}, start_date=tomorrow)
+    report = house.cycle()
+    (fate,) = report.fates
+    assert f"pending-start-date in Waldur; Waldur lets it begin on {tomorrow}" in fate.reason
+    assert not report.failed

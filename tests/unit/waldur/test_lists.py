@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.waldur import Listing, NotFoundError
 from waldur_site_agent.waldur.listing import read_pages
 
@@ -217,3 +217,27 @@ def test_a_listing_can_be_made_by_hand() -> None:
     assert Listing(("a",), 1, True).require_complete("letters") == ("a",)
     with pytest.raises(TemporaryError, match="1 of 2 letters arrived"):
         Listing(("a",), 2, False).require_complete("letters")
+
+
+def test_a_list_whose_order_is_refused_is_read_in_the_servers_own(server: Scripted) -> None:
+    rows = [order() for _ in range(3)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "o" in request.url.params:
+            refusal = {"o": ["Select a valid choice. created is not one of the choices."]}
+            return httpx.Response(400, json=refusal)
+        return server.page(rows, 3)
+
+    server.responder = answer
+    waldur = server.waldur()
+    for _ in range(2):
+        listing = waldur.orders(OFFERING, ["executing"])
+        assert [row["uuid"] for row in rows] == [o.uuid.hex for o in listing.require_complete("")]
+    assert [request.url.params.get("o") for request in server.requests] == ["created", None, None]
+
+
+def test_a_refusal_of_something_else_is_not_taken_for_one_of_the_order(server: Scripted) -> None:
+    server.replies = [httpx.Response(400, json={"offering_uuid": ["Enter a valid UUID."]})]
+    with pytest.raises(PermanentError, match="Enter a valid UUID"):
+        server.waldur().orders(OFFERING, ["executing"])
+    assert len(server.requests) == 1

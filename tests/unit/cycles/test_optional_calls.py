@@ -1,0 +1,142 @@
+"""What an old server lacks is not what this token may not do; neither stops the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from harness import House
+from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.optional_calls import ask_optional, tell_optional
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError
+
+ROLES = "marketplace_service_providers_project_permissions_list"
+SERVICE = "marketplace_service_providers_project_service_accounts_list"
+SERVICE_OF_OFFERING = "marketplace_provider_offerings_list_project_service_accounts_list"
+
+
+@pytest.fixture
+def site(house: House, only_warnings_are_logged: None) -> Iterator[Site]:  # noqa: ARG001 - first
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(10))
+    with house.agent() as site:
+        yield site
+
+
+def lines_about(logs: list[Any], event: str) -> list[dict[str, Any]]:
+    return [dict(line) for line in logs if line["event"] == event]
+
+
+def absent() -> bool:
+    raise AbsentOperationError("HTTP 404")
+
+
+def denied() -> None:
+    raise AccessDeniedError("HTTP 403")
+
+
+def unexpected() -> None:
+    raise AssertionError("the call was tried again")
+
+
+def test_a_call_that_the_server_lacks_is_made_once_and_logged_once(site: Site) -> None:
+    with capture_logs() as logs:
+        for ask in (absent, absent, unexpected):
+            with pytest.raises(AbsentOperationError):
+                ask_optional(site, "user_limits", ask, "members have no limits")
+    (line,) = lines_about(logs, "this Waldur does not have a call")
+    assert (line["call"], line["log_level"]) == ("user_limits", "info")
+    assert line["effect"] == "members have no limits"
+
+
+def test_a_call_that_the_token_may_not_make_is_a_warning_once(site: Site) -> None:
+    with capture_logs() as logs:
+        assert not tell_optional(site, "set_limits", denied, "a_run")
+        assert not tell_optional(site, "set_limits", unexpected, "a_run")
+    (line,) = logs
+    assert (line["log_level"], line["call"]) == ("warning", "set_limits")
+    assert "may not" in line["event"]
+
+
+def test_another_job_at_the_same_server_knows_what_it_lacks_but_not_what_is_denied(
+    house: House, site: Site
+) -> None:
+    with pytest.raises(AbsentOperationError):
+        ask_optional(site, "user_limits", absent)
+    tell_optional(site, "set_limits", denied)
+    with house.agent() as other:
+        other.server_calls.update(site.server_calls)
+        with pytest.raises(AbsentOperationError):
+            ask_optional(other, "user_limits", unexpected)
+        assert tell_optional(other, "set_limits", lambda: None)
+
+
+def test_both_are_tried_again_after_a_day(house: House) -> None:
+    moment = datetime(2026, 11, 2, tzinfo=UTC)
+    house = house.with_(now=lambda: moment)
+    with house.agent() as site:
+        tell_optional(site, "set_limits", denied)
+        with pytest.raises(AbsentOperationError):
+            ask_optional(site, "user_limits", absent)
+        moment += timedelta(days=1, seconds=1)
+        assert tell_optional(site, "set_limits", lambda: None)
+        assert ask_optional(site, "user_limits", lambda: 7) == 7
+
+
+def test_a_call_that_worked_before_is_not_believed_to_be_absent(site: Site) -> None:
+    ask_optional(site, "service_accounts", lambda: ())
+    for _ in range(2):
+        with pytest.raises(TemporaryError, match="it had the call before"):
+            ask_optional(site, "service_accounts", absent)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 409])
+def test_people_leave_where_the_list_of_all_roles_is_refused_for_good(
+    house: House, status: int
+) -> None:
+    project = house.project(ada="ada01", bob="bob01")
+    resource = house.settled(project)
+    house.sandbox.customer.remove_member(project, "bob")
+    house.sandbox.faults.add(ROLES, "status", status=status, times=None)
+    with house.agent() as site:
+        for _ in range(2):
+            report = sync_membership(site)
+            assert not report.failed, report
+            assert report.removals_suspended == ""
+    assert house.members_of(resource) == {"ada01"}
+
+
+def test_nobody_leaves_while_a_list_fails_for_the_moment_and_everybody_says_so(
+    house: House,
+) -> None:
+    project = house.project(ada="ada01", bob="bob01")
+    resource = house.settled(project)
+    house.sandbox.customer.remove_member(project, "bob")
+    house.sandbox.faults.add(ROLES, "status", status=502, times=None)
+    report = house.sync()
+    assert report.failed
+    assert report.removals_suspended.startswith("project roles were not read: ")
+    assert house.members_of(resource) == {"ada01", "bob01"}
+    house.sandbox.faults.clear()
+    assert not house.sync().failed
+    assert house.members_of(resource) == {"ada01"}
+
+
+def test_lists_that_a_server_lacks_fail_nothing_and_cost_requests_once(house: House) -> None:
+    project = house.project(ada="ada01", bob="bob01")
+    resource = house.settled(project)
+    for operation in (ROLES, SERVICE, SERVICE_OF_OFFERING):
+        house.sandbox.faults.add(operation, "html", status=404, times=None)
+    house.sandbox.customer.remove_member(project, "bob")
+    with house.agent() as site:
+        for _ in range(3):
+            assert not sync_membership(site).failed
+    assert house.members_of(resource) == {"ada01"}
+    requests = house.sandbox.requests
+    assert [requests.count(o) for o in (ROLES, SERVICE, SERVICE_OF_OFFERING)] == [1, 1, 1]
