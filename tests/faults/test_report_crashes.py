@@ -124,6 +124,24 @@ def test_a_report_killed_after_any_request_is_finished_by_the_next(
             assert end(meter) == expected, f"killed at step {number}: {blade.steps[number - 1]}"
 
 
+@pytest.mark.parametrize("age", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("scene", [new_month, growing, another_component, closing])
+def test_lists_a_moment_old_cost_no_cent(scene: Scene, age: int) -> None:
+    expected, steps = undisturbed(scene)
+    for number in (0, *range(2, len(steps) + 1, 3)):
+        with played(scene) as meter:
+            blade = Guillotine(at=number, after_effect=True)
+            with contextlib.suppress(KilledError):
+                meter.with_(transport=blade.transport).report()
+            meter.sandbox.faults.add("*_list", "stale", times=None, changes_ago=age)
+            for _ in range(2):
+                with contextlib.suppress(TemporaryError):
+                    meter.report_again()
+            meter.sandbox.faults.clear()
+            meter.report_again()
+            assert end(meter) == expected, f"killed at step {number}"
+
+
 @pytest.mark.parametrize("kind", ["lost_answer", "cut"])
 @pytest.mark.parametrize("scene", [pytest.param(new_month, marks=pytest.mark.long), growing])
 def test_any_write_whose_answer_is_lost_changes_nothing_in_the_end(

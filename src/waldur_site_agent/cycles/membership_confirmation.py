@@ -92,19 +92,21 @@ def _with_readings(account: AccountWanted, readings: Readings) -> AccountWanted 
     resources = []
     for listed in account.resources:
         current = readings[listed.uuid]
-        if isinstance(current, SiteAgentError) or _access(current) != _access(listed):
+        if isinstance(current, SiteAgentError) or _planned_from(current) != _planned_from(listed):
             return None
         resources.append(current)
     return replace(account, resources=tuple(resources))
 
 
-def _access(resource: Resource) -> tuple[object, ...]:
+def _planned_from(resource: Resource) -> tuple[object, ...]:
+    """What the plan was made of; limits that changed meanwhile are newer than the backend's."""
     return (
         resource.account,
         resource.state,
         resource.paused,
         resource.downscaled,
         resource.restrict_member_access,
+        dict(resource.limits),
     )
 
 

@@ -76,7 +76,8 @@ def _message(name: str) -> str:
 def _mark(site: Site, resource: Resource, name: str) -> list[str]:
     try:
         current = site.waldur.resource(resource.uuid)
-        if current.state == ResourceState.OK and current.order_in_progress is None:
+        is_idle = current.state == ResourceState.OK and current.order_in_progress is None
+        if is_idle and current.account == name:
             tell = partial(send_write, site, erred_write(current, _message(name)))
             if tell_optional(site, "set_as_erred", tell, name):
                 site.log.error("resource marked Erred: its account is gone", resource=name)

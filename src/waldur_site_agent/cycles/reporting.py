@@ -160,7 +160,7 @@ def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
     if outcome.is_unfinished:
         site.memory[_counted(plan.month)] = site.memory[_compared(plan.month)] = 0
     else:
-        site.memory[_counted(plan.month)] = 1
+        site.memory[_counted(plan.month)] = len(plan.resources)
         if plan or compare:  # where there is news, all parts are looked at
             site.memory[_compared(plan.month)] = site.now().toordinal()
     if outcome.waits:
@@ -180,16 +180,16 @@ def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
     """Whether parts are to be compared although the totals agree.
 
     An agent before this one may have died between the totals and the parts. A new process counts
-    Waldur's parts; from its second cycle on it compares them all once a day, for parts of zero
-    make up for lost ones in the count.
+    Waldur's parts, and again when there are other resources than before; from its second cycle on
+    it compares them all once a day, for parts of zero make up for lost ones in the count.
     """
-    if not site.memory.get(_counted(plan.month)):
+    if site.memory.get(_counted(plan.month), 0) != len(plan.resources):
         return not _parts_are_all_there(site, plan)
     return site.memory.get(_compared(plan.month)) != site.now().toordinal()
 
 
 def _counted(month: BillingMonth) -> str:
-    return f"parts of {month} are counted"
+    return f"resources whose parts of {month} are counted"
 
 
 def _compared(month: BillingMonth) -> str:

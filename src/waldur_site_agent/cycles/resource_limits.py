@@ -40,6 +40,7 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
         return [], ["a periodic policy of Waldur owns the limits; nothing was told"]
     if dry_run:
         return [_line(difference) for difference in differences], []
+    differences = _confirmed(site, differences)
     attempts = concurrently(lambda d: site.waldur.set_limits(d[0].uuid, d[1]), differences)
     told = [_line(attempt.item) for attempt in attempts if attempt.error is None]
     trouble = [f"{a.item[0].backend_id}: {a.error}" for a in attempts if a.error is not None]
@@ -63,7 +64,7 @@ def report_limits(site: Site, resources: Iterable[Resource], state: BackendState
     if not told or limits_are_waldurs(site):
         return []
     failures = []
-    for attempt in concurrently(lambda d: _tell(site, d), told):
+    for attempt in concurrently(lambda d: _tell(site, d), _confirmed(site, told)):
         if attempt.error is None:
             if attempt.value:
                 log = site.log.bind(resource=attempt.item[0].account)
@@ -73,6 +74,25 @@ def report_limits(site: Site, resources: Iterable[Resource], state: BackendState
             site.memory[_key(attempt.item)] = 1
         failures.append(f"{attempt.item[0].account}: {attempt.error}")
     return failures
+
+
+def _confirmed(site: Site, differences: Iterable[Difference]) -> list[Difference]:
+    """The differences of resources that are, read by themselves, as the list shows them.
+
+    Limits that are others by now were sold meanwhile, and the backend was read before that.
+    """
+    attempts = concurrently(lambda d: site.waldur.resource(d[0].uuid), differences)
+    return [
+        attempt.item
+        for attempt in attempts
+        if (current := attempt.value) is not None
+        and current.order_in_progress is None
+        and _planned_from(current) == _planned_from(attempt.item[0])
+    ]
+
+
+def _planned_from(resource: Resource) -> tuple[object, ...]:
+    return resource.account, resource.state, dict(resource.limits)
 
 
 def _tell(site: Site, difference: Difference) -> bool:

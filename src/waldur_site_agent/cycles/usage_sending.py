@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.billing import Bill
     from waldur_site_agent.planning.usage import MonthPlan, ResourceReport, WaldurFigure
 
+_NOT_LISTED_YET = (
+    "the total is reported, but Waldur's list of figures does not show it yet; "
+    "what single users used follows in the next cycle"
+)
 _NO_BULK = "set_user_usages is absent"
 
 
@@ -99,6 +103,8 @@ class _Sending:
     refusal: str = ""
     refused: set[tuple[str, str]] = field(default_factory=set)
     """Account and component of the totals that Waldur refuses."""
+    taken: set[tuple[str, str]] = field(default_factory=set)
+    """Account and component of the totals that Waldur took."""
     blocked: set[str] = field(default_factory=set)
     """Accounts with which nothing more is done in this pass."""
 
@@ -164,6 +170,9 @@ class _Sending:
         now_there = figures(listing.require_complete("component usages"), self.plan.month)
         rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
         self._send_parts(self._differing(rows))
+        unlisted = {*lacking.values()} & self.taken - rows.keys()
+        for account in sorted({account for account, _ in unlisted}):
+            self._note(account, TemporaryError(_NOT_LISTED_YET))
 
     def _differing(self, rows: Mapping[tuple[str, str], WaldurFigure]) -> list[_Parts]:
         bills: dict[tuple[str, str], Bill] = {
@@ -271,6 +280,7 @@ class _Sending:
         taken = {name: str(total) for name, total in resource.news.items() if name not in refused}
         if taken:
             self.reported.add(account)
+            self.taken.update((account, name) for name in taken)
             month = str(self.plan.month)
             self.site.log.info("usage reported", resource=account, month=month, **taken)
         for text in dict.fromkeys(map(str, refused.values())):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
 from waldur_site_agent.cycles.offering_access import check_emptied_list
-from waldur_site_agent.cycles.optional_calls import is_absent, tell_optional
+from waldur_site_agent.cycles.optional_calls import is_absent, is_unavailable, tell_optional
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.waldur import concurrently
@@ -147,6 +147,18 @@ _SET_AS_OK = "set_as_ok"
 
 
 def _set_ok(site: Site, account: str, resource: Resource) -> bool:
+    """Set a resource OK that is Erred also when it is read by itself; whether it takes usage.
+
+    Raises:
+        PermanentError: the resource has another account by now, or is terminated.
+    """
+    if is_unavailable(site, _SET_AS_OK):
+        return False
+    current = site.waldur.resource(resource.uuid)
+    if current.state == ResourceState.TERMINATED or current.account != account:
+        raise PermanentError(f'it is {current.state} with the account "{current.account}" by now')
+    if current.state != ResourceState.ERRED:
+        return True
     return tell_optional(
         site, _SET_AS_OK, lambda: site.waldur.set_as_ok(resource.uuid), resource=account
     )

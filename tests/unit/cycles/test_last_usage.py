@@ -226,6 +226,37 @@ def test_parts_that_were_lost_are_told_before_a_termination_is_done(meter: Meter
     assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
 
 
+def test_a_termination_waits_for_users_parts_whose_figure_no_list_shows_yet(meter: Meter) -> None:
+    ocean = meter.resource("ocean")
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T10:00"), hours=1)
+    meter.travel("2027-03-11T11:30")
+    order = meter.sandbox.customer.place_terminate_order(ocean)
+    meter.sandbox.faults.add("*_component_usages_list", "stale", times=None, changes_ago=1)
+    report = process(meter)
+    assert "does not show it yet" in report.fates[0].reason
+    assert state(meter, order) == "executing"
+    assert meter.total(ocean)["cpu"] == 1
+    meter.sandbox.faults.clear()
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.parts(ocean)["cpu"] == {"ada": meter.total(ocean)["cpu"]}
+
+
+@pytest.mark.parametrize("age", range(1, 6))
+def test_lists_a_moment_old_cost_no_part_of_the_last_usage(meter: Meter, age: int) -> None:
+    ocean = meter.resource("ocean")
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T10:00"), hours=1)
+    meter.travel("2027-03-11T11:30")
+    order = meter.sandbox.customer.place_terminate_order(ocean)
+    meter.sandbox.faults.add("*_list", "stale", times=None, changes_ago=age)
+    for _ in range(3):
+        process(meter)
+    meter.sandbox.faults.clear()
+    process(meter)
+    assert state(meter, order) == "done"
+    assert meter.parts(ocean)["cpu"] == {"ada": meter.total(ocean)["cpu"]} == {"ada": 1}
+
+
 def test_an_erred_resource_whose_last_usage_is_lost_is_named(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     meter.change(ocean, state="Erred")
