@@ -239,9 +239,10 @@ class People:
     # Jobs
 
     def _start_job(self) -> str:
+        live = [r for r in self._world.resources if r.state != "Terminated"]
         pairs = [
             (account, user)
-            for account in sorted({r.backend_id for r in self._world.resources} - {""})
+            for account in sorted({r.backend_id for r in live} - {""})
             if account in self._world.slurm.state.accounts
             for user in sorted(self._world.slurm.state.accounts[account].members)
         ]
@@ -250,6 +251,11 @@ class People:
         if self._dice.random() < 0.3:
             tres["gres/gpu"] = self._dice.randint(1, 8)
         number = self._world.slurm.run_job(user, account, tres, self._world.time.now())
+        self._world.owners[number] = next(
+            r.uuid
+            for r in self._world.resources
+            if r.backend_id == account and r.state != "Terminated"
+        )
         return f"job {number} of {user} begins in {account} with {tres}"
 
     def _end_job(self) -> str:

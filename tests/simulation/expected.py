@@ -84,7 +84,7 @@ def usage_of(world: World, resource: Resource, month: date) -> tuple[dict[str, D
     last = int(min(end, world.time.now()).timestamp())
     used: dict[str, dict[str, int]] = {name: defaultdict(int) for name in FACTORS}
     for run in world.slurm.state.runs:
-        if run.account != resource.backend_id:
+        if world.owners[run.job] != resource.uuid:
             continue
         seconds = min(last, last if run.end is None else run.end) - max(first, run.start)
         for name in FACTORS:

@@ -114,6 +114,8 @@ class Monitor:
         if not self._world.removes_strangers and lost & self._world.strangers:
             self._strangers_lost(lost & self._world.strangers)
         self._count_removals(pass_, argv, lost)
+        for name in self._world.site_qos.keys() - self._world.slurm.state.accounts.keys():
+            del self._world.site_qos[name]
 
     def _strangers_lost(self, lost: Members) -> None:
         live = {
@@ -256,14 +258,16 @@ class Final:
         )
 
     def _state(self, resource: Resource) -> None:
-        waits = self._records.order_in_progress(resource.uuid)
-        if resource.uuid in self._world.withdrawn and resource.state in _IN_WORK:
-            return  # as Waldur leaves it when a customer deletes an order
-        if resource.state != "OK" and waits is None:
+        if resource.state != "OK" and not self._is_left_in_work(resource):
             what = f"the state of {resource.slug} ({resource.error_message})"
             raise ViolationError(3, what, expected="OK", found=resource.state)
         if resource.backend_id not in self._accounts:
             raise ViolationError(3, f"{resource.slug} has no account", expected=1, found=0)
+
+    def _is_left_in_work(self, resource: Resource) -> bool:
+        """Whether an order decides about it, or was deleted, after which Waldur leaves it so."""
+        withdrawn = resource.uuid in self._world.withdrawn and resource.state in _IN_WORK
+        return withdrawn or self._records.order_in_progress(resource.uuid) is not None
 
     def _members(self, resource: Resource) -> None:
         account = self._accounts[resource.backend_id]
@@ -280,8 +284,8 @@ class Final:
             )
 
     def _limits(self, resource: Resource) -> None:
-        if resource.uuid in self._world.withdrawn and resource.state in _IN_WORK:
-            return  # its limits are not told to Waldur
+        if self._is_left_in_work(resource):
+            return
         account, wanted = self._accounts[resource.backend_id], expected.limits_of(resource)
         if _sold(account.limits) != wanted:
             what = f"the limits of {account.name}"
@@ -296,7 +300,7 @@ class Final:
 
     def _access(self, resource: Resource) -> None:
         account = self._accounts[resource.backend_id]
-        if self._records.order_in_progress(resource.uuid):
+        if self._is_left_in_work(resource):
             return
         if resource.paused or resource.downscaled:
             wanted = ["paused" if resource.paused else "limited"]
@@ -311,7 +315,7 @@ class Final:
 
     def _notes(self, resource: Resource) -> None:
         restricted = resource.paused or resource.downscaled
-        if self._records.order_in_progress(resource.uuid):
+        if self._is_left_in_work(resource):
             return
         left = sorted(k for k in resource.backend_metadata if k.endswith("_before"))
         if bool(left) != restricted:

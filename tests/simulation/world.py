@@ -75,6 +75,8 @@ class World:
         self.site_qos: dict[str, Qos] = {}
         self.strangers: set[tuple[str, str]] = set()
         """Who was put into an account by an administrator: account and name."""
+        self.owners: dict[int, str] = {}
+        """To which resource the account of a job belonged when it began."""
         self.withdrawn: set[str] = set()
         """Resources of which an order was deleted by the customer."""
         self._changes: list[datetime] = []
