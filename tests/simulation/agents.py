@@ -157,6 +157,7 @@ class Agent:
             patience=Patience(seconds=3, pause=1, sleep=time.sleep, clock=time.seconds),
             lock_wait_seconds=0,
             clock=time.seconds,
+            now=time.seconds,
         )
         self._waldur = Waldur(
             ADDRESS,

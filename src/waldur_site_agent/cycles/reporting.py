@@ -152,9 +152,7 @@ def _months(
 
 
 def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
-    refused = f"{plan.month} was refused"
-    if site.memory.get(refused):
-        return MonthOutcome(plan=plan)
+    named = f"what staff alone may report of {plan.month} was named"
     compare = not plan and _parts_may_differ(site, plan)
     outcome = send_month(site, plan, compare_parts=compare)
     if outcome.is_unfinished:
@@ -165,8 +163,8 @@ def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
             site.memory[_compared(plan.month)] = site.now().toordinal()
     if outcome.waits:
         site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
-    if outcome.refusal:
-        site.memory[refused] = 1
+    if outcome.refusal and not site.memory.get(named):
+        site.memory[named] = 1
         site.log.warning(
             "Waldur is in the next month already; the rest of this one needs a token of staff",
             month=str(plan.month),

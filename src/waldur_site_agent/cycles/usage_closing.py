@@ -28,8 +28,7 @@ _ONCE, _FOR_THE_LAST_TIME = 1, 2
 
 def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
     """Whether there may be something to tell of a month before this one, which Waldur takes."""
-    ended = site.memory.get(_closed(month)) or site.memory.get(_refused(month))
-    if ended or not existed_in(site, month, resources):
+    if site.memory.get(_closed(month)) or not existed_in(site, month, resources):
         return False
     return not is_never_taken(site, month)
 
@@ -65,7 +64,7 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
         site.log.warning("month not closed yet", month=str(plan.month), reason=str(error))
         failure = NotReported(account=str(plan.month), error=error)
         return MonthOutcome(plan=plan, failures=(failure,))
-    if outcome.refusal:
+    if outcome.refusal and not site.memory.get(_refused(plan.month)):
         site.memory[_refused(plan.month)] = 1
         site.log.info(
             "the rest of a month was not billed: Waldur takes it from a token of staff alone",
@@ -73,7 +72,7 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
             not_billed=outcome.not_billed,
             reason=outcome.refusal,
         )
-    elif not outcome.waits and not outcome.failures:
+    if not outcome.waits and not outcome.failures:
         site.memory[compared] = stage
         if may_end:
             site.memory[_closed(plan.month)] = 1
@@ -85,4 +84,4 @@ def _closed(month: BillingMonth) -> str:
 
 
 def _refused(month: BillingMonth) -> str:
-    return f"the rest of {month} is refused"
+    return f"what staff alone may report of {month} was named"

@@ -87,7 +87,7 @@ def load_months(
 ) -> Iterator[MonthOutcome]:
     """Report months one after the other; what Waldur has already is not sent again.
 
-    Ends with the first month that Waldur does not take.
+    Ends with the first month of which Waldur takes nothing.
 
     Raises:
         TemporaryError: one side could not be read; the months before were reported.
@@ -99,7 +99,7 @@ def load_months(
         (plan,) = plan_months(site, [month], resources, figures.components)
         outcome = send_month(site, plan, compare_parts=True)
         yield outcome
-        if outcome.refusal or outcome.waits:
+        if outcome.waits or (outcome.refusal and not outcome.reported):
             return
 
 

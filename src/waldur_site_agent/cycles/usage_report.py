@@ -36,7 +36,7 @@ class MonthOutcome:
     waits: str = ""
     """Why nothing of the month can be sent at this moment."""
     refusal: str = ""
-    """Why Waldur takes nothing of this month from this token."""
+    """Why Waldur takes some components of this month, or all, from staff alone."""
 
     def has_sent(self, account: str, component: str) -> bool:
         """Whether a total that was news was taken."""
@@ -45,7 +45,7 @@ class MonthOutcome:
     @property
     def not_billed(self) -> dict[str, str]:
         """By component, how much more was used than Waldur has; in measured units."""
-        amounts = self.plan.outstanding(self.reported)
+        amounts = self.plan.outstanding(self.has_sent)
         return {component: f"{amount:.2f}" for component, amount in amounts.items()}
 
     @property

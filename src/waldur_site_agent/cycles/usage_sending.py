@@ -4,6 +4,8 @@ In the current month the users' parts go first and the total last: as long as th
 the next cycle does it all again. Where Waldur has no figure yet the total goes first, because the
 parts belong to it; a new process counts the parts and so finds those that were left behind.
 Of a past month the totals go first, because Waldur may refuse them; its parts are always compared.
+Components billed by usage are then for a token of staff to report. Once Waldur has refused one, the
+others are reported without it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
     from uuid import UUID
 
@@ -47,6 +49,9 @@ _NOT_LISTED_YET = (
     "what single users used follows in the next cycle"
 )
 _NO_BULK = "set_user_usages is absent"
+_WHY_FOR_STAFF = (
+    "once a month has ended in UTC, Waldur takes components billed by usage from staff alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +123,16 @@ class _Sending:
 
     def send_past(self) -> None:
         news = self._news()
-        self._send_totals(news[:1])
-        if not self.refusal:
-            self._send_totals(news[1:])
-        if not self.refusal:
-            self._send_parts(self._differing(self._rows()))
-            self._send_parts_of_new_rows()
+        self._send_totals(news[:1])  # one alone finds out what is for staff
+        self._send_totals(news[1:])
+        rows = {key: row for key, row in self._rows().items() if not self._is_for_staff(key[1])}
+        if rows:
+            self._send_parts(self._differing(rows))
+        self._send_parts_of_new_rows()
+
+    def _is_for_staff(self, component: str) -> bool:
+        """Whether the month has passed, and the component is one that staff alone may report."""
+        return bool(self.site.memory.get(_for_staff(component))) and self._is_past()
 
     @cached_property
     def _found_parts(self) -> Mapping[UUID, Mapping[str, Decimal]]:
@@ -181,6 +190,7 @@ class _Sending:
             for component in resource.sound
             if resource.account not in self.blocked
             and not (component.is_news and self._is_refused(resource, component.type))
+            and not self._is_for_staff(component.type)
         }
         differing = []
         for key, figure in rows.items():
@@ -263,8 +273,6 @@ class _Sending:
             resource, error = attempt.item, attempt.error
             if error is None:
                 self._note_totals(resource, attempt.value or {})
-            elif isinstance(error, PastMonthRefusedError) and self._is_past():
-                self.refusal = str(error)
             elif type(error) is PermanentError:
                 self._note_totals(resource, dict.fromkeys(resource.news, error))
             else:
@@ -277,7 +285,12 @@ class _Sending:
         for name in resource.news:
             self.site.memory[_refused(self.plan, resource, name)] = int(name in refused)
         self.refused.update((account, name) for name in refused)
-        taken = {name: str(total) for name, total in resource.news.items() if name not in refused}
+        refused = dict(self._without_those_for_staff(refused))
+        taken = {
+            name: str(total)
+            for name, total in resource.news.items()
+            if (account, name) not in self.refused
+        }
         if taken:
             self.reported.add(account)
             self.taken.update((account, name) for name in taken)
@@ -293,20 +306,42 @@ class _Sending:
         Returns:
             By component, why it is refused while the others were taken.
         """
+        refused: dict[str, PermanentError] = {
+            name: PastMonthRefusedError(_WHY_FOR_STAFF)
+            for name in resource.news
+            if self._is_for_staff(name)
+        }
+        totals = {n: each for n, each in resource.totals.items() if not self._is_for_staff(n)}
+        news = [name for name in resource.news if name not in refused]
+        if not news:
+            return refused
         try:
-            self._send_amounts(resource, resource.totals)
+            self._send_amounts(resource, totals)
         except PermanentError as error:
-            if type(error) is not PermanentError or len(resource.totals) == 1:
+            if isinstance(error, PastMonthRefusedError) and self._is_past():
+                if len(totals) == 1:
+                    return refused | dict.fromkeys(news, error)
+            elif type(error) is not PermanentError or len(totals) == 1:
                 raise
         else:
-            return {}
-        refused: dict[str, PermanentError] = {}
-        for name in resource.news:
+            return refused
+        for name in news:
             try:
-                self._send_amounts(resource, {name: resource.totals[name]})
+                self._send_amounts(resource, {name: totals[name]})
             except PermanentError as error:
                 refused[name] = error
         return refused
+
+    def _without_those_for_staff(
+        self, refused: Mapping[str, PermanentError]
+    ) -> Iterator[tuple[str, PermanentError]]:
+        """The refusals that are not about the month; the others are remembered and told once."""
+        for name, error in refused.items():
+            if isinstance(error, PastMonthRefusedError) and self._is_past():
+                self.site.memory[_for_staff(name)] = 1
+                self.refusal = str(error)
+            else:
+                yield name, error
 
     def _send_amounts(self, resource: ResourceReport, amounts: Mapping[str, Decimal]) -> None:
         self._look_before_sending()
@@ -337,3 +372,7 @@ class _Sending:
 
 def _refused(plan: MonthPlan, resource: ResourceReport, component: str) -> str:
     return f"{component} of {resource.resource.uuid} in {plan.month} is refused"
+
+
+def _for_staff(component: str) -> str:
+    return f"{component} of a past month is for a token of staff"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.planning.billing import billed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -156,12 +156,12 @@ class MonthPlan:
             for component in resource.components
         )
 
-    def outstanding(self, reported: Collection[str]) -> dict[str, Decimal]:
-        """By component, what Waldur lacks when only these accounts have been reported."""
+    def outstanding(self, has_sent: Callable[[str, str], bool]) -> dict[str, Decimal]:
+        """By component, what Waldur lacks; ``has_sent`` tells by account and component."""
         lacking: dict[str, Decimal] = defaultdict(Decimal)
         for resource in self.resources:
             for component in resource.components:
-                if component.is_news and resource.account not in reported:
+                if component.is_news and not has_sent(resource.account, component.type):
                     lacking[component.type] += component.bill.total - (component.before or ZERO)
         return dict(sorted(lacking.items()))
 

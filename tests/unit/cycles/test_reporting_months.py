@@ -93,9 +93,30 @@ def test_a_month_that_staff_alone_may_close_is_left_quietly_and_asked_for_once(
     (said,) = [entry for entry in logs if "not_billed" in entry]
     assert (said["month"], said["not_billed"]) == ("2027-03", {"cpu": "1.50"})
     statuses = [request.status for request in meter.reports()]
-    assert statuses.count(400) == 1
+    assert statuses.count(400) == 2  # with what does not change, and by itself; never again
     assert (hours(meter, ocean, "2027-03"), hours(meter, ocean, "2027-04")) == (287, 1)
     assert hours(meter, ice, "2027-03") == 0
+
+
+def test_what_staff_alone_may_report_keeps_nothing_else_of_a_month_back(meter: Meter) -> None:
+    """The server takes components by limit of a past month from everybody, cpu is by usage."""
+    ocean, ice = busy(meter), meter.resource("ice")
+    begin = meter.travel("2027-03-31T23:00")
+    meter.ledger.run("a_ocean", "ada", begin, None, "mem")
+    meter.report_again()
+    meter.ledger.run("a_ice", "bob", meter.travel("2027-03-31T23:30"), component="mem")
+    meter.travel("2027-04-01T00:20")
+    assert not meter.report_again().failed
+    march = {"ada": Decimal("1.00")}
+    assert meter.total(ocean, "2027-03") == {"cpu": Decimal("287.00"), "mem": Decimal("1.00")}
+    assert meter.parts(ocean, "2027-03")["mem"] == march
+    assert (meter.total(ice, "2027-03")["mem"], meter.parts(ice, "2027-03")["mem"]) == (
+        Decimal("0.50"),
+        {"bob": Decimal("0.50")},
+    )
+    meter.sandbox.requests.clear()
+    assert not meter.report_again().failed
+    assert {request.status for request in meter.reports()} <= {201}
 
 
 def test_a_close_that_failed_is_tried_again_by_the_next_cycle(meter: Meter) -> None:
