@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.sandbox.generations import Generation
+
 if TYPE_CHECKING:
     import httpx
 
@@ -15,9 +17,11 @@ def fill_with_accounts_and_limits(sandbox: Sandbox) -> None:
     resource = next(iter(sandbox.customer.world.resources.values()))
     sandbox.customer.add_service_account(resource.project, "svc-robot", email="robot@example.org")
     sandbox.customer.add_course_account(resource.project, "course-1")
-    sandbox.customer.add_course_account(resource.project, None, "Pending")
+    if "Pending" in Generation(sandbox.server_version).project_account_states["course"]:
+        sandbox.customer.add_course_account(resource.project, None, "Pending")
     sandbox.customer.set_user_limit(resource, "ada", "cpu", "10.5")
-    sandbox.customer.add_periodic_policy()
+    if Generation(sandbox.server_version).has_periodic_policies:
+        sandbox.customer.add_periodic_policy()
     usage = sandbox.customer.put_usage(resource, "cpu", "11")
     sandbox.customer.put_user_usage(usage, "ada", "5.5")
     sandbox.customer.add_member(resource.project, sandbox.agent)
@@ -25,6 +29,22 @@ def fill_with_accounts_and_limits(sandbox: Sandbox) -> None:
 
 def register_agent(sandbox: Sandbox, api: httpx.Client) -> None:
     """Let an agent of the offering present itself, subscribe to orders and find an account."""
+    offering = sandbox.offering.uuid
+    if Generation(sandbox.server_version).makes_queues:
+        _introduce_agent(sandbox, api)
+    else:
+        made(
+            api.post(
+                "event-subscriptions/", json={"observable_objects": [{"object_type": "order"}]}
+            )
+        )
+    project = next(iter(sandbox.customer.world.projects))
+    found = {"name": "old", "project": project, "offering": offering, "backend_id": "hpc_old"}
+    made(api.post("backend-resources/", json=found))
+    sandbox.customer.request_import()
+
+
+def _introduce_agent(sandbox: Sandbox, api: httpx.Client) -> None:
     identities = "marketplace-site-agent-identities/"
     offering = sandbox.offering.uuid
     agent = made(api.post(identities, json={"offering": offering, "name": "agent"}))
@@ -32,10 +52,6 @@ def register_agent(sandbox: Sandbox, api: httpx.Client) -> None:
     processor = {"name": "slurm", "backend_type": "slurm"}
     made(api.post(f"marketplace-site-agent-services/{service}/register_processor/", json=processor))
     subscribe(sandbox, api, agent)
-    project = next(iter(sandbox.customer.world.projects))
-    found = {"name": "old", "project": project, "offering": offering, "backend_id": "hpc_old"}
-    made(api.post("backend-resources/", json=found))
-    sandbox.customer.request_import()
 
 
 def subscribe(sandbox: Sandbox, api: httpx.Client, agent: str) -> None:

@@ -27,7 +27,10 @@ _PROVIDERS = "marketplace-service-providers/"
 
 
 def _sellers(call: Call) -> list[Customer]:
-    sellers = {row.customer: None for row in call.tx.world.offerings.values()}
+    """Give the selling organizations in which the asker has some role, also on an offering."""
+    sight = permissions.sight_of(call.tx, call.user)
+    offerings = call.tx.world.offerings.values()
+    sellers = {row.customer: None for row in offerings if sight.as_provider(row.uuid)}
     return [call.tx.world.customers[uuid] for uuid in sellers]
 
 

@@ -47,20 +47,20 @@ _PROVIDER_RIGHTS = frozenset(
         LIST_PROJECT_PERMISSIONS,
     }
 )
-_OFFERING_MANAGER_RIGHTS = frozenset(
-    {SET_BACKEND_ID, SET_BACKEND_METADATA, SET_USAGE, MANAGE_BACKEND_RESOURCES}
-)
-_LATER_OFFERING_MANAGER_RIGHTS = frozenset(
-    {APPROVE_ORDER, REJECT_ORDER, SET_STATE, UPDATE_USER, CREATE_OFFERING}
-)
+_CUSTOMER_MANAGER_RIGHTS = _PROVIDER_RIGHTS - {APPROVE_ORDER, REJECT_ORDER, SET_USAGE}
+_OFFERING_MANAGER_RIGHTS = frozenset({SET_BACKEND_ID, SET_BACKEND_METADATA, SET_USAGE})
+_LATER_OFFERING_MANAGER_RIGHTS = frozenset({SET_STATE, MANAGE_BACKEND_RESOURCES})
 
 
 def rights_of(role: str, generation: Generation) -> frozenset[str]:
     """Rights that a role gives on its scope; roles of projects give none here."""
-    if role in {"CUSTOMER.OWNER", "CUSTOMER.MANAGER"}:
+    if role == "CUSTOMER.OWNER":
         return _PROVIDER_RIGHTS
+    if role == "CUSTOMER.MANAGER":
+        return _CUSTOMER_MANAGER_RIGHTS
     if role == "OFFERING.MANAGER":
-        later = _LATER_OFFERING_MANAGER_RIGHTS if generation.accepts_offering_scope else frozenset()
+        newest = generation.accepts_offering_scope
+        later = _LATER_OFFERING_MANAGER_RIGHTS if newest else frozenset()
         return _OFFERING_MANAGER_RIGHTS | later
     return frozenset()
 

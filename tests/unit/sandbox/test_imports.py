@@ -97,4 +97,4 @@ def test_a_provider_sees_the_projects_it_serves_through_its_own_list_alone(
     assert found == {"uuid": demo.physics.uuid, "slug": "physics"}
     ada = as_user(demo.people[0])
     assert [row["slug"] for row in api.get("projects/", headers=ada).json()] == ["climate"]
-    assert api.get(provider, headers=ada).status_code == 403
+    assert api.get(provider, headers=ada).status_code == 404
