@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.unreadable import stand_ins
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.model.orders import OrderType, ResourceState
 from waldur_site_agent.planning.orders import claims_of
@@ -73,7 +74,10 @@ def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
     return tuple(
         resource
         for listing in listings
-        for resource in listing.require_complete(f'resources named "{name}"')
+        for resource in (
+            *listing.require_every_page(f'resources named "{name}"'),
+            *stand_ins(listing.unreadable, name),
+        )
     )
 
 

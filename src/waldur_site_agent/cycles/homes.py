@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import CreateHomeDirectories
 from waldur_site_agent.cycles.applying import apply_steps, members_served
+from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.planning.access import usable_usernames
 from waldur_site_agent.planning.plan import Step
 
@@ -21,8 +22,8 @@ def create_missing_homes(site: Site, *, dry_run: bool = False) -> tuple[list[str
     """
     if CreateHomeDirectories not in site.backend.supports:
         return [], ["the backend makes no home directories; see its backend_settings"]
-    users = site.waldur.offering_users(site.offering.waldur_offering_uuid)
-    names = usable_usernames(users.require_complete("offering users")).values()
+    listing = site.waldur.offering_users(site.offering.waldur_offering_uuid)
+    names = usable_usernames(readable(site, listing, "offering users")).values()
     homeless = tuple(sorted(site.backend.missing_home_directories(names)))
     if not homeless or dry_run:
         return list(homeless), []

@@ -28,6 +28,7 @@ from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, Membership
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
+from waldur_site_agent.cycles.unreadable import Doubts, readable
 from waldur_site_agent.cycles.usernames import sync_usernames
 from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
@@ -68,18 +69,28 @@ def sync_membership(
     """
     sight = Sight.of(scopes)
     offering = read_offering(site)
-    listed = site.waldur.offering_users(offering.uuid).require_complete("offering users")
+    listing = site.waldur.offering_users(offering.uuid)
+    listed = readable(site, listing, "offering users")
+    doubts = Doubts()
+    doubts.of_users(listing.unreadable)
     check_emptied_list(site, "offering users", listed)
     usernames = sync_usernames(
-        site, offering, listed, site.usernames, dry_run=dry_run, who=sight.names_user
+        site,
+        offering,
+        listed,
+        site.usernames,
+        dry_run=dry_run,
+        who=sight.names_user,
+        unreadable=listing.unreadable,
     )
-    wanted = gather_wanted(site, offering, usernames.users, sight)
+    wanted = gather_wanted(site, offering, usernames.users, sight, doubts)
     report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
     _note_duplicates(site, report)
     if not wanted.accounts:
         if dry_run:
             return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
         failures = _finish(site, wanted, wanted.leavers, wanted.staying)
+        failures += wanted.not_understood
         _note_failures(site, failures)
         return replace(report, failures=tuple(failures))
     state = _in_waldurs_spelling(site, wanted, site.backend.observe())
@@ -192,7 +203,7 @@ def _carry_out(
     guarded: Guarded,
 ) -> list[str]:
     """Change the backend, then tell Waldur; return what went wrong."""
-    failures = _troubles(membership)
+    failures = [*_troubles(membership), *wanted.not_understood]
     leavers = begin_deletions(site, wanted.leavers)
     membership, unsaved = _remember(site, membership, state)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]

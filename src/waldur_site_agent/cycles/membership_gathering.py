@@ -16,6 +16,7 @@ from waldur_site_agent.backends import Access, SetMemberLimits
 from waldur_site_agent.cycles.offering_access import check_emptied_list
 from waldur_site_agent.cycles.optional_calls import ask_optional
 from waldur_site_agent.cycles.scoping import Seen, short_role
+from waldur_site_agent.cycles.unreadable import Doubts, readable
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import (
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.waldur import Listing
 
     Team = Sequence[TeamMember] | SiteAgentError
-    LimitsByAccount = dict[str, dict[str, dict[str, Decimal]]]
+    LimitsByAccount = Mapping[str, Mapping[str, Mapping[str, Decimal]] | None]
 
 SERVED_STATES = (
     ResourceState.OK,
@@ -70,6 +71,8 @@ class Gathered:
     people: People
     leavers: tuple[OfferingUser, ...]
     """Offering users whom Waldur is deleting."""
+    not_understood: tuple[str, ...] = ()
+    """Rows of lists that were left out."""
     staying: frozenset[str] = frozenset()
     """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
     unconfirmed: tuple[str, ...] = ()
@@ -91,24 +94,35 @@ class _ProjectAccounts:
     """Whether every name is known; not so where this token is not shown the lists."""
     troubles: list[str] = field(default_factory=list)
     """Lists that should have been read and were not."""
+    doubts: Doubts = field(default_factory=Doubts)
+    """What was not understood."""
 
 
 def gather_wanted(
-    site: Site, offering: WaldurOffering, users: Sequence[OfferingUser], sight: Sight
+    site: Site,
+    offering: WaldurOffering,
+    users: Sequence[OfferingUser],
+    sight: Sight,
+    doubts: Doubts | None = None,
 ) -> Gathered:
     """Everything that planning the memberships in sight needs from Waldur.
+
+    ``doubts`` has what was not understood of the users.
 
     Raises:
         TemporaryError: the resources could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    listed = site.waldur.resources(uuid).require_complete("resources")
+    doubts = Doubts() if doubts is None else doubts
+    listing = site.waldur.resources(uuid)
+    listed = readable(site, listing, "resources")
+    doubts.of_resources(listing.unreadable)
     check_emptied_list(site, "resources", listed)
     named = [resource for resource in listed if resource.backend_id.strip()]
     served = [resource for resource in named if resource.state in SERVED_STATES]
     resources = sight.choose(served)
     leavers = tuple(u for u in users if u.state in _LEAVING and sight.holds_user(u))
-    staying = frozenset({"*"} if len(named) > len(served) else ())
+    staying = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
     seen = Seen(
         resources={resource.uuid: resource for resource in listed},
         users={user.user_uuid: user for user in users},
@@ -120,18 +134,21 @@ def gather_wanted(
             people=People(known=reasons_to_leave(users)),
             leavers=leavers,
             staying=staying,
+            not_understood=tuple(doubts.rows),
             offering_accounts=ours,
             seen=seen,
         )
-    accounts = _ProjectAccounts()
+    accounts = _ProjectAccounts(doubts=doubts)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
-    teams = _teams(site, provider, resources, accounts.troubles)
+    teams = _teams(site, provider, resources, accounts)
+    accounts.troubles += doubts.everything
     return Gathered(
         accounts=_accounts(site, resources, teams, accounts, users),
         people=_people(users, accounts),
         leavers=leavers,
-        staying=staying | ({"*"} if accounts.troubles else set()),
+        staying=staying | ({"*"} if accounts.troubles else set()) | doubts.names.keys(),
+        not_understood=tuple(doubts.rows),
         removals_suspended="; ".join(accounts.troubles),
         offering_accounts=ours,
         seen=replace(
@@ -160,7 +177,11 @@ def _accounts(
 def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
     return People(
         known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
-        is_complete=accounts.is_complete and not accounts.troubles and bool(users),
+        is_complete=accounts.is_complete
+        and not accounts.troubles
+        and accounts.doubts.users_are_known
+        and bool(users),
+        undecided=frozenset(accounts.doubts.names),
         nobody_leaves="; ".join(accounts.troubles),
     )
 
@@ -208,13 +229,17 @@ def _account(
         granted = granted_usernames(team, usernames, site.now())
         members |= dict.fromkeys(granted, "is in the project's team")
         members |= accounts.granted.get(resource.project_uuid, {})
+    doubts = accounts.doubts
+    doubtful = [doubts.projects.get(each.project_uuid or each.uuid, "") for each in group]
+    is_shared_with_unknown = name in doubts.accounts
     return AccountWanted(
         id=name,
         resources=tuple(group),
         members=members,
         trouble=trouble,
+        nobody_leaves="; ".join(filter(None, [doubts.accounts.get(name, ""), *doubtful])),
         is_restricted=all(resource.restrict_member_access for resource in group),
-        access=_shared_access(group),
+        access=None if is_shared_with_unknown else _shared_access(group),
         member_limits=None if limits is None else limits.get(name, {}),
     )
 
@@ -248,7 +273,7 @@ def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str])
 
 
 def _teams(
-    site: Site, provider: UUID | None, resources: Sequence[Resource], troubles: list[str]
+    site: Site, provider: UUID | None, resources: Sequence[Resource], accounts: _ProjectAccounts
 ) -> dict[UUID | None, Team]:
     """The team of each project: all in one list where that is allowed, else one by one.
 
@@ -256,12 +281,13 @@ def _teams(
     should have been read and was not, that is a trouble: nobody leaves because of the other.
 
     The list names only people with a role, so a project that is not in it is asked for by itself
-    before anybody concludes that it is empty.
+    before anybody concludes that it is empty. One of whose roles is not understood is asked for,
+    too, and nobody leaves it.
     """
     one_each: dict[UUID | None, Resource] = {}
     for resource in resources:
         one_each.setdefault(resource.project_uuid, resource)
-    in_bulk = _teams_in_bulk(site, provider, troubles)
+    in_bulk = _teams_in_bulk(site, provider, accounts)
     teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
     missing = [resource for project, resource in one_each.items() if project not in teams]
     for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
@@ -270,26 +296,29 @@ def _teams(
 
 
 def _teams_in_bulk(
-    site: Site, provider: UUID | None, troubles: list[str]
+    site: Site, provider: UUID | None, accounts: _ProjectAccounts
 ) -> dict[UUID | None, list[TeamMember]]:
     if provider is None:
         return {}
     try:
-        roles = ask_optional(
+        listing = ask_optional(
             site, "project_permissions", lambda: site.waldur.project_roles(provider), _PER_PROJECT
-        ).require_complete("project roles")
+        )
+        roles = readable(site, listing, "project roles")
     except PermanentError as error:
         _note_refusal(site, "project roles are not shown in bulk", error, _PER_PROJECT)
         return {}
     except SiteAgentError as error:
-        troubles.append(f"project roles were not read: {error}")
+        accounts.troubles.append(f"project roles were not read: {error}")
         return {}
+    accounts.doubts.of_roles(listing.unreadable)
     teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
     for role in roles:
         member = TeamMember(
             uuid=role.user_uuid, role=role.role_name, expiration_time=role.expiration_time
         )
-        teams[role.project_uuid].append(member)
+        if role.project_uuid not in accounts.doubts.projects:
+            teams[role.project_uuid].append(member)
     return teams
 
 
@@ -331,9 +360,9 @@ def _first_answer(
     effect = "unknown users of accounts are left alone"
     for call, ask in asks:
         try:
-            return ask_optional(site, call, ask, "another list is tried").require_complete(
-                f"{kind}s"
-            )
+            listing = ask_optional(site, call, ask, "another list is tried")
+            accounts.doubts.of_project_accounts(listing.unreadable, kind)
+            return readable(site, listing, f"{kind}s")
         except AbsentOperationError:
             continue
         except PermanentError as error:
@@ -363,16 +392,22 @@ def _serving(accounts: _ProjectAccounts) -> dict[str, str]:
 
 
 def _member_limits(
-    site: Site, resources: Iterable[Resource], users: Iterable[OfferingUser]
+    site: Site, resources: Sequence[Resource], users: Iterable[OfferingUser]
 ) -> LimitsByAccount | None:
-    """Per-user limits in backend units, by account and username; ``None`` when not known."""
+    """Per-user limits in backend units, by account and username; ``None`` when not known.
+
+    That may be so for one account alone.
+    """
     if SetMemberLimits not in site.backend.supports:
         return None
     uuid = site.offering.waldur_offering_uuid
     try:
-        listed = ask_optional(
+        listing = ask_optional(
             site, "user_limits", lambda: site.waldur.user_limits(uuid), "members have no limits"
-        ).require_complete("user limits")
+        )
+        if any(row.uuid("resource") is None for row in listing.unreadable):
+            listing.require_complete("user limits")  # it fails: any account may be concerned
+        listed = readable(site, listing, "user limits")
     except PermanentError as error:
         _note_refusal(site, "user limits are not shown", error, "they stay as they are")
         return None
@@ -380,7 +415,11 @@ def _member_limits(
         event = "user limits were not read; they stay as they are"
         site.conditions.note(event, event, reason=str(error))
         return None
-    return _limits_by_account(site, listed, resources, users)
+    doubtful = {row.uuid("resource") for row in listing.unreadable}
+    return {
+        **_limits_by_account(site, listed, resources, users),
+        **{each.account: None for each in resources if each.uuid in doubtful},
+    }
 
 
 def _limits_by_account(
@@ -388,11 +427,11 @@ def _limits_by_account(
     listed: Iterable[UserLimit],
     resources: Iterable[Resource],
     users: Iterable[OfferingUser],
-) -> LimitsByAccount:
+) -> dict[str, dict[str, dict[str, Decimal]]]:
     names = {user.uuid: spelled(user.username) for user in users}
     accounts = {resource.uuid: resource.account for resource in resources}
     components = site.offering.components
-    result: LimitsByAccount = defaultdict(lambda: defaultdict(dict))
+    result: dict[str, dict[str, dict[str, Decimal]]] = defaultdict(lambda: defaultdict(dict))
     for limit in listed:
         account = accounts.get(limit.resource_uuid or limit.uuid)
         name = names.get(limit.offering_user_uuid or limit.uuid)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.order_report import Fate, OrderFate
+from waldur_site_agent.cycles.unreadable import readable, stand_ins
 from waldur_site_agent.model.errors import (
     DefectError,
     PermanentError,
@@ -179,7 +180,8 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
 
 def _live_resources(site: Site) -> tuple[Resource, ...]:
     uuid = site.offering.waldur_offering_uuid
-    return site.waldur.resources(uuid).require_complete("resources")
+    listing = site.waldur.resources(uuid)
+    return (*readable(site, listing, "resources"), *stand_ins(listing.unreadable))
 
 
 def _read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource]:
@@ -226,7 +228,7 @@ def orders_in_hand(
         by_project_slug = (
             offering.plugin_options.get("account_name_generation_policy") == "project_slug"
         )
-        users = site.waldur.offering_users(offering.uuid).require_complete("offering users")
+        users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
     hands = []

@@ -124,14 +124,16 @@ def _confirmed(
     The backend is read again, and whoever is in an order's way is read by itself. What does not
     stand is a reason to wait: the next pass decides anew.
 
-    Raises:
-        TemporaryError: one side could not be read again.
+    What cannot be read again is a reason to wait, too, for these orders and no others.
     """
     failing = [plan.hand for plan in plans if _is_for_good(plan)]
     if not failing:
         return plans
-    state = site.backend.observe()
-    claims = claims_confirmed(site, failing, resources, state)
+    try:
+        state = site.backend.observe()
+        claims = claims_confirmed(site, failing, resources, state)
+    except TemporaryError as error:
+        return tuple(_waiting(plan, error) if _is_for_good(plan) else plan for plan in plans)
     again = plan_orders(failing, state, claims, site.offering.components, site.backend.limits_agree)
     outdated = {plan.order.uuid for plan in again if not _is_for_good(plan)}
     return tuple(
@@ -140,6 +142,11 @@ def _confirmed(
         else plan
         for plan in plans
     )
+
+
+def _waiting(plan: OrderPlan, error: TemporaryError) -> OrderPlan:
+    text = f"{plan.problem}; this could not be looked at a second time: {error}"
+    return replace(plan, problem=TemporaryError(text))
 
 
 _OUTDATED = "looked at a second time, this is so no more; the next pass goes on"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.resource_limits import report_limits
+from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.cycles.usage_clock import check_clocks
 from waldur_site_agent.cycles.usage_closing import close_month, existed_in, is_over, is_to_close
 from waldur_site_agent.cycles.usage_report import MonthOutcome, UsageCycleReport
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from waldur_site_agent.cycles.usage_subjects import Subjects
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.model.usage import ComponentUsage
     from waldur_site_agent.planning.usage import ComponentReport, WaldurFigure
+    from waldur_site_agent.waldur import Listing
 
 
 def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
@@ -52,10 +55,8 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     still_erred = revive(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
-    closed = tuple(
-        close_month(site, plan, may_end=is_previous_over and plan.is_settled and not still_erred)
-        for plan in earlier
-    )
+    may_end = is_previous_over and subjects.is_whole and not still_erred
+    closed = tuple(close_month(site, plan, may_end=may_end and plan.is_settled) for plan in earlier)
     outcomes = (*closed, sent)
     if all(plan.is_settled for plan in earlier):
         _verify(site, month.previous, subjects.resources.values())
@@ -107,10 +108,12 @@ def plan_months(
     if not resources or not months or not components:
         return [MonthPlan(month=month) for month in months]
     uuid = site.offering.waldur_offering_uuid
+    listings = [site.waldur.component_usages(uuid, m) for m in months]
     found = [
-        figures(site.waldur.component_usages(uuid, m).require_complete("component usages"), m)
-        for m in months
+        figures(readable(site, listing, "component usages"), m)
+        for m, listing in zip(months, listings, strict=True)
     ]
+    unknown = [_unknown_figures(listing, resources) for listing in listings]
     check_clocks(site)
     periods = [month.period(site.zone) for month in months]
     since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
@@ -118,30 +121,48 @@ def plan_months(
     plans = []
     current = BillingMonth.of(site.now(), site.zone)
     reports = site.backend.usages(since, periods)
-    for month, figure, report in zip(months, found, reports, strict=True):
-        _log_remarks(site, month, report.remarks)
+    for month, figure, report, lacking in zip(months, found, reports, unknown, strict=True):
+        _note_remarks(site, month, report.remarks)
+        existed = {n: each for n, each in resources.items() if since[n] < report.period.end}
         plan = plan_month(
             month,
-            {name: each for name, each in resources.items() if since[name] < report.period.end},
+            {name: each for name, each in existed.items() if name not in lacking},
             report,
             components,
             figure,
             allow_decrease=site.offering.allow_decrease,
             zero_is_news=month == current,
         )
+        if lacking:
+            plan = replace(plan, left_out=lacking, is_settled=False)
         _warn(site, plan)
         plans.append(plan)
     return plans
 
 
-def _log_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> None:
-    """Log what the backend says of a month's figures, once a day as long as it stands."""
-    today = site.now().toordinal()
+def _unknown_figures(
+    listing: Listing[ComponentUsage], resources: Mapping[str, Resource]
+) -> dict[str, str]:
+    """The accounts whose figure in Waldur was not understood: without it nothing can be compared.
+
+    Raises:
+        TemporaryError: a row does not even tell of which resource it is.
+    """
+    rows = {row.uuid("resource_uuid"): row for row in listing.unreadable}
+    if None in rows:
+        raise rows[None].error
+    return {
+        name: f"what Waldur has of its usage is not understood: {rows[each.uuid]}"
+        for name, each in resources.items()
+        if each.uuid in rows
+    }
+
+
+def _note_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> None:
+    """Note what the backend says of a month's figures."""
     for remark in remarks:
-        key = f"remark on {month}: {remark}"
-        if site.memory.get(key) != today:
-            site.memory[key] = today
-            site.log.warning("usage", month=str(month), remark=remark)
+        subject = f"{month}: {remark}"
+        site.conditions.note("usage", subject, cause=subject, month=str(month), remark=remark)
 
 
 def _months(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.membership_feedback import limits_are_waldurs
 from waldur_site_agent.cycles.optional_calls import is_unavailable, tell_optional
+from waldur_site_agent.cycles.unreadable import readable, stand_ins
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.feedback import limits_to_report
@@ -32,7 +33,9 @@ def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str
         TemporaryError: one side could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    resources = site.waldur.resources(uuid, _WITHOUT_ORDER).require_complete("resources")
+    listing = site.waldur.resources(uuid, _WITHOUT_ORDER)
+    shared = {each.account for each in stand_ins(listing.unreadable)}
+    resources = [r for r in readable(site, listing, "resources") if r.account not in shared]
     differences = _differences(site, resources, site.backend.observe())
     if not differences:
         return [], []

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why_not_yet
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
@@ -78,11 +79,15 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
+    left_out = tuple(
+        NotReported(account=account, error=TemporaryError(reason))
+        for account, reason in sorted(plan.left_out.items())
+    )
     if not (plan or compare_parts):
-        return MonthOutcome(plan=plan)
+        return MonthOutcome(plan=plan, failures=left_out)
     waits = why_not_yet(site, plan.month)
     if waits:
-        return MonthOutcome(plan=plan, waits=waits)
+        return MonthOutcome(plan=plan, waits=waits, failures=left_out)
     sending = _Sending(site, plan)
     if is_past_in_waldur(plan.month, waldurs_time(site)):
         sending.send_past()
@@ -92,7 +97,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         plan=plan,
         reported=frozenset(sending.reported),
         parts=sending.parts_sent.total(),
-        failures=tuple(sending.failures),
+        failures=(*left_out, *sending.failures),
         refusal=sending.refusal,
         refused=frozenset(sending.refused),
     )
@@ -138,7 +143,7 @@ class _Sending:
     def _found_parts(self) -> Mapping[UUID, Mapping[str, Decimal]]:
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_user_usages(uuid, self.plan.month)
-        return parts_found(listing.require_complete("usages of single users"))
+        return parts_found(readable(self.site, listing, "usages of single users"))
 
     @cached_property
     def _accounts_in_waldur(self) -> Mapping[str, UUID]:
@@ -176,7 +181,9 @@ class _Sending:
             return
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_usages(uuid, self.plan.month)
-        now_there = figures(listing.require_complete("component usages"), self.plan.month)
+        now_there = figures(
+            readable(self.site, listing, "component usages"), self.plan.month
+        )  # of a figure that is not understood, parts are sent in the next cycle
         rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
         self._send_parts(self._differing(rows))
         unlisted = {*lacking.values()} & self.taken - rows.keys()

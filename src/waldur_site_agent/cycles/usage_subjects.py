@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
 from waldur_site_agent.cycles.offering_access import check_emptied_list
 from waldur_site_agent.cycles.optional_calls import is_absent, is_unavailable, tell_optional
+from waldur_site_agent.cycles.unreadable import readable, stand_ins
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.waldur import concurrently
@@ -32,7 +33,9 @@ class Subjects:
     skipped: tuple[str, ...] = ()
     """The others, and why nothing of them is reported."""
     troubles: tuple[str, ...] = ()
-    """Accounts that stand for several resources."""
+    """Accounts that stand for several resources, and resources that were not understood."""
+    is_whole: bool = True
+    """Whether every resource was understood."""
     state: BackendState = field(default_factory=lambda: BackendState(resources={}))
 
 
@@ -43,16 +46,21 @@ def gather_subjects(site: Site) -> Subjects:
         TemporaryError: one of them could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    listed = site.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+    listing = site.waldur.resources(uuid, SERVED_STATES)
+    listed = readable(site, listing, "resources")
+    troubles = tuple(f"no usage is reported of a resource: {row}" for row in listing.unreadable)
     check_emptied_list(site, "resources", listed)
     groups: dict[str, list[Resource]] = defaultdict(list)
     for resource in listed:
         if resource.account:
             groups[resource.account].append(resource)
     if not groups:
-        return Subjects()
+        return Subjects(troubles=troubles, is_whole=not troubles)
     elsewhere = accounts_elsewhere(site)
-    return _sort_out(groups, elsewhere, site.backend.observe())
+    for each in stand_ins(listing.unreadable):
+        elsewhere.setdefault(each.account, []).append(_named(each))
+    found = _sort_out(groups, elsewhere, site.backend.observe())
+    return replace(found, troubles=(*found.troubles, *troubles), is_whole=not troubles)
 
 
 def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
@@ -65,7 +73,11 @@ def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
     for sibling in site.siblings:
         name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
         try:
-            resources = sibling.waldur.resources(uuid, SERVED_STATES).require_complete("resources")
+            listing = sibling.waldur.resources(uuid, SERVED_STATES)
+            resources = (
+                *readable(site, listing, f'resources of the offering "{name}"'),
+                *stand_ins(listing.unreadable),
+            )
         except PermanentError as error:
             site.log.warning(
                 "whether accounts are shared with another offering is not known",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
 
 from waldur_site_agent.backends import AccountLinkingRequired, AdditionalValidationRequired
 from waldur_site_agent.cycles.username_calls import carry_out, imagine
@@ -18,18 +19,18 @@ from waldur_site_agent.cycles.username_report import (
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState as State
 from waldur_site_agent.planning import usernames as planning
+from waldur_site_agent.planning.access import spelled
 from waldur_site_agent.waldur.concurrency import concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from uuid import UUID
 
     from structlog.typing import FilteringBoundLogger
 
     from waldur_site_agent.backends import UsernameBackend
     from waldur_site_agent.model.offerings import WaldurOffering
     from waldur_site_agent.model.people import OfferingUser
-    from waldur_site_agent.waldur import Waldur
+    from waldur_site_agent.waldur import UnreadableRow, Waldur
 
 __all__ = [
     "UsernameChange",
@@ -84,6 +85,7 @@ def sync_usernames(
     *,
     dry_run: bool = False,
     who: Callable[[OfferingUser], bool] = lambda _: True,
+    unreadable: Sequence[UnreadableRow] = (),
 ) -> UsernamesReport:
     """Give names to those who need one, where the site is to make the names.
 
@@ -96,10 +98,13 @@ def sync_usernames(
         username_backend: who finds and makes the names.
         dry_run: change nothing in Waldur nor at the site.
         who: whom to ask the username backend about, among those who need a name.
+        unreadable: users who were not understood; their names are taken, and where not even the
+            name is known, nobody gets one.
     """
     policy = offering.plugin_options.get(planning.POLICY)
     by_us = policy == planning.BY_PROVIDER
-    changes = _Round(site, username_backend, users, who, dry_run=dry_run).run() if by_us else []
+    work = _Round(site, username_backend, users, who, dry_run=dry_run)
+    changes = work.run(unreadable) if by_us else []
     changed = {change.user.uuid: change.user for change in changes}
     users = tuple(changed.get(user.uuid, user) for user in users)
     return UsernamesReport(
@@ -132,9 +137,16 @@ class _Round:
         ]
         self._holders = dict(planning.holders_of(users))
 
-    def run(self) -> list[UsernameChange]:
+    def run(self, unreadable: Sequence[UnreadableRow]) -> list[UsernameChange]:
+        for row in unreadable:
+            name = row.text("username")
+            if name is None:
+                return self._all_left(f"which names are taken is not known: {row}")
+            if spelled(name):
+                holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
+                self._holders[spelled(name)] = self._holders.get(spelled(name), holder) | holder
         if not self._waiting or not self._backend_heard():
-            return self._all_left()
+            return self._all_left("the username backend is not ready; the log says why")
         changes: list[UsernameChange] = []
         answers = self._answers()
         while batch := list(islice(answers, _BATCH)):
@@ -152,8 +164,7 @@ class _Round:
             return False
         return True
 
-    def _all_left(self) -> list[UsernameChange]:
-        reason = "the username backend is not ready; the log says why"
+    def _all_left(self, reason: str) -> list[UsernameChange]:
         return [
             UsernameChange(user=user, what="username", result=UsernameResult.LEFT, reason=reason)
             for user in self._waiting

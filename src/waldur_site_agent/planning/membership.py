@@ -47,9 +47,11 @@ class AccountWanted:
     """By username, what lets them in; ``None`` when the team is not known: nobody moves then."""
     trouble: str = ""
     """Why the team is not known."""
+    nobody_leaves: str = ""
+    """Why nobody is removed from this account, if so: not everything about it was understood."""
     is_restricted: bool = False
     access: Access | None = None
-    """``None`` while an order is in progress, which decides about it."""
+    """``None`` while an order is in progress, which decides about it, or when it is not known."""
     member_limits: Mapping[str, Mapping[str, Decimal]] | None = None
     """By username, in backend units; ``None`` when the limits are not known or not supported."""
 
@@ -77,6 +79,8 @@ class People:
     """Whether every list of names was read; if not, an unknown user may be known after all."""
     nobody_leaves: str = ""
     """Why removals wait for another cycle: a list that could grant access was not read."""
+    undecided: frozenset[str] = frozenset()
+    """Users who leave no account: what Waldur says of them was not understood."""
     waiting: frozenset[str] = frozenset()
     """Users whom the backend cannot serve yet."""
     homeless: frozenset[str] = frozenset()
@@ -159,14 +163,15 @@ def _plan_account(
         strangers = found.members - account.members.keys() - people.known.keys()
         stay = strangers if not (policy.remove_unknown and people.is_complete) else frozenset()
         unknown = tuple(sorted(stay))
-        if not people.nobody_leaves:
-            steps += _leaving(account, found.members - account.members.keys() - stay, people)
+        if not (people.nobody_leaves or account.nobody_leaves):
+            gone = found.members - account.members.keys() - stay - people.undecided
+            steps += _leaving(account, gone, people)
         missing = account.members.keys() - found.members
         waiting = tuple(sorted(missing & people.waiting))
         steps += _joining(account, frozenset(missing - people.waiting))
         if SetMemberLimits in policy.supports:
-            gone = frozenset(waiting)
-            steps += _limiting(account, account.members.keys() - gone, found, policy)
+            present = account.members.keys() - frozenset(waiting)
+            steps += _limiting(account, present, found, policy)
     if SetAccess in policy.supports:
         steps += _switching(account, found)
     return AccountPlan(wanted=account, steps=tuple(steps), waiting=waiting, unknown=unknown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -138,6 +138,8 @@ class MonthPlan:
     resources: tuple[ResourceReport, ...] = ()
     is_settled: bool = True
     """Whether the figures are final, once the month is over."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Accounts of which nothing is sent, with why: Waldur's figure was not understood."""
 
     def __bool__(self) -> bool:
         return any(resource.is_news for resource in self.resources)

@@ -14,7 +14,7 @@ from waldur_site_agent.waldur.errors import (
     TokenRefusedError,
     TransitionRefusedError,
 )
-from waldur_site_agent.waldur.listing import Listing
+from waldur_site_agent.waldur.listing import Listing, UnreadableRow
 from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Timeouts",
     "TokenRefusedError",
     "TransitionRefusedError",
+    "UnreadableRow",
     "Waldur",
     "concurrently",
 ]

@@ -14,6 +14,7 @@ from waldur_site_agent.waldur.errors import OrderingRefusedError
 from waldur_site_agent.waldur.listing import (
     PAGE_SIZE,
     Listing,
+    UnreadableRow,
     matching,
     read_in_orders,
     total_rows,
@@ -149,12 +150,12 @@ def _decoded(
     operation: Operation[Answer], raw: RawListing, wanted: Mapping[str, Collection[str]]
 ) -> Listing[Answer]:
     items: list[Answer] = []
-    unreadable: list[TemporaryError] = []
+    unreadable: list[UnreadableRow] = []
     for number, row in matching(raw.rows, wanted):
         try:
             items.append(decode(operation, row, raw.answer, f"row {number}"))
         except TemporaryError as error:
-            unreadable.append(error)
+            unreadable.append(UnreadableRow(error, row))
     return Listing(
         items=tuple(items),
         total=raw.total,

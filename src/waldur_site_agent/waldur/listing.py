@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
+from uuid import UUID
 
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur.decoding import read_rows
@@ -25,6 +26,27 @@ PAGE_SIZE = 300
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that cannot be understood; what of it can be tells whom it may concern."""
+
+    error: TemporaryError
+    """The field, and why."""
+    row: Row
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+    def text(self, field: str) -> str | None:
+        """The text of a field, empty where there is none; ``None`` if it is something else."""
+        value = self.row.get(field)
+        return "" if value is None else value if isinstance(value, str) else None
+
+    def uuid(self, field: str) -> UUID | None:
+        """The UUID that a field is, or that its URL ends in; ``None`` if there is none."""
+        return last_uuid(self.text(field) or "")
+
+
+@dataclass(frozen=True, slots=True)
 class Listing(Generic[Item_co]):
     """The rows of a list that answer the question, and whether all of them arrived."""
 
@@ -35,8 +57,8 @@ class Listing(Generic[Item_co]):
     """Every page was fetched, no row came twice or got lost, and the count is the server's."""
     received: int | None = None
     """How many different rows came; ``items`` are fewer where a server ignores a filter."""
-    unreadable: tuple[TemporaryError, ...] = ()
-    """Rows that cannot be understood, each with its field and why; they are not among the items."""
+    unreadable: tuple[UnreadableRow, ...] = ()
+    """Rows that cannot be understood; they are not among the items."""
 
     def with_items(self, items: Iterable[Other]) -> Listing[Other]:
         """What was made of the items, chosen or translated, as complete as they were."""
@@ -59,7 +81,20 @@ class Listing(Generic[Item_co]):
             TemporaryError: Some may be missing, or cannot be understood.
         """
         if self.unreadable:
-            raise self.unreadable[0]
+            raise self.unreadable[0].error
+        return self.require_every_page(what)
+
+    def require_every_page(self, what: str) -> tuple[Item_co, ...]:
+        """The items, if all rows arrived; those in ``unreadable`` are not among them.
+
+        Whoever asks so takes nothing away from what an unreadable row could concern.
+
+        Args:
+            what: What they are, in the plural, for the message.
+
+        Raises:
+            TemporaryError: Some may be missing.
+        """
         if self.complete:
             return self.items
         received = len(self.items) if self.received is None else self.received
@@ -165,11 +200,11 @@ def matching(
     """The rows whose fields have wanted values, with their numbers from 1.
 
     Servers ignore filters that they do not know and then send everything. A field that a row
-    does not have cannot be checked and counts as wanted.
+    does not have, or that is no text, cannot be checked and counts as wanted.
     """
     for number, row in enumerate(rows, 1):
         if all(
-            row.get(field) is None or _comparable(field, row[field]) in values
+            not isinstance(row.get(field), str) or _comparable(field, row[field]) in values
             for field, values in wanted.items()
         ):
             yield number, row
@@ -183,6 +218,14 @@ def _identity(row: Row) -> str:
 def _comparable(field: str, value: object) -> str:
     text = str(value)
     return text.replace("-", "").lower() if field.endswith("uuid") else text
+
+
+def last_uuid(url: str) -> UUID | None:
+    """The UUID that a URL ends in, or the text itself is."""
+    try:
+        return UUID(url.partition("?")[0].rstrip("/").rpartition("/")[2])
+    except ValueError:
+        return None
 
 
 def total_rows(response: httpx.Response) -> int | None:

@@ -11,6 +11,7 @@ from waldur_site_agent.model.events import AgentIdentity, EventSubscription
 from waldur_site_agent.model.imports import BackendResource, BackendResourceRequest
 from waldur_site_agent.model.offerings import UserLimit
 from waldur_site_agent.model.usage import ComponentUserUsage
+from waldur_site_agent.waldur.listing import last_uuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class UserLimitRow:
         """The limit with the UUIDs that the URLs end in."""
         return UserLimit(
             uuid=self.uuid,
-            resource_uuid=_last_uuid(self.resource),
-            offering_user_uuid=_last_uuid(self.user),
+            resource_uuid=last_uuid(self.resource),
+            offering_user_uuid=last_uuid(self.user),
             component_type=self.component_type,
             limit=self.limit,
         )
@@ -53,7 +54,7 @@ class ComponentUserUsageRow:
             username=self.username,
             usage=self.usage,
             component_type=self.component_type,
-            component_usage_uuid=_last_uuid(self.component_usage),
+            component_usage_uuid=last_uuid(self.component_usage),
             resource_uuid=self.resource_uuid,
             billing_period=self.billing_period,
         )
@@ -74,7 +75,7 @@ class AgentIdentityRow:
         return AgentIdentity(
             uuid=self.uuid,
             name=self.name,
-            offering_uuid=_last_uuid(self.offering),
+            offering_uuid=last_uuid(self.offering),
             version=self.version,
             last_restarted=self.last_restarted,
         )
@@ -120,7 +121,7 @@ class BackendResourceRequestRow:
         return BackendResourceRequest(
             uuid=self.uuid,
             state=self.state,
-            offering_uuid=_last_uuid(self.offering),
+            offering_uuid=last_uuid(self.offering),
             created=self.created,
             error_message=self.error_message,
         )
@@ -144,15 +145,7 @@ class BackendResourceRow:
             uuid=self.uuid,
             name=self.name,
             backend_id=self.backend_id,
-            project_uuid=_last_uuid(self.project),
-            offering_uuid=_last_uuid(self.offering),
+            project_uuid=last_uuid(self.project),
+            offering_uuid=last_uuid(self.offering),
             backend_metadata=metadata if isinstance(metadata, Mapping) else {},
         )
-
-
-def _last_uuid(url: str) -> UUID | None:
-    """The UUID that a URL ends in, or the text itself is."""
-    try:
-        return UUID(url.partition("?")[0].rstrip("/").rpartition("/")[2])
-    except ValueError:
-        return None

@@ -1,0 +1,271 @@
+"""A site of twenty with one odd thing: nineteen are served, and nothing is taken for gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.house import House, a_house
+from harness.metering import Meter, a_meter
+from harness.odd_rows import OddRows
+from waldur_site_agent.sandbox import Resource
+
+TWENTY = range(20)
+ODD = "p7"
+"""The slug of the project with the odd thing."""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Twenty projects, each with a resource and a member; in all of them somebody is to leave."""
+    with a_house(tmp_path / "lock") as house:
+        yield house
+
+
+def name(number: int) -> str:
+    return f"p{number}"
+
+
+def populate(house: House) -> dict[str, Resource]:
+    """By project slug. Everybody's team has changed since: two to join, one to leave."""
+    side = house.sandbox.customer
+    projects = {}
+    orders = {}
+    for number in TWENTY:
+        slug = name(number)
+        people = {f"{slug}-ada": f"ada{number}", f"{slug}-bob": f"bob{number}"}
+        projects[slug] = house.project(slug, **people)
+        orders[slug] = house.order(projects[slug], f"run {number}")
+    house.cycle()
+    house.sync()
+    resources = {slug: house.resource(order) for slug, order in orders.items()}
+    for number, (slug, project) in enumerate(projects.items()):
+        bob = next(u for u in side.world.users.values() if u.username == f"{slug}-bob")
+        side.remove_member(project, bob)
+        side.add_member(project, house.person(f"{slug}-kim", f"kim{number}"))
+    return resources
+
+
+def odd(house: House, path: str, field: str, value: str, **changes: Any) -> tuple[House, OddRows]:
+    """The house, with the row odd whose ``field`` is ``value``."""
+    transport = OddRows(path, lambda row: str(row.get(field)).replace("-", "") == value, changes)
+    return house.with_(transport=lambda: transport), transport
+
+
+def members(house: House, resources: dict[str, Resource]) -> dict[str, set[str]]:
+    return {slug: house.members_of(resource) for slug, resource in resources.items()}
+
+
+def as_wanted(number: int) -> set[str]:
+    return {f"ada{number}", f"kim{number}"}
+
+
+def as_before(number: int) -> set[str]:
+    return {f"ada{number}", f"bob{number}"}
+
+
+def offering_user(house: House, username: str) -> str:
+    users = house.sandbox.customer.world.offering_users.values()
+    return next(user.uuid for user in users if user.username == username)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limits": {"cpu": "lots"}},
+        {"paused": "perhaps"},
+        {"state": 7},
+        {"backend_metadata": ["qos"]},
+        {"slug": {"a": 1}},
+        {"project_uuid": "nobody"},
+        {"created": "yesterday"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_one_odd_resource_leaves_its_own_account_alone(
+    house: House, changes: dict[str, Any]
+) -> None:
+    resources = populate(house)
+    site, transport = odd(house, "resources/", "uuid", resources[ODD].uuid, **changes)
+    report = site.with_(removals_allowed=True).sync()
+    assert transport.struck
+    found = members(house, resources)
+    assert found == {name(n): as_before(n) if name(n) == ODD else as_wanted(n) for n in TWENTY}
+    assert any("not understood" in failure for failure in report.failures)
+    assert all(r.state == "OK" for r in map(house.sandbox.customer.current, resources.values()))
+
+
+def test_a_resource_that_does_not_even_tell_its_account_stops_removals_and_nothing_else(
+    house: House,
+) -> None:
+    resources = populate(house)
+    site, _ = odd(house, "resources/", "uuid", resources[ODD].uuid, backend_id=["a"])
+    site.with_(removals_allowed=True).sync()
+    found = members(house, resources)
+    everybody = {name(n): as_before(n) | as_wanted(n) for n in TWENTY}
+    assert found == {**everybody, ODD: as_before(7)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": 5}, {"user_uuid": KeyError}, {"is_restricted": "x"}, {"created": "?"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_one_odd_offering_user_stays_where_he_is(house: House, changes: dict[str, Any]) -> None:
+    resources = populate(house)
+    user = offering_user(house, "ada7")
+    site, transport = odd(house, "offering-users/", "uuid", user, **changes)
+    site.with_(removals_allowed=True, remove_unknown_users=True).sync()
+    assert transport.struck
+    found = members(house, resources)
+    assert found == {name(n): as_wanted(n) for n in TWENTY}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"expiration_time": "soon"}, {"user_uuid": "nobody"}, {"role_name": 9}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_one_odd_project_role_takes_nobody_out_of_its_project(
+    house: House, changes: dict[str, Any]
+) -> None:
+    resources = populate(house)
+    project = resources[ODD].project
+    site, transport = odd(house, "project_permissions/", "project_uuid", project, **changes)
+    site.with_(removals_allowed=True).sync()
+    assert transport.struck
+    expected = {name(n): as_wanted(n) for n in TWENTY}
+    assert members(house, resources) == {**expected, ODD: as_before(7) | as_wanted(7)}
+
+
+def test_one_odd_service_account_is_kept_and_everybody_else_served(house: House) -> None:
+    resources = populate(house)
+    side = house.sandbox.customer
+    project = side.world.projects[resources[ODD].project]
+    account = side.add_service_account(project, "svc7")
+    house.with_(removals_allowed=True).sync()
+    site, transport = odd(house, "service_accounts/", "uuid", account.uuid, state=["OK"])
+    site.with_(removals_allowed=True, remove_unknown_users=True).sync()
+    assert transport.struck
+    expected = {name(n): as_wanted(n) for n in TWENTY}
+    assert members(house, resources) == {**expected, ODD: as_wanted(7) | {"svc7"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limits": {"cpu": "lots"}},
+        {"attributes": "none"},
+        {"marketplace_resource_uuid": "nothing"},
+        {"type": KeyError},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_one_odd_order_is_left_and_the_others_are_done(
+    house: House, changes: dict[str, Any]
+) -> None:
+    orders = {name(n): house.order(house.project(name(n)), f"run {n}") for n in TWENTY}
+    site, transport = odd(house, "orders/", "uuid", orders[ODD].uuid, **changes)
+    site.cycle()
+    assert transport.struck
+    states = {slug: house.state(order) for slug, order in orders.items()}
+    assert {slug for slug, state in states.items() if state != "done"} == {ODD}
+    assert states[ODD] in ("executing", "pending-provider")
+    house.cycle()
+    assert house.state(orders[ODD]) == "done"
+
+
+def test_orders_are_done_while_a_resource_of_others_is_not_understood(house: House) -> None:
+    resources = populate(house)
+    site, transport = odd(house, "resources/", "uuid", resources[ODD].uuid, limits={"cpu": "lots"})
+    orders = [house.order(house.project(name(n)), f"more {n}") for n in TWENTY]
+    site.cycle()
+    assert transport.struck
+    assert {house.state(order) for order in orders} == {"done"}
+
+
+def test_an_account_whose_resource_is_not_understood_is_given_to_nobody(house: House) -> None:
+    first = house.created(house.project("p1"), "first")
+    side = house.sandbox.customer
+    order = house.order(house.project("p2"), "second")
+    other = house.order(house.project("p3"), "third")
+    side.world.put(replace(house.resource(order), slug=first.slug, project=first.project))
+    site, _ = odd(house, "resources/", "uuid", first.uuid, limits={"cpu": "lots"})
+    site.cycle()
+    assert house.state(other) == "done"
+    assert house.resource(order).backend_id == ""
+    assert house.state(order) in ("executing", "pending-provider")
+
+
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    with a_meter() as meter:
+        yield meter
+
+
+def used(meter: Meter) -> dict[str, Resource]:
+    resources = {name(n): meter.resource(name(n)) for n in TWENTY}
+    for resource in resources.values():
+        meter.ledger.run(resource.backend_id, "ada", meter.sandbox.clock.now())
+    meter.travel_on(2)
+    return resources
+
+
+@pytest.mark.parametrize("changes", [{"limits": {"cpu": "x"}}, {"created": "?"}, {"state": 3}])
+def test_one_odd_resource_is_not_reported_and_the_others_are(
+    meter: Meter, changes: dict[str, Any]
+) -> None:
+    resources = used(meter)
+    transport = OddRows("resources/", lambda row: row.get("slug") == ODD, changes)
+    report = meter.with_(transport=lambda: transport).report()
+    assert transport.struck
+    totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
+    assert totals == {name(n): None if name(n) == ODD else Decimal(1) for n in TWENTY}
+    assert any("no usage is reported of a resource" in failure for failure in report.failures)
+    meter.report()
+    assert meter.total(resources[ODD]) == meter.total(resources["p1"])
+
+
+@pytest.mark.parametrize("changes", [{"usage": "much"}, {"date": "yesterday"}])
+def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
+    meter: Meter, changes: dict[str, Any]
+) -> None:
+    resources = used(meter)
+    meter.report()
+    for resource in resources.values():
+        meter.ledger.run(resource.backend_id, "ada", meter.sandbox.clock.now())
+    meter.travel_on(2)
+    uuid = resources[ODD].uuid
+    transport = OddRows(
+        "component-usages/",
+        lambda row: str(row.get("resource_uuid")).replace("-", "") == uuid,
+        changes,
+    )
+    report = meter.with_(transport=lambda: transport).report()
+    assert transport.struck
+    totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
+    assert totals == {name(n): Decimal(1 if name(n) == ODD else 2) for n in TWENTY}
+    assert any(ODD in failure and "not understood" in failure for failure in report.failures)
+
+
+def test_one_odd_part_of_a_user_stops_nothing(meter: Meter) -> None:
+    resources = used(meter)
+    meter.report()
+    for resource in resources.values():
+        meter.ledger.run(resource.backend_id, "ada", meter.sandbox.clock.now())
+    meter.travel_on(2)
+    uuid = resources[ODD].uuid
+    transport = OddRows(
+        "component-user-usages/",
+        lambda row: str(row.get("resource_uuid")).replace("-", "") == uuid,
+        {"usage": "much"},
+    )
+    meter.with_(transport=lambda: transport).report()
+    assert transport.struck
+    parts = [meter.parts(resource)["cpu"] for resource in resources.values()]
+    assert parts == [{"ada": Decimal(2)}] * 20
