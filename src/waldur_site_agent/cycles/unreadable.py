@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from waldur_site_agent.model.orders import Resource
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,7 @@ class Doubts:
     projects: dict[UUID, str] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    """Usernames that leave no account."""
+    """Usernames that leave no account, in any spelling; these are without regard to case."""
     rows: list[str] = field(default_factory=list)
     """Every row that was not understood."""
     users_are_known: bool = True
@@ -81,13 +81,14 @@ class Doubts:
             if account is None:
                 self.everything.append(f"a resource is not understood: {row}")
             elif account.strip():
-                self.accounts[spelled(account)] = f"one of its resources is not understood: {row}"
+                reason = f"one of its resources is not understood: {row}"
+                self.accounts[account.strip().lower()] = reason
 
     def of_users(self, rows: Iterable[UnreadableRow]) -> None:
         """Somebody may be there under the name who is to stay."""
         for row in self._noted("offering user", rows):
             self.users_are_known = False
-            if name := spelled(row.text("username") or ""):
+            if name := folded(row.text("username") or ""):
                 self.names[name] = f"an offering user is not understood: {row}"
 
     def of_roles(self, rows: Iterable[UnreadableRow]) -> None:
@@ -107,7 +108,7 @@ class Doubts:
             reason = f"a {kind} is not understood: {row}"
             name, project = row.text("username"), row.uuid("project_uuid")
             if name is not None:
-                self.names |= {spelled(name): reason} if name.strip() else {}
+                self.names |= {folded(name): reason} if name.strip() else {}
             elif project is not None:
                 self.projects[project] = reason
             else:

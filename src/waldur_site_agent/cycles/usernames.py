@@ -19,7 +19,7 @@ from waldur_site_agent.cycles.username_report import (
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState as State
 from waldur_site_agent.planning import usernames as planning
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import folded
 from waldur_site_agent.waldur.concurrency import concurrently
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class _Round:
             name = row.text("username")
             if name is None:
                 return self._all_left(f"which names are taken is not known: {row}")
-            if spelled(name):
+            if taken := folded(name):
                 holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
-                self._holders[spelled(name)] = self._holders.get(spelled(name), holder) | holder
+                self._holders[taken] = self._holders.get(taken, holder) | holder
         if not self._waiting or not self._backend_heard():
             return self._all_left("the username backend is not ready; the log says why")
         changes: list[UsernameChange] = []

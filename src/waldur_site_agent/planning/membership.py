@@ -17,6 +17,7 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetMemberLimits,
 )
+from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.limits import limit_changes, to_the_last_digit
 from waldur_site_agent.planning.plan import Plan, Step
 from waldur_site_agent.planning.remembering import (
@@ -80,7 +81,8 @@ class People:
     nobody_leaves: str = ""
     """Why removals wait for another cycle: a list that could grant access was not read."""
     undecided: frozenset[str] = frozenset()
-    """Users who leave no account: what Waldur says of them was not understood."""
+    """Users who leave no account, in any spelling: what Waldur says of them was not understood.
+    Without regard to case."""
     waiting: frozenset[str] = frozenset()
     """Users whom the backend cannot serve yet."""
     homeless: frozenset[str] = frozenset()
@@ -164,8 +166,9 @@ def _plan_account(
         stay = strangers if not (policy.remove_unknown and people.is_complete) else frozenset()
         unknown = tuple(sorted(stay))
         if not (people.nobody_leaves or account.nobody_leaves):
-            gone = found.members - account.members.keys() - stay - people.undecided
-            steps += _leaving(account, gone, people)
+            gone = found.members - account.members.keys() - stay
+            decided = frozenset(name for name in gone if folded(name) not in people.undecided)
+            steps += _leaving(account, decided, people)
         missing = account.members.keys() - found.members
         waiting = tuple(sorted(missing & people.waiting))
         steps += _joining(account, frozenset(missing - people.waiting))
