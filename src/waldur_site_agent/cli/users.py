@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +11,7 @@ import structlog
 
 from waldur_site_agent.backends.username_registry import UsernameRegistry
 from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
+from waldur_site_agent.cycles.given_usernames import GivenUsernames
 from waldur_site_agent.cycles.usernames import UsernameResult, sync_offering_users
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.sessions import connect
@@ -35,6 +36,7 @@ class _Desk:
     waldur: Waldur
     log: FilteringBoundLogger
     stopping: Callable[[], bool] = bool
+    given: GivenUsernames = field(default_factory=GivenUsernames)
 
 
 def sync_users(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int:

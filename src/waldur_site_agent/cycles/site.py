@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import BackendSettings
 from waldur_site_agent.backends.usernames import NoUsernames
 from waldur_site_agent.cycles.conditions import Conditions
+from waldur_site_agent.cycles.given_usernames import GivenUsernames
 from waldur_site_agent.cycles.watching import Unwatched
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Site:
     """What lasts for many cycles and is logged when it changes; lives as long as the process."""
     memory: dict[str, int] = field(default_factory=dict)
     """What may be forgotten at any time without harm, and is at a restart."""
+    given: GivenUsernames = field(default_factory=GivenUsernames)
+    """The usernames that this process gave; lists may not show them yet."""
     named: set[UUID] = field(default_factory=set)
     """The resources that this process gave a name; lists may not show it yet."""
     server_calls: dict[str, int] = field(default_factory=dict)

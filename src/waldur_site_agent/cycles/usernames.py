@@ -6,7 +6,7 @@ What fails for one person stays with that person.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import UUID
 
 from waldur_site_agent.backends import AccountLinkingRequired, AdditionalValidationRequired
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from waldur_site_agent.backends import UsernameBackend
+    from waldur_site_agent.cycles.given_usernames import GivenUsernames
     from waldur_site_agent.model.offerings import WaldurOffering
     from waldur_site_agent.model.people import OfferingUser
     from waldur_site_agent.waldur import UnreadableRow, Waldur
@@ -40,6 +41,8 @@ __all__ = [
     "sync_offering_users",
     "sync_usernames",
 ]
+
+Question: TypeAlias = "tuple[OfferingUser, planning.Answer]"
 
 _BATCH = 32
 """People asked about before Waldur is told: little is lost when the agent dies in between."""
@@ -55,6 +58,10 @@ class Workplace(Protocol):
     @property
     def log(self) -> FilteringBoundLogger:
         """Bound to the offering."""
+
+    @property
+    def given(self) -> GivenUsernames:
+        """The names that this process has given."""
 
     @property
     def stopping(self) -> Callable[[], bool]:
@@ -105,7 +112,7 @@ def sync_usernames(
     by_us = policy == planning.BY_PROVIDER
     work = _Round(site, username_backend, users, who, dry_run=dry_run)
     changes = work.run(unreadable) if by_us else []
-    changed = {change.user.uuid: change.user for change in changes}
+    changed = {**work.read, **{change.user.uuid: change.user for change in changes}}
     users = tuple(changed.get(user.uuid, user) for user in users)
     return UsernamesReport(
         users=users,
@@ -135,7 +142,9 @@ class _Round:
             for user in planning.in_order_of_arrival(users)
             if planning.needs_username(user) and who(user)
         ]
-        self._holders = dict(planning.holders_of(users))
+        self._holders = dict(planning.holders_of(site.given.added_to(users)))
+        self.read: dict[UUID, OfferingUser] = {}
+        """Offering users as they are when they are read by themselves."""
 
     def run(self, unreadable: Sequence[UnreadableRow]) -> list[UsernameChange]:
         for row in unreadable:
@@ -170,7 +179,7 @@ class _Round:
             for user in self._waiting
         ]
 
-    def _answers(self) -> Iterator[tuple[OfferingUser, planning.Answer]]:
+    def _answers(self) -> Iterator[Question]:
         for user in self._waiting:
             if self._site.stopping():
                 return
@@ -209,13 +218,45 @@ class _Round:
             return planning.Unnamed()
         return planning.grant(user, name, self._holders, found=False)
 
-    def _tell(self, batch: list[tuple[OfferingUser, planning.Answer]]) -> list[UsernameChange]:
+    def _tell(self, batch: list[Question]) -> list[UsernameChange]:
         if self._dry_run:
             return [change for user, answer in batch if (change := imagine(user, answer))]
         attempts = concurrently(
-            lambda question: carry_out(self._site.waldur, self._site.log, *question), batch
+            lambda question: carry_out(self._site.waldur, self._site.log, *question),
+            self._confirmed(batch),
         )
-        return [attempt.value for attempt in attempts if attempt.value is not None]
+        changes = [attempt.value for attempt in attempts if attempt.value is not None]
+        self._site.given.note(change.user for change in changes)
+        return changes
+
+    def _confirmed(self, batch: list[Question]) -> list[Question]:
+        """The people who are to be changed, as they are by themselves, with what still holds.
+
+        A list may be a moment old: a name may have been given that it does not show. What this
+        process gave is remembered; for what an agent before it gave, all who wait are read once.
+        """
+        changing = {user.uuid: user for user, answer in batch if planning.plan_calls(user, answer)}
+        if not changing:
+            return batch
+        names = any(isinstance(answer, planning.Named) for _, answer in batch)
+        if names and not self._site.given.is_settled:
+            changing |= {user.uuid: user for user in self._waiting}
+            self._site.given.is_settled = True
+        unread = changing.keys() - self.read.keys()
+        errors = {}
+        for attempt in concurrently(self._site.waldur.offering_user, sorted(unread)):
+            if attempt.value is None:
+                errors[attempt.item] = f"the account could not be read by itself: {attempt.error}"
+                continue
+            user = self.read[attempt.item] = attempt.value
+            if name := user.username.lower():
+                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
+        return [
+            (user, planning.Unknown(errors[user.uuid]))
+            if user.uuid in errors
+            else planning.as_it_is(user, self.read.get(user.uuid, user), answer, self._holders)
+            for user, answer in batch
+        ]
 
 
 def _report_duplicates(

@@ -165,6 +165,25 @@ def grant(user: OfferingUser, username: str, holders: Holders, *, found: bool) -
     return Named(username)
 
 
+def as_it_is(
+    listed: OfferingUser, current: OfferingUser, answer: Answer, holders: Holders
+) -> tuple[OfferingUser, Answer]:
+    """The person as read by itself, with the answer as far as it still holds.
+
+    A name that was given meanwhile is kept, and never given to a second person.
+    """
+    if not needs_username(current):
+        return current, Unnamed()
+    if current.username not in ("", listed.username):
+        answer = Named(current.username)
+    if isinstance(answer, Named):
+        others = holders.get(answer.username.lower(), frozenset()) - {current.user_uuid}
+        if others:
+            reason = f'username "{answer.username}" was given to another person a moment ago'
+            return current, Unknown(reason)
+    return current, answer
+
+
 def plan_calls(user: OfferingUser, answer: Answer) -> tuple[Call, ...]:
     """The fewest calls that make an offering user what the backend's answer says.
 

@@ -25,6 +25,7 @@ from waldur_site_agent.waldur import Waldur
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import tzinfo
+    from uuid import UUID
 
     from waldur_site_agent.backends import UsernameBackend
     from waldur_site_agent.backends.registry import Registry
@@ -47,6 +48,8 @@ class Situation:
     monitoring: Monitoring = field(default_factory=Monitoring)
     server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
     """By the URL of Waldur's API, which optional calls the server has."""
+    named: dict[str, set[UUID]] = field(default_factory=dict)
+    """By offering, the resources that this process gave a name, in whatever mode."""
 
 
 def connect(
@@ -115,6 +118,7 @@ def open_site(
             watch=watch,
             conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
             server_calls=situation.server_calls.setdefault(waldur.base_url, {}),
+            named=situation.named.setdefault(offering.name, set()),
             usernames=_usernames(situation, offering, mode),
             unreported_usage=UnreportedUsage(safety.unreported_usage),
             remove_unknown_users=safety.unknown_users == "remove",

@@ -13,6 +13,7 @@ from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.backends import BackendSettings, UsernameBackend
+from waldur_site_agent.cycles.given_usernames import GivenUsernames
 from waldur_site_agent.cycles.usernames import UsernamesReport, sync_offering_users
 from waldur_site_agent.model.people import OfferingUser
 from waldur_site_agent.sandbox import Sandbox
@@ -63,6 +64,7 @@ class Place:
     logged: CapturingLogger
     stopping: Callable[[], bool] = bool
     backend: UsernameBackend = field(default_factory=Scripted)
+    given: GivenUsernames = field(default_factory=GivenUsernames)
 
     @property
     def script(self) -> Scripted:

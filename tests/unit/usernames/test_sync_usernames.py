@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.cycles.given_usernames import GivenUsernames
 from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
 from waldur_site_agent.model.people import OfferingUser
 from waldur_site_agent.waldur import Waldur
@@ -339,6 +341,35 @@ def test_an_account_that_somebody_made_ok_meanwhile_counts_as_done(old_place: Pl
     old_place.sandbox.faults.add("marketplace_offering_users_list", "stale", changes_ago=1)
     old_place.sandbox.customer.edit(old_place.account("ada"), state="OK")
     report = old_place.cycle()
-    assert old_place.writes() == ["set_ok"]
+    assert old_place.writes() == []
     assert [user.state for user in report.users] == ["OK"]
+    assert not report.failed
+
+
+def test_a_name_that_no_list_shows_yet_is_not_given_to_a_second_person(place: Place) -> None:
+    for name in ("bob", "ada", "cyd"):
+        place.person(name)
+    place.script.made = {"ada": "lovelace", "bob": PermanentError("unknown to the directory")}
+    place.cycle()
+    place.script.made = {"ada": "lovelace", "bob": "lovelace"}
+    for given in (place.given, GivenUsernames()):  # the agent that gave it, and one after it
+        for age in (1, 2, 3):
+            place.sandbox.faults.add("*_list", "stale", times=None, changes_ago=age)
+            dataclasses.replace(place, given=given).cycle()
+            place.sandbox.faults.clear()
+            assert place.shown("ada") == ("OK", "lovelace")
+            assert place.shown("bob")[1] == ""
+
+
+def test_a_name_that_no_list_shows_yet_is_not_replaced_by_another(place: Place) -> None:
+    place.person("ada")
+    place.script.made = {"ada": "lovelace"}
+    place.cycle()
+    place.script.made = {"ada": "augusta"}
+    place.given = GivenUsernames()
+    place.sandbox.faults.add("*_offering_users_list", "stale", changes_ago=1)
+    report = place.cycle()
+    assert place.shown("ada") == ("OK", "lovelace")
+    assert [user.username for user in report.users] == ["lovelace"]
+    assert place.writes() == []
     assert not report.failed
