@@ -103,7 +103,7 @@ class House:
         with Waldur(
             self.url, offering.token, mode="test", transport=transport, sleep=sleep
         ) as waldur:
-            yield Site(
+            site = Site(
                 offering=offering,
                 waldur=waldur,
                 backend=backend,
@@ -117,6 +117,8 @@ class House:
                 now=self.now,
                 remove_unknown_users=self.remove_unknown_users,
             )
+            yield site
+            site.conditions.settle(site.log, site.now(), complete=True)
 
     def cycle(self, *, dry_run: bool = False) -> OrdersReport:
         """One pass of order_process by a new agent."""

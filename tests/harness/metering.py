@@ -244,7 +244,7 @@ class Meter:
             transport=self.transport(),
             sleep=self.naps.append,
         ) as waldur:
-            yield Site(
+            site = Site(
                 offering=offering,
                 waldur=waldur,
                 backend=LedgerBackend(self.ledger),
@@ -257,6 +257,8 @@ class Meter:
                 siblings=self.siblings,
                 unreported_usage=self.unreported_usage,
             )
+            yield site
+            site.conditions.settle(site.log, site.now(), complete=True)
 
     def report(self, *, dry_run: bool = False) -> UsageCycleReport:
         """One pass by a new agent."""

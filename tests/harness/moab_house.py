@@ -69,7 +69,7 @@ class MoabHouse(House):
         with Waldur(
             self.url, offering.token, mode="test", transport=transport, sleep=sleep
         ) as waldur:
-            yield Site(
+            site = Site(
                 offering=offering,
                 waldur=waldur,
                 backend=backend,
@@ -79,6 +79,8 @@ class MoabHouse(House):
                 log=structlog.get_logger(),
                 sleep=sleep,
             )
+            yield site
+            site.conditions.settle(site.log, site.now(), complete=True)
 
     def report(self) -> UsageCycleReport:
         """One pass of report by a new agent."""

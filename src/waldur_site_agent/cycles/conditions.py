@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from waldur_site_agent.cycles.site import Site
+
 REPEAT_AFTER = timedelta(days=1)
 _MOST_NAMED = 10
 _UUID = re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE)
@@ -144,3 +146,11 @@ def _log_end(log: FilteringBoundLogger, event: str, ended: _Logged) -> None:
     since = ended.since.isoformat(timespec="seconds")
     affected: Iterable[str] = sorted(ended.subjects)[:_MOST_NAMED]
     log.info("resolved", condition=event, count=len(ended.subjects), affected=affected, since=since)
+
+
+def note_failures(site: Site, event: str, failures: Iterable[str]) -> None:
+    """Note what no line of the log names yet, in words that begin with the object's name."""
+    for failure in failures:
+        name = failure.partition(":")[0]
+        cause = cause_of(failure, name)
+        site.conditions.note(event, name, cause=cause, resource=name, reason=failure)

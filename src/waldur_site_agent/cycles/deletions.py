@@ -7,6 +7,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere
 from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import SiteAgentError
@@ -36,10 +37,13 @@ def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[Offerin
         if attempt.value is not None:
             begun.append(attempt.value)
         else:
-            site.log.warning(
+            name, reason = attempt.item.username, str(attempt.error)
+            site.conditions.note(
                 "deletion of a user not begun in Waldur",
-                user=attempt.item.username,
-                reason=str(attempt.error),
+                name,
+                cause=cause_of(reason, name),
+                user=name,
+                reason=reason,
             )
     return begun
 
@@ -95,9 +99,10 @@ def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUs
     if owners and site.offering.waldur_offering_uuid not in owners:
         return ""
     if not owners and not _was_changed_lately(site, user):
-        site.log.warning(
+        site.conditions.note(
             "user is in an account that no resource has; it does not keep the user from being "
             "marked deleted",
+            f"{user.username} ({account.id})",
             user=user.username,
             account=account.id,
         )

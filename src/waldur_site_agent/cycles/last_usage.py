@@ -8,10 +8,12 @@ gives up (``safety.unreported_usage``).
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import DeleteResource
 from waldur_site_agent.config import Job
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.reporting import plan_months, reported_components
 from waldur_site_agent.cycles.site import UnreportedUsage
 from waldur_site_agent.cycles.usage_clock import waldurs_time
@@ -103,8 +105,15 @@ def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
         order=str(plan.order.uuid), resource=plan.hand.resource.account, reason=str(error)
     )
     if _is_to_wait(site, error):
-        log.error(
+        account = plan.hand.resource.account
+        site.conditions.note(
             "a termination waits: this token may not report the last usage of its resource",
+            account,
+            cause=cause_of(str(error), account),
+            level=logging.ERROR,
+            order=str(plan.order.uuid),
+            resource=account,
+            reason=str(error),
             remedy="give the agent's user CUSTOMER.OWNER of the provider (past months need a token "
             "of staff), or give the usage up with safety.unreported_usage: complete",
         )

@@ -13,7 +13,7 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
 )
 from waldur_site_agent.cycles.applying import apply_steps
-from waldur_site_agent.cycles.conditions import cause_of
+from waldur_site_agent.cycles.conditions import cause_of, note_failures
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
@@ -29,7 +29,7 @@ from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.unreadable import Doubts, readable
-from waldur_site_agent.cycles.usernames import sync_usernames
+from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
 from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.planning.access import in_waldurs_spelling, same_but_for_case, spelled
@@ -85,13 +85,13 @@ def sync_membership(
     )
     wanted = gather_wanted(site, offering, usernames.users, sight, doubts)
     report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
-    _note_duplicates(site, report)
+    _note_usernames(site, report)
     if not wanted.accounts:
         if dry_run:
             return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
         failures = _finish(site, wanted, wanted.leavers, wanted.staying)
         failures += wanted.not_understood
-        _note_failures(site, failures)
+        note_failures(site, "not synced", failures)
         return replace(report, failures=tuple(failures))
     state = _in_waldurs_spelling(site, wanted, site.backend.observe())
     wanted = _in_sight(wanted, usernames.users, state, sight)
@@ -124,7 +124,7 @@ def sync_membership(
 def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
     missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
     failures = mark_missing(site, missing, len(membership.accounts))
-    _note_failures(site, failures)
+    note_failures(site, "not synced", failures)
     return failures
 
 
@@ -218,7 +218,7 @@ def _carry_out(
         *tell_waldur(site, membership, after, broken),
         *_finish(site, wanted, leavers, staying),
     ]
-    _note_failures(site, others)
+    note_failures(site, "not synced", others)
     return failures + others
 
 
@@ -378,7 +378,24 @@ def _note_account(site: Site, account: AccountPlan) -> None:
         conditions.note("the backend does not have this account", name, resource=name)
 
 
-def _note_duplicates(site: Site, report: MembershipReport) -> None:
+_NAMES_NOT_GIVEN = {
+    UsernameResult.REFUSED: "no username can be given",
+    UsernameResult.LEFT: "username left as it is; tried again next cycle",
+}
+
+
+def _note_usernames(site: Site, report: MembershipReport) -> None:
+    for change in report.usernames.changes if report.usernames is not None else ():
+        event, name = _NAMES_NOT_GIVEN.get(change.result), change.user.user_username
+        if event is not None:
+            site.conditions.note(
+                event,
+                name or str(change.user.uuid),
+                cause=cause_of(change.reason, name),
+                user=name,
+                offering_user=str(change.user.uuid),
+                reason=change.reason,
+            )
     duplicates = report.usernames.duplicates if report.usernames is not None else {}
     for name, people in duplicates.items():
         site.conditions.note(
@@ -388,11 +405,3 @@ def _note_duplicates(site: Site, report: MembershipReport) -> None:
             users=[person.user_username or str(person.user_uuid) for person in people],
             remedy="give each of them a username of their own in Waldur",
         )
-
-
-def _note_failures(site: Site, failures: Iterable[str]) -> None:
-    """Note what no line of the log names yet."""
-    for failure in failures:
-        name = failure.partition(":")[0]
-        cause = cause_of(failure, name)
-        site.conditions.note("not synced", name, cause=cause, resource=name, reason=failure)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.conditions import cause_of, note_failures
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.resource_limits import report_limits
@@ -22,14 +24,12 @@ from waldur_site_agent.planning.usage import MonthPlan, counted_from, figures, p
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from structlog.typing import FilteringBoundLogger
-
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.cycles.usage_subjects import Subjects
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.model.usage import ComponentUsage
-    from waldur_site_agent.planning.usage import ComponentReport, WaldurFigure
+    from waldur_site_agent.planning.usage import ComponentReport, ResourceReport, WaldurFigure
     from waldur_site_agent.waldur import Listing
 
 
@@ -60,14 +60,18 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     outcomes = (*closed, sent)
     if all(plan.is_settled for plan in earlier):
         _verify(site, month.previous, subjects.resources.values())
-    failures = [
-        *subjects.troubles,
+    others = [
         *(f"{account}: {reason}" for account, reason in still_erred.items()),
-        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
         *report_limits(site, subjects.resources.values(), subjects.state),
         *mark_missing(site, subjects.missing, len(subjects.resources) + len(subjects.missing)),
     ]
+    failures = [
+        *subjects.troubles,
+        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
+        *others,
+    ]
     _log(site, subjects)
+    note_failures(site, "not reported", others)
     return replace(report, months=outcomes, failures=tuple(failures))
 
 
@@ -246,40 +250,62 @@ def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> N
 
 def _log(site: Site, subjects: Subjects) -> None:
     for trouble in subjects.troubles:
-        site.log.error("usage not reported", reason=trouble)
+        name = trouble.partition(":")[0]
+        site.conditions.note(
+            "usage not reported", name, cause=trouble, level=logging.ERROR, reason=trouble
+        )
     for reason in subjects.skipped:
-        site.log.info("usage not reported", reason=reason)
+        name = reason.partition(":")[0]
+        cause = cause_of(reason, name)
+        site.conditions.note(
+            "usage not reported", name, cause=cause, level=logging.INFO, reason=reason
+        )
 
 
 def _warn_of_unknown_age(site: Site, resources: Mapping[str, Resource]) -> None:
     for name, resource in resources.items():
         if resource.created is None:
-            site.log.warning(
+            site.conditions.note(
                 "Waldur does not tell when this resource was made; "
                 "its account's usage counts from the beginning of the month",
+                name,
                 resource=name,
             )
 
 
 def _warn(site: Site, plan: MonthPlan) -> None:
     for resource in plan.resources:
-        log = site.log.bind(resource=resource.account, month=str(plan.month))
         for component in resource.components:
             if component.is_anomaly:
-                log.warning(
-                    "usage is lower than what Waldur has; not sent",
-                    component=component.type,
-                    used=str(component.bill.total),
-                    in_waldur=str(component.before),
-                    remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
-                )
+                _note_lower(site, plan, resource, component)
             if component.found and component.found.older:
-                _warn_of_several_plans(site, log, component, component.found)
+                _warn_of_several_plans(site, plan, resource, component, component.found)
+
+
+def _note_lower(
+    site: Site, plan: MonthPlan, resource: ResourceReport, component: ComponentReport
+) -> None:
+    used, in_waldur = str(component.bill.total), str(component.before)
+    site.conditions.note(
+        "usage is lower than what Waldur has; not sent",
+        f"{resource.account}: {component.type} in {plan.month}",
+        resource=resource.account,
+        month=str(plan.month),
+        component=component.type,
+        used=used,
+        in_waldur=in_waldur,
+        remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
+    )
 
 
 def _warn_of_several_plans(
-    site: Site, log: FilteringBoundLogger, component: ComponentReport, found: WaldurFigure
+    site: Site,
+    plan: MonthPlan,
+    resource: ResourceReport,
+    component: ComponentReport,
+    found: WaldurFigure,
 ) -> None:
+    log = site.log.bind(resource=resource.account, month=str(plan.month))
     if found.counts_twice(component.bill.total):
         log.warning(
             "usage was counted under two plans, as the first report after a change of plan is; "

@@ -61,7 +61,8 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
     try:
         outcome = send_month(site, plan, compare_parts=site.memory.get(compared, 0) < stage)
     except SiteAgentError as error:
-        site.log.warning("month not closed yet", month=str(plan.month), reason=str(error))
+        month = str(plan.month)
+        site.conditions.note("month not closed yet", month, month=month, reason=str(error))
         failure = NotReported(account=str(plan.month), error=error)
         return MonthOutcome(plan=plan, failures=(failure,))
     if outcome.refusal and not site.memory.get(_refused(plan.month)):

@@ -10,11 +10,13 @@ others are reported without it.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why_not_yet
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
@@ -151,7 +153,8 @@ class _Sending:
         try:
             listing = self.site.waldur.offering_users(self.site.offering.waldur_offering_uuid)
         except SiteAgentError as error:
-            self.site.log.warning("usage is not linked with people", reason=str(error))
+            event = "usage is not linked with people"
+            self.site.conditions.note(event, event, reason=str(error))
             return {}
         people = Counter(folded(user.username) for user in listing.items)
         names = {folded(user.username): user.uuid for user in listing.items}
@@ -373,8 +376,16 @@ class _Sending:
 
     def _note(self, account: str, error: SiteAgentError) -> None:
         self.failures.append(NotReported(account=account, error=error))
-        log = self.site.log.error if isinstance(error, PermanentError) else self.site.log.warning
-        log("usage not reported", resource=account, month=str(self.plan.month), reason=str(error))
+        reason, month = str(error), str(self.plan.month)
+        self.site.conditions.note(
+            "usage not reported",
+            f"{account} in {month}",
+            cause=cause_of(reason, account, month),
+            level=logging.ERROR if isinstance(error, PermanentError) else logging.WARNING,
+            resource=account,
+            month=month,
+            reason=reason,
+        )
 
 
 def _refused(plan: MonthPlan, resource: ResourceReport, component: str) -> str:

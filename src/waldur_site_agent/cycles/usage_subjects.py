@@ -79,8 +79,9 @@ def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
                 *stand_ins(listing.unreadable),
             )
         except PermanentError as error:
-            site.log.warning(
+            site.conditions.note(
                 "whether accounts are shared with another offering is not known",
+                name,
                 other=name,
                 reason=str(error),
             )

@@ -155,10 +155,6 @@ def _what(answer: Answer) -> str:
 
 
 def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
-    match change.result:
-        case UsernameResult.DONE:
-            log.info("offering user changed", what=change.what, reason=change.reason)
-        case UsernameResult.REFUSED:
-            log.warning("no username can be given", reason=change.reason)
-        case _:
-            log.warning("username left as it is; tried again next cycle", reason=change.reason)
+    """What was done; who is refused a name, or waits, does so in every cycle: see the report."""
+    if change.result is UsernameResult.DONE:
+        log.info("offering user changed", what=change.what, reason=change.reason)

@@ -106,7 +106,7 @@ def open_site(
             Sibling(offering=other, waldur=_connected(stack, other, mode, watch, sleep))
             for other in _siblings(situation, offering, mode)
         ]
-        yield Site(
+        site = Site(
             offering=offering,
             waldur=waldur,
             backend=backend,
@@ -125,6 +125,13 @@ def open_site(
             siblings=tuple(siblings),
             zone=billing_zone(situation.configuration),
         )
+        stack.callback(_settle, site)
+        yield site
+
+
+def _settle(site: Site) -> None:
+    """Log what was noted outside of a cycle, by a command or before a start failed."""
+    site.conditions.settle(site.log, site.now(), complete=False)
 
 
 def _usernames(situation: Situation, offering: Offering, mode: Mode) -> UsernameBackend:
