@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +14,7 @@ from harness.house import House, a_house
 from harness.metering import Meter, a_meter
 from harness.odd_rows import OddRows
 from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_slurm.runner import CommandResult, Runner
 
 TWENTY = range(20)
 ODD = "p7"
@@ -269,3 +270,53 @@ def test_one_odd_part_of_a_user_stops_nothing(meter: Meter) -> None:
     assert transport.struck
     parts = [meter.parts(resource)["cpu"] for resource in resources.values()]
     assert parts == [{"ada": Decimal(2)}] * 20
+
+
+class OddListing:
+    """A cluster whose listing of accounts has one odd row."""
+
+    def __init__(self, inner: Runner, found: str, odd: str) -> None:
+        self._inner, self._found, self._odd = inner, found, odd
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        result = self._inner.run(argv, timeout)
+        if "withassoc" not in argv:
+            return result
+        return CommandResult(
+            result.argv, result.exit_code, result.stdout.replace(self._found, self._odd), ""
+        )
+
+
+@pytest.mark.parametrize(
+    ("found", "odd_text"),
+    [
+        ("|cpu=600000|p_p7\n", "|cpu=many|p_p7\n"),
+        ("|cpu=600000|p_p7\n", "|mem=4.00?|p_p7\n"),
+        ("|cpu=600000|p_p7\n", "|cpu=600000|p_|7\nand more\n"),
+    ],
+)
+def test_one_odd_account_of_the_cluster_stops_nobody(
+    house: House, found: str, odd_text: str
+) -> None:
+    resources = populate(house)
+    site = house.with_(
+        runner=lambda inner: OddListing(inner, found, odd_text), removals_allowed=True
+    )
+    site.sync()
+    assert members(house, resources) == {name(n): as_wanted(n) for n in TWENTY}
+    order = house.order(house.project("p8"), "more")
+    site.cycle()
+    assert house.state(order) == "done"
+    limits = {slug: house.sandbox.customer.current(r).limits for slug, r in resources.items()}
+    assert all(each["cpu"] == 10 for each in limits.values())
+
+
+@pytest.mark.parametrize("username", ["a|b", "eve,mallory", "br[1-3]", "-all", "new\nline", "a b"])
+def test_one_odd_username_keeps_nobody_else_out(house: House, username: str) -> None:
+    resources = populate(house)
+    side = house.sandbox.customer
+    project = side.world.projects[resources[ODD].project]
+    side.add_member(project, house.person("odd", username))
+    house.with_(removals_allowed=True).sync()
+    found = members(house, resources)
+    assert {n: found[n] - {username} for n in found} == {name(n): as_wanted(n) for n in TWENTY}

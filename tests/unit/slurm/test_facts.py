@@ -61,10 +61,17 @@ def test_several_clusters_without_a_choice_are_refused_with_the_remedy() -> None
         facts.parse_accounts(output)
 
 
-def test_an_unreadable_limit_is_a_failed_read_that_names_the_account() -> None:
-    output = "c|root||||||root\nc|big|root||||mem=8?|big\n"
-    with pytest.raises(TemporaryError, match="'big'"):
-        facts.parse_accounts(output)
+def test_an_unreadable_limit_is_left_out_and_everything_else_read() -> None:
+    output = (
+        "c|root||||||root\nc|big|root||||cpu=5,mem=8?|big\nc|big||ada|||cpu=x|big\n"
+        "c|small|root||||mem=1G|small\n"
+    )
+    cluster = facts.parse_accounts(output)
+    big = cluster.accounts["big"]
+    assert big.limits == {"cpu": 5}
+    assert big.users == {"ada"}
+    assert big.unreadable == ("mem=8?", "cpu=x")
+    assert cluster.accounts["small"].limits == {"mem": 1024}
 
 
 def test_jobs_default_accounts_and_tres_are_read() -> None:

@@ -55,12 +55,23 @@ class SlurmClient:
         self.commands = CommandLog()
         """Counts what is run; shared by all copies of the client."""
         self._names: dict[str, frozenset[str]] = {}
+        self._unreadable: set[str] = set()
+        """Accounts of which it was logged that limits cannot be read."""
         self._remarks: set[str] = set()
         """Remarks that were logged; shared by all copies of the client."""
 
     def accounts(self) -> Cluster:
         """Read every account of the cluster, in one process."""
-        return facts.parse_accounts(self.ask(commands.show_accounts(self.cluster)), self.cluster)
+        cluster = facts.parse_accounts(self.ask(commands.show_accounts(self.cluster)), self.cluster)
+        for account in cluster.accounts.values():
+            if account.unreadable and account.name not in self._unreadable:
+                self._unreadable.add(account.name)
+                _log.warning(
+                    "limits of account %s cannot be read and are left alone: %s; look at: sacctmgr "
+                    "show assoc where account=%s format=account,user,grptresmins",
+                    *(ascii(account.name), ascii(", ".join(account.unreadable)), account.name),
+                )
+        return cluster
 
     def default_accounts(self) -> dict[str, str]:
         """Read everybody's default account."""

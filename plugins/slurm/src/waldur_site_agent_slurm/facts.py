@@ -71,6 +71,8 @@ class Account:
     default_qos: str = ""
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """GrpTRESMins in TRES-minutes (memory: MiB-minutes)."""
+    unreadable: tuple[str, ...] = ()
+    """Limits, of the account or of its users, that are not among them: no amount could be read."""
     associated: bool = True
     """False where the account is known to slurmdbd but cannot be used in this cluster."""
 
@@ -219,8 +221,10 @@ def _account(name: str, rows: Iterable[_Row]) -> Account:
     account = Account(name, associated=False)
     users: set[str] = set()
     members: dict[str, Member] = {}
+    unreadable: list[str] = []
     for cluster, _, parent, user, qos, default_qos, limits, organization in rows:
-        amounts = _amounts(name, limits)
+        amounts, odd = _amounts(limits)
+        unreadable += odd
         if user:
             account = replace(account, associated=True)
             member = Member(qos.lower(), default_qos.lower(), amounts)
@@ -239,20 +243,22 @@ def _account(name: str, rows: Iterable[_Row]) -> Account:
             limits=amounts,
             associated=account.associated or bool(cluster),
         )
-    return replace(account, users=frozenset(users), members=members)
+    return replace(account, users=frozenset(users), members=members, unreadable=tuple(unreadable))
 
 
 _PLAIN = Member()
 
 
-def _amounts(account: str, text: str) -> Mapping[str, Decimal]:
-    try:
-        return tres.parse(text)
-    except ValueError as error:
-        raise TemporaryError(
-            f"the GrpTRESMins of account {account!r} cannot be read: {error}; "
-            f"look at: sacctmgr show assoc where account={account} format=account,grptresmins"
-        ) from error
+def _amounts(text: str) -> tuple[Mapping[str, Decimal], list[str]]:
+    """The limits that can be read, and the others as printed."""
+    amounts: dict[str, Decimal] = {}
+    unreadable: list[str] = []
+    for item in text.split(","):
+        try:
+            amounts |= tres.parse(item)
+        except ValueError:
+            unreadable.append(item)
+    return amounts, unreadable
 
 
 def _incomplete(cluster: str | None, count: int) -> str:
