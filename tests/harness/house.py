@@ -67,6 +67,8 @@ class House:
     token: str = ""
     removals_allowed: bool = False
     remove_unknown_users: bool = False
+    limits: str = "backend"
+    components: dict[str, ComponentSettings] = field(default_factory=dict)
 
     def offering(self) -> Offering:
         """The configuration of the sandbox's offering."""
@@ -78,7 +80,8 @@ class House:
                 "waldur_offering_uuid": self.sandbox.offering.uuid,
                 "order_processing_backend": "slurm",
                 "backend_settings": SETTINGS | self.settings,
-                "backend_components": COMPONENTS,
+                "backend_components": COMPONENTS | self.components,
+                "limits": self.limits,
             }
         )
 

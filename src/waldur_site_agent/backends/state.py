@@ -23,6 +23,8 @@ class BackendResource:
     members: frozenset[str] = frozenset()
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """Only what is set on this very resource, in backend units; nothing inherited."""
+    limits_are_known: bool = True
+    """False where a limit is set that could not be read: one that is missing above may be there."""
     member_limits: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
     access: Access | None = None
     """``None`` when the backend has no such notion or the site has set something of its own."""

@@ -109,8 +109,11 @@ def create_homedirs(config_file: Path, offerings: tuple[str, ...], dry_run: bool
 @offering_option
 @click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 def sync_resource_limits(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
-    """Report the limits found in the backend to Waldur, where they differ."""
-    sys.exit(sync_limits(config_file, offerings, dry_run=dry_run))
+    """Report the limits found in the backend to Waldur, where they differ.
+
+    As waldur-site-agent limits sync --to waldur does.
+    """
+    sys.exit(sync_limits(config_file, offerings, to="waldur", dry_run=dry_run))
 
 
 @click.command("waldur_site_diagnostics", context_settings=colour_settings())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,6 +14,7 @@ from waldur_site_agent.cli.describing import reference_command, schema_command
 from waldur_site_agent.cli.imports import import_group
 from waldur_site_agent.cli.init import init_command
 from waldur_site_agent.cli.interrupts import interruptible
+from waldur_site_agent.cli.maintenance import sync_limits
 from waldur_site_agent.cli.running import (
     RunOptions,
     check_configuration,
@@ -162,7 +163,31 @@ def limits_group() -> None:
     """Limits of the offering's resources."""
 
 
-limits_group.add_command(legacy.sync_resource_limits, "sync")
+@limits_group.command("sync")
+@click.option(
+    "--to",
+    type=click.Choice(["waldur", "backend"]),
+    default="waldur",
+    show_default=True,
+    help="The side that is changed: Waldur gets what the accounts have, or accounts what was sold.",
+)
+@config_option
+@offering_option
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
+def limits_sync_command(
+    to: Literal["waldur", "backend"],
+    config_file: Path,
+    offerings: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Make limits that differ the same on both sides, once.
+
+    Whatever the file's limits says for every cycle. Resources that an order decides about, shared
+    accounts, and limits that a periodic policy of Waldur owns are left as they are and named.
+    """
+    sys.exit(sync_limits(config_file, offerings, to=to, dry_run=dry_run))
+
+
 main.add_command(usage_group)
 
 

@@ -51,6 +51,7 @@ def _content(report: CycleReport) -> dict[str, Any]:
         case MembershipReport():
             return {
                 "accounts": [_account(plan) for plan in report.membership.accounts],
+                "unlimited": list(report.membership.unlimited),
                 "home_directories": [_step(step) for step in report.membership.homes],
                 "usernames": _usernames(report),
                 "removals_suspended": report.removals_suspended,
@@ -130,6 +131,7 @@ def _account(plan: AccountPlan) -> dict[str, Any]:
         "missing": plan.is_missing,
         "waiting": list(plan.waiting),
         "unknown": list(plan.unknown),
+        "limits_left": list(plan.limits.left) if plan.limits is not None else [],
         "steps": [_step(step) for step in plan.steps],
     }
 

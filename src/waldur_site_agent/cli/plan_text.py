@@ -181,6 +181,8 @@ def _account_block(plan: AccountPlan, writes: Iterable[Write]) -> Block:
         remarks.append("  ! the backend does not have this account")
     if plan.wanted.trouble:
         remarks.append(f"  ! nobody joins or leaves: {plan.wanted.trouble}")
+    if plan.limits is not None:
+        remarks += [f"    {text}" for text in plan.limits.left]
     if plan.waiting:
         remarks.append(_waiting_text(plan.waiting))
     if plan.unknown:
@@ -241,6 +243,8 @@ def _people_blocks(report: MembershipReport) -> Iterator[Block]:
     homes = [change for step in report.membership.homes for change in step_changes(step)]
     if homes:
         yield "Home directories", [], homes
+    if report.membership.unlimited:
+        yield "Without a limit", [f"    {text}" for text in report.membership.unlimited], []
     if report.usernames is None:
         return
     if report.usernames.changes:
@@ -268,7 +272,7 @@ def step_changes(step: Step) -> Iterator[Change]:
         case DeleteResource():
             yield "-", "account", step.reason
         case SetLimits(limits=limits):
-            yield from _limit_changes("limit", limits, step.before, step.reason)
+            yield from _limit_changes("limit", limits, step.before, step.reason, step.reasons)
         case SetMemberLimits(member=member, limits=limits):
             yield from _limit_changes(member, limits, step.before, step.reason)
         case AddMembers(members=members):
@@ -286,9 +290,11 @@ def _limit_changes(
     limits: Mapping[str, Decimal | None],
     before: Mapping[str, Decimal],
     reason: str,
+    reasons: Mapping[str, str] | None = None,
 ) -> Iterator[Change]:
     for component, amount in sorted(limits.items()):
         old = before.get(component)
         change = f"{'none' if old is None else f'{old:f}'} -> "
         change += "none" if amount is None else f"{amount:f}"
-        yield "~", subject, f"{component} {change}  {reason}"
+        why = (reasons or {}).get(component, reason)
+        yield "~", subject, f"{component} {change}  {why}"

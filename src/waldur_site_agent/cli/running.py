@@ -232,18 +232,26 @@ def _nobody_takes_part(start: Start, modes: Sequence[AnyMode]) -> str:
     return f"no offering of {start.source.path} takes part in mode {names}: {remedy}"
 
 
-def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
+def open_journal(start: Start, *, dry_run: bool) -> Journal:
+    """The journal of the file; dry runs write none.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
     path = start.configuration.journal
     try:
-        journal = Journal(Path(path) if path and not options.dry_run else None)
+        return Journal(Path(path) if path and not dry_run else None)
     except OSError as error:
         raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
+
+
+def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
     return Situation(
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,
         removals_allowed=options.allow_removals,
-        journal=journal,
+        journal=open_journal(start, dry_run=options.dry_run),
         monitoring=monitoring,
     )
 

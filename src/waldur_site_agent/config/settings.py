@@ -185,6 +185,9 @@ class Offering(Section):
     """Owned by the backend."""
     backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
     """What is counted and limited: component type to its unit and kind."""
+    limits: Literal["backend", "waldur", "report"] = "backend"
+    """Who wins when limits differ. ``backend``: Waldur is told what the account has; ``waldur``:
+    the account gets what was sold; ``report``: neither changes; plan and log show both."""
     safety: Safety | None = None
     """The offering's own thresholds; they replace those of the file as a whole."""
 
@@ -252,7 +255,7 @@ class Configuration(Section):
     events: Events = Events()
     """How ``event_process`` makes up for what the broker may lose."""
     journal: str | None = None
-    """A file that gets every applied action as a line of JSON; SIGHUP opens it again."""
+    """A file that gets every change as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
     """``HOST:PORT`` where ``/metrics`` and ``/health`` are served."""
     health_file: OptionalText = ""

@@ -21,12 +21,14 @@ from waldur_site_agent.cycles.deletions import (
     still_in_accounts,
 )
 from waldur_site_agent.cycles.foresight import foresee_membership
+from waldur_site_agent.cycles.limit_decisions import decide, note_left
 from waldur_site_agent.cycles.membership_confirmation import confirm_wanted
 from waldur_site_agent.cycles.membership_feedback import tell_waldur
 from waldur_site_agent.cycles.membership_gathering import gather_wanted
 from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, MembershipReport
 from waldur_site_agent.cycles.missing_accounts import mark_missing
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
+from waldur_site_agent.cycles.resource_limits import limit_step, lines_of_unlimited
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.unreadable import Doubts, readable
 from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
@@ -99,6 +101,7 @@ def sync_membership(
     confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
     if confirmed is not wanted:
         wanted, membership = confirmed, _plan(site, confirmed, state)
+    membership = _with_limits(site, membership, state)
     guarded = _guarded(site, wanted, membership, state)
     report = replace(
         report,
@@ -175,6 +178,20 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
         agree=site.backend.limits_agree,
     )
     return plan_membership(wanted.accounts, state, people, policy)
+
+
+def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) -> MembershipPlan:
+    """The plan with what becomes of limits that differ."""
+    groups = {account.wanted.id: account.wanted.resources for account in membership.accounts}
+    uncertain = {a.wanted.id for a in membership.accounts if a.wanted.access is None}
+    decisions = decide(site, groups, state, site.offering.limits, uncertain=uncertain)
+    accounts = []
+    for account in membership.accounts:
+        decision = decisions.get(account.wanted.id)
+        steps = (limit_step(decision),) if decision is not None and decision.to_set else ()
+        accounts.append(replace(account, limits=decision, steps=(*account.steps, *steps)))
+    unlimited = tuple(lines_of_unlimited(site, groups, state))
+    return replace(membership, accounts=tuple(accounts), unlimited=unlimited)
 
 
 _REMOVALS = "removals since all was judged"
@@ -345,6 +362,10 @@ def _log(site: Site, report: MembershipReport) -> None:
         site.conditions.note(NOBODY_LEAVES, "lists", cause=cause_of(reason), reason=reason)
     for account in report.membership.accounts:
         _note_account(site, account)
+        if account.limits is not None:
+            note_left(site, {account.wanted.id: account.limits})
+    for text in report.membership.unlimited:
+        site.conditions.note("no limit", text, level=logging.INFO, reason=text)
     if report.refusal:
         names = {
             getattr(step.action, "resource", ""): list(getattr(step.action, "members", ()))

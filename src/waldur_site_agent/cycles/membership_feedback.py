@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.optional_calls import ask_optional, is_unavailable, tell_optional
+from waldur_site_agent.cycles.optional_calls import is_unavailable, tell_optional
+from waldur_site_agent.cycles.resource_limits import told_write
 from waldur_site_agent.cycles.writing import send_write
-from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.planning.feedback import Feedback, feedback_on, feedback_writes
-from waldur_site_agent.waldur import AbsentOperationError, concurrently
+from waldur_site_agent.planning.feedback import feedback_on, feedback_writes
+from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.planning.feedback import Feedback
     from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
     from waldur_site_agent.planning.writes import Write
 
@@ -30,10 +32,10 @@ def tell_waldur(
         state: the backend as it is after that.
         broken: accounts on which something failed or was refused; they do not count as synced.
     """
-    news = _news(site, membership, state, broken)
-    attempts = concurrently(lambda feedback: _send(site, feedback), news)
+    groups = _writes(site, membership, state, broken)
+    attempts = concurrently(lambda group: _send(site, group), groups)
     return [
-        f"{attempt.item.resource.backend_id}: {attempt.error}"
+        f"{attempt.item[0].about}: {attempt.error}"
         for attempt in attempts
         if attempt.error is not None
     ]
@@ -43,24 +45,22 @@ def foresee_feedback(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
 ) -> list[Write]:
     """What :func:`tell_waldur` would write; nothing is sent."""
-    return [
-        write
-        for feedback in _news(site, membership, state, broken)
-        for write in feedback_writes(feedback, site.offering.components)
-    ]
+    return [write for group in _writes(site, membership, state, broken) for write in group]
 
 
-def _news(
+def _writes(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
-) -> list[Feedback]:
-    news = [
-        feedback
-        for account in membership.accounts
-        for feedback in _feedback(site, account, state, broken)
-    ]
-    if any(feedback.limits for feedback in news) and limits_are_waldurs(site):
-        news = [_without_limits(feedback) for feedback in news]
-    return [feedback for feedback in news if feedback]
+) -> list[tuple[Write, ...]]:
+    """The writes about each resource, in the order in which they are sent."""
+    groups: list[tuple[Write, ...]] = []
+    for account in membership.accounts:
+        told: tuple[Write, ...] = ()
+        if account.limits is not None and account.limits.to_tell is not None:
+            told = (told_write(site, account.limits),)  # never where several resources share it
+        news = _feedback(site, account, state, broken)
+        first, *others = [feedback_writes(feedback) for feedback in news] or [()]
+        groups += [(*first, *told), *others]
+    return [group for group in groups if group]
 
 
 def accounts_with_news(
@@ -68,24 +68,16 @@ def accounts_with_news(
 ) -> frozenset[str]:
     """The accounts of whose resources something would be written over in Waldur now.
 
-    What was refused once is not among it, nor are limits that a policy of Waldur owns.
+    What was refused once is not among it; limits are confirmed by themselves.
     """
     news = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
-    differing = [feedback for told in news.values() for feedback in told]
-    tells_limits = (
-        any(feedback.limits for feedback in differing)
-        and not is_unavailable(site, "set_limits")
-        and not limits_are_waldurs(site)
-    )
     tells_metadata = not is_unavailable(site, "set_backend_metadata")
     tells_state = not is_unavailable(site, "set_as_ok")
     return frozenset(
         name
         for name, told in news.items()
         if any(
-            (tells_metadata and feedback.metadata is not None)
-            or (tells_limits and feedback.limits is not None)
-            or (tells_state and feedback.set_ok)
+            (tells_metadata and feedback.metadata is not None) or (tells_state and feedback.set_ok)
             for feedback in told
         )
     )
@@ -98,22 +90,17 @@ def _feedback(
     if found is None:
         return []
     works = account.wanted.id not in broken and not account.wanted.trouble
-    shared = len(account.wanted.resources) > 1
-    news = [
+    return [
         feedback_on(
             resource,
             found,
-            site.offering.components,
             site.now(),
             works=works,
             wanted=account.wanted.access,
             limited=_limited(account, works=works),
-            agree=site.backend.limits_agree,
         )
         for resource in account.wanted.resources
     ]
-    # the limits of a shared account are the sum of nobody knows what
-    return [_without_limits(feedback) for feedback in news] if shared else news
 
 
 def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
@@ -124,37 +111,7 @@ def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
     return frozenset(name for name, limits in wanted.member_limits.items() if limits)
 
 
-def _without_limits(feedback: Feedback) -> Feedback:
-    return Feedback(
-        resource=feedback.resource,
-        metadata=feedback.metadata,
-        set_ok=feedback.set_ok,
-        refresh_sync=feedback.refresh_sync,
-    )
-
-
-def limits_are_waldurs(site: Site) -> bool:
-    """Whether a periodic policy of Waldur owns the limits; then none are reported back."""
-    uuid = site.offering.waldur_offering_uuid
-    try:
-        return bool(
-            ask_optional(
-                site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
-            ).items
-        )
-    except AbsentOperationError:
-        return False
-    except SiteAgentError as error:
-        reason = str(error)
-        site.conditions.note("limits not reported: policies not read", "policies", reason=reason)
-        return True
-
-
-def _send(site: Site, feedback: Feedback) -> None:
-    for write in feedback_writes(feedback, site.offering.components):
-        _optionally(site, write)
-
-
-def _optionally(site: Site, write: Write) -> None:
+def _send(site: Site, writes: Sequence[Write]) -> None:
     """Send what the token may not be allowed to send: the memberships matter more."""
-    tell_optional(site, write.call.value, lambda: send_write(site, write), write.about)
+    for write in writes:
+        tell_optional(site, write.call.value, partial(send_write, site, write), write.about)

@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.writes import Write
 
 
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What a command did once, by hand: a line for each object."""
+
+    done: tuple[str, ...] = ()
+    """What was done, or would be."""
+    trouble: tuple[str, ...] = ()
+    """What went wrong."""
+    remarks: tuple[str, ...] = ()
+    """What was seen and left as it is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleReport:
     """The outcome of one pass over an offering; what was done is told by its subclasses."""

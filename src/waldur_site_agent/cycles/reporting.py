@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.conditions import cause_of, note_failures
-from waldur_site_agent.cycles.missing_accounts import mark_missing
+from waldur_site_agent.cycles.missing_accounts import foresee_marks, mark_missing
 from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.resource_limits import report_limits
 from waldur_site_agent.cycles.unreadable import readable
@@ -15,7 +15,11 @@ from waldur_site_agent.cycles.usage_clock import check_clocks
 from waldur_site_agent.cycles.usage_closing import close_month, existed_in, is_over, is_to_close
 from waldur_site_agent.cycles.usage_report import MonthOutcome, UsageCycleReport
 from waldur_site_agent.cycles.usage_sending import send_month
-from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
+from waldur_site_agent.cycles.usage_subjects import (
+    foresee_revival,
+    gather_subjects,
+    revive,
+)
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.billing import reportable
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.model.usage import ComponentUsage
     from waldur_site_agent.planning.usage import ComponentReport, ResourceReport, WaldurFigure
+    from waldur_site_agent.planning.writes import Write
     from waldur_site_agent.waldur import Listing
 
 
@@ -51,7 +56,8 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
     if dry_run:
         outcomes = tuple(MonthOutcome(plan=plan) for plan in plans)
-        return replace(report, months=outcomes, failures=subjects.troubles)
+        writes = _foreseen(site, subjects)
+        return replace(report, months=outcomes, failures=subjects.troubles, writes=writes)
     still_erred = revive(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
@@ -60,10 +66,11 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     outcomes = (*closed, sent)
     if all(plan.is_settled for plan in earlier):
         _verify(site, month.previous, subjects.resources.values())
+    _, untold = report_limits(site, subjects.resources.values(), subjects.state)
     others = [
         *(f"{account}: {reason}" for account, reason in still_erred.items()),
-        *report_limits(site, subjects.resources.values(), subjects.state),
-        *mark_missing(site, subjects.missing, len(subjects.resources) + len(subjects.missing)),
+        *untold,
+        *mark_missing(site, subjects.missing, subjects.accounts),
     ]
     failures = [
         *subjects.troubles,
@@ -73,6 +80,16 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     _log(site, subjects)
     note_failures(site, "not reported", others)
     return replace(report, months=outcomes, failures=tuple(failures))
+
+
+def _foreseen(site: Site, subjects: Subjects) -> tuple[Write, ...]:
+    """What a pass changes in Waldur besides usage."""
+    limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
+    return (
+        *foresee_revival(subjects.resources),
+        *limits,
+        *foresee_marks(subjects.missing, subjects.accounts),
+    )
 
 
 def reported_components(site: Site) -> dict[str, Component]:

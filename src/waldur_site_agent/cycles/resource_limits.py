@@ -1,57 +1,120 @@
-"""Tells Waldur the limits that the backend has, where they differ."""
+"""Limits beside the memberships: by command, and those that a report of usage tells Waldur."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.membership_feedback import limits_are_waldurs
-from waldur_site_agent.cycles.optional_calls import is_unavailable, tell_optional
+from waldur_site_agent.backends import SetLimits
+from waldur_site_agent.cycles.applying import apply_steps
+from waldur_site_agent.cycles.limit_decisions import decide, limited_components, note_left
+from waldur_site_agent.cycles.optional_calls import tell_optional
+from waldur_site_agent.cycles.report import CommandOutcome
 from waldur_site_agent.cycles.unreadable import readable, stand_ins
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
-from waldur_site_agent.planning.feedback import limits_to_report
+from waldur_site_agent.planning.limit_sync import unlimited_components
+from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.planning.writes import amount_text, limits_write
 from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from decimal import Decimal
+    from collections.abc import Iterable, Mapping, Sequence
 
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
-
-    Difference = tuple[Resource, Mapping[str, Decimal]]
-
-_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
+    from waldur_site_agent.planning.limit_sync import Authority, LimitDecision
+    from waldur_site_agent.planning.writes import Write
 
 
-def sync_resource_limits(site: Site, *, dry_run: bool = False) -> tuple[list[str], list[str]]:
-    """Return what was told, a line per resource, and what went wrong.
+def sync_resource_limits(
+    site: Site, *, follows: Authority = "backend", dry_run: bool = False
+) -> CommandOutcome:
+    """Let one side follow the other, once, whatever the file's ``limits`` says.
+
+    Args:
+        site: the offering at work.
+        follows: whose limits count: ``backend`` tells Waldur, ``waldur`` sets them on accounts.
+        dry_run: change nothing.
 
     Raises:
         TemporaryError: one side could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    listing = site.waldur.resources(uuid, _WITHOUT_ORDER)
-    shared = {each.account for each in stand_ins(listing.unreadable)}
-    resources = [r for r in readable(site, listing, "resources") if r.account not in shared]
-    differences = _differences(site, resources, site.backend.observe())
-    if not differences:
-        return [], []
-    if limits_are_waldurs(site):
-        return [], ["a periodic policy of Waldur owns the limits; nothing was told"]
+    listing = site.waldur.resources(uuid)
+    groups = by_account(readable(site, listing, "resources"))
+    uncertain = {each.account for each in stand_ins(listing.unreadable)}
+    state = site.backend.observe()
+    decisions = decide(site, groups, state, follows, uncertain=uncertain)
+    remarks = [f"{name}  {text}" for name, d in decisions.items() for text in d.left]
+    changing = [d for d in decisions.values() if d.changes_something]
+    remarks += lines_of_unlimited(site, groups, state)
     if dry_run:
-        return [_line(difference) for difference in differences], []
-    differences = _confirmed(site, differences)
-    attempts = concurrently(lambda d: site.waldur.set_limits(d[0].uuid, d[1]), differences)
-    told = [_line(attempt.item) for attempt in attempts if attempt.error is None]
-    trouble = [f"{a.item[0].backend_id}: {a.error}" for a in attempts if a.error is not None]
-    return told, trouble
+        return CommandOutcome(tuple(_line(site, d) for d in changing), remarks=tuple(remarks))
+    done, trouble = _set(site, changing) if follows == "waldur" else _tell(site, changing)
+    return CommandOutcome(tuple(_line(site, d) for d in done), tuple(trouble), tuple(remarks))
 
 
-def report_limits(site: Site, resources: Iterable[Resource], state: BackendState) -> list[str]:
-    """Tell Waldur the limits found, beside other work; return what went wrong.
+def by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    """The resources of each account, without those that have none yet."""
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in resources:
+        if resource.account:
+            groups[resource.account].append(resource)
+    return groups
+
+
+def lines_of_unlimited(
+    site: Site, groups: Mapping[str, Sequence[Resource]], state: BackendState
+) -> list[str]:
+    """Components sold by limit of which neither side has one, with the accounts."""
+    components = limited_components(site)
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, resources in sorted(groups.items()):
+        found = state.resources.get(name)
+        idle = all(r.state in (ResourceState.OK, ResourceState.ERRED) for r in resources)
+        if found is None or not idle:
+            continue
+        for component in unlimited_components(resources[0], found, components):
+            names[component].append(name)
+    return [unlimited_text(component, accounts) for component, accounts in names.items()]
+
+
+_SHOWN = 5
+_BY_HAND = "limits sync --to waldur"
+
+
+def unlimited_text(component: str, accounts: Sequence[str]) -> str:
+    """What to know about accounts without a limit that neither side has."""
+    shown = ", ".join(accounts[:_SHOWN])
+    if len(accounts) > _SHOWN:
+        shown += f" and {len(accounts) - _SHOWN} more"
+    return (
+        f"limit {component}: neither Waldur nor the account has one, so nothing bounds its use "
+        f"({shown}); order one in Waldur"
+    )
+
+
+def limit_step(decision: LimitDecision) -> Step:
+    """What sets on the account what was sold."""
+    reasons = {each.name: each.entitlement for each in decision.changed}
+    action = SetLimits(decision.found.id, decision.to_set)
+    return Step(action, "sold in Waldur", before=decision.found.limits, reasons=reasons)
+
+
+def told_write(site: Site, decision: LimitDecision, reason: str = "limits: backend") -> Write:
+    """What tells Waldur the limits that were found."""
+    limits = decision.to_tell or {}
+    notes = {d.name: f"the account has {amount_text(d.found)}" for d in decision.changed}
+    return limits_write(decision.resource, limits, site.offering.components, reason, notes)
+
+
+def report_limits(
+    site: Site, resources: Iterable[Resource], state: BackendState, *, dry_run: bool = False
+) -> tuple[list[Write], list[str]]:
+    """Tell Waldur the limits found, beside other work, where the file lets the backend win.
 
     What Waldur refused once, for this token or these very limits, is not said again by this
     process.
@@ -60,83 +123,60 @@ def report_limits(site: Site, resources: Iterable[Resource], state: BackendState
         site: the offering at work.
         resources: those to look at; each has an account of its own.
         state: the backend as it is.
+        dry_run: tell nothing.
+
+    Returns:
+        What is told, and what went wrong.
     """
-    if is_unavailable(site, "set_limits"):
-        return []
-    told = [d for d in _differences(site, resources, state) if not site.memory.get(_key(d))]
-    if not told or limits_are_waldurs(site):
-        return []
+    authority = site.offering.limits
+    if authority == "waldur":
+        return [], []  # membership_sync sets them
+    decisions = decide(site, by_account(resources), state, authority)
+    if not dry_run:
+        note_left(site, decisions)
+    writes = [told_write(site, d) for d in decisions.values() if d.to_tell is not None]
+    told = [write for write in writes if not site.memory.get(_key(write))]
+    if dry_run:
+        return told, []
     failures = []
-    for attempt in concurrently(lambda d: _tell(site, d), _confirmed(site, told)):
-        if attempt.error is None:
-            if attempt.value:
-                log = site.log.bind(resource=attempt.item[0].account)
-                log.info("told Waldur", call="set_limits", limits=_line(attempt.item))
-            continue
+    attempts = concurrently(
+        lambda w: tell_optional(site, w.call.value, lambda: send_write(site, w), w.about), told
+    )
+    for attempt in attempts:
         if isinstance(attempt.error, PermanentError):
             site.memory[_key(attempt.item)] = 1
-        failures.append(f"{attempt.item[0].account}: {attempt.error}")
-    return failures
+        if attempt.error is not None:
+            failures.append(f"{attempt.item.about}: {attempt.error}")
+    return told, failures
 
 
-def _confirmed(site: Site, differences: Iterable[Difference]) -> list[Difference]:
-    """The differences of resources that are, read by themselves, as the list shows them.
-
-    Limits that are others by now were sold meanwhile, and the backend was read before that.
-    """
-    attempts = concurrently(lambda d: site.waldur.resource(d[0].uuid), differences)
-    return [
-        attempt.item
-        for attempt in attempts
-        if (current := attempt.value) is not None
-        and current.order_in_progress is None
-        and _planned_from(current) == _planned_from(attempt.item[0])
-    ]
-
-
-def _planned_from(resource: Resource) -> tuple[object, ...]:
-    return resource.account, resource.state, dict(resource.limits)
-
-
-def _tell(site: Site, difference: Difference) -> bool:
-    resource, limits = difference
-    return tell_optional(
-        site, "set_limits", lambda: site.waldur.set_limits(resource.uuid, limits), resource.account
-    )
-
-
-def _differences(
-    site: Site, resources: Iterable[Resource], state: BackendState
-) -> list[Difference]:
-    listed = [resource for resource in resources if resource.state in _WITHOUT_ORDER]
-    carriers = Counter(resource.account for resource in listed)
-    differences: list[Difference] = []
-    for resource in listed:
-        found = state.resources.get(resource.account)
-        if found is None or carriers[resource.account] > 1:
-            continue  # nobody knows how a shared limit is divided
-        limits = limits_to_report(
-            resource, found, site.offering.components, site.backend.limits_agree
-        )
-        if limits is not None:
-            differences.append((resource, limits))
-    return differences
-
-
-def _key(difference: Difference) -> str:
+def _key(write: Write) -> str:
     """By what is remembered that these very limits were refused."""
-    return f"limits were refused: {difference[0].uuid} {_line(difference)}"
+    return f"limits were refused: {write.uuid} {write}"
 
 
-def _line(difference: Difference) -> str:
-    resource, limits = difference
+def _tell(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
+    attempts = concurrently(lambda d: send_write(site, told_write(site, d, _BY_HAND)), decisions)
+    told = [attempt.item for attempt in attempts if attempt.error is None]
+    return told, [f"{a.item.found.id}: {a.error}" for a in attempts if a.error is not None]
+
+
+def _set(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
+    applied = apply_steps(site, [limit_step(decision) for decision in decisions])
+    outcomes = list(zip(decisions, (outcome for _, outcome in applied), strict=True))
+    done = [decision for decision, outcome in outcomes if outcome.error is None]
+    return done, [str(outcome.error) for _, outcome in outcomes if outcome.error is not None]
+
+
+def _line(site: Site, decision: LimitDecision) -> str:
+    """Old and new value on the side that follows, and what the other side has."""
+    name = decision.found.id
+    if decision.to_tell is not None:
+        return f"{name}  in Waldur: {told_write(site, decision)}"
+    found = decision.found.limits
     changes = [
-        f"{name} {_number(resource.limits.get(name))} -> {value:f}"
-        for name, value in sorted(limits.items())
-        if resource.limits.get(name) != value
+        f"limit {each.name} {amount_text(found.get(each.name)) or 'none'} -> "
+        f"{amount_text(decision.to_set[each.name])} ({each.entitlement})"
+        for each in decision.changed
     ]
-    return f"{resource.backend_id}  {', '.join(changes)}"
-
-
-def _number(value: Decimal | None) -> str:
-    return "none" if value is None else f"{value:f}"
+    return f"{name}  on the account: {'; '.join(changes)}"

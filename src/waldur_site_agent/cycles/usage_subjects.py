@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import BackendState
@@ -11,8 +12,10 @@ from waldur_site_agent.cycles.membership_gathering import SERVED_STATES
 from waldur_site_agent.cycles.offering_access import check_emptied_list
 from waldur_site_agent.cycles.optional_calls import is_absent, is_unavailable, tell_optional
 from waldur_site_agent.cycles.unreadable import readable, stand_ins
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.orders import ResourceState
+from waldur_site_agent.planning.writes import ok_write
 from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.writes import Write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,11 @@ class Subjects:
     is_whole: bool = True
     """Whether every resource was understood."""
     state: BackendState = field(default_factory=lambda: BackendState(resources={}))
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts were looked for."""
+        return len(self.resources) + len(self.missing)
 
 
 def gather_subjects(site: Site) -> Subjects:
@@ -144,9 +153,7 @@ def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
         account = attempt.item[0]
         if attempt.error is not None:
             still[account] = f"is Erred in Waldur and could not be set OK: {attempt.error}"
-        elif attempt.value:
-            site.log.info("resource set OK: its account is there", resource=account)
-        else:
+        elif not attempt.value:
             who = (
                 "this Waldur has no call to"
                 if is_absent(site, _SET_AS_OK)
@@ -154,6 +161,15 @@ def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
             )
             still[account] = f"is Erred in Waldur, which {who} change; set it OK there"
     return still
+
+
+def foresee_revival(resources: Mapping[str, Resource]) -> list[Write]:
+    """What :func:`revive` would write."""
+    return [_ok(r) for r in resources.values() if r.state == ResourceState.ERRED]
+
+
+def _ok(resource: Resource) -> Write:
+    return ok_write(resource, "its account is there")
 
 
 _SET_AS_OK = "set_as_ok"
@@ -172,6 +188,4 @@ def _set_ok(site: Site, account: str, resource: Resource) -> bool:
         raise PermanentError(f'it is {current.state} with the account "{current.account}" by now')
     if current.state != ResourceState.ERRED:
         return True
-    return tell_optional(
-        site, _SET_AS_OK, lambda: site.waldur.set_as_ok(resource.uuid), resource=account
-    )
+    return tell_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.backends import BackendResource, BackendState
     from waldur_site_agent.model.orders import Resource
+    from waldur_site_agent.planning.limit_sync import LimitDecision
     from waldur_site_agent.planning.limits import Agree
 
 MemberLimits = dict[str, dict[str, "Decimal"]]
@@ -100,6 +101,8 @@ class AccountPlan:
     """Members whom Waldur does not know; they stay."""
     is_missing: bool = False
     """The backend does not have the account at all."""
+    limits: LimitDecision | None = None
+    """Where Waldur and the account have different limits, and what becomes of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,8 @@ class MembershipPlan:
 
     accounts: tuple[AccountPlan, ...] = ()
     homes: tuple[Step, ...] = ()
+    unlimited: tuple[str, ...] = ()
+    """Components sold by limit of which neither Waldur nor some accounts have one, in words."""
 
     @property
     def plan(self) -> Plan:

@@ -23,7 +23,7 @@ class Step:
     before: Mapping[str, Decimal] = field(default_factory=dict)
     """For changes of limits: what the backend has now, in its units."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """For actions on several members: why each of them, where it is not ``reason``."""
+    """For several members or components: why each of them, where it is not ``reason``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,13 @@ class Change:
     old: str | None
     new: str | None
     unit: str = ""
+    note: str = ""
+    """What else belongs to it: the other side's value."""
 
     def __str__(self) -> str:
         text = f"{self.field} {_shown(self.old)} -> {_shown(self.new)}"
-        return f"{text} {self.unit}" if self.unit else text
+        text += f" {self.unit}" if self.unit else ""
+        return f"{text} ({self.note})" if self.note else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ def limits_write(
     limits: Mapping[str, Decimal],
     components: Mapping[str, Component],
     reason: str,
+    notes: Mapping[str, str],
 ) -> Write:
     """Replace all limits of a resource; only those that differ are changes."""
     changes = tuple(
@@ -91,6 +95,7 @@ def limits_write(
             amount_text(resource.limits.get(name)),
             amount_text(value),
             components[name].measured_unit if name in components else "",
+            notes.get(name, ""),
         )
         for name, value in sorted(limits.items())
         if resource.limits.get(name) != value

@@ -31,6 +31,8 @@ def _unused(offering: Offering) -> Iterator[tuple[str, str]]:
     membership = Job.MEMBERSHIP.value
     if offering.resource_import_enabled and not offering.backend_for(Job.MEMBERSHIP):
         yield "resource_import_enabled", membership
+    if offering.limits == "waldur" and not offering.backend_for(Job.MEMBERSHIP):
+        yield "limits", membership
     if offering.by_events and not any(
         offering.backend_for(j) for j in (Job.ORDERS, Job.MEMBERSHIP)
     ):

@@ -34,7 +34,7 @@ def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installa
     ready(installation)
     house = installation.house
     project = house.project("climate", ada="ada01", bob="bob01")
-    resource = house.settled(project, "Ocean", cpu=10)
+    resource = house.settled(project, "Ocean", cpu=10, mem=2)
     house.sandbox.customer.remove_member(project, "bob")
     house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
     assert installation.run("plan", "-m", "membership_sync", command="waldur-site-agent").out == (
@@ -82,3 +82,35 @@ def test_home_directories_are_made_by_command_only_where_the_site_wants_them(
     done = installation.run(command="waldur_site_create_homedirs")
     assert done.code == 1
     assert "makes no home directories" in done.out
+
+
+def test_the_plan_shows_a_limit_of_the_account_as_it_is_and_as_it_was_sold(
+    installation: Installation,
+) -> None:
+    installation.write(membership_sync_backend="slurm", limits="waldur")
+    house = installation.house
+    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
+    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=720000,mem=-1"])
+    out = installation.run("plan", "-m", "membership_sync", command="waldur-site-agent").out
+    assert "  ~ limit          cpu 720000 -> 7200000  sold in Waldur: 120 k-Hours\n" in out
+    assert "  ~ limit          mem none -> 122880  sold in Waldur: 2 GB-hours\n" in out
+    assert "Plan: 0 to add, 0 to remove, 2 to change; 0 resources unchanged.\n" in out
+
+
+def test_limits_are_set_by_command_on_the_side_that_is_named(installation: Installation) -> None:
+    ready(installation)
+    house = installation.house
+    resource = house.created(house.project(ada="ada01"), cpu=10, mem=2)
+    modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
+    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
+    words = ("limits", "sync", "--to", "backend")
+    planned = installation.run(*words, "--dry-run", command="waldur-site-agent")
+    change = "limit cpu 900000 -> 600000 (sold in Waldur: 10 k-Hours)"
+    assert f"would be done: {resource.backend_id}  on the account: {change}\n" in planned.out
+    assert house.slurm.state.accounts[resource.backend_id].limits["cpu"] == 900000
+    done = installation.run(*words, command="waldur-site-agent")
+    assert done.code == 0, done.err
+    assert house.slurm.state.accounts[resource.backend_id].limits["cpu"] == 600000
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 10, "mem": 2}
+    assert "nothing to do" in installation.run(*words, command="waldur-site-agent").out

@@ -12,6 +12,8 @@ import yaml
 from harness import House, Installation
 from waldur_site_agent_slurm.simulator.state import Outage
 
+LIMIT = "limit cpu 120 -> 20 k-Hours (the account has 1200000)"
+
 
 def with_members(installation: Installation) -> House:
     installation.write(membership_sync_backend="slurm")
@@ -45,7 +47,7 @@ def test_a_plan_shows_old_and_new_value_of_all_that_waldur_would_be_told(
         "  ~ in Waldur      metadata qos_before none -> normal  to restore it later",
         "  ~ in Waldur      state Erred -> OK  its account works",
         "  ~ in Waldur      metadata qos normal -> (read afterwards)  found in the backend",
-        "  ~ in Waldur      limit cpu 120 -> 20 k-Hours  found in the backend",
+        f"  ~ in Waldur      {LIMIT}  limits: backend",
         "Plan: 0 to add, 0 to remove, 1 to change, 4 in Waldur; 0 resources unchanged.",
     ]
     assert house.sandbox.requests.writes() == []
@@ -65,10 +67,16 @@ def test_what_a_plan_says_of_waldur_is_what_log_and_journal_say_afterwards(
     done = installation.run("-m", "membership_sync", "--once")
     assert done.code == 0, done.err
     (line,) = [line for line in done.err.splitlines() if "told Waldur" in line]
-    assert "limit cpu 120 -> 20 k-Hours" in line
+    assert LIMIT in line
     (entry,) = [json.loads(text) for text in path.read_text().splitlines()]
     assert entry["changes"] == [
-        {"field": "limit cpu", "old": "120", "new": "20", "unit": "k-Hours"}
+        {
+            "field": "limit cpu",
+            "old": "120",
+            "new": "20",
+            "unit": "k-Hours",
+            "note": "the account has 1200000",
+        }
     ]
     assert {key: entry[key] for key in planned} == planned
     assert (entry["side"], entry["action"], entry["result"]) == ("waldur", "set_limits", "done")
@@ -98,7 +106,7 @@ def test_a_resource_whose_account_is_gone_is_in_the_plan_as_erred(
 def test_new_sync_marks_are_one_line(installation: Installation) -> None:
     house = with_members(installation)
     synced = datetime.now(UTC) - timedelta(hours=1)
-    for resource in [house.settled(house.project(slug)) for slug in ("one", "two")]:
+    for resource in [house.settled(house.project(slug), cpu=1, mem=1) for slug in ("one", "two")]:
         house.sandbox.customer.edit(resource, last_sync=synced)
     assert plan(installation).out == (
         "Time of the last synchronization\n"

@@ -222,12 +222,14 @@ class MoabBackend(Backend):
         access = None
         if self._moab.pause_by_deactivation:
             access = Access.NORMAL if account.is_active else Access.PAUSED
+        limits = _limits(account, mam)
         return BackendResource(
             id=account.key,
             parent=mam.parent_of(account, self._moab.default_account),
             organization=account.organization,
             members=account.users,
-            limits=_limits(account, mam),
+            limits=limits,
+            limits_are_known=bool(limits),
             access=access,
             is_complete=bool(mam.funds_of(account.key)),
         )

@@ -272,6 +272,7 @@ class SlurmBackend(Backend):
             organization=account.organization,
             members=account.users,
             limits=account.limits,
+            limits_are_known=not account.unreadable,
             member_limits={
                 user: member.limits for user, member in account.members.items() if member.limits
             },

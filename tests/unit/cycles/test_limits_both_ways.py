@@ -1,0 +1,180 @@
+"""Who wins when limits differ: the backend, Waldur, or nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from harness import House
+from waldur_site_agent.backends import BackendState
+from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.cycles.limit_decisions import decide
+from waldur_site_agent.cycles.membership_report import MembershipReport
+from waldur_site_agent.cycles.resource_limits import by_account, sync_resource_limits
+from waldur_site_agent.sandbox import Resource
+
+GPU = ComponentSettings(
+    measured_unit="GPU-hours",
+    unit_factor=Decimal(60),
+    accounting_type="usage",
+    label="GPU",
+    limit=Decimal(100),
+)
+
+BOTH_VALUES = "limit cpu: Waldur has 120 k-Hours (7200000), the account 720000 (12 k-Hours)"
+
+
+def limits_of(house: House, resource: Resource) -> dict[str, int]:
+    return dict(house.slurm.state.accounts[resource.backend_id].limits)
+
+
+def set_by_hand(house: House, resource: Resource, text: str) -> None:
+    words = ["modify", "account", "where", f"name={resource.backend_id}", "set"]
+    house.slurm.run(["sacctmgr", "-i", *words, f"GrpTRESMins={text}"])
+
+
+def a_typing_error(house: House) -> Resource:
+    """120 k-Hours were sold; somebody types a zero too few in sacctmgr."""
+    resource = house.settled(house.project(ada="ada01"), cpu=120, mem=2)
+    set_by_hand(house, resource, "cpu=720000")
+    house.forget()
+    return resource
+
+
+def left(report: MembershipReport) -> list[str]:
+    return [t for a in report.membership.accounts if a.limits for t in a.limits.left]
+
+
+def is_quiet(house: House) -> bool:
+    house.forget()
+    house.sync()
+    return house.writing_commands == 0 and house.sandbox.requests.writes() == []
+
+
+def test_where_waldur_wins_the_account_gets_back_what_was_sold(house: House) -> None:
+    house = replace(house, limits="waldur")
+    resource = a_typing_error(house)
+    house.sync()
+    assert limits_of(house, resource) == {"cpu": 7200000, "mem": 122880}
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 120, "mem": 2}
+    assert is_quiet(house)
+
+
+def test_where_differences_are_reported_neither_side_changes(house: House) -> None:
+    house = replace(house, limits="report")
+    resource = a_typing_error(house)
+    report = house.sync()
+    assert left(report) == [f"{BOTH_VALUES}; left as it is (limits: report)"]
+    assert limits_of(house, resource)["cpu"] == 720000
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 120, "mem": 2}
+    assert is_quiet(house)
+
+
+@pytest.mark.parametrize("limits", ["backend", "waldur"])
+def test_a_component_that_came_into_the_file_later_is_shown_and_set_where_waldur_wins(
+    house: House, limits: str
+) -> None:
+    resource = house.settled(house.project(ada="ada01"), cpu=10, mem=2)
+    set_by_hand(house, resource, "mem=-1")
+    later = replace(house, limits=limits, components={"gres/gpu": GPU})
+    house.forget()
+    shown = " ".join(left(later.sync()))
+    if limits == "waldur":
+        assert limits_of(house, resource) == {"cpu": 600000, "mem": 122880, "gres/gpu": 6000}
+        assert is_quiet(later)
+        return
+    assert limits_of(house, resource) == {"cpu": 600000}
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 10, "mem": 2}
+    assert "limit mem: Waldur has 2 GB-hours (122880), the account none" in shown
+    assert "limit gres/gpu: the file has 100 GPU-hours (6000), the account none" in shown
+    assert shown.count('"waldur-site-agent limits sync --to backend" sets it') == 2
+    with later.agent() as site:
+        assert len(sync_resource_limits(site, follows="waldur").done) == 1
+    assert limits_of(house, resource) == {"cpu": 600000, "mem": 122880, "gres/gpu": 6000}
+
+
+@pytest.mark.parametrize("limits", ["backend", "waldur"])
+def test_while_an_order_decides_no_limit_moves(house: House, limits: str) -> None:
+    house = replace(house, limits=limits)
+    resource = a_typing_error(house)
+    house.sandbox.customer.place_update_order(resource, {"cpu": 200, "mem": 2})
+    report = house.sync()
+    assert left(report)[0].endswith("left as it is: an order is in progress")
+    assert limits_of(house, resource)["cpu"] == 720000
+    assert house.sandbox.requests.count("*_set_limits") == 0
+    house.cycle()
+    house.sync()
+    assert limits_of(house, resource)["cpu"] == 12000000
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 200, "mem": 2}
+
+
+@pytest.mark.parametrize("limits", ["backend", "waldur"])
+def test_limits_that_a_periodic_policy_owns_stay_on_both_sides(house: House, limits: str) -> None:
+    house = replace(house, limits=limits)
+    resource = a_typing_error(house)
+    house.sandbox.customer.add_periodic_policy()
+    report = house.sync()
+    assert left(report)[0].endswith("left as it is: a periodic policy of Waldur owns the limits")
+    assert limits_of(house, resource)["cpu"] == 720000
+    assert house.sandbox.requests.count("*_set_limits") == 0
+
+
+@pytest.mark.parametrize("limits", ["backend", "waldur"])
+def test_the_limits_of_a_shared_account_are_nobodys(house: House, limits: str) -> None:
+    house = replace(house, limits=limits)
+    resource = a_typing_error(house)
+    other = house.created(house.project("two", bob="bob01"), cpu=5, mem=2)
+    house.sandbox.customer.edit(other, backend_id=resource.backend_id)
+    house.forget()
+    report = house.sync()
+    assert left(report)[0].endswith("left as it is: 2 resources share the account")
+    assert limits_of(house, resource)["cpu"] == 720000
+    assert house.sandbox.requests.count("*_set_limits") == 0
+
+
+def test_a_limit_that_cannot_be_read_is_not_taken_for_a_missing_one(house: House) -> None:
+    house = replace(house, limits="waldur")
+    resource = a_typing_error(house)
+    with house.agent() as site:
+        listed = site.waldur.resources(site.offering.waldur_offering_uuid).items
+        (found,) = [r for r in site.backend.observe().resources.values() if r.limits]
+        odd = replace(found, limits={}, limits_are_known=False)
+        state = BackendState(resources={found.id: odd})
+        (decision,) = decide(site, by_account(listed), state, "waldur").values()
+    assert not decision.changes_something
+    assert decision.found.id == resource.backend_id
+    assert decision.left[0].endswith("left as it is: not every limit of the account can be read")
+
+
+def test_limits_that_waldur_does_not_name_stay_where_waldur_wins(house: House) -> None:
+    house = replace(house, limits="waldur")
+    resource = house.settled(house.project(ada="ada01"), cpu=10)
+    set_by_hand(house, resource, "mem=5,node=7")
+    assert is_quiet(house)
+    assert limits_of(house, resource) == {"cpu": 600000, "mem": 5, "node": 7}
+
+
+def test_by_hand_either_side_can_follow_the_other_once(house: House) -> None:
+    resource = a_typing_error(house)
+    with house.agent() as site:
+        planned = sync_resource_limits(site, follows="waldur", dry_run=True)
+        change = "limit cpu 720000 -> 7200000 (sold in Waldur: 120 k-Hours)"
+        assert planned.done == (f"{resource.backend_id}  on the account: {change}",)
+        assert limits_of(house, resource)["cpu"] == 720000
+        assert sync_resource_limits(site, follows="waldur").done == planned.done
+    assert limits_of(house, resource) == {"cpu": 7200000, "mem": 122880}
+    set_by_hand(house, resource, "cpu=720000")
+    with house.agent() as site:
+        told = sync_resource_limits(site, follows="backend")
+    change = "limit cpu 120 -> 12 k-Hours (the account has 720000)"
+    assert told.done == (f"{resource.backend_id}  in Waldur: {change}",)
+    assert house.sandbox.customer.current(resource).limits == {"cpu": 12, "mem": 2}
+
+
+def test_accounts_without_a_limit_on_either_side_are_named(house: House) -> None:
+    resource = house.settled(house.project(ada="ada01"), cpu=10)
+    (line,) = house.sync(dry_run=True).membership.unlimited
+    assert line.startswith("limit mem: neither Waldur nor the account has one")
+    assert resource.backend_id in line
