@@ -12,6 +12,7 @@ from waldur_site_agent.service.agent import run_cycle
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
 from waldur_site_agent.service.monitoring import Monitoring
 
+SERVICE_ACCOUNTS = "marketplace_service_providers_project_service_accounts_list"
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 
 
@@ -28,6 +29,22 @@ def test_a_token_that_sees_nothing_ends_in_exit_code_one_and_names_the_key(
     assert done.code == 1
     assert "waldur_api_token" in done.out + done.err
     assert "has no role at all" in done.out + done.err
+    assert "No changes" not in done.out
+
+
+def test_a_plan_says_that_nobody_leaves_in_text_and_for_machines(
+    installation: Installation,
+) -> None:
+    house = installation.house
+    house.settled(house.project(ada="ada01"))
+    installation.write(membership_sync_backend="slurm")
+    house.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
+    plan = ("plan", "-m", "membership_sync")
+    text = installation.run(*plan, command="waldur-site-agent").out
+    assert "! nobody leaves any account in this cycle: service accounts were not read: " in text
+    found = installation.run(*plan, "--output", "json", command="waldur-site-agent").out
+    (report,) = json.loads(found)
+    assert report["removals_suspended"].startswith("service accounts were not read: ")
 
 
 def test_a_plan_for_machines_has_the_trouble(installation: Installation) -> None:
@@ -81,8 +98,7 @@ def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_rea
         assert report.failed is bool(suspended)
         return monitoring.health.duty("Test cluster", "membership_sync").trouble, suspended, failing
 
-    operation = "marketplace_service_providers_project_service_accounts_list"
-    house.sandbox.faults.add(operation, "status", status=502, times=None)
+    house.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
     trouble, *gauges = cycle()
     assert trouble.startswith("nobody leaves any account in this cycle: service accounts were not")
     assert gauges == [1, 1]
