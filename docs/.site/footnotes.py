@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 _FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.DOTALL | re.MULTILINE)
-_NAME = r"`([\w/]+\.py::test_\w+)`"
+_NAME = r"`((?:[\w/]+\.py::)?test_\w+)`"
 _NAMED = re.compile(
     rf"(?P<claim> \({_NAME}\)|:\s{_NAME}(?=\s*(?:\||$|\.(?:\s|$))))|(?P<start>\.\s|\n\n)?{_NAME}",
     re.MULTILINE,
@@ -41,5 +41,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     parts.append(rewrite(markdown[end:]))
     if not notes:
         return markdown
-    listed = "\n".join(f"[^{number}]: `tests/{name}`" for name, number in notes.items())
+    listed = "\n".join(
+        f"[^{number}]: `{'tests/' if '::' in name else ''}{name}`" for name, number in notes.items()
+    )
     return f"{''.join(parts)}\n\n## Tests\n\n{listed}\n"

@@ -72,8 +72,8 @@ def month_json(plan: MonthPlan) -> list[dict[str, Any]]:
         {
             "month": str(plan.month),
             "account": resource.account,
-            "resource": str(resource.resource.uuid),
-            "name": resource.resource.name,
+            "resource": resource.resource.name,
+            "uuid": str(resource.resource.uuid),
             "components": {c.type: _usage(c) for c in resource.components},
         }
         for resource in plan.resources

@@ -231,7 +231,8 @@ def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Pa
         )
     except OSError as error:
         raise PermanentError(f"--plot {file}: cannot be written: {error.strerror}") from None
-    click.echo(f"drawn: {file}", err=True)
+    used = any(any(each.amounts) for each in series)
+    click.echo(f"drawn: {file}" + ("" if used else " (it is empty: no usage)"), err=True)
 
 
 def _check_plot(file: Path) -> None:

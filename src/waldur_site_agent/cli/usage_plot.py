@@ -69,8 +69,14 @@ def draw(
         _draw_component(axes, components[name], _bars(each, colours), labels)
     parts[-1].set_xlabel(unit_of_time)
     if not groups:
-        parts[0].text(0.5, 0.5, "no usage", ha="center", va="center")
+        _say_that_nothing_was_used(parts[0])
     figure.savefig(file, dpi=150)
+
+
+def _say_that_nothing_was_used(axes: Axes) -> None:
+    axes.text(
+        0.5, 0.5, "no usage", ha="center", va="center", color="#666666", transform=axes.transAxes
+    )
 
 
 def _draw_component(
@@ -100,7 +106,9 @@ def _draw_component(
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="both", length=0)
-    if bars:
+    if not bars:
+        _say_that_nothing_was_used(axes)
+    else:
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, reverse=True
         )

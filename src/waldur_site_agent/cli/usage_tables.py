@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.cli.plan_json import month_json
 from waldur_site_agent.cli.plan_text import amount_text, on_one_line
 
 if TYPE_CHECKING:
@@ -90,12 +89,10 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
 
 
 def as_json(comparisons: Iterable[Comparison]) -> str:
-    """One document with an entry for each offering, month and resource."""
+    """An entry per component of each resource, with the words of the CSV and who used how much."""
     entries = [
-        {"offering": each.offering, **entry}
-        for each in comparisons
-        for plan in each.plans
-        for entry in month_json(plan)
+        {**dict(zip(_HEADING, values, strict=True)), "users": _users(component)}
+        for values, component in _rows(comparisons)
     ]
     return json.dumps(entries, indent=2, ensure_ascii=False)
 
@@ -105,26 +102,41 @@ def as_csv(comparisons: Iterable[Comparison]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADING)
-    for each in comparisons:
-        for plan in each.plans:
-            writer.writerows(_csv_rows(each, plan))
+    for values, _ in _rows(comparisons):
+        *names, used, in_waldur, difference, anomaly = values
+        amounts = (used, in_waldur or "", difference, anomaly)
+        writer.writerow([*(_no_formula(name or "") for name in names), *amounts])
     return text.getvalue()
 
 
-def _csv_rows(comparison: Comparison, plan: MonthPlan) -> Iterator[tuple[str, ...]]:
-    for resource in plan.resources:
-        names = (comparison.offering, str(plan.month), resource.account, resource.resource.name)
-        for component in resource.components:
-            yield (
-                *map(_no_formula, names),
-                str(resource.resource.uuid),
-                component.type,
-                _no_formula(comparison.components[component.type].measured_unit),
-                amount_text(component.bill.total),
-                "" if component.before is None else amount_text(component.before),
-                amount_text(_difference(component)),
-                _LOWER if component.is_anomaly else "",
-            )
+def _rows(
+    comparisons: Iterable[Comparison],
+) -> Iterator[tuple[tuple[str | None, ...], ComponentReport]]:
+    """The values below the heading; amounts are text, because they are exact."""
+    for comparison in comparisons:
+        for plan in comparison.plans:
+            for resource in plan.resources:
+                for component in resource.components:
+                    yield (
+                        (
+                            comparison.offering,
+                            str(plan.month),
+                            resource.account,
+                            resource.resource.name,
+                            str(resource.resource.uuid),
+                            component.type,
+                            comparison.components[component.type].measured_unit,
+                            amount_text(component.bill.total),
+                            None if component.before is None else amount_text(component.before),
+                            amount_text(_difference(component)),
+                            _LOWER if component.is_anomaly else "",
+                        ),
+                        component,
+                    )
+
+
+def _users(component: ComponentReport) -> dict[str, str]:
+    return {name: amount_text(part) for name, part in component.bill.parts.items()}
 
 
 def _no_formula(text: str) -> str:

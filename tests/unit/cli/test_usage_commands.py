@@ -101,8 +101,10 @@ def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
         ("cpu", "k-Hours", "3.00", "", "3.00", ""),
         ("mem", "GB-hours", "0.00", "", "0.00", ""),
     ]
-    (entry,) = json.loads(installation.run(*arguments, "json", command=COMMAND).out)
-    assert (entry["offering"], entry["account"]) == ("Test cluster", account)
+    entries = json.loads(installation.run(*arguments, "json", command=COMMAND).out)
+    users = [entry.pop("users") for entry in entries]
+    assert users == [{"ada01": "1.00", "bob01": "2.00"}, {}]
+    assert [{key: value or "" for key, value in entry.items()} for entry in entries] == rows
     assert house.sandbox.requests.writes() == []
 
 
@@ -229,6 +231,23 @@ def test_usage_is_drawn(installation: Installation) -> None:
         arguments = ("show", "--month", str(LAST), "--plot", str(file))
         assert exit_code(*arguments, "-c", str(installation.file)) == 0
         assert file.read_bytes().startswith(beginning)
+
+
+@pytest.mark.usefixtures("ocean")
+def test_an_empty_plot_says_that_it_is_empty(
+    installation: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = installation.directory / "usage.svg"
+    arguments = ("show", "--month", str(LAST.next), "--plot", str(file))
+    assert exit_code(*arguments, "-c", str(installation.file)) == 0
+    assert f"drawn: {file} (it is empty: no usage)" in capsys.readouterr().err
+    assert file.read_text().count("<!-- no usage -->") == 2
+    assert (
+        exit_code("show", "--month", str(LAST), "--plot", str(file), "-c", str(installation.file))
+        == 0
+    )
+    assert f"drawn: {file}\n" in capsys.readouterr().err
+    assert file.read_text().count("<!-- no usage -->") == 1
 
 
 @pytest.mark.usefixtures("ocean")
