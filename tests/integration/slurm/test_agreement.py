@@ -115,6 +115,44 @@ SCRIPTS = {
         remove account where name=PAc
         remove account where name=PAc
     """,
+    "coordinators": """
+        add account name=PA parent=root organization=o
+        add account name=PAb parent=PA organization=PA
+        add account name=PAc parent=PAb organization=PA
+        add user name=PU1,PU2 account=PA
+        add user name=PU1 account=PAb
+        add user name=PU1,PU2 account=root
+        add coordinator account=PAb,PA names=PU2,PU1
+        add coordinator account=PAb names=PU1
+        show account withcoord name=PA,PAb,PAc format=account,coordinators
+        remove coordinator where account=PA names=PU1
+        show account withcoord name=PA,PAb,PAc format=account,coordinators
+        remove coordinator where account=PAb,PAc names=PU1,PU2
+        remove coordinator where account=PAc names=PU2
+        show account withcoord name=PA,PAb,PAc format=account,coordinators
+        add coordinator account=PAnosuch names=PU1
+        remove coordinator where account=PA names=PUnosuch
+        remove user where name=PU2 account=PA
+        show account withcoord name=PA,PAb,PAc format=account,coordinators
+        remove account where name=PAc
+        add account name=PAc parent=PAb organization=PA
+        show account withcoord name=PA,PAb,PAc format=account,coordinators
+        remove user where name=PU2
+        show account withcoord name=PA,PAb,PAnosuch format=account,coordinators
+    """,
+    "administrators": """
+        add account name=PA parent=root organization=o
+        add user name=PU1 account=PA adminlevel=operator
+        add user name=PU2 account=root DefaultAccount=root adminlevel=administrator
+        show user name=PU1,PU2 format=user,defaultaccount,adminlevel
+        remove user where name=PU1 account=PA
+        show user name=PU1 format=user,defaultaccount,adminlevel
+        add user name=PU1 account=PA adminlevel=operator
+        add user name=PU1 account=root DefaultAccount=root MaxSubmitJobs=0
+        show user name=PU1 format=user,defaultaccount,adminlevel
+        remove user where name=PU1 account=PA
+        show user name=PU1 format=user,defaultaccount,adminlevel
+    """,
     "in a named cluster": """
         add account name=PA parent=root cluster=CLUSTER organization=o
         add user name=PU1 account=PA cluster=CLUSTER
@@ -176,7 +214,7 @@ def _words(line: str, prefix: str) -> list[str]:
     """Cut at blanks that start a new ``key=value`` or keyword; stand-ins become names."""
     text = line.strip().replace("CLUSTER", "wsatest")
     text = text.replace("PA", prefix).replace("PU", f"{prefix}u")
-    return re.split(r" (?=\S+=|where |set |account |user |qux )", text)
+    return re.split(r" (?=\S+=|where |set |account |user |qux |coordinator |withcoord )", text)
 
 
 def _plain(text: str) -> list[str]:

@@ -73,9 +73,19 @@ class SlurmClient:
                 )
         return cluster
 
-    def default_accounts(self) -> dict[str, str]:
-        """Read everybody's default account."""
-        return facts.parse_default_accounts(self.ask(commands.show_default_accounts(self.cluster)))
+    def users(self) -> dict[str, facts.UserRecord]:
+        """Read everybody's default account and AdminLevel."""
+        return facts.parse_users(self.ask(commands.show_users(self.cluster)))
+
+    def coordinators(self, accounts: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Read who is a coordinator of these accounts."""
+        return {
+            account: users
+            for portion in commands.chunks(accounts)
+            for account, users in facts.parse_coordinators(
+                self.ask(commands.show_coordinators(portion))
+            ).items()
+        }
 
     def qos_names(self) -> frozenset[str]:
         """Read the names of all QOS, once until :meth:`forget`."""

@@ -44,11 +44,18 @@ def show_accounts(cluster: str | None) -> Argv:
     return (*_READ, "account", "withassoc", "wopl", columns, *_only(cluster))
 
 
-def show_default_accounts(cluster: str | None) -> Argv:
-    """Ask for the default account of every user."""
+def show_users(cluster: str | None) -> Argv:
+    """Ask for the default account and the AdminLevel of every user."""
+    columns = "format=user,defaultaccount,adminlevel"
     if cluster is None:
-        return (*_READ, "user", "format=user,defaultaccount")
-    return (*_READ, "user", "withassoc", "wopl", "format=user,defaultaccount", *_only(cluster))
+        return (*_READ, "user", columns)
+    return (*_READ, "user", "withassoc", "wopl", columns, *_only(cluster))
+
+
+def show_coordinators(accounts: Sequence[str]) -> Argv:
+    """Ask who is a coordinator of these accounts, by them or by an account above them."""
+    names = f"name={_listed(accounts)}"
+    return (*_READ, "account", "withcoord", names, "format=account,coordinators")
 
 
 def show_tres() -> Argv:
@@ -170,6 +177,12 @@ def remove_users(users: Sequence[str], account: str, cluster: str | None) -> Arg
     """End the association of users with one account. An empty list would mean everybody."""
     where = _in_account(users, account, cluster)
     return (*_WRITE, "remove", "user", *where)
+
+
+def remove_coordinators(users: Sequence[str], accounts: Sequence[str]) -> Argv:
+    """Take the right of coordinators; accounts have it in all clusters alike."""
+    where = ("where", f"account={_listed(accounts)}", f"names={_listed(users)}")
+    return (*_WRITE, "remove", "coordinator", *where)
 
 
 def remove_users_everywhere(users: Sequence[str], cluster: str | None) -> Argv:

@@ -124,6 +124,19 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
+class UserRecord:
+    """What slurmdbd knows of a user besides associations."""
+
+    default_account: str = ""
+    admin_level: str = ""
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the user may change what others have."""
+        return self.admin_level.lower() not in ("", "none", "not set")
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job that squeue still shows."""
 
@@ -158,10 +171,24 @@ def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
     return Cluster(name=found.pop(), accounts=accounts)
 
 
-def parse_default_accounts(output: str) -> dict[str, str]:
-    """Read the answer to :func:`commands.show_default_accounts`: user -> account, maybe empty."""
-    pairs = (line.split("|", 1) for line in output.splitlines() if "|" in line)
-    return {user: account.strip().lower() for user, account in pairs}
+def parse_users(output: str) -> dict[str, UserRecord]:
+    """Read the answer to :func:`commands.show_users`; one row for each user or association."""
+    columns = 3
+    rows = (line.rsplit("|", columns - 1) for line in output.splitlines())
+    return {
+        row[0]: UserRecord(row[1].strip().lower(), row[2].strip())
+        for row in rows
+        if len(row) == columns
+    }
+
+
+def parse_coordinators(output: str) -> dict[str, frozenset[str]]:
+    """Read the answer to :func:`commands.show_coordinators`: account -> users."""
+    rows = (line.split("|", 1) for line in output.splitlines() if "|" in line)
+    return {
+        account.lower(): frozenset(name.strip() for name in users.split(",") if name.strip())
+        for account, users in rows
+    }
 
 
 def parse_jobs(output: str) -> tuple[Job, ...]:

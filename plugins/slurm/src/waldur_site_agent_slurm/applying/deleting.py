@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import DeleteResource, PermanentError
 from waldur_site_agent_slurm import commands
+from waldur_site_agent_slurm.applying.coordinators import take_rights
 from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_there
 from waldur_site_agent_slurm.applying.leaving import (
     find_other_defaults,
@@ -37,6 +38,11 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
                     going = {other.account for other in doomed}
                     refuse_to_delete(task.account, default, going, work.cluster)
                     doomed.append(task)
+    rights = take_rights(work, dict.fromkeys(doomed))
+    for task, failure in rights.items():
+        with work.ledger.attempt(task):
+            raise failure  # an account that is made again under this name would have them
+    doomed = work.ledger.alive(doomed)
     for task, jobs in jobs_in_the_way(work, dict.fromkeys(doomed), cancel=True).items():
         with work.ledger.attempt(task):
             if jobs:

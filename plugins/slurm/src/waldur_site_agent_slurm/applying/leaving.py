@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import PermanentError, RemoveMembers
 from waldur_site_agent_slurm import commands
+from waldur_site_agent_slurm.applying.administrators import keep_administrators
+from waldur_site_agent_slurm.applying.coordinators import take_rights
 from waldur_site_agent_slurm.applying.ending_jobs import jobs_in_the_way, still_there
 from waldur_site_agent_slurm.errors import JobsActiveError
 from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
@@ -14,7 +16,7 @@ from waldur_site_agent_slurm.names import account_name, is_removable, listed_use
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from waldur_site_agent.backends import TemporaryError
+    from waldur_site_agent.backends import SiteAgentError, TemporaryError
     from waldur_site_agent_slurm.applying.batches import Task
     from waldur_site_agent_slurm.applying.work import Work
     from waldur_site_agent_slurm.commands import Argv
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 def remove_members(work: Work, tasks: Iterable[Task]) -> None:
     """Carry out the removals of a batch."""
     leaving: dict[Task, frozenset[str]] = {}
-    refused: dict[Task, PermanentError] = {}
+    refused: dict[Task, SiteAgentError] = {}
     for task in tasks:
         if isinstance(task.action, RemoveMembers):
             with work.ledger.attempt(task):
@@ -33,6 +35,8 @@ def remove_members(work: Work, tasks: Iterable[Task]) -> None:
                     leaving[task] = users
                 if refusal is not None:
                     refused[task] = refusal
+    for task, failure in take_rights(work, leaving).items():
+        refused.setdefault(task, failure)
     cancel = work.settings.cancel_jobs_on_removal
     busy = jobs_in_the_way(work, leaving, cancel=cancel)
     free = {
@@ -47,9 +51,9 @@ def remove_members(work: Work, tasks: Iterable[Task]) -> None:
             remove_users(work, task, last)
             if busy[task]:
                 raise still_there(work, task.account, busy[task], cancelled=cancel)
-    for task, refusal in refused.items():
+    for task, error in refused.items():
         with work.ledger.attempt(task):
-            raise refusal
+            raise error
 
 
 def _with_jobs(users: frozenset[str], jobs: Sequence[Job]) -> frozenset[str]:
@@ -103,7 +107,12 @@ def find_other_defaults(
         return bound
     tasks = tuple(leaving)
     with work.ledger.attempt(*tasks):
-        defaults = work.client.default_accounts()
+        records = work.client.users()
+        kept = keep_administrators(work, leaving, records)
+        defaults = {
+            user: work.settings.default_account if user in kept else record.default_account
+            for user, record in records.items()
+        }
         moves = new_defaults(
             work.cluster,
             {task.account: users for task, users in leaving.items()},

@@ -91,7 +91,8 @@ def add_user(state: SimState, words: list[str]) -> Answer:
             members[user].partitions.append(partition)
         else:
             members[user] = SimMembership(max_submit=limit, partitions=[partition])
-        record = state.users.setdefault(user, SimUser(user, default or accounts[0]))
+        level = where.get("adminlevel", "None").capitalize()
+        record = state.users.setdefault(user, SimUser(user, default or accounts[0], level))
         record.default_account = default or record.default_account or account
     return Answer(0, printing.added_users(state, where, default, fresh, added))
 

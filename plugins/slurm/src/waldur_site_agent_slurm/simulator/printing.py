@@ -56,8 +56,10 @@ def added_users(
     lines: list[str] = []
     if fresh:
         lines += [" Adding User(s)", *(f"  {name}" for name in fresh)]
-        if default:
-            lines += [" Settings =", f"  Default Account = {default}"]
+        settings = [f"  Default Account = {default}"] if default else []
+        if "adminlevel" in said:
+            settings.append(f"  Admin Level     = {said['adminlevel'].capitalize()}")
+        lines += [" Settings =", *settings] if settings else []
     lines.append(" Associations =")
     partition = f" P = {said['partition']:<10}" if said.get("partition") else ""
     where = f"C = {state.cluster[:_WIDTH]:<10}{partition}"

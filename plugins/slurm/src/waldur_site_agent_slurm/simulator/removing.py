@@ -161,8 +161,8 @@ def _bereft(
 ) -> bool:
     """Drop the record of a user without associations, or the default that is no more."""
     record = state.users.get(user, SimUser(user))
-    if not state.accounts_of(user) and record.admin_level == "None" and drops_record:
-        state.users.pop(user, None)
+    if not state.accounts_of(user) and drops_record:
+        state.forget_user(user)
         return True
     if record.default_account in {account.name for account, other in going if other == user}:
         record.default_account = ""
@@ -171,7 +171,7 @@ def _bereft(
 
 def _disband(state: SimState, account: SimAccount) -> None:
     going = [(account, user) for user in account.members]
-    account.members = {}
+    account.members, account.coordinators = {}, []
     account.associated, account.limits, account.qos = False, {}, []
     account.default_qos = ""
     for _, user in going:

@@ -19,7 +19,8 @@ _TITLES = {
     "cluster": "Cluster", "account": "Account", "parentname": "Par Name", "user": "User",
     "qos": "QOS", "defaultqos": "Def QOS", "grptresmins": "GrpTRESMins", "org": "Org",
     "descr": "Descr", "defaultaccount": "Def Acct", "adminlevel": "Admin", "type": "Type",
-    "name": "Name", "maxsubmit": "MaxSubmit", "partition": "Partition",
+    "name": "Name", "coordinators": "Coord Accounts", "maxsubmit": "MaxSubmit",
+    "partition": "Partition",
     "usagefactor": "UsageFactor",
 }  # fmt: skip
 _DEFAULT_COLUMNS = {
@@ -70,7 +71,15 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
         accounts = sorted(state.accounts.values(), key=lambda account: account.name)
         with_members = bool(flags & {"withassoc", "assoc"})
         elsewhere = options.get("cluster", state.cluster).lower() != state.cluster
-        return _account_rows(state, accounts, raw=raw, full=with_members, elsewhere=elsewhere)
+        coordinators = "withcoord" in flags
+        return _account_rows(
+            state,
+            accounts,
+            raw=raw,
+            full=with_members,
+            elsewhere=elsewhere,
+            coordinators=coordinators,
+        )
     if entity == "assoc":
         return _account_rows(state, state.below("root"), raw=raw, full=True, elsewhere=False)
     if entity == "user":
@@ -91,11 +100,19 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
 
 
 def _account_rows(
-    state: SimState, accounts: Iterable[SimAccount], *, raw: bool, full: bool, elsewhere: bool
+    state: SimState,
+    accounts: Iterable[SimAccount],
+    *,
+    raw: bool,
+    full: bool,
+    elsewhere: bool,
+    coordinators: bool = False,
 ) -> Iterable[Row]:
     for account in accounts:
         texts = {"org": account.organization, "descr": account.description}
         base = {"account": account.name, **texts}
+        if coordinators:
+            base["coordinators"] = ",".join(state.all_coordinators(account))
         if not full or elsewhere or not account.associated:
             yield base
             continue

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends.processes import command_line
 from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
-from waldur_site_agent_slurm.simulator import accounting, adding, changing, queue, removing, showing
+from waldur_site_agent_slurm.simulator import (
+    accounting,
+    adding,
+    changing,
+    coordinating,
+    queue,
+    removing,
+    showing,
+)
 from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.state import SimJob, SimRun, SimState, new_state
@@ -29,6 +37,8 @@ VERSION = "slurm-wlm 22.05.8\n"
 _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
     ("add", "account"): adding.add_account,
     ("add", "user"): adding.add_user,
+    ("add", "coordinator"): coordinating.add_coordinator,
+    ("remove", "coordinator"): coordinating.remove_coordinator,
     ("modify", "account"): changing.modify_account,
     ("modify", "user"): changing.modify_user,
     ("remove", "account"): removing.remove_account,

@@ -53,6 +53,8 @@ class SimAccount:
     default_qos: str = ""
     limits: dict[str, int] = field(default_factory=dict)
     members: dict[str, SimMembership] = field(default_factory=dict)
+    coordinators: list[str] = field(default_factory=list)
+    """Those of this very account; the coordinators of those above count besides."""
 
 
 @dataclass
@@ -146,6 +148,22 @@ class SimState:
         """Whether users keep their capitals."""
         parameters = self.configuration.get("Parameters", "").lower().split(",")
         return "preservecaseuser" in parameters
+
+    def all_coordinators(self, account: SimAccount) -> list[str]:
+        """The coordinators of an account, then those of accounts above, who are listed again."""
+        inherited: set[str] = set()
+        above = self.accounts.get(account.parent)
+        while above is not None:
+            inherited.update(above.coordinators)
+            above = self.accounts.get(above.parent)
+        return sorted([*account.coordinators, *inherited])
+
+    def forget_user(self, name: str) -> None:
+        """Drop the record of a user, with the rights."""
+        self.users.pop(name, None)
+        for account in self.accounts.values():
+            if name in account.coordinators:
+                account.coordinators.remove(name)
 
     def effective_qos(self, account: SimAccount) -> list[str]:
         """The QOS of an account, its own or inherited."""
