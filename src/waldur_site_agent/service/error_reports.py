@@ -22,6 +22,7 @@ from sentry_sdk.utils import BadDsn
 
 from waldur_site_agent import __version__
 from waldur_site_agent.service.logs import concealed
+from waldur_site_agent.waldur.proxies import unusable_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,10 +71,13 @@ class ErrorReports:
                 include_source_context=False,
                 server_name="",
             )
-        except (BadDsn, ValueError) as error:
+        except BadDsn as error:
             structlog.get_logger().error(
                 "no error reports: sentry_dsn cannot be used", reason=concealed(str(error))
             )
+        except ValueError as error:  # the library reads the proxies of the environment, too
+            reason = str(unusable_proxy(error, environ))
+            structlog.get_logger().error("no error reports", reason=concealed(reason))
 
     def defect(self, error: BaseException, event: Mapping[str, Any]) -> None:
         """Report an exception; ``event`` is the line of the log that told of it."""

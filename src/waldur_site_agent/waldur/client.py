@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,6 +23,7 @@ from waldur_site_agent.waldur.operations import server as ops
 from waldur_site_agent.waldur.order_calls import OrderCalls
 from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
 from waldur_site_agent.waldur.people_calls import PeopleCalls
+from waldur_site_agent.waldur.proxies import proxy_for, unusable_proxy
 from waldur_site_agent.waldur.resource_calls import ResourceCalls
 from waldur_site_agent.waldur.trust import trusted_authorities
 from waldur_site_agent.waldur.usage_calls import UsageCalls
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from waldur_site_agent.model.people import User
+    from waldur_site_agent.waldur.proxies import Proxy
 
 
 def _utc_now() -> datetime:
@@ -86,20 +89,32 @@ class Waldur(
             now: The time, in UTC.
 
         Raises:
-            PermanentError: The URL, the token or the authorities cannot be used.
+            PermanentError: The URL, the token, the authorities, or a proxy that the environment
+                names cannot be used.
         """
         address = ApiAddress.parse(api_url)
-        client = httpx.Client(
-            headers=_headers(mode),
-            cookies=without_cookies(),
-            verify=trusted_authorities(authorities) if verify else False,
-            timeout=_phases(timeouts or Timeouts()),
-            transport=transport,
-        )
+        trusted = trusted_authorities(authorities) if verify else False
+        try:
+            client = httpx.Client(
+                headers=_headers(mode),
+                cookies=without_cookies(),
+                verify=trusted,
+                timeout=_phases(timeouts or Timeouts()),
+                transport=transport,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise unusable_proxy(error) from error
         self._mode = mode
-        retry = retry or RetryPolicy()
         super().__init__(
-            Connection(address, client, token=token.strip(), retry=retry, sleep=sleep, now=now)
+            Connection(
+                address,
+                client,
+                token=token.strip(),
+                retry=retry or RetryPolicy(),
+                sleep=sleep,
+                now=now,
+                proxy=_proxy_for(address) if transport is None else None,
+            )
         )
 
     def __repr__(self) -> str:
@@ -168,6 +183,11 @@ class Waldur(
             return self._read(ops.VERSION).version
         except AccessDeniedError:
             return ""
+
+
+def _proxy_for(address: ApiAddress) -> Proxy | None:
+    parts = urlsplit(address.origin)
+    return proxy_for(parts.hostname or "", (parts.scheme, "all"))
 
 
 def _headers(mode: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.waldur.address import ApiAddress
     from waldur_site_agent.waldur.operation import Operation
     from waldur_site_agent.waldur.patience import RetryPolicy
+    from waldur_site_agent.waldur.proxies import Proxy
 
 QueryValue = str | int | bool | Sequence[str]
 
@@ -106,7 +107,10 @@ class Connection:
         retry: RetryPolicy,
         sleep: Callable[[float], None],
         now: Callable[[], datetime],
+        proxy: Proxy | None = None,
     ) -> None:
+        """``proxy`` is what stands in between, for messages."""
+        self._proxy = proxy
         self.now = now
         self.address = address
         self.told: Callable[[str, int | str, float], None] | None = None
@@ -166,7 +170,11 @@ class Connection:
             response = self._follow(call)
         except httpx.RequestError as error:
             return trouble_without_answer(
-                error, purpose=call.purpose, host=self.address.host, is_write=is_write
+                error,
+                purpose=call.purpose,
+                host=self.address.host,
+                is_write=is_write,
+                proxy=self._proxy,
             )
         if isinstance(response, Trouble):
             return response
@@ -177,6 +185,7 @@ class Connection:
                 host=self.address.host,
                 is_write=is_write,
                 secret=self._token,
+                proxy=self._proxy,
             )
         if is_write and is_markup(response):
             text = (

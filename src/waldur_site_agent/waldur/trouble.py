@@ -24,6 +24,7 @@ from waldur_site_agent.waldur.errors import (
     TransitionRefusedError,
 )
 from waldur_site_agent.waldur.patience import read_retry_after
+from waldur_site_agent.waldur.proxies import masked
 from waldur_site_agent.waldur.server_words import (
     complains_of,
     is_api_answer,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from waldur_site_agent.model.errors import SiteAgentError
+    from waldur_site_agent.waldur.proxies import Proxy
 
 _NEVER_REACHED = (
     httpx.ConnectError,
@@ -44,6 +46,15 @@ _NEVER_REACHED = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.LocalProtocolError,
+)
+_OF_PROXIES = frozenset(
+    {
+        httpx.codes.FORBIDDEN,
+        httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
 )
 _AUTHENTICATION_REMEDY = (
     "check waldur_api_token; a token with a lifetime dies when the agent is silent for longer: "
@@ -79,9 +90,14 @@ class Trouble:
 
 
 def trouble_without_answer(
-    error: httpx.RequestError, *, purpose: str, host: str, is_write: bool
+    error: httpx.RequestError,
+    *,
+    purpose: str,
+    host: str,
+    is_write: bool,
+    proxy: Proxy | None = None,
 ) -> Trouble:
-    """Judge an attempt to which no answer came."""
+    """Judge an attempt to which no answer came; ``proxy`` is what stands in between."""
     why = str(error) or type(error).__name__
     certificate = _certificate_error(error)
     if certificate is not None:
@@ -91,20 +107,43 @@ def trouble_without_answer(
     if _answered_without_tls(error):
         text = f"cannot {purpose}: {host} does not speak TLS at this port ({why})"
         return Trouble(error=TemporaryError(text, remedy=_NO_TLS_HERE))
+    if proxy is not None and isinstance(error, _NEVER_REACHED):
+        return _proxy_trouble(f"cannot {purpose}", host, proxy, error)
     if isinstance(error, _NEVER_REACHED):
         text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
         remedy = "if this lasts, check the network and waldur_api_url"
         return Trouble(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
     if isinstance(error, httpx.TimeoutException):
         why = f"{why}: no answer in time"
-    return _lost(f"cannot {purpose}: {host} was asked but did not answer ({why})", is_write)
+    by = f" through {proxy}" if proxy else ""
+    return _lost(f"cannot {purpose}: {host} was asked{by} but did not answer ({why})", is_write)
+
+
+def _proxy_trouble(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> Trouble:
+    """With a proxy in between, only the proxy itself is ever connected to."""
+    why = masked(str(error)) or type(error).__name__
+    if isinstance(error, httpx.ProxyError):
+        text = f"{text}: {proxy} does not connect to {host} ({why})"
+    else:
+        text = f"{text}: {proxy} cannot be reached ({why}), so {host} was not asked"
+    remedy = "it is tried again later; if this lasts, correct the variable, or add the host of "
+    remedy += "waldur_api_url to NO_PROXY"
+    return Trouble(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
 
 
 def trouble_in_answer(
-    response: httpx.Response, *, purpose: str, host: str, is_write: bool, secret: str
+    response: httpx.Response,
+    *,
+    purpose: str,
+    host: str,
+    is_write: bool,
+    secret: str,
+    proxy: Proxy | None = None,
 ) -> Trouble:
-    """Judge an answer whose status is not a success."""
+    """Judge an answer whose status is not a success; ``proxy`` is what stands in between."""
     status = response.status_code
+    if proxy is not None and status in _OF_PROXIES and response.url.scheme == "http":
+        host = f"{host}, or {proxy},"
     words = server_words(response)
     if secret:
         words = words.replace(secret, "***")

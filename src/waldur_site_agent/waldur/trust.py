@@ -71,4 +71,4 @@ _REMEDIES: Mapping[int, str] = {
 
 def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
     """What to do about a certificate that was refused."""
-    return _REMEDIES.get(error.verify_code, _UNKNOWN_AUTHORITY)
+    return _REMEDIES.get(getattr(error, "verify_code", 0), _UNKNOWN_AUTHORITY)

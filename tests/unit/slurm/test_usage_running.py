@@ -276,7 +276,7 @@ def test_hidden_jobs_of_others_are_refused_until_the_agent_may_see_them(
     with slurm.change() as state:
         state.configuration["PrivateData"] = "accounts,jobs"
     backend = backend_on(slurm)
-    with pytest.raises(PermanentError, match=r"hides them.*adminlevel=operator"):
+    with pytest.raises(PermanentError, match=r"hidden.*adminlevel=operator"):
         backend.usage(CLIMATE, NOVEMBER)
     assert "sacct" not in slurm.commands_run
     with slurm.change() as state:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -24,11 +25,13 @@ from waldur_site_agent.events.stomp.frames import Decoder, Frame, FrameError, en
 from waldur_site_agent.events.stomp.wording import closed, not_stomp, quoted
 from waldur_site_agent.events.transport import ConnectionLostError, LoginRefusedError
 from waldur_site_agent.events.trust import tls_context, unreachable
+from waldur_site_agent.waldur.proxies import masked, proxy_for
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
     from waldur_site_agent.events.transport import Address, Subscription
+    from waldur_site_agent.waldur.proxies import Proxy
 
 _CONNECT_SECONDS = 15.0
 """For each of: reaching the broker, logging in, being subscribed."""
@@ -39,8 +42,16 @@ _LARGEST_FRAME = 129 * 1024 * 1024
 A larger one ends the connection before it is read, and comes again.
 """
 
-_NO_WEBSOCKET = (OSError, EOFError, InvalidHandshake, InvalidProxy, InvalidURI, ImportError)
-"""What the library raises; the last one for a SOCKS proxy without the package it needs."""
+_NO_WEBSOCKET = (
+    OSError,
+    EOFError,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidURI,
+    ImportError,  # of a SOCKS proxy without the package that it needs
+    ValueError,  # of a proxy whose port is no number
+)
+"""What the library raises."""
 
 _quiet = logging.getLogger("waldur_site_agent.events.stomp.websocket")
 _quiet.setLevel(logging.WARNING)
@@ -87,11 +98,13 @@ class StompTransport:
     def _dial(self, undo: ExitStack) -> ClientConnection:
         """Open the WebSocket, through the proxy of the environment if there is one for it."""
         context = tls_context(self._address)
+        proxy = _proxy_to(self._address)
         try:
             websocket = undo.enter_context(
                 connect(
                     str(self._address),
                     ssl=context,
+                    proxy=None if proxy is None else proxy.full_url,
                     subprotocols=[Subprotocol("v12.stomp")],
                     compression=None,
                     open_timeout=_CONNECT_SECONDS,
@@ -101,15 +114,8 @@ class StompTransport:
                     logger=_quiet,
                 )
             )
-        except (
-            OSError,
-            EOFError,
-            InvalidHandshake,
-            InvalidProxy,
-            InvalidURI,
-            ImportError,
-        ) as error:
-            raise ConnectionLostError(_why_no_websocket(self._address, error)) from error
+        except _NO_WEBSOCKET as error:
+            raise _no_websocket(self._address, proxy, error) from error
         reached = websocket.protocol.uri
         if (reached.host, reached.port) != (self._address.host.lower(), self._address.port):
             raise ConnectionLostError(
@@ -180,12 +186,28 @@ def _heart_beats(where: str, promised: str) -> tuple[float, float]:
     return seconds
 
 
-def _why_no_websocket(address: Address, error: Exception) -> str:
+def _proxy_to(address: Address) -> Proxy | None:
+    plain = () if address.tls else ("http",)
+    own = "wss" if address.tls else "ws"
+    return proxy_for(address.host, (own, "socks", "https", *plain, "all"))
+
+
+def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> ConnectionLostError:
     if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        return f"{address}: HTTP {status} instead of a WebSocket; check stomp_ws_path and proxies"
-    if isinstance(error, (ProxyError, InvalidProxy, ImportError)):
-        return f"{address}: the proxy of the environment fails ({error}); check it, or set no_proxy"
-    if isinstance(error, (InvalidHandshake, InvalidURI, EOFError)):
-        return f"{address}: no WebSocket there ({error}); check host, port and path"
-    return str(unreachable(address, error))
+        text = f"{address}: HTTP {error.response.status_code} instead of a WebSocket"
+        return ConnectionLostError(text, remedy="check stomp_ws_path and proxies")
+    if proxy is not None and not isinstance(error, (InvalidHandshake, InvalidURI, ssl.SSLError)):
+        return _no_proxy(address, proxy, error)
+    if isinstance(error, ProxyError) and proxy is not None:
+        return _no_proxy(address, proxy, error)
+    if isinstance(error, (InvalidHandshake, InvalidURI, EOFError, ValueError)):
+        text = f"{address}: no WebSocket there ({error})"
+        return ConnectionLostError(text, remedy="check host, port and path")
+    return unreachable(address, error)
+
+
+def _no_proxy(address: Address, proxy: Proxy, error: Exception) -> ConnectionLostError:
+    """With a proxy in between, only the proxy itself is ever connected to."""
+    why = masked(str(error)) or type(error).__name__
+    remedy = f"correct {proxy.variable}, or add {address.host} to NO_PROXY"
+    return ConnectionLostError(f"{address}: {proxy} fails ({why})", remedy=remedy)

@@ -1,0 +1,154 @@
+"""What the environment says of proxies: used where it is right, named in one line where not."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent.waldur import RetryPolicy, Waldur
+from waldur_site_agent.waldur.proxies import Proxy, masked, proxy_for
+
+VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@contextmanager
+def a_proxy(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that gives one answer to everybody; its address, and what it was asked."""
+    asked: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().strip())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def dead_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+def failure(url: str = "https://waldur.example.org/api/") -> SiteAgentError:
+    with (
+        pytest.raises(SiteAgentError) as caught,
+        Waldur(url, "a-token", retry=RetryPolicy(attempts=1)) as waldur,
+    ):
+        waldur.whoami()
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_dead_proxy_is_named_and_its_password_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = dead_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://agent:secret@127.0.0.1:{port}")
+    error = failure()
+    assert isinstance(error, TemporaryError)
+    assert f"the proxy http://***@127.0.0.1:{port} (HTTPS_PROXY) cannot be reached" in str(error)
+    assert "secret" not in str(error)
+
+
+def test_a_proxy_that_refuses_is_named_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as (address, asked):
+        monkeypatch.setenv("all_proxy", f"http://{address}")
+        error = failure()
+    assert asked[0] == b"CONNECT waldur.example.org:443 HTTP/1.1"
+    assert f"the proxy http://{address} (all_proxy) does not connect" in str(error)
+    assert "407" in str(error)
+    assert isinstance(error, TemporaryError)
+
+
+def test_a_proxys_answer_instead_of_waldurs_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+    with a_proxy(said) as (address, _):
+        monkeypatch.setenv("HTTP_PROXY", f"http://{address}")
+        error = failure("http://waldur.example.org/api/")
+    assert f"the proxy http://{address} (HTTP_PROXY)" in str(error)
+    assert isinstance(error, TemporaryError)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALL_PROXY", "socks5://agent:secret@127.0.0.1:9", "needs the package socksio"),
+        ("https_proxy", "foo://agent:secret@proxy", "its scheme is none of http"),
+        ("HTTP_PROXY", "http://agent:secret@proxy:port", "it is not a URL"),
+        ("HTTPS_PROXY", "http://agent:s/e@cret@[::1", "it is not a URL"),
+        ("NO_PROXY", "localhost,[::1", "'[::1' is neither a host name nor an address"),
+        ("no_proxy", "b\u00fccher.example", "'b\u00fccher.example' is neither"),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setenv(name, value)
+    error = failure()
+    assert isinstance(error, PermanentError)
+    assert name in str(error)
+    assert words in str(error)
+    assert "cret" not in str(error)
+
+
+def test_a_host_that_is_an_exception_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{dead_port()}")
+    monkeypatch.setenv("NO_PROXY", "localhost, 127.0.0.1")
+    sandbox = Sandbox("8.1.3")
+    with sandbox.serve() as url, Waldur(url, sandbox.token) as waldur:
+        assert waldur.whoami().uuid
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "host", "is_proxied"),
+    [
+        ("", "waldur.example.org", True),
+        ("*", "waldur.example.org", False),
+        ("example.org", "waldur.example.org", False),
+        (".example.org", "waldur.example.org", False),
+        ("waldur.example.org:443", "waldur.example.org", False),
+        ("https://waldur.example.org", "waldur.example.org", False),
+        ("example.org", "example.com", True),
+        ("aldur.example.org", "waldur.example.org", True),
+        ("::1", "::1", False),
+    ],
+)
+def test_who_is_asked_through_the_proxy(exceptions: str, host: str, is_proxied: bool) -> None:
+    environ = {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": exceptions}
+    expected = Proxy("HTTPS_PROXY", "http://proxy:3128") if is_proxied else None
+    assert proxy_for(host, ("https", "all"), environ) == expected
+
+
+def test_lower_case_counts_and_empty_means_none() -> None:
+    environ = {"https_proxy": "", "HTTPS_PROXY": "http://a:1", "ALL_PROXY": "http://b:2"}
+    assert proxy_for("h", ("https", "all"), environ) == Proxy("ALL_PROXY", "http://b:2")
+
+
+def test_credentials_are_masked_wherever_they_stand() -> None:
+    text = "cannot use 'http://me:pw@proxy:3128' or me:pw@other, mail to nobody"
+    assert masked(text) == "cannot use 'http://***@proxy:3128' or ***@other, mail to nobody"
