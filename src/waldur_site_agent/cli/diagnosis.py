@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from waldur_site_agent.backends import Check, Verdict
 from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
 from waldur_site_agent.service.broker_checks import diagnose_broker
 from waldur_site_agent.service.diagnosis import diagnose_backends, diagnose_waldur
+from waldur_site_agent.service.limit_checks import diagnose_limits
 from waldur_site_agent.service.machine_checks import diagnose_machine
 
 if TYPE_CHECKING:
@@ -59,8 +61,14 @@ def _unusable(broken: Broken) -> Check:
 
 
 def _checks(start: Start, offering: Offering, *, login: bool) -> Iterator[Check]:
-    yield from diagnose_waldur(offering)
-    yield from diagnose_backends(offering, start.source, start.registry)
+    failed = False
+    for check in chain(
+        diagnose_waldur(offering), diagnose_backends(offering, start.source, start.registry)
+    ):
+        failed = failed or check.verdict is Verdict.FAILED
+        yield check
+    if not failed:  # what could not be read was said above
+        yield from diagnose_limits(offering, start.source, start.registry)
     yield from diagnose_broker(offering, login=login)
 
 

@@ -139,3 +139,26 @@ def test_a_server_that_does_not_answer_gives_no_plan_either(installation: Instal
     assert (done.code, done.err) == (1, "")
     assert done.out.startswith("No plan could be made: ")
     assert "403" in done.out
+
+
+def test_the_diagnosis_shows_limits_that_differ_or_are_missing_with_the_remedy(
+    installation: Installation,
+) -> None:
+    house = with_members(installation)
+    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(house, resource.backend_id, "cpu=1200000,mem=-1")
+    done = installation.run("diagnose", command="waldur-site-agent")
+    assert done.code == 0, done.out
+    lines = done.out.splitlines()
+    (number,) = [n for n, line in enumerate(lines) if "limit cpu" in line]
+    assert lines[number].endswith(
+        f"limits of {resource.backend_id}: limit cpu: Waldur has 120 k-Hours (7200000), "
+        "the account 1200000 (20 k-Hours)"
+    )
+    assert "-> the next cycle tells Waldur what the account has" in lines[number + 1]
+    assert lines[number + 2].endswith("limit mem: Waldur has 2 GB-hours (122880), the account none")
+    assert lines[number + 3].endswith("-> waldur-site-agent limits sync --to backend sets it")
+    house.sync()
+    change_limit(house, resource.backend_id, "mem=122880")
+    out = installation.run("diagnose", command="waldur-site-agent").out
+    assert "1 of 1 accounts have the limits that Waldur shows" in out
