@@ -18,6 +18,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
+from waldur_site_agent.planning.order_writes import order_writes
 from waldur_site_agent.planning.writes import Call
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def report_text(report: CycleReport) -> str:
     match report:
         case OrdersReport():
             blocks = [_order_block(plan, report.waiting) for plan in report.plans]
+            said = [write for plan in report.plans for write in order_writes(plan)]
+            writes = _by_subject(write for write in report.writes if write not in said)
             rest = f"{len(report.plans)} orders."
         case MembershipReport():
             blocks = [
@@ -124,6 +127,7 @@ def _order_block(plan: OrderPlan, waiting: frozenset[str]) -> Block:
     project = f" (project {order.project_slug})" if order.project_slug else ""
     heading = f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
     changes = [change for step in plan.steps for change in step_changes(step)]
+    changes += [change for write in order_writes(plan) for change in write_changes(write)]
     remarks = list(_order_remarks(plan))
     late = sorted(waiting & plan.newcomers)
     if late:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.order_report import Fate, OrderFate
+from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.orders import OrderState
+from waldur_site_agent.planning.order_writes import complete_write, fail_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -53,13 +55,16 @@ def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderFate:
 
 
 def _complete(site: Site, order: Order) -> OrderFate:
+    write = complete_write(order)
     try:
-        site.waldur.complete_order(order.uuid)
+        send_write(site, write)
     except (TemporaryError, ConflictError) as error:
         state = site.waldur.order(order.uuid).state
         if state == OrderState.EXECUTING and isinstance(error, TemporaryError):
-            site.waldur.complete_order(order.uuid)
-        elif state != OrderState.DONE:
+            send_write(site, write)
+        elif state == OrderState.DONE:
+            note_write(site, write)  # the answer was lost, or somebody was faster
+        else:
             reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
             return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
     return OrderFate(order=order, fate=Fate.DONE)
@@ -67,13 +72,14 @@ def _complete(site: Site, order: Order) -> OrderFate:
 
 def _fail(site: Site, order: Order, error: PermanentError) -> OrderFate:
     state = site.waldur.order(order.uuid).state
+    write = fail_write(order, str(error))
     if state == OrderState.EXECUTING:
         try:
-            site.waldur.fail_order(order.uuid, str(error))
+            send_write(site, write)
         except TemporaryError:
             state = site.waldur.order(order.uuid).state
             if state == OrderState.EXECUTING:
-                site.waldur.fail_order(order.uuid, str(error))
+                send_write(site, write)
     elif state != OrderState.ERRED:
         reason = f"order {order.uuid} is {state} in Waldur, so it was not marked erred: {error}"
         return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)

@@ -11,6 +11,7 @@ from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
 from waldur_site_agent.cycles.order_report import Fate, OrderFate
 from waldur_site_agent.cycles.unreadable import readable, stand_ins
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import (
     DefectError,
     PermanentError,
@@ -20,6 +21,7 @@ from waldur_site_agent.model.errors import (
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.model.placement import ResourceRequest
 from waldur_site_agent.planning.access import granted_usernames, usable_usernames
+from waldur_site_agent.planning.order_writes import approve_write
 from waldur_site_agent.planning.orders import OrderInHand
 from waldur_site_agent.waldur import ConflictError, concurrently
 
@@ -103,7 +105,7 @@ def approve_pending(
         What is being executed, and the orders that nothing can be done for now, each with why.
     """
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
-    attempts = concurrently(lambda order: site.waldur.approve_order(order.uuid), pending)
+    attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
     refusals = {a.item.uuid: a.error for a in attempts if _was_refused(a.error)}
     executing, fates = [], []
     for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):

@@ -20,6 +20,7 @@ from waldur_site_agent.cycles.order_gathering import (
 )
 from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Seen, Sight
+from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import (
     DefectError,
     PermanentError,
@@ -28,7 +29,9 @@ from waldur_site_agent.model.errors import (
 )
 from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
 from waldur_site_agent.planning.guard import guard
+from waldur_site_agent.planning.order_writes import order_writes
 from waldur_site_agent.planning.orders import backend_plan, plan_orders
+from waldur_site_agent.planning.writes import backend_id_write, ok_write
 from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.guard import Guarded
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.writes import Write
 
     Errors = dict[UUID, SiteAgentError]
     """By order, the first thing that went wrong."""
@@ -57,12 +61,14 @@ def process_orders(
     Raises:
         TemporaryError: one side could not be read; every order was left as it is.
     """
-    _look_after_updates(site)
+    if not dry_run:
+        _look_after_updates(site)
     sight = Sight.of(scopes)
     found, states = orders_in_sight(site, sight)
     seen = Seen(orders=states)
     if not found:
-        return OrdersReport(offering=site.offering.name, seen=seen)
+        repairs = _foreseen_repairs(site) if dry_run else ()
+        return OrdersReport(offering=site.offering.name, seen=seen, writes=repairs)
     state = site.backend.observe()
     if dry_run:
         return _foresee(site, found, seen, state)
@@ -96,6 +102,7 @@ def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState
         fates=(*_foreseen(plans), *waiting),
         seen=seen,
         waiting=site.backend.not_yet_usable(newcomers),
+        writes=(*(w for plan in plans for w in order_writes(plan)), *_foreseen_repairs(site)),
     )
 
 
@@ -220,7 +227,8 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
     ]
     site.named.update(plan.hand.resource.uuid for plan in unnamed)
     attempts = concurrently(
-        lambda plan: site.waldur.set_backend_id(plan.hand.resource.uuid, plan.backend_id), unnamed
+        lambda plan: send_write(site, backend_id_write(plan.hand.resource, plan.backend_id)),
+        unnamed,
     )
     for attempt in attempts:
         if attempt.error is not None:
@@ -305,6 +313,16 @@ def _look_after_updates(site: Site) -> None:
         repair_stuck_updates(site)
 
 
+def _foreseen_repairs(site: Site) -> tuple[Write, ...]:
+    try:
+        return tuple(ok_write(each, _LEFT_UPDATING) for each in _stuck_in_updating(site))
+    except SiteAgentError:  # a pass goes on without them, too
+        return ()
+
+
+_LEFT_UPDATING = "left Updating although no order is in progress"
+
+
 def repair_stuck_updates(site: Site) -> int:
     """Set resources OK that are Updating although no order is in progress; return how many.
 
@@ -333,7 +351,7 @@ def _repair(site: Site, resource: Resource) -> bool:
     current = site.waldur.resource(resource.uuid)
     if current.state != ResourceState.UPDATING or current.order_in_progress is not None:
         return False
-    site.waldur.set_as_ok(resource.uuid)
+    send_write(site, ok_write(current, _LEFT_UPDATING))
     return True
 
 

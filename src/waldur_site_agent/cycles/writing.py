@@ -8,7 +8,9 @@ from waldur_site_agent.model.errors import DefectError, SiteAgentError
 from waldur_site_agent.planning.writes import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+    from uuid import UUID
 
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.planning.writes import Write
@@ -43,26 +45,25 @@ def note_write(site: Site, write: Write) -> None:
 
 
 def _send(waldur: Waldur, write: Write) -> None:
-    value: Any = write.value
-    uuid = write.uuid
-    if uuid is None:
-        raise DefectError(f"{write.about}: {write.call.value} names no object")
-    match write.call:
-        case Call.SET_BACKEND_ID:
-            waldur.set_backend_id(uuid, value)
-        case Call.SET_BACKEND_METADATA:
-            waldur.set_backend_metadata(uuid, value)
-        case Call.SET_LIMITS:
-            waldur.set_limits(uuid, value)
-        case Call.SET_AS_OK:
-            waldur.set_as_ok(uuid)
-        case Call.SET_AS_ERRED:
-            waldur.set_as_erred(uuid, value)
-        case Call.REFRESH_LAST_SYNC:
-            waldur.refresh_last_sync(uuid)
-        case Call.SET_DELETING:
-            waldur.set_deleting(uuid)
-        case Call.SET_DELETED:
-            waldur.set_deleted(uuid)
-        case call:
-            raise DefectError(f"{write.about}: {call.value} is sent elsewhere")
+    uuid, value = write.uuid, write.value
+    bare: dict[Call, Callable[[UUID], object]] = {
+        Call.APPROVE_ORDER: waldur.approve_order,
+        Call.COMPLETE_ORDER: waldur.complete_order,
+        Call.SET_AS_OK: waldur.set_as_ok,
+        Call.REFRESH_LAST_SYNC: waldur.refresh_last_sync,
+        Call.SET_DELETING: waldur.set_deleting,
+        Call.SET_DELETED: waldur.set_deleted,
+    }
+    with_value: dict[Call, Callable[[UUID, Any], object]] = {
+        Call.FAIL_ORDER: waldur.fail_order,
+        Call.SET_BACKEND_ID: waldur.set_backend_id,
+        Call.SET_BACKEND_METADATA: waldur.set_backend_metadata,
+        Call.SET_LIMITS: waldur.set_limits,
+        Call.SET_AS_ERRED: waldur.set_as_erred,
+    }
+    if uuid is not None and write.call in bare:
+        bare[write.call](uuid)
+    elif uuid is not None and write.call in with_value:
+        with_value[write.call](uuid, value)
+    else:
+        raise DefectError(f"{write.about}: {write.call.value} is not sent here")

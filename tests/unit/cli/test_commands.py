@@ -42,7 +42,12 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installatio
     assert lines[1] == f'  + account        c_uni > p_climate > {name}  ordered as "Ocean"'
     assert lines[2] == "  ~ limit          cpu none -> 600000  with the account"
     assert lines[3] == "  + ada01          in the team of project climate"
-    assert lines[-1] == "Plan: 2 to add, 0 to remove, 1 to change; 1 orders."
+    assert lines[4].startswith(
+        "  ~ in Waldur      order pending-provider -> executing  Create order"
+    )
+    assert lines[5] == f"  ~ in Waldur      backend_id none -> {name}  name of the account"
+    assert lines[6].startswith("  ~ in Waldur      order executing -> done  Create order")
+    assert lines[-1] == "Plan: 2 to add, 0 to remove, 1 to change, 3 in Waldur; 1 orders."
     assert house.sandbox.requests.writes() == []
     assert house.state(order) == "pending-provider"
     assert installation.run("plan", command="waldur-site-agent").out == done.out

@@ -30,19 +30,30 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def of_backend(path: Path) -> list[dict[str, Any]]:
+    return [entry for entry in entries(path) if entry["side"] == "backend"]
+
+
 def test_every_applied_action_says_what_why_for_which_order_and_how_it_ended(
     installation: Installation,
 ) -> None:
     house, path = installation.house, with_journal(installation)
     order = house.order(house.project("climate", ada="ada01"), cpu=10)
     assert installation.run("--once").code == 0
-    create, add = entries(path)
+    lines = entries(path)
+    create, add = [line for line in lines if line["side"] == "backend"]
     assert (create["action"], create["result"]) == ("CreateResource", "done")
     assert create["limits"] == {"cpu": "600000"}
     assert create["order"].replace("-", "") == order.uuid
     assert (add["action"], add["members"]) == ("AddMembers", ["ada01"])
     assert add["reason"] == "in the team of project climate"
     assert (add["offering"], add["mode"]) == ("Test cluster", "order_process")
+    told = [line for line in lines if line["side"] == "waldur"]
+    assert [(line["action"], line["changes"][0]["new"]) for line in told] == [
+        ("approve_order", "executing"),
+        ("set_backend_id", create["placement"]["id"]),
+        ("complete_order", "done"),
+    ]
     assert house.sandbox.token not in path.read_text()
 
 
@@ -68,8 +79,8 @@ def test_after_a_rotation_sighup_opens_the_file_again(installation: Installation
         eventually(lambda: "configuration read again" in service.text, "the reload")
         second = house.order(project, "two")
         eventually(partial(is_done, house, second), "the second order")
-        eventually(lambda: len(entries(path)) == 2, "two new lines")
-    assert len(entries(path.with_suffix(".1"))) == 2
+        eventually(lambda: len(of_backend(path)) == 2, "two new lines")
+    assert len(of_backend(path.with_suffix(".1"))) == 2
 
 
 def is_done(house: House, order: Order) -> bool:
