@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 
 from harness import Guillotine, KilledError
 from harness.moab_house import MoabHouse, a_moab_house
+from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.sandbox import Order, Project
 from waldur_site_agent_moab.simulator import Outage
 
@@ -118,6 +120,49 @@ def test_an_agent_killed_at_any_command_is_finished_by_the_next_cycle(
             assert house.state(order) == "done", where
             assert not house.sandbox.requests.count("*_set_state_erred"), where
             story.holds(house, order, tag)
+
+
+@pytest.mark.parametrize("age", [2, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", STORIES)
+def test_lists_a_moment_old_after_a_kill_pay_nothing_twice(
+    tmp_path: Path, name: str, age: int
+) -> None:
+    story = STORIES[name]
+    with a_moab_house(tmp_path / "lock") as house:
+        story.begin(house, "0")
+        counting = Guillotine()
+        with house.lists_a_moment_old(age):
+            beheaded(house, counting).cycle()
+        for number in range(1, len(counting.steps) + 1):
+            tag = str(number)
+            order = story.begin(house, tag)
+            with contextlib.suppress(KilledError):
+                beheaded(house, Guillotine(at=number, after_effect=True)).cycle()
+            with house.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
+                house.cycle()
+            house.cycle()
+            where = f"killed at {number}"
+            assert house.state(order) == "done", where
+            assert not house.sandbox.requests.count("*_set_state_erred"), where
+            story.holds(house, order, tag)
+
+
+def test_a_raise_that_a_list_still_shows_is_not_paid_again(tmp_path: Path) -> None:
+    with a_moab_house(tmp_path / "lock") as house:
+        order = begin_raise(house, "")
+        house.cycle()
+        is_raised(house, order, "")
+        side = house.sandbox.customer
+        lowered = side.place_update_order(house.resource(order), {"deposit": 120})
+        house.cycle()
+        assert house.state(lowered) == "done"
+        left = house.mam.state.left_of(house.name_of(order))
+        deposits = house.mam.commands_run["mam-deposit"]
+        for age in range(1, 10):
+            with house.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
+                house.cycle()
+        assert house.mam.state.left_of(house.name_of(order)) == left
+        assert house.mam.commands_run["mam-deposit"] == deposits
 
 
 @pytest.mark.parametrize("name", STORIES)

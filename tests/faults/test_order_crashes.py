@@ -260,3 +260,22 @@ def test_the_name_of_a_terminated_resource_that_a_list_still_shows_fails_no_orde
     house.cycle()
     assert house.state(order) == "done"
     assert house.resource(order).backend_id == old.backend_id
+
+
+@pytest.mark.parametrize("age", range(6, 11))
+def test_an_empty_account_whose_name_no_list_shows_yet_is_not_adopted(
+    house: House, age: int
+) -> None:
+    side = house.sandbox.customer
+    options = {**side.world.offerings[house.sandbox.offering.uuid].plugin_options}
+    options["account_name_generation_policy"] = "project_slug"
+    side.edit(house.sandbox.offering, plugin_options=options)
+    project = house.project()  # nobody is in it, so its accounts have no members
+    first = house.order(project, "Ocean")
+    house.cycle()
+    second = house.order(project, "Lake")
+    house.sandbox.faults.add("*_resources_list", "stale", times=None, changes_ago=age)
+    house.cycle()
+    assert [house.state(order) for order in (first, second)] == ["done", "done"]
+    assert house.resource(first).backend_id == "a_climate"
+    assert house.resource(second).backend_id == "a_climate-0"

@@ -85,6 +85,29 @@ def test_what_was_offered_before_is_not_offered_again(cluster: House) -> None:
         assert importable(site).left_out[OFFERED] == 1
 
 
+@pytest.mark.parametrize("age", [1, 2, 3, 5, 8])
+def test_an_account_whose_name_no_list_shows_yet_is_not_offered(cluster: House, age: int) -> None:
+    side = cluster.sandbox.customer
+    cluster.created(cluster.project("ice", ada="ada01"), "Ice")
+    request = side.request_import()
+    cluster.sandbox.faults.add("*_resources_list", "stale", times=None, changes_ago=age)
+    assert not answer(cluster, request.uuid).failed
+    assert not side.importable()
+
+
+def test_a_request_that_is_over_is_not_answered_again(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate")
+    side = cluster.sandbox.customer
+    request = side.request_import()
+    assert not answer(cluster).failed
+    for age in (1, 2, 3):
+        cluster.sandbox.faults.add("backend_resource*_list", "stale", times=None, changes_ago=age)
+        assert not answer(cluster).failed
+        cluster.sandbox.faults.clear()
+    assert side.current(request).state == "Done"
+    assert len(side.importable()) == 1
+
+
 def test_an_interrupted_answer_is_taken_up_again(cluster: House) -> None:
     for number in range(3):
         add_account(cluster, f"a_old{number}", "p_climate")
