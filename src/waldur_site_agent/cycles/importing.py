@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _OPEN = (ImportState.SENT, ImportState.PROCESSING)
 _REQUESTS = "backend_resource_requests"
 _STEM = "x"
+_OFFERED = "was offered for import: "
+_LISTS_CATCH_UP_SECONDS = 600
 _SHOWN_FAILURES = 3
 
 
@@ -122,7 +124,7 @@ def importable(site: Site) -> ImportPlan:
         site.backend.observe(),
         places,
         {resource.account for resource in resources if resource.account},
-        {one.account for one in offered},
+        {one.account for one in offered} | _offered_lately(site),
         site.offering.components,
     )
     return _without_claims_elsewhere(site, plan)
@@ -247,6 +249,17 @@ def _offer(site: Site, offer: Offer) -> None:
         offer.account,
         {**offer.metadata, **metadata},
     )
+    site.memory[_OFFERED + offer.account] = int(site.now().timestamp())
+
+
+def _offered_lately(site: Site) -> set[str]:
+    """The accounts that this process offered, as long as no list may show them."""
+    since = site.now().timestamp() - _LISTS_CATCH_UP_SECONDS
+    return {
+        key.removeprefix(_OFFERED)
+        for key, when in site.memory.items()
+        if key.startswith(_OFFERED) and when > since
+    }
 
 
 def _conclude(
@@ -259,8 +272,10 @@ def _conclude(
     failures = list(troubles)
     for request in requests:
         try:
-            if troubles:
-                site.waldur.import_erred(request.uuid, reason)
+            if troubles:  # Waldur takes that in any state
+                current = site.waldur.backend_resource_request(request.uuid)
+                if current.state in _OPEN:
+                    site.waldur.import_erred(request.uuid, reason)
             else:
                 site.waldur.import_done(request.uuid)
         except ConflictError as error:
