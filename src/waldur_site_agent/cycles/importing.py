@@ -16,6 +16,7 @@ from waldur_site_agent.cycles.optional_calls import (
 )
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
+from waldur_site_agent.cycles.unreadable import readable, stand_ins
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.imports import ImportState
 from waldur_site_agent.model.placement import ResourceRequest
@@ -116,7 +117,10 @@ def importable(site: Site) -> ImportPlan:
         PermanentError: Waldur does not show this token what is needed.
     """
     uuid = site.offering.waldur_offering_uuid
-    resources = site.waldur.resources(uuid).require_complete("resources")
+    listing = site.waldur.resources(uuid)
+    if any(row.text("backend_id") is None for row in listing.unreadable):
+        listing.require_complete("resources")  # it fails: any account may be one of theirs
+    resources = (*readable(site, listing, "resources"), *stand_ins(listing.unreadable))
     offered = site.waldur.backend_resources(uuid).require_complete("backend resources")
     resources = (*resources, *named_meanwhile(site, resources))
     places = [place for project in _projects(site) if (place := _place(site, project))]

@@ -164,6 +164,7 @@ SCRIPTS = {
     "misunderstandings": """
         add qux name=1
         show account format=bogus
+        show qos name=normal,PAnosuch format=name,usagefactor
         show user name=PUnosuch format=adminlevel
     """,
 }
@@ -214,7 +215,7 @@ def _words(line: str, prefix: str) -> list[str]:
     """Cut at blanks that start a new ``key=value`` or keyword; stand-ins become names."""
     text = line.strip().replace("CLUSTER", "wsatest")
     text = text.replace("PA", prefix).replace("PU", f"{prefix}u")
-    return re.split(r" (?=\S+=|where |set |account |user |qux |coordinator |withcoord )", text)
+    return re.split(r" (?=\S+=|where |set |account |user |qos |qux |coordinator |withcoord )", text)
 
 
 def _plain(text: str) -> list[str]:

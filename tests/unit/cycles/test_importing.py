@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from harness import House
+from harness.odd_rows import OddRows
 from waldur_site_agent.cycles.importing import (
     ImportReport,
     answer_imports,
@@ -72,6 +73,16 @@ def test_everything_else_is_left_out_with_the_reason(cluster: House) -> None:
         WRONG_PREFIX: 1,
     }
     assert cluster.sandbox.requests.writes() == []
+
+
+def test_an_account_whose_resource_is_not_understood_is_not_offered(cluster: House) -> None:
+    add_account(cluster, "a_old", "p_climate")
+    cluster.sandbox.customer.request_import()
+    odd = OddRows("resources/", lambda row: bool(row.get("backend_id")), {"limits": "none"})
+    report = answer(cluster.with_(transport=lambda: odd))
+    assert odd.struck
+    assert not report.failed
+    assert [each.backend_id for each in cluster.sandbox.customer.importable()] == ["a_old"]
 
 
 def test_what_was_offered_before_is_not_offered_again(cluster: House) -> None:
