@@ -111,6 +111,17 @@ class RealSlurm:
             self.start()
 
     @contextmanager
+    def slurmdbd_with(self, parameters: str) -> Iterator[None]:
+        """Have these ``Parameters`` in slurmdbd.conf while the body runs."""
+        self.stop_slurmdbd()
+        up(WSA_SLURMDBD_PARAMETERS=parameters)
+        try:
+            yield
+        finally:
+            self.stop_slurmdbd()
+            self.start()
+
+    @contextmanager
     def slurmdbd_frozen(self) -> Iterator[None]:
         """Have a slurmdbd that does not answer while the body runs."""
         pid = self._pid_of("slurmdbd")
@@ -149,11 +160,11 @@ class RealSlurm:
         return int((self.directory / "run" / f"{daemon}.pid").read_text(encoding="ascii"))
 
 
-def up() -> Path:
+def up(**environment: str) -> Path:
     """Start what is not running and return the path of slurm.conf."""
     started = subprocess.run(
         [SERVICE / "up.sh"],
-        env=_ENVIRONMENT,
+        env={**_ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

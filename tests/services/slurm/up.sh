@@ -7,6 +7,7 @@
 #
 #   WSA_SLURM_DIR    where it lives ($TMPDIR/waldur-site-agent-slurm)
 #   WSA_SLURM_PORT   first of four ports (26817: slurmctld, slurmd, slurmdbd, database)
+#   WSA_SLURMDBD_PARAMETERS  Parameters of slurmdbd.conf, such as PreserveCaseUser (none)
 #   WSA_SLURM_USERS  how many operating-system users wsatest1, wsatest2, ... (8)
 #
 # Prints one line, `SLURM_CONF=...`, when the cluster is ready.
@@ -129,6 +130,7 @@ StoragePort=$((PORT + 3))
 StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm_acct_db
+${WSA_SLURMDBD_PARAMETERS:+Parameters=$WSA_SLURMDBD_PARAMETERS}
 CONF
     chown slurm: "$DIR/etc/slurmdbd.conf"
     chmod 600 "$DIR/etc/slurmdbd.conf"
