@@ -40,7 +40,7 @@ class TemplateSettings(BackendSettings):
     pattern: Annotated[str, AfterValidator(_known_pattern)]
     """Such as ``{first_name[0]}{last_name}``."""
     max_length: int = Field(default=31, ge=4, le=100)
-    """Number included; 31 is what login records and Slurm take."""
+    """Number included; 31 is what login records take."""
     reserved_names: Annotated[frozenset[str], BeforeValidator(_nothing_is_empty)] = frozenset()
     """Names that nobody gets, beside the usual ones."""
     avoid_system_users: bool = True
