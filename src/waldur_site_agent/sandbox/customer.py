@@ -5,6 +5,7 @@ give records; a record shows the moment it was made, ``current`` gives it as it 
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Literal
@@ -27,6 +28,7 @@ from waldur_site_agent.sandbox.records import (
     Role,
     User,
 )
+from waldur_site_agent.sandbox.slugs import new_slug
 from waldur_site_agent.sandbox.store import Transaction
 
 _LONG_ROLES = {
@@ -42,13 +44,13 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
     # Organizations, projects and people
 
     def add_customer(self, name: str, slug: str | None = None) -> Customer:
-        """Make an organization."""
+        """Make an organization; its slug is Waldur's, unless an administrator chooses one."""
         with self._store.change() as tx:
             customer = Customer(
                 uuid=tx.new_uuid(),
                 created=tx.now,
                 name=name,
-                slug=ordering.slugified(name) if slug is None else slug,
+                slug=_slug(name, tx.world.customers) if slug is None else slug,
             )
             tx.world.put(customer)
         return customer
@@ -61,13 +63,13 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         description: str = "",
         end_date: date | None = None,
     ) -> Project:
-        """Make a project of an organization."""
+        """Make a project of an organization; of its slug see ``add_customer``."""
         with self._store.change() as tx:
             project = Project(
                 uuid=tx.new_uuid(),
                 created=tx.now,
                 name=name,
-                slug=ordering.slugified(name) if slug is None else slug,
+                slug=_slug(name, tx.world.projects) if slug is None else slug,
                 customer=find(tx.world.customers, customer, "customers").uuid,
                 description=description,
                 end_date=end_date,
@@ -186,7 +188,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
                 uuid=tx.new_uuid(),
                 created=tx.now,
                 name=name,
-                slug=ordering.slugified(name),
+                slug=_slug(name, tx.world.offerings),
                 customer=find(tx.world.customers, provider, "customers").uuid,
                 type=type,
                 components=components,
@@ -203,8 +205,9 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         offering: Offering | str | None = None,
         name: str | None = None,
         unit_factor: int = 1,
+        is_priced: bool = True,
     ) -> Component:
-        """Let an offering count one more thing."""
+        """Let an offering count one more thing; the plan may have no price for it yet."""
         with self._store.change() as tx:
             place = offering_meant(tx, offering)
             component = Component(
@@ -214,6 +217,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
                 billing_type=billing_type,
                 measured_unit=measured_unit,
                 unit_factor=unit_factor,
+                is_priced=is_priced,
             )
             tx.world.put(replace(place, components=(*place.components, component)))
         return component
@@ -307,6 +311,10 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
             changed = replace(found, modified=tx.now, **flags)  # type: ignore[arg-type]  # all are flags
             tx.world.put(changed)
         return changed
+
+
+def _slug(name: str, others: Mapping[str, Customer | Project | Offering]) -> str:
+    return new_slug(name, (other.slug for other in others.values()))
 
 
 def _new_role(tx: Transaction, user: User | str, name: str, kind: str, scope: str) -> Role:

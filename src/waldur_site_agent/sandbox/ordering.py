@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.sandbox import states
 from waldur_site_agent.sandbox.answers import RefusedError, invalid, wrong_state
 from waldur_site_agent.sandbox.records import Order, Resource
+from waldur_site_agent.sandbox.slugs import new_slug
 
 if TYPE_CHECKING:
     from datetime import date
 
     from waldur_site_agent.sandbox.records import JsonObject, Offering, Project
     from waldur_site_agent.sandbox.store import Transaction
-
-
-def slugified(name: str) -> str:
-    """Make the part of a URL that Waldur makes of a name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def place_create(
@@ -39,13 +34,12 @@ def place_create(
         RefusedError: 400 for a limit that the offering does not have.
     """
     _check_limits(offering, limits)
-    number = 1 + sum(slugified(name) == slugified(r.name) for r in tx.world.resources.values())
     resource = Resource(
         uuid=tx.new_uuid(),
         created=tx.now,
         modified=tx.now,
         name=name,
-        slug=f"{slugified(name)}-{number}",
+        slug=new_slug(name, (row.slug for row in tx.world.resources.values())),
         offering=offering.uuid,
         project=project.uuid,
         state="Creating",

@@ -94,6 +94,8 @@ class Component:
     default_limit: float | None = None
     is_boolean: bool = False
     is_builtin: bool = False
+    is_priced: bool = True
+    """Whether the plan of the resources has a price for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,12 @@ class Offering:
     def limit_types(self) -> frozenset[str]:
         """Types of the components that a customer may set limits for."""
         return frozenset(c.type for c in self.components if c.billing_type == "limit")
+
+    @property
+    def unpriced_limit_types(self) -> frozenset[str]:
+        """Those of them that the plan has no price for."""
+        limited = (c for c in self.components if c.billing_type == "limit")
+        return frozenset(c.type for c in limited if not c.is_priced)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,7 @@ def component(tx: Transaction, row: Component, offering: Offering) -> JsonObject
         tx,
         "component",
         {
-            **asdict(row),
+            **{name: value for name, value in asdict(row).items() if name != "is_priced"},
             "offering_uuid": offering.uuid,
             "factor": None,
             "limit_decimal_places": 0,

@@ -107,13 +107,15 @@ def set_done(tx: Transaction, order: Order) -> None:
 
     Raises:
         RefusedError: 409 where it is not executing; 500 where an update meets a limit of a
-            component without limits, for which Waldur's message to the customer has no name.
+            component without limits, for which Waldur's message to the customer has no name, or
+            one of a component for which the plan has no price.
     """
     _require_state(order, "executing")
     resource = tx.world.resources[order.resource]
     if order.type == "Update":
         offering = tx.world.offerings[order.offering]
-        if not offering.limit_types.issuperset({*resource.limits, *order.limits}):
+        limited = {*resource.limits, *order.limits}
+        if limited - offering.limit_types or limited & offering.unpriced_limit_types:
             raise server_bug()
         set_resource(tx, resource, state="OK", limits=order.limits or resource.limits)
     elif order.type == "Terminate":

@@ -20,9 +20,9 @@ def test_the_demo_ends_with_books_that_balance() -> None:
     assert done.returncode == 0, done.stderr
     for line in (
         "~ deposit        none -> 150.25",
-        "hpc_ocean-runs-1: 649.75 left + 150.25 used = 800.00",
-        "hpc_ocean-runs-1: 149.75 left + 150.25 used = 300.00",
-        "└─ hpc_ocean-runs-1  members ada, emmy",
+        "hpc_ocean-ru-1: 649.75 left + 150.25 used = 800.00",
+        "hpc_ocean-ru-1: 149.75 left + 150.25 used = 300.00",
+        "└─ hpc_ocean-ru-1  members ada, emmy",
         "deposit=300 (300 EUR)",
     ):
         assert line in done.stdout

@@ -37,10 +37,20 @@ def test_things_are_found_by_uuid_slug_and_username(sandbox: Sandbox) -> None:
     assert len(lises) == 9
 
 
+def test_slugs_are_those_that_waldur_makes(sandbox: Sandbox) -> None:
+    side = sandbox.customer
+    names = ("Climate", "University of Oceans", "大学", "Ünï Tartu", "Climate")
+    slugs = [side.add_customer(name).slug for name in names]
+    assert slugs == ["climate-1", "universi-1", "-1", "uni-tart-1", "climate-2"]
+    project = side.add_project("Climate", side.add_customer("Any"))
+    orders = [side.place_create_order(project, n) for n in ("Ocean runs", "Tokamak edge", "海")]
+    assert [side.resource_of(o).slug for o in orders] == ["ocean-ru-1", "tokamak--1", "-1"]
+
+
 def test_a_name_that_two_have_is_refused(sandbox: Sandbox) -> None:
     university = sandbox.customer.add_customer("University")
     for _ in range(2):
-        sandbox.customer.add_project("Climate", university)
+        sandbox.customer.add_project("Climate", university, "climate")
     with pytest.raises(LookupError, match="2 projects called 'climate'"):
         sandbox.customer.place_create_order("climate", "Ocean")
 
@@ -126,7 +136,7 @@ def test_a_person_can_close_an_account_and_limit_a_user_with_curl(
     assert made.json()["state"] == "OK"
     closed = {"account": made.json()["uuid"], "state": "Closed"}
     assert portal.post("set_project_account_state/", json=closed).json()["state"] == "Closed"
-    limit = {"resource": "ocean-runs-1", "user": "ada", "component_type": "cpu", "limit": 2.5}
+    limit = {"resource": "ocean-ru-1", "user": "ada", "component_type": "cpu", "limit": 2.5}
     assert portal.post("set_user_limit/", json=limit).json()["limit"] == "2.50"
     refused = portal.post("set_user_limit/", json={**limit, "limit": -1})
     assert (refused.status_code, "valid number" in refused.text) == (400, True)
