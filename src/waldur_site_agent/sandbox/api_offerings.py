@@ -91,7 +91,9 @@ def _described(call: Call, uuid: str) -> Component:
     if len(str(call.fields["type"])) > _LONGEST_TYPE:
         raise invalid({"type": ["Ensure this field has no more than 50 characters."]})
     known: JsonObject = {
-        name: value for name, value in call.fields.items() if name in Component.__dataclass_fields__
+        name: value
+        for name, value in call.fields.items()
+        if name in Component.__dataclass_fields__ and name != "is_priced"
     }
     try:
         return _COMPONENT.validate_python({**known, "uuid": uuid})
@@ -115,7 +117,8 @@ def _update_component(call: Call) -> Answer:
     uuid = as_uuid(str(states.required(call.fields, "uuid")))
     if uuid is None or uuid not in {each.uuid for each in offering.components}:
         raise invalid({"uuid": ["Component with this UUID is not found."]})
-    changed = _described(call, uuid)
+    before = next(each for each in offering.components if each.uuid == uuid)
+    changed = replace(_described(call, uuid), is_priced=before.is_priced)
     components = tuple(changed if each.uuid == uuid else each for each in offering.components)
     call.tx.world.put(replace(offering, components=components))
     return empty_answer()

@@ -170,6 +170,8 @@ class Order:
     error_message: str = ""
     error_traceback: str = ""
     provider_rejection_comment: str = ""
+    fails_at_approval: str = ""
+    """With these words the server errs it within the approval, as it may an update."""
     completed_at: datetime | None = None
 
 

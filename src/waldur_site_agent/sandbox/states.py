@@ -52,7 +52,10 @@ def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
     if waits and tx.generation.waits_for_start_date:
         set_order(tx, order, state="pending-start-date")
         return "Order is pending start date."
-    start(tx, replace(order, attributes={**order.attributes, **attributes}))
+    if order.fails_at_approval:
+        set_order(tx, order, state="erred", error_message=order.fails_at_approval)
+    else:
+        start(tx, replace(order, attributes={**order.attributes, **attributes}))
     return "Order has been approved and is being processed."
 
 

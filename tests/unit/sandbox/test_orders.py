@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -195,6 +196,38 @@ def test_a_limit_of_a_usage_component_breaks_every_later_update(
         answer = call(api, update, "set_state_done")
     assert answer.status_code == 500
     assert states(sandbox, update) == ("executing", "Updating")
+
+
+def test_a_component_without_a_price_in_the_plan_breaks_an_update_until_it_has_one(
+    sandbox: Sandbox, api: httpx.Client
+) -> None:
+    sandbox.customer.add_component("disk", "limit", is_priced=False)
+    _, resource = finished(sandbox, api)
+    update = sandbox.customer.place_update_order(resource, {"cpu": 20, "disk": 5})
+    call(api, update, "approve_by_provider")
+    for _ in range(2):
+        assert call(api, update, "set_state_done").status_code == 500
+        assert states(sandbox, update) == ("executing", "Updating")
+    offering = sandbox.offering
+    priced = tuple(replace(each, is_priced=True) for each in offering.components)
+    sandbox.customer.edit(offering, components=priced)
+    assert call(api, update, "set_state_done").status_code == 200
+    assert states(sandbox, update) == ("done", "OK")
+
+
+def test_an_update_may_end_within_its_approval(sandbox: Sandbox, api: httpx.Client) -> None:
+    _, resource = finished(sandbox, api)
+    update = sandbox.customer.place_update_order(resource, {"cpu": 20})
+    sandbox.customer.edit(update, fails_at_approval="Can't switch from state '5'")
+    assert call(api, update, "approve_by_provider").status_code == 200
+    assert sandbox.customer.current(update).state == "erred"
+    assert sandbox.customer.current(update).error_message == "Can't switch from state '5'"
+
+
+@pytest.mark.parametrize("path", ["orders", "provider-resources", "offering-users"])
+def test_an_order_of_rows_that_nobody_knows_is_refused(api: httpx.Client, path: str) -> None:
+    answer = api.get(f"marketplace-{path}/", params={"o": "colour"})
+    assert (answer.status_code, [*answer.json()]) == (400, ["o"])
 
 
 def test_an_order_with_a_start_date_to_come_waits_for_it(
