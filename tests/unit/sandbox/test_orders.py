@@ -315,7 +315,7 @@ def test_an_order_shows_what_the_agent_needs(sandbox: Sandbox, api: httpx.Client
         "resource_name": "Ocean",
         "marketplace_resource_uuid": order.resource,
         "resource_uuid": None,
-        "project_slug": "climate",
+        "project_slug": "climate-1",
         "customer_slug": "uni",
         "offering_uuid": sandbox.offering.uuid,
         "start_date": None,
