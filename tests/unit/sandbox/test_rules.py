@@ -78,7 +78,7 @@ def accepted(sandbox: Sandbox, call: str, step: int) -> bool:
 
 def sandbox_with_a_project(version: str) -> Sandbox:
     sandbox = Sandbox(version)
-    sandbox.customer.add_project("Climate", sandbox.customer.add_customer("University"))
+    sandbox.customer.add_project("Climate", sandbox.customer.add_customer("University"), "climate")
     return sandbox
 
 
