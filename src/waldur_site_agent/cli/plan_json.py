@@ -98,6 +98,7 @@ def _usernames(report: MembershipReport) -> dict[str, Any]:
             {
                 "user": change.user.user_username,
                 "what": change.what,
+                "changes": plain_write(change.write)["changes"] if change.write else [],
                 "result": change.result.value,
                 "reason": change.reason,
             }

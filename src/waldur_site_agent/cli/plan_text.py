@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from waldur_site_agent.cycles.report import CycleReport
-    from waldur_site_agent.cycles.usernames import UsernameChange
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
@@ -253,17 +252,13 @@ def _people_blocks(report: MembershipReport) -> Iterator[Block]:
         return
     if report.usernames.changes:
         names = [
-            ("~", change.user.user_username or str(change.user.uuid), _username_text(change))
+            ("~", change.user.user_username or str(change.user.uuid), change.text)
             for change in report.usernames.changes
         ]
         yield "Usernames", [], names
     for name, people in sorted(report.usernames.duplicates.items()):
         persons = ", ".join(person.user_username or str(person.uuid) for person in people)
         yield f'Username "{name}"', [f"  ! belongs to several people: {persons}"], []
-
-
-def _username_text(change: UsernameChange) -> str:
-    return f"{change.what}  {change.reason}".rstrip()
 
 
 def step_changes(step: Step) -> Iterator[Change]:

@@ -10,6 +10,7 @@ import click
 import structlog
 
 from waldur_site_agent.backends.username_registry import UsernameRegistry
+from waldur_site_agent.cli.running import open_journal
 from waldur_site_agent.cli.starting import DONE, FAILED, load_or_exit
 from waldur_site_agent.cycles.given_usernames import GivenUsernames
 from waldur_site_agent.cycles.usernames import UsernameResult, sync_offering_users
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from waldur_site_agent.config import Offering
     from waldur_site_agent.cycles.usernames import UsernameChange, UsernamesReport
+    from waldur_site_agent.planning.writes import Write
+    from waldur_site_agent.service.journal import Journal
     from waldur_site_agent.waldur import Waldur
 
 _COLUMN = 14
@@ -35,6 +38,7 @@ class _Desk:
 
     waldur: Waldur
     log: FilteringBoundLogger
+    record_write: Callable[[Write, SiteAgentError | None], None]
     stopping: Callable[[], bool] = bool
     given: GivenUsernames = field(default_factory=GivenUsernames)
 
@@ -43,11 +47,12 @@ def sync_users(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int:
     """Do it for every offering and print a line per person; return the exit code."""
     start = load_or_exit(path, wanted=wanted, usernames=True, quiet=True)
     registry = UsernameRegistry()
+    journal = open_journal(start, dry_run=dry_run)
     code = DONE
     for offering in start.offerings:
         click.echo(f"{offering.name}:")
         try:
-            report = _sync(offering, registry, dry_run=dry_run)
+            report = _sync(offering, registry, journal, dry_run=dry_run)
         except SiteAgentError as error:
             click.echo(f"  ! {error}")
             code = FAILED
@@ -58,11 +63,14 @@ def sync_users(path: Path, wanted: Sequence[str], *, dry_run: bool) -> int:
     return start.exit_code(code)
 
 
-def _sync(offering: Offering, registry: UsernameRegistry, *, dry_run: bool) -> UsernamesReport:
+def _sync(
+    offering: Offering, registry: UsernameRegistry, journal: Journal, *, dry_run: bool
+) -> UsernamesReport:
+    record = journal.recorder_of_writes(offering.name, "users_sync")
     log = structlog.get_logger().bind(offering=offering.name)
     with connect(offering, "users_sync") as waldur, closing(registry.open(offering)) as backend:
         return sync_offering_users(
-            _Desk(waldur, log), offering.waldur_offering_uuid, backend, dry_run=dry_run
+            _Desk(waldur, log, record), offering.waldur_offering_uuid, backend, dry_run=dry_run
         )
 
 
@@ -81,4 +89,4 @@ def _lines(report: UsernamesReport) -> Iterator[str]:
 def _line(change: UsernameChange) -> str:
     person = change.user.user_username or str(change.user.user_uuid)
     sign = "~" if change.result in (UsernameResult.DONE, UsernameResult.PLANNED) else "!"
-    return f"{sign} {person:<{_COLUMN}} {change.what}  {change.reason}".rstrip()
+    return f"{sign} {person:<{_COLUMN}} {change.text}"

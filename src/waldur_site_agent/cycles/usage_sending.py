@@ -30,6 +30,7 @@ from waldur_site_agent.planning.usage import (
     parts_found,
 )
 from waldur_site_agent.planning.usage_dates import booking_date, is_past_in_waldur
+from waldur_site_agent.planning.writes import usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -296,16 +297,18 @@ class _Sending:
             self.site.memory[_refused(self.plan, resource, name)] = int(name in refused)
         self.refused.update((account, name) for name in refused)
         refused = dict(self._without_those_for_staff(refused))
-        taken = {
-            name: str(total)
-            for name, total in resource.news.items()
-            if (account, name) not in self.refused
-        }
+        taken = [name for name in resource.news if (account, name) not in self.refused]
         if taken:
             self.reported.add(account)
             self.taken.update((account, name) for name in taken)
             month = str(self.plan.month)
-            self.site.log.info("usage reported", resource=account, month=month, **taken)
+            before = {each.type: each.before for each in resource.components}
+            figures = {name: (before[name], resource.news[name]) for name in taken}
+            components = self.site.offering.components
+            write = usage_write(resource.resource, month, figures, components)
+            changes = [str(change) for change in write.changes]
+            self.site.log.info("usage reported", resource=account, month=month, changes=changes)
+            self.site.record_write(write, None)
         for text in dict.fromkeys(map(str, refused.values())):
             names = ", ".join(name for name, error in refused.items() if str(error) == text)
             self._note(account, PermanentError(f"{names}: {text}"))

@@ -18,13 +18,17 @@ from waldur_site_agent.planning.usernames import (
     Unnamed,
     plan_calls,
 )
+from waldur_site_agent.planning.writes import user_write
 from waldur_site_agent.waldur import TransitionRefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structlog.typing import FilteringBoundLogger
 
     from waldur_site_agent.model.people import OfferingUser
     from waldur_site_agent.planning.usernames import Answer
+    from waldur_site_agent.planning.writes import Write
     from waldur_site_agent.waldur import Waldur
 
 _MAY_BE_SO_ALREADY = (Call.SET_OK, Call.SET_VALIDATION_COMPLETE, Call.BEGIN_CREATING)
@@ -32,7 +36,11 @@ _MAY_BE_SO_ALREADY = (Call.SET_OK, Call.SET_VALIDATION_COMPLETE, Call.BEGIN_CREA
 
 
 def carry_out(
-    waldur: Waldur, log: FilteringBoundLogger, user: OfferingUser, answer: Answer
+    waldur: Waldur,
+    log: FilteringBoundLogger,
+    user: OfferingUser,
+    answer: Answer,
+    record: Callable[[Write, SiteAgentError | None], None],
 ) -> UsernameChange | None:
     """Make Waldur show the answer; ``None`` when there was nothing to do. Never raises."""
     log = log.bind(user=user.user_username, offering_user=str(user.uuid))
@@ -42,14 +50,16 @@ def carry_out(
         for call in plan_calls(user, answer):
             current = _send(waldur, call, current, answer)
     except SiteAgentError as error:
-        change = _left(current, answer, str(error))
+        change = _left(user, current, answer, str(error))
     except Exception as error:  # a defect ends one person's turn, not the cycle
         log.exception("username not set because of a defect")
-        change = _left(current, answer, f"a defect: {type(error).__name__}: {error}")
+        change = _left(user, current, answer, f"a defect: {type(error).__name__}: {error}")
     else:
         change = _concluded(user, current, answer, UsernameResult.DONE)
     if change is not None:
         _log(log, change)
+        if change.write is not None:
+            record(change.write, None)
     return change
 
 
@@ -135,11 +145,24 @@ def _concluded(
             return None
         case ActionRequired(comment=reason):
             pass
-    return UsernameChange(user=after, what=_what(answer), result=result, reason=reason)
+    return _change(before, after, answer, result, reason)
 
 
-def _left(user: OfferingUser, answer: Answer, reason: str) -> UsernameChange:
-    return UsernameChange(user=user, what=_what(answer), result=UsernameResult.LEFT, reason=reason)
+def _left(before: OfferingUser, after: OfferingUser, answer: Answer, reason: str) -> UsernameChange:
+    return _change(before, after, answer, UsernameResult.LEFT, reason)
+
+
+def _change(
+    before: OfferingUser, after: OfferingUser, answer: Answer, result: UsernameResult, reason: str
+) -> UsernameChange:
+    write = user_write(before, after)
+    return UsernameChange(
+        user=after,
+        what=_what(answer),
+        result=result,
+        reason=reason,
+        write=write if write.changes else None,
+    )
 
 
 def _what(answer: Answer) -> str:
@@ -157,4 +180,5 @@ def _what(answer: Answer) -> str:
 def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
     """What was done; who is refused a name, or waits, does so in every cycle: see the report."""
     if change.result is UsernameResult.DONE:
-        log.info("offering user changed", what=change.what, reason=change.reason)
+        changes = [str(each) for each in change.write.changes] if change.write else []
+        log.info("offering user changed", what=change.what, changes=changes, reason=change.reason)

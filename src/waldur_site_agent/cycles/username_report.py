@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.planning.writes import Write
 
 
 class UsernameResult(enum.Enum):
@@ -36,6 +37,17 @@ class UsernameChange:
     result: UsernameResult
     reason: str = ""
     """Why it was refused or left, or what the person was told."""
+    write: Write | None = None
+    """What changed in Waldur with old and new value, or would; ``None``: nothing."""
+
+    @property
+    def text(self) -> str:
+        """In words: old and new values, and why."""
+        if self.write is None:
+            return f"{self.what}  {self.reason}".rstrip()
+        if any(change.field == "username" for change in self.write.changes):
+            return f"{self.write}  {self.reason}".rstrip()
+        return f"{self.what}  {self.reason}".rstrip() + f"  ({self.write})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.cycles.given_usernames import GivenUsernames
     from waldur_site_agent.model.offerings import WaldurOffering
     from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.planning.writes import Write
     from waldur_site_agent.waldur import UnreadableRow, Waldur
 
 __all__ = [
@@ -62,6 +63,10 @@ class Workplace(Protocol):
     @property
     def given(self) -> GivenUsernames:
         """The names that this process has given."""
+
+    @property
+    def record_write(self) -> Callable[[Write, SiteAgentError | None], None]:
+        """Writes what changed in Waldur into the journal, where the site keeps one."""
 
     @property
     def stopping(self) -> Callable[[], bool]:
@@ -222,7 +227,9 @@ class _Round:
         if self._dry_run:
             return [change for user, answer in batch if (change := imagine(user, answer))]
         attempts = concurrently(
-            lambda question: carry_out(self._site.waldur, self._site.log, *question),
+            lambda question: carry_out(
+                self._site.waldur, self._site.log, *question, self._site.record_write
+            ),
             self._confirmed(batch),
         )
         changes = [attempt.value for attempt in attempts if attempt.value is not None]

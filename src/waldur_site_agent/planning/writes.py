@@ -190,6 +190,48 @@ def deleted_write(user: OfferingUser) -> Write:
     return _user_state(user, Call.SET_DELETED, OfferingUserState.DELETED)
 
 
+def user_write(before: OfferingUser, after: OfferingUser) -> Write:
+    """What has changed, or is to change, in an offering user; maybe nothing."""
+    fields = (
+        ("username", before.username, after.username),
+        ("state", before.state, after.state),
+        ("comment", before.service_provider_comment, after.service_provider_comment),
+    )
+    return Write(
+        call=Call.CHANGE_OFFERING_USER,
+        uuid=before.uuid,
+        about=before.user_username or str(before.uuid),
+        changes=tuple(
+            Change(name, old or None, new or None) for name, old, new in fields if old != new
+        ),
+        reason="a username of the site",
+    )
+
+
+def usage_write(
+    resource: Resource,
+    month: str,
+    figures: Mapping[str, tuple[Decimal | None, Decimal]],
+    components: Mapping[str, Component],
+) -> Write:
+    """Report the usage of a month: by component, Waldur's figure and the new one."""
+    return Write(
+        call=Call.SET_USAGE,
+        uuid=resource.uuid,
+        about=resource.account,
+        changes=tuple(
+            Change(
+                f"usage {name}",
+                None if old is None else f"{old:.2f}",
+                f"{new:.2f}",
+                components[name].measured_unit if name in components else "",
+            )
+            for name, (old, new) in figures.items()
+        ),
+        reason=f"used in {month}",
+    )
+
+
 def _user_state(user: OfferingUser, call: Call, state: str) -> Write:
     return Write(
         call=call,

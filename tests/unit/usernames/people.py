@@ -64,6 +64,7 @@ class Place:
     logged: CapturingLogger
     stopping: Callable[[], bool] = bool
     backend: UsernameBackend = field(default_factory=Scripted)
+    record_write: Callable[[Any, Any], None] = lambda _write, _error: None
     given: GivenUsernames = field(default_factory=GivenUsernames)
 
     @property

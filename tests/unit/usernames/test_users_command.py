@@ -37,7 +37,10 @@ def site(installation: Installation) -> Installation:
 def test_people_get_usernames(site: Installation) -> None:
     done = site.run(command=COMMAND)
     assert done.code == 0, done.err
-    assert done.out == "Test cluster:\n  ~ ada            username alovelace\n"
+    assert (
+        done.out
+        == "Test cluster:\n  ~ ada            username none -> alovelace; state Requested -> OK\n"
+    )
     assert shown(site) == {"ada": ("OK", "alovelace")}
     again = site.run(command=COMMAND)
     assert again.out == "Test cluster:\n  No changes.\n"
@@ -52,7 +55,7 @@ def test_the_other_command_does_the_same(site: Installation) -> None:
 def test_a_dry_run_changes_nothing(site: Installation) -> None:
     done = site.run("--dry-run", command=COMMAND)
     assert done.code == 0, done.err
-    assert "~ ada            username alovelace" in done.out
+    assert "~ ada            username none -> alovelace; state Requested -> OK" in done.out
     assert site.house.sandbox.requests.writes() == []
     assert shown(site) == {"ada": ("Requested", "")}
 
