@@ -38,8 +38,12 @@ def coordinators(slurm: SimulatedSlurm) -> dict[str, list[str]]:
     return {name: state.all_coordinators(a) for name, a in state.accounts.items() if name != "root"}
 
 
-def apply(slurm: SimulatedSlurm, directory: Path, *actions: Action) -> list[Result]:
-    settings = SlurmSettings(lock_file=directory / "lock", require_system_user=False)
+def apply(
+    slurm: SimulatedSlurm, directory: Path, *actions: Action, default_account: str = "root"
+) -> list[Result]:
+    settings = SlurmSettings(
+        lock_file=directory / "lock", require_system_user=False, default_account=default_account
+    )
     return [o.result for o in SlurmBackend(settings, {}, runner=slurm.runner()).apply(actions)]
 
 
@@ -117,3 +121,15 @@ def test_an_ordinary_user_who_leaves_the_last_account_is_forgotten(tmp_path: Pat
     slurm.run(["sacctmgr", "-i", "add", "user", "name=eve", "account=a"])
     assert apply(slurm, tmp_path, RemoveMembers("a", ("eve",))) == [Result.DONE]
     assert "eve" not in slurm.state.users
+
+
+def test_an_administrator_who_cannot_be_kept_keeps_nobody_else_in_an_account(
+    slurm: SimulatedSlurm, tmp_path: Path
+) -> None:
+    slurm.run(["sacctmgr", "-i", "add", "account", "name=d", "parent=root"])
+    slurm.run(["sacctmgr", "-i", "add", "user", "name=eve", "account=d", "adminlevel=operator"])
+    leaving = (RemoveMembers("d", ("eve",)), RemoveMembers("b", ("ada",)))
+    results = apply(slurm, tmp_path, *leaving, default_account="missing")
+    assert results == [Result.FAILED, Result.DONE]
+    assert slurm.state.users["eve"].admin_level == "Operator"
+    assert "ada" not in slurm.state.accounts["b"].members

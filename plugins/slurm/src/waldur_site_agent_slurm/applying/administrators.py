@@ -53,17 +53,21 @@ def keep_administrators(
     default = work.settings.default_account
     by_account = {task.account: users for task, users in leaving.items() if task.account != default}
     admins = leaving_administrators(work.cluster, by_account, records)
+    kept: set[str] = set()
     for portion in commands.chunks(admins):
-        work.ledger.writes(*(task for task in leaving if not leaving[task].isdisjoint(portion)))
-        closed = default == ROOT
-        argv = commands.introduce_users(portion, default, closed=closed, cluster=work.only)
-        work.client.write(argv, len(portion))
-        work.note_members(default, portion)
-    for user in sorted(admins):
+        concerned = [task for task in leaving if not leaving[task].isdisjoint(portion)]
+        with work.ledger.attempt(*concerned):
+            work.ledger.writes(*concerned)
+            closed = default == ROOT
+            argv = commands.introduce_users(portion, default, closed=closed, cluster=work.only)
+            work.client.write(argv, len(portion))
+            work.note_members(default, portion)
+            kept.update(portion)
+    for user in sorted(kept):
         _log.warning(
             "%s leaves the last account and has AdminLevel %s in Slurm, which the agent does not "
             "take: an association with %s keeps the user known; to end it: sacctmgr modify user "
             "where name=%s set adminlevel=none",
             *(user, records[user].admin_level, default, user),
         )
-    return admins
+    return frozenset(kept)
