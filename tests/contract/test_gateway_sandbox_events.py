@@ -14,7 +14,6 @@ from waldur_site_agent.model.imports import ImportState
 from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.waldur import (
     AbsentOperationError,
-    AccessDeniedError,
     ConflictError,
     NotFoundError,
     Waldur,
@@ -184,7 +183,7 @@ def test_projects_of_buyers_are_seen_through_the_provider(sandbox: Sandbox, wald
     (mine,) = waldur.projects().require_complete("projects")
     assert mine in through_provider
     stranger = sandbox.customer.add_user("stranger")
-    with Waldur(waldur.base_url, stranger.token) as limited, pytest.raises(AccessDeniedError):
+    with Waldur(waldur.base_url, stranger.token) as limited, pytest.raises(NotFoundError):
         limited.provider_projects(sandbox.provider.service_provider)
 
 
