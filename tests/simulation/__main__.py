@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from simulation.defects import DEFECTS
 from simulation.running import Result, simulate
 
 _MOST_SHOWN = 5
@@ -26,6 +27,8 @@ def main() -> int:
         os.execv(sys.executable, command)  # noqa: S606 - our own program
     if arguments.seed is not None:
         return _one(arguments)
+    if arguments.defect:
+        return _defect(arguments)
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     began, failures = time.monotonic(), 0
     for done, failure in enumerate(_all(seeds, arguments.jobs), start=1):
@@ -48,8 +51,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="Run this seed alone and print what happens.")
     parser.add_argument("--without", default="", help="Steps and faults to leave out: 3,7.2")
     parser.add_argument("--shrink", action="store_true", help="Leave out all that can be.")
+    parser.add_argument("--defect", choices=DEFECTS, help="Run with a defect until it is found.")
     parser.add_argument("--brief", action="store_true", help="One line for each failing seed.")
     return parser.parse_args()
+
+
+def _defect(arguments: argparse.Namespace) -> int:
+    """Return 0 where a defect that was made on purpose is found."""
+    with tempfile.TemporaryDirectory() as place, DEFECTS[arguments.defect]():
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            result = simulate(seed, Path(place))
+            if result.failed:
+                print(described(result))
+                return 0
+    print(f"{arguments.defect}: not found by {arguments.seeds} seeds")
+    return 1
 
 
 def _one(arguments: argparse.Namespace) -> int:

@@ -48,14 +48,14 @@ class People:
             self._leave: 7,
             self._change_role: 3,
             self._let_role_end: 2,
-            self._flag: 8,
+            self._flag: 11,
             self._add_service_account: 3,
             self._add_course_account: 2,
             self._change_project_account: 3,
             self._limit_user: 4,
             self._free_user: 2,
             self._restrict_user: 3,
-            self._delete_user: 3,
+            self._delete_user: 6,
             self._end_project: 1,
         }
         return self._one_of(weights)
@@ -68,7 +68,7 @@ class People:
     def administrator(self) -> str:
         """One action on the cluster."""
         weights: dict[Callable[[], str], int] = {
-            self._set_qos: 3,
+            self._set_qos: 5,
             self._set_limit: 2,
             self._put_stranger: 2,
             self._hide_user: 2,

@@ -171,7 +171,19 @@ class Simulation:
             self._world.time.sleep((3 * 60 if number == 1 else 6) * _MINUTE)
             self._round()
         check_end(self._world)
+        if self._restrictions_lifted():
+            for _ in range(2):
+                self._world.time.sleep(6 * _MINUTE)
+                self._round()
+            check_end(self._world)
         self._writes_nothing_more()
+
+    def _restrictions_lifted(self) -> bool:
+        """Let every account be as the site had it; return whether there was a restriction."""
+        restricted = [r for r in self._world.resources if r.paused or r.downscaled]
+        for resource in restricted:
+            self._world.sandbox.customer.set_flags(resource, paused=False, downscaled=False)
+        return bool(restricted)
 
     def _round(self) -> None:
         led = ("events", "report") if self._broker is not None else PASSES

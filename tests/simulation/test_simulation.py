@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from simulation.defects import DEFECTS
+
 TESTS = Path(__file__).parents[1]
-SEEDS, CHUNKS = 24, 2
+SEEDS, CHUNKS = 200, 4
 
 
 def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,8 +30,15 @@ def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_whatever_happens_everything_holds_in_the_end(chunk: int) -> None:
     size = SEEDS // CHUNKS
-    run = simulated("--seeds", str(size), "--first", str(41 + chunk * size))
+    run = simulated("--seeds", str(size), "--first", str(1 + chunk * size))
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_made_on_purpose_is_found(defect: str) -> None:
+    run = simulated("--defect", defect, "--seeds", "150")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "again:" in run.stdout
 
 
 def test_a_seed_always_does_the_same() -> None:

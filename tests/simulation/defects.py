@@ -1,0 +1,114 @@
+"""Defects of the agent, made on purpose: a simulation that cannot fail proves nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from waldur_site_agent.cycles import membership, order_completion, orders
+from waldur_site_agent.planning import notes
+from waldur_site_agent.planning import usage as usage_planning
+from waldur_site_agent.planning.billing import billed
+from waldur_site_agent.planning.guard import guard
+from waldur_site_agent.planning.membership import plan_membership
+from waldur_site_agent.waldur.listing import Listing
+from waldur_site_agent_slurm import backend
+
+Defect = Callable[[], AbstractContextManager[Any]]
+
+
+@contextmanager
+def _short_lists_are_believed() -> Iterator[None]:
+    """Where nobody is asked about by himself, for that alone keeps people in."""
+    believed = patch.object(Listing, "require_complete", lambda listing, _what: listing.items)
+    with believed, _old_lists_are_believed():
+        yield
+
+
+def _old_lists_are_believed() -> AbstractContextManager[Any]:
+    return patch.object(membership, "confirm_wanted", lambda _site, wanted, *_rest: wanted)
+
+
+def _temporary_trouble_errs_orders() -> AbstractContextManager[Any]:
+    def close(site: Any, order: Any, error: Any) -> Any:
+        complete, fail = order_completion._complete, order_completion._fail
+        return complete(site, order) if error is None else fail(site, order, error)
+
+    return patch.object(order_completion, "_close", close)
+
+
+def _orders_are_done_unseen() -> AbstractContextManager[Any]:
+    def close(site: Any, order: Any, _error: Any) -> Any:
+        return order_completion._complete(site, order)
+
+    return patch.object(order_completion, "_close", close)
+
+
+def _notes_are_forgotten() -> AbstractContextManager[Any]:
+    return patch.object(
+        notes, "metadata_before_restricting", lambda metadata, _found: dict(metadata)
+    )
+
+
+def _usage_is_a_cent_too_high() -> AbstractContextManager[Any]:
+    def too_high(*arguments: Any) -> Any:
+        cent = Decimal("0.01")
+        bills = billed(*arguments).items()
+        return {n: replace(b, total=b.total + cent) if b.total else b for n, b in bills}
+
+    return patch.object(usage_planning, "billed", too_high)
+
+
+def _last_usage_is_forgotten() -> AbstractContextManager[Any]:
+    return patch.object(orders, "report_last_usage", lambda *_arguments: {})
+
+
+def _writers_take_no_lock() -> AbstractContextManager[Any]:
+    @contextmanager
+    def no_lock(path: Path, _seconds: float) -> Iterator[int]:
+        with path.open("a") as file:
+            yield os.dup(file.fileno())
+
+    return patch.object(backend, "writer_lock", no_lock)
+
+
+def _strangers_are_removed() -> AbstractContextManager[Any]:
+    def planned(wanted: Any, state: Any, people: Any, policy: Any) -> Any:
+        return plan_membership(wanted, state, people, replace(policy, remove_unknown=True))
+
+    return patch.object(membership, "plan_membership", planned)
+
+
+def _removals_are_not_bounded() -> AbstractContextManager[Any]:
+    def permissive(plan: Any, found: int, ending: int, thresholds: Any, **more: Any) -> Any:
+        return guard(plan, found, ending, replace(thresholds, removals_allowed=True), **more)
+
+    return patch.object(membership, "guard", permissive)
+
+
+def _users_are_deleted_unseen() -> AbstractContextManager[Any]:
+    return patch.object(membership, "still_in_accounts", lambda *_arguments: (frozenset(), []))
+
+
+DEFECTS: dict[str, Defect] = {
+    defect.__name__.strip("_"): defect
+    for defect in (
+        _short_lists_are_believed,
+        _old_lists_are_believed,
+        _temporary_trouble_errs_orders,
+        _orders_are_done_unseen,
+        _notes_are_forgotten,
+        _usage_is_a_cent_too_high,
+        _last_usage_is_forgotten,
+        _writers_take_no_lock,
+        _strangers_are_removed,
+        _removals_are_not_bounded,
+        _users_are_deleted_unseen,
+    )
+}
