@@ -88,10 +88,12 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
     )
     if not (plan or compare_parts):
         return MonthOutcome(plan=plan, failures=left_out)
+    sending = _Sending(site, plan)
+    if not (plan or sending.has_differing_parts()):
+        return MonthOutcome(plan=plan, failures=left_out)
     waits = why_not_yet(site, plan.month)
     if waits:
         return MonthOutcome(plan=plan, waits=waits, failures=left_out)
-    sending = _Sending(site, plan)
     if is_past_in_waldur(plan.month, waldurs_time(site)):
         sending.send_past()
     else:
@@ -120,6 +122,10 @@ class _Sending:
     """Account and component of the totals that Waldur took."""
     blocked: set[str] = field(default_factory=set)
     """Accounts with which nothing more is done in this pass."""
+
+    def has_differing_parts(self) -> bool:
+        """Whether a part differs from what Waldur has of it."""
+        return bool(self._differing(self._rows()))
 
     def send_current(self) -> None:
         known = self._rows()
