@@ -2,8 +2,9 @@
 
 Waldur takes no usage of a terminated resource, so what ran after the last periodic report would
 never be billed. The order stays executing until this has been said, also where the token may not
-say it: another one could. What nobody could report does not hold it up, nor does what the site
-gives up (``safety.unreported_usage``).
+say it: another one could; and where the usage of one side cannot be read: that can be mended. What
+nobody could report does not hold it up, nor does what the site gives up
+(``safety.unreported_usage``).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def report_last_usage(
     except TemporaryError as error:
         return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
     except PermanentError as error:
-        failures = [NotReported(account=name, error=error) for name in ending]
+        return _unread(site, ending, error)
     waiting: dict[UUID, SiteAgentError] = {}
     for failure in failures:
         plan = ending[failure.account]
@@ -81,6 +82,19 @@ def report_last_usage(
             waiting.setdefault(plan.order.uuid, _waits(failure.account, failure.error))
         _tell(site, plan, failure.error)
     return waiting
+
+
+def _unread(
+    site: Site, ending: Mapping[str, OrderPlan], error: PermanentError
+) -> dict[UUID, SiteAgentError]:
+    """What becomes of orders when one side's usage cannot be read: somebody can mend that."""
+    if site.unreported_usage is UnreportedUsage.COMPLETE:
+        for plan in ending.values():
+            _tell(site, plan, error)
+        return {}
+    for plan in ending.values():
+        _note_waiting(site, plan, error)
+    return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
 
 
 _ANOTHER_TOKEN_COULD = (AccessDeniedError, NotFoundError, AbsentOperationError)
@@ -99,26 +113,37 @@ def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
 
 def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
     """Log what a permanent error means for the order; a temporary one is told with its fate."""
-    if isinstance(error, TemporaryError):
+    if not isinstance(error, PermanentError):
         return
-    log = site.log.bind(
-        order=str(plan.order.uuid), resource=plan.hand.resource.account, reason=str(error)
-    )
     if _is_to_wait(site, error):
-        account = plan.hand.resource.account
-        site.conditions.note(
-            "a termination waits: this token may not report the last usage of its resource",
-            account,
-            cause=cause_of(str(error), account),
-            level=logging.ERROR,
-            order=str(plan.order.uuid),
-            resource=account,
-            reason=str(error),
-            remedy="give the agent's user CUSTOMER.OWNER of the provider (past months need a token "
-            "of staff), or give the usage up with safety.unreported_usage: complete",
-        )
-    else:
-        log.error("a resource is terminated, and its last usage is not billed")
+        _note_waiting(site, plan, error)
+        return
+    site.log.error(
+        "a resource is terminated, and its last usage is not billed",
+        order=str(plan.order.uuid),
+        resource=plan.hand.resource.account,
+        reason=str(error),
+    )
+
+
+def _note_waiting(site: Site, plan: OrderPlan, error: PermanentError) -> None:
+    account = plan.hand.resource.account
+    why = "the last usage of its resource cannot be read"
+    remedy = "mend what the reason names"
+    if isinstance(error, (*_ANOTHER_TOKEN_COULD, PastMonthRefusedError)):
+        why = "this token may not report the last usage of its resource"
+        remedy = "give the agent's user CUSTOMER.OWNER of the provider (past months need a token "
+        remedy += "of staff)"
+    site.conditions.note(
+        f"a termination waits: {why}",
+        account,
+        cause=cause_of(str(error), account),
+        level=logging.ERROR,
+        order=str(plan.order.uuid),
+        resource=account,
+        reason=str(error),
+        remedy=f"{remedy}, or give the usage up with safety.unreported_usage: complete",
+    )
 
 
 def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict[str, OrderPlan]:

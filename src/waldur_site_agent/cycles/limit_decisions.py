@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import SetLimits
 from waldur_site_agent.cycles.claims import namesakes
+from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.optional_calls import ask_optional, is_unavailable
 from waldur_site_agent.cycles.order_gathering import open_orders
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.offerings import AccountingType
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.planning.limit_sync import decide_limits, limit_differences
 from waldur_site_agent.planning.writes import Call
@@ -108,16 +110,36 @@ def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisi
     if not changing:
         return decisions
     obstacle, deciding = _obstacle_to_all(site, authority)
+    if not obstacle and authority == "backend":
+        changing, obstacle = _sold_by_limit(site, changing)
     if obstacle:
         blocked = {name: decision.blocked(obstacle) for name, decision in changing.items()}
         return {**decisions, **blocked}
-    confirmed = {name: d for name, d in decisions.items() if name not in changing}
-    attempts = concurrently(lambda item: _looked_at(site, item[1], deciding), changing.items())
+    confirmed = {**decisions, **changing}
+    attempts = concurrently(
+        lambda item: _looked_at(site, item[1], deciding),
+        {name: d for name, d in changing.items() if d.changes_something}.items(),
+    )
     for attempt in attempts:
         name, decision = attempt.item
         obstacle = f"it could not be read again: {attempt.error}"
         confirmed[name] = attempt.value or decision.blocked(obstacle)
     return confirmed
+
+
+def _sold_by_limit(site: Site, decisions: Decisions) -> tuple[Decisions, str]:
+    """The decisions without components that Waldur does not sell by limit; or why none is known.
+
+    On many servers a limit of any other component makes each later order of the resource fail.
+    """
+    try:
+        components = read_offering(site).components
+    except SiteAgentError as error:
+        return decisions, f"what Waldur sells by limit could not be read: {error}"
+    sold = {each.type for each in components if each.billing_type == AccountingType.LIMIT}
+    others = limited_components(site).keys() - sold
+    reason = "Waldur does not sell it by limit; correct accounting_type in the file or in Waldur"
+    return {name: d.not_telling(others, reason) for name, d in decisions.items()}, ""
 
 
 def _looked_at(site: Site, decision: LimitDecision, deciding: Collection[UUID]) -> LimitDecision:

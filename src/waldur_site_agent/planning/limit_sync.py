@@ -15,7 +15,7 @@ from waldur_site_agent.planning.limits import to_the_last_digit
 from waldur_site_agent.planning.writes import amount_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from waldur_site_agent.backends import BackendResource
     from waldur_site_agent.model.offerings import Component
@@ -115,6 +115,16 @@ class LimitDecision:
         """The same with nothing changed, because of an obstacle."""
         left = [f"{difference}; left as it is: {obstacle}" for difference in self.changed]
         return replace(self, to_set={}, to_tell=None, changed=(), left=(*left, *self.left))
+
+    def not_telling(self, components: Collection[str], reason: str) -> LimitDecision:
+        """The same without telling Waldur the limits of some components."""
+        kept = tuple(each for each in self.changed if each.name not in components)
+        left = [f"{d}; left as it is: {reason}" for d in self.changed if d not in kept]
+        if not left:
+            return self
+        values = {d.name: value for d in kept if (value := d.to_tell) is not None}
+        to_tell = _everything(self.resource, values) if values else None
+        return replace(self, to_tell=to_tell, changed=kept, left=(*left, *self.left))
 
 
 def limit_differences(

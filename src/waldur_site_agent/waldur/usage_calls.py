@@ -10,7 +10,7 @@ from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.waldur.bodies import amount_text, uuid_text
 from waldur_site_agent.waldur.connection import Call
 from waldur_site_agent.waldur.conversation import Conversation
-from waldur_site_agent.waldur.errors import AccessDeniedError, PastMonthRefusedError
+from waldur_site_agent.waldur.errors import PastMonthRefusedError
 from waldur_site_agent.waldur.operations import usage as ops
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class UsageCalls(Conversation):
         Raises:
             TemporaryError: Waldur could not be asked.
             AccessDeniedError: The token may not report usage.
+            PermanentError: Another refusal that tells nothing about dates.
         """
         with self._usage_dates_lock:  # several threads may be about to report their first usage
             if self._usage_dates_accepted is None:
@@ -112,10 +113,10 @@ class UsageCalls(Conversation):
             self._connection.send(Call.of(ops.USAGE_DATES, body={"date": _NO_DATE}))
         except PastMonthRefusedError:
             return True
-        except AccessDeniedError:
-            raise
-        except PermanentError:  # it complains of the missing figures alone
-            return False
+        except PermanentError as error:
+            if type(error) is not PermanentError:
+                raise  # 403, 404, 405 and the like tell nothing about dates
+            return False  # it complains of the missing figures alone
         return False
 
     def set_usage(

@@ -16,6 +16,7 @@ from waldur_site_agent.backends import (
     BackendState,
     DeleteResource,
     Outcome,
+    PermanentError,
     Result,
     TemporaryError,
 )
@@ -146,6 +147,54 @@ def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
     assert state(meter, order) == "done"
     assert meter.total(ocean)["cpu"] == Decimal("1.33")
     assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 415])
+def test_a_refusal_that_tells_nothing_of_dates_loses_no_usage_of_the_month_before(
+    meter: Meter, status: int
+) -> None:
+    """An owner may report ``mem`` of March until its resource ends, with its date."""
+    ocean = meter.resource("ocean")
+    meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-31T23:00"), 2 / 3, "mem")
+    meter.travel("2027-03-31T23:30")
+    meter.report()
+    meter.travel("2027-04-01T09:00")
+    order = meter.sandbox.customer.place_terminate_order(ocean)
+    meter.sandbox.faults.add(SET_USAGE, "status", status=status, times=1)
+    process(meter)
+    assert state(meter, order) == "executing"
+    process(meter)
+    assert state(meter, order) == "done"
+    assert meter.total(ocean, "2027-03")["mem"] == Decimal("0.67")
+
+
+def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
+    meter: Meter,
+) -> None:
+    """As PrivateData=jobs does, or a proxy that refuses a list."""
+    ocean, order = ordered_to_end(meter)
+    with capture_logs() as logs:
+        meter.ledger.trouble.append(PermanentError("PrivateData hides the jobs of others"))
+        assert "PrivateData hides" in process(meter).fates[0].reason
+        for operation in ("marketplace_provider_offerings_retrieve", *LISTS):
+            meter.sandbox.faults.add(operation, "status", status=400, times=1)
+            assert process(meter).failed
+            assert state(meter, order) == "executing"
+    (cause, *_) = [e for e in logs if e["event"].startswith("a termination waits")]
+    assert (cause["log_level"], cause["resource"]) == ("error", "a_ocean")
+    assert "safety.unreported_usage: complete" in cause["remedy"]
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.33")
+
+
+def test_a_site_may_give_up_usage_that_cannot_be_read(meter: Meter) -> None:
+    _, order = ordered_to_end(meter)
+    meter.ledger.trouble.append(PermanentError("PrivateData hides the jobs of others"))
+    with capture_logs() as logs:
+        assert not process(meter.with_(unreported_usage=UnreportedUsage.COMPLETE)).failed
+    assert state(meter, order) == "done"
+    assert [e["reason"] for e in logs if e["event"].endswith("usage is not billed")]
 
 
 def test_a_site_may_give_the_last_usage_up(meter: Meter) -> None:

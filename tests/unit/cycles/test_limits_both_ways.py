@@ -178,3 +178,28 @@ def test_accounts_without_a_limit_on_either_side_are_named(house: House) -> None
     (line,) = house.sync(dry_run=True).membership.unlimited
     assert line.startswith("limit mem: neither Waldur nor the account has one")
     assert resource.backend_id in line
+
+
+@pytest.mark.parametrize("billing_type", ["usage", "fixed"])
+@pytest.mark.parametrize("by", ["membership_sync", "limits sync"])
+def test_waldur_is_told_no_limit_of_what_it_does_not_sell_by_limit(
+    house: House, billing_type: str, by: str
+) -> None:
+    """On many servers such a limit makes every later order of the resource fail with HTTP 500."""
+    resource = house.settled(house.project(ada="ada01"), cpu=10)
+    side = house.sandbox.customer
+    offering = side.current(house.sandbox.offering)
+    components = [replace(c, billing_type=billing_type) for c in offering.components[1:]]
+    side.world.put(replace(offering, components=(offering.components[0], *components)))
+    set_by_hand(house, resource, "cpu=720000,mem=61440")
+    if by == "limits sync":
+        with house.agent() as site:
+            remarks = sync_resource_limits(site, follows="backend").remarks
+    else:
+        remarks = tuple(left(house.sync(dry_run=True)))
+        house.sync()
+    assert "Waldur does not sell it by limit" in remarks[0]
+    assert side.current(resource).limits == {"cpu": 12}
+    order = side.place_update_order(side.current(resource), {"cpu": 20})
+    house.cycle()
+    assert house.state(order) == "done"
