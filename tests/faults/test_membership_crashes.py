@@ -165,6 +165,37 @@ def test_a_role_that_no_list_shows_yet_costs_nobody_the_account_or_a_job(house: 
     assert job in house.slurm.state.jobs
 
 
+@pytest.mark.parametrize("kind", ["project_service", "course"])
+def test_an_account_of_a_project_that_no_list_shows_yet_is_no_unknown_user(
+    house: House, kind: str
+) -> None:
+    house = house.with_(remove_unknown_users=True)
+    project = house.project("ocean", ada="ada01")
+    resource = house.settled(project, "Ocean")
+    side = house.sandbox.customer
+    add = side.add_course_account if kind == "course" else side.add_service_account
+    add(project, "new01")
+    house.sync()
+    house.sandbox.faults.add(f"*_{kind}_accounts_list", "stale", times=1, changes_ago=1)
+    assert not house.sync().failed
+    assert house.members_of(resource) == {"ada01", "new01"}
+
+
+def test_a_member_whose_name_no_list_shows_yet_is_no_unknown_user(house: House) -> None:
+    house = house.with_(remove_unknown_users=True)
+    project = house.project("ocean", ada="ada01")
+    resource = house.settled(project, "Ocean")
+    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    house.sync()
+    house.sandbox.faults.add("*_offering_users_list", "stale", times=None, changes_ago=2)
+    assert not house.sync().failed
+    assert house.members_of(resource) == {"ada01", "cyd01"}
+    house.sandbox.faults.clear()
+    house.sandbox.customer.remove_member(project, "cyd")
+    house.sync()
+    assert house.members_of(resource) == {"ada01"}
+
+
 def test_nobody_is_marked_deleted_while_in_an_account_that_no_list_shows_yet(house: House) -> None:
     side = house.sandbox.customer
     ocean = house.settled(house.project("ocean", ada="ada01", dan="dan01"), "Ocean")

@@ -112,7 +112,7 @@ class _Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
-        is_list = request.method == "GET" and not _is_of_one_object(path)
+        is_list = request.method == "GET" and not _is_of_one_object(path, request.url.query)
         kinds = _OF_BOTH | frozenset(REQUEST_FAULTS) - (frozenset() if is_list else _OF_LISTS)
         kind = self._injector.next_call(f"{request.method} {path}", kinds)
         if kind == "cut":
@@ -141,10 +141,14 @@ class _Transport(httpx.BaseTransport):
         return httpx.Response(status, json={"detail": "trouble"}, headers=headers)
 
 
-def _is_of_one_object(path: str) -> bool:
-    """Whether a path names one object, or what belongs to a single resource."""
+def _is_of_one_object(path: str, query: bytes) -> bool:
+    """Whether one object is asked for, or what belongs to a single resource or project."""
     last = path.rstrip("/").rpartition("/")[2]
-    return last in ("team", "me", "version") or len(last.replace("-", "")) == 32
+    return (
+        b"project_uuid=" in query
+        or last in ("team", "me", "version")
+        or len(last.replace("-", "")) == 32
+    )
 
 
 def _damaged(response: httpx.Response, kind: str) -> httpx.Response:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from waldur_site_agent.backends import RemoveMembers, SetAccess, SetMemberLimits
 from waldur_site_agent.cycles.membership_feedback import accounts_with_news
 from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.people import ProjectAccountState
 from waldur_site_agent.planning.access import granted_usernames, spelled, usable_usernames
-from waldur_site_agent.waldur import concurrently
+from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,7 @@ def confirm_wanted(
     leaving = {plan.wanted.id: names for plan in changing if (names := _leaving(plan))}
     present = [account for account in confirmed.values() if account is not None]
     confirmed |= _with_teams(site, [a for a in present if a.id in leaving], leaving, users)
+    confirmed |= _with_project_accounts(site, wanted.provider, confirmed.values(), leaving, users)
     accounts = (confirmed.get(account.id, account) for account in wanted.accounts)
     return replace(
         wanted,
@@ -157,8 +159,59 @@ def _with_teams(
             continue
         stays = granted_usernames(attempt.value, usable_usernames(current), site.now())
         members = {**dict.fromkeys(stays, "is in the project's team"), **account.members}
+        if not people <= {user.user_uuid for user in users}:
+            strangers = leaving[account.id] - {spelled(user.username) for user in users}
+            members |= dict.fromkeys(strangers, "may be somebody of the team without a name yet")
         result[account.id] = replace(account, members=members)
     return result
+
+
+def _with_project_accounts(
+    site: Site,
+    provider: UUID | None,
+    accounts: Iterable[AccountWanted | None],
+    leaving: Mapping[str, frozenset[str]],
+    users: Sequence[OfferingUser],
+) -> dict[str, AccountWanted | None]:
+    """The accounts that somebody is to leave who is no person: a project's own may be new."""
+    people = {spelled(user.username) for user in users}
+    doubtful = [
+        (account, resource.project_uuid)
+        for account in accounts
+        if account is not None and account.members is not None
+        for resource in account.resources
+        if not resource.restrict_member_access
+        and resource.project_uuid is not None
+        and leaving.get(account.id, frozenset()) - people - account.members.keys()
+    ]
+    result: dict[str, AccountWanted | None] = {}
+    if provider is None:  # without the list of a provider no stranger leaves
+        return result
+    for account, project in doubtful:
+        current = result.get(account.id) or account
+        if current.members is None:
+            continue
+        try:
+            names = _working_accounts(site, provider, project)
+        except SiteAgentError as error:
+            trouble = f"the accounts of its project could not be read: {error}"
+            result[account.id] = replace(current, members=None, trouble=trouble)
+            continue
+        granted = dict.fromkeys(names, "is a service or course account of the project")
+        result[account.id] = replace(current, members={**granted, **current.members})
+    return result
+
+
+def _working_accounts(site: Site, provider: UUID, project: UUID) -> frozenset[str]:
+    """The usernames of a project's service and course accounts that work."""
+    names: set[str] = set()
+    for ask in (site.waldur.service_accounts, site.waldur.course_accounts):
+        try:
+            listed = ask(provider, project).require_complete("accounts of a project")
+        except AbsentOperationError:
+            continue
+        names |= {spelled(a.username) for a in listed if a.state == ProjectAccountState.OK}
+    return frozenset(names - {""})
 
 
 def _read_users(site: Site, users: Iterable[OfferingUser]) -> tuple[list[OfferingUser], str]:

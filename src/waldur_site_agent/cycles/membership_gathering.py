@@ -82,6 +82,8 @@ class Gathered:
     offering_accounts: frozenset[str] = frozenset()
     """Every account of the offering, also those that are not looked at."""
     seen: Seen = field(default_factory=Seen)
+    provider: UUID | None = None
+    """The service provider, where this token is shown it."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,7 @@ def gather_wanted(
             roles=_roles_seen(teams),
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
+        provider=provider,
     )
 
 

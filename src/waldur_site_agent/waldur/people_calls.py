@@ -33,13 +33,25 @@ class PeopleCalls(Conversation):
         now = self._connection.now()
         return listing.with_items(r for r in listing.items if not has_ended(r.expiration_time, now))
 
-    def service_accounts(self, service_provider_uuid: UUID | str) -> Listing[ProjectAccount]:
-        """The service accounts of all projects that buy from a provider; absent before 7.7.6."""
-        return self._list(ops.SERVICE_ACCOUNTS, uuid_text(service_provider_uuid))
+    def service_accounts(
+        self, service_provider_uuid: UUID | str, project: UUID | None = None
+    ) -> Listing[ProjectAccount]:
+        """The service accounts of all projects that buy from a provider; absent before 7.7.6.
 
-    def course_accounts(self, service_provider_uuid: UUID | str) -> Listing[ProjectAccount]:
-        """The course accounts of all projects that buy from a provider; absent before 7.7.8."""
-        return self._list(ops.COURSE_ACCOUNTS, uuid_text(service_provider_uuid))
+        With ``project``, only those of one.
+        """
+        filters = {} if project is None else {"project_uuid": uuid_text(project)}
+        return self._list(ops.SERVICE_ACCOUNTS, uuid_text(service_provider_uuid), **filters)
+
+    def course_accounts(
+        self, service_provider_uuid: UUID | str, project: UUID | None = None
+    ) -> Listing[ProjectAccount]:
+        """The course accounts of all projects that buy from a provider; absent before 7.7.8.
+
+        With ``project``, only those of one.
+        """
+        filters = {} if project is None else {"project_uuid": uuid_text(project)}
+        return self._list(ops.COURSE_ACCOUNTS, uuid_text(service_provider_uuid), **filters)
 
     def offering_service_accounts(self, offering_uuid: UUID | str) -> Listing[ProjectAccount]:
         """The service accounts of all projects that use an offering; absent before 7.8.8."""

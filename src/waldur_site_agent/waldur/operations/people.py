@@ -17,7 +17,7 @@ SERVICE_ACCOUNTS = listing_pages(
     "list the service accounts of service provider {uuid}",
     "marketplace-service-providers/{uuid}/project_service_accounts/",
     ProjectAccount,
-    filters=(),
+    filters=("project_uuid",),
     ordered_by=None,
     chooses_fields=False,
 )
@@ -26,7 +26,7 @@ COURSE_ACCOUNTS = listing_pages(
     "list the course accounts of service provider {uuid}",
     "marketplace-service-providers/{uuid}/course_accounts/",
     ProjectAccount,
-    filters=(),
+    filters=("project_uuid",),
     chooses_fields=False,
 )
 OFFERING_SERVICE_ACCOUNTS = listing_pages(
