@@ -84,7 +84,7 @@ def test_five_and_twenty_orders_at_once(town: Town) -> None:
     assert len({town.house.resource(order).backend_id for order in orders}) == 25
     for order in orders:
         assert town.users_of(town.name(order)) == set(town.slurm.users[:2])
-    assert town.house.sandbox.requests.count() <= 10 + 4 * 25 + 3
+    assert town.house.sandbox.requests.count() <= 10 + 6 * 25 + 3
 
 
 def test_a_dry_run_leaves_the_cluster_as_it_is(town: Town) -> None:

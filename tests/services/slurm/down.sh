@@ -30,5 +30,6 @@ if [ "${1:-}" = --purge ]; then
         userdel "wsatest$number" 2>/dev/null || break
         number=$((number + 1))
     done
+    rm -rf "${TMPDIR:-/tmp}/waldur-site-agent-homes"
 fi
 exit 0

@@ -17,6 +17,7 @@ DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
 PORT=${WSA_SLURM_PORT:-26817}
 USERS=${WSA_SLURM_USERS:-8}
 CLUSTER=wsatest
+HOMES=${TMPDIR:-/tmp}/waldur-site-agent-homes       # one for all clusters, as the users are
 SOCKET=$DIR/munge/socket
 SQL_SOCKET=$DIR/db/socket
 PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
@@ -206,7 +207,10 @@ start_daemon() { # NAME ARGUMENTS...
 make_users() {
     number=1
     while [ $number -le "$USERS" ]; do
-        id "wsatest$number" >/dev/null 2>&1 || useradd -r -M -N -s /bin/sh -d /tmp "wsatest$number"
+        user=wsatest$number home=$HOMES/wsatest$number
+        id "$user" >/dev/null 2>&1 || useradd -r -M -N -s /bin/sh -d "$home" "$user"
+        [ "$(getent passwd "$user" | cut -d: -f6)" = "$home" ] || usermod -d "$home" "$user"
+        install -d -m 700 -o "$user" -g "$(id -g "$user")" "$home"
         number=$((number + 1))
     done
 }

@@ -196,7 +196,9 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
     if isinstance(error, InvalidStatus):
         text = f"{address}: HTTP {error.response.status_code} instead of a WebSocket"
         return ConnectionLostError(text, remedy="check stomp_ws_path and proxies")
-    if proxy is not None and not isinstance(error, (InvalidHandshake, InvalidURI, ssl.SSLError)):
+    if isinstance(error, ssl.SSLError):  # a refused certificate is a ValueError, too
+        return unreachable(address, error)
+    if proxy is not None and not isinstance(error, (InvalidHandshake, InvalidURI)):
         return _no_proxy(address, proxy, error)
     if isinstance(error, ProxyError) and proxy is not None:
         return _no_proxy(address, proxy, error)
