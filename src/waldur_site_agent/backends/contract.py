@@ -153,15 +153,17 @@ class Backend(ABC):
         """
         return frozenset()
 
-    def tells_case_apart(self) -> bool:
-        """Whether members whose names differ in case only are different users.
+    def is_listed_as(self, name: str, listed: str) -> bool:  # noqa: ARG002 - for overriding
+        """Whether a member who is listed with other capitals than Waldur's name is that user.
 
-        Asked only where a member is listed under a name that Waldur has with other capitals.
+        Args:
+            name: the username in Waldur.
+            listed: the same name but for capitals, as the backend has it.
 
         Raises:
             TemporaryError: it could not be found out.
         """
-        return False
+        return True
 
     def counts(self, component: str) -> bool:  # noqa: ARG002 - for overriding
         """Whether usage of a configured component can be told at all; of others nothing is."""

@@ -151,9 +151,8 @@ def _in_waldurs_spelling(site: Site, wanted: Gathered, state: BackendState) -> B
     members = {name for account in wanted.accounts for name in account.members or ()}
     found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
     aliases = same_but_for_case(found, wanted.people.known.keys() | members)
-    if not aliases or site.backend.tells_case_apart():
-        return state
-    return in_waldurs_spelling(state, aliases)
+    theirs = {m: name for m, name in aliases.items() if site.backend.is_listed_as(name, m)}
+    return in_waldurs_spelling(state, theirs)
 
 
 def _people_of(account: AccountWanted, state: BackendState) -> set[str]:

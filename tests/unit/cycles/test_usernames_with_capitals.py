@@ -62,6 +62,7 @@ def test_a_user_whom_the_directory_knows_in_lower_case_is_that_user(house: House
 def test_who_was_written_in_lower_case_by_an_earlier_agent_stays_and_leaves_with_the_person(
     house: House,
 ) -> None:
+    house = house.with_(unknown_to_the_system=frozenset({"ada"}))
     project = house.project(bob="bob", ada="Ada")
     resource = house.settled(project)
     put_in(house, resource, "ada")
@@ -83,6 +84,20 @@ def test_two_people_whose_names_differ_in_case_only_do_not_stand_for_each_other(
     house.forget()
     house.sync()
     assert house.members_of(resource) == {"bob"}  # the other one is not in this team
+
+
+def test_a_user_of_the_operating_system_with_another_spelling_is_somebody_else(
+    house: House,
+) -> None:
+    project = house.project(ada="Ada", bob="bob")
+    resource = house.settled(project)
+    put_in(house, resource, "ada")  # the system has both, and an administrator put this one in
+    house.forget()
+    (failure,) = house.sync().failures
+    assert "Ada cannot be served" in failure
+    house.sandbox.customer.remove_member(project, "ada")
+    assert not house.sync().failures
+    assert house.members_of(resource) == {"ada", "bob"}
 
 
 def test_where_capitals_are_kept_another_spelling_is_somebody_else(house: House) -> None:

@@ -36,6 +36,7 @@ from waldur_site_agent_slurm.names import is_user_name, user_name
 from waldur_site_agent_slurm.qos import access_of, remembered
 from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.usernames import are_two_people
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -173,9 +174,11 @@ class SlurmBackend(Backend):
         self._homeless |= {name: name in lacking for name in unseen}
         return frozenset(name for name in usable if self._homeless[name])
 
-    def tells_case_apart(self) -> bool:
-        """See :meth:`Backend.tells_case_apart`; asks slurmdbd for ``PreserveCaseUser``."""
-        return self._client.keeps_case()
+    def is_listed_as(self, name: str, listed: str) -> bool:
+        """See :meth:`Backend.is_listed_as`; asks slurmdbd for ``PreserveCaseUser``."""
+        return not self._client.keeps_case() and not are_two_people(
+            name, listed, self._user_exists, self._system_name
+        )
 
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:
         """Compare as Slurm prints: memory comes with two decimals of its suffix."""

@@ -23,16 +23,31 @@ def has_capitals(name: str) -> bool:
     return name != name.lower()
 
 
-def listed_as(name: str, users: Collection[str], keeps_case: Callable[[], bool]) -> str | None:
+def listed_as(
+    name: str,
+    users: Collection[str],
+    keeps_case: Callable[[], bool],
+    are_two_people: Callable[[str, str], bool],
+) -> str | None:
     """Return how a user is listed among ``users``, or ``None`` for one who is not.
 
-    Where capitals are not kept, ``Ada`` may be listed as ``ada``: earlier agents wrote it so.
-    ``keeps_case`` is asked only where that matters.
+    Where capitals are not kept, ``Ada`` may be listed as ``ada``: earlier agents wrote it so. Not
+    where ``are_two_people``, of the operating system, says that ``ada`` is somebody else. The two
+    functions are called only where that matters.
     """
     if name in users:
         return name
     alike = _spelled_otherwise(name, users)
-    return alike[0] if alike and not keeps_case() else None
+    if not alike or keeps_case() or are_two_people(name, alike[0]):
+        return None
+    return alike[0]
+
+
+def are_two_people(
+    name: str, other: str, exists: Callable[[str], bool], system_name: Callable[[str], str]
+) -> bool:
+    """Whether the operating system has a user of each of two names that differ in case only."""
+    return exists(name) and exists(other) and system_name(name) != system_name(other)
 
 
 def name_to_add(

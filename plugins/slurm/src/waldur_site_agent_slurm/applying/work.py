@@ -98,7 +98,10 @@ class Work:
 
     def listed_as(self, name: str, users: Collection[str]) -> str | None:
         """How a user is listed among ``users``; see :func:`usernames.listed_as`."""
-        return usernames.listed_as(name, users, self.client.keeps_case)
+        return usernames.listed_as(name, users, self.client.keeps_case, self._are_two_people)
+
+    def _are_two_people(self, name: str, other: str) -> bool:
+        return usernames.are_two_people(name, other, self.user_exists, self.system_name)
 
     def note(self, account: Account) -> None:
         """Remember an account as the commands so far should have left it."""
