@@ -81,6 +81,8 @@ class Ledger:
     """Happens once, while usage is read."""
     settled: bool = True
     """Whether reports of the past are final."""
+    unfinished: set[str] = field(default_factory=set)
+    """Accounts with work whose end is not known yet."""
     unverifiable: int = 0
     """How often the second source is not ready."""
 
@@ -145,7 +147,12 @@ class LedgerBackend(Backend):
                 if minutes:
                     used[work.account][work.user][work.component] += minutes
         resources = {name: ResourceUsage(by_user=by_user) for name, by_user in used.items()}
-        return UsageReport(period=period, resources=resources, is_settled=self._ledger.settled)
+        return UsageReport(
+            period=period,
+            resources=resources,
+            is_settled=self._ledger.settled and not self._ledger.unfinished,
+            unfinished=frozenset(self._ledger.unfinished & since.keys()),
+        )
 
     def verify_usage(self, period: Period) -> Iterable[str]:
         self._ledger.verified.append(period)

@@ -195,14 +195,24 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     for plan in plan_months(site, (month.previous, month), resources, components):
         outcome = send_month(site, plan, compare_parts=True)
         failures += outcome.failures
-        error = _not_taken(site, outcome)
-        if error is not None:
+        if site.unreported_usage is not UnreportedUsage.COMPLETE:
+            error = TemporaryError(f"{plan.month}: {_UNFINISHED}")
+            failures += [NotReported(account=a, error=error) for a in sorted(plan.unfinished)]
+        why = _not_taken(site, outcome)
+        if why is not None:
             failures += [
-                NotReported(account=resource.account, error=error)
+                NotReported(account=resource.account, error=why)
                 for resource in plan.resources
                 if resource.is_news and resource.account not in outcome.reported
             ]
     return failures
+
+
+_UNFINISHED = (
+    "work of its account has no end in the accounting database yet, and counts once it has one; if "
+    "this stays, end it there (Slurm: sacctmgr show runawayjobs), or give the usage up with "
+    "safety.unreported_usage: complete"
+)
 
 
 def _not_taken(site: Site, outcome: MonthOutcome) -> SiteAgentError | None:

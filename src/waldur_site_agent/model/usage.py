@@ -117,6 +117,8 @@ class UsageReport:
     is_settled: bool = True
     """Whether the figures of a period that is over are final. ``False``: some work is left out
     because its end is not known yet, so a later reading may have more. Never less."""
+    unfinished: frozenset[str] = frozenset()
+    """Resources with work that is left out until its end is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,6 +138,8 @@ class MonthPlan:
     resources: tuple[ResourceReport, ...] = ()
     is_settled: bool = True
     """Whether the figures are final, once the month is over."""
+    unfinished: frozenset[str] = frozenset()
+    """Accounts of which a later reading of the backend may have more."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Accounts of which nothing is sent, with why: Waldur's figure was not understood."""
 
@@ -239,7 +241,12 @@ def plan_month(
             for name in sorted(bills)
         )
         plans.append(ResourceReport(resource=resource, components=parts))
-    return MonthPlan(month=month, resources=tuple(plans), is_settled=report.is_settled)
+    return MonthPlan(
+        month=month,
+        resources=tuple(plans),
+        is_settled=report.is_settled,
+        unfinished=report.unfinished & resources.keys(),
+    )
 
 
 def _compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -186,6 +187,27 @@ def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
     assert not process(meter).failed
     assert state(meter, order) == "done"
     assert meter.total(ocean)["cpu"] == Decimal("1.33")
+
+
+def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_yet(
+    meter: Meter,
+) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.ledger.unfinished = {"a_ocean"}
+    assert "has no end in the accounting database yet" in process(meter).fates[0].reason
+    assert state(meter, order) == "executing"
+    meter.ledger.run("a_ocean", "bob", meter.sandbox.clock.now() - timedelta(hours=1), hours=0.5)
+    meter.ledger.unfinished = {"a_other"}
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.83")
+
+
+def test_a_site_may_give_up_work_whose_end_is_not_known(meter: Meter) -> None:
+    _, order = ordered_to_end(meter)
+    meter.ledger.unfinished = {"a_ocean"}
+    assert not process(meter.with_(unreported_usage=UnreportedUsage.COMPLETE)).failed
+    assert state(meter, order) == "done"
 
 
 def test_a_site_may_give_up_usage_that_cannot_be_read(meter: Meter) -> None:

@@ -63,6 +63,7 @@ def test_a_job_without_an_end_that_slurmctld_does_not_know_is_left_out_until_it_
     for report, whole in zip(backend.usages(CLIMATE, months), ({}, {"bob": 7200}), strict=True):
         assert cpu_seconds(report) == whole
         assert not report.is_settled
+        assert report.unfinished == {"climate"}
         (remark,) = report.remarks
         assert remark.startswith("1 job without an end in the accounting database")
     earlier = backend.usage(CLIMATE, between("09-01 00:00", "10-01 00:00"))
@@ -75,6 +76,7 @@ def test_a_job_without_an_end_that_slurmctld_does_not_know_is_left_out_until_it_
     ):
         assert cpu_seconds(report) == whole
         assert report.is_settled
+        assert not report.unfinished
 
 
 def test_a_job_that_slurmctld_knows_to_be_over_ends_where_it_says(slurm: SimulatedSlurm) -> None:

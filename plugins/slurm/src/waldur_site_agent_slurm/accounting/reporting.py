@@ -37,6 +37,7 @@ def reports(
             resources=_resources(since, found, components),
             remarks=tuple(_remarks(found)),
             is_settled=found.is_settled,
+            unfinished=frozenset(name for name in since if name.lower() in found.unfinished),
         )
         for period, found in zip(periods, sums, strict=True)
     )

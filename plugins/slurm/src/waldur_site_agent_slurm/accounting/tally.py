@@ -45,6 +45,8 @@ class Sums:
     without_account: int = 0
     endless: int = 0
     """Jobs without an end that slurmctld does not say to run: left out."""
+    unfinished: set[str] = field(default_factory=set)
+    """Accounts with a job that is left out until its end is known."""
     odd: list[OddRow] = field(default_factory=list)
     """Rows that cannot be read or believed: left out."""
     ahead: list[str] = field(default_factory=list)
@@ -177,6 +179,7 @@ class Tally:
     def _leave_out(self, row: JobRow, doubt: Doubt) -> None:
         for place, _ in self._parts(row):
             self._sums[place].is_settled = False
+            self._sums[place].unfinished.add(row.account)
             self._sums[place].endless += doubt is Doubt.ENDLESS
 
     def _needs_active_of(self, row: JobRow) -> bool:
