@@ -25,6 +25,7 @@ from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.orders import OrderType, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage_dates import is_past_in_waldur
+from waldur_site_agent.planning.writes import usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.orders import OrderPlan
+    from waldur_site_agent.planning.writes import Write
 
 _TAKES_USAGE = (ResourceState.OK, ResourceState.UPDATING, ResourceState.TERMINATING)
 
@@ -63,8 +65,7 @@ def report_last_usage(
     Returns:
         By order, why it has to wait: its usage could not be told yet.
     """
-    reporting = site.offering.backend_for(Job.REPORT)
-    if not reporting or reporting != site.offering.backend_for(Job.ORDERS):
+    if not _reports(site):
         return {}
     ending = _ending(site, [p for p in plans if p.order.uuid not in failed], state)
     if not ending:
@@ -82,6 +83,44 @@ def report_last_usage(
             waiting.setdefault(plan.order.uuid, _waits(failure.account, failure.error))
         _tell(site, plan, failure.error)
     return waiting
+
+
+def foresee_last_usage(
+    site: Site, plans: Iterable[OrderPlan], state: BackendState
+) -> tuple[Write, ...]:
+    """What :func:`report_last_usage` would report of totals, if it were done now.
+
+    Raises:
+        TemporaryError: one side could not be read; the orders would wait.
+        PermanentError: the same, and somebody has to mend it.
+    """
+    ending = _ending(site, plans, state) if _reports(site) else {}
+    if not ending:
+        return ()
+    resources = _unshared(site, {name: plan.hand.resource for name, plan in ending.items()})
+    months = _months(site)
+    return tuple(
+        usage_write(
+            resource.resource,
+            str(plan.month),
+            {c.type: (c.before, c.bill.total) for c in resource.components if c.is_news},
+            site.offering.components,
+        )
+        for plan in plan_months(site, months, resources, reported_components(site))
+        for resource in plan.resources
+        if resource.is_news
+    )
+
+
+def _reports(site: Site) -> bool:
+    """Whether the backend that carries out orders also reports usage."""
+    reporting = site.offering.backend_for(Job.REPORT)
+    return bool(reporting) and reporting == site.offering.backend_for(Job.ORDERS)
+
+
+def _months(site: Site) -> tuple[BillingMonth, BillingMonth]:
+    month = BillingMonth.of(site.now(), site.zone)
+    return month.previous, month
 
 
 def _unread(
@@ -188,11 +227,10 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
         TemporaryError: one side could not be read.
         PermanentError: the backend cannot report usage, or the token may not read it.
     """
-    month = BillingMonth.of(site.now(), site.zone)
     components = reported_components(site)
     resources = _unshared(site, resources)
     failures: list[NotReported] = []
-    for plan in plan_months(site, (month.previous, month), resources, components):
+    for plan in plan_months(site, _months(site), resources, components):
         outcome = send_month(site, plan, compare_parts=True)
         failures += outcome.failures
         if site.unreported_usage is not UnreportedUsage.COMPLETE:

@@ -21,10 +21,12 @@ from waldur_site_agent.backends import (
     Result,
     TemporaryError,
 )
+from waldur_site_agent.cli.plan_text import report_text
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site, UnreportedUsage
 from waldur_site_agent.model.placement import Placement, ResourceRequest
+from waldur_site_agent.planning.writes import Call
 from waldur_site_agent.sandbox import Order, Resource
 
 
@@ -217,6 +219,23 @@ def test_a_site_may_give_up_usage_that_cannot_be_read(meter: Meter) -> None:
         assert not process(meter.with_(unreported_usage=UnreportedUsage.COMPLETE)).failed
     assert state(meter, order) == "done"
     assert [e["reason"] for e in logs if e["event"].endswith("usage is not billed")]
+
+
+def test_a_plan_shows_the_last_usage_of_a_resource_that_ends(meter: Meter) -> None:
+    ocean, _ = ordered_to_end(meter)
+    meter.sandbox.requests.clear()
+    with an_agent(meter) as site:
+        shown = process_orders(site, dry_run=True)
+    assert [str(w) for w in shown.writes if w.call is Call.SET_USAGE] == [
+        "usage cpu 1.00 -> 1.33 Hours"
+    ]
+    assert "usage cpu" in report_text(shown)
+    assert meter.sandbox.requests.writes() == []
+    assert meter.total(ocean)["cpu"] == 1
+    meter.ledger.trouble.append(TemporaryError("slurmdbd is away"))
+    with an_agent(meter) as site:
+        (fate,) = process_orders(site, dry_run=True).fates
+    assert "its last usage cannot be read: slurmdbd is away" in fate.reason
 
 
 def test_a_site_may_give_the_last_usage_up(meter: Meter) -> None:
