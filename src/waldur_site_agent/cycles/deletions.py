@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere
 from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.people import OfferingUserState
-from waldur_site_agent.planning.access import folded
+from waldur_site_agent.planning.access import folded, spelled
 from waldur_site_agent.planning.writes import deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
@@ -69,13 +70,17 @@ def still_in_accounts(
         wanted: what Waldur says about the offering.
         state: the backend, read after everything was carried out.
     """
-    names = {folded(user.username): user for user in leavers} if leavers else {}
+    people: defaultdict[str, list[OfferingUser]] = defaultdict(list)
+    for leaver in leavers:
+        people[folded(leaver.username)].append(leaver)
     listed = wanted.seen.resources.values()
     ours: set[str] | None = None
     found: dict[str, str] = {}
     for account in state.resources.values():
-        for name in sorted(folded(member) for member in account.members) if names else ():
-            if name not in names:
+        for member in sorted(account.members):
+            name = folded(member)
+            user = next((u for u in people.get(name, ()) if _may_be(site, u, member)), None)
+            if user is None:
                 continue
             if ours is None:
                 named = (resource.account for resource in named_meanwhile(site, listed))
@@ -83,11 +88,17 @@ def still_in_accounts(
             why = (
                 f"is in account {account.id}"
                 if account.id in ours
-                else _why_unclaimed_counts(site, account, names[name])
+                else _why_unclaimed_counts(site, account, user)
             )
             if why:
                 found.setdefault(name, f"{name}: not marked deleted: {why}")
     return frozenset(found), list(found.values())
+
+
+def _may_be(site: Site, user: OfferingUser, member: str) -> bool:
+    """Whether a member with a leaver's name, capitals aside, is the leaver."""
+    name = spelled(user.username)
+    return name == member or site.backend.is_listed_as(name, member)
 
 
 def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUser) -> str:

@@ -20,6 +20,8 @@ from waldur_site_agent.cycles.unreadable import Doubts, readable
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import (
+    KNOWN_ACCOUNT_STATES,
+    KNOWN_USER_STATES,
     OfferingUserState,
     ProjectAccountState,
     TeamMember,
@@ -140,6 +142,10 @@ def gather_wanted(
             offering_accounts=ours,
             seen=seen,
         )
+    for user in users:
+        if user.state not in KNOWN_USER_STATES:
+            doubts.of_state(user.username, "an offering user", user.state)
+            _note_state(site, user.username, user.state)
     accounts = _ProjectAccounts(doubts=doubts)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
@@ -348,7 +354,7 @@ def _read_project_accounts(site: Site, provider: UUID | None, accounts: _Project
         service.insert(0, ("service_accounts", lambda: waldur.service_accounts(provider)))
         course.insert(0, ("course_accounts", lambda: waldur.course_accounts(provider)))
     for kind, asks in (("service account", service), ("course account", course)):
-        _collect(accounts, kind, _first_answer(site, kind, asks, accounts))
+        _collect(site, accounts, kind, _first_answer(site, kind, asks, accounts))
 
 
 if TYPE_CHECKING:
@@ -377,15 +383,26 @@ def _first_answer(
     return ()
 
 
-def _collect(accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAccount]) -> None:
+def _collect(
+    site: Site, accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAccount]
+) -> None:
     for account in listed:
         name = spelled(account.username)
         if not name:
             continue
         if account.state == ProjectAccountState.OK:
             accounts.granted[account.project_uuid][name] = f"is a {kind} of the project"
-        else:
+        elif account.state in KNOWN_ACCOUNT_STATES:
             accounts.closed[name] = f'is a {kind} in state "{account.state}"'
+        else:
+            accounts.doubts.of_state(name, f"a {kind}", account.state)
+            accounts.doubts.users_are_known = False
+            _note_state(site, name, account.state)
+
+
+def _note_state(site: Site, name: str, state: str) -> None:
+    event = "neither joins nor leaves: the state in Waldur is not known to this agent"
+    site.conditions.note(event, name, user=name, state=state)
 
 
 def _serving(accounts: _ProjectAccounts) -> dict[str, str]:

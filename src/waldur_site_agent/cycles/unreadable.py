@@ -114,6 +114,11 @@ class Doubts:
             else:
                 self.everything.append(reason)
 
+    def of_state(self, username: str, kind: str, state: str) -> None:
+        """A state of newer servers may let the user in or not."""
+        if name := folded(username):
+            self.names[name] = f'is {kind} in the state "{state}", which is not known here'
+
     def _noted(self, kind: str, rows: Iterable[UnreadableRow]) -> Iterable[UnreadableRow]:
         rows = tuple(rows)
         self.rows += [f"{kind} not understood: {row}" for row in rows]

@@ -32,6 +32,12 @@ class OfferingUserState:
     ERROR_DELETING = "Error deleting"
 
 
+KNOWN_USER_STATES = frozenset(
+    value for name, value in vars(OfferingUserState).items() if name.isupper()
+)
+"""Of a state that a newer server has the agent does not know what it means for access."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferingUser:
     """A person's account name (``username``) at one offering; unique by ``user_uuid`` there."""
@@ -87,6 +93,11 @@ class ProjectAccountState:
     CLOSED = "Closed"
     """Closed accounts stay listed."""
     ERRED = "Erred"
+
+
+KNOWN_ACCOUNT_STATES = frozenset(
+    value for name, value in vars(ProjectAccountState).items() if name.isupper()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import House
+from harness.odd_rows import OddRows
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_slurm.simulator import Outage
 
@@ -297,3 +298,13 @@ def test_a_dry_run_writes_nowhere(house: House) -> None:
     assert house.sandbox.requests.writes() == []
     assert house.writing_commands == 0
     assert house.members_of(resource) == {"ada01", "bob01"}
+
+
+def test_nobody_loses_access_for_a_state_that_only_newer_servers_have(house: House) -> None:
+    project = house.project(ada="ada", bob="bob", cyd="cyd")
+    resource = house.settled(project)
+    newer = OddRows("offering-users", lambda row: row["username"] == "ada", {"state": "Suspended?"})
+    house.sandbox.customer.remove_member(project, "cyd")
+    house.with_(transport=lambda: newer).sync()
+    assert newer.struck
+    assert house.members_of(resource) == {"ada", "bob"}

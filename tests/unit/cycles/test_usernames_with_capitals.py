@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent_slurm.simulator.state import SimMembership, SimUser
+from waldur_site_agent_slurm.simulator.state import Outage, SimMembership, SimUser
 
 if TYPE_CHECKING:
     from harness import House
@@ -110,3 +110,30 @@ def test_where_capitals_are_kept_another_spelling_is_somebody_else(house: House)
     (failure,) = house.sync().failures
     assert "Slurm has the user ada" in failure
     assert house.members_of(resource) == {"ada", "eve"}
+
+
+def test_somebody_elses_association_does_not_keep_a_leaver_from_being_deleted(house: House) -> None:
+    keep_case(house)
+    project = house.project(bob="bob", eve="eve")
+    resource = house.settled(project)
+    put_in(house, resource, "ada")
+    side = house.sandbox.customer
+    leaver = side.set_account(side.add_user("ada"), "Ada", state="Requested deletion")
+    assert not house.sync().failures
+    assert side.current(leaver).state == "Deleted"
+    assert house.members_of(resource) == {"ada", "bob", "eve"}
+
+
+def test_of_two_leavers_the_one_in_an_account_is_not_deleted(house: House) -> None:
+    keep_case(house)
+    resource = house.settled(house.project(bob="bob", eve="eve"))
+    put_in(house, resource, "ada")
+    side = house.sandbox.customer
+    leaving = [
+        side.set_account(side.add_user(f"ada{number}"), name, state="Requested deletion")
+        for number, name in enumerate(("ada", "Ada"))
+    ]
+    with house.slurm.outage(Outage.SLURMCTLD_AWAY):
+        assert house.sync().failed
+    assert house.members_of(resource) == {"ada", "bob", "eve"}
+    assert side.current(leaving[0]).state == "Deleting"
