@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from waldur_site_agent.cycles.report import CycleReport
+    from waldur_site_agent.cycles.usage_report import MonthOutcome
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
-    from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
+    from waldur_site_agent.planning.usage import ComponentReport, PartsChange
     from waldur_site_agent.planning.writes import Write
 
 
@@ -58,7 +59,7 @@ def _content(report: CycleReport) -> dict[str, Any]:
             }
         case UsageCycleReport():
             return {
-                "usage": [entry for outcome in report.months for entry in month_json(outcome.plan)],
+                "usage": [entry for outcome in report.months for entry in month_json(outcome)],
                 "skipped": list(report.skipped),
                 "failures": list(report.failures),
             }
@@ -66,18 +67,32 @@ def _content(report: CycleReport) -> dict[str, Any]:
             return {}
 
 
-def month_json(plan: MonthPlan) -> list[dict[str, Any]]:
+def month_json(outcome: MonthOutcome) -> list[dict[str, Any]]:
     """The usage of a month, an entry for each resource; amounts are text, they are exact."""
+    plan = outcome.plan
+    parts = {(change.account, change.component): change for change in outcome.part_changes}
     return [
         {
             "month": str(plan.month),
             "account": resource.account,
             "resource": resource.resource.name,
             "uuid": str(resource.resource.uuid),
-            "components": {c.type: _usage(c) for c in resource.components},
+            "components": {
+                c.type: _usage(c) | {"user_changes": _parts(parts.get((resource.account, c.type)))}
+                for c in resource.components
+            },
         }
         for resource in plan.resources
     ]
+
+
+def _parts(change: PartsChange | None) -> dict[str, Any]:
+    """The users whose part is to be sent."""
+    users = change.users if change is not None else {}
+    return {
+        name: {"before": None if old is None else f"{old:.2f}", "after": f"{new:.2f}"}
+        for name, (old, new) in users.items()
+    }
 
 
 def _usage(component: ComponentReport) -> dict[str, Any]:

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
+    from waldur_site_agent.planning.usage import PartsChange
     from waldur_site_agent.planning.writes import Write
 
 _COLUMN = 14
+_SHOWN_USERS = 8
 
 Change = tuple[str, str, str]
 """Sign, subject and explanation."""
@@ -201,6 +203,7 @@ def _waiting_text(users: Iterable[str]) -> str:
 
 def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:
     for outcome in report.months:
+        parts = {(change.account, change.component): change for change in outcome.part_changes}
         for plan in outcome.plan.resources:
             remarks = [
                 f"  ! {c.type} {amount_text(c.bill.total)} is lower than {amount_text(c.before)} "
@@ -208,11 +211,14 @@ def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:
                 for c in plan.components
                 if c.is_anomaly
             ]
-            changes = [
-                ("~", c.type, f"{amount_text(c.before)} -> {amount_text(c.bill.total)}")
-                for c in plan.components
-                if c.is_news
-            ]
+            changes: list[Change] = []
+            for c in plan.components:
+                if c.is_news:
+                    text = f"{amount_text(c.before)} -> {amount_text(c.bill.total)}"
+                    changes.append(("~", c.type, text))
+                if (plan.account, c.type) in parts:
+                    text = _parts_text(parts[plan.account, c.type])
+                    changes.append(("~", f"{c.type} by user", text))
             block = (
                 f"{plan.account}  {plan.resource.name} in {outcome.plan.month}",
                 remarks,
@@ -231,9 +237,21 @@ def _skipped_blocks(report: UsageCycleReport) -> Iterator[Block]:
         )
 
 
+def _parts_text(parts: PartsChange) -> str:
+    """The users whose part changes; the first ones where there are many."""
+    texts = [
+        f"{user} {amount_text(old)} -> {amount_text(new)}"
+        for user, (old, new) in parts.users.items()
+    ]
+    more = len(texts) - _SHOWN_USERS
+    return ", ".join(texts[:_SHOWN_USERS]) + (f" and {more} more" if more > 0 else "")
+
+
 def _unchanged(report: UsageCycleReport) -> int:
     return sum(
-        not plan.is_news for outcome in report.months[-1:] for plan in outcome.plan.resources
+        not plan.is_news and plan.account not in {change.account for change in outcome.part_changes}
+        for outcome in report.months[-1:]
+        for plan in outcome.plan.resources
     )
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from waldur_site_agent.cli import usage_tables as tables
-from waldur_site_agent.cli.running import offering_option
+from waldur_site_agent.cli.running import offering_option, open_journal
 from waldur_site_agent.cli.starting import (
     DONE,
     FAILED,
+    UsageError,
     config_option,
     give_up,
     load_or_exit,
@@ -155,7 +156,7 @@ def load_command(
         click.echo(tables.loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
 
-    sys.exit(_for_every_offering(start, load))
+    sys.exit(_for_every_offering(start, load, sends=not dry_run))
 
 
 def _show(start: Start, look: Look) -> int:
@@ -299,9 +300,18 @@ def _served(start: Start) -> list[Offering]:
     return served
 
 
-def _for_every_offering(start: Start, work: Callable[[Site], int], *, titles: bool = True) -> int:
+def _for_every_offering(
+    start: Start, work: Callable[[Site], int], *, titles: bool = True, sends: bool = False
+) -> int:
+    try:
+        journal = open_journal(start, dry_run=not sends)
+    except UsageError as error:
+        give_up(str(error))
     situation = Situation(
-        configuration=start.configuration, source=start.source, registry=start.registry
+        configuration=start.configuration,
+        source=start.source,
+        registry=start.registry,
+        journal=journal,
     )
     code = DONE
     for offering in _served(start):

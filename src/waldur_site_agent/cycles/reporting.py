@@ -12,9 +12,15 @@ from waldur_site_agent.cycles.offering_access import read_offering
 from waldur_site_agent.cycles.resource_limits import report_limits
 from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.cycles.usage_clock import check_clocks
-from waldur_site_agent.cycles.usage_closing import close_month, existed_in, is_over, is_to_close
-from waldur_site_agent.cycles.usage_report import MonthOutcome, UsageCycleReport
-from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_closing import (
+    close_month,
+    existed_in,
+    foresee_closing,
+    is_over,
+    is_to_close,
+)
+from waldur_site_agent.cycles.usage_report import UsageCycleReport
+from waldur_site_agent.cycles.usage_sending import foresee_month, send_month
 from waldur_site_agent.cycles.usage_subjects import (
     foresee_revival,
     gather_subjects,
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.cycles.usage_report import MonthOutcome
     from waldur_site_agent.cycles.usage_subjects import Subjects
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
@@ -55,9 +62,7 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     plans = plan_months(site, months, subjects.resources, components)
     report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
     if dry_run:
-        outcomes = tuple(MonthOutcome(plan=plan) for plan in plans)
-        writes = _foreseen(site, subjects)
-        return replace(report, months=outcomes, failures=subjects.troubles, writes=writes)
+        return _foresee(site, report, subjects, plans)
     still_erred = revive(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
@@ -80,6 +85,21 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     _log(site, subjects)
     note_failures(site, "not reported", others)
     return replace(report, months=outcomes, failures=tuple(failures))
+
+
+def _foresee(
+    site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
+) -> UsageCycleReport:
+    """What the pass would report; of a month before this one, a list may be lacking."""
+    *earlier, current = plans
+    outcomes = (*(foresee_closing(site, plan) for plan in earlier), foresee_month(site, current))
+    failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
+    return replace(
+        report,
+        months=outcomes,
+        failures=(*subjects.troubles, *failures),
+        writes=_foreseen(site, subjects),
+    )
 
 
 def _foreseen(site: Site, subjects: Subjects) -> tuple[Write, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.usage_clock import is_never_taken, waldurs_time
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
-from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_sending import foresee_month, send_month
 from waldur_site_agent.model.errors import SiteAgentError
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
     except SiteAgentError as error:
         month = str(plan.month)
         site.conditions.note("month not closed yet", month, month=month, reason=str(error))
-        failure = NotReported(account=str(plan.month), error=error)
-        return MonthOutcome(plan=plan, failures=(failure,))
+        return _unread(plan, error)
     if outcome.refusal and not site.memory.get(_refused(plan.month)):
         site.memory[_refused(plan.month)] = 1
         site.log.info(
@@ -78,6 +77,19 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
         if may_end:
             site.memory[_closed(plan.month)] = 1
     return outcome
+
+
+def foresee_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
+    """What :func:`close_month` would send."""
+    try:
+        return foresee_month(site, plan)
+    except SiteAgentError as error:
+        return _unread(plan, error)
+
+
+def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
+    failure = NotReported(account=str(plan.month), error=error)
+    return MonthOutcome(plan=plan, failures=(failure,))
 
 
 def _closed(month: BillingMonth) -> str:

@@ -10,7 +10,7 @@ from waldur_site_agent.model.errors import TemporaryError
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.errors import SiteAgentError
-    from waldur_site_agent.planning.usage import MonthPlan
+    from waldur_site_agent.planning.usage import MonthPlan, PartsChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class MonthOutcome:
     """Account and component of totals that Waldur refused."""
     parts: int = 0
     """How many users' parts were sent."""
+    part_changes: tuple[PartsChange, ...] = ()
+    """Of a dry run: which users' parts would be sent, beside the totals of the plan."""
     failures: tuple[NotReported, ...] = ()
     waits: str = ""
     """Why nothing of the month can be sent at this moment."""

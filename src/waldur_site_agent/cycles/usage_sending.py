@@ -20,17 +20,19 @@ from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.unreadable import readable
 from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why_not_yet
 from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
+from waldur_site_agent.cycles.writing import note_write
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.usage import UserPart
 from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.usage import (
+    PartsChange,
     figures,
     part_changes,
     parts_for_newest,
     parts_found,
 )
 from waldur_site_agent.planning.usage_dates import booking_date, is_past_in_waldur
-from waldur_site_agent.planning.writes import usage_write
+from waldur_site_agent.planning.writes import parts_write, usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -40,13 +42,15 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
     from uuid import UUID
 
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.billing import Bill
     from waldur_site_agent.planning.usage import MonthPlan, ResourceReport, WaldurFigure
+    from waldur_site_agent.planning.writes import Write
 
 _NOT_LISTED_YET = (
     "the total is reported, but Waldur's list of figures does not show it yet; "
@@ -60,14 +64,10 @@ _WHY_FOR_STAFF = (
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The parts of one component usage that Waldur does not have so."""
+    """Parts that differ, and the component usage in Waldur to which they belong."""
 
-    account: str
-    component: str
     row: UUID
-    changes: Mapping[str, Decimal]
-    is_new: bool
-    """Whether some of them are of users for whom Waldur has no row here."""
+    change: PartsChange
 
 
 def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutcome:
@@ -82,10 +82,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    left_out = tuple(
-        NotReported(account=account, error=TemporaryError(reason))
-        for account, reason in sorted(plan.left_out.items())
-    )
+    left_out = _left_out(plan)
     if not (plan or compare_parts):
         return MonthOutcome(plan=plan, failures=left_out)
     sending = _Sending(site, plan)
@@ -108,6 +105,24 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
     )
 
 
+def foresee_month(site: Site, plan: MonthPlan) -> MonthOutcome:
+    """What :func:`send_month` would send, users' parts included; nothing is sent or tried.
+
+    Raises:
+        TemporaryError: a list could not be read.
+        PermanentError: a list may not be read.
+    """
+    changes = _Sending(site, plan).differing_parts()
+    return MonthOutcome(plan=plan, part_changes=tuple(changes), failures=_left_out(plan))
+
+
+def _left_out(plan: MonthPlan) -> tuple[NotReported, ...]:
+    return tuple(
+        NotReported(account=account, error=TemporaryError(reason))
+        for account, reason in sorted(plan.left_out.items())
+    )
+
+
 @dataclass
 class _Sending:
     site: Site
@@ -126,6 +141,21 @@ class _Sending:
     def has_differing_parts(self) -> bool:
         """Whether a part differs from what Waldur has of it."""
         return bool(self._differing(self._rows()))
+
+    def differing_parts(self) -> list[PartsChange]:
+        """The parts that Waldur does not have so, also those whose total is still to be sent."""
+        differing = [parts.change for parts in self._differing(self._rows())]
+        differing += [
+            PartsChange(
+                resource=resource.resource,
+                component=component.type,
+                users={user: (None, part) for user, part in component.bill.parts.items()},
+            )
+            for resource in self.plan.resources
+            for component in resource.sound
+            if component.found is None and component.is_news and component.bill.parts
+        ]
+        return sorted(differing, key=lambda change: (change.account, change.component))
 
     def send_current(self) -> None:
         known = self._rows()
@@ -201,8 +231,8 @@ class _Sending:
             self._note(account, TemporaryError(_NOT_LISTED_YET))
 
     def _differing(self, rows: Mapping[tuple[str, str], WaldurFigure]) -> list[_Parts]:
-        bills: dict[tuple[str, str], Bill] = {
-            (resource.account, component.type): component.bill
+        bills: dict[tuple[str, str], tuple[Resource, Bill]] = {
+            (resource.account, component.type): (resource.resource, component.bill)
             for resource in self.plan.resources
             for component in resource.sound
             if resource.account not in self.blocked
@@ -215,10 +245,12 @@ class _Sending:
                 continue
             found = self._found_parts.get(figure.row, {})
             older = [self._found_parts.get(row, {}) for row in figure.older]
-            changes = part_changes(parts_for_newest(bills[key].parts, older), found)
+            resource, bill = bills[key]
+            changes = part_changes(parts_for_newest(bill.parts, older), found)
             if changes:
-                is_new = not changes.keys() <= found.keys()
-                differing.append(_Parts(*key, figure.row, changes, is_new))
+                users = {user: (found.get(user), part) for user, part in changes.items()}
+                change = PartsChange(resource=resource, component=key[1], users=users)
+                differing.append(_Parts(figure.row, change))
         return differing
 
     def _kept_back(self) -> set[tuple[str, str]]:
@@ -235,37 +267,37 @@ class _Sending:
         return bool(self.site.memory.get(_refused(self.plan, resource, component)))
 
     def _send_parts(self, differing: Sequence[_Parts]) -> None:
-        people = self._accounts_in_waldur if any(parts.is_new for parts in differing) else {}
+        people = self._accounts_in_waldur if any(parts.change.is_new for parts in differing) else {}
 
         def send(parts: _Parts) -> None:
             self._send_some_parts(
-                parts.row,
+                parts,
                 [
                     UserPart(
                         username=name, usage=amount, offering_user_uuid=people.get(folded(name))
                     )
-                    for name, amount in parts.changes.items()
+                    for name, (_, amount) in parts.change.users.items()
                 ],
             )
 
         first = 0 if _NO_BULK in self.site.memory else 1  # one alone finds out about the server
         attempts = [*concurrently(send, differing[:first]), *concurrently(send, differing[first:])]
         for attempt in attempts:
-            account = attempt.item.account
+            account = attempt.item.change.account
             if attempt.error is None:
-                self.parts_sent[account] += len(attempt.item.changes)
+                self.parts_sent[account] += len(attempt.item.change.users)
             else:
                 self._note(account, attempt.error)
                 if isinstance(attempt.error, TemporaryError):
                     self.blocked.add(account)  # a refused part is no reason not to bill the total
 
-    def _send_some_parts(self, row: UUID, parts: Sequence[UserPart]) -> None:
+    def _send_some_parts(self, parts: _Parts, sent: Sequence[UserPart]) -> None:
         """All in one request; one by one where the server lacks that, or refuses one of them."""
-        memory, waldur = self.site.memory, self.site.waldur
+        memory = self.site.memory
         if not memory.get(_NO_BULK):
             self._look_before_sending()
             try:
-                waldur.set_user_usages(row, parts)
+                self._send_parts_together(parts, sent)
             except AbsentOperationError:
                 memory[_NO_BULK] = 1
             except (AccessDeniedError, NotFoundError):
@@ -276,14 +308,36 @@ class _Sending:
                 memory[_NO_BULK] = 0
                 return
         refusals: list[PermanentError] = []
-        for part in parts:
+        for part in sent:
             self._look_before_sending()
             try:
-                waldur.set_user_usage(row, part)
+                self._send_one_part(parts, part)
             except PermanentError as error:
                 refusals.append(error)
         if refusals:
             raise refusals[0]
+
+    def _send_parts_together(self, parts: _Parts, sent: Sequence[UserPart]) -> None:
+        write = self._parts_write(parts)
+        try:
+            self.site.waldur.set_user_usages(parts.row, sent)
+        except TemporaryError as error:  # what is refused is tried one by one
+            self.site.record_write(write, error)
+            raise
+        note_write(self.site, write)
+
+    def _send_one_part(self, parts: _Parts, part: UserPart) -> None:
+        write = self._parts_write(parts, [part.username])
+        try:
+            self.site.waldur.set_user_usage(parts.row, part)
+        except SiteAgentError as error:
+            self.site.record_write(write, error)
+            raise
+        note_write(self.site, write)
+
+    def _parts_write(self, parts: _Parts, users: Collection[str] | None = None) -> Write:
+        components = self.site.offering.components
+        return parts_write(parts.change, str(self.plan.month), components, users)
 
     def _send_totals(self, resources: Iterable[ResourceReport]) -> None:
         for attempt in concurrently(self._send_total, resources):

@@ -131,6 +131,26 @@ class ResourceReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartsChange:
+    """The users' parts of one component of one resource that Waldur does not have so."""
+
+    resource: Resource
+    component: str
+    users: Mapping[str, tuple[Decimal | None, Decimal]]
+    """By username, Waldur's part and the new one."""
+
+    @property
+    def account(self) -> str:
+        """The resource's name in the backend."""
+        return self.resource.account
+
+    @property
+    def is_new(self) -> bool:
+        """Whether some of them are of users for whom Waldur has no row here."""
+        return any(old is None for old, _ in self.users.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonthPlan:
     """What one month looks like, and what of it is to be sent; resources by account."""
 

@@ -15,13 +15,14 @@ from waldur_site_agent.model.orders import ResourceState
 from waldur_site_agent.model.people import OfferingUserState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from decimal import Decimal
     from uuid import UUID
 
     from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.model.people import OfferingUser
+    from waldur_site_agent.planning.usage import PartsChange
 
 
 class Call(enum.StrEnum):
@@ -229,6 +230,31 @@ def usage_write(
             for name, (old, new) in figures.items()
         ),
         reason=f"used in {month}",
+    )
+
+
+def parts_write(
+    parts: PartsChange,
+    month: str,
+    components: Mapping[str, Component],
+    users: Collection[str] | None = None,
+) -> Write:
+    """Report what single users used of one component in a month; ``users``: only of these."""
+    name = parts.component
+    unit = components[name].measured_unit if name in components else ""
+    return Write(
+        call=Call.SET_USER_USAGES,
+        uuid=parts.resource.uuid,
+        about=parts.account,
+        changes=tuple(
+            Change(
+                f"usage {name} of {user}", None if old is None else f"{old:.2f}", f"{new:.2f}", unit
+            )
+            for user, (old, new) in parts.users.items()
+            if users is None or user in users
+        ),
+        reason=f"used in {month}",
+        value=parts,
     )
 
 

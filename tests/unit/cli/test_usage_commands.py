@@ -10,8 +10,10 @@ import sys
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
+import yaml
 
 from harness import Installation, eventually
 from waldur_site_agent.cli import usage
@@ -50,20 +52,84 @@ def test_the_mode_reports_and_says_beforehand_what_it_will_send(
     assert planned.out == (
         f"{account}  Ocean in {LAST}\n"
         "  ~ cpu            none -> 3.00\n"
+        "  ~ cpu by user    ada01 none -> 1.00, bob01 none -> 2.00\n"
         f"{account}  Ocean in {LAST.next}\n"
         "  ~ cpu            none -> 0.00\n"
         "  ~ mem            none -> 0.00\n"
-        "Plan: 0 to add, 0 to remove, 3 to change; 0 resources unchanged.\n"
+        "Plan: 0 to add, 0 to remove, 4 to change; 0 resources unchanged.\n"
     )
     machine = installation.run("plan", "-m", "report", "--output", "json", command=COMMAND)
     (entry, _) = json.loads(machine.out)[0]["usage"]
     assert entry["components"]["cpu"]["users"] == {"ada01": "1.00", "bob01": "2.00"}
+    assert entry["components"]["cpu"]["user_changes"] == {
+        "ada01": {"before": None, "after": "1.00"},
+        "bob01": {"before": None, "after": "2.00"},
+    }
     assert installation.house.sandbox.requests.writes() == []
     done = installation.run("-m", "report", "--once")
     assert done.code == 0, done.err
     assert side.usages(ocean) == {"cpu": 0, "mem": 0}
     assert side.usages(ocean, str(LAST))["cpu"] == 3
     assert installation.run("-m", "report", "--dry-run").out == ("No changes.\n")
+
+
+def test_parts_of_users_that_differ_are_in_plan_log_and_journal_though_the_total_agrees(
+    installation: Installation, ocean: Resource
+) -> None:
+    journal = installation.directory / "journal.jsonl"
+    content = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(content | {"journal": str(journal)}))
+    side = installation.house.sandbox.customer
+    assert installation.run("-m", "report", "--once").code == 0
+    written = [json.loads(line) for line in journal.read_text().splitlines()]
+    (parts,) = [entry for entry in written if entry["action"] == "set_user_usages"]
+    assert [(c["field"], c["old"], c["new"]) for c in parts["changes"]] == [
+        ("usage cpu of ada01", None, "1.00"),
+        ("usage cpu of bob01", None, "2.00"),
+    ]
+    put_part(installation, ocean, "bob01", Decimal("0.56"))
+    installation.house.sandbox.requests.clear()
+    planned = installation.run("-m", "report", "--dry-run")
+    assert planned.out == (
+        f"{ocean.backend_id}  Ocean in {LAST}\n"
+        "  ~ cpu by user    bob01 0.56 -> 2.00\n"
+        "Plan: 0 to add, 0 to remove, 1 to change; 1 resources unchanged.\n"
+    )
+    assert installation.house.sandbox.requests.writes() == []
+    done = installation.run("-m", "report", "--once")
+    (line,) = [line for line in done.err.splitlines() if "told Waldur" in line]
+    assert "usage cpu of bob01 0.56 -> 2.00 k-Hours" in line
+    (entry,) = [json.loads(line) for line in journal.read_text().splitlines()[len(written) :]]
+    assert (entry["uuid"].replace("-", ""), entry["about"], entry["result"]) == (
+        str(ocean.uuid),
+        ocean.backend_id,
+        "done",
+    )
+    assert entry["changes"] == [
+        {
+            "field": "usage cpu of bob01",
+            "old": "0.56",
+            "new": "2.00",
+            "unit": "k-Hours",
+            "note": "",
+        }
+    ]
+    assert side.user_usages(ocean, str(LAST)) == {"ada01": {"cpu": 1}, "bob01": {"cpu": 2}}
+    assert installation.run("-m", "report", "--dry-run").out == "No changes.\n"
+
+
+def put_part(
+    installation: Installation, resource: Resource, username: str, amount: Decimal
+) -> None:
+    """Change one user's part of cpu in the last month in Waldur, behind the agent's back."""
+    side = installation.house.sandbox.customer
+    rows = {row.uuid for row in side.usage_rows(resource, str(LAST))}
+    (part,) = [
+        each
+        for each in side.world.user_usages.values()
+        if each.username == username and each.component_usage in rows
+    ]
+    side.world.put(replace(part, usage=amount))
 
 
 @pytest.mark.parametrize("mode", ["report", "all"])
