@@ -29,6 +29,8 @@ from waldur_site_agent.planning.writes import usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
+    BodyRefusedError,
+    ConflictError,
     NotFoundError,
     PastMonthRefusedError,
 )
@@ -137,7 +139,8 @@ def _unread(
 
 
 _ANOTHER_TOKEN_COULD = (AccessDeniedError, NotFoundError, AbsentOperationError)
-"""What Waldur says about the token, the URL or itself, and not about the usage."""
+_NOT_ABOUT_THE_USAGE = (*_ANOTHER_TOKEN_COULD, BodyRefusedError, ConflictError)
+"""What is said about the token, the URL, the request or the object's state, not the figures."""
 
 
 def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
@@ -147,7 +150,7 @@ def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
         return False
     if isinstance(error, PastMonthRefusedError):
         return site.unreported_usage is UnreportedUsage.WAIT_FOR_PAST_MONTHS
-    return isinstance(error, _ANOTHER_TOKEN_COULD)
+    return isinstance(error, _NOT_ABOUT_THE_USAGE)
 
 
 def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
@@ -167,7 +170,7 @@ def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
 
 def _note_waiting(site: Site, plan: OrderPlan, error: PermanentError) -> None:
     account = plan.hand.resource.account
-    why = "the last usage of its resource cannot be read"
+    why = "the last usage of its resource cannot be read or reported"
     remedy = "mend what the reason names"
     if isinstance(error, (*_ANOTHER_TOKEN_COULD, PastMonthRefusedError)):
         why = "this token may not report the last usage of its resource"

@@ -152,6 +152,20 @@ def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
     assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
 
 
+@pytest.mark.parametrize("status", [409, 415])
+def test_a_termination_waits_while_last_usage_is_refused_for_no_fault_of_its_own(
+    meter: Meter, status: int
+) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.sandbox.faults.add(SET_USAGE, "status", status=status, times=None)
+    assert process(meter).failed
+    assert state(meter, order) == "executing"
+    meter.sandbox.faults.clear()
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.33")
+
+
 @pytest.mark.parametrize("status", [403, 404, 405, 415])
 def test_a_refusal_that_tells_nothing_of_dates_loses_no_usage_of_the_month_before(
     meter: Meter, status: int
