@@ -56,6 +56,7 @@ def _content(report: CycleReport) -> dict[str, Any]:
                 "home_directories": [_step(step) for step in report.membership.homes],
                 "usernames": _usernames(report),
                 "removals_suspended": report.removals_suspended,
+                "failures": list(report.failures),
             }
         case UsageCycleReport():
             return {

@@ -63,6 +63,8 @@ def report_text(report: CycleReport) -> str:
                 if _says(block := _account_block(plan, writes.pop(plan.wanted.id, ())))
             ]
             blocks += list(_people_blocks(report))
+            if report.failures:
+                blocks.append(("Not foreseen", [f"  ! {text}" for text in report.failures], []))
             if report.impairment:
                 blocks.insert(0, ("Removals", [f"  ! {report.impairment}"], []))
             unchanged = sum(not plan.steps for plan in report.membership.accounts)
@@ -78,7 +80,7 @@ def report_text(report: CycleReport) -> str:
     if report.refusal:
         lines.append(f"! removals refused: {report.refusal}")
     signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
-    signs[IN_WALDUR] = sum(len(write.changes) for write in report.writes)
+    signs[IN_WALDUR] = sum(_number_of_changes(write) for write in report.writes)
     return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
 
 
@@ -164,9 +166,16 @@ def _sync_marks(writes: Iterable[Write]) -> Iterator[Block]:
 
 
 def write_changes(write: Write) -> Iterator[Change]:
-    """The lines of one change in Waldur."""
+    """The lines of one change in Waldur; what is made there is one line."""
+    if write.call is Call.CREATE_BACKEND_RESOURCE:
+        yield IN_WALDUR, "in Waldur", f"{write}  {write.reason}"
+        return
     for change in write.changes:
         yield IN_WALDUR, "in Waldur", f"{change}  {write.reason}"
+
+
+def _number_of_changes(write: Write) -> int:
+    return 1 if write.call is Call.CREATE_BACKEND_RESOURCE else len(write.changes)
 
 
 def _order_remarks(plan: OrderPlan) -> Iterator[str]:

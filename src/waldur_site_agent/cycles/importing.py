@@ -17,9 +17,17 @@ from waldur_site_agent.cycles.optional_calls import (
 from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
 from waldur_site_agent.cycles.unreadable import readable, stand_ins
+from waldur_site_agent.cycles.writing import note_write, send_write
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.imports import ImportState
 from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.planning.import_writes import (
+    done_write,
+    erred_import_write,
+    metadata_offered,
+    offer_write,
+    start_write,
+)
 from waldur_site_agent.planning.importing import (
     CLAIMED,
     ImportPlan,
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.model.imports import BackendResourceRequest, Project
     from waldur_site_agent.model.scopes import Scope
     from waldur_site_agent.planning.importing import Offer
+    from waldur_site_agent.planning.writes import Write
 
 _OPEN = (ImportState.SENT, ImportState.PROCESSING)
 _REQUESTS = "backend_resource_requests"
@@ -73,13 +82,48 @@ def sync_membership_and_imports(site: Site, *, dry_run: bool = False) -> Members
         TemporaryError: one side could not be read; nothing was changed.
     """
     report = sync_membership(site, dry_run=dry_run)
-    if dry_run or not site.offering.resource_import_enabled:
+    if not site.offering.resource_import_enabled:
         return report
+    if dry_run:
+        return _with_foreseen(site, report)
     try:
         imports = answer_imports(site)
     except SiteAgentError as error:
         return replace(report, failures=(*report.failures, f"imports: {error}"))
     return replace(report, failures=(*report.failures, *imports.failures))
+
+
+def _with_foreseen(site: Site, report: MembershipReport) -> MembershipReport:
+    try:
+        writes = foresee_imports(site)
+    except SiteAgentError as error:
+        return replace(report, failures=(*report.failures, f"imports: {error}"))
+    return replace(report, writes=(*report.writes, *writes))
+
+
+def foresee_imports(site: Site) -> tuple[Write, ...]:
+    """What :func:`answer_imports` would write; nothing is sent.
+
+    Raises:
+        TemporaryError: one side could not be read.
+    """
+    requests = [request for request in _open_requests(site) if _is_still_open(site, request)]
+    if not requests:
+        return ()
+    begun = [start_write(each) for each in requests if each.state == ImportState.SENT]
+    try:
+        offers = importable(site).offers
+    except PermanentError as error:
+        return (*begun, *(erred_import_write(request, str(error)) for request in requests))
+    shown = [offer_write(offer, site.offering.components) for offer in offers]
+    return (*begun, *shown, *map(done_write, requests))
+
+
+def _is_still_open(site: Site, request: BackendResourceRequest) -> bool:
+    """Whether a request is open also when one that is shown as taken up is read by itself."""
+    if request.state != ImportState.PROCESSING:
+        return True
+    return site.waldur.backend_resource_request(request.uuid).state == ImportState.PROCESSING
 
 
 def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) -> ImportReport:
@@ -168,10 +212,9 @@ def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]
 def _start(site: Site, request: BackendResourceRequest) -> bool:
     """Take up a request; one that is shown as taken up is read by itself, it may be over."""
     if request.state == ImportState.PROCESSING:
-        current = site.waldur.backend_resource_request(request.uuid)
-        return current.state == ImportState.PROCESSING
+        return _is_still_open(site, request)
     try:
-        site.waldur.start_import(request.uuid)
+        send_write(site, start_write(request))
     except ConflictError:  # somebody was faster, or this very call before
         current = site.waldur.backend_resource_request(request.uuid)
         return current.state == ImportState.PROCESSING
@@ -245,14 +288,17 @@ def _offer_all(site: Site, offers: Sequence[Offer]) -> list[str]:
 
 
 def _offer(site: Site, offer: Offer) -> None:
-    metadata = {"limits": {name: float(amount) for name, amount in offer.limits.items()}}
-    site.waldur.create_backend_resource(
-        offer.account,
-        offer.project.uuid,
-        site.offering.waldur_offering_uuid,
-        offer.account,
-        {**offer.metadata, **metadata},
-    )
+    write = offer_write(offer, site.offering.components)
+    uuid = site.offering.waldur_offering_uuid
+    metadata = metadata_offered(offer)
+    try:
+        site.waldur.create_backend_resource(
+            offer.account, offer.project.uuid, uuid, offer.account, metadata
+        )
+    except SiteAgentError as error:
+        site.record_write(write, error)
+        raise
+    note_write(site, write)
     site.memory[_OFFERED + offer.account] = int(site.now().timestamp())
 
 
@@ -279,9 +325,9 @@ def _conclude(
             if troubles:  # Waldur takes that in any state
                 current = site.waldur.backend_resource_request(request.uuid)
                 if current.state in _OPEN:
-                    site.waldur.import_erred(request.uuid, reason)
+                    send_write(site, erred_import_write(current, reason))
             else:
-                site.waldur.import_done(request.uuid)
+                send_write(site, done_write(request))
         except ConflictError as error:
             failures += _unless_ended(site, request, error)
     return tuple(failures)

@@ -53,6 +53,7 @@ def _send(waldur: Waldur, write: Write) -> None:
         Call.REFRESH_LAST_SYNC: waldur.refresh_last_sync,
         Call.SET_DELETING: waldur.set_deleting,
         Call.SET_DELETED: waldur.set_deleted,
+        Call.START_IMPORT: waldur.start_import,
     }
     with_value: dict[Call, Callable[[UUID, Any], object]] = {
         Call.FAIL_ORDER: waldur.fail_order,
@@ -61,7 +62,12 @@ def _send(waldur: Waldur, write: Write) -> None:
         Call.SET_LIMITS: waldur.set_limits,
         Call.SET_AS_ERRED: waldur.set_as_erred,
     }
-    if uuid is not None and write.call in bare:
+    if uuid is not None and write.call is Call.CLOSE_IMPORT:
+        if value is None:
+            waldur.import_done(uuid)
+        else:
+            waldur.import_erred(uuid, str(value))
+    elif uuid is not None and write.call in bare:
         bare[write.call](uuid)
     elif uuid is not None and write.call in with_value:
         with_value[write.call](uuid, value)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
 
 from harness import House, Installation
-from waldur_site_agent_slurm.simulator.state import Outage
+from waldur_site_agent_slurm.simulator.state import Outage, SimAccount
 
 LIMIT = "limit cpu 120 -> 20 k-Hours (the account has 1200000)"
 
@@ -101,6 +102,73 @@ def test_a_resource_whose_account_is_gone_is_in_the_plan_as_erred(
     words = ["remove", "account", "where", f"name={resource.backend_id}"]
     house.slurm.run(["sacctmgr", "-i", *words])
     assert "  ~ in Waldur      state OK -> Erred  The account" in plan(installation).out
+
+
+def importing(installation: Installation) -> tuple[House, str]:
+    """A cluster with an account that no resource has, and a request that asks for such."""
+    installation.write(membership_sync_backend="slurm", resource_import_enabled=True)
+    house = installation.house
+    house.settled(house.project(ada="ada01"), cpu=1, mem=1)
+    with house.slurm.change() as state:
+        name, parent = "a_old", "p_climate"
+        state.accounts[name] = SimAccount(name, name, parent, parent, limits={"cpu": 120000})
+    house.sync()
+    return house, str(UUID(house.sandbox.customer.request_import().uuid))
+
+
+def test_accounts_shown_for_import_are_in_plan_log_and_journal(installation: Installation) -> None:
+    house, request = importing(installation)
+    path = installation.directory / "journal.jsonl"
+    content = yaml.safe_load(installation.file.read_text())
+    installation.file.write_text(yaml.safe_dump(content | {"journal": str(path)}))
+    house.sandbox.requests.clear()
+    out = plan(installation).out
+    asked = f"import request {request}"
+    offer = "importable in project none -> climate; limit cpu none -> 2 k-Hours; "
+    offer += "metadata qos none -> normal"
+    assert out.splitlines() == [
+        "Other changes in Waldur",
+        f"  ~ in Waldur      {asked}  state Sent -> Processing  asked for importable resources",
+        f"  ~ in Waldur      {asked}  state Processing -> Done  asked for importable resources",
+        f"  ~ in Waldur      a_old  {offer}  no resource has this account",
+        "Plan: 0 to add, 0 to remove, 0 to change, 3 in Waldur; 1 resources unchanged.",
+    ]
+    planned = json.loads(plan(installation, "--output", "json").out)[0]["waldur"]
+    assert house.sandbox.requests.writes() == []
+    assert not path.exists()
+    done = installation.run("-m", "membership_sync", "--once")
+    assert done.code == 0, done.err
+    told = [line for line in done.err.splitlines() if "told Waldur" in line]
+    assert len(told) == 3
+    assert "limit cpu none -> 2 k-Hours" in told[1]
+    entries = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [{key: e[key] for key in planned[0]} for e in entries] == planned
+    assert [(e["action"], e["result"]) for e in entries] == [
+        ("start_import", "done"),
+        ("create_backend_resource", "done"),
+        ("close_import", "done"),
+    ]
+    assert plan(installation).out == "No changes.\n"
+
+
+def test_imports_that_cannot_be_foreseen_are_named_in_the_plan(installation: Installation) -> None:
+    house, _ = importing(installation)
+    operation = "backend_resource_requests_list"
+    house.sandbox.faults.add(operation, "status", status=500, times=None)
+    out = plan(installation).out
+    assert out.startswith("Not foreseen\n  ! imports: ")
+    assert json.loads(plan(installation, "--output", "json").out)[0]["failures"]
+
+
+def test_a_request_that_would_be_refused_is_in_the_plan_with_the_reason(
+    installation: Installation,
+) -> None:
+    house, request = importing(installation)
+    operation = "*backend_resources_list"
+    house.sandbox.faults.add(operation, "status", status=403, times=None)
+    out = plan(installation).out
+    assert f"import request {request}  state Processing -> Erred  " in out
+    assert "403" in out
 
 
 def test_new_sync_marks_are_one_line(installation: Installation) -> None:
