@@ -22,6 +22,7 @@ from waldur_site_agent.sandbox import Resource
 
 Members = set[tuple[str, str]]
 _IN_WORK = ("Creating", "Updating", "Terminating")
+_MOST_REMOVALS = 10
 FINAL = ("done", "erred", "canceled", "rejected")
 
 
@@ -117,6 +118,12 @@ class Monitor:
         for name in self._world.site_qos.keys() - self._world.slurm.state.accounts.keys():
             del self._world.site_qos[name]
 
+    def many_are_to_leave(self) -> bool:
+        """Whether the agent may find the removals that are due too many, and wait for somebody."""
+        found = self._all_members() - expected.granted(self._world)
+        ours = {r.backend_id for r in self._world.resources}
+        return self._world.tight or sum(account in ours for account, _ in found) > _MOST_REMOVALS
+
     def _strangers_lost(self, lost: Members) -> None:
         live = {
             r.backend_id for r in self._world.resources if not expected.is_ending(self._world, r)
@@ -130,7 +137,7 @@ class Monitor:
         accounts = self._world.slurm.state.accounts
         ending = {r.backend_id for r in self._world.resources if expected.is_ending(self._world, r)}
         pass_.removed |= {p for p in lost if p[0] in accounts and p[0] not in ending}
-        most = max(TIGHT if self._world.tight else 10, pass_.members * 30 // 100)
+        most = max(TIGHT if self._world.tight else _MOST_REMOVALS, pass_.members * 30 // 100)
         if len(pass_.removed) > most and not self._world.removals_allowed:
             raise ViolationError(
                 6, f"too many removals, at {' '.join(argv)}", expected=most, found=pass_.removed
