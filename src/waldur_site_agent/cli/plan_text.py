@@ -19,6 +19,7 @@ from waldur_site_agent.cycles.membership_report import MembershipReport
 from waldur_site_agent.cycles.order_report import OrdersReport
 from waldur_site_agent.cycles.usage_report import UsageCycleReport
 from waldur_site_agent.planning.order_writes import order_writes
+from waldur_site_agent.planning.usage import PartsChange
 from waldur_site_agent.planning.writes import Call
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from waldur_site_agent.planning.membership import AccountPlan
     from waldur_site_agent.planning.orders import OrderPlan
     from waldur_site_agent.planning.plan import Step
-    from waldur_site_agent.planning.usage import PartsChange
     from waldur_site_agent.planning.writes import Write
 
 _COLUMN = 14
@@ -52,8 +52,8 @@ def report_text(report: CycleReport) -> str:
     writes = _by_subject(w for w in report.writes if w.call is not Call.REFRESH_LAST_SYNC)
     match report:
         case OrdersReport():
-            blocks = [_order_block(plan, report.waiting) for plan in report.plans]
-            said = [write for plan in report.plans for write in order_writes(plan)]
+            blocks = [_order_block(plan, report) for plan in report.plans]
+            said = [write for plan in report.plans for write in _writes_of(plan, report)]
             writes = _by_subject(write for write in report.writes if write not in said)
             rest = f"{len(report.plans)} orders."
         case MembershipReport():
@@ -124,15 +124,19 @@ def _says(block: Block) -> bool:
     return bool(remarks or changes)
 
 
-def _order_block(plan: OrderPlan, waiting: frozenset[str]) -> Block:
+def _writes_of(plan: OrderPlan, report: OrdersReport) -> tuple[Write, ...]:
+    return order_writes(plan, report.last_usage.get(plan.order.uuid, ()))
+
+
+def _order_block(plan: OrderPlan, report: OrdersReport) -> Block:
     order = plan.order
     name = plan.backend_id or "(no account)"
     project = f" (project {order.project_slug})" if order.project_slug else ""
     heading = f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
     changes = [change for step in plan.steps for change in step_changes(step)]
-    changes += [change for write in order_writes(plan) for change in write_changes(write)]
+    changes += [change for write in _writes_of(plan, report) for change in write_changes(write)]
     remarks = list(_order_remarks(plan))
-    late = sorted(waiting & plan.newcomers)
+    late = sorted(report.waiting & plan.newcomers)
     if late:
         remarks.append(_waiting_text(late))
         changes = [c for c in changes if c[0] != "+" or c[1] not in late]
@@ -170,12 +174,17 @@ def write_changes(write: Write) -> Iterator[Change]:
     if write.call is Call.CREATE_BACKEND_RESOURCE:
         yield IN_WALDUR, "in Waldur", f"{write}  {write.reason}"
         return
+    if isinstance(write.value, PartsChange):
+        text = f"usage {write.value.component} by user: {_parts_text(write.value)}"
+        yield IN_WALDUR, "in Waldur", f"{text}  {write.reason}"
+        return
     for change in write.changes:
         yield IN_WALDUR, "in Waldur", f"{change}  {write.reason}"
 
 
 def _number_of_changes(write: Write) -> int:
-    return 1 if write.call is Call.CREATE_BACKEND_RESOURCE else len(write.changes)
+    is_one_line = write.call in (Call.CREATE_BACKEND_RESOURCE, Call.SET_USER_USAGES)
+    return 1 if is_one_line else len(write.changes)
 
 
 def _order_remarks(plan: OrderPlan) -> Iterator[str]:

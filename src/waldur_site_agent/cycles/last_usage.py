@@ -10,6 +10,8 @@ nobody could report does not hold it up, nor does what the site gives up
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import DeleteResource
@@ -19,13 +21,12 @@ from waldur_site_agent.cycles.reporting import plan_months, reported_components
 from waldur_site_agent.cycles.site import UnreportedUsage
 from waldur_site_agent.cycles.usage_clock import waldurs_time
 from waldur_site_agent.cycles.usage_report import NotReported
-from waldur_site_agent.cycles.usage_sending import send_month
+from waldur_site_agent.cycles.usage_sending import foresee_month, foreseen_writes, send_month
 from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere, shared_account
-from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.orders import OrderType, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage_dates import is_past_in_waldur
-from waldur_site_agent.planning.writes import usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     from waldur_site_agent.backends import BackendState
     from waldur_site_agent.cycles.site import Site
     from waldur_site_agent.cycles.usage_report import MonthOutcome
-    from waldur_site_agent.model.errors import SiteAgentError
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.orders import OrderPlan
+    from waldur_site_agent.planning.usage import MonthPlan
     from waldur_site_agent.planning.writes import Write
 
 _TAKES_USAGE = (ResourceState.OK, ResourceState.UPDATING, ResourceState.TERMINATING)
@@ -87,31 +88,46 @@ def report_last_usage(
     return waiting
 
 
-def foresee_last_usage(
-    site: Site, plans: Iterable[OrderPlan], state: BackendState
-) -> tuple[Write, ...]:
-    """What :func:`report_last_usage` would report of totals, if it were done now.
+@dataclass(frozen=True, slots=True)
+class LastUsage:
+    """What would be reported before terminations are marked done, by order."""
 
-    Raises:
-        TemporaryError: one side could not be read; the orders would wait.
-        PermanentError: the same, and somebody has to mend it.
-    """
+    writes: Mapping[UUID, tuple[Write, ...]] = field(default_factory=dict)
+    waiting: Mapping[UUID, SiteAgentError] = field(default_factory=dict)
+    """Why an order would stay open."""
+
+
+def foresee_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> LastUsage:
+    """What :func:`report_last_usage` would report if it were done now; nothing is sent or tried."""
     ending = _ending(site, plans, state) if _reports(site) else {}
     if not ending:
-        return ()
-    resources = _unshared(site, {name: plan.hand.resource for name, plan in ending.items()})
-    months = _months(site)
-    return tuple(
-        usage_write(
-            resource.resource,
-            str(plan.month),
-            {c.type: (c.before, c.bill.total) for c in resource.components if c.is_news},
-            site.offering.components,
-        )
-        for plan in plan_months(site, months, resources, reported_components(site))
-        for resource in plan.resources
-        if resource.is_news
-    )
+        return LastUsage()
+    orders = {name: plan.order.uuid for name, plan in ending.items()}
+    try:
+        resources = _unshared(site, {name: plan.hand.resource for name, plan in ending.items()})
+        months = plan_months(site, _months(site), resources, reported_components(site))
+        outcomes = [foresee_month(site, plan) for plan in months]
+    except SiteAgentError as error:
+        if isinstance(error, PermanentError) and site.unreported_usage is UnreportedUsage.COMPLETE:
+            return LastUsage()
+        text = f"its last usage cannot be read: {error}"
+        return LastUsage(waiting={order: TemporaryError(text) for order in orders.values()})
+    writes: dict[UUID, list[Write]] = defaultdict(list)
+    waiting: dict[UUID, SiteAgentError] = {}
+    for outcome in outcomes:
+        for write in foreseen_writes(outcome, site.offering.components):
+            writes[orders[write.about]].append(write)
+        for failure in (*outcome.failures, *_unfinished(site, outcome.plan)):
+            waiting.setdefault(orders[failure.account], _waits(failure.account, failure.error))
+    return LastUsage({order: tuple(each) for order, each in writes.items()}, waiting)
+
+
+def _unfinished(site: Site, plan: MonthPlan) -> list[NotReported]:
+    """The resources of which a later reading may have more; a site may give that up."""
+    if site.unreported_usage is UnreportedUsage.COMPLETE:
+        return []
+    error = TemporaryError(f"{plan.month}: {_UNFINISHED}")
+    return [NotReported(account=account, error=error) for account in sorted(plan.unfinished)]
 
 
 def _reports(site: Site) -> bool:
@@ -236,9 +252,7 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     for plan in plan_months(site, _months(site), resources, components):
         outcome = send_month(site, plan, compare_parts=True)
         failures += outcome.failures
-        if site.unreported_usage is not UnreportedUsage.COMPLETE:
-            error = TemporaryError(f"{plan.month}: {_UNFINISHED}")
-            failures += [NotReported(account=a, error=error) for a in sorted(plan.unfinished)]
+        failures += _unfinished(site, plan)
         why = _not_taken(site, outcome)
         if why is not None:
             failures += [

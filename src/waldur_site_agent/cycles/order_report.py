@@ -10,8 +10,12 @@ from waldur_site_agent.cycles.report import CycleReport
 from waldur_site_agent.cycles.scoping import Seen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
     from waldur_site_agent.model.orders import Order
     from waldur_site_agent.planning.orders import OrderPlan
+    from waldur_site_agent.planning.writes import Write
 
 
 class Fate(enum.Enum):
@@ -45,6 +49,8 @@ class OrdersReport(CycleReport):
     plans: tuple[OrderPlan, ...] = ()
     waiting: frozenset[str] = frozenset()
     """Of a dry run: whom the backend could not add yet, of those whom its plans add."""
+    last_usage: Mapping[UUID, tuple[Write, ...]] = field(default_factory=dict)
+    """Of a dry run: by order, the usage that is reported before it is marked done."""
     seen: Seen = field(default_factory=Seen)
 
     @property

@@ -20,7 +20,6 @@ from waldur_site_agent.cycles.order_gathering import (
 )
 from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
 from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Seen, Sight
-from waldur_site_agent.cycles.site import UnreportedUsage
 from waldur_site_agent.cycles.writing import send_write
 from waldur_site_agent.model.errors import (
     DefectError,
@@ -96,13 +95,14 @@ def process_orders(
 def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState) -> OrdersReport:
     """What the pass would do, approvals not made."""
     plans, waiting = _decide(site, found, frozenset(), state)
-    try:
-        usage = foresee_last_usage(site, plans, state)
-    except SiteAgentError as error:  # a pass would leave such orders open, too
-        usage = ()
-        gives_up = site.unreported_usage is UnreportedUsage.COMPLETE
-        if isinstance(error, TemporaryError) or not gives_up:
-            plans = tuple(_usage_unread(plan, error) for plan in plans)
+    usage = foresee_last_usage(site, plans, state)
+    plans = tuple(
+        replace(plan, unfinished=plan.unfinished or usage.waiting.get(plan.order.uuid))
+        for plan in plans
+    )
+    writes = [
+        w for plan in plans for w in order_writes(plan, usage.writes.get(plan.order.uuid, ()))
+    ]
     newcomers = frozenset[str]().union(*(plan.newcomers for plan in plans))
     return OrdersReport(
         offering=site.offering.name,
@@ -110,16 +110,9 @@ def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState
         fates=(*_foreseen(plans), *waiting),
         seen=seen,
         waiting=site.backend.not_yet_usable(newcomers),
-        writes=(*usage, *(w for p in plans for w in order_writes(p)), *_foreseen_repairs(site)),
+        last_usage=usage.writes,
+        writes=(*writes, *_foreseen_repairs(site)),
     )
-
-
-def _usage_unread(plan: OrderPlan, error: SiteAgentError) -> OrderPlan:
-    """The plan of a termination, whose last usage cannot be read now: it stays open."""
-    if plan.order.type != OrderType.TERMINATE or plan.problem or plan.unfinished:
-        return plan
-    text = f"its last usage cannot be read: {error}"
-    return replace(plan, unfinished=TemporaryError(text))
 
 
 def _decide(

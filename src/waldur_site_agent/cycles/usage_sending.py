@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from waldur_site_agent.cycles.site import Site
+    from waldur_site_agent.model.offerings import Component
     from waldur_site_agent.model.orders import Resource
     from waldur_site_agent.planning.billing import Bill
     from waldur_site_agent.planning.usage import MonthPlan, ResourceReport, WaldurFigure
@@ -114,6 +115,17 @@ def foresee_month(site: Site, plan: MonthPlan) -> MonthOutcome:
     """
     changes = _Sending(site, plan).differing_parts()
     return MonthOutcome(plan=plan, part_changes=tuple(changes), failures=_left_out(plan))
+
+
+def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) -> Iterator[Write]:
+    """The reports of a month that is only foreseen: totals, then users' parts."""
+    month = str(outcome.plan.month)
+    for resource in outcome.plan.resources:
+        if resource.is_news:
+            figures = {c.type: (c.before, c.bill.total) for c in resource.components if c.is_news}
+            yield usage_write(resource.resource, month, figures, components)
+    for change in outcome.part_changes:
+        yield parts_write(change, month, components)
 
 
 def _left_out(plan: MonthPlan) -> tuple[NotReported, ...]:

@@ -9,17 +9,23 @@ from waldur_site_agent.model.orders import OrderState, OrderType
 from waldur_site_agent.planning.writes import Call, Change, Write, backend_id_write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from waldur_site_agent.model.orders import Order
     from waldur_site_agent.planning.orders import OrderPlan
 
 
-def order_writes(plan: OrderPlan) -> tuple[Write, ...]:
-    """What is written about an order if every step of its plan goes well, in this order."""
+def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Write, ...]:
+    """What is written about an order if every step of its plan goes well, in this order.
+
+    ``last_usage`` is what is reported of a resource that ends, before its order is done.
+    """
     writes = []
     if plan.order.state == OrderState.PENDING_PROVIDER:
         writes.append(approve_write(plan.order))
     if plan.order.type == OrderType.CREATE and plan.problem is None and plan.needs_backend_id:
         writes.append(backend_id_write(plan.hand.resource, plan.backend_id))
+    writes += last_usage
     problem = plan.problem or plan.unfinished
     if problem is None:
         writes.append(complete_write(plan.order))

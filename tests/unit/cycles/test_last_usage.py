@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -219,6 +220,16 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
     assert meter.total(ocean)["cpu"] == Decimal("1.83")
 
 
+def test_a_plan_says_that_a_termination_would_wait_for_work_without_an_end(meter: Meter) -> None:
+    ordered_to_end(meter)
+    meter.ledger.unfinished = {"a_ocean"}
+    with an_agent(meter) as site:
+        shown = process_orders(site, dry_run=True)
+    assert "  ! a_ocean: not terminated yet, its last usage was not reported" in report_text(shown)
+    calls = [write.call for write in shown.writes]
+    assert calls == [Call.APPROVE_ORDER, Call.SET_USAGE, Call.SET_USER_USAGES]
+
+
 def test_a_site_may_give_up_work_whose_end_is_not_known(meter: Meter) -> None:
     _, order = ordered_to_end(meter)
     meter.ledger.unfinished = {"a_ocean"}
@@ -236,14 +247,25 @@ def test_a_site_may_give_up_usage_that_cannot_be_read(meter: Meter) -> None:
 
 
 def test_a_plan_shows_the_last_usage_of_a_resource_that_ends(meter: Meter) -> None:
-    ocean, _ = ordered_to_end(meter)
+    ocean, order = ordered_to_end(meter)
+    why = f"Terminate order {UUID(order.uuid)}"
     meter.sandbox.requests.clear()
     with an_agent(meter) as site:
         shown = process_orders(site, dry_run=True)
     assert [str(w) for w in shown.writes if w.call is Call.SET_USAGE] == [
         "usage cpu 1.00 -> 1.33 Hours"
     ]
-    assert "usage cpu" in report_text(shown)
+    assert [str(w) for w in shown.writes if w.call is Call.SET_USER_USAGES] == [
+        "usage cpu of ada 1.00 -> 1.33 Hours"
+    ]
+    assert report_text(shown).splitlines()[1:] == [
+        "  - account        terminated in Waldur",
+        f"  ~ in Waldur      order pending-provider -> executing  {why}",
+        "  ~ in Waldur      usage cpu 1.00 -> 1.33 Hours  used in 2027-03",
+        "  ~ in Waldur      usage cpu by user: ada 1.00 -> 1.33  used in 2027-03",
+        f"  ~ in Waldur      order executing -> done  {why}",
+        "Plan: 0 to add, 1 to remove, 0 to change, 4 in Waldur; 1 orders.",
+    ]
     assert meter.sandbox.requests.writes() == []
     assert meter.total(ocean)["cpu"] == 1
     meter.ledger.trouble.append(TemporaryError("slurmdbd is away"))
