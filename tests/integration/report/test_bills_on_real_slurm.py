@@ -50,6 +50,8 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     again = submit(real_slurm, bob, account, "-n", "3", "--requeue", "--wrap", "sleep 60")
     stopped = submit(real_slurm, cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 60")
     wait_for(real_slurm, account, {"RUNNING", "COMPLETED"}, 5)
+    # a job that is suspended or requeued in its first second has used nothing
+    real_slurm.wait_until(lambda: min(seconds(real_slurm, again, stopped)) >= 2)
     real_slurm.run("scontrol", "suspend", stopped)
     real_slurm.run("scontrol", "requeue", again)
     wait_for(real_slurm, account, {"COMPLETED"}, 3)
@@ -104,6 +106,13 @@ def wait_for(real_slurm: RealSlurm, account: str, wanted: set[str], number: int)
     real_slurm.wait_until(
         lambda: sum(state in wanted for state in states(real_slurm, account)) >= number
     )
+
+
+def seconds(real_slurm: RealSlurm, *jobs: str) -> list[int]:
+    asked = ("sacct", "-X", "-n", "-P", "-j", ",".join(jobs), "--format=ElapsedRaw")
+    found = [int(row) for row in real_slurm.run(*asked).stdout.split()]
+    assert len(found) == len(jobs)
+    return found
 
 
 def states(real_slurm: RealSlurm, account: str) -> list[str]:

@@ -73,7 +73,7 @@ def test_twenty_orders_of_an_expired_project_are_one_line_and_none_in_the_next_c
 def test_members_who_wait_are_named_once_and_newcomers_at_once(process: Process) -> None:
     house = process.house
     project = house.project(ada="ada01")
-    house.settled(project)
+    house.settled(project, cpu=10, mem=10)
     house.sandbox.customer.add_member(project, house.person("bob", "bob01"))
     process.house = house.with_(unknown_to_the_system=frozenset({"bob01", "cyd01"}))
     (line,) = process.cycle(MEMBERSHIP_SYNC)
@@ -88,7 +88,7 @@ def test_members_who_wait_are_named_once_and_newcomers_at_once(process: Process)
 
 def test_nobody_leaves_is_a_line_and_so_is_its_end(process: Process) -> None:
     house = process.house
-    house.settled(house.project(ada="ada01"))
+    house.settled(house.project(ada="ada01"), cpu=10, mem=10)
     operation = "marketplace_service_providers_project_service_accounts_list"
     house.sandbox.faults.add(operation, "status", status=502, times=None)
     (line,) = process.cycle(MEMBERSHIP_SYNC)
@@ -106,7 +106,7 @@ def test_nobody_leaves_is_a_line_and_so_is_its_end(process: Process) -> None:
 
 def test_the_time_of_a_sync_is_told_without_a_line(process: Process) -> None:
     house = process.house
-    house.settled(house.project(ada="ada01"))
+    house.settled(house.project(ada="ada01"), cpu=10, mem=10)
     process.moment += timedelta(days=1)
     assert process.cycle(MEMBERSHIP_SYNC) == []
     assert house.sandbox.requests.count("marketplace_provider_resources_refresh_last_sync") == 1
