@@ -8,6 +8,7 @@ order fails because of a name, whoever seems to have it is read by itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.unreadable import stand_ins
@@ -17,7 +18,8 @@ from waldur_site_agent.planning.orders import claims_of
 from waldur_site_agent.waldur import NotFoundError, concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from waldur_site_agent.backends import BackendState
@@ -46,7 +48,9 @@ def claims_on(
     nobodys = {n for hand in hands if not hand.resource.account for n in _names_of(hand)}
     if doubtful & nobodys - {resource.account for resource in everywhere}:
         everywhere += named_meanwhile(site, resources.listed)
-    return claims_of(_alive(everywhere))
+    alive = _alive(everywhere)
+    taken = {resource.account for resource in alive}
+    return claims_of([*alive, *_used_since_the_order(site, hands, taken)])
 
 
 def claims_confirmed(
@@ -121,6 +125,37 @@ def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
             ) from attempt.error
         found += attempt.value or ()
     return found
+
+
+def _used_since_the_order(
+    site: Site, hands: Iterable[OrderInHand], taken: Collection[str]
+) -> Iterator[Resource]:
+    """Terminated resources that had a name after the order that could be given it was placed.
+
+    A resource's usage counts from its order on, by the name of its account: what a predecessor of
+    the same name used in between would be billed to both. Only names that follow from the
+    project's slug are ever given again, and only those have alternatives.
+
+    Raises:
+        TemporaryError: an answer did not come.
+    """
+    choosing = [hand for hand in hands if not hand.resource.account and len(hand.placements) > 1]
+    rivals = Counter(hand.placements[0].id for hand in choosing)
+    for hand in choosing:
+        free = 0
+        for name in (placement.id for placement in hand.placements if placement.id not in taken):
+            listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
+            ended = listing.require_every_page(f'terminated resources named "{name}"')
+            used = [resource for resource in ended if _ended_after(resource, hand.resource.created)]
+            yield from used
+            free += not used
+            if free == rivals[hand.placements[0].id]:
+                break
+
+
+def _ended_after(resource: Resource, moment: datetime | None) -> bool:
+    """Whether it may have; in doubt it has."""
+    return moment is None or resource.modified is None or resource.modified >= moment
 
 
 def _alive(resources: Iterable[Resource]) -> list[Resource]:

@@ -93,6 +93,8 @@ class Resource:
     downscaled: bool = False
     restrict_member_access: bool = False
     created: datetime | None = None
+    modified: datetime | None = None
+    """The last change of any kind; not before its end, if it is terminated."""
     last_sync: datetime | None = None
     error_message: str = ""
     order_in_progress: Mapping[str, Any] | None = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from uuid import UUID
 
 import pytest
 
 from harness import House, a_house
 from waldur_site_agent.cycles.order_report import Fate
+from waldur_site_agent.cycles.orders import process_orders
+from waldur_site_agent.model.scopes import OrderScope
 
 
 def test_an_order_becomes_an_account_with_parents_limits_and_team(house: House) -> None:
@@ -183,15 +186,14 @@ def test_a_foreign_account_of_the_same_name_is_left_as_it_is(house: House) -> No
     assert house.slurm.state.accounts[name] == before
 
 
+def named_after_projects(house: House) -> None:
+    offering = house.sandbox.offering
+    options = {**offering.plugin_options, "account_name_generation_policy": "project_slug"}
+    house.sandbox.customer.edit(offering, plugin_options=options)
+
+
 def test_with_the_project_slug_policy_names_are_numbered(house: House) -> None:
-    side = house.sandbox.customer
-    side.edit(
-        house.sandbox.offering,
-        plugin_options={
-            **house.sandbox.offering.plugin_options,
-            "account_name_generation_policy": "project_slug",
-        },
-    )
+    named_after_projects(house)
     project = house.project("climate", ada="ada01")
     orders = [house.order(project, f"run {n}") for n in range(3)]
     house.cycle()
@@ -199,6 +201,27 @@ def test_with_the_project_slug_policy_names_are_numbered(house: House) -> None:
         "a_climate",
         "a_climate-0",
         "a_climate-1",
+    ]
+
+
+def test_a_name_that_was_used_since_the_order_is_not_given_again(house: House) -> None:
+    """Usage counts from the order on: what the old account used then would be billed twice."""
+    named_after_projects(house)
+    project = house.project("climate", ada="ada01")
+    old = house.created(project, "old")
+    waiting = [house.order(project, f"early {number}") for number in range(2)]
+    side = house.sandbox.customer
+    ended = side.place_terminate_order(old)
+    with house.agent() as site:
+        process_orders(site, scopes=[OrderScope(UUID(ended.uuid))])
+    assert house.state(ended) == "done"
+    house.cycle()
+    later = house.order(project, "late")
+    house.cycle()
+    assert [house.resource(order).backend_id for order in (*waiting, later)] == [
+        "a_climate-0",
+        "a_climate-1",
+        "a_climate",
     ]
 
 
