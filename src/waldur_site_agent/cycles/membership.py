@@ -89,12 +89,7 @@ def sync_membership(
     report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
     _note_usernames(site, report)
     if not wanted.accounts:
-        if dry_run:
-            return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
-        failures = _finish(site, wanted, wanted.leavers, wanted.staying)
-        failures += wanted.not_understood
-        note_failures(site, "not synced", failures)
-        return replace(report, failures=tuple(failures))
+        return _without_accounts(site, wanted, report, dry_run=dry_run)
     state = _in_waldurs_spelling(site, wanted, site.backend.observe())
     wanted = _in_sight(wanted, usernames.users, state, sight)
     membership = _plan(site, wanted, state)
@@ -121,6 +116,18 @@ def sync_membership(
     failures = _carry_out(site, wanted, state, membership, guarded)
     if sight.everything:
         failures += _mark_missing(site, membership)
+    return replace(report, failures=tuple(failures))
+
+
+def _without_accounts(
+    site: Site, wanted: Gathered, report: MembershipReport, *, dry_run: bool
+) -> MembershipReport:
+    """Only users who are to be deleted are left to look at."""
+    if dry_run:
+        return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
+    failures = _finish(site, wanted, wanted.leavers, wanted.staying)
+    failures += wanted.not_understood
+    note_failures(site, "not synced", failures)
     return replace(report, failures=tuple(failures))
 
 

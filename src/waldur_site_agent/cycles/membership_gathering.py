@@ -142,10 +142,7 @@ def gather_wanted(
             offering_accounts=ours,
             seen=seen,
         )
-    for user in users:
-        if user.state not in KNOWN_USER_STATES:
-            doubts.of_state(user.username, "an offering user", user.state)
-            _note_state(site, user.username, user.state)
+    _note_unknown_states(site, users, doubts)
     accounts = _ProjectAccounts(doubts=doubts)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
@@ -166,6 +163,14 @@ def gather_wanted(
         ),
         provider=provider,
     )
+
+
+def _note_unknown_states(site: Site, users: Iterable[OfferingUser], doubts: Doubts) -> None:
+    """People in a state that only newer servers have neither join nor leave."""
+    for user in users:
+        if user.state not in KNOWN_USER_STATES:
+            doubts.of_state(user.username, "an offering user", user.state)
+            _note_state(site, user.username, user.state)
 
 
 def _accounts(
