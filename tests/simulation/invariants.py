@@ -137,7 +137,10 @@ class Monitor:
         accounts = self._world.slurm.state.accounts
         ending = {r.backend_id for r in self._world.resources if expected.is_ending(self._world, r)}
         pass_.removed |= {p for p in lost if p[0] in accounts and p[0] not in ending}
-        most = max(TIGHT if self._world.tight else _MOST_REMOVALS, pass_.members * 30 // 100)
+        ours = {r.backend_id for r in self._world.resources}
+        now = sum(account in ours for account, _ in self._members)
+        members = max(pass_.members, now + len(pass_.removed))  # some joined within the pass
+        most = max(TIGHT if self._world.tight else _MOST_REMOVALS, members * 30 // 100)
         if len(pass_.removed) > most and not self._world.removals_allowed:
             raise ViolationError(
                 6, f"too many removals, at {' '.join(argv)}", expected=most, found=pass_.removed
