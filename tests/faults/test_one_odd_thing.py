@@ -232,15 +232,21 @@ def test_one_odd_resource_is_not_reported_and_the_others_are(
     assert meter.total(resources[ODD]) == meter.total(resources["p1"])
 
 
-@pytest.mark.parametrize("changes", [{"usage": "much"}, {"date": "yesterday"}])
-def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
-    meter: Meter, changes: dict[str, Any]
-) -> None:
+def used_again(meter: Meter) -> dict[str, Resource]:
+    """Resources with usage that is reported, and more that is not yet."""
     resources = used(meter)
     meter.report()
     for resource in resources.values():
         meter.ledger.run(resource.backend_id, "ada", meter.sandbox.clock.now())
     meter.travel_on(2)
+    return resources
+
+
+@pytest.mark.parametrize("changes", [{"usage": "much"}, {"date": "yesterday"}])
+def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
+    meter: Meter, changes: dict[str, Any]
+) -> None:
+    resources = used_again(meter)
     uuid = resources[ODD].uuid
     transport = OddRows(
         "component-usages/",
@@ -255,11 +261,7 @@ def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
 
 
 def test_one_odd_part_of_a_user_stops_nothing(meter: Meter) -> None:
-    resources = used(meter)
-    meter.report()
-    for resource in resources.values():
-        meter.ledger.run(resource.backend_id, "ada", meter.sandbox.clock.now())
-    meter.travel_on(2)
+    resources = used_again(meter)
     uuid = resources[ODD].uuid
     transport = OddRows(
         "component-user-usages/",

@@ -139,7 +139,7 @@ def _used_since_the_order(
     Raises:
         TemporaryError: an answer did not come.
     """
-    choosing = [hand for hand in hands if not hand.resource.account and len(hand.placements) > 1]
+    choosing = [hand for hand in hands if _has_a_choice(hand)]
     rivals = Counter(hand.placements[0].id for hand in choosing)
     for hand in choosing:
         free = 0
@@ -151,6 +151,12 @@ def _used_since_the_order(
             free += not used
             if free == rivals[hand.placements[0].id]:
                 break
+
+
+def _has_a_choice(hand: OrderInHand) -> bool:
+    """Whether the order is to give its resource one of several names."""
+    is_open = hand.order.type == OrderType.CREATE and hand.problem is None
+    return is_open and not hand.resource.account and len(hand.placements) > 1
 
 
 def _ended_after(resource: Resource, moment: datetime | None) -> bool:

@@ -128,8 +128,7 @@ def gather_wanted(
     leavers = tuple(u for u in users if u.state in _LEAVING and sight.holds_user(u))
     staying = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
     seen = Seen(
-        resources={resource.uuid: resource for resource in listed},
-        users={user.user_uuid: user for user in users},
+        resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
     ours = frozenset(resource.account for resource in served)
     if not resources:
