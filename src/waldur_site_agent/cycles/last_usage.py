@@ -126,8 +126,12 @@ def _unfinished(site: Site, plan: MonthPlan) -> list[NotReported]:
     """The resources of which a later reading may have more; a site may give that up."""
     if site.unreported_usage is UnreportedUsage.COMPLETE:
         return []
-    error = TemporaryError(f"{plan.month}: {_UNFINISHED}")
-    return [NotReported(account=account, error=error) for account in sorted(plan.unfinished)]
+    lower = dict.fromkeys((account for account, _ in plan.anomalies), _LOWER)
+    reasons = lower | dict.fromkeys(plan.unfinished, _UNFINISHED)
+    return [
+        NotReported(account=account, error=TemporaryError(f"{plan.month}: {reason}"))
+        for account, reason in sorted(reasons.items())
+    ]
 
 
 def _reports(site: Site) -> bool:
@@ -263,6 +267,11 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     return failures
 
 
+_LOWER = (
+    "the usage read is lower than what Waldur has, so work may be missing in it; correct the figure "
+    "in Waldur, set allow_decrease: true where it is normal, or give the usage up with "
+    "safety.unreported_usage: complete"
+)
 _UNFINISHED = (
     "work of its account has no end in the accounting database yet, and counts once it has one; if "
     "this stays, end it there (Slurm: sacctmgr show runawayjobs), or give the usage up with "

@@ -43,7 +43,7 @@ from waldur_site_agent.planning.membership import (
 )
 from waldur_site_agent.planning.notes import needs_notes, notes_for
 from waldur_site_agent.planning.writes import metadata_write
-from waldur_site_agent.waldur import AccessDeniedError, concurrently
+from waldur_site_agent.waldur import concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -290,15 +290,11 @@ def _remember(
         name = attempt.item.wanted.id
         if attempt.value is not None:
             saved[name] = attempt.value
-        elif isinstance(attempt.error, AccessDeniedError):
-            site.log.error(
-                "restricted or limited, but what was so before cannot be kept in Waldur; note it",
-                resource=name,
-                before=dict(state.resources[name].metadata),
-                reason=str(attempt.error),
-            )
         else:
-            unsaved[name] = f"{name}: not restricted or limited yet: {attempt.error}"
+            unsaved[name] = (
+                f"{name}: not restricted or limited yet, because what is so now cannot be kept in "
+                f"Waldur to be restored later: {attempt.error}"
+            )
     accounts = tuple(saved.get(account.wanted.id, account) for account in membership.accounts)
     return replace(membership, accounts=accounts), unsaved
 

@@ -220,6 +220,29 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
     assert meter.total(ocean)["cpu"] == Decimal("1.83")
 
 
+def test_a_termination_waits_while_less_is_read_than_waldur_has(meter: Meter) -> None:
+    ocean, order = ordered_to_end(meter)
+    work, meter.ledger.work = meter.ledger.work, []
+    assert "lower than what Waldur has" in process(meter).fates[0].reason
+    assert state(meter, order) == "executing"
+    assert meter.total(ocean)["cpu"] == 1
+    meter.ledger.work = work
+    assert not process(meter).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.33")
+    assert meter.parts(ocean)["cpu"] == {"ada": meter.total(ocean)["cpu"]}
+
+
+def test_a_termination_is_completed_with_less_than_waldur_has_where_a_site_says_so(
+    meter: Meter,
+) -> None:
+    ocean, order = ordered_to_end(meter)
+    meter.ledger.work = []
+    assert not process(meter.with_(unreported_usage=UnreportedUsage.COMPLETE)).failed
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == 1
+
+
 def test_a_plan_says_that_a_termination_would_wait_for_work_without_an_end(meter: Meter) -> None:
     ordered_to_end(meter)
     meter.ledger.unfinished = {"a_ocean"}

@@ -155,7 +155,21 @@ def test_a_token_for_the_members_only_still_does_its_work(house: House) -> None:
     side.set_flags(resource, paused=True)
     house.sync()
     assert house.members_of(resource) == {"ada01", "bob01"}
+
+
+def test_an_account_whose_qos_cannot_be_kept_in_waldur_is_not_restricted(house: House) -> None:
+    resource = house.settled(house.project(ada="ada01"))
+    account = house.slurm.state.accounts[resource.backend_id]
+    before = list(account.qos)
+    house.sandbox.faults.add("*_set_backend_metadata", "status", status=403, times=1)
+    house.sandbox.customer.set_flags(resource, paused=True)
+    assert "cannot be kept in Waldur" in " ".join(house.sync().failures)
+    assert house.slurm.state.accounts[resource.backend_id].qos == before
+    house.sync()
     assert house.slurm.state.accounts[resource.backend_id].qos == ["paused"]
+    house.sandbox.customer.set_flags(resource, paused=False)
+    house.sync()
+    assert house.slurm.state.accounts[resource.backend_id].qos == before
 
 
 def test_two_resources_on_one_account_share_their_members(house: House) -> None:
