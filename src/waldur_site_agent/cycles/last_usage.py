@@ -268,8 +268,8 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
 
 
 _LOWER = (
-    "the usage read is lower than what Waldur has, so work may be missing in it; correct the figure "
-    "in Waldur, set allow_decrease: true where it is normal, or give the usage up with "
+    "the usage read is lower than what Waldur has, so work may be missing in it; correct the "
+    "figure in Waldur, set allow_decrease: true where it is normal, or give the usage up with "
     "safety.unreported_usage: complete"
 )
 _UNFINISHED = (
