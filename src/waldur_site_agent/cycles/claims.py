@@ -9,6 +9,7 @@ order fails because of a name, whoever seems to have it is read by itself.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from waldur_site_agent.cycles.unreadable import stand_ins
@@ -51,6 +52,26 @@ def claims_on(
     alive = _alive(everywhere)
     taken = {resource.account for resource in alive}
     return claims_of([*alive, *_used_since_the_order(site, hands, taken)])
+
+
+def waiting_for_list(
+    hands: Iterable[OrderInHand], resources: Resources, state: BackendState
+) -> Iterator[OrderInHand]:
+    """The hands; while the list is from before some of their resources, no doubtful name is given.
+
+    Whoever was made between them and has a name would be missing from such a list, too.
+    """
+    for hand in hands:
+        if not resources.unlisted or not (_has_a_choice(hand) or _may_adopt(hand, state)):
+            yield hand
+            continue
+        missing = resources.unlisted[0]
+        problem = TemporaryError(
+            f"{hand.resource.name}: no account name is chosen yet, because Waldur's list of "
+            f'resources does not show "{missing.name}" ({missing.uuid}) yet, and so may lack '
+            "others that have the name already; tried again next time"
+        )
+        yield replace(hand, problem=problem)
 
 
 def claims_confirmed(
@@ -157,6 +178,12 @@ def _has_a_choice(hand: OrderInHand) -> bool:
     """Whether the order is to give its resource one of several names."""
     is_open = hand.order.type == OrderType.CREATE and hand.problem is None
     return is_open and not hand.resource.account and len(hand.placements) > 1
+
+
+def _may_adopt(hand: OrderInHand, state: BackendState) -> bool:
+    """Whether the order might give its resource an account that exists."""
+    is_nameless = hand.order.type == OrderType.CREATE and not hand.resource.account
+    return is_nameless and bool(_doubtful_names(hand, state))
 
 
 def _ended_after(resource: Resource, moment: datetime | None) -> bool:

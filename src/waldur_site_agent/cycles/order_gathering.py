@@ -157,6 +157,8 @@ class Resources:
     """Those of the orders in hand, each read by itself."""
     listed: tuple[Resource, ...]
     """The other live ones, as the list shows them."""
+    unlisted: tuple[Resource, ...] = ()
+    """Live ones of the orders that the list lacks: it is from before they were made."""
 
 
 def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID]) -> Resources:
@@ -177,7 +179,16 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
         site.sleep(_PROCESSING_WAIT_SECONDS)
         own |= _read_one_by_one(site, early)
     ordered = {order.marketplace_resource_uuid for order in orders}
-    return Resources(own=own, listed=tuple(r for r in listed if r.uuid not in ordered))
+    shown = {resource.uuid for resource in listed}
+    return Resources(
+        own=own,
+        listed=tuple(resource for resource in listed if resource.uuid not in ordered),
+        unlisted=tuple(
+            resource
+            for uuid, resource in own.items()
+            if uuid not in shown and resource.state in ResourceState.ALIVE
+        ),
+    )
 
 
 def _live_resources(site: Site) -> tuple[Resource, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import CreateResource
 from waldur_site_agent.cycles.applying import apply_steps
-from waldur_site_agent.cycles.claims import claims_confirmed, claims_on
+from waldur_site_agent.cycles.claims import claims_confirmed, claims_on, waiting_for_list
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.last_usage import foresee_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_completion import close_orders
@@ -123,6 +123,7 @@ def _decide(
         return (), []
     resources = resources_of(site, orders, approved)
     hands = orders_in_hand(site, orders, resources.own, approved)
+    hands = tuple(waiting_for_list(hands, resources, state))
     known = [hand for hand in hands if hand.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
     plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
