@@ -8,10 +8,27 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.waldur.operations.offerings import COMPONENT_KEYS
 
 if TYPE_CHECKING:
     from waldur_site_agent.model.offerings import WaldurComponent
+
+COMPONENT_KEYS = (
+    "type",
+    "name",
+    "billing_type",
+    "description",
+    "measured_unit",
+    "unit_factor",
+    "limit_period",
+    "limit_amount",
+    "article_code",
+    "max_value",
+    "min_value",
+    "max_available_limit",
+    "default_limit",
+    "is_boolean",
+)
+
 
 _TOO_LARGE_AN_AMOUNT = 10**18
 

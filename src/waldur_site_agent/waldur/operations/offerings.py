@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from waldur_site_agent.model.offerings import PeriodicPolicy, ServiceProvider, WaldurOffering
+from waldur_site_agent.waldur.bodies import COMPONENT_KEYS
 from waldur_site_agent.waldur.operation import listing_pages, reading, writing
-
-COMPONENT_KEYS = (
-    "type",
-    "name",
-    "billing_type",
-    "description",
-    "measured_unit",
-    "unit_factor",
-    "limit_period",
-    "limit_amount",
-    "article_code",
-    "max_value",
-    "min_value",
-    "max_available_limit",
-    "default_limit",
-    "is_boolean",
-)
 
 OFFERING = reading(
     "marketplace_provider_offerings_retrieve",
