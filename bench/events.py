@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from integration.events.conftest import Village
-    from waldur_site_agent.sandbox import Resource
+    from waldur_site_agent_sandbox import Resource
 
 POLL_SECONDS = 0.02
 

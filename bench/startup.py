@@ -141,7 +141,7 @@ def _version(python: Path) -> str:
 def _slowest_imports(python: Path, shown: int = 15) -> list[str]:
     """Lines of ``-X importtime`` for what the command imports, slowest by themselves first."""
     done = subprocess.run(
-        [str(python), "-X", "importtime", "-c", "import waldur_site_agent.cli.legacy"],
+        [str(python), "-X", "importtime", "-c", "import waldur_site_agent.cli.aliases"],
         capture_output=True,
         text=True,
         check=True,

@@ -18,12 +18,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent_slurm.accounting import asking
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import ProcessRunner
+from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.usage import queries
 
 ACCOUNT = "wsabench"
 USERS = 8
@@ -79,7 +79,7 @@ def measure(jobs: int) -> None:
     took = time.monotonic() - begun
     after = _peak_mebibytes()
     first, last = (int(moment.timestamp()) for moment in (periods[0].start, periods[-1].end))
-    argv = asking.jobs_between(first, last, "AllocTRES", None)
+    argv = queries.jobs_between(first, last, "AllocTRES", None)
     begun = time.monotonic()
     ProcessRunner().stream(argv, 3600, _throw_away)
     streamed = time.monotonic() - begun

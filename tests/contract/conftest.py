@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.waldur import Waldur
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

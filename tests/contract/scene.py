@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from contract.worlds import fill_with_accounts_and_limits, subscribe
-from waldur_site_agent.sandbox import Sandbox
-from waldur_site_agent.sandbox.generations import Generation
-from waldur_site_agent.sandbox.offering_user_states import TRANSITIONS
+from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_sandbox.generations import Generation
+from waldur_site_agent_sandbox.states import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import httpx
 
-    from waldur_site_agent.sandbox.operations import Operation
+    from waldur_site_agent_sandbox.http import Operation
 
 ORDER_STATES = {"set_state_done": "executing", "set_state_executing": "erred", "retry": "erred"}
 BODIES: dict[str, dict[str, object]] = {
@@ -105,4 +105,6 @@ class Scene:
             account = next(iter(customer.world.offering_users.values()))
             state = TRANSITIONS[action].sources[0] if action in TRANSITIONS else "Requested"
             return customer.edit(account, state=state).uuid
-        return self.sandbox.offering.uuid if "offerings" in operation.path else order.resource
+        if "offerings" in operation.path:
+            return self.sandbox.offering.uuid
+        return customer.edit(customer.resource_of(order), state="OK").uuid

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from waldur_site_agent.waldur.api import OPERATIONS
 from waldur_site_agent.waldur.operation import Operation
-from waldur_site_agent.waldur.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from contract.conftest import Description

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from waldur_site_agent.model.offerings import WaldurComponent
+from waldur_site_agent.model.marketplace import WaldurComponent
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -20,7 +20,7 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from waldur_site_agent.sandbox import Sandbox
+    from waldur_site_agent_sandbox import Sandbox
 
 NOBODY = "f" * 32
 

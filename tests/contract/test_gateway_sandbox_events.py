@@ -10,17 +10,17 @@ import pytest
 
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.events import AgentDependency, AgentIdentity, ObjectType
-from waldur_site_agent.model.imports import ImportState
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent.model.marketplace import ImportState
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     ConflictError,
     NotFoundError,
     Waldur,
 )
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from waldur_site_agent.model.imports import Project
+    from waldur_site_agent.model.marketplace import Project
 
 NOBODY = "f" * 32
 NAME = "agent-of-tests"

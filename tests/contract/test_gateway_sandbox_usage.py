@@ -19,8 +19,8 @@ from waldur_site_agent.waldur import (
 )
 
 if TYPE_CHECKING:
-    from waldur_site_agent.sandbox import Sandbox
-    from waldur_site_agent.sandbox.records import Resource
+    from waldur_site_agent_sandbox import Sandbox
+    from waldur_site_agent_sandbox.records import Resource
 
 GPU = "gres/gpu"
 

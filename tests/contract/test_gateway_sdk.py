@@ -19,7 +19,7 @@ import pytest
 from contract.wishes import CASES, COMPONENT_ID, ID, Case
 from contract.wishes_of_reports_and_events import LATER_CASES
 from waldur_site_agent.waldur import Waldur
-from waldur_site_agent.waldur.operations import OPERATIONS
+from waldur_site_agent.waldur.api import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

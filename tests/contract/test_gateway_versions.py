@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from waldur_site_agent.model.people import OfferingUserState
+from waldur_site_agent.model.marketplace import OfferingUserState
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.waldur import Waldur
-from waldur_site_agent.waldur.decoding import decode
+from waldur_site_agent.waldur.api import OPERATIONS
+from waldur_site_agent.waldur.codec import decode
 from waldur_site_agent.waldur.operation import Operation
-from waldur_site_agent.waldur.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,9 @@ import pytest
 
 from contract.scene import Scene
 from contract.worlds import register_agent
-from waldur_site_agent.sandbox.asgi import OPERATIONS as OFFERED
-from waldur_site_agent.sandbox.generations import Generation
-from waldur_site_agent.waldur.operations import OPERATIONS
+from waldur_site_agent.waldur.api import OPERATIONS
+from waldur_site_agent_sandbox.asgi import OPERATIONS as OFFERED
+from waldur_site_agent_sandbox.generations import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from contract.worlds import fill_with_accounts_and_limits, register_agent
-from waldur_site_agent.sandbox import Sandbox
-from waldur_site_agent.sandbox.asgi import OPERATIONS
+from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_sandbox.asgi import OPERATIONS
 
 if TYPE_CHECKING:
     from contract.conftest import Description
-    from waldur_site_agent.sandbox.operations import Operation
+    from waldur_site_agent_sandbox.http import Operation
 
 NOVELTY = "shadow_rating"
 """What the sandbox adds on purpose: new servers send fields that nobody knows yet."""

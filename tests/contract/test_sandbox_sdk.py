@@ -15,12 +15,12 @@ import pytest
 
 from contract.scene import Scene
 from contract.worlds import register_agent
-from waldur_site_agent.sandbox.asgi import OPERATIONS
+from waldur_site_agent_sandbox.asgi import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from waldur_site_agent.sandbox.operations import Operation
+    from waldur_site_agent_sandbox.http import Operation
 
 pytest.importorskip("waldur_api_client", reason="the official client is not installed")
 

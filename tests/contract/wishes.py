@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from waldur_site_agent.model.offerings import WaldurComponent
+from waldur_site_agent.model.marketplace import WaldurComponent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

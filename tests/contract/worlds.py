@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from waldur_site_agent.sandbox.generations import Generation
+from waldur_site_agent_sandbox.generations import Generation
 
 if TYPE_CHECKING:
     import httpx
 
-    from waldur_site_agent.sandbox import Sandbox
+    from waldur_site_agent_sandbox import Sandbox
 
 
 def fill_with_accounts_and_limits(sandbox: Sandbox) -> None:

@@ -14,12 +14,12 @@ from types import ModuleType
 import pytest
 
 from harness import House
-from waldur_site_agent.backends.registry import Registry
+from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.modes import ORDER_PROCESS
-from waldur_site_agent.service.sessions import Situation, open_site
+from waldur_site_agent.service.session import Situation, open_site
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "write-a-backend.md"

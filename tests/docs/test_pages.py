@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from harness import Installation
 from harness.processes import COMMANDS, environment
-from waldur_site_agent.cli import legacy
+from waldur_site_agent.cli import aliases
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import Configuration, Offering, Safety, load_configuration
 from waldur_site_agent.config.settings import ComponentSettings
@@ -34,10 +34,10 @@ DOCUMENTED_FILE = "/etc/waldur-site-agent/config.yaml"
 DOCUMENTED_OFFERING = "Slurm at Example HPC"
 GROUPS: dict[str, click.Command] = {
     "waldur-site-agent": main,
-    "waldur_site_agent": legacy.agent,
-    "waldur_site_load_components": legacy.load_components,
-    "waldur_site_diagnostics": legacy.diagnostics,
-    "waldur_sync_offering_users": legacy.sync_offering_users,
+    "waldur_site_agent": aliases.agent,
+    "waldur_site_load_components": aliases.load_components,
+    "waldur_site_diagnostics": aliases.diagnostics,
+    "waldur_sync_offering_users": aliases.sync_offering_users,
 }
 WHOLE_FILE = {
     "name": DOCUMENTED_OFFERING,

@@ -10,9 +10,8 @@ from typing import Literal
 import pytest
 
 from harness import Guillotine, House, KilledError, a_house
-from waldur_site_agent.cycles.limit_decisions import decide
-from waldur_site_agent.cycles.resource_limits import by_account
-from waldur_site_agent.planning.limit_sync import Authority
+from waldur_site_agent.cycles.limits import by_account, decide
+from waldur_site_agent.planning.limits import Authority
 
 SOLD, TYPED = {"cpu": 120, "mem": 2}, {"cpu": 12, "mem": 2}
 

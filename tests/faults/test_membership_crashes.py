@@ -11,7 +11,7 @@ import pytest
 
 from harness import Guillotine, House, KilledError, a_house
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 STAYING = {"ada01", "eve01"}
 

@@ -14,8 +14,8 @@ import pytest
 from harness import Guillotine, KilledError
 from harness.moab_house import MoabHouse, a_moab_house
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Order, Project
 from waldur_site_agent_moab.simulator import Outage
+from waldur_site_agent_sandbox import Order, Project
 
 MOMENT = datetime(2026, 11, 2, tzinfo=UTC)
 

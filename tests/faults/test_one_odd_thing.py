@@ -13,8 +13,8 @@ import pytest
 from harness.house import House, a_house
 from harness.metering import Meter, a_meter
 from harness.odd_rows import OddRows
-from waldur_site_agent.sandbox import Resource
-from waldur_site_agent_slurm.runner import CommandResult, Runner
+from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent_sandbox import Resource
 
 TWENTY = range(20)
 ODD = "p7"

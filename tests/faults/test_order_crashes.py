@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness import Guillotine, House, KilledError, a_house
+from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Order
-from waldur_site_agent_slurm.runner import CommandResult, Runner
+from waldur_site_agent_sandbox import Order
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 from harness import Guillotine, KilledError
 from harness.metering import Meter, a_meter
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 Scene = Callable[[Meter], None]
 _MAIN = "marketplace_component_usages_set_*"

@@ -13,23 +13,22 @@ from typing import Any
 import httpx
 import structlog
 
+from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.config import Offering
 from waldur_site_agent.config.settings import ComponentSettings
-from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.membership_report import MembershipReport
-from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
+from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.planning.guard import Thresholds
-from waldur_site_agent.sandbox import Order, Project, Resource, Sandbox, User
-from waldur_site_agent.sandbox.records import JsonObject
+from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
-from waldur_site_agent_slurm.applying import Patience
+from waldur_site_agent_sandbox import Order, Project, Resource, Sandbox, User
+from waldur_site_agent_sandbox.records import JsonObject
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import Runner
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_slurm.simulator.state import SimAccount
+from waldur_site_agent_slurm.work import Patience
 
 COMPONENTS = {
     "cpu": ComponentSettings(

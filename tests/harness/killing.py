@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from waldur_site_agent_slurm.runner import CommandResult, Runner
+from waldur_site_agent.backends.processes import CommandResult, Runner
 
 
 class KilledError(BaseException):

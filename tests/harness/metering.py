@@ -24,15 +24,15 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.reporting import report_usage
 from waldur_site_agent.cycles.site import Sibling, Site, UnreportedUsage
-from waldur_site_agent.cycles.usage_report import UsageCycleReport
-from waldur_site_agent.model.placement import Placement, ResourceRequest
+from waldur_site_agent.cycles.usage import report_usage
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
-from waldur_site_agent.planning.guard import Thresholds
-from waldur_site_agent.sandbox import Project, Resource, Sandbox
-from waldur_site_agent.sandbox.journal import Request
+from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
+from waldur_site_agent_sandbox import Project, Resource, Sandbox
+from waldur_site_agent_sandbox.store import Request
 
 _COMPONENTS = {
     "cpu": {

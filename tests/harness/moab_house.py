@@ -14,15 +14,15 @@ import structlog
 from harness.house import House
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.reporting import report_usage
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.cycles.usage_report import UsageCycleReport
-from waldur_site_agent.planning.guard import Thresholds
-from waldur_site_agent.sandbox import Order, Sandbox
+from waldur_site_agent.cycles.usage import report_usage
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import SimulatedMam
+from waldur_site_agent_sandbox import Order, Sandbox
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 
 DEPOSIT = {"measured_unit": "EUR", "accounting_type": "limit", "label": "Deposit"}

@@ -25,7 +25,7 @@ _WITH_CONSTANTS = """\
 import sys
 from pkgutil import resolve_name
 
-from waldur_site_agent.cli.legacy import agent
+from waldur_site_agent.cli.aliases import agent
 
 for setting in sys.argv.pop(1).split():
     name, _, value = setting.partition("=")

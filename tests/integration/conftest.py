@@ -17,7 +17,7 @@ from harness.patience import PATIENCE_SECONDS, eventually
 from integration import broker
 from integration.not_run import note_missing
 from integration.places import place_of
-from waldur_site_agent_slurm.runner import ProcessRunner
+from waldur_site_agent_slurm.client import ProcessRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

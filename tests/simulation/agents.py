@@ -14,30 +14,27 @@ import structlog
 from simulation.faults import FaultInjector
 from simulation.world import FACTORS, World
 from waldur_site_agent.backends import UsernameBackend
-from waldur_site_agent.backends.contract import BackendSettings
-from waldur_site_agent.backends.usernames import NoUsernames
+from waldur_site_agent.backends.contract import BackendSettings, NoUsernames
 from waldur_site_agent.config import Job, Offering
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.cycles.report import CycleReport
-from waldur_site_agent.cycles.reporting import report_usage
-from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.events.agenda import Agenda
-from waldur_site_agent.events.subscribing import object_types_of
-from waldur_site_agent.events.transport import Delivery
+from waldur_site_agent.cycles.site import CycleReport, Site
+from waldur_site_agent.cycles.usage import report_usage
+from waldur_site_agent.events.broker import Delivery
+from waldur_site_agent.events.pending import Agenda
+from waldur_site_agent.events.registration import object_types_of
+from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.people import OfferingUser
-from waldur_site_agent.model.scopes import Everything
-from waldur_site_agent.planning.guard import Thresholds
-from waldur_site_agent.sandbox.in_process import ADDRESS
-from waldur_site_agent.service.agent import greet, run_cycle
-from waldur_site_agent.service.event_passes import Passes, Workplace
+from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
+from waldur_site_agent.service.passes import Passes, Workplace, greet, run_cycle
 from waldur_site_agent.waldur import Waldur
-from waldur_site_agent.waldur.patience import RetryPolicy
-from waldur_site_agent_slurm.applying import Patience
+from waldur_site_agent.waldur.retry import RetryPolicy
+from waldur_site_agent_sandbox.in_process import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.work import Patience
 
 TIGHT = 2
 """How many removals are too many where the site is careful."""

@@ -8,8 +8,8 @@ from random import Random
 from typing import TypeVar
 
 from simulation.world import Qos, World
-from waldur_site_agent.sandbox import RefusedError, Resource
-from waldur_site_agent.sandbox.records import Role
+from waldur_site_agent_sandbox import RefusedError, Resource
+from waldur_site_agent_sandbox.records import Role
 from waldur_site_agent_slurm.simulator.state import SimMembership, SimUser
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from waldur_site_agent.cycles import membership, order_completion, orders
-from waldur_site_agent.planning import notes
+from waldur_site_agent.cycles import membership, orders
+from waldur_site_agent.planning import membership as membership_planning
 from waldur_site_agent.planning import usage as usage_planning
-from waldur_site_agent.planning.billing import billed
-from waldur_site_agent.planning.guard import guard
 from waldur_site_agent.planning.membership import plan_membership
+from waldur_site_agent.planning.plan import guard
+from waldur_site_agent.planning.usage import billed
 from waldur_site_agent.waldur.listing import Listing
 from waldur_site_agent_slurm import backend
 
@@ -37,22 +37,22 @@ def _old_lists_are_believed() -> AbstractContextManager[Any]:
 
 def _temporary_trouble_errs_orders() -> AbstractContextManager[Any]:
     def close(site: Any, order: Any, error: Any) -> Any:
-        complete, fail = order_completion._complete, order_completion._fail
+        complete, fail = orders._complete, orders._fail
         return complete(site, order) if error is None else fail(site, order, error)
 
-    return patch.object(order_completion, "_close", close)
+    return patch.object(orders, "_close", close)
 
 
 def _orders_are_done_unseen() -> AbstractContextManager[Any]:
     def close(site: Any, order: Any, _error: Any) -> Any:
-        return order_completion._complete(site, order)
+        return orders._complete(site, order)
 
-    return patch.object(order_completion, "_close", close)
+    return patch.object(orders, "_close", close)
 
 
 def _notes_are_forgotten() -> AbstractContextManager[Any]:
     return patch.object(
-        notes, "metadata_before_restricting", lambda metadata, _found: dict(metadata)
+        membership_planning, "metadata_before_restricting", lambda metadata, _found: dict(metadata)
     )
 
 

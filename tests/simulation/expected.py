@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
 from simulation.world import FACTORS, World
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 _CENT = Decimal("0.01")
 Parts = dict[str, dict[str, Decimal]]

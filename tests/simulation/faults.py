@@ -11,7 +11,8 @@ import httpx
 
 from simulation.scenario import COMMAND_FAULTS, REQUEST_FAULTS, Fault
 from simulation.world import World
-from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError, Runner
+from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent_slurm.client import CommandTimedOutError
 from waldur_site_agent_slurm.simulator.state import Outage
 
 _OUTAGES = {

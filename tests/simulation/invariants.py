@@ -18,7 +18,7 @@ import httpx
 from simulation import expected
 from simulation.agents import TIGHT
 from simulation.world import Qos, World
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 Members = set[tuple[str, str]]
 _IN_WORK = ("Creating", "Updating", "Terminating")

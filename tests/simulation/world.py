@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 from uuid import UUID
 
-from waldur_site_agent.sandbox import Project, Resource, Sandbox, User
-from waldur_site_agent.sandbox.store import Clock
+from waldur_site_agent_sandbox import Project, Resource, Sandbox, User
+from waldur_site_agent_sandbox.store import Clock
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
 

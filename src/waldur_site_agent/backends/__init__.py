@@ -7,6 +7,9 @@ from waldur_site_agent.backends.actions import (
     Access,
     Action,
     AddMembers,
+    BackendResource,
+    BackendState,
+    Check,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -17,15 +20,18 @@ from waldur_site_agent.backends.actions import (
     SetAccess,
     SetLimits,
     SetMemberLimits,
+    Verdict,
 )
-from waldur_site_agent.backends.checklist import Look, failed_check, make_checks
-from waldur_site_agent.backends.contract import Backend, BackendSettings
-from waldur_site_agent.backends.state import BackendResource, BackendState, Check, Verdict
-from waldur_site_agent.backends.usernames import (
+from waldur_site_agent.backends.contract import (
     AccountLinkingRequired,
     AdditionalValidationRequired,
+    Backend,
+    BackendSettings,
+    Look,
     NoUsernames,
     UsernameBackend,
+    failed_check,
+    make_checks,
 )
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 

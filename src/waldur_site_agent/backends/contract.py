@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from waldur_site_agent.backends import actions as kinds
-from waldur_site_agent.backends.actions import Outcome, Result
+from waldur_site_agent.backends.actions import Action, BackendState, Check, Outcome, Result, Verdict
+from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
-    from decimal import Decimal
-
-    from waldur_site_agent.backends.actions import Action
-    from waldur_site_agent.backends.state import BackendState, Check
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.placement import Placement, ResourceRequest
-    from waldur_site_agent.model.usage import Period, UsageReport
+from waldur_site_agent.model.marketplace import Component, OfferingUser
+from waldur_site_agent.model.usage import Period, UsageReport
 
 
 class BackendSettings(BaseModel):
@@ -275,3 +272,138 @@ class Backend(ABC):
     def commands_run(self) -> Mapping[str, int]:
         """How often each external command was started so far, for logs, metrics and tests."""
         return {}
+
+
+class UserActionRequired(SiteAgentError):  # noqa: N818 - sites know its children by these names
+    """The person must do something before a username can be given; tried again each cycle.
+
+    The message and the link are shown to the person in Waldur. Keep both the same from cycle to
+    cycle: each change costs requests, and may send the person a mail.
+    """
+
+    def __init__(self, message: str, url: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.url = url
+
+
+class AccountLinkingRequired(UserActionRequired):
+    """The person must link an existing account first."""
+
+
+class AdditionalValidationRequired(UserActionRequired):
+    """The person must be validated by other means first."""
+
+
+class UsernameBackend(ABC):
+    """Finds or makes the username of a person at this site.
+
+    It is asked about one person after the other, never in parallel. ``TemporaryError`` leaves the
+    person as it is until the next cycle, ``PermanentError`` marks the account as failed in Waldur
+    (and is tried again each cycle all the same); anything else counts as a defect of the plugin
+    and is treated as temporary.
+    """
+
+    Settings: ClassVar[type[BackendSettings]] = BackendSettings
+    """The model against which ``username_management_settings`` is checked at start."""
+
+    generating_has_effects: ClassVar[bool] = True
+    """Whether :meth:`generate_username` changes anything at the site, such as a directory.
+
+    A dry run does not call it then, and only says that a name would be made.
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        """Remember, but do nothing yet: a constructor neither reads nor starts anything."""
+        self.settings = settings
+
+    def names_held(self, holders: Mapping[str, frozenset[UUID]]) -> None:  # noqa: B027 - optional
+        """Hear which names are taken: called once per cycle, before anybody is asked about.
+
+        Args:
+            holders: for each name in Waldur, in lower case, the people (``user_uuid``) who have
+                it, whatever the state of their account but Deleted. What is given in the course
+                of the cycle is not added.
+        """
+
+    @abstractmethod
+    def get_username(self, offering_user: OfferingUser) -> str | None:
+        """Return the username that the person already has at the site, or ``None``.
+
+        Never changes anything.
+
+        Raises:
+            AccountLinkingRequired, AdditionalValidationRequired: the person must act first.
+        """
+
+    @abstractmethod
+    def generate_username(self, offering_user: OfferingUser) -> str | None:
+        """Make a username for the person; ``None`` when this backend makes none.
+
+        Raises:
+            AccountLinkingRequired, AdditionalValidationRequired: the person must act first.
+        """
+
+    def close(self) -> None:
+        """Give back what the backend holds; called once, when the agent stops."""
+        return
+
+
+class NoUsernames(UsernameBackend):
+    """Makes no usernames and knows none: nobody's account is touched."""
+
+    generating_has_effects = False
+
+    def get_username(self, offering_user: OfferingUser) -> str | None:  # noqa: ARG002 - the contract's
+        """No name is known."""
+        return None
+
+    def generate_username(self, offering_user: OfferingUser) -> str | None:  # noqa: ARG002 - the contract's
+        """No name is made."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One check, or a few that need the same reading."""
+
+    name: str
+    make: Callable[[], Iterable[Check]]
+    needs: str = ""
+    """What has to answer for it, such as ``slurmdbd``; nothing in particular if empty."""
+
+
+def make_checks(
+    looks: Sequence[Look], unreachable: tuple[type[SiteAgentError], ...] = ()
+) -> Iterator[Check]:
+    """Make the checks in order; one that cannot be made has failed.
+
+    Args:
+        looks: what to look at.
+        unreachable: errors that mean that what a check needs does not answer. The later checks
+            that need the same are then not made, and named in the line of the first.
+    """
+    lost: set[str] = set()
+    for number, look in enumerate(looks):
+        if look.needs in lost:
+            continue
+        try:
+            found = list(look.make())
+        except SiteAgentError as error:
+            detail = error.problem
+            if look.needs and isinstance(error, unreachable):
+                lost.add(look.needs)
+                later = [each.name for each in looks[number + 1 :] if each.needs == look.needs]
+                detail += f"; not checked: {', '.join(later)}" if later else ""
+            found = [failed_check(look.name, error, detail)]
+        yield from found
+
+
+def failed_check(name: str, error: SiteAgentError, detail: str = "") -> Check:
+    """The check that an error made impossible, with the error's own remedy."""
+    return Check(
+        name=name,
+        verdict=Verdict.FAILED,
+        detail=detail or error.problem,
+        remedy=error.remedy,
+    )

@@ -7,22 +7,23 @@ import logging
 import os
 import pwd
 import stat
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from waldur_site_agent.backends.actions import LeftOut, Outcome, Result
+from waldur_site_agent.backends.actions import (
+    Check,
+    CreateHomeDirectories,
+    LeftOut,
+    Outcome,
+    Result,
+    Verdict,
+)
 from waldur_site_agent.backends.contract import BackendSettings
-from waldur_site_agent.backends.state import Check, Verdict
+from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from waldur_site_agent.backends.actions import CreateHomeDirectories
-    from waldur_site_agent.backends.processes import CommandResult, Runner
 
 _log = logging.getLogger(__name__)
 

@@ -11,15 +11,12 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from waldur_site_agent.model.errors import TemporaryError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 OWN_DIRECTORY = Path("/run/waldur-site-agent")
 _PUBLIC_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))

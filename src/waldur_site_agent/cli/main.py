@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TYPE_CHECKING, Literal
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal
 
 import click
+from click.shell_completion import get_completion_class
 
-from waldur_site_agent.cli import legacy
-from waldur_site_agent.cli.completion import completion_command
-from waldur_site_agent.cli.describing import reference_command, schema_command
-from waldur_site_agent.cli.imports import import_group
-from waldur_site_agent.cli.init import init_command
-from waldur_site_agent.cli.interrupts import interruptible
-from waldur_site_agent.cli.maintenance import sync_limits
-from waldur_site_agent.cli.running import (
+from waldur_site_agent.cli import aliases
+from waldur_site_agent.cli.commands import import_group, sync_limits
+from waldur_site_agent.cli.install import health, init_command, install_services
+from waldur_site_agent.cli.run import (
     RunOptions,
     check_configuration,
     mode_option,
@@ -24,13 +22,33 @@ from waldur_site_agent.cli.running import (
     removals_option,
     run,
 )
-from waldur_site_agent.cli.services import health, install_services
-from waldur_site_agent.cli.starting import colour_settings, config_option
+from waldur_site_agent.cli.start import (
+    colour_settings,
+    config_option,
+    give_up,
+    interruptible,
+    reference_command,
+    schema_command,
+    version_option,
+)
 from waldur_site_agent.cli.usage import usage_group
-from waldur_site_agent.cli.versions import version_option
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PROGRAM = "waldur-site-agent"
+_VARIABLE = "_WALDUR_SITE_AGENT_COMPLETE"
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete the commands and options of the agent.
+
+    For bash: waldur-site-agent completion bash > /etc/bash_completion.d/waldur-site-agent
+    """
+    kind = get_completion_class(shell)
+    if kind is None:  # pragma: no cover - click knows all three
+        raise click.UsageError(f"click does not know the shell {shell}")
+    click.echo(kind(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]} | colour_settings())
@@ -133,8 +151,8 @@ def components_group() -> None:
     """The offering's components in Waldur."""
 
 
-components_group.add_command(legacy.load_components, "load")
-main.add_command(legacy.diagnostics, "diagnose")
+components_group.add_command(aliases.load_components, "load")
+main.add_command(aliases.diagnostics, "diagnose")
 main.add_command(completion_command)
 main.add_command(init_command)
 main.add_command(health)
@@ -147,7 +165,7 @@ def users_group() -> None:
     """The people who use the offering."""
 
 
-users_group.add_command(legacy.sync_offering_users, "sync")
+users_group.add_command(aliases.sync_offering_users, "sync")
 
 
 @main.group("homedirs")
@@ -155,7 +173,7 @@ def homedirs_group() -> None:
     """Home directories of the offering's users."""
 
 
-homedirs_group.add_command(legacy.create_homedirs, "create")
+homedirs_group.add_command(aliases.create_homedirs, "create")
 
 
 @main.group("limits")
@@ -191,18 +209,31 @@ def limits_sync_command(
 main.add_command(usage_group)
 
 
-@main.command("demo")
-@click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
-def demo_command(keep: bool) -> None:
-    """Watch orders become Slurm accounts: an embedded Waldur and a simulated cluster.
+def _sandbox_command(name: str, short_help: str) -> click.Command:
+    """A command of the sandbox's distribution; it is loaded when it is used, if it is there."""
 
-    With BACKEND=moab in the environment, accounts and deposits of a simulated MOAB.
-    """
-    with interruptible():
-        if os.environ.get("BACKEND", "slurm") == "moab":
-            from waldur_site_agent.cli.demo_moab import demo_moab  # noqa: PLC0415 - as below
+    @click.command(
+        name,
+        short_help=short_help,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    @click.pass_context
+    def command(context: click.Context, arguments: tuple[str, ...]) -> None:
+        found = entry_points(group="waldur_site_agent.commands", name=name)
+        if not found:
+            give_up(
+                f"{name} is in another distribution, which is not installed: "
+                'pip install "waldur-site-agent[sandbox,slurm]"'
+            )
+        with interruptible():
+            loaded: click.Command = next(iter(found)).load()
+            with loaded.make_context(name, [*arguments], parent=context.parent) as own:
+                loaded.invoke(own)
 
-            sys.exit(demo_moab(keep=keep))
-        from waldur_site_agent.cli.demo import demo  # noqa: PLC0415 - needs the sandbox extra
+    return command
 
-        sys.exit(demo(keep=keep))
+
+main.add_command(_sandbox_command("demo", "Watch orders become accounts on a simulated cluster."))
+main.add_command(_sandbox_command("sandbox", "Serve a small Waldur to try a configuration with."))

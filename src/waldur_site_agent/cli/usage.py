@@ -2,46 +2,202 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from waldur_site_agent.cli import usage_tables as tables
-from waldur_site_agent.cli.running import offering_option, open_journal
-from waldur_site_agent.cli.starting import (
+from waldur_site_agent.cli.plan import amount_text, on_one_line
+from waldur_site_agent.cli.run import offering_option, open_journal
+from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
+    Start,
     UsageError,
     config_option,
     give_up,
     load_or_exit,
 )
-from waldur_site_agent.config import ConfigurationError
+from waldur_site_agent.config import ConfigurationError, Offering
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage_history import (
+    Figures,
     compare_months,
     days_of,
     gather_figures,
     load_months,
     usage_series,
 )
-from waldur_site_agent.cycles.usage_report import MonthOutcome
+from waldur_site_agent.cycles.usage_sending import MonthOutcome
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 from waldur_site_agent.service.modes import REPORT
-from waldur_site_agent.service.sessions import Situation, open_site
+from waldur_site_agent.service.session import Situation, open_site
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+_TEXT_COLUMNS = 4
+_LOWER = "lower than in Waldur"
+_HEADING = (
+    "offering",
+    "month",
+    "account",
+    "resource",
+    "uuid",
+    "component",
+    "unit",
+    "used",
+    "in_waldur",
+    "difference",
+    "anomaly",
+)
 
-    from waldur_site_agent.cli.starting import Start
-    from waldur_site_agent.config import Offering
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.cycles.usage_history import Figures
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What was used of one offering's resources next to what Waldur has."""
+
+    offering: str
+    plans: Sequence[MonthPlan]
+    components: Mapping[str, Component]
+
+
+def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Component]) -> str:
+    """What was used next to what Waldur has, a line per component of each resource."""
+    head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "USED", "IN WALDUR", "DIFFERENCE", "")
+    rows = [
+        (
+            str(plan.month),
+            resource.account,
+            resource.resource.name,
+            f"{component.type} ({components[component.type].measured_unit})",
+            amount_text(component.bill.total),
+            amount_text(component.before),
+            _signed(_difference(component)),
+            _LOWER if component.is_anomaly else "",
+        )
+        for plan in plans
+        for resource in plan.resources
+        for component in resource.components
+    ]
+    return _table(head, rows) if rows else "No resources."
+
+
+def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
+    """What was sent, or would be, a line per component that changed."""
+    head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "BEFORE", "AFTER", "")
+    rows = [
+        (
+            str(outcome.plan.month),
+            resource.account,
+            resource.resource.name,
+            component.type,
+            amount_text(component.before),
+            amount_text(component.bill.total),
+            _fate(
+                component, dry_run=dry_run, sent=outcome.has_sent(resource.account, component.type)
+            ),
+        )
+        for outcome in outcomes
+        for resource in outcome.plan.resources
+        for component in resource.components
+        if component.is_news or component.is_anomaly
+    ]
+    return _table(head, rows) if rows else "Waldur has it all."
+
+
+def as_json(comparisons: Iterable[Comparison]) -> str:
+    """An entry per component of each resource, with the words of the CSV and who used how much."""
+    entries = [
+        {**dict(zip(_HEADING, values, strict=True)), "users": _users(component)}
+        for values, component in _rows(comparisons)
+    ]
+    return json.dumps(entries, indent=2, ensure_ascii=False)
+
+
+def as_csv(comparisons: Iterable[Comparison]) -> str:
+    """A line per component of each resource of each offering, with a heading."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADING)
+    for values, _ in _rows(comparisons):
+        *names, used, in_waldur, difference, anomaly = values
+        amounts = (used, in_waldur or "", difference, anomaly)
+        writer.writerow([*(_no_formula(name or "") for name in names), *amounts])
+    return text.getvalue()
+
+
+def _rows(
+    comparisons: Iterable[Comparison],
+) -> Iterator[tuple[tuple[str | None, ...], ComponentReport]]:
+    """The values below the heading; amounts are text, because they are exact."""
+    for comparison in comparisons:
+        for plan in comparison.plans:
+            for resource in plan.resources:
+                for component in resource.components:
+                    yield (
+                        (
+                            comparison.offering,
+                            str(plan.month),
+                            resource.account,
+                            resource.resource.name,
+                            str(resource.resource.uuid),
+                            component.type,
+                            comparison.components[component.type].measured_unit,
+                            amount_text(component.bill.total),
+                            None if component.before is None else amount_text(component.before),
+                            amount_text(_difference(component)),
+                            _LOWER if component.is_anomaly else "",
+                        ),
+                        component,
+                    )
+
+
+def _users(component: ComponentReport) -> dict[str, str]:
+    return {name: amount_text(part) for name, part in component.bill.parts.items()}
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula, whoever chose the name."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _difference(component: ComponentReport) -> Decimal:
+    return component.bill.total - (component.before or 0)
+
+
+def _signed(amount: Decimal) -> str:
+    return f"{amount:+.2f}" if amount else "-"
+
+
+def _fate(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
+    if component.is_anomaly:
+        return f"not sent: {_LOWER}"
+    if dry_run:
+        return "would be sent"
+    return "sent" if sent else "not sent"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Names to the left, amounts to the right, the last column as it comes."""
+    cells = [[on_one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        columns = [
+            cell.ljust(width) if number < _TEXT_COLUMNS else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))
+        ]
+        lines.append("  ".join([*columns, row[-1]]).rstrip())
+    return "\n".join(lines)
 
 
 class MonthType(click.ParamType[BillingMonth]):
@@ -153,14 +309,14 @@ def load_command(
         _refuse_future(site, last)
         figures = gather_figures(site)
         outcomes = _planned(site, figures, months) if dry_run else _loaded(site, figures, months)
-        click.echo(tables.loaded_table(outcomes, dry_run=dry_run))
+        click.echo(loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
 
     sys.exit(_for_every_offering(start, load, sends=not dry_run))
 
 
 def _show(start: Start, look: Look) -> int:
-    comparisons: list[tables.Comparison] = []
+    comparisons: list[Comparison] = []
     sought = {name.strip().lower() for name in look.resources}
     files = _plot_files(look.plot, _served(start)) if look.plot else {}
 
@@ -175,11 +331,11 @@ def _show(start: Start, look: Look) -> int:
         months = tuple(_months(first, last))
         plans, components = compare_months(site, figures, months), figures.components
         comparisons.append(
-            tables.Comparison(offering=site.offering.name, plans=plans, components=components)
+            Comparison(offering=site.offering.name, plans=plans, components=components)
         )
         if look.output == "text":
             click.echo(f"{site.offering.name}:")
-            click.echo(tables.comparison_table(plans, components))
+            click.echo(comparison_table(plans, components))
         if files:
             _plot(site, figures, months, files[site.offering.name])
         return _conclude(figures, [])
@@ -190,9 +346,9 @@ def _show(start: Start, look: Look) -> int:
     for name in sorted(sought):
         click.echo(f"! no resource is called {name}", err=True)
     if look.output == "json":
-        click.echo(tables.as_json(comparisons))
+        click.echo(as_json(comparisons))
     elif look.output == "csv":
-        click.echo(tables.as_csv(comparisons), nl=False)
+        click.echo(as_csv(comparisons), nl=False)
     return FAILED if sought else code
 
 
@@ -266,7 +422,7 @@ def _loaded(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> lis
                 outcomes.append(outcome)
                 bar.update(1)
         except SiteAgentError as error:
-            click.echo(tables.loaded_table(outcomes, dry_run=False))
+            click.echo(loaded_table(outcomes, dry_run=False))
             raise error from None
     return outcomes
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from matplotlib.axes import Axes
-
-    from waldur_site_agent.cycles.usage_history import Series
-    from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.cycles.usage_history import Series
+from waldur_site_agent.model.marketplace import Component
 
 _COLOURS = (
     "#4477aa",

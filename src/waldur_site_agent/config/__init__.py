@@ -1,15 +1,14 @@
 """The YAML file becomes typed settings, or an error that says where and how to mend it."""
 
+from waldur_site_agent.config.describing import resolved_yaml
 from waldur_site_agent.config.loading import (
     BrokenOffering,
     Loaded,
     load_configuration,
     load_usable,
 )
-from waldur_site_agent.config.printing import resolved_yaml
-from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
 from waldur_site_agent.config.settings import Configuration, Job, Offering, Safety
-from waldur_site_agent.config.source import Source
+from waldur_site_agent.config.source import ConfigurationError, Problem, Source, problems_of
 
 __all__ = [
     "BrokenOffering",

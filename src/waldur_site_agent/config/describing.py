@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
 
 from waldur_site_agent.config.settings import (
     ComponentSettings,
@@ -12,13 +17,8 @@ from waldur_site_agent.config.settings import (
     Safety,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from pydantic import BaseModel
-
-    Schema = dict[str, Any]
-    """A JSON Schema, or a part of one."""
+Schema = dict[str, Any]
+"""A JSON Schema, or a part of one."""
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", Configuration),
@@ -127,3 +127,82 @@ def _type(described: Schema, definitions: Mapping[str, Schema]) -> str:
     kind = str(described.get("type", "any"))
     names = {"string": "text", "boolean": "`true` or `false`", "object": "mapping", "array": "list"}
     return names.get(kind, kind)
+
+
+MASK = "********"
+_WORDS = (
+    "token",
+    "passw",
+    "passphrase",
+    "pwd",
+    "secret",
+    "dsn",
+    "credential",
+    "private_key",
+    "access_key",
+    "api_key",
+    "apikey",
+)
+_USER_IN_URL = re.compile(r"(?<=://).*@", re.DOTALL)
+_QUERY_OF_URL = re.compile(r"(?<=\?).+", re.DOTALL)
+
+
+def sounds_secret(names: Iterable[str]) -> bool:
+    """Whether any key on the way to a value says that the value is a secret.
+
+    A key that ends in ``_file`` names the file that holds one, which may be shown.
+    """
+    return any(_is_secret(name.lower().replace("-", "_")) for name in names)
+
+
+def without_secrets(text: str) -> str:
+    """The text with the user, password and query of a URL masked; other text as it is."""
+    if "://" not in text:
+        return text
+    return _QUERY_OF_URL.sub(MASK, _USER_IN_URL.sub(f"{MASK}@", text))
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """The value of a key, with everything in it masked that may be a secret."""
+    if value and sounds_secret([name]):
+        return MASK
+    if isinstance(value, dict):
+        return {key: masked(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def secrets_in(value: Any, name: str = "") -> Iterator[str]:
+    """Every text in a configuration that stands under a key which sounds secret."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from secrets_in(inner, name if sounds_secret([name]) else str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secrets_in(inner, name)
+    elif isinstance(value, str) and value and sounds_secret([name]):
+        yield value
+
+
+def _is_secret(name: str) -> bool:
+    # as an end, as in "db_pass": "full_pass_minutes" is about a pass over an offering
+    return name.endswith("_pass") or (
+        not name.endswith("_file") and any(word in name for word in _WORDS)
+    )
+
+
+def resolved_yaml(
+    configuration: Configuration, backend_settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """The resolved configuration as YAML; anything that may be a secret is masked.
+
+    Args:
+        configuration: the file.
+        backend_settings: by offering's name, its settings as the plugins that own them understand
+            them; those of other offerings are shown as the file has them.
+    """
+    values = configuration.model_dump(mode="json")
+    for offering in values["offerings"]:
+        offering["backend_settings"] |= (backend_settings or {}).get(offering["name"], {})
+    return yaml.safe_dump(masked(values), sort_keys=False, allow_unicode=True)

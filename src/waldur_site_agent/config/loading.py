@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from waldur_site_agent.config.environment import ENVIRONMENT_FILE, with_environment_file
-from waldur_site_agent.config.problems import ConfigurationError, Problem, problems_of
-from waldur_site_agent.config.settings import Configuration
-from waldur_site_agent.config.source import read_source
-from waldur_site_agent.config.unreadable import why_unreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from waldur_site_agent.config.source import Place, Source, Value
+from waldur_site_agent.config.settings import ENVIRONMENT_FILE, Configuration, with_environment_file
+from waldur_site_agent.config.source import (
+    ConfigurationError,
+    Place,
+    Problem,
+    Source,
+    Value,
+    problems_of,
+    read_source,
+    why_unreadable,
+)
 
 MALFORMED = (
     "is not shown here, but holds characters that no token has, such as a space inside it; copy it "

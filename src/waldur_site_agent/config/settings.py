@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -12,15 +14,28 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     field_validator,
     model_validator,
 )
 
-from waldur_site_agent.config.base import Section
-from waldur_site_agent.model.offerings import AccountingType, Component
+from waldur_site_agent.model.marketplace import AccountingType, Component
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys are refused, values do not change after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Job(enum.Enum):
@@ -292,3 +307,34 @@ class Configuration(Section):
     def safety_of(self, offering: Offering) -> Safety:
         """The offering's own thresholds, or those of the file."""
         return offering.safety or self.safety
+
+
+ENVIRONMENT_FILE = "environment"
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+def with_environment_file(environ: Mapping[str, str], file: Path) -> dict[str, str]:
+    """The variables of the process, and those of the file where the process has none.
+
+    So a command that is typed by hand finds the same token as a unit with ``EnvironmentFile=``.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file is there and cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return dict(environ)
+    return {**assignments(text), **{name: value for name, value in environ.items() if value}}
+
+
+def assignments(text: str) -> dict[str, str]:
+    """The variables of an environment file: ``NAME=value``, the value in quotes or not."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _ASSIGNMENT.fullmatch(line)
+        if match:
+            name, value = match[1], match[2].strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+            found[name] = value[1:-1] if quoted else value
+    return found

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TOKEN_VARIABLE = "WALDUR_API_TOKEN"  # noqa: S105 - the variable's name, not the token
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
-from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
-from waldur_site_agent.cycles.conditions import cause_of
-from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere
-from waldur_site_agent.cycles.writing import note_write, send_write
+from waldur_site_agent.backends import BackendResource, BackendState
+from waldur_site_agent.cycles.applying import note_write, send_write
+from waldur_site_agent.cycles.membership_inputs import Gathered
+from waldur_site_agent.cycles.order_inputs import named_meanwhile, namesakes
+from waldur_site_agent.cycles.site import Site, cause_of
+from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.people import OfferingUserState
+from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState
 from waldur_site_agent.planning.access import folded, spelled
-from waldur_site_agent.planning.writes import deleted_write, deleting_write
+from waldur_site_agent.planning.writes import Write, deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-
-    from waldur_site_agent.backends import BackendResource, BackendState
-    from waldur_site_agent.cycles.membership_gathering import Gathered
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.people import OfferingUser
-    from waldur_site_agent.planning.writes import Write
 
 _LISTS_CATCH_UP = timedelta(hours=1)
 """After so long, an account that is in no list of resources was not made a moment ago."""

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from waldur_site_agent.cycles.claims import named_meanwhile, namesakes
-from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.offering_access import read_offering
-from waldur_site_agent.cycles.optional_calls import (
+from waldur_site_agent.cycles.applying import note_write, send_write
+from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
+from waldur_site_agent.cycles.offering import read_offering
+from waldur_site_agent.cycles.order_inputs import named_meanwhile, namesakes
+from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
     ask_optional,
     is_unavailable,
+    readable,
     remember_denied,
+    stand_ins,
 )
-from waldur_site_agent.cycles.report import CycleReport
-from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
-from waldur_site_agent.cycles.unreadable import readable, stand_ins
-from waldur_site_agent.cycles.writing import note_write, send_write
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, Sight, Site
+from waldur_site_agent.model.backend import ResourceRequest, Scope
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.imports import ImportState
-from waldur_site_agent.model.placement import ResourceRequest
-from waldur_site_agent.planning.import_writes import (
+from waldur_site_agent.model.marketplace import BackendResourceRequest, ImportState, Project
+from waldur_site_agent.planning.importing import (
+    CLAIMED,
+    ImportPlan,
+    Offer,
+    ProjectPlace,
     done_write,
     erred_import_write,
     metadata_offered,
     offer_write,
+    plan_import,
     start_write,
 )
-from waldur_site_agent.planning.importing import (
-    CLAIMED,
-    ImportPlan,
-    ProjectPlace,
-    plan_import,
-)
+from waldur_site_agent.planning.writes import Write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -41,17 +42,6 @@ from waldur_site_agent.waldur import (
     NotFoundError,
     concurrently,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-    from uuid import UUID
-
-    from waldur_site_agent.cycles.membership_report import MembershipReport
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.imports import BackendResourceRequest, Project
-    from waldur_site_agent.model.scopes import Scope
-    from waldur_site_agent.planning.importing import Offer
-    from waldur_site_agent.planning.writes import Write
 
 _OPEN = (ImportState.SENT, ImportState.PROCESSING)
 _REQUESTS = "backend_resource_requests"

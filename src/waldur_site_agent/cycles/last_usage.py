@@ -11,22 +11,33 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from waldur_site_agent.backends import DeleteResource
+from waldur_site_agent.backends import BackendState, DeleteResource
 from waldur_site_agent.config import Job
-from waldur_site_agent.cycles.conditions import cause_of
-from waldur_site_agent.cycles.reporting import plan_months, reported_components
-from waldur_site_agent.cycles.site import UnreportedUsage
-from waldur_site_agent.cycles.usage_clock import waldurs_time
-from waldur_site_agent.cycles.usage_report import NotReported
-from waldur_site_agent.cycles.usage_sending import foresee_month, foreseen_writes, send_month
-from waldur_site_agent.cycles.usage_subjects import accounts_elsewhere, shared_account
+from waldur_site_agent.cycles.site import Site, UnreportedUsage, cause_of
+from waldur_site_agent.cycles.usage import (
+    accounts_elsewhere,
+    plan_months,
+    reported_components,
+    shared_account,
+)
+from waldur_site_agent.cycles.usage_sending import (
+    MonthOutcome,
+    NotReported,
+    foresee_month,
+    foreseen_writes,
+    send_month,
+    waldurs_time,
+)
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.orders import OrderType, ResourceState
+from waldur_site_agent.model.marketplace import OrderType, Resource, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent.planning.usage_dates import is_past_in_waldur
+from waldur_site_agent.planning.orders import OrderPlan
+from waldur_site_agent.planning.usage import MonthPlan, is_past_in_waldur
+from waldur_site_agent.planning.writes import Write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -35,18 +46,6 @@ from waldur_site_agent.waldur import (
     NotFoundError,
     PastMonthRefusedError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from uuid import UUID
-
-    from waldur_site_agent.backends import BackendState
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.cycles.usage_report import MonthOutcome
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.planning.orders import OrderPlan
-    from waldur_site_agent.planning.usage import MonthPlan
-    from waldur_site_agent.planning.writes import Write
 
 _TAKES_USAGE = (ResourceState.OK, ResourceState.UPDATING, ResourceState.TERMINATING)
 

@@ -3,60 +3,160 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from waldur_site_agent.backends import (
+    BackendResource,
+    BackendState,
     CreateHomeDirectories,
     Result,
     SetAccess,
     SetMemberLimits,
 )
-from waldur_site_agent.cycles.applying import apply_steps
-from waldur_site_agent.cycles.conditions import cause_of, note_failures
+from waldur_site_agent.cycles.applying import Applied, apply_steps, send_write
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
     foresee_deletions,
     still_in_accounts,
 )
-from waldur_site_agent.cycles.foresight import foresee_membership
-from waldur_site_agent.cycles.limit_decisions import decide, note_left
-from waldur_site_agent.cycles.membership_confirmation import confirm_wanted
-from waldur_site_agent.cycles.membership_feedback import tell_waldur
-from waldur_site_agent.cycles.membership_gathering import gather_wanted
-from waldur_site_agent.cycles.membership_report import NOBODY_LEAVES, MembershipReport
-from waldur_site_agent.cycles.missing_accounts import mark_missing
-from waldur_site_agent.cycles.offering_access import check_emptied_list, read_offering
-from waldur_site_agent.cycles.resource_limits import limit_step, lines_of_unlimited
-from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Sight
-from waldur_site_agent.cycles.unreadable import Doubts, readable
-from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
-from waldur_site_agent.cycles.writing import send_write
+from waldur_site_agent.cycles.feedback import (
+    foresee_feedback,
+    foresee_marks,
+    mark_missing,
+    tell_waldur,
+)
+from waldur_site_agent.cycles.limits import decide, limit_step, lines_of_unlimited, note_left
+from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
+from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
+from waldur_site_agent.cycles.partial_answers import Doubts, readable
+from waldur_site_agent.cycles.site import (
+    WHOLE_OFFERING,
+    CycleReport,
+    Seen,
+    Sight,
+    Site,
+    cause_of,
+    note_failures,
+)
+from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
+from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.planning.access import in_waldurs_spelling, same_but_for_case, spelled
-from waldur_site_agent.planning.guard import guard, removals_in
 from waldur_site_agent.planning.membership import (
+    AccountPlan,
+    AccountWanted,
+    MembershipPlan,
     Policy,
     joining,
+    needs_notes,
+    notes_for,
     plan_membership,
 )
-from waldur_site_agent.planning.notes import needs_notes, notes_for
-from waldur_site_agent.planning.writes import metadata_write
+from waldur_site_agent.planning.plan import Guarded, Plan, Step, guard, removals_in
+from waldur_site_agent.planning.writes import Write, metadata_write
 from waldur_site_agent.waldur import concurrently
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+NOBODY_LEAVES = "nobody leaves any account in this cycle"
 
-    from waldur_site_agent.backends import BackendState
-    from waldur_site_agent.cycles.applying import Applied
-    from waldur_site_agent.cycles.membership_gathering import Gathered
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.people import OfferingUser
-    from waldur_site_agent.model.scopes import Scope
-    from waldur_site_agent.planning.guard import Guarded
-    from waldur_site_agent.planning.membership import AccountPlan, AccountWanted, MembershipPlan
-    from waldur_site_agent.planning.plan import Plan, Step
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipReport(CycleReport):
+    """The outcome of one pass over the members of an offering."""
+
+    membership: MembershipPlan = field(default_factory=MembershipPlan)
+    usernames: UsernamesReport | None = None
+    resources: int = 0
+    seen: Seen = field(default_factory=Seen)
+    removals_suspended: str = ""
+    """Why nobody left any account in this pass; empty when whoever had to leave could."""
+    failures: tuple[str, ...] = ()
+    """What went wrong with single accounts or people; everything else was carried out."""
+
+    @property
+    def impairment(self) -> str:
+        """Why nobody could leave any account; empty when that was possible."""
+        return f"{NOBODY_LEAVES}: {self.removals_suspended}" if self.removals_suspended else ""
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether some account or person needs another try."""
+        return bool(self.failures or self.removals_suspended)
+
+
+_READ_AFTERWARDS = "(read afterwards)"
+
+
+def foresee_membership(
+    site: Site,
+    wanted: Gathered,
+    state: BackendState,
+    membership: MembershipPlan,
+    refused: Plan,
+    *,
+    whole_offering: bool,
+) -> tuple[Write, ...]:
+    """The writes of the pass if everything went well, in its order.
+
+    ``refused`` is what the guard does not let through: those accounts do not count as synced, and
+    the people in question stay.
+    """
+    broken = {getattr(step.action, "resource", "") for step in refused.steps}
+    staying = {name for step in refused.steps for name in getattr(step.action, "members", ())}
+    staying |= wanted.staying
+    if any(account.wanted.members is None for account in membership.accounts):
+        staying.add("*")
+    notes, noted = _notes(membership, state)
+    marks: list[Write] = []
+    if whole_offering:
+        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
+        marks = foresee_marks(missing, len(membership.accounts))
+    after = _after(membership, state)
+    return (
+        *notes,
+        *foresee_feedback(site, noted, after, broken),
+        *foresee_deletions(wanted.leavers, staying),
+        *marks,
+    )
+
+
+def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write], MembershipPlan]:
+    """What is noted before accounts are changed, and the plan with resources that have it."""
+    writes: list[Write] = []
+    accounts: list[AccountPlan] = []
+    for account in membership.accounts:
+        found = state.resources.get(account.wanted.id)
+        if found is None or not needs_notes(account, found):
+            accounts.append(account)
+            continue
+        resources = []
+        for resource in account.wanted.resources:
+            metadata = notes_for(resource.backend_metadata, account, found)
+            write = metadata_write(resource, metadata, "to restore it later")
+            writes += [write] if write.changes else []
+            resources.append(replace(resource, backend_metadata=metadata))
+        wanted = replace(account.wanted, resources=tuple(resources))
+        accounts.append(replace(account, wanted=wanted))
+    return writes, replace(membership, accounts=tuple(accounts))
+
+
+def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
+    """The backend after the plan, as far as what Waldur is told depends on it."""
+    changed: dict[str, BackendResource] = {}
+    for account in membership.accounts:
+        for step in account.steps:
+            if isinstance(step.action, SetAccess):
+                found = state.resources[account.wanted.id]
+                changed[found.id] = replace(
+                    found, access=step.action.access, metadata=_metadata_after(found)
+                )
+    return BackendState(resources={**state.resources, **changed})
+
+
+def _metadata_after(found: BackendResource) -> Mapping[str, str]:
+    return dict.fromkeys(found.metadata, _READ_AFTERWARDS)
 
 
 def sync_membership(

@@ -2,55 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from waldur_site_agent.backends import CreateResource
-from waldur_site_agent.cycles.applying import apply_steps
-from waldur_site_agent.cycles.claims import claims_confirmed, claims_on, waiting_for_list
-from waldur_site_agent.cycles.conditions import cause_of
+from waldur_site_agent.backends import BackendState, CreateResource
+from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
 from waldur_site_agent.cycles.last_usage import foresee_last_usage, report_last_usage
-from waldur_site_agent.cycles.order_completion import close_orders
-from waldur_site_agent.cycles.order_gathering import (
+from waldur_site_agent.cycles.order_inputs import (
+    Fate,
+    OrderFate,
+    OrdersReport,
+    Resources,
     approve_pending,
+    claims_confirmed,
+    claims_on,
     open_orders,
     orders_in_hand,
     orders_in_sight,
     resources_of,
+    waiting_for_list,
 )
-from waldur_site_agent.cycles.order_report import Fate, OrderFate, OrdersReport
-from waldur_site_agent.cycles.scoping import WHOLE_OFFERING, Seen, Sight
-from waldur_site_agent.cycles.writing import send_write
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, Seen, Sight, Site, cause_of
+from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
     DefectError,
     PermanentError,
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.model.orders import OrderState, OrderType, ResourceState
-from waldur_site_agent.planning.guard import guard
-from waldur_site_agent.planning.order_writes import order_writes
-from waldur_site_agent.planning.orders import backend_plan, plan_orders
-from waldur_site_agent.planning.writes import backend_id_write, ok_write
-from waldur_site_agent.waldur import concurrently
+from waldur_site_agent.model.marketplace import (
+    Order,
+    OrderState,
+    OrderType,
+    Resource,
+    ResourceState,
+)
+from waldur_site_agent.planning.orders import (
+    OrderPlan,
+    backend_plan,
+    complete_write,
+    fail_write,
+    order_writes,
+    plan_orders,
+)
+from waldur_site_agent.planning.plan import Guarded, Step, guard
+from waldur_site_agent.planning.writes import Write, backend_id_write, ok_write
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    AccessDeniedError,
+    ConflictError,
+    NotFoundError,
+    concurrently,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-    from uuid import UUID
+Verdict = tuple[Order, SiteAgentError | None]
+"""An order and why it cannot be done; ``None`` when it is done."""
 
-    from waldur_site_agent.backends import BackendState
-    from waldur_site_agent.cycles.order_completion import Verdict
-    from waldur_site_agent.cycles.order_gathering import Resources
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.orders import Order, Resource
-    from waldur_site_agent.model.scopes import Scope
-    from waldur_site_agent.planning.guard import Guarded
-    from waldur_site_agent.planning.orders import OrderPlan
-    from waldur_site_agent.planning.plan import Step
-    from waldur_site_agent.planning.writes import Write
 
-    Errors = dict[UUID, SiteAgentError]
-    """By order, the first thing that went wrong."""
+_NOT_THE_ORDERS_FAULT = (AccessDeniedError, NotFoundError, AbsentOperationError)
+"""What Waldur says about the token or about itself; the order's owner could not mend it."""
+
+
+def close_orders(site: Site, verdicts: Sequence[Verdict]) -> list[OrderFate]:
+    """Give every order the final state it has earned; those in temporary trouble stay open."""
+    attempts = concurrently(lambda verdict: _close(site, *verdict), verdicts)
+    return [
+        attempt.value or _left_open(attempt.item[0], attempt.error or TemporaryError("unknown"))
+        for attempt in attempts
+    ]
+
+
+def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderFate:
+    if error is None:
+        return _complete(site, order)
+    if isinstance(error, PermanentError) and not isinstance(error, _NOT_THE_ORDERS_FAULT):
+        return _fail(site, order, error)
+    return _left_open(order, error)
+
+
+def _complete(site: Site, order: Order) -> OrderFate:
+    write = complete_write(order)
+    try:
+        send_write(site, write)
+    except (TemporaryError, ConflictError) as error:
+        state = site.waldur.order(order.uuid).state
+        if state == OrderState.EXECUTING and isinstance(error, TemporaryError):
+            send_write(site, write)
+        elif state == OrderState.DONE:
+            note_write(site, write)  # the answer was lost, or somebody was faster
+        else:
+            reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
+            return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
+    return OrderFate(order=order, fate=Fate.DONE)
+
+
+def _fail(site: Site, order: Order, error: PermanentError) -> OrderFate:
+    state = site.waldur.order(order.uuid).state
+    write = fail_write(order, str(error))
+    if state == OrderState.EXECUTING:
+        try:
+            send_write(site, write)
+        except TemporaryError:
+            state = site.waldur.order(order.uuid).state
+            if state == OrderState.EXECUTING:
+                send_write(site, write)
+    elif state != OrderState.ERRED:
+        reason = f"order {order.uuid} is {state} in Waldur, so it was not marked erred: {error}"
+        return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
+    return OrderFate(order=order, fate=Fate.ERRED, reason=str(error), is_trouble=True)
+
+
+def _left_open(order: Order, error: SiteAgentError) -> OrderFate:
+    return OrderFate(order=order, fate=Fate.WAITING, reason=str(error), is_trouble=True)
+
+
+Errors = dict[UUID, SiteAgentError]
+"""By order, the first thing that went wrong."""
 
 
 def process_orders(

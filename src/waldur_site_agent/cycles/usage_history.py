@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
-from waldur_site_agent.cycles.reporting import plan_months, reported_components
-from waldur_site_agent.cycles.usage_sending import send_month
-from waldur_site_agent.cycles.usage_subjects import gather_subjects, revive
-from waldur_site_agent.model.usage import Period
-from waldur_site_agent.planning.usage import counted_from
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.cycles.usage_report import MonthOutcome
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.model.usage import BillingMonth
-    from waldur_site_agent.planning.usage import MonthPlan
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.cycles.usage import gather_subjects, plan_months, reported_components, revive
+from waldur_site_agent.cycles.usage_sending import MonthOutcome, send_month
+from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.model.usage import BillingMonth, Period
+from waldur_site_agent.planning.usage import MonthPlan, counted_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,27 +12,35 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from waldur_site_agent.cycles.conditions import cause_of
-from waldur_site_agent.cycles.unreadable import readable
-from waldur_site_agent.cycles.usage_clock import check_clocks, waldurs_time, why_not_yet
-from waldur_site_agent.cycles.usage_report import MonthOutcome, NotReported
-from waldur_site_agent.cycles.writing import note_write
+from waldur_site_agent.cycles.applying import note_write
+from waldur_site_agent.cycles.partial_answers import readable
+from waldur_site_agent.cycles.site import CycleReport, Site, cause_of
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.usage import UserPart
+from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.model.usage import BillingMonth, UserPart
 from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.usage import (
+    Bill,
+    MonthPlan,
     PartsChange,
+    ResourceReport,
+    WaldurFigure,
+    booking_date,
     figures,
+    is_past_in_waldur,
     part_changes,
     parts_for_newest,
     parts_found,
+    why_not_now,
 )
-from waldur_site_agent.planning.usage_dates import booking_date, is_past_in_waldur
-from waldur_site_agent.planning.writes import parts_write, usage_write
+from waldur_site_agent.planning.writes import Write, parts_write, usage_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -41,17 +49,121 @@ from waldur_site_agent.waldur import (
     concurrently,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from decimal import Decimal
-    from uuid import UUID
+TOLERANCE = timedelta(minutes=5)
+"""How far the two clocks may differ.
 
-    from waldur_site_agent.cycles.site import Site
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.planning.billing import Bill
-    from waldur_site_agent.planning.usage import MonthPlan, ResourceReport, WaldurFigure
-    from waldur_site_agent.planning.writes import Write
+Running work is counted up to now, and what a clock that is ahead makes too high is billed: a figure
+that became lower would not be sent.
+"""
+
+
+def check_clocks(site: Site) -> None:
+    """Refuse to work with a clock that is wrong.
+
+    Raises:
+        TemporaryError: the clocks of this machine and of Waldur's differ too much.
+    """
+    ahead = timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
+    if abs(ahead) <= TOLERANCE:
+        return
+    here = site.now().astimezone(UTC)
+    raise TemporaryError(
+        f"no usage is reported: by this machine's clock it is {_text(here)}, by Waldur's "
+        f"{_text(here + ahead)}; set right the one that is wrong (NTP: chronyc, timedatectl)"
+    )
+
+
+def waldurs_time(site: Site) -> datetime:
+    """The time by the server's clock, as its answers tell it: that is the one it books by."""
+    return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
+
+
+def why_not_yet(site: Site, month: BillingMonth) -> str:
+    """Why nothing of the month can be sent at this moment; empty when it can.
+
+    Whether the server reads dates is asked only where the answer depends on it.
+
+    Raises:
+        TemporaryError: the server could not be asked.
+        AccessDeniedError: the token may not report usage.
+    """
+    now = waldurs_time(site)
+    if not why_not_now(month, now, accepts_dates=False):
+        return ""
+    return why_not_now(month, now, accepts_dates=site.waldur.accepts_usage_dates())
+
+
+def is_never_taken(site: Site, month: BillingMonth) -> bool:
+    """Whether nothing of the month can be sent at this moment, by what is known without asking."""
+    accepts_dates = site.waldur.usage_dates_accepted is not False
+    return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotReported:
+    """Something that Waldur was not told, and why."""
+
+    account: str
+    error: SiteAgentError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonthOutcome:
+    """What one month looked like, and what became of it."""
+
+    plan: MonthPlan
+    reported: frozenset[str] = frozenset()
+    """The accounts whose totals were sent."""
+    refused: frozenset[tuple[str, str]] = frozenset()
+    """Account and component of totals that Waldur refused."""
+    parts: int = 0
+    """How many users' parts were sent."""
+    part_changes: tuple[PartsChange, ...] = ()
+    """Of a dry run: which users' parts would be sent, beside the totals of the plan."""
+    failures: tuple[NotReported, ...] = ()
+    waits: str = ""
+    """Why nothing of the month can be sent at this moment."""
+    refusal: str = ""
+    """Why Waldur takes some components of this month, or all, from staff alone."""
+
+    def has_sent(self, account: str, component: str) -> bool:
+        """Whether a total that was news was taken."""
+        return account in self.reported and (account, component) not in self.refused
+
+    @property
+    def not_billed(self) -> dict[str, str]:
+        """By component, how much more was used than Waldur has; in measured units."""
+        amounts = self.plan.outstanding(self.has_sent)
+        return {component: f"{amount:.2f}" for component, amount in amounts.items()}
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether another try may change something."""
+        return bool(self.waits) or any(
+            isinstance(failure.error, TemporaryError) for failure in self.failures
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageCycleReport(CycleReport):
+    """The outcome of one pass over the usage of an offering."""
+
+    months: tuple[MonthOutcome, ...] = ()
+    """Oldest first; the month before is here when it was closed in this pass."""
+    skipped: tuple[str, ...] = ()
+    """Resources of which nothing is reported for the time being, and why."""
+    failures: tuple[str, ...] = ()
+    """What went wrong with single resources; the others were reported."""
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether some resource needs another try, or somebody who judges a figure kept back."""
+        return bool(self.failures) or any(outcome.plan.anomalies for outcome in self.months)
+
 
 _NOT_LISTED_YET = (
     "the total is reported, but Waldur's list of figures does not show it yet; "

@@ -5,43 +5,255 @@ What fails for one person stays with that person.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
-from waldur_site_agent.backends import AccountLinkingRequired, AdditionalValidationRequired
-from waldur_site_agent.cycles.username_calls import carry_out, imagine
-from waldur_site_agent.cycles.username_report import (
-    UsernameChange,
-    UsernameResult,
-    UsernamesReport,
+from structlog.typing import FilteringBoundLogger
+
+from waldur_site_agent.backends import (
+    AccountLinkingRequired,
+    AdditionalValidationRequired,
+    UsernameBackend,
 )
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
-from waldur_site_agent.model.people import OfferingUserState as State
+from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering
+from waldur_site_agent.model.marketplace import OfferingUserState as State
 from waldur_site_agent.planning import usernames as planning
 from waldur_site_agent.planning.access import folded
+from waldur_site_agent.planning.usernames import (
+    ActionRequired,
+    Answer,
+    Call,
+    Named,
+    Refused,
+    ToBeNamed,
+    Unknown,
+    Unnamed,
+    plan_calls,
+)
+from waldur_site_agent.planning.writes import Write, user_write
+from waldur_site_agent.waldur import TransitionRefusedError, UnreadableRow, Waldur
 from waldur_site_agent.waldur.concurrency import concurrently
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from structlog.typing import FilteringBoundLogger
+class UsernameResult(enum.Enum):
+    """What a cycle made of one offering user."""
 
-    from waldur_site_agent.backends import UsernameBackend
-    from waldur_site_agent.cycles.given_usernames import GivenUsernames
-    from waldur_site_agent.model.offerings import WaldurOffering
-    from waldur_site_agent.model.people import OfferingUser
-    from waldur_site_agent.planning.writes import Write
-    from waldur_site_agent.waldur import UnreadableRow, Waldur
+    PLANNED = "planned"
+    """Dry run: it would be done."""
+    DONE = "done"
+    """Waldur has it."""
+    REFUSED = "refused"
+    """There will be no username until somebody changes something; tried again each cycle."""
+    LEFT = "left"
+    """Something went wrong on the way; the next cycle goes on from where it stands."""
 
-__all__ = [
-    "UsernameChange",
-    "UsernameResult",
-    "UsernamesReport",
-    "Workplace",
-    "sync_offering_users",
-    "sync_usernames",
-]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsernameChange:
+    """One offering user for whom something was done, or should have been."""
+
+    user: OfferingUser
+    """As it is afterwards."""
+    what: str
+    """The new username or what the person waits for, in words."""
+    result: UsernameResult
+    reason: str = ""
+    """Why it was refused or left, or what the person was told."""
+    write: Write | None = None
+    """What changed in Waldur with old and new value, or would; ``None``: nothing."""
+
+    @property
+    def text(self) -> str:
+        """In words: old and new values, and why."""
+        if self.write is None:
+            return f"{self.what}  {self.reason}".rstrip()
+        if any(change.field == "username" for change in self.write.changes):
+            return f"{self.write}  {self.reason}".rstrip()
+        return f"{self.what}  {self.reason}".rstrip() + f"  ({self.write})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsernamesReport:
+    """The outcome of one pass over the usernames of an offering."""
+
+    users: tuple[OfferingUser, ...]
+    """All offering users in the order in which they were given, as they are afterwards.
+
+    In a dry run: as they would be, as far as that can be known.
+    """
+    changes: tuple[UsernameChange, ...] = ()
+    """Those for whom something was done or went wrong; the others need nothing or wait."""
+    duplicates: Mapping[str, tuple[OfferingUser, ...]] = field(default_factory=dict)
+    """Usernames, in lower case, that Waldur shows for several people, with those people."""
+    policy_of_others: str = ""
+    """The offering's policy, where it is not the site that makes the names; nothing is changed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether somebody has to act, or another try is needed, before everybody has a name."""
+        return any(
+            change.result in (UsernameResult.REFUSED, UsernameResult.LEFT)
+            for change in self.changes
+        )
+
+
+_MAY_BE_SO_ALREADY = (Call.SET_OK, Call.SET_VALIDATION_COMPLETE, Call.BEGIN_CREATING)
+"""Refused by Waldur when somebody, or an earlier call whose answer was lost, did it before."""
+
+
+def carry_out(
+    waldur: Waldur,
+    log: FilteringBoundLogger,
+    user: OfferingUser,
+    answer: Answer,
+    record: Callable[[Write, SiteAgentError | None], None],
+) -> UsernameChange | None:
+    """Make Waldur show the answer; ``None`` when there was nothing to do. Never raises."""
+    log = log.bind(user=user.user_username, offering_user=str(user.uuid))
+    current = user
+    change: UsernameChange | None
+    try:
+        for call in plan_calls(user, answer):
+            current = _send(waldur, call, current, answer)
+    except SiteAgentError as error:
+        change = _left(user, current, answer, str(error))
+    except Exception as error:  # a defect ends one person's turn, not the cycle
+        log.exception("username not set because of a defect")
+        change = _left(user, current, answer, f"a defect: {type(error).__name__}: {error}")
+    else:
+        change = _concluded(user, current, answer, UsernameResult.DONE)
+    if change is not None:
+        _log(log, change)
+        if change.write is not None:
+            record(change.write, None)
+    return change
+
+
+def imagine(user: OfferingUser, answer: Answer) -> UsernameChange | None:
+    """What :func:`carry_out` would come to if everything went well."""
+    current = user
+    for call in plan_calls(user, answer):
+        current = _after(call, current, answer)
+    return _concluded(user, current, answer, UsernameResult.PLANNED)
+
+
+def _send(waldur: Waldur, call: Call, user: OfferingUser, answer: Answer) -> OfferingUser:
+    """Send one call and return the user as it is then."""
+    if call is Call.SET_OK and user.state == State.OK:
+        return user
+    try:
+        match call, answer:
+            case Call.SET_USERNAME, Named(username):
+                shown = waldur.set_username(user.uuid, username)
+                return replace(user, username=shown.username, state=shown.state)
+            case Call.SET_PENDING_ACCOUNT_LINKING, ActionRequired(_, comment, url):
+                waldur.set_pending_account_linking(user.uuid, comment, url)
+            case Call.SET_PENDING_ADDITIONAL_VALIDATION, ActionRequired(_, comment, url):
+                waldur.set_pending_additional_validation(user.uuid, comment, url)
+            case Call.SET_VALIDATION_COMPLETE, _:
+                waldur.set_validation_complete(user.uuid)
+            case Call.BEGIN_CREATING, _:
+                waldur.begin_creating(user.uuid)
+            case Call.SET_ERROR_CREATING, _:
+                waldur.set_error_creating(user.uuid)
+            case _:
+                waldur.set_ok(user.uuid)
+    except TransitionRefusedError:
+        if call not in _MAY_BE_SO_ALREADY:
+            raise
+    return _after(call, user, answer)
+
+
+def _after(call: Call, user: OfferingUser, answer: Answer) -> OfferingUser:
+    match call, answer:
+        case Call.SET_USERNAME, Named(username):
+            return replace(user, username=username)
+        case (
+            (Call.SET_PENDING_ACCOUNT_LINKING | Call.SET_PENDING_ADDITIONAL_VALIDATION),
+            (ActionRequired(state, comment, url)),
+        ):
+            return replace(
+                user,
+                state=state,
+                service_provider_comment=comment,
+                service_provider_comment_url=url,
+            )
+        case Call.SET_VALIDATION_COMPLETE, _:
+            return replace(
+                user,
+                state=State.OK,
+                service_provider_comment="",
+                service_provider_comment_url="",
+            )
+        case Call.BEGIN_CREATING, _:
+            return replace(user, state=State.CREATING)
+        case Call.SET_ERROR_CREATING, _:
+            return replace(user, state=State.ERROR_CREATING)
+        case _:
+            return replace(user, state=State.OK)
+
+
+def _concluded(
+    before: OfferingUser, after: OfferingUser, answer: Answer, result: UsernameResult
+) -> UsernameChange | None:
+    reason = ""
+    match answer:
+        case Refused(reason):
+            result = UsernameResult.REFUSED
+        case Unknown(reason):
+            result = UsernameResult.LEFT
+        case ToBeNamed():
+            reason = "the username backend makes one when this is no dry run"
+        case ActionRequired(state, comment) if after.state != state:
+            result = UsernameResult.LEFT
+            reason = f"{comment} (not shown to the person: the account is {after.state} already)"
+        case _ if before == after:
+            return None
+        case ActionRequired(comment=reason):
+            pass
+    return _change(before, after, answer, result, reason)
+
+
+def _left(before: OfferingUser, after: OfferingUser, answer: Answer, reason: str) -> UsernameChange:
+    return _change(before, after, answer, UsernameResult.LEFT, reason)
+
+
+def _change(
+    before: OfferingUser, after: OfferingUser, answer: Answer, result: UsernameResult, reason: str
+) -> UsernameChange:
+    write = user_write(before, after)
+    return UsernameChange(
+        user=after,
+        what=_what(answer),
+        result=result,
+        reason=reason,
+        write=write if write.changes else None,
+    )
+
+
+def _what(answer: Answer) -> str:
+    match answer:
+        case Named(username):
+            return f"username {username}"
+        case ActionRequired(state):
+            return state
+        case ToBeNamed():
+            return "a username"
+        case Refused() | Unknown() | Unnamed():
+            return "no username"
+
+
+def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
+    """What was done; who is refused a name, or waits, does so in every cycle: see the report."""
+    if change.result is UsernameResult.DONE:
+        changes = [str(each) for each in change.write.changes] if change.write else []
+        log.info("offering user changed", what=change.what, changes=changes, reason=change.reason)
+
 
 Question: TypeAlias = "tuple[OfferingUser, planning.Answer]"
 
@@ -276,3 +488,31 @@ def _report_duplicates(
             users=[user.user_username or str(user.user_uuid) for user in people],
             remedy="give each of them a username of their own in Waldur",
         )
+
+
+@dataclass(slots=True)
+class GivenUsernames:
+    """The names that a process has given at one offering: lists may not show them yet."""
+
+    users: dict[UUID, OfferingUser] = field(default_factory=dict)
+    """Offering users who have a name since, as they are with it."""
+    is_settled: bool = False
+    """Whether what an agent before this one gave is known, too."""
+
+    def added_to(self, listed: Iterable[OfferingUser]) -> list[OfferingUser]:
+        """The users of a list, with the names and the users that it does not show yet."""
+        shown = {user.uuid: user for user in listed}
+        return [
+            *(
+                user if user.username else replace(user, username=self._name_of(user.uuid))
+                for user in shown.values()
+            ),
+            *(user for uuid, user in self.users.items() if uuid not in shown),
+        ]
+
+    def note(self, users: Iterable[OfferingUser]) -> None:
+        """Remember their names."""
+        self.users.update({user.uuid: user for user in users if user.username})
+
+    def _name_of(self, uuid: UUID) -> str:
+        return self.users[uuid].username if uuid in self.users else ""

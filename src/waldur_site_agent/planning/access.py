@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from uuid import UUID
 
-from waldur_site_agent.backends import Access
-from waldur_site_agent.model.people import OfferingUserState, has_ended
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from datetime import datetime
-    from uuid import UUID
-
-    from waldur_site_agent.backends import BackendState
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.model.people import OfferingUser, TeamMember
+from waldur_site_agent.backends import Access, BackendState
+from waldur_site_agent.model.marketplace import (
+    OfferingUser,
+    OfferingUserState,
+    Resource,
+    TeamMember,
+    has_ended,
+)
 
 
 def spelled(username: str) -> str:

@@ -6,34 +6,97 @@ alone and named, unless the site asked for their removal.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from decimal import Decimal
 
 from waldur_site_agent.backends import (
     Access,
     AddMembers,
+    BackendResource,
+    BackendState,
     CreateHomeDirectories,
     RemoveMembers,
     SetAccess,
     SetMemberLimits,
 )
+from waldur_site_agent.model.marketplace import Resource, ResourceState
 from waldur_site_agent.planning.access import folded
-from waldur_site_agent.planning.limits import limit_changes, to_the_last_digit
+from waldur_site_agent.planning.limits import Agree, LimitDecision, limit_changes, to_the_last_digit
 from waldur_site_agent.planning.plan import Plan, Step
-from waldur_site_agent.planning.remembering import (
-    is_restricted,
-    limited_members,
-    settings_before,
-)
+from waldur_site_agent.planning.writes import Write, metadata_write, ok_write, sync_write
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from decimal import Decimal
+Metadata = dict[str, object]
 
-    from waldur_site_agent.backends import BackendResource, BackendState
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.planning.limit_sync import LimitDecision
-    from waldur_site_agent.planning.limits import Agree
+_BEFORE = "_before"
+_LIMITED = "limited_members"
+_SHOWN = ("qos", "default_qos", "member_qos")
+"""What backends tell of an account; a key that is not told any more is not kept either."""
+
+
+def settings_before(metadata: Mapping[str, object]) -> dict[str, str] | None:
+    """How the account was set up before it was restricted; ``None`` if the agent did not do it."""
+    before = {k.removesuffix(_BEFORE): str(v) for k, v in metadata.items() if k.endswith(_BEFORE)}
+    return {key: value for key, value in before.items() if value} if before else None
+
+
+def limited_members(metadata: Mapping[str, object]) -> frozenset[str]:
+    """Whose limits the agent has set."""
+    listed = metadata.get(_LIMITED)
+    return (
+        frozenset(str(name) for name in listed) if isinstance(listed, list | tuple) else frozenset()
+    )
+
+
+def is_restricted(found: BackendResource) -> bool:
+    """Whether the account is as the agent sets up restricted ones."""
+    return found.access in (Access.PAUSED, Access.DOWNSCALED)
+
+
+def metadata_of(
+    metadata: Mapping[str, object],
+    found: BackendResource,
+    wanted: Access | None,
+    limited: Collection[str] = (),
+) -> Metadata:
+    """What a resource's metadata should be after the backend was looked at.
+
+    Args:
+        metadata: what it is now.
+        found: the account as it is.
+        wanted: how far it should be usable; ``None`` while an order decides about it.
+        limited: whose limits the agent has set.
+
+    What was so before a restriction is forgotten only when the restriction is neither wanted nor
+    found any more. A restriction that is both, and that nobody remembers, was made by an agent
+    that kept no such notes: it counts as ours.
+    """
+    keep = is_restricted(found) or wanted is not Access.NORMAL
+    remembered = {k: v for k, v in metadata.items() if keep and k.endswith(_BEFORE)}
+    if is_restricted(found) and wanted in (Access.PAUSED, Access.DOWNSCALED) and not remembered:
+        remembered = {_SHOWN[0] + _BEFORE: ""}
+    names: Metadata = {_LIMITED: sorted(limited)} if limited else {}
+    return {**_foreign(metadata, found), **remembered, **names, **found.metadata}
+
+
+def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
+    """What to write before an account is restricted, so that nothing gets lost."""
+    before = {key + _BEFORE: value for key, value in found.metadata.items()}
+    before = before or {_SHOWN[0] + _BEFORE: ""}
+    kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
+    return {**_foreign(metadata, found), **kept, **before, **found.metadata}
+
+
+def metadata_before_limiting(metadata: Mapping[str, object], limited: Collection[str]) -> Metadata:
+    """What to write before limits of members are set, so that they can be withdrawn."""
+    return {**metadata, _LIMITED: sorted(limited)} if limited else dict(metadata)
+
+
+def _foreign(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
+    own = {*found.metadata, *_SHOWN, _LIMITED}
+    return {k: v for k, v in metadata.items() if k not in own and not k.endswith(_BEFORE)}
+
 
 MemberLimits = dict[str, dict[str, "Decimal"]]
 
@@ -244,3 +307,96 @@ def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
     restore = (before or {}) if wanted is Access.NORMAL else {}
     now = found.access.value if found.access else found.metadata.get("qos", "as the site set it")
     return [Step(SetAccess(account.id, wanted, restore), f"{wanted.value} in Waldur, was {now}")]
+
+
+def needs_notes(account: AccountPlan, found: BackendResource) -> bool:
+    """Whether the plan does something for the first time that has to be noted before."""
+    return is_first_restriction(account, found) or bool(newly_limited(account))
+
+
+def notes_for(
+    metadata: Mapping[str, object], account: AccountPlan, found: BackendResource
+) -> Metadata:
+    """A resource's backend metadata with what undoing the plan will need."""
+    limited = account.wanted.limited | newly_limited(account)
+    noted = metadata_before_limiting(metadata, limited)
+    if is_first_restriction(account, found):
+        noted = metadata_before_restricting(noted, found)
+    return noted
+
+
+def is_first_restriction(account: AccountPlan, found: BackendResource) -> bool:
+    """Whether an account that is open is to be paused or downscaled."""
+    restricts = any(
+        isinstance(step.action, SetAccess) and step.action.access is not Access.NORMAL
+        for step in account.steps
+    )
+    return restricts and not is_restricted(found)
+
+
+def newly_limited(account: AccountPlan) -> frozenset[str]:
+    """The members whose limits the agent is about to set for the first time."""
+    actions = [step.action for step in account.steps]
+    return (
+        frozenset(action.member for action in actions if isinstance(action, SetMemberLimits))
+        - account.wanted.limited
+    )
+
+
+SYNC_MARK_AGE = timedelta(minutes=50)
+"""Waldur sends reminders for resources that were not synchronized for an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """The differences between what Waldur shows of a resource and how it stands."""
+
+    resource: Resource
+    metadata: Mapping[str, object] | None = None
+    set_ok: bool = False
+    refresh_sync: bool = False
+
+    def __bool__(self) -> bool:
+        return self.metadata is not None or self.set_ok or self.refresh_sync
+
+
+def feedback_writes(feedback: Feedback) -> tuple[Write, ...]:
+    """What is written in Waldur for it, in this order."""
+    resource = feedback.resource
+    writes = []
+    if feedback.set_ok:
+        writes.append(ok_write(resource, "its account works"))
+    if feedback.metadata is not None:
+        writes.append(metadata_write(resource, feedback.metadata, "found in the backend"))
+    if feedback.refresh_sync:
+        writes.append(sync_write(resource))
+    return tuple(writes)
+
+
+def feedback_on(
+    resource: Resource,
+    found: BackendResource,
+    now: datetime,
+    *,
+    works: bool,
+    wanted: Access | None = None,
+    limited: Collection[str] = (),
+) -> Feedback:
+    """Compare what Waldur shows with how the resource stands.
+
+    Args:
+        resource: the resource as Waldur shows it.
+        found: its account.
+        now: the time.
+        works: whether everything planned for the account succeeded.
+        wanted: how far the account should be usable.
+        limited: the members whose limits the agent has set.
+    """
+    metadata = metadata_of(resource.backend_metadata, found, wanted, limited)
+    return Feedback(
+        resource=resource,
+        metadata=metadata if metadata != dict(resource.backend_metadata) else None,
+        set_ok=works and resource.state == ResourceState.ERRED,
+        refresh_sync=works
+        and (resource.last_sync is None or now - resource.last_sync > SYNC_MARK_AGE),
+    )

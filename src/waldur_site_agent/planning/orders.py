@@ -6,30 +6,30 @@ order that an interrupted run left half done is simply finished.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from uuid import UUID
 
-from waldur_site_agent.backends import AddMembers, CreateResource, DeleteResource, SetLimits
-from waldur_site_agent.model.errors import DefectError, PermanentError
-from waldur_site_agent.model.orders import OrderType
+from waldur_site_agent.backends import (
+    AddMembers,
+    BackendResource,
+    BackendState,
+    CreateResource,
+    DeleteResource,
+    SetLimits,
+)
+from waldur_site_agent.model.backend import Placement
+from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
+from waldur_site_agent.model.marketplace import Component, Order, OrderState, OrderType, Resource
 from waldur_site_agent.planning.limits import (
+    Agree,
     initial_limits,
     limit_changes,
     ordered_limits,
     to_the_last_digit,
 )
 from waldur_site_agent.planning.plan import Plan, Step
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
-
-    from waldur_site_agent.backends import BackendResource, BackendState
-    from waldur_site_agent.model.errors import SiteAgentError
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.orders import Order, Resource
-    from waldur_site_agent.model.placement import Placement
-    from waldur_site_agent.planning.limits import Agree
+from waldur_site_agent.planning.writes import Call, Change, Write, backend_id_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,3 +330,48 @@ def _is_empty_container(name: str, state: BackendState) -> bool:
     if found is None or found.members or found.organization not in (name, found.parent):
         return False
     return not state.children(name)
+
+
+def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Write, ...]:
+    """What is written about an order if every step of its plan goes well, in this order.
+
+    ``last_usage`` is what is reported of a resource that ends, before its order is done.
+    """
+    writes = []
+    if plan.order.state == OrderState.PENDING_PROVIDER:
+        writes.append(approve_write(plan.order))
+    if plan.order.type == OrderType.CREATE and plan.problem is None and plan.needs_backend_id:
+        writes.append(backend_id_write(plan.hand.resource, plan.backend_id))
+    writes += last_usage
+    problem = plan.problem or plan.unfinished
+    if problem is None:
+        writes.append(complete_write(plan.order))
+    elif isinstance(problem, PermanentError):
+        writes.append(fail_write(plan.order, str(problem)))
+    return tuple(writes)
+
+
+def approve_write(order: Order) -> Write:
+    """Take an order in hand."""
+    return _state(order, Call.APPROVE_ORDER, order.state, OrderState.EXECUTING)
+
+
+def complete_write(order: Order) -> Write:
+    """Mark an order as done."""
+    return _state(order, Call.COMPLETE_ORDER, OrderState.EXECUTING, OrderState.DONE)
+
+
+def fail_write(order: Order, message: str) -> Write:
+    """Mark an order as erred, with the reason for its owner."""
+    return _state(order, Call.FAIL_ORDER, OrderState.EXECUTING, OrderState.ERRED, message)
+
+
+def _state(order: Order, call: Call, old: str, new: str, reason: str = "") -> Write:
+    return Write(
+        call=call,
+        uuid=order.uuid,
+        about=order.resource_name or str(order.uuid),
+        changes=(Change("order", old, new),),
+        reason=reason or f"{order.type} order {order.uuid}",
+        value=reason or None,
+    )

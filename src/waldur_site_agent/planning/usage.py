@@ -3,30 +3,117 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from uuid import UUID
 
-from waldur_site_agent.planning.billing import billed
+from waldur_site_agent.model.marketplace import AccountingType, Component, Resource, WaldurComponent
+from waldur_site_agent.model.usage import (
+    BillingMonth,
+    ComponentUsage,
+    ComponentUserUsage,
+    Period,
+    ResourceUsage,
+    UsageReport,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
-    from uuid import UUID
+MARGIN = timedelta(minutes=10)
+"""How far the clocks of the agent and of a server without dates may differ, delays included.
 
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.model.usage import (
-        BillingMonth,
-        ComponentUsage,
-        ComponentUserUsage,
-        Period,
-        UsageReport,
+A report that arrives in the wrong month replaces that month's figure, so none is sent nearer to
+the border than this.
+"""
+_SAFE_HOUR = 9
+"""At this hour in UTC it is the same day almost everywhere."""
+
+
+def is_past_in_waldur(month: BillingMonth, now: datetime) -> bool:
+    """Whether Waldur has begun a later month already."""
+    return month < BillingMonth.of(now, UTC)
+
+
+def why_not_now(month: BillingMonth, now: datetime, *, accepts_dates: bool) -> str:
+    """Why nothing can be sent for the month at this moment; empty when it can.
+
+    Args:
+        month: the month of the figures.
+        now: the moment of sending.
+        accepts_dates: whether the server books a report into the month of its date.
+    """
+    if BillingMonth.of(now, UTC) < month:
+        return f"{month} has not begun in Waldur, whose months are those of UTC"
+    if accepts_dates or {BillingMonth.of(now + by, UTC) for by in (-MARGIN, MARGIN)} == {month}:
+        return ""
+    return f"this server books usage into its current month only, which is not surely {month}"
+
+
+def booking_date(month: BillingMonth, now: datetime, *known: datetime | None) -> datetime:
+    """A moment inside the month, in UTC, by which Waldur books a report.
+
+    For the current month this moment; for a past one a moment on its last day, but none before
+    those that are ``known`` to lie within the resource's last plan: its creation, and the dates of
+    its newest figures.
+    """
+    if BillingMonth.of(now, UTC) == month:
+        return now.astimezone(UTC)
+    end = month.period(UTC).end
+    last = end - timedelta(days=1) + timedelta(hours=_SAFE_HOUR)
+    return max([last, *(k.astimezone(UTC) for k in known if k is not None and last < k < end)])
+
+
+_CENTS = 100
+_COUNTED = (AccountingType.USAGE, AccountingType.LIMIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What is reported of one component of one resource, in measured units."""
+
+    total: Decimal = Decimal("0.00")
+    parts: Mapping[str, Decimal] = field(default_factory=dict)
+    """By username; they add up to the total. Whose part rounds to nothing is not here."""
+
+
+def reportable(
+    configured: Mapping[str, Component], found: Iterable[WaldurComponent]
+) -> dict[str, Component]:
+    """The configured components for which Waldur takes usage: it bills them by use or by limit."""
+    counted = {component.type for component in found if component.billing_type in _COUNTED}
+    return {name: component for name, component in configured.items() if name in counted}
+
+
+def billed(usage: ResourceUsage, components: Mapping[str, Component]) -> dict[str, Bill]:
+    """What to report of a resource, by component; what was not used is reported as zero."""
+    return {name: _bill(usage, name, component) for name, component in components.items()}
+
+
+def _bill(usage: ResourceUsage, name: str, component: Component) -> Bill:
+    factor = Fraction(component.unit_factor)
+    exact = {
+        user: amounts[name] / factor * _CENTS
+        for user, amounts in usage.by_user.items()
+        if amounts.get(name)
+    }
+    cents = round(sum(exact.values(), Fraction(0)))
+    parts = {user: amount.numerator // amount.denominator for user, amount in exact.items()}
+    by_loss = sorted(exact, key=lambda user: (parts[user] - exact[user], user))
+    for user in by_loss[: cents - sum(parts.values())]:
+        parts[user] += 1
+    return Bill(
+        total=_decimal(cents),
+        parts={user: _decimal(parts[user]) for user in sorted(parts) if parts[user]},
     )
-    from waldur_site_agent.planning.billing import Bill
 
-    RowsByComponent = Mapping[tuple[UUID, str], "WaldurFigure"]
-    PartsByRow = Mapping[UUID, Mapping[str, Decimal]]
+
+def _decimal(cents: int) -> Decimal:
+    return Decimal(cents).scaleb(-2)
+
+
+RowsByComponent = Mapping[tuple[UUID, str], "WaldurFigure"]
+PartsByRow = Mapping[UUID, Mapping[str, Decimal]]
 
 ZERO = Decimal(0)
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import enum
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
+from uuid import UUID
 
-from waldur_site_agent.model.people import OfferingUserState as State
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from uuid import UUID
-
-    from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUserState as State
 
 LONGEST_USERNAME = 100
 """Waldur's own limit, in characters."""

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from uuid import UUID
 
-from waldur_site_agent.model.orders import ResourceState
-from waldur_site_agent.model.people import OfferingUserState
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from decimal import Decimal
-    from uuid import UUID
-
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.orders import Resource
-    from waldur_site_agent.model.people import OfferingUser
-    from waldur_site_agent.planning.usage import PartsChange
+from waldur_site_agent.model.marketplace import (
+    Component,
+    OfferingUser,
+    OfferingUserState,
+    Resource,
+    ResourceState,
+)
+from waldur_site_agent.planning.usage import PartsChange
 
 
 class Call(enum.StrEnum):

@@ -2,27 +2,150 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import http.client
+import os
+import socket
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta, tzinfo
+from decimal import Decimal
+from pathlib import Path
 
 import structlog
 
-from waldur_site_agent.backends import Check, Verdict, failed_check
-from waldur_site_agent.config import ConfigurationError, Job
+from waldur_site_agent.backends import Backend, Check, Verdict, failed_check
+from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
+from waldur_site_agent.backends.plugins import Registry
+from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
+from waldur_site_agent.cycles.limits import by_account, unlimited_text
+from waldur_site_agent.events.broker import Address, tls_context, unreachable
+from waldur_site_agent.events.registration import Registration
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.orders import OrderState
-from waldur_site_agent.planning.components import component_differences, plan_components
-from waldur_site_agent.planning.offering_access import SERVED_TYPES
-from waldur_site_agent.service.machine_checks import clock_check
-from waldur_site_agent.service.sessions import connect
+from waldur_site_agent.model.marketplace import (
+    OrderState,
+    Resource,
+    ResourceState,
+    User,
+    WaldurOffering,
+)
+from waldur_site_agent.planning.limits import limit_differences, unlimited_components
+from waldur_site_agent.planning.offering import SERVED_TYPES, component_differences, plan_components
+from waldur_site_agent.service.session import billing_zone, broker_address, connect, open_transport
+from waldur_site_agent.waldur import Waldur
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+_TOLERABLE_SECONDS = 60.0
 
-    from waldur_site_agent.backends.registry import Registry
-    from waldur_site_agent.config import Offering, Source
-    from waldur_site_agent.model.offerings import WaldurOffering
-    from waldur_site_agent.model.people import User
-    from waldur_site_agent.waldur import Waldur
+
+def diagnose_machine(configuration: Configuration, source: Source) -> Iterator[Check]:
+    """What concerns all offerings alike; never raises."""
+    yield from _secrets(configuration, source)
+    yield _time_zone(configuration)
+    yield _locks()
+    for key, path in (
+        ("journal", configuration.journal),
+        ("health_file", configuration.health_file),
+    ):
+        if path:
+            yield _writable(key, Path(path))
+
+
+def clock_check(ahead_seconds: float | None) -> Check:
+    """Compare this machine's clock with the server's."""
+    if ahead_seconds is None:
+        detail = "the server does not say what time it is"
+        return Check(name="clock", verdict=Verdict.WARNING, detail=detail)
+    if abs(ahead_seconds) <= _TOLERABLE_SECONDS:
+        return Check(name="clock", verdict=Verdict.OK, detail="agrees with the server's")
+    way = "behind" if ahead_seconds > 0 else "ahead of"
+    return Check(
+        name="clock",
+        verdict=Verdict.WARNING,
+        detail=f"is {abs(ahead_seconds):.0f} s {way} the server's: months end, and roles of people "
+        "expire, at the wrong moment",
+        remedy="let chrony or systemd-timesyncd set this machine's clock",
+    )
+
+
+def _secrets(configuration: Configuration, source: Source) -> Iterator[Check]:
+    """The files that hold tokens, each once."""
+    paths = {
+        source.path.parent / os.path.expandvars(offering.waldur_api_token_file)
+        for offering in configuration.offerings
+        if offering.waldur_api_token_file
+    }
+    try:
+        text = source.path.read_text(encoding="utf-8")
+    except OSError:  # it was read a moment ago, so this is about to be noticed anyway
+        text = ""
+    holds_a_token = any(o.token and o.token in text for o in configuration.offerings)
+    yield _readable_for_few("configuration file", source.path, secret=holds_a_token)
+    for path in sorted(paths):
+        yield _readable_for_few("token file", path, secret=True)
+
+
+def _readable_for_few(name: str, path: Path, *, secret: bool) -> Check:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        return Check(name=name, verdict=Verdict.FAILED, detail=f"{path}: {error.strerror}")
+    wide = mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP)
+    allowed = wide & (stat.S_IWOTH | stat.S_IWGRP) == 0 and (not secret or not wide)
+    holds = "holds a token and " if secret else ""
+    return Check(
+        name=name,
+        verdict=Verdict.OK if allowed else Verdict.WARNING,
+        detail=f"{path} has mode {mode:04o}"
+        + ("" if allowed else f": it {holds}can be read or changed by others than its owner"),
+        remedy="" if allowed else f"chmod {'640' if secret else '644'} {path}",
+    )
+
+
+def _time_zone(configuration: Configuration) -> Check:
+    zone: tzinfo = billing_zone(configuration)
+    if configuration.timezone or _is_utc(zone):
+        return Check(
+            name="time zone", verdict=Verdict.OK, detail=f"billing months are cut in {zone}"
+        )
+    return Check(
+        name="time zone",
+        verdict=Verdict.WARNING,
+        detail=f"billing months are cut in {zone}, the machine's, because timezone is not set",
+        remedy="set timezone, so that another machine counts alike; UTC is how Waldur counts",
+    )
+
+
+def _is_utc(zone: tzinfo) -> bool:
+    no_time: timedelta | None = zone.utcoffset(None)
+    return str(zone) in ("UTC", "Etc/UTC") or (no_time is not None and not no_time)
+
+
+def _locks() -> Check:
+    directory = default_lock_file("waldur-site-agent.lock").parent
+    if directory == OWN_DIRECTORY:
+        return Check(name="lock directory", verdict=Verdict.OK, detail=str(directory))
+    return Check(
+        name="lock directory",
+        verdict=Verdict.WARNING,
+        detail=f"{directory}, because this user cannot use {OWN_DIRECTORY}: agents of other users "
+        "may not see these locks",
+        remedy="run this as the user of the service, which makes the directory for itself "
+        "(RuntimeDirectory=waldur-site-agent)",
+    )
+
+
+def _writable(key: str, path: Path) -> Check:
+    place = path if path.exists() else path.parent
+    if os.access(place, os.W_OK):
+        return Check(name=key, verdict=Verdict.OK, detail=str(path))
+    return Check(
+        name=key,
+        verdict=Verdict.FAILED,
+        detail=f"{path} cannot be written by this user",
+        remedy=f"make {path.parent} and let the agent's user write there",
+    )
+
 
 _SHORT_LIFETIME_SECONDS = 86400
 _NOT_CHECKED = "the checks after it were not made"
@@ -189,3 +312,215 @@ def _orders(offering: Offering, waldur: Waldur) -> Check:
     pending = sum(order.state == OrderState.PENDING_PROVIDER for order in orders)
     detail = f"{pending} pending approval, {len(orders) - pending} executing"
     return _passed("orders", detail)
+
+
+_SECONDS = 10.0
+_WEBSOCKET = "broker's WebSocket"
+_UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    # any 16 bytes will do, in base64
+    "Sec-WebSocket-Key": "d2FsZHVyLXNpdGUtYWdlbg==",
+}
+_STATUS_OF_A_PATH_THAT_IS_NOT_THERE = 404
+
+
+def diagnose_broker(offering: Offering, *, login: bool = False) -> Iterator[Check]:
+    """Connection, certificate, WebSocket; with ``login`` also registration; never raises.
+
+    To log in, the agent registers at Waldur as ``event_process`` does when it starts; whatever
+    is delivered meanwhile goes back to the queue.
+    """
+    if offering.by_events:
+        yield from never_raising("broker", _broker_checks(offering, login=login))
+
+
+def _broker_checks(offering: Offering, *, login: bool) -> Iterator[Check]:
+    address = broker_address(offering)
+    checks = [_connection(address)]
+    if checks[-1].verdict is not Verdict.FAILED:
+        checks.append(_websocket(address, "mqtt" if offering.mqtt_enabled else "v12.stomp"))
+    yield from checks
+    if checks[-1].verdict is not Verdict.FAILED and login:
+        yield _login(offering)
+
+
+def _connection(address: Address) -> Check:
+    """TCP, and TLS where it is on."""
+    try:
+        context = tls_context(address)
+        with socket.create_connection((address.host, address.port), _SECONDS) as plain:
+            if context is None:
+                return _passed("broker", f"{address} can be reached, without TLS")
+            with context.wrap_socket(plain, server_hostname=address.host) as secure:
+                detail = f"{address} can be reached, {secure.version()}"
+                return _passed("broker", detail + ("" if address.verify else ", not verified"))
+    except OSError as error:
+        return failed_check("broker", unreachable(address, error))
+
+
+def _websocket(address: Address, subprotocol: str) -> Check:
+    connection = (
+        http.client.HTTPSConnection(
+            address.host, address.port, timeout=_SECONDS, context=tls_context(address)
+        )
+        if address.tls
+        else http.client.HTTPConnection(address.host, address.port, timeout=_SECONDS)
+    )
+    headers = {**_UPGRADE, "Sec-WebSocket-Protocol": subprotocol}
+    try:
+        connection.request("GET", address.path, headers=headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return _failed(
+            f"{address} does not answer as a web server: {type(error).__name__}: {error}",
+            "the port has to be that of the web server or of the broker's WebSocket",
+            _WEBSOCKET,
+        )
+    finally:
+        with suppress(OSError):
+            connection.close()
+    if status in (http.client.SWITCHING_PROTOCOLS, http.client.UPGRADE_REQUIRED):
+        return _passed(_WEBSOCKET, f"{address.path} answers {status}")
+    wrong_path = status == _STATUS_OF_A_PATH_THAT_IS_NOT_THERE
+    return _failed(
+        f"{address.path} answers HTTP {status} instead of 101",
+        "check stomp_ws_path or mqtt_ws_path, and the web server's rule for it"
+        if wrong_path
+        else "the web server in front of the broker has to pass WebSockets on",
+        _WEBSOCKET,
+    )
+
+
+def _login(offering: Offering) -> Check:
+    if offering.mqtt_enabled:
+        detail = "not tried: a second MQTT client of the same name would disconnect a running agent"
+        return Check(name="broker's login", verdict=Verdict.OK, detail=detail)
+    try:
+        with connect(offering, "diagnostics") as waldur:
+            subscription = Registration(waldur, offering, structlog.get_logger()).subscribe()
+            open_transport(offering).connect(subscription).close()
+    except SiteAgentError as error:
+        return failed_check("broker's login", error)
+    queues = ", ".join(subscription.queues)
+    return _passed("broker's login", f"accepted and subscribed to {queues}")
+
+
+def _failed(detail: str, remedy: str = "", name: str = "broker") -> Check:
+    return Check(name=name, verdict=Verdict.FAILED, detail=detail, remedy=remedy)
+
+
+_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
+_SHOWN = 20
+_NEXT = {
+    "backend": "the next cycle tells Waldur what the account has (limits: backend)",
+    "waldur": "the next membership_sync sets what was sold (limits: waldur)",
+    "report": "neither side changes (limits: report)",
+}
+
+
+def diagnose_limits(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
+    """Every limit on which the two sides do not agree, with the command that mends it.
+
+    To be asked when the other checks of Waldur and the backend went well; never raises.
+    """
+    yield from never_raising("limits", _checks(offering, source, registry))
+
+
+def _checks(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
+    name = offering.backend_for(Job.MEMBERSHIP) or offering.backend_for(Job.ORDERS)
+    if not name or not offering.components:
+        return
+    with connect(offering, "diagnostics") as waldur:
+        listed = waldur.resources(offering.waldur_offering_uuid, _WITHOUT_ORDER).items
+    groups = by_account(listed)
+    if not groups:
+        return
+    settings = registry.settings(name, offering, source, source.offering_number(offering.name))
+    backend = registry.open(name, settings, offering)
+    try:
+        yield from _compared(offering, groups, backend)
+    finally:
+        backend.close()
+
+
+def _compared(
+    offering: Offering, groups: Mapping[str, Sequence[Resource]], backend: Backend
+) -> Iterator[Check]:
+    components = {
+        name: component
+        for name, component in offering.components.items()
+        if name in backend.limits_to_set("", {name: Decimal(0)})
+    }
+    state = backend.observe()
+    differing: list[Check] = []
+    unlimited: dict[str, list[str]] = defaultdict(list)
+    agreeing = 0
+    for account, resources in sorted(groups.items()):
+        found = state.resources.get(account)
+        if found is None or not found.is_complete or not found.limits_are_known:
+            continue
+        differences = limit_differences(resources[0], found, components, backend.limits_agree)
+        agreeing += not differences
+        for component in unlimited_components(resources[0], found, components):
+            unlimited[component].append(account)
+        differing += [
+            Check(
+                name=f"limits of {account}",
+                verdict=Verdict.WARNING,
+                detail=str(difference),
+                remedy=_remedy(offering, len(resources), is_missing=difference.found is None),
+            )
+            for difference in differences
+        ]
+    yield from differing[:_SHOWN]
+    if len(differing) > _SHOWN:
+        yield Check(
+            name="limits",
+            verdict=Verdict.WARNING,
+            detail=f"{len(differing) - _SHOWN} more differ",
+            remedy="waldur-site-agent limits sync --to backend --dry-run shows them all",
+        )
+    for component, accounts in unlimited.items():
+        yield Check(
+            name="limits", verdict=Verdict.WARNING, detail=unlimited_text(component, accounts)
+        )
+    if agreeing:
+        detail = f"{agreeing} of {len(groups)} accounts have the limits that Waldur shows"
+        yield Check(name="limits", verdict=Verdict.OK, detail=detail)
+
+
+def _remedy(offering: Offering, resources: int, *, is_missing: bool) -> str:
+    if resources > 1:
+        return f"{resources} resources share the account; correct the backend_id of all but one"
+    by_hand = "waldur-site-agent limits sync --to backend"
+    if is_missing and offering.limits != "waldur":
+        return f"{by_hand} sets it"
+    return f"{_NEXT[offering.limits]}; to decide by hand: {by_hand}, or --to waldur"
+
+
+def warn_of_unused_settings(configuration: Configuration) -> None:
+    """Log which settings of an offering need another one that is not there."""
+    log = structlog.get_logger()
+    for offering in configuration.offerings:
+        for key, needed in _unused(offering):
+            log.warning(
+                "a setting has no effect",
+                offering=offering.name,
+                setting=key,
+                remedy=f"set {needed}",
+            )
+
+
+def _unused(offering: Offering) -> Iterator[tuple[str, str]]:
+    membership = Job.MEMBERSHIP.value
+    if offering.resource_import_enabled and not offering.backend_for(Job.MEMBERSHIP):
+        yield "resource_import_enabled", membership
+    if offering.limits == "waldur" and not offering.backend_for(Job.MEMBERSHIP):
+        yield "limits", membership
+    if offering.by_events and not any(
+        offering.backend_for(j) for j in (Job.ORDERS, Job.MEMBERSHIP)
+    ):
+        key = "mqtt_enabled" if offering.mqtt_enabled else "stomp_enabled"
+        yield key, f"{Job.ORDERS.value} or {membership}"

@@ -12,23 +12,20 @@ Imported only when it is needed: the library takes longer to import than the res
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import sentry_sdk
 import structlog
+from sentry_sdk.integrations import Integration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.transport import Transport
 from sentry_sdk.utils import BadDsn
 
 from waldur_site_agent import __version__
 from waldur_site_agent.service.logs import concealed
-from waldur_site_agent.waldur.proxies import unusable_proxy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from sentry_sdk.integrations import Integration
-    from sentry_sdk.transport import Transport
+from waldur_site_agent.waldur.address import unusable_proxy
 
 WITHHELD = "(left out; the agent's log has it)"
 _FLUSH_WITHIN_SECONDS = 2.0

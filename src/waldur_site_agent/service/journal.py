@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from typing import TextIO
-
-    from waldur_site_agent.backends import Outcome
-    from waldur_site_agent.model.errors import SiteAgentError
-    from waldur_site_agent.planning.plan import Step
-    from waldur_site_agent.planning.writes import Write
+from waldur_site_agent.backends import Outcome
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.planning.writes import Write
 
 
 class Journal:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 from waldur_site_agent.model.errors import DefectError, SiteAgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import TextIO
-
-    from structlog.typing import EventDict, WrappedLogger
 
 _SHORTEST_SECRET = 6
 _MASK = "********"

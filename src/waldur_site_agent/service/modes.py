@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
-from waldur_site_agent.config import Job
+from waldur_site_agent.config import Job, Offering
 from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
-from waldur_site_agent.cycles.reporting import report_usage
+from waldur_site_agent.cycles.site import CycleReport, Site
+from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.model.usage import BillingMonth
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
-
-    from waldur_site_agent.config import Offering
-    from waldur_site_agent.cycles.report import CycleReport
-    from waldur_site_agent.cycles.site import Site
 
 MODE_NAMES = ("order_process", "report", "membership_sync", "event_process", "all")
 

@@ -6,6 +6,13 @@ cannot be told is logged, and the agent goes on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from waldur_site_agent.backends import Outcome
+    from waldur_site_agent.cycles.site import CycleReport
+    from waldur_site_agent.service.health import Health
+    from waldur_site_agent.service.metrics import Metrics
 import os
 import time
 from dataclasses import dataclass, field
@@ -13,20 +20,68 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from waldur_site_agent.cycles.conditions import Conditions
-from waldur_site_agent.service.health import STUCK_AFTER_SECONDS, Health
-from waldur_site_agent.service.health_file import WRITE_EVERY_SECONDS, HealthFile
+from waldur_site_agent.cycles.site import Conditions
+from waldur_site_agent.service.health import (
+    STUCK_AFTER_SECONDS,
+    WRITE_EVERY_SECONDS,
+    Health,
+    HealthFile,
+)
 from waldur_site_agent.service.logs import watch_defects
-from waldur_site_agent.service.notify import Notifier
-from waldur_site_agent.service.watching import SiteWatch
+from waldur_site_agent.service.process import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from waldur_site_agent.config import Configuration
-    from waldur_site_agent.service.endpoint import Endpoint
     from waldur_site_agent.service.error_reports import ErrorReports
-    from waldur_site_agent.service.metrics import Metrics
+    from waldur_site_agent.service.metrics import Endpoint, Metrics
+
+
+class SiteWatch:
+    """Watches the work on one offering in one mode."""
+
+    def __init__(
+        self, health: Health, metrics: Metrics | None, offering: str, mode: str, job: str = ""
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._work = (offering, mode)
+        self._job = job
+
+    def cycle_began(self) -> None:
+        """See :class:`waldur_site_agent.cycles.site.Watch`."""
+        self._health.duty(*self._work).begin()
+
+    def cycle_ended(self, report: CycleReport, seconds: float) -> None:
+        """See :class:`waldur_site_agent.cycles.site.Watch`."""
+        duty = self._health.duty(*self._work)
+        if report.trouble:
+            duty.fail(report.trouble, self._job)
+        else:
+            duty.succeed(self._job, report.impairment)
+        duty.end()
+        if self._metrics is not None:
+            self._metrics.cycle_ended(self._work, report, seconds)
+
+    def action(self, outcome: Outcome) -> None:
+        """See :class:`waldur_site_agent.cycles.site.Watch`."""
+        self._health.duty(*self._work).progress()
+        if self._metrics is not None:
+            self._metrics.action(self._work, outcome)
+
+    def request(self, operation: str, status: int | str, seconds: float) -> None:
+        """See :class:`waldur_site_agent.cycles.site.Watch`."""
+        self._health.duty(*self._work).progress()
+        if self._metrics is not None:
+            self._metrics.request(operation, status, seconds)
+
+    def command(self, command: str, result: str, seconds: float) -> None:
+        """See :class:`waldur_site_agent.cycles.site.Watch`."""
+        self._health.duty(*self._work).progress()
+        if self._metrics is not None:
+            self._metrics.command(command, result, seconds)
+
 
 LISTEN_VARIABLE = "WALDUR_SITE_AGENT_METRICS_LISTEN"
 """Overrides ``metrics_listen``, because several services of one file need an address each."""
@@ -163,8 +218,7 @@ class Monitoring:
         if not address:
             return
         # imported here: most of the time of a start would go into what few sites have switched on
-        from waldur_site_agent.service.endpoint import Endpoint  # noqa: PLC0415
-        from waldur_site_agent.service.metrics import Metrics  # noqa: PLC0415
+        from waldur_site_agent.service.metrics import Endpoint, Metrics  # noqa: PLC0415
 
         self.metrics = self.metrics or Metrics(self.health)
         log = structlog.get_logger()

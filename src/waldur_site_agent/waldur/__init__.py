@@ -15,7 +15,7 @@ from waldur_site_agent.waldur.errors import (
     TransitionRefusedError,
 )
 from waldur_site_agent.waldur.listing import Listing, UnreadableRow
-from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
+from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
 
 __all__ = [
     "AbsentOperationError",

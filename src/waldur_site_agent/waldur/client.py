@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from waldur_site_agent import __version__
-from waldur_site_agent.waldur.address import ApiAddress
-from waldur_site_agent.waldur.connection import Connection, without_cookies
+from waldur_site_agent.model.marketplace import User
+from waldur_site_agent.waldur.address import (
+    ApiAddress,
+    Proxy,
+    proxy_for,
+    trusted_authorities,
+    unusable_proxy,
+)
+from waldur_site_agent.waldur.api import agents as ops
+from waldur_site_agent.waldur.api.agents import EventCalls, IdentityCalls
+from waldur_site_agent.waldur.api.imports import ImportCalls
+from waldur_site_agent.waldur.api.offerings import OfferingCalls
+from waldur_site_agent.waldur.api.orders import OrderCalls
+from waldur_site_agent.waldur.api.people import OfferingUserCalls, PeopleCalls
+from waldur_site_agent.waldur.api.resources import ResourceCalls
+from waldur_site_agent.waldur.api.usage import UsageCalls
 from waldur_site_agent.waldur.errors import AccessDeniedError
-from waldur_site_agent.waldur.event_calls import EventCalls
-from waldur_site_agent.waldur.identity_calls import IdentityCalls
-from waldur_site_agent.waldur.import_calls import ImportCalls
-from waldur_site_agent.waldur.offering_calls import OfferingCalls
-from waldur_site_agent.waldur.offering_user_calls import OfferingUserCalls
-from waldur_site_agent.waldur.operations import server as ops
-from waldur_site_agent.waldur.order_calls import OrderCalls
-from waldur_site_agent.waldur.patience import RetryPolicy, Timeouts
-from waldur_site_agent.waldur.people_calls import PeopleCalls
-from waldur_site_agent.waldur.proxies import proxy_for, unusable_proxy
-from waldur_site_agent.waldur.resource_calls import ResourceCalls
-from waldur_site_agent.waldur.trust import trusted_authorities
-from waldur_site_agent.waldur.usage_calls import UsageCalls
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable
-    from types import TracebackType
-    from typing import Self
-
-    from waldur_site_agent.model.people import User
-    from waldur_site_agent.waldur.proxies import Proxy
+from waldur_site_agent.waldur.http import Connection, without_cookies
+from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
 
 
 def _utc_now() -> datetime:

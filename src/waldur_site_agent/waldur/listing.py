@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import httpx
+import structlog
+
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.waldur.decoding import read_rows
-from waldur_site_agent.waldur.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-
-    import httpx
-
-    from waldur_site_agent.waldur.decoding import Row
+from waldur_site_agent.model.events import AgentIdentity, EventSubscription
+from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, UserLimit
+from waldur_site_agent.model.usage import ComponentUserUsage
+from waldur_site_agent.waldur.codec import Row, bad_answer, decode, read_json, read_rows, uuid_text
+from waldur_site_agent.waldur.errors import NotFoundError, OrderingRefusedError
+from waldur_site_agent.waldur.http import Call, Connection, QueryValue
+from waldur_site_agent.waldur.operation import Operation
 
 Item_co = TypeVar("Item_co", covariant=True)
 Other = TypeVar("Other")
@@ -247,3 +251,275 @@ def _count_from_one() -> Iterator[int]:
     while True:
         yield page
         page += 1
+
+
+Answer = TypeVar("Answer")
+
+_log = structlog.get_logger(__name__)
+
+
+class Conversation:
+    """Carries declared operations out over one connection; the subjects build on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._refused_orders: set[tuple[str, str]] = set()
+        """By operation, the values of ``o`` that this server does not know."""
+
+    def _read(self, operation: Operation[Answer], uuid: UUID | str | None = None) -> Answer:
+        query: dict[str, QueryValue] = {}
+        if operation.asked_fields:
+            query["field"] = operation.asked_fields
+        call = Call.of(operation, uuid="" if uuid is None else uuid_text(uuid), query=query)
+        response = self._connection.send(call)
+        return decode(operation, read_json(response), response)
+
+    def _list(
+        self,
+        operation: Operation[Answer],
+        uuid: str = "",
+        *,
+        without: Collection[str] = (),
+        **filters: QueryValue,
+    ) -> Listing[Answer]:
+        query: dict[str, QueryValue] = {
+            **filters,
+            "page_size": PAGE_SIZE,
+        }
+        if operation.asked_fields:
+            query["field"] = [name for name in operation.asked_fields if name not in without]
+
+        def fetch(order: str | None, page: int) -> httpx.Response:
+            place: dict[str, QueryValue] = {"o": order} if order is not None else {}
+            return self._connection.send(
+                Call.of(operation, uuid=uuid, query={**query, **place, "page": page})
+            )
+
+        raw = self._read_in_orders(operation, fetch)
+        wanted = {
+            name: {value} if isinstance(value, str) else {*value}
+            for name, value in filters.items()
+            if not isinstance(value, int)
+        }
+        return _decoded(operation, raw, wanted)
+
+    def _read_in_orders(
+        self,
+        operation: Operation[Answer],
+        fetch: Callable[[str | None, int], httpx.Response],
+    ) -> RawListing:
+        """Read a list in the orders that the server knows, or in its own.
+
+        An order is a precaution: a server that refuses it is asked without.
+        """
+
+        def fetch_ordered(order: str | None, page: int) -> httpx.Response:
+            try:
+                return fetch(order, page)
+            except OrderingRefusedError as error:
+                if order is None:
+                    raise
+                self._refused_orders.add((operation.id, order))
+                _log.info("this Waldur does not sort a list as asked", reason=str(error))
+                raise
+
+        orders = self._known_orders(operation)
+        try:
+            return read_in_orders(fetch_ordered, orders)
+        except OrderingRefusedError:
+            if orders == (None,):
+                raise
+            return self._read_in_orders(operation, fetch)
+
+    def _known_orders(self, operation: Operation[Answer]) -> tuple[str | None, ...]:
+        known = tuple(
+            order
+            for order in operation.orders
+            if order is None or (operation.id, order) not in self._refused_orders
+        )
+        return known or (None,)
+
+    def _count(self, operation: Operation[Answer], uuid: str = "", **filters: QueryValue) -> int:
+        """How many rows a list has, without the rows."""
+        query: dict[str, QueryValue] = {**filters, "page": 1, "page_size": 1}
+        if "field" in operation.query:
+            query["field"] = "uuid"
+        response = self._connection.send(Call.of(operation, uuid=uuid, query=query))
+        total = total_rows(response)
+        if total is None:
+            raise bad_answer(response, "it does not say how many rows there are")
+        return total
+
+    def _write(
+        self,
+        operation: Operation[None],
+        uuid: UUID | str,
+        body: Mapping[str, object] | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        self._connection.send(Call.of(operation, uuid=uuid_text(uuid), body=body), once=once)
+
+    def _change(
+        self, operation: Operation[Answer], uuid: UUID | str, body: Mapping[str, object]
+    ) -> Answer:
+        """Write, and read the object in the answer; ``uuid`` is it, or what it is made for."""
+        call = Call.of(operation, uuid=uuid_text(uuid), body=body)
+        response = self._connection.send(call)
+        return decode(operation, read_json(response), response)
+
+
+def _decoded(
+    operation: Operation[Answer], raw: RawListing, wanted: Mapping[str, Collection[str]]
+) -> Listing[Answer]:
+    items: list[Answer] = []
+    unreadable: list[UnreadableRow] = []
+    for number, row in matching(raw.rows, wanted):
+        try:
+            items.append(decode(operation, row, raw.answer, f"row {number}"))
+        except TemporaryError as error:
+            unreadable.append(UnreadableRow(error, row))
+    return Listing(
+        items=tuple(items),
+        total=raw.total,
+        complete=raw.complete,
+        received=raw.received,
+        unreadable=tuple(unreadable),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserLimitRow:
+    """A limit of one user; it points to what it belongs to by URL."""
+
+    uuid: UUID
+    resource: str = ""
+    user: str = ""
+    component_type: str = ""
+    limit: Decimal | None = None
+
+    def read(self) -> UserLimit:
+        """The limit with the UUIDs that the URLs end in."""
+        return UserLimit(
+            uuid=self.uuid,
+            resource_uuid=last_uuid(self.resource),
+            offering_user_uuid=last_uuid(self.user),
+            component_type=self.component_type,
+            limit=self.limit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentUserUsageRow:
+    """One person's part of a component usage, to which it points by URL."""
+
+    uuid: UUID
+    username: str = ""
+    usage: Decimal = Decimal(0)
+    component_type: str = ""
+    component_usage: str = ""
+    resource_uuid: UUID | None = None
+    billing_period: date | None = None
+
+    def read(self) -> ComponentUserUsage:
+        """The part with the UUID that the URL ends in."""
+        return ComponentUserUsage(
+            uuid=self.uuid,
+            username=self.username,
+            usage=self.usage,
+            component_type=self.component_type,
+            component_usage_uuid=last_uuid(self.component_usage),
+            resource_uuid=self.resource_uuid,
+            billing_period=self.billing_period,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentIdentityRow:
+    """An agent; what Waldur calls ``offering`` is its UUID, or was its URL."""
+
+    uuid: UUID
+    offering: str = ""
+    name: str = ""
+    version: str = ""
+    last_restarted: datetime | None = None
+
+    def read(self) -> AgentIdentity:
+        """The agent in the words that are used everywhere else."""
+        return AgentIdentity(
+            uuid=self.uuid,
+            name=self.name,
+            offering_uuid=last_uuid(self.offering),
+            version=self.version,
+            last_restarted=self.last_restarted,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSubscriptionRow:
+    """A subscription; its object types come as a list of objects of any shape."""
+
+    uuid: UUID
+    user_uuid: UUID | None = None
+    description: str = ""
+    observable_objects: Any = ()
+
+    def read(self) -> EventSubscription:
+        """The subscription with the object types that can be recognized."""
+        rows = self.observable_objects
+        found = [
+            row.get("object_type")
+            for row in (rows if isinstance(rows, list | tuple) else ())
+            if isinstance(row, dict)
+        ]
+        return EventSubscription(
+            uuid=self.uuid,
+            user_uuid=self.user_uuid,
+            description=self.description,
+            object_types=tuple(name for name in found if isinstance(name, str)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResourceRequestRow:
+    """An import request; what Waldur calls ``offering`` is its UUID, or was its URL."""
+
+    uuid: UUID
+    state: str = ""
+    offering: str = ""
+    created: datetime | None = None
+    error_message: str = ""
+
+    def read(self) -> BackendResourceRequest:
+        """The request in the words that are used everywhere else."""
+        return BackendResourceRequest(
+            uuid=self.uuid,
+            state=self.state,
+            offering_uuid=last_uuid(self.offering),
+            created=self.created,
+            error_message=self.error_message,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResourceRow:
+    """An importable resource; project and offering are named by UUID, the metadata is any JSON."""
+
+    uuid: UUID
+    name: str = ""
+    project: str = ""
+    offering: str = ""
+    backend_id: str = ""
+    backend_metadata: Any = None
+
+    def read(self) -> BackendResource:
+        """The resource in the words that are used everywhere else."""
+        metadata = self.backend_metadata
+        return BackendResource(
+            uuid=self.uuid,
+            name=self.name,
+            backend_id=self.backend_id,
+            project_uuid=last_uuid(self.project),
+            offering_uuid=last_uuid(self.offering),
+            backend_metadata=metadata if isinstance(metadata, Mapping) else {},
+        )

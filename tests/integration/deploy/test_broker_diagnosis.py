@@ -9,7 +9,7 @@ import pytest
 
 from harness import House
 from waldur_site_agent.backends import Check, Verdict
-from waldur_site_agent.service.broker_checks import diagnose_broker
+from waldur_site_agent.service.diagnosis import diagnose_broker
 
 pytestmark = pytest.mark.rabbitmq
 

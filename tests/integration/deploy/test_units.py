@@ -11,7 +11,7 @@ import pytest
 
 from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent.service.modes import MODE_NAMES
-from waldur_site_agent.service.units import Choices, service_files
+from waldur_site_agent.service.systemd import Choices, service_files
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 PROGRAM = Path(sys.executable).with_name("waldur_site_agent")

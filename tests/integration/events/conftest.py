@@ -11,12 +11,12 @@ import pytest
 
 from harness import House, Service, a_house, eventually
 from integration.membership.conftest import Account, Town
-from waldur_site_agent.sandbox import Project, Resource
+from waldur_site_agent_sandbox import Project, Resource
 
 AT_ONCE = {
-    "waldur_site_agent.events.listening.SECONDS_BETWEEN_CATCH_UPS": 1.0,
-    "waldur_site_agent.events.listening.LONGEST_PAUSE": 3.0,
-    "waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 20.0,
+    "waldur_site_agent.events.listener.SECONDS_BETWEEN_CATCH_UPS": 1.0,
+    "waldur_site_agent.events.listener.LONGEST_PAUSE": 3.0,
+    "waldur_site_agent.service.worker.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 20.0,
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness import eventually
 from integration.events.conftest import Village
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq]
 

@@ -11,9 +11,9 @@ import pytest
 
 from harness import Service, eventually
 from integration.events.conftest import Village
+from waldur_site_agent.events.broker import Address, Subscription
 from waldur_site_agent.events.stomp import StompTransport
-from waldur_site_agent.events.transport import Address, Subscription
-from waldur_site_agent.sandbox import Order, Project, Resource
+from waldur_site_agent_sandbox import Order, Project, Resource
 
 pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq]
 

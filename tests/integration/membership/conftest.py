@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import House, Installation, a_house
-from waldur_site_agent.sandbox import Project, Resource
+from waldur_site_agent_sandbox import Project, Resource
 
 OFTEN = {
     "WALDUR_SITE_AGENT_MEMBERSHIP_SYNC_PERIOD_MINUTES": "0.02",

@@ -17,7 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from integration.membership.conftest import Account, Town
-    from waldur_site_agent.sandbox import Project, Resource
+    from waldur_site_agent_sandbox import Project, Resource
 
 pytestmark = pytest.mark.slurm
 

@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from integration.membership.conftest import Town
-    from waldur_site_agent.sandbox import Resource
+    from waldur_site_agent_sandbox import Resource
 
 pytestmark = pytest.mark.slurm
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import House, Installation, eventually
-from waldur_site_agent.sandbox import Order, Project, Resource
+from waldur_site_agent_sandbox import Order, Project, Resource
 
 pytestmark = pytest.mark.slurm
 

@@ -17,7 +17,7 @@ import pytest
 
 from harness.patience import PATIENCE_SECONDS
 from integration.broker import WALDURS_ARGUMENTS, RealRabbitMQ
-from waldur_site_agent.events.transport import Subscription
+from waldur_site_agent.events.broker import Subscription
 
 PASSWORD = "5ecret:of\\the-broker"
 

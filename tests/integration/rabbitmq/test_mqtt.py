@@ -14,16 +14,15 @@ from paho.mqtt import publish
 from harness.patience import PATIENCE_SECONDS
 from integration.broker import RealRabbitMQ
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
-from waldur_site_agent.events.mqtt import MqttTransport
-from waldur_site_agent.events.mqtt import transport as mqtt
-from waldur_site_agent.events.mqtt.connection import MqttConnection
-from waldur_site_agent.events.transport import (
+from waldur_site_agent.events import mqtt
+from waldur_site_agent.events.broker import (
     Address,
     ConnectionLostError,
     Delivery,
     LoginRefusedError,
     Subscription,
 )
+from waldur_site_agent.events.mqtt import MqttConnection, MqttTransport
 
 pytestmark = pytest.mark.rabbitmq
 

@@ -17,7 +17,7 @@ import pytest
 
 from harness.patience import PATIENCE_SECONDS
 from integration.broker import WALDURS_ARGUMENTS
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +214,7 @@ def test_the_sandbox_in_the_foreground_uses_a_broker_too(real_rabbitmq: RealRabb
     who = {"SANDBOX_BROKER_USER": real_rabbitmq.admin}
     secret = {"SANDBOX_BROKER_PASSWORD": real_rabbitmq.admin_password}
     with subprocess.Popen(
-        [sys.executable, "-m", "waldur_site_agent.sandbox", *words],
+        [sys.executable, "-m", "waldur_site_agent_sandbox", *words],
         env={**os.environ, **who, **secret},
         stdout=subprocess.PIPE,
         text=True,

@@ -18,9 +18,8 @@ import pytest
 from harness.patience import PATIENCE_SECONDS
 from integration.broker import RealRabbitMQ, wait_until
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
-from waldur_site_agent.events.stomp import StompTransport
-from waldur_site_agent.events.stomp import transport as stomp
-from waldur_site_agent.events.transport import (
+from waldur_site_agent.events import stomp
+from waldur_site_agent.events.broker import (
     Address,
     Connection,
     ConnectionLostError,
@@ -29,6 +28,7 @@ from waldur_site_agent.events.transport import (
     QueueRefusedError,
     Subscription,
 )
+from waldur_site_agent.events.stomp import StompTransport
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -116,7 +116,7 @@ def test_several_queues_share_a_connection(host: Host, connect: Connect) -> None
 CHILD = f"""
 import json, sys, time
 from waldur_site_agent.events.stomp import StompTransport
-from waldur_site_agent.events.transport import Address, Subscription
+from waldur_site_agent.events.broker import Address, Subscription
 address, subscription = json.load(sys.stdin)
 connection = StompTransport(Address(*address)).connect(Subscription(*subscription))
 print(connection.receive({PATIENCE_SECONDS}).body, flush=True)

@@ -11,7 +11,7 @@ import pytest
 
 from harness import House, Installation
 from integration.slurm.accounting_database import AccountingDatabase
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm

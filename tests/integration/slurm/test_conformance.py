@@ -11,7 +11,7 @@ import pytest
 
 from integration.slurm.accounting_database import AccountingDatabase
 from waldur_site_agent.backends.testing import BackendConformance, Spent
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings

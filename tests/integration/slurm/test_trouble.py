@@ -21,11 +21,12 @@ from waldur_site_agent.backends import (
     TemporaryError,
     Verdict,
 )
-from waldur_site_agent.model.placement import ResourceRequest
-from waldur_site_agent_slurm.applying import Patience
+from waldur_site_agent.backends.processes import CommandResult
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import CommandResult, ProcessRunner
+from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.work import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,12 +13,12 @@ import pytest
 
 from integration.slurm.accounting_database import AccountingDatabase
 from waldur_site_agent.backends import TemporaryError
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, UsageReport
-from waldur_site_agent_slurm.accounting import asking
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.usage import queries
 
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm
@@ -203,7 +203,7 @@ def test_jobs_in_hidden_partitions_are_confirmed_too(real_slurm: RealSlurm, acco
     real_slurm.submit_job(user, account)
     real_slurm.run("scontrol", "update", "partition=main", "hidden=yes")
     try:
-        listed = real_slurm.run(*asking.jobs_of_controller(None), user=real_slurm.users[1])
+        listed = real_slurm.run(*queries.jobs_of_controller(None), user=real_slurm.users[1])
     finally:
         real_slurm.run("scontrol", "update", "partition=main", "hidden=no")
     assert "|RUNNING|" in listed.stdout

@@ -24,7 +24,7 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
     TemporaryError,
 )
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 

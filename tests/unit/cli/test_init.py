@@ -14,7 +14,7 @@ import yaml
 from harness import Installation
 from harness.processes import COMMANDS, environment
 from waldur_site_agent.config import load_configuration
-from waldur_site_agent.service.units import Choices, unit
+from waldur_site_agent.service.systemd import Choices, unit
 
 UUID = "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1"
 TOKEN = "0123456789abcdef"

@@ -18,7 +18,7 @@ import yaml
 from harness import Installation, eventually
 from waldur_site_agent.cli import usage
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 COMMAND = "waldur-site-agent"
 LAST = BillingMonth.of(datetime.now(UTC), UTC).previous

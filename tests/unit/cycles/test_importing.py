@@ -14,8 +14,8 @@ from waldur_site_agent.cycles.importing import (
     importable,
     sync_membership_and_imports,
 )
+from waldur_site_agent.model.backend import ImportScope
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.scopes import ImportScope
 from waldur_site_agent.planning.importing import (
     CLAIMED,
     HAS_CHILDREN,

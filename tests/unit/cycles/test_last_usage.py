@@ -22,13 +22,13 @@ from waldur_site_agent.backends import (
     Result,
     TemporaryError,
 )
-from waldur_site_agent.cli.plan_text import report_text
-from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cli.plan import report_text
+from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site, UnreportedUsage
-from waldur_site_agent.model.placement import Placement, ResourceRequest
+from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.planning.writes import Call
-from waldur_site_agent.sandbox import Order, Resource
+from waldur_site_agent_sandbox import Order, Resource
 
 
 class EndingLedger(LedgerBackend):

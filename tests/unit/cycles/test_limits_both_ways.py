@@ -10,10 +10,9 @@ import pytest
 from harness import House
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.config.settings import ComponentSettings
-from waldur_site_agent.cycles.limit_decisions import decide
-from waldur_site_agent.cycles.membership_report import MembershipReport
-from waldur_site_agent.cycles.resource_limits import by_account, sync_resource_limits
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent.cycles.limits import by_account, decide, sync_resource_limits
+from waldur_site_agent.cycles.membership import MembershipReport
+from waldur_site_agent_sandbox import Resource
 
 GPU = ComponentSettings(
     measured_unit="GPU-hours",

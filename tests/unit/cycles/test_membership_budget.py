@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 
 from harness import House
-from waldur_site_agent.sandbox import OfferingUser, Project, Resource, Role, User
-from waldur_site_agent.sandbox.world import World
+from waldur_site_agent_sandbox import OfferingUser, Project, Resource, Role, User
+from waldur_site_agent_sandbox.world import World
 from waldur_site_agent_slurm.commands import NAMES_PER_COMMAND
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
 

@@ -8,12 +8,12 @@ import pytest
 
 from harness import House
 from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.offering_access import OfferingAccessError, check_offering_access
+from waldur_site_agent.cycles.offering import OfferingAccessError, check_offering_access
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.cycles.reporting import report_usage
 from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Role, User
+from waldur_site_agent_sandbox import Role, User
 
 CYCLES: dict[str, Callable[[Site], object]] = {
     "order_process": process_orders,

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from harness import House
 from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.optional_calls import ask_optional, tell_optional
+from waldur_site_agent.cycles.partial_answers import ask_optional, tell_optional
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError

@@ -10,11 +10,11 @@ import pytest
 import structlog
 
 from harness import House, a_house
-from waldur_site_agent.cycles.order_report import Fate
+from waldur_site_agent.cycles.order_inputs import Fate
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
+from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.placement import Placement, ResourceRequest
-from waldur_site_agent.sandbox import Order
+from waldur_site_agent_sandbox import Order
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.simulator import Outage
 

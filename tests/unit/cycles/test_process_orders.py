@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from harness import House, a_house
-from waldur_site_agent.cycles.order_report import Fate
+from waldur_site_agent.cycles.order_inputs import Fate
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.model.scopes import OrderScope
+from waldur_site_agent.model.backend import OrderScope
 
 
 def test_an_order_becomes_an_account_with_parents_limits_and_team(house: House) -> None:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from harness.metering import Meter, a_meter
 from waldur_site_agent.cycles.site import Sibling
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.sandbox import Resource
+from waldur_site_agent_sandbox import Resource
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from harness import House
-from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.membership_report import MembershipReport
-from waldur_site_agent.cycles.order_report import OrdersReport
+from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
+from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.model.scopes import (
+from waldur_site_agent.model.backend import (
     Everything,
     OrderScope,
     ProjectScope,

@@ -10,7 +10,7 @@ from waldur_site_agent_slurm.simulator.state import SimMembership, SimUser
 
 if TYPE_CHECKING:
     from harness import House
-    from waldur_site_agent.sandbox import Resource
+    from waldur_site_agent_sandbox import Resource
 
 SERVED = ["eva@example.org", "machine$", "a+b", "_apt", "1234", "x" * 36, "y" * 100]
 LISTED = ["with space", "a=b", "-dash", "back\\slash", "\N{LATIN SMALL LETTER E WITH ACUTE}va"]

@@ -8,7 +8,7 @@ from waldur_site_agent_slurm.simulator.state import Outage, SimMembership, SimUs
 
 if TYPE_CHECKING:
     from harness import House
-    from waldur_site_agent.sandbox import Resource
+    from waldur_site_agent_sandbox import Resource
 
 
 def keep_case(house: House) -> None:

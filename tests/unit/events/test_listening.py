@@ -14,20 +14,26 @@ import structlog
 import structlog.testing
 
 from harness import PATIENCE_SECONDS, eventually
-from waldur_site_agent.cycles.scoping import Seen
-from waldur_site_agent.events import listening
-from waldur_site_agent.events.agenda import Agenda
-from waldur_site_agent.events.listening import ConnectionStatus, Listener, longest_pause
-from waldur_site_agent.events.transport import (
+from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.events import listener as listening
+from waldur_site_agent.events.broker import (
     Connection,
     ConnectionLostError,
     Delivery,
     LoginRefusedError,
     Subscription,
 )
-from waldur_site_agent.events.watchdog import HUNG_AFTER_SECONDS, SILENT_AFTER_SECONDS, Watchdog
+from waldur_site_agent.events.listener import (
+    HUNG_AFTER_SECONDS,
+    SILENT_AFTER_SECONDS,
+    ConnectionStatus,
+    Listener,
+    Watchdog,
+    longest_pause,
+)
+from waldur_site_agent.events.pending import Agenda
+from waldur_site_agent.model.backend import Everything, ProjectScope
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.scopes import Everything, ProjectScope
 from waldur_site_agent.waldur import AbsentOperationError
 
 OFFERING, PROJECT = uuid4(), uuid4()

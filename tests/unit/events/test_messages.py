@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.scoping import Seen
-from waldur_site_agent.events.announcements import OrderAnnounced, RoleAnnounced
-from waldur_site_agent.events.messages import LONGEST_BODY, Event, Ignored, Unusable, read_message
-from waldur_site_agent.model.scopes import (
+from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.events.messages import (
+    LONGEST_BODY,
+    Event,
+    Ignored,
+    OrderAnnounced,
+    RoleAnnounced,
+    Unusable,
+    read_message,
+)
+from waldur_site_agent.model.backend import (
     Everything,
     ImportScope,
     OrderScope,

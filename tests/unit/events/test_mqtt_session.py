@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from waldur_site_agent.events.mqtt.transport import client_id
-from waldur_site_agent.events.transport import Address, Subscription
+from waldur_site_agent.events.broker import Address, Subscription
+from waldur_site_agent.events.mqtt import client_id
 
 SUBSCRIPTION = Subscription("vhost", "login", "5ecret", ("order", "role"), declared=False)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from waldur_site_agent.events.stomp.transport import StompTransport
-from waldur_site_agent.events.transport import Address, ConnectionLostError, Subscription
+from waldur_site_agent.events.broker import Address, ConnectionLostError, Subscription
+from waldur_site_agent.events.stomp import StompTransport
 
 BROKER = Address(host="broker.example.org", port=443, path="/rmqws-stomp")
 VARIABLES = ("ws", "wss", "socks", "http", "https", "all", "no")

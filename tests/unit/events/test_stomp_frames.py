@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.events.stomp.frames import HEART_BEAT, Decoder, Frame, FrameError, encode
+from waldur_site_agent.events.stomp import HEART_BEAT, Decoder, Frame, FrameError, encode
 
 LARGEST = 1000
 

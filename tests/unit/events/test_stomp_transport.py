@@ -13,15 +13,14 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from waldur_site_agent.events.stomp import StompTransport
-from waldur_site_agent.events.stomp.frames import Decoder, Frame, encode
-from waldur_site_agent.events.transport import (
+from waldur_site_agent.events.broker import (
     Address,
     ConnectionLostError,
     LoginRefusedError,
     QueueRefusedError,
     Subscription,
 )
+from waldur_site_agent.events.stomp import Decoder, Frame, StompTransport, encode
 
 SUBSCRIPTION = Subscription("vhost", "login", "5ecret", ("queue",), declared=True)
 CONNECTED = Frame("CONNECTED", {"version": "1.2", "heart-beat": "100,100"})

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from harness import House, a_house
 from waldur_site_agent.config import Offering
-from waldur_site_agent.events.subscribing import Registration, object_types_of
-from waldur_site_agent.events.transport import LoginRefusedError, Subscription
+from waldur_site_agent.events.broker import LoginRefusedError, Subscription
+from waldur_site_agent.events.registration import Registration, object_types_of
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur import Waldur
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.scoping import Seen
-from waldur_site_agent.events.announcements import OrderAnnounced, RoleAnnounced
-from waldur_site_agent.events.waiting import (
+from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.events.messages import OrderAnnounced, RoleAnnounced
+from waldur_site_agent.events.pending import (
     HOLD_SECONDS,
     LONGEST_DELAY,
     LONGEST_REST,
@@ -19,7 +19,7 @@ from waldur_site_agent.events.waiting import (
     Kind,
     WaitingList,
 )
-from waldur_site_agent.model.scopes import Everything, OrderScope, ProjectScope, UserScope
+from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, UserScope
 
 PROJECT = ProjectScope(uuid4())
 ORDER = OrderScope(uuid4())

@@ -24,11 +24,15 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.processes import CommandResult
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.backend import MoabBackend
-from waldur_site_agent_moab.errors import MamUnavailableError, UserUnknownError, failure
-from waldur_site_agent_moab.lock import writer_lock
+from waldur_site_agent_moab.client import (
+    MamUnavailableError,
+    UserUnknownError,
+    failure,
+    writer_lock,
+)
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import SimulatedMam, write_executables
 

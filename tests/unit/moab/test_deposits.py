@@ -23,7 +23,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.processes import CommandResult, Runner
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import Outage, SimulatedMam

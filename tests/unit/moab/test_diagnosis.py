@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.moab_house import a_moab_house
 from waldur_site_agent.backends import Verdict
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import Outage, SimulatedMam

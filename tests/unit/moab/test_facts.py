@@ -9,8 +9,7 @@ import pytest
 
 from waldur_site_agent.backends import PermanentError, TemporaryError
 from waldur_site_agent_moab import facts
-from waldur_site_agent_moab.holdings import Account, Fund, Mam
-from waldur_site_agent_moab.money import Books
+from waldur_site_agent_moab.facts import Account, Books, Fund, Mam
 
 ACCOUNTS = """\
 root|True||root

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from waldur_site_agent.backends import Access, BackendResource
-from waldur_site_agent.model.orders import Resource
-from waldur_site_agent.planning.feedback import feedback_on
+from waldur_site_agent.model.marketplace import Resource
+from waldur_site_agent.planning.membership import feedback_on
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

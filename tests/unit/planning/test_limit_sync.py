@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent.backends import BackendResource
-from waldur_site_agent.model.offerings import Component
-from waldur_site_agent.model.orders import Resource
-from waldur_site_agent.planning.limit_sync import (
+from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.planning.limits import (
     Authority,
     LimitDecision,
     decide_limits,

@@ -23,22 +23,19 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetMemberLimits,
 )
-from waldur_site_agent.model.orders import Resource
-from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUser, Resource
 from waldur_site_agent.planning.access import reasons_to_leave, wanted_access
-from waldur_site_agent.planning.guard import Thresholds, guard
 from waldur_site_agent.planning.membership import (
     AccountWanted,
     MembershipPlan,
     People,
     Policy,
-    plan_membership,
-)
-from waldur_site_agent.planning.remembering import (
     metadata_before_restricting,
     metadata_of,
+    plan_membership,
     settings_before,
 )
+from waldur_site_agent.planning.plan import Thresholds, guard
 
 ALL = frozenset({AddMembers, RemoveMembers, SetAccess, SetMemberLimits, CreateHomeDirectories})
 POLICY = Policy(supports=ALL, component_types=frozenset({"cpu"}))

@@ -20,9 +20,8 @@ from waldur_site_agent.backends import (
     SetLimits,
     TemporaryError,
 )
-from waldur_site_agent.model.offerings import Component
-from waldur_site_agent.model.orders import Order, Resource
-from waldur_site_agent.model.placement import Container, Placement
+from waldur_site_agent.model.backend import Container, Placement
+from waldur_site_agent.model.marketplace import Component, Order, Resource
 from waldur_site_agent.planning.orders import (
     Claims,
     OrderInHand,

@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent.backends import AddMembers, DeleteResource, PermanentError, RemoveMembers
-from waldur_site_agent.model.offerings import Component, WaldurComponent
-from waldur_site_agent.model.people import OfferingUser, TeamMember
+from waldur_site_agent.model.marketplace import Component, OfferingUser, TeamMember, WaldurComponent
 from waldur_site_agent.planning.access import granted_usernames, usable_usernames
-from waldur_site_agent.planning.components import plan_components
-from waldur_site_agent.planning.guard import Thresholds, guard
 from waldur_site_agent.planning.limits import initial_limits, ordered_limits
-from waldur_site_agent.planning.plan import Plan, Step
+from waldur_site_agent.planning.offering import plan_components
+from waldur_site_agent.planning.plan import Plan, Step, Thresholds, guard
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

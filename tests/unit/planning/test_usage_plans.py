@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.model.offerings import Component, WaldurComponent
-from waldur_site_agent.model.orders import Resource
+from waldur_site_agent.model.marketplace import Component, Resource, WaldurComponent
 from waldur_site_agent.model.usage import (
     BillingMonth,
     ComponentUsage,
@@ -24,21 +23,21 @@ from waldur_site_agent.model.usage import (
     ResourceUsage,
     UsageReport,
 )
-from waldur_site_agent.planning.billing import Bill, billed, reportable
 from waldur_site_agent.planning.usage import (
+    MARGIN,
+    Bill,
     ComponentReport,
     MonthPlan,
+    billed,
+    booking_date,
     counted_from,
     figures,
+    is_past_in_waldur,
     part_changes,
     parts_for_newest,
     parts_found,
     plan_month,
-)
-from waldur_site_agent.planning.usage_dates import (
-    MARGIN,
-    booking_date,
-    is_past_in_waldur,
+    reportable,
     why_not_now,
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-    from waldur_site_agent.sandbox import Sandbox, User
+    from waldur_site_agent_sandbox import Sandbox, User
 
 IDENTITIES = "marketplace-site-agent-identities/"
 SERVICES = "marketplace-site-agent-services/"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from harness.patience import PATIENCE_SECONDS
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

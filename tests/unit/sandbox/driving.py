@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.sandbox import Order, Project, Resource, Sandbox
+from waldur_site_agent_sandbox import Order, Project, Resource, Sandbox
 
 if TYPE_CHECKING:
     import httpx

@@ -14,7 +14,7 @@ from unit.sandbox.agent_calls import (
     made,
     register_queue,
 )
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from harness.patience import PATIENCE_SECONDS
-from waldur_site_agent.sandbox import RefusedError, Sandbox
+from waldur_site_agent_sandbox import RefusedError, Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,7 +210,7 @@ def test_a_version_that_is_none_is_refused() -> None:
 
 
 def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "waldur_site_agent.sandbox", "--port", "0", "--demo"]
+    command = [sys.executable, "-m", "waldur_site_agent_sandbox", "--port", "0", "--demo"]
     command += ["--state", str(tmp_path / "state.json"), "--version", "7.7.9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -232,7 +232,7 @@ def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
 
 
 def test_the_command_says_which_version_it_does_not_know() -> None:
-    command = [sys.executable, "-m", "waldur_site_agent.sandbox", "--version", "newest"]
+    command = [sys.executable, "-m", "waldur_site_agent_sandbox", "--version", "newest"]
     ended = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
     )

@@ -8,13 +8,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from waldur_site_agent.sandbox.events.bus import Disturbance
-from waldur_site_agent.sandbox.faults import Kind
+from waldur_site_agent_sandbox.events import Disturbance
+from waldur_site_agent_sandbox.faults import Kind
 
 if TYPE_CHECKING:
     import httpx
 
-    from waldur_site_agent.sandbox import Sandbox
+    from waldur_site_agent_sandbox import Sandbox
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text()
 

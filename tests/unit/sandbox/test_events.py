@@ -8,7 +8,7 @@ import pytest
 
 from unit.sandbox.agent_calls import identity, register_queue
 from unit.sandbox.driving import call, create_order, finished, project_in
-from waldur_site_agent.sandbox import RefusedError, Sandbox
+from waldur_site_agent_sandbox import RefusedError, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

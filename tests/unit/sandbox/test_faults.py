@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from harness.patience import PATIENCE_SECONDS
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from waldur_site_agent.sandbox.demo import DemoWorld
+    from waldur_site_agent_sandbox.example import DemoWorld
 
 APPROVE = "marketplace_orders_approve_by_provider"
 

@@ -11,7 +11,7 @@ from unit.sandbox.agent_calls import as_user
 if TYPE_CHECKING:
     import httpx
 
-    from waldur_site_agent.sandbox import Sandbox
+    from waldur_site_agent_sandbox import Sandbox
 
 REQUESTS = "backend-resource-requests/"
 FOUND = "backend-resources/"

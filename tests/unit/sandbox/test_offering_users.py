@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waldur_site_agent.sandbox import OfferingUser, RefusedError, Sandbox
-from waldur_site_agent.sandbox.offering_user_states import STATES, TRANSITIONS
+from waldur_site_agent_sandbox import OfferingUser, RefusedError, Sandbox
+from waldur_site_agent_sandbox.states import STATES, TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

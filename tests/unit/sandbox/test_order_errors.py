@@ -16,7 +16,7 @@ from unit.sandbox.driving import (
     finished,
     states,
 )
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

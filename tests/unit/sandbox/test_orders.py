@@ -19,7 +19,7 @@ from unit.sandbox.driving import (
     project_in,
     states,
 )
-from waldur_site_agent.sandbox import RefusedError, Sandbox
+from waldur_site_agent_sandbox import RefusedError, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

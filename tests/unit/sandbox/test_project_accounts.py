@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.sandbox import Resource, Sandbox
-from waldur_site_agent.sandbox.demo import DemoWorld
+from waldur_site_agent_sandbox import Resource, Sandbox
+from waldur_site_agent_sandbox.example import DemoWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable

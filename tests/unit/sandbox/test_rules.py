@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waldur_site_agent.sandbox import RefusedError, Resource, Sandbox, states
-from waldur_site_agent.sandbox.store import Transaction
+from waldur_site_agent_sandbox import RefusedError, Resource, Sandbox, states
+from waldur_site_agent_sandbox.store import Transaction
 
 VERSIONS = ("7.7.9", "8.0.0", "8.1.3")
 

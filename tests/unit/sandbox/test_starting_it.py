@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from waldur_site_agent.sandbox.__main__ import main
+from waldur_site_agent_sandbox.__main__ import main
 
 
 def test_a_port_that_is_taken_is_named_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:

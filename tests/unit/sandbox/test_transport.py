@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from waldur_site_agent.sandbox import Sandbox
+from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

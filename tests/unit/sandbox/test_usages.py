@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.sandbox import Resource, Sandbox
+from waldur_site_agent_sandbox import Resource, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,8 @@ import pytest
 from harness import House, Installation
 from waldur_site_agent.backends import Check, Verdict
 from waldur_site_agent.config import Offering, load_configuration
-from waldur_site_agent.service import machine_checks
-from waldur_site_agent.service.broker_checks import diagnose_broker
-from waldur_site_agent.service.machine_checks import clock_check, diagnose_machine
+from waldur_site_agent.service import diagnosis
+from waldur_site_agent.service.diagnosis import clock_check, diagnose_broker, diagnose_machine
 
 
 def machine(installation: Installation) -> dict[str, Check]:
@@ -85,7 +84,7 @@ def test_a_time_zone_that_nobody_chose_is_a_warning(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zones = iter((ZoneInfo("Europe/Tallinn"), ZoneInfo("UTC")))
-    monkeypatch.setattr(machine_checks, "billing_zone", lambda _configuration: next(zones))
+    monkeypatch.setattr(diagnosis, "billing_zone", lambda _configuration: next(zones))
     check = machine(installation)["time zone"]
     assert (check.verdict, "Europe/Tallinn" in check.detail) == (Verdict.WARNING, True)
     assert machine(installation)["time zone"].verdict is Verdict.OK

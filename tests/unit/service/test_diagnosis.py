@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import House
 from waldur_site_agent.backends import Check, Verdict
-from waldur_site_agent.backends.registry import Registry
+from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Offering, Source
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.service.diagnosis import diagnose_backends, diagnose_waldur

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from harness import House, Installation, eventually
-from waldur_site_agent.sandbox import Order
+from waldur_site_agent_sandbox import Order
 
 NOBODY_LISTENS_HERE = 1
 
@@ -19,7 +19,7 @@ def by_events(installation: Installation) -> House:
         stomp_ws_port=NOBODY_LISTENS_HERE,
     )
     installation.constants = {
-        "waldur_site_agent.service.event_worker.SECONDS_FOR_THE_FIRST_CONNECTION": 0.1
+        "waldur_site_agent.service.worker.SECONDS_FOR_THE_FIRST_CONNECTION": 0.1
     }
     return installation.house
 

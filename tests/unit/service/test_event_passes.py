@@ -11,11 +11,10 @@ import structlog
 
 from harness import House
 from waldur_site_agent.config import Job
-from waldur_site_agent.events.agenda import Agenda
-from waldur_site_agent.events.waiting import LONGEST_DELAY, Kind
-from waldur_site_agent.model.scopes import Everything, OrderScope, ProjectScope, ResourceScope
-from waldur_site_agent.service.event_passes import Passes, Workplace
+from waldur_site_agent.events.pending import LONGEST_DELAY, Agenda, Kind
+from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, ResourceScope
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS
+from waldur_site_agent.service.passes import Passes, Workplace
 
 
 class Bench:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from waldur_site_agent.service.health import Duty, Health, Verdict
-from waldur_site_agent.service.health_file import FRESH_SECONDS, HealthFile, files_of, read_health
+from waldur_site_agent.service.health import (
+    FRESH_SECONDS,
+    Duty,
+    Health,
+    HealthFile,
+    Verdict,
+    files_of,
+    read_health,
+)
 
 ALLOWANCE = 600.0
 

@@ -13,8 +13,8 @@ import yaml
 from harness import House, Installation, eventually
 from waldur_site_agent.backends import AddMembers, Outcome, Result
 from waldur_site_agent.planning.plan import Step
-from waldur_site_agent.sandbox import Order
 from waldur_site_agent.service.journal import Journal
+from waldur_site_agent_sandbox import Order
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 

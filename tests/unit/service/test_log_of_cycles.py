@@ -12,9 +12,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from harness import House
-from waldur_site_agent.cycles.conditions import Conditions
-from waldur_site_agent.service.agent import run_cycle
+from waldur_site_agent.cycles.site import Conditions
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
+from waldur_site_agent.service.passes import run_cycle
 
 
 @dataclass

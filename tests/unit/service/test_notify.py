@@ -11,7 +11,7 @@ import pytest
 
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.monitoring import READY_WITHIN_SECONDS, Monitoring
-from waldur_site_agent.service.notify import Notifier
+from waldur_site_agent.service.process import Notifier
 
 
 class Systemd:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from harness import House, Installation, eventually
-from waldur_site_agent.service.agent import run_cycle
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
 from waldur_site_agent.service.monitoring import Monitoring
+from waldur_site_agent.service.passes import run_cycle
 
 SERVICE_ACCOUNTS = "marketplace_service_providers_project_service_accounts_list"
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}

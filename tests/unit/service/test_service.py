@@ -9,11 +9,11 @@ from functools import partial
 
 from harness import House, Installation, eventually
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
-from waldur_site_agent.sandbox import Order
+from waldur_site_agent_sandbox import Order
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 SLOWLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "60"}
-AT_ONCE = {"waldur_site_agent.service.crew.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 0.0}
+AT_ONCE = {"waldur_site_agent.service.worker.SECONDS_FOR_A_PREDECESSOR_TO_STOP": 0.0}
 
 
 def is_done(house: House, order: Order) -> bool:

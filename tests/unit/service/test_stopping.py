@@ -9,7 +9,7 @@ import pytest
 from harness import Installation, eventually
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
-IMPATIENT = {"waldur_site_agent.service.signals.STOP_WITHIN_SECONDS": 0.3}
+IMPATIENT = {"waldur_site_agent.service.worker.STOP_WITHIN_SECONDS": 0.3}
 LEFT = "stopped with work in hand; the next start finishes it"
 
 

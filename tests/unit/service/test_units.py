@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.service.modes import MODE_NAMES
-from waldur_site_agent.service.units import Choices, logrotate, service_files, unit, unit_name
+from waldur_site_agent.service.systemd import Choices, logrotate, service_files, unit, unit_name
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 NAMES = {

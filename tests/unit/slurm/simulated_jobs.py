@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.backends.processes import Runner
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import Runner
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 

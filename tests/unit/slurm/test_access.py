@@ -15,9 +15,9 @@ from waldur_site_agent.backends import (
     Result,
     SetAccess,
 )
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.backends.processes import CommandResult
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import CommandResult
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.answers import (
     FAILURES,
     Family,
+    failure,
     known_failure,
     says_nothing_to_do,
 )
-from waldur_site_agent_slurm.errors import failure
-from waldur_site_agent_slurm.runner import CommandResult
 
 ANSWERS = Path(__file__).parents[2] / "data" / "slurm" / "answers"
 CASES = sorted(ANSWERS.glob("*/*.txt"))

@@ -16,10 +16,10 @@ from waldur_site_agent.backends import (
     SetLimits,
     SetMemberLimits,
 )
-from waldur_site_agent_slurm.applying.batches import batches
+from waldur_site_agent_slurm.work import batches
 
 if TYPE_CHECKING:
-    from waldur_site_agent_slurm.applying.batches import SlurmAction
+    from waldur_site_agent_slurm.work import SlurmAction
 
 LIMIT = {"cpu": Decimal(1)}
 

@@ -10,11 +10,11 @@ import pytest
 
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.testing import BackendConformance, Spent
-from waldur_site_agent.model.offerings import Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.names import user_name
-from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
 

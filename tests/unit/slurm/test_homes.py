@@ -18,8 +18,8 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.backends.homes import HomeDirectories, umask_of
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.names import user_name
-from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 

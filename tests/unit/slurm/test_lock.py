@@ -12,7 +12,7 @@ import pytest
 from harness.patience import eventually
 from waldur_site_agent.backends import AddMembers, Result, SetLimits, TemporaryError
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.lock import default_lock_file, probe_lock, writer_lock
+from waldur_site_agent_slurm.client import default_lock_file, probe_lock, writer_lock
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOLDER = """
 import sys
 from pathlib import Path
-from waldur_site_agent_slurm.lock import writer_lock
+from waldur_site_agent_slurm.client import writer_lock
 with writer_lock(Path(sys.argv[1]), 0):
     print("held", flush=True)
     sys.stdin.read()

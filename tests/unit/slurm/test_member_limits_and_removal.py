@@ -16,11 +16,11 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
     TemporaryError,
 )
-from waldur_site_agent.model.placement import ResourceRequest
-from waldur_site_agent_slurm.applying import Patience
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.work import Patience
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from waldur_site_agent.backends import PermanentError
 from waldur_site_agent.backends.testing import AWKWARD_NAMES
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_moab import placing as moab_placing
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_slurm import names, placing

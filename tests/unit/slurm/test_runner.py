@@ -10,18 +10,18 @@ import pytest
 
 from harness.patience import eventually
 from waldur_site_agent.backends import TemporaryError
-from waldur_site_agent_slurm.client import SlurmClient
-from waldur_site_agent_slurm.errors import (
+from waldur_site_agent.backends.processes import CommandResult
+from waldur_site_agent_slurm.answers import (
     ControllerUnavailableError,
     DatabaseUnavailableError,
     JobsActiveError,
     failure,
 )
-from waldur_site_agent_slurm.runner import (
+from waldur_site_agent_slurm.client import (
     CommandMissingError,
-    CommandResult,
     CommandTimedOutError,
     ProcessRunner,
+    SlurmClient,
 )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from waldur_site_agent.backends import Action, AddMembers, Check, CreateResource, Result, Verdict
-from waldur_site_agent.model.offerings import Component
-from waldur_site_agent.model.placement import ResourceRequest
+from waldur_site_agent.model.backend import ResourceRequest
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm, render_tree, write_executables

@@ -10,8 +10,8 @@ import pytest
 
 from unit.slurm.simulated_jobs import at, backend_on, between, simulated
 from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent_slurm.runner import CommandResult
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 
 OCTOBER = BillingMonth(2026, 10).period(UTC)

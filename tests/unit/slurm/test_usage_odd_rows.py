@@ -18,8 +18,8 @@ from unit.slurm.simulated_jobs import (
     tres_seconds,
 )
 from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.usage import BillingMonth, UsageReport
-from waldur_site_agent_slurm.runner import CommandResult
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 
 BOTH = {"climate": LONG_AGO, "ocean": LONG_AGO}

@@ -19,10 +19,10 @@ from unit.slurm.simulated_jobs import (
     tres_seconds,
 )
 from waldur_site_agent.backends import PermanentError, TemporaryError
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent_slurm.accounting.controller import KnownJob, known_jobs
-from waldur_site_agent_slurm.runner import CommandResult
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
+from waldur_site_agent_slurm.usage.jobs import KnownJob, known_jobs
 
 CLIMATE = {"climate": LONG_AGO}
 TWO = {"cpu": 2}

@@ -10,10 +10,11 @@ import pytest
 
 from unit.slurm.simulated_jobs import LONG_AGO, NOVEMBER, at, backend_on, cpu_seconds, simulated
 from waldur_site_agent.backends import TemporaryError, Verdict
-from waldur_site_agent_slurm.accounting.rows import JobRow, elapsed_by_row, job_rows, seconds
+from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError, ProcessRunner
+from waldur_site_agent_slurm.client import CommandTimedOutError, ProcessRunner
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.usage.jobs import JobRow, elapsed_by_row, job_rows, seconds
 
 RECORDED = Path(__file__).parents[2] / "data" / "slurm"
 CLIMATE = {"climate": LONG_AGO}

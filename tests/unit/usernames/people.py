@@ -13,12 +13,11 @@ from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.backends import BackendSettings, UsernameBackend
-from waldur_site_agent.cycles.given_usernames import GivenUsernames
-from waldur_site_agent.cycles.usernames import UsernamesReport, sync_offering_users
-from waldur_site_agent.model.people import OfferingUser
-from waldur_site_agent.sandbox import Sandbox
-from waldur_site_agent.sandbox.records import OfferingUser as Record
+from waldur_site_agent.cycles.usernames import GivenUsernames, UsernamesReport, sync_offering_users
+from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.waldur import Waldur
+from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_sandbox.records import OfferingUser as Record
 
 Word = str | Exception | None
 

@@ -12,8 +12,8 @@ import yaml
 
 from waldur_site_agent.backends import NoUsernames, UsernameBackend
 from waldur_site_agent.backends import plugins as plugins_module
-from waldur_site_agent.backends.plugins import PluginError
-from waldur_site_agent.backends.username_registry import (
+from waldur_site_agent.backends.plugins import (
+    PluginError,
     UsernameRegistry,
     installed_username_plugins,
     username_backend_problems,

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from unit.usernames.people import Place
-from waldur_site_agent.model.people import OfferingUser
-from waldur_site_agent_basic_username_management.pattern import FIELDS
-from waldur_site_agent_basic_username_management.settings import TemplateSettings
+from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent_basic_username_management.settings import FIELDS, TemplateSettings
 from waldur_site_agent_basic_username_management.template import TemplateUsernameBackend
 
 PAGE = (Path(__file__).parents[3] / "docs" / "usernames.md").read_text(encoding="utf-8")

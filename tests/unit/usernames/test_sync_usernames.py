@@ -17,9 +17,8 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.contract import BackendSettings
-from waldur_site_agent.cycles.given_usernames import GivenUsernames
-from waldur_site_agent.cycles.usernames import UsernameResult, sync_usernames
-from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.cycles.usernames import GivenUsernames, UsernameResult, sync_usernames
+from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.waldur import Waldur
 
 IN_THE_MAKING = (

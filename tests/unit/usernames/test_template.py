@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from waldur_site_agent.backends import PermanentError
-from waldur_site_agent.model.people import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.planning.usernames import why_unfit
-from waldur_site_agent_basic_username_management.pattern import FIELDS, parse_pattern
-from waldur_site_agent_basic_username_management.reserved import RESERVED
-from waldur_site_agent_basic_username_management.settings import TemplateSettings
-from waldur_site_agent_basic_username_management.template import TemplateUsernameBackend
+from waldur_site_agent_basic_username_management.settings import (
+    FIELDS,
+    TemplateSettings,
+    parse_pattern,
+)
+from waldur_site_agent_basic_username_management.template import RESERVED, TemplateUsernameBackend
 
 SPACE = UUID(int=0)
 

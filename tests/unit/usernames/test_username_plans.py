@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.model.people import OfferingUser
-from waldur_site_agent.model.people import OfferingUserState as State
+from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUserState as State
 from waldur_site_agent.planning.usernames import (
     PENDING,
     ActionRequired,

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from waldur_site_agent.model.imports import ImportState
+from waldur_site_agent.model.marketplace import ImportState
 from waldur_site_agent.waldur import ConflictError, LostAnswerError, Waldur
 
 if TYPE_CHECKING:

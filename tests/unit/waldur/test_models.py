@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.people import OfferingUserState
+from waldur_site_agent.model.marketplace import OfferingUserState
 
 if TYPE_CHECKING:
     from unit.waldur.conftest import Scripted

@@ -14,10 +14,10 @@ import pytest
 
 from waldur_site_agent import __version__
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.offerings import WaldurComponent
+from waldur_site_agent.model.marketplace import WaldurComponent
 from waldur_site_agent.waldur import ConflictError, Waldur
-from waldur_site_agent.waldur.connection import Call
-from waldur_site_agent.waldur.operations.orders import ORDER
+from waldur_site_agent.waldur.api.orders import ORDER
+from waldur_site_agent.waldur.http import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -269,7 +269,7 @@ def test_after_closing_nothing_is_sent(server: Scripted) -> None:
 
 def test_importing_the_gateway_builds_no_models() -> None:
     program = (
-        "import waldur_site_agent.waldur.decoding as d, waldur_site_agent.waldur; "
+        "import waldur_site_agent.waldur.codec as d, waldur_site_agent.waldur; "
         "print(len(d._adapters))"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.sandbox import Sandbox
 from waldur_site_agent.waldur import RetryPolicy, Waldur
-from waldur_site_agent.waldur.proxies import Proxy, masked, proxy_for
+from waldur_site_agent.waldur.address import Proxy, masked, proxy_for
+from waldur_site_agent_sandbox import Sandbox
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.waldur.server_words import flatten, server_words, shorten
+from waldur_site_agent.waldur.errors import flatten, server_words, shorten
 
 WORDS = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
 BODIES = st.recursive(

@@ -16,7 +16,7 @@ import pytest
 
 from waldur_site_agent.config import Offering
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
-from waldur_site_agent.service.sessions import connect
+from waldur_site_agent.service.session import connect
 from waldur_site_agent.waldur import Waldur
 
 if TYPE_CHECKING:

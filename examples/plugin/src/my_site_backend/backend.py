@@ -30,7 +30,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
     Verdict,
 )
-from waldur_site_agent.model.placement import Container, Placement, ResourceRequest
+from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")

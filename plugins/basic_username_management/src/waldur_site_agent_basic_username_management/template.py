@@ -7,25 +7,64 @@ and what was given stays, because Waldur keeps it.
 from __future__ import annotations
 
 import pwd
-from typing import TYPE_CHECKING
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from uuid import UUID
 
-from waldur_site_agent.backends import PermanentError, UsernameBackend
-from waldur_site_agent_basic_username_management.pattern import parse_pattern
-from waldur_site_agent_basic_username_management.reserved import RESERVED
-from waldur_site_agent_basic_username_management.settings import TemplateSettings
-from waldur_site_agent_basic_username_management.spelling import (
-    as_stem,
-    letters_of_identifier,
-    letters_of_name,
-    spell,
-)
+from anyascii import anyascii
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from uuid import UUID
+from waldur_site_agent.backends import BackendSettings, PermanentError, UsernameBackend
+from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent_basic_username_management.settings import TemplateSettings, parse_pattern
 
-    from waldur_site_agent.backends import BackendSettings
-    from waldur_site_agent.model.people import OfferingUser
+_NOT_IN_A_NAME = re.compile(r"[^a-z0-9]")
+_NOT_IN_AN_IDENTIFIER = re.compile(r"[^a-z0-9._-]")
+_BEFORE_THE_FIRST_LETTER = re.compile(r"\A[^a-z]+")
+
+
+def spell(text: str, substitutions: Mapping[str, str]) -> str:
+    """The text in lower-case ASCII; the substitutions (such as ``ü``: ``ue``) come first."""
+    composed = unicodedata.normalize("NFC", text).lower()
+    replaced = "".join(substitutions.get(letter, letter) for letter in composed)
+    return anyascii(replaced).lower()
+
+
+def letters_of_name(ascii_text: str) -> str:
+    """Letters and digits alone: ``anne-marie o'neill`` is ``annemarieoneill``."""
+    return _NOT_IN_A_NAME.sub("", ascii_text)
+
+
+def letters_of_identifier(ascii_text: str) -> str:
+    """Letters, digits and ``._-``, for texts that are identifiers already."""
+    return _NOT_IN_AN_IDENTIFIER.sub("", ascii_text)
+
+
+def as_stem(text: str, max_length: int) -> str:
+    """The text as the beginning of a username: from its first letter, cut, without loose ends."""
+    return _BEFORE_THE_FIRST_LETTER.sub("", text)[:max_length].rstrip("._-")
+
+
+_SYSTEM = """
+    root toor daemon bin sys sync games man lp mail news uucp proxy backup list irc gnats nobody
+    nogroup adm shutdown halt operator ftp system sudo wheel staff users disk tty kmem audio video
+    systemd systemd-network systemd-resolve systemd-timesync systemd-coredump messagebus dbus
+    polkitd sshd sssd chrony ntp rpc rpcuser nfsnobody nslcd ldap tss pcp postfix exim avahi
+"""
+_SERVICES = """
+    apache nginx www www-data http mysql mariadb postgres postgresql redis rabbitmq mongodb git
+    docker podman puppet ansible zabbix nagios prometheus grafana slurm munge slurmdbd
+    slurmrestd torque maui moab pbs condor waldur
+"""
+_ROLES = """
+    admin administrator hostmaster postmaster webmaster abuse security support info help guest
+    test user demo anonymous
+"""
+_WORDS_OF_ACCOUNTING_TOOLS = "all any default none null parent"
+
+RESERVED = frozenset(f"{_SYSTEM} {_SERVICES} {_ROLES} {_WORDS_OF_ACCOUNTING_TOOLS}".split())
+"""The names reserved everywhere; a site adds its own with ``reserved_names``."""
+
 
 _MOST_NAMESAKES = 9999
 

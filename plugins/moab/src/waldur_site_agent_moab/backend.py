@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, TypeGuard
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import ClassVar, TypeGuard
 
 from waldur_site_agent.backends import (
     Access,
+    Action,
     AddMembers,
     Backend,
     BackendResource,
+    BackendSettings,
     BackendState,
+    Check,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -24,30 +30,19 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
-from waldur_site_agent.backends.processes import ProcessRunner
+from waldur_site_agent.backends.processes import ProcessRunner, Runner
+from waldur_site_agent.model.backend import Placement, ResourceRequest
+from waldur_site_agent.model.marketplace import Component
+from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_moab import charging, placing
-from waldur_site_agent_moab.applying import Applying
-from waldur_site_agent_moab.applying.depositing import DEPOSIT, ignore
-from waldur_site_agent_moab.client import MamClient
+from waldur_site_agent_moab.accounts import DEPOSIT, ignore
+from waldur_site_agent_moab.apply import Applying
+from waldur_site_agent_moab.client import MamClient, default_lock_file, writer_lock
 from waldur_site_agent_moab.diagnosis import diagnose, money_trouble
-from waldur_site_agent_moab.lock import default_lock_file, writer_lock
-from waldur_site_agent_moab.money import in_cents
+from waldur_site_agent_moab.facts import Account, Mam, in_cents
 from waldur_site_agent_moab.names import is_user_name, user_name
 from waldur_site_agent_moab.settings import MoabSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
-    from decimal import Decimal
-    from pathlib import Path
-
-    from waldur_site_agent.backends import Action, BackendSettings, Check
-    from waldur_site_agent.backends.processes import Runner
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.placement import Placement, ResourceRequest
-    from waldur_site_agent.model.usage import Period, UsageReport
-    from waldur_site_agent_moab.applying.batches import MamAction
-    from waldur_site_agent_moab.holdings import Account, Mam
+from waldur_site_agent_moab.work import MamAction
 
 _log = logging.getLogger(__name__)
 

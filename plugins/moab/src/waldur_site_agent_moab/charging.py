@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
-from waldur_site_agent.model.usage import ResourceUsage, UsageReport
-from waldur_site_agent_moab.applying.depositing import DEPOSIT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import date, datetime
-
-    from waldur_site_agent.model.usage import Period
-    from waldur_site_agent_moab.facts import Charge
+from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
+from waldur_site_agent_moab.accounts import DEPOSIT
+from waldur_site_agent_moab.facts import Charge
 
 
 def days_to_ask_for(periods: Sequence[Period], longest_job: timedelta) -> tuple[date, date]:

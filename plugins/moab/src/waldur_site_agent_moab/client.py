@@ -3,31 +3,114 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from copy import copy
-from typing import TYPE_CHECKING
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeAlias
 
-from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends import TemporaryError, locking
 from waldur_site_agent.backends.processes import (
     CommandLog,
     CommandMissingError,
+    CommandResult,
     CommandTimedOutError,
+    Runner,
+    described,
     inheriting,
 )
 from waldur_site_agent_moab import commands, facts
-from waldur_site_agent_moab.errors import MamUnavailableError, failure
-from waldur_site_agent_moab.facts import books_of
-from waldur_site_agent_moab.holdings import Mam
-from waldur_site_agent_moab.money import Books
+from waldur_site_agent_moab.commands import Argv
+from waldur_site_agent_moab.facts import Allocation, Books, Charge, Fund, Mam, books_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import date
-    from decimal import Decimal
+_PURPOSE = (
+    "deposits are made by one agent at a time: look at that process if it should have ended, or, "
+    "where it has, at the mam command that it left running"
+)
 
-    from waldur_site_agent.backends.processes import CommandResult, Runner
-    from waldur_site_agent_moab.commands import Argv
-    from waldur_site_agent_moab.facts import Allocation, Charge
-    from waldur_site_agent_moab.holdings import Fund
+
+def default_lock_file() -> Path:
+    """Return the lock file of this machine's agents, in the first usable directory."""
+    return locking.default_lock_file("waldur-site-agent-moab.lock")
+
+
+def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
+    """Hold the lock while the body runs; gives the descriptor, for writing commands to inherit.
+
+    Raises:
+        TemporaryError: another writer held it all the time, or the file cannot be used.
+    """
+    return locking.exclusive_lock(path, wait_seconds, _PURPOSE)
+
+
+def probe_lock(path: Path) -> None:
+    """Check that the lock file can be opened, without waiting for anybody.
+
+    Raises:
+        TemporaryError: it can be neither opened nor made.
+    """
+    os.close(locking.open_lock(path))
+
+
+class MamUnavailableError(TemporaryError):
+    """No command has a chance at the moment: what is left is not even tried."""
+
+
+class UserUnknownError(TemporaryError):
+    """The accounting manager does not know a user."""
+
+
+_Family: TypeAlias = type[TemporaryError]
+
+_KNOWN: tuple[tuple[tuple[str, ...], _Family, str, str], ...] = (
+    (
+        ("connection refused", "unable to connect", "failed to connect", "could not connect",
+         "connection timed out", "no route to host", "failed sending message"),
+        MamUnavailableError,
+        "the accounting manager cannot be reached",
+        "start its server (mam-server) and look at its log; nothing was lost",
+    ),
+    (
+        ("permission denied", "not authorized", "unauthorized", "authentication failed",
+         "failed to authenticate", "invalid signature", "access denied"),
+        MamUnavailableError,
+        "this user may not do that in the accounting manager",
+        "run the agent as root on a head node, or give its user the role of an administrator",
+    ),
+    (
+        ("insufficient", "not enough"),
+        TemporaryError,
+        "the fund holds less than was to be taken back",
+        "jobs were charged meanwhile; the amount is computed anew in the next cycle",
+    ),
+)  # fmt: skip
+
+
+def failure(result: CommandResult) -> TemporaryError | None:
+    """Return what went wrong, or ``None`` when the command gives no sign of failure.
+
+    Success still has to be confirmed by reading back.
+    """
+    if result.exit_code == 0:
+        return None
+    said = f"{result.stderr}\n{result.stdout}".lower()
+    for texts, family, what, remedy in _KNOWN:
+        if any(text in said for text in texts):
+            return family(f"{what}: {described(result)}", remedy=remedy)
+    if "--add-user" in result.argv and "user" in said and "does not exist" in said:
+        user = result.argv[-1]
+        return UserUnknownError(
+            f"the accounting manager does not know the user {user}: {described(result)}",
+            remedy=f"make it: mam-create-user -u {user}",
+        )
+    return TemporaryError(
+        f"the accounting manager gave an answer that is not understood: {described(result)}",
+        remedy="run the command by hand to see more",
+    )
+
 
 _log = logging.getLogger(__name__)
 

@@ -6,15 +6,13 @@ manager itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import TypeAlias
 
 from waldur_site_agent_moab import facts
-from waldur_site_agent_moab.money import in_cents
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import date
-    from decimal import Decimal
+from waldur_site_agent_moab.facts import in_cents
 
 Argv: TypeAlias = tuple[str, ...]
 

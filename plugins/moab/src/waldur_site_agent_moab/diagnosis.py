@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from waldur_site_agent.backends import (
     Check,
@@ -13,19 +14,12 @@ from waldur_site_agent.backends import (
     Verdict,
     make_checks,
 )
-from waldur_site_agent.model.offerings import AccountingType
+from waldur_site_agent.model.marketplace import AccountingType, Component
 from waldur_site_agent_moab import commands
-from waldur_site_agent_moab.applying.depositing import DEPOSIT
-from waldur_site_agent_moab.lock import probe_lock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent_moab.client import MamClient
-    from waldur_site_agent_moab.holdings import Mam
-    from waldur_site_agent_moab.settings import MoabSettings
+from waldur_site_agent_moab.accounts import DEPOSIT
+from waldur_site_agent_moab.client import MamClient, probe_lock
+from waldur_site_agent_moab.facts import Mam
+from waldur_site_agent_moab.settings import MoabSettings
 
 _MANAGER = "the accounting manager"
 

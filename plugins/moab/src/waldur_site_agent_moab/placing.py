@@ -6,15 +6,10 @@ and a customer's account is its own organization.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from waldur_site_agent.backends import PermanentError
-from waldur_site_agent.model.placement import Container, Placement
+from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
 from waldur_site_agent_moab.names import description, prefixed_name
-
-if TYPE_CHECKING:
-    from waldur_site_agent.model.placement import ResourceRequest
-    from waldur_site_agent_moab.settings import MoabSettings
+from waldur_site_agent_moab.settings import MoabSettings
 
 
 def place(request: ResourceRequest, slug: str, settings: MoabSettings) -> Placement:

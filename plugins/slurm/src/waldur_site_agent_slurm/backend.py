@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pwd
 import time
-from typing import TYPE_CHECKING, ClassVar, TypeGuard
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import ClassVar, TypeGuard
 
 from waldur_site_agent.backends import (
+    Action,
     AddMembers,
     Backend,
     BackendResource,
+    BackendSettings,
     BackendState,
+    Check,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -26,35 +33,26 @@ from waldur_site_agent.backends import (
     processes,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
+from waldur_site_agent.backends.processes import Runner
+from waldur_site_agent.model.backend import Placement, ResourceRequest
+from waldur_site_agent.model.marketplace import Component
+from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import placing, tres
-from waldur_site_agent_slurm.accounting import JobReader, differences, reports, rules_of
-from waldur_site_agent_slurm.applying import Applying, Patience
-from waldur_site_agent_slurm.client import SlurmClient
+from waldur_site_agent_slurm.apply import Applying
+from waldur_site_agent_slurm.client import (
+    ProcessRunner,
+    SlurmClient,
+    default_lock_file,
+    writer_lock,
+)
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
-from waldur_site_agent_slurm.lock import default_lock_file, writer_lock
+from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.names import is_user_name, user_name
 from waldur_site_agent_slurm.qos import access_of, remembered
-from waldur_site_agent_slurm.runner import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
 from waldur_site_agent_slurm.usernames import are_two_people
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
-    from decimal import Decimal
-    from pathlib import Path
-
-    from waldur_site_agent.backends import (
-        Action,
-        BackendSettings,
-        Check,
-    )
-    from waldur_site_agent.model.offerings import Component
-    from waldur_site_agent.model.placement import Placement, ResourceRequest
-    from waldur_site_agent.model.usage import Period, UsageReport
-    from waldur_site_agent_slurm.applying.batches import SlurmAction
-    from waldur_site_agent_slurm.facts import Account, Cluster
-    from waldur_site_agent_slurm.runner import Runner
+from waldur_site_agent_slurm.work import Patience, SlurmAction
 
 LOCK_WAIT_SECONDS = 120.0
 

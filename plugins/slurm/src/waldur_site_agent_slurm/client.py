@@ -6,22 +6,186 @@ import logging
 import os
 import pwd
 import re
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from waldur_site_agent.backends import TemporaryError
-from waldur_site_agent.backends.processes import CommandLog, command_line
+from waldur_site_agent.backends import TemporaryError, locking, processes
+from waldur_site_agent.backends.processes import (
+    CommandLog,
+    CommandResult,
+    Runner,
+    command_line,
+    inheriting,
+)
 from waldur_site_agent_slurm import commands, facts
-from waldur_site_agent_slurm.answers import remarks_of
-from waldur_site_agent_slurm.errors import failure
-from waldur_site_agent_slurm.runner import inheriting, stream
+from waldur_site_agent_slurm.answers import DatabaseUnavailableError, failure, remarks_of
+from waldur_site_agent_slurm.commands import Argv
+from waldur_site_agent_slurm.facts import Cluster
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+_BLOCK = 1 << 16
+_MOST_COMPLAINTS = 1 << 16
 
-    from waldur_site_agent_slurm.commands import Argv
-    from waldur_site_agent_slurm.facts import Cluster
-    from waldur_site_agent_slurm.runner import CommandResult, Runner
+
+class OutputReader:
+    """The outputs of one process; both are read at once, so that neither of them can block it."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        """The deadline is ``seconds`` from now; nothing may have been read before."""
+        self._process = process
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._rest = b""
+        self._complaints = b""
+        self._last_complaints = b""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of standard output, without their ends; then wait for the end.
+
+        Only a line feed ends a line. What stands after the last one is in :attr:`rest`.
+
+        Raises:
+            subprocess.TimeoutExpired: the deadline passed.
+        """
+        with selectors.DefaultSelector() as selector:
+            for stream in (self._process.stdout, self._process.stderr):
+                if stream is not None:
+                    selector.register(stream.fileno(), selectors.EVENT_READ, stream)
+            while selector.get_map():
+                for key, _ in selector.select(self._left()):
+                    block = os.read(key.fd, _BLOCK)
+                    if not block:
+                        selector.unregister(key.fd)
+                    elif key.data is self._process.stdout:
+                        yield from self._whole_lines(block)
+                    else:
+                        self._keep_complaint(block)
+        self._process.wait(self._left())
+
+    @property
+    def rest(self) -> str:
+        """The last line, if it had no end."""
+        return self._rest.decode("utf-8", "replace")
+
+    @property
+    def complaints(self) -> str:
+        """Standard error; of a flood, its beginning and its end."""
+        return (self._complaints + self._last_complaints).decode("utf-8", "replace")
+
+    def _keep_complaint(self, block: bytes) -> None:
+        room = _MOST_COMPLAINTS - len(self._complaints)
+        self._complaints += block[:room]
+        self._last_complaints = (self._last_complaints + block[room:])[-_MOST_COMPLAINTS:]
+
+    def _whole_lines(self, block: bytes) -> Iterator[str]:
+        lines, separator, rest = block.rpartition(b"\n")
+        if not separator:
+            self._rest += block
+            return
+        text = (self._rest + lines).decode("utf-8", "replace")
+        self._rest = rest
+        yield from text.split("\n")
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise subprocess.TimeoutExpired(self._process.args, self._seconds)
+        return left
+
+
+@runtime_checkable
+class StreamingRunner(Runner, Protocol):
+    """Starts commands that may print more than one wants to keep."""
+
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """Run a command and let ``read`` have its lines as they come, without their ends.
+
+        The result's ``stdout`` is what followed the last line end: empty, unless the output was
+        cut off. What was read counts only once the result is known to be good. ``timeout`` is
+        in seconds and includes the time that ``read`` takes.
+
+        Raises:
+            CommandTimedOutError: it was still running then, and was killed.
+            CommandMissingError: it cannot be started.
+        """
+        ...
+
+
+def stream(
+    runner: Runner, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+) -> CommandResult:
+    """Run a command as :meth:`StreamingRunner.stream` does, on any runner."""
+    if isinstance(runner, StreamingRunner):
+        return runner.stream(argv, timeout, read)
+    result = runner.run(argv, timeout)
+    lines, separator, rest = result.stdout.rpartition("\n")
+    read(iter(lines.split("\n") if separator else ()))
+    return replace(result, stdout=rest)
+
+
+class CommandTimedOutError(processes.CommandTimedOutError, DatabaseUnavailableError):
+    """The command hung; a write that hung may have landed, so read before writing again."""
+
+
+class CommandMissingError(processes.CommandMissingError, DatabaseUnavailableError):
+    """The command is not there, or may not be executed."""
+
+
+class ProcessRunner(processes.ProcessRunner):
+    """Runs each command in a process group of its own, without a shell and without input."""
+
+    timed_out = CommandTimedOutError
+    missing = CommandMissingError
+
+    def __init__(self, directory: Path | None = None, environment: Mapping[str, str] | None = None):
+        """Commands are taken from ``directory``; without it they are looked up in PATH.
+
+        ``environment`` replaces the agent's own as the source of what is passed on.
+        """
+        super().__init__(
+            directory,
+            environment,
+            passed_on=("SLURM_CONF", "SLURM_CONF_SERVER"),
+            secrets=("SLURM_JWT",),
+            added={"SLURM_TIME_FORMAT": "%s"},  # times are read as epochs
+            when_missing=(
+                "install the Slurm client commands on this machine or set slurm_bin_path to "
+                "their directory"
+            ),
+            when_hung=_when_hung("command_timeout_seconds"),
+        )
+
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """See :class:`StreamingRunner`."""
+        command = tuple(argv)
+        when_hung = _when_hung("usage_timeout_seconds")
+        with self._running(command, timeout, when_hung) as process:
+            output = OutputReader(process, timeout)
+            lines = output.lines()
+            read(lines)
+            for _ in lines:  # what read left, and the end of the process
+                pass
+        return CommandResult(
+            command, process.returncode, output.rest, self._masked(output.complaints)
+        )
+
+
+def _when_hung(setting: str) -> str:
+    return (
+        "slurmdbd or slurmctld hangs or is overloaded: look at their logs; a site with a slow "
+        f"database can raise {setting}"
+    )
+
 
 _log = logging.getLogger(__name__)
 
@@ -183,3 +347,32 @@ class SlurmClient:
             if kind not in self._remarks and len(self._remarks) < _MOST_REMARKS:
                 self._remarks.add(kind)
                 _log.warning("%s printed a remark: %s", result.argv[0], ascii(remark[:400]))
+
+
+_PURPOSE = (
+    "Slurm's database takes one writer at a time: look at that process if it should have ended, "
+    "or, where it has, at the sacctmgr that it left running"
+)
+
+
+def default_lock_file(cluster: str) -> Path:
+    """Return the lock file of a cluster, in the first usable of the usual directories."""
+    return locking.default_lock_file(f"waldur-site-agent-slurm-{cluster}.lock")
+
+
+def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
+    """Hold the lock while the body runs; gives the descriptor, for writing commands to inherit.
+
+    Raises:
+        TemporaryError: another writer held it all the time, or the file cannot be used.
+    """
+    return locking.exclusive_lock(path, wait_seconds, _PURPOSE)
+
+
+def probe_lock(path: Path) -> None:
+    """Check that the lock file can be opened, without waiting for anybody.
+
+    Raises:
+        TemporaryError: it can be neither opened nor made.
+    """
+    os.close(locking.open_lock(path))

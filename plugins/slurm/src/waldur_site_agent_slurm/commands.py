@@ -7,14 +7,12 @@ account of the cluster; the builders therefore refuse empty lists.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from waldur_site_agent_slurm.facts import ACCOUNT_COLUMNS
 from waldur_site_agent_slurm.names import description
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Argv: TypeAlias = tuple[str, ...]
 

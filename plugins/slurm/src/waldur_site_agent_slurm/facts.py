@@ -7,16 +7,13 @@ they are printed: with ``PreserveCaseUser`` capitals are kept.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from decimal import Decimal
 
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent_slurm import tres
 from waldur_site_agent_slurm.names import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from decimal import Decimal
 
 ACCOUNT_COLUMNS = (
     "cluster", "account", "parentname", "user", "qos", "defaultqos", "grptresmins", "org",

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from waldur_site_agent.backends import PermanentError
-from waldur_site_agent.model.placement import Container, Placement
+from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
 from waldur_site_agent_slurm.names import description, prefixed_name
-
-if TYPE_CHECKING:
-    from waldur_site_agent.model.placement import ResourceRequest
-    from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.settings import SlurmSettings
 
 
 def place(request: ResourceRequest, slug: str, settings: SlurmSettings) -> Placement:

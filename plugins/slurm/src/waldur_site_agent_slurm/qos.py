@@ -6,17 +6,13 @@ What an account had is kept as ``metadata`` by whoever asks for the restriction,
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import Access, PermanentError
+from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.names import is_user_name
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from waldur_site_agent_slurm.facts import Account, Cluster
-    from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.settings import SlurmSettings
 
 _SETTINGS = {
     Access.NORMAL: "qos_default",

@@ -6,13 +6,10 @@ plain numbers: memory (base unit MiB) comes with the largest suffix that it beli
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from waldur_site_agent.backends import PermanentError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _STEP = 1024
 _SUFFIXES = "KMGTP"

@@ -7,15 +7,11 @@ and slurmctld then refuses the jobs of an operating-system user with capitals.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
 
 from waldur_site_agent.backends import PermanentError
+from waldur_site_agent_slurm.facts import Cluster
 from waldur_site_agent_slurm.names import user_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from waldur_site_agent_slurm.facts import Cluster
 
 
 def has_capitals(name: str) -> bool:

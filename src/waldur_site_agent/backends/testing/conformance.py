@@ -1,45 +1,319 @@
 """The contract, as tests."""
 
-# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
-
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pytest
 
 from waldur_site_agent.backends import (
+    Access,
+    Action,
     AddMembers,
+    Backend,
+    CreateHomeDirectories,
     CreateResource,
     DeleteResource,
     PermanentError,
     RemoveMembers,
     Result,
+    SetAccess,
     SetLimits,
+    SetMemberLimits,
+    TemporaryError,
 )
-from waldur_site_agent.backends.testing.calls import BatchConformance
 from waldur_site_agent.backends.testing.hooks import (
     AWKWARD_NAMES,
+    BatchConformance,
     Hooks,
+    Spent,
+    check_outcome,
     expect,
     expect_refusal,
     found,
     request_of,
 )
-from waldur_site_agent.backends.testing.membership import MemberConformance
-from waldur_site_agent.backends.testing.spending import UsageConformance
-from waldur_site_agent.backends.testing.using import (
-    AccessConformance,
-    HomeConformance,
-    MemberLimitConformance,
-)
+from waldur_site_agent.model.usage import Period
 
-if TYPE_CHECKING:
-    from waldur_site_agent.backends import (
-        Action,
-        Backend,
+# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
+
+
+class MemberConformance(Hooks):
+    """Adding and removing members."""
+
+    def test_added_members_are_in_and_nobody_else(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        assert set(self.people[:2]) == found(backend, resource).members
+
+    def test_adding_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        before = self.everything(backend)
+        expect(backend, AddMembers(resource, self.people[:1]), Result.UNCHANGED)
+        assert before == self.everything(backend)
+
+    def test_a_person_may_be_a_member_of_two_resources(self, backend: Backend, stem: str) -> None:
+        resources = [self.created(backend, stem, slug) for slug in ("one", "two")]
+        outcomes = backend.apply([AddMembers(name, self.people[:1]) for name in resources])
+        assert [outcome.result for outcome in outcomes] == [Result.DONE, Result.DONE]
+        state = backend.observe()
+        assert all(set(self.people[:1]) == state.resources[name].members for name in resources)
+
+    def test_a_person_who_is_not_known_yet_waits_while_others_are_served(
+        self, backend: Backend, stem: str
+    ) -> None:
+        if self.unknown_person is None:
+            pytest.skip("no hook unknown_person")
+        resource = self.created(backend, stem)
+        members = (self.unknown_person, self.people[0])
+        outcome = expect(backend, AddMembers(resource, members), Result.DONE)
+        (left_out,) = outcome.left_out
+        assert self.unknown_person == left_out.name
+        assert isinstance(left_out.error, TemporaryError)
+        assert {self.people[0]} == found(backend, resource).members
+
+    def test_members_of_a_resource_that_does_not_exist_are_refused(
+        self, backend: Backend, stem: str
+    ) -> None:
+        expect_refusal(backend, AddMembers(f"{stem}-none", self.people[:1]))
+
+    def test_removed_members_are_out_and_the_others_stay(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:3]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:2]), Result.DONE)
+        assert {self.people[2]} == found(backend, resource).members
+
+    def test_removing_members_again_changes_nothing(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:1]), Result.DONE)
+        expect(backend, RemoveMembers(resource, self.people[:1]), Result.UNCHANGED)
+
+    def test_removal_from_one_resource_leaves_the_other(self, backend: Backend, stem: str) -> None:
+        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        list(backend.apply([AddMembers(name, self.people[:1]) for name in (one, two)]))
+        expect(backend, RemoveMembers(one, self.people[:1]), Result.DONE)
+        assert set(self.people[:1]) == found(backend, two).members
+
+    def test_removal_from_a_resource_that_is_gone_is_no_failure(
+        self, backend: Backend, stem: str
+    ) -> None:
+        expect(backend, RemoveMembers(f"{stem}-none", self.people[:1]), Result.UNCHANGED)
+
+    def test_nobody_is_touched_by_an_empty_list(self, backend: Backend, stem: str) -> None:
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        expect(backend, RemoveMembers(resource, ()), Result.UNCHANGED)
+        expect(backend, AddMembers(resource, ()), Result.UNCHANGED)
+        assert set(self.people[:2]) == found(backend, resource).members
+
+    def test_coming_and_going_in_one_call_end_as_the_last_action_says(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        who = self.people[:1]
+        come, go = AddMembers(resource, who), RemoveMembers(resource, who)
+        outcomes = list(backend.apply([come, go, come]))
+        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 3
+        assert set(who) == found(backend, resource).members
+
+
+# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
+
+
+_DAY = timedelta(days=1)
+
+
+class UsageConformance(Hooks):
+    """Usage, of backends that offer the hook ``spend``."""
+
+    @pytest.fixture
+    def busy(self, backend: Backend, stem: str) -> str:
+        """A resource with two members."""
+        if type(self).spend is Hooks.spend:
+            pytest.skip(f"no hook spend for {type(backend).__name__}")
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        return resource
+
+    def test_usage_is_reported_by_user_and_in_total_exactly_and_reading_changes_nothing(
+        self, backend: Backend, busy: str, stem: str
+    ) -> None:
+        idle = self.created(backend, stem, "idle")
+        spent = [self.spend(backend, busy, user) for user in self.people[:2]]
+        whole, before = _around(*spent), self.everything(backend)
+        since = {busy: whole.start, idle: whole.start}
+        report = backend.usage(since, whole)
+        assert whole == report.period
+        assert {idle, busy} == set(report.resources)
+        assert not any(report.resources[idle].total.values())
+        usage = report.resources[busy]
+        for user, part in zip(self.people[:2], spent, strict=True):
+            for component, amount in part.amounts.items():
+                assert amount == usage.by_user[user][component]
+        for component in spent[0].amounts:
+            assert usage.total[component] == sum(part.amounts[component] for part in spent)
+        assert report == backend.usage(since, whole)
+        assert before == self.everything(backend)
+
+    def test_only_what_was_used_within_the_period_and_by_this_resource_counts(
+        self, backend: Backend, busy: str
+    ) -> None:
+        spent = self.spend(backend, busy, self.people[0])
+        whole, first, last = _around(spent), spent.period.start, spent.period.end
+        since = {busy: whole.start}
+        parts = [Period(start=whole.start, end=first), Period(start=first, end=whole.end)]
+        together = backend.usages(since, parts)
+        assert [part.period for part in together] == parts
+        before, after = (part.resources[busy].total for part in together)
+        assert not any(before.values())
+        assert {name: after[name] for name in spent.amounts} == dict(spent.amounts)
+        alone = [backend.usage(since, part).resources for part in parts]
+        assert alone == [part.resources for part in together]
+        earlier = backend.usage({busy: last}, whole).resources[busy].total
+        assert not any(earlier.values()), "it belonged to another resource of the same name"
+
+    def test_usage_of_a_backend_that_is_away_is_not_zero(self, backend: Backend, busy: str) -> None:
+        whole = _around(self.spend(backend, busy, self.people[0]))
+        with self.unreachable(backend), pytest.raises(TemporaryError):
+            backend.usage({busy: whole.start}, whole)
+
+
+def _around(*spent: Spent) -> Period:
+    """A time that has all of this in it, with a day to spare on both sides."""
+    return Period(
+        start=min(part.period.start for part in spent) - _DAY,
+        end=max(part.period.end for part in spent) + _DAY,
     )
+
+
+# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
+
+
+class AccessConformance(Hooks):
+    """Pausing, downscaling and restoring."""
+
+    @pytest.fixture
+    def pausable(self, backend: Backend, stem: str) -> str:
+        """A resource of a backend that can pause."""
+        if SetAccess not in backend.supports:
+            pytest.skip("SetAccess is not supported")
+        return self.created(backend, stem)
+
+    def test_restrictions_and_their_end_are_read_back_and_the_second_time_change_nothing(
+        self, backend: Backend, pausable: str
+    ) -> None:
+        before = found(backend, pausable)
+        for access in (*self.restrictions, Access.NORMAL):
+            action = SetAccess(pausable, access, dict(before.metadata))
+            expect(backend, action, Result.DONE)
+            assert access is found(backend, pausable).access
+            expect(backend, action, Result.UNCHANGED)
+        assert before == found(backend, pausable)
+
+    def test_without_a_memory_a_resource_becomes_usable_again(
+        self, backend: Backend, pausable: str
+    ) -> None:
+        expect(backend, SetAccess(pausable, Access.PAUSED), Result.DONE)
+        expect(backend, SetAccess(pausable, Access.NORMAL), Result.DONE)
+        assert found(backend, pausable).access is Access.NORMAL
+
+    def test_a_resource_that_is_not_restricted_is_left_alone(
+        self, backend: Backend, pausable: str
+    ) -> None:
+        before = self.details(backend, pausable)
+        expect(backend, SetAccess(pausable, Access.NORMAL), Result.UNCHANGED)
+        assert before == self.details(backend, pausable)
+
+    def test_a_restriction_keeps_members_and_limits(self, backend: Backend, pausable: str) -> None:
+        expect(backend, AddMembers(pausable, self.people[:2]), Result.DONE)
+        before = found(backend, pausable)
+        expect(backend, SetAccess(pausable, Access.PAUSED), Result.DONE)
+        after = found(backend, pausable)
+        assert (before.members, before.limits) == (after.members, after.limits)
+
+    def test_restricting_what_does_not_exist_is_refused(
+        self, backend: Backend, pausable: str
+    ) -> None:
+        before = self.everything(backend)
+        names = (f"{pausable}-none", *AWKWARD_NAMES)
+        for outcome in backend.apply([SetAccess(name, Access.PAUSED) for name in names]):
+            assert isinstance(outcome.error, PermanentError), outcome
+        assert before == self.everything(backend)
+
+
+class MemberLimitConformance(Hooks):
+    """Limits of single members."""
+
+    @pytest.fixture
+    def shared(self, backend: Backend, stem: str) -> str:
+        """A resource with two members, of a backend that can limit them."""
+        if SetMemberLimits not in backend.supports:
+            pytest.skip("SetMemberLimits is not supported")
+        resource = self.created(backend, stem)
+        expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)
+        return resource
+
+    def test_limits_of_members_are_set_and_cleared_by_name_and_only_once(
+        self, backend: Backend, shared: str
+    ) -> None:
+        (one, two), (ada, bob) = self.components, self.people[:2]
+        both = [SetMemberLimits(shared, who, {one: Decimal(60), two: Decimal(2048)})
+                for who in (ada, bob)]  # fmt: skip
+        assert [o.result for o in backend.apply(both)] == [Result.DONE] * 2
+        assert [o.result for o in backend.apply(both)] == [Result.UNCHANGED] * 2
+        change = SetMemberLimits(shared, ada, {one: None})
+        expect(backend, change, Result.DONE)
+        expect(backend, change, Result.UNCHANGED)
+        limits = found(backend, shared).member_limits
+        assert {who: dict(limits[who]) for who in limits} == {
+            ada: {two: 2048},
+            bob: {one: 60, two: 2048},
+        }
+        assert dict(found(backend, shared).limits) == {}
+
+    def test_an_impossible_limit_of_a_member_is_refused_and_changes_nothing(
+        self, backend: Backend, shared: str
+    ) -> None:
+        one, two = self.components
+        before = self.everything(backend)
+        actions: list[Action] = [
+            SetMemberLimits(shared, self.people[0], {one: Decimal(-1), two: Decimal(5)}),
+            SetMemberLimits(shared, self.people[0], {"no-such-component": Decimal(5)}),
+            SetMemberLimits(f"{shared}-none", self.people[0], {one: Decimal(5)}),
+            *(SetMemberLimits(shared, name, {one: Decimal(5)}) for name in AWKWARD_NAMES),
+        ]
+        for outcome, action in zip(backend.apply(actions), actions, strict=True):
+            check_outcome(outcome, action)
+            assert isinstance(outcome.error, PermanentError), outcome
+        assert before == self.everything(backend)
+
+    def test_somebody_who_is_no_member_gets_no_limit_and_does_not_become_one(
+        self, backend: Backend, shared: str
+    ) -> None:
+        stranger = SetMemberLimits(shared, self.people[2], {self.components[0]: Decimal(5)})
+        expect(backend, stranger, Result.FAILED)
+        assert set(self.people[:2]) == found(backend, shared).members
+
+
+class HomeConformance(Hooks):
+    """Home directories."""
+
+    def test_a_missing_home_directory_is_made_once(self, backend: Backend) -> None:
+        if CreateHomeDirectories not in backend.supports:
+            pytest.skip("CreateHomeDirectories is not supported")
+        homeless = self.homeless_person(backend)
+        assert backend.missing_home_directories([homeless]) == {homeless}
+        action = CreateHomeDirectories((*AWKWARD_NAMES, homeless))
+        outcome = expect(backend, action, Result.DONE)
+        assert tuple(entry.name for entry in outcome.left_out) == AWKWARD_NAMES
+        assert backend.missing_home_directories([homeless]) == frozenset()
+        expect(backend, action, Result.UNCHANGED)
+
+
+# ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
 
 
 class PlacementConformance(Hooks):

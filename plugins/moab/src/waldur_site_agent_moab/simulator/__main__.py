@@ -7,8 +7,7 @@ import sys
 from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 
-from waldur_site_agent_moab.simulator.executables import write_executables
-from waldur_site_agent_moab.simulator.simulated import HungError, SimulatedMam
+from waldur_site_agent_moab.simulator.simulated import HungError, SimulatedMam, write_executables
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import fcntl
+import shlex
+import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path, PurePath
 
 from waldur_site_agent.backends.processes import (
     CommandResult,
     CommandTimedOutError,
+    Runner,
     command_line,
 )
-from waldur_site_agent_moab.simulator.changing import CHANGES
-from waldur_site_agent_moab.simulator.listing import LISTS
-from waldur_site_agent_moab.simulator.request import Answer, RefusedError, read_request
-from waldur_site_agent_moab.simulator.state import Outage, SimCharge, SimMam, new_state
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-    from decimal import Decimal
-    from pathlib import Path
-
-    from waldur_site_agent.backends.processes import (
-        Runner,
-    )
+from waldur_site_agent_moab.simulator.commands import CHANGES, LISTS
+from waldur_site_agent_moab.simulator.state import (
+    Answer,
+    Outage,
+    RefusedError,
+    SimCharge,
+    SimMam,
+    new_state,
+    read_request,
+)
 
 VERSION = "simulated accounting manager\n"
 _ANSWERS = {**LISTS, **CHANGES}
@@ -169,3 +170,19 @@ def _answer(state: SimMam, program: str, words: list[str]) -> Answer:
         return answer(state, read_request(words, known))
     except RefusedError as refusal:
         return refusal.answer
+
+
+PROGRAMS = (*LISTS, *CHANGES)
+_EXECUTABLE = 0o755
+
+
+def write_executables(directory: Path, state_file: Path) -> Path:
+    """Make the directory with its commands, all on the state in ``state_file``; return it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    module = [sys.executable, "-m", "waldur_site_agent_moab.simulator"]
+    for program in PROGRAMS:
+        command = shlex.join([*module, "--state", str(state_file.absolute()), program])
+        path = directory / program
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        path.chmod(_EXECUTABLE)
+    return directory

@@ -7,10 +7,10 @@ import sys
 from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 
-from waldur_site_agent_slurm.simulator.executables import PROGRAMS, write_executables
-from waldur_site_agent_slurm.simulator.outages import HungError
-from waldur_site_agent_slurm.simulator.rendering import render_tree
+from waldur_site_agent_slurm.simulator.request import PROGRAMS, write_executables
+from waldur_site_agent_slurm.simulator.showing import render_tree
 from waldur_site_agent_slurm.simulator.simulated import SimulatedSlurm
+from waldur_site_agent_slurm.simulator.state import HungError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from waldur_site_agent_slurm import tres
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, unknown_option
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from waldur_site_agent_slurm.simulator.state import SimState
+from waldur_site_agent_slurm.simulator.state import SimState
 
 CLEARED = -1
 _FIRST_THAT_CLEARS = 2**64 - 2

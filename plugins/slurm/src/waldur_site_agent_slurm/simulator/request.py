@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -101,3 +104,19 @@ def _expanded(name: str) -> list[str]:
         numbers = range(int(first), int(last or first) + 1)
         result += [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
     return result
+
+
+PROGRAMS = ("sacct", "sacctmgr", "scancel", "scontrol", "squeue", "sreport")
+_EXECUTABLE = 0o755
+
+
+def write_executables(directory: Path, state_file: Path) -> Path:
+    """Make the directory with its commands, all on the cluster in ``state_file``; return it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    module = [sys.executable, "-m", "waldur_site_agent_slurm.simulator"]
+    for program in PROGRAMS:
+        command = shlex.join([*module, "--state", str(state_file.absolute()), program])
+        path = directory / program
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        path.chmod(_EXECUTABLE)
+    return directory

@@ -5,44 +5,36 @@ from __future__ import annotations
 import fcntl
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from datetime import datetime
+from pathlib import Path, PurePath
 
-from waldur_site_agent.backends.processes import command_line
-from waldur_site_agent_slurm.runner import CommandResult, CommandTimedOutError
-from waldur_site_agent_slurm.simulator import (
-    accounting,
-    adding,
-    changing,
-    coordinating,
-    queue,
-    removing,
-    showing,
-)
-from waldur_site_agent_slurm.simulator.outages import HungError, answer_during_outage
+from waldur_site_agent.backends.processes import CommandResult, Runner, command_line
+from waldur_site_agent_slurm.client import CommandTimedOutError
+from waldur_site_agent_slurm.simulator import changing, jobs, showing
 from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
-from waldur_site_agent_slurm.simulator.state import SimJob, SimRun, SimState, new_state
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
-    from pathlib import Path
-
-    from waldur_site_agent_slurm.runner import Runner
-    from waldur_site_agent_slurm.simulator.state import Outage
+from waldur_site_agent_slurm.simulator.state import (
+    HungError,
+    Outage,
+    SimJob,
+    SimRun,
+    SimState,
+    answer_during_outage,
+    new_state,
+)
 
 VERSION = "slurm-wlm 22.05.8\n"
 
 _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
-    ("add", "account"): adding.add_account,
-    ("add", "user"): adding.add_user,
-    ("add", "coordinator"): coordinating.add_coordinator,
-    ("remove", "coordinator"): coordinating.remove_coordinator,
+    ("add", "account"): changing.add_account,
+    ("add", "user"): changing.add_user,
+    ("add", "coordinator"): changing.add_coordinator,
+    ("remove", "coordinator"): changing.remove_coordinator,
     ("modify", "account"): changing.modify_account,
     ("modify", "user"): changing.modify_user,
-    ("remove", "account"): removing.remove_account,
-    ("remove", "user"): removing.remove_user,
+    ("remove", "account"): changing.remove_account,
+    ("remove", "user"): changing.remove_user,
 }
 _ENTITIES = (
     'Input line must include "Account", "Cluster", "Coordinator", "Federation", "QOS", '
@@ -50,13 +42,13 @@ _ENTITIES = (
 )
 _SYNONYMS = {"create": "add", "delete": "remove", "update": "modify", "list": "show"}
 _PROGRAMS: dict[str, Callable[[SimState, list[str]], Answer]] = {
-    "squeue": queue.squeue,
-    "scancel": queue.scancel,
-    "scontrol": queue.scontrol,
-    "sacct": accounting.sacct,
-    "sreport": accounting.sreport,
+    "squeue": jobs.squeue,
+    "scancel": jobs.scancel,
+    "scontrol": jobs.scontrol,
+    "sacct": jobs.sacct,
+    "sreport": jobs.sreport,
 }
-_OF_SLURMDBD = {"stats": accounting.statistics, "config": accounting.configuration}
+_OF_SLURMDBD = {"stats": jobs.statistics, "config": jobs.configuration}
 
 
 class SimulatedSlurm:
@@ -120,7 +112,7 @@ class SimulatedSlurm:
         """Let a job end by itself."""
         with self.change() as cluster:
             cluster.jobs.pop(number, None)
-            accounting.end_runs(cluster, number, "COMPLETED")
+            jobs.end_runs(cluster, number, "COMPLETED")
 
     def run_job(
         self,

@@ -1,0 +1,305 @@
+"""Waldur's API: what agents say of themselves, their services and their heartbeat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from http import HTTPStatus
+
+from waldur_site_agent_sandbox import agents, permissions, rendering, states
+from waldur_site_agent_sandbox.http import (
+    Answer,
+    Call,
+    Operation,
+    as_uuid,
+    invalid,
+    json_answer,
+    not_found,
+)
+from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
+from waldur_site_agent_sandbox.records import (
+    AgentIdentity,
+    AgentProcessor,
+    AgentService,
+    JsonObject,
+    Offering,
+)
+
+_IDENTITIES = "marketplace-site-agent-identities/"
+_SERVICES = "marketplace-site-agent-services/"
+_SINCE = (7, 8, 5)
+
+
+def text_of(fields: JsonObject, name: str, longest: int) -> str:
+    """Read a text that must be there.
+
+    Raises:
+        RefusedError: 400 that names it.
+    """
+    text = str(states.required(fields, name))
+    if not text:
+        raise invalid({name: ["This field may not be blank."]})
+    if len(text) > longest:
+        raise invalid({name: [f"Ensure this field has no more than {longest} characters."]})
+    return text
+
+
+def _optional(fields: JsonObject, name: str, longest: int | None = None) -> str | None:
+    given = fields.get(name)
+    if given is None:
+        return None
+    if longest is not None and len(str(given)) > longest:
+        raise invalid({name: [f"Ensure this field has no more than {longest} characters."]})
+    return str(given)
+
+
+def require_agent_rights(call: Call, offering: Offering) -> None:
+    """Let those pass who may run agents for an offering.
+
+    Raises:
+        RefusedError: 403.
+    """
+    newer = call.tx.generation.accepts_offering_scope
+    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
+    permissions.require(call.tx, call.user, permissions.CREATE_OFFERING, offering, scopes)
+
+
+def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
+    """Give the identity that a call is about, to those who may run it.
+
+    Raises:
+        RefusedError: 404 or 403.
+    """
+    identity = call.tx.world.agent_identities.get(uuid or call.uuid())
+    sight = permissions.sight_of(call.tx, call.user)
+    if identity is None or not sight.as_provider(identity.offering):
+        raise not_found()
+    require_agent_rights(call, call.tx.world.offerings[identity.offering])
+    return identity
+
+
+def _list(call: Call) -> Answer:
+    sight = permissions.sight_of(call.tx, call.user)
+    everything = call.tx.world.agent_identities.values()
+    visible = [row for row in everything if sight.as_provider(row.offering)]
+    rows = select(
+        call.query,
+        visible,
+        [
+            by_uuid("offering_uuid", lambda row: row.offering),
+            by_text("name", lambda row, text: row.name == text),
+            by_text("version", lambda row, text: row.version == text),
+        ],
+    )
+    rows.sort(key=lambda row: row.created)
+    return page_answer(
+        call,
+        rows,
+        lambda row: rendering.identity(call.tx, row, call.api),
+        offers_fields=False,
+    )
+
+
+def _described_offering(call: Call) -> Offering:
+    given = str(states.required(call.fields, "offering"))
+    uuid = as_uuid(given)
+    if uuid is None:
+        raise invalid({"offering": [f"“{given}” is not a valid UUID."]})
+    offering = call.tx.world.offerings.get(uuid)
+    if offering is None:
+        raise invalid({"offering": [f"Object with uuid={given} does not exist."]})
+    if offering.type not in agents.AGENT_TYPES:
+        raise invalid({"offering": ["Offering type is not compatible with site agents."]})
+    return offering
+
+
+def _described(call: Call, uuid: str, before: AgentIdentity | None) -> AgentIdentity:
+    """Read an identity as the client describes it; what it leaves out stays as it was."""
+    offering = _described_offering(call)
+    if before is not None and before.offering != offering.uuid:
+        raise invalid({"offering": ["Offering cannot be changed."]})
+    fields = call.fields
+    identity = before or AgentIdentity(
+        uuid=uuid,
+        created=call.tx.now,
+        modified=call.tx.now,
+        offering=offering.uuid,
+        name="",
+        created_by=call.user.uuid,
+    )
+    dependencies = fields.get("dependencies", [*identity.dependencies])
+    if not isinstance(dependencies, list):
+        raise invalid({"dependencies": ["Expected a list of items."]})
+    if not all(
+        isinstance(each, dict) and {"package", "version"} <= set(each) for each in dependencies
+    ):
+        raise invalid({"dependencies": ["Each needs a package and a version."]})
+    return replace(
+        identity,
+        name=text_of(fields, "name", 150),
+        version=_optional({"version": identity.version, **fields}, "version", 100),
+        dependencies=tuple(dependencies),
+        config_file_path=_optional(
+            {"config_file_path": identity.config_file_path, **fields}, "config_file_path", 150
+        ),
+        config_file_content=_optional(
+            {"config_file_content": identity.config_file_content, **fields}, "config_file_content"
+        ),
+        last_restarted=_restarted(call, identity),
+        modified=call.tx.now,
+    )
+
+
+def _restarted(call: Call, identity: AgentIdentity) -> datetime:
+    given = call.fields.get("last_restarted")
+    if given is None:
+        return identity.last_restarted or call.tx.now
+    try:
+        return datetime.fromisoformat(str(given)).astimezone(call.tx.now.tzinfo)
+    except ValueError:
+        raise invalid({"last_restarted": ["Datetime has wrong format."]}) from None
+
+
+def _store_identity(call: Call, identity: AgentIdentity) -> None:
+    twin = any(
+        (row.offering, row.name) == (identity.offering, identity.name) and row.uuid != identity.uuid
+        for row in call.tx.world.agent_identities.values()
+    )
+    if twin:
+        text = "The fields offering, name must make a unique set."
+        raise invalid({"non_field_errors": [text]})
+    call.tx.world.put(identity)
+
+
+def _create(call: Call) -> Answer:
+    require_agent_rights(call, _described_offering(call))
+    identity = _described(call, call.tx.new_uuid(), None)
+    _store_identity(call, identity)
+    printed = rendering.identity(call.tx, identity, call.api)
+    return json_answer(printed, HTTPStatus.CREATED)
+
+
+def _update(call: Call) -> Answer:
+    before = identity_of(call)
+    identity = _described(call, before.uuid, before)
+    _store_identity(call, identity)
+    return json_answer(rendering.identity(call.tx, identity, call.api))
+
+
+def _register_service(call: Call) -> Answer:
+    identity = identity_of(call)
+    name = text_of(call.fields, "name", 150)
+    mode = _optional(call.fields, "mode", 100)
+    rows = call.tx.world.agent_services.values()
+    before = next((r for r in rows if (r.identity, r.name) == (identity.uuid, name)), None)
+    service = before or AgentService(
+        uuid=call.tx.new_uuid(),
+        created=call.tx.now,
+        modified=call.tx.now,
+        identity=identity.uuid,
+        name=name,
+        registered=call.tx.now,
+    )
+    service = replace(
+        service,
+        mode=mode or service.mode,
+        state="Active",
+        registered=call.tx.now,
+        modified=call.tx.now,
+    )
+    call.tx.world.put(service)
+    status = HTTPStatus.OK if before else HTTPStatus.CREATED
+    return json_answer(rendering.service(call.tx, service, call.api), status)
+
+
+def _service(call: Call) -> AgentService:
+    service = call.tx.world.agent_services.get(call.uuid())
+    if service is None:
+        raise not_found()
+    identity_of(call, service.identity)
+    return service
+
+
+def _register_processor(call: Call) -> Answer:
+    service = _service(call)
+    name = text_of(call.fields, "name", 150)
+    backend_type = text_of(call.fields, "backend_type", 100)
+    call.tx.world.put(replace(service, state=agents.state_of(call.tx, service)))
+    rows = agents.processors_of(call.tx, service)
+    before = next((row for row in rows if row.name == name), None)
+    processor = before or AgentProcessor(
+        uuid=call.tx.new_uuid(),
+        created=call.tx.now,
+        modified=call.tx.now,
+        service=service.uuid,
+        name=name,
+        backend_type=backend_type,
+        last_run=call.tx.now,
+    )
+    version = _optional(call.fields, "backend_version", 100) or processor.backend_version
+    processor = replace(
+        processor,
+        backend_type=backend_type,
+        backend_version=version,
+        last_run=call.tx.now,
+        modified=call.tx.now,
+    )
+    call.tx.world.put(processor)
+    status = HTTPStatus.OK if before else HTTPStatus.CREATED
+    return json_answer(rendering.processor(call.tx, processor, call.api), status)
+
+
+def _set_statistics(call: Call) -> Answer:
+    service = _service(call)
+    statistics = states.required(call.fields, "statistics")
+    if not isinstance(statistics, dict):
+        raise invalid({"statistics": ["Expected a dictionary."]})
+    service = replace(service, statistics=statistics, modified=call.tx.now)
+    call.tx.world.put(service)
+    return json_answer(rendering.service(call.tx, service, call.api))
+
+
+OPERATIONS = (
+    Operation(
+        name="marketplace_site_agent_identities_list",
+        method="GET",
+        path=_IDENTITIES,
+        run=_list,
+        since=_SINCE,
+    ),
+    Operation(
+        name="marketplace_site_agent_identities_create",
+        method="POST",
+        path=_IDENTITIES,
+        run=_create,
+        since=_SINCE,
+    ),
+    Operation(
+        name="marketplace_site_agent_identities_update",
+        method="PUT",
+        path=f"{_IDENTITIES}{{uuid}}/",
+        run=_update,
+        since=_SINCE,
+    ),
+    Operation(
+        name="marketplace_site_agent_identities_register_service",
+        method="POST",
+        path=f"{_IDENTITIES}{{uuid}}/register_service/",
+        run=_register_service,
+        since=_SINCE,
+    ),
+    Operation(
+        name="marketplace_site_agent_services_register_processor",
+        method="POST",
+        path=f"{_SERVICES}{{uuid}}/register_processor/",
+        run=_register_processor,
+        since=_SINCE,
+    ),
+    Operation(
+        name="marketplace_site_agent_services_set_statistics",
+        method="POST",
+        path=f"{_SERVICES}{{uuid}}/set_statistics/",
+        run=_set_statistics,
+        since=_SINCE,
+    ),
+)

@@ -1,0 +1,181 @@
+"""Waldur's API: marketplace-provider-offerings, what the agent's organization sells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+
+from pydantic import TypeAdapter, ValidationError
+
+from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox.api import project_accounts
+from waldur_site_agent_sandbox.http import (
+    Answer,
+    Call,
+    Operation,
+    as_uuid,
+    empty_answer,
+    invalid,
+    json_answer,
+    not_found,
+)
+from waldur_site_agent_sandbox.queries import (
+    Orderings,
+    arrange,
+    by_choice,
+    by_text,
+    by_uuid,
+    choose_fields,
+    page_answer,
+    select,
+)
+from waldur_site_agent_sandbox.records import Component, JsonObject, Offering
+
+_OFFERINGS = "marketplace-provider-offerings/"
+_OFFERING_STATES = ("Draft", "Active", "Paused", "Archived", "Unavailable")
+_BILLING_TYPES = ("fixed", "usage", "limit", "one", "few")
+_COMPONENT = TypeAdapter(Component)
+_LONGEST_TYPE = 50
+
+_OFFERING_ORDERINGS: Orderings[Offering] = {
+    "created": lambda row: str(rendering.timestamp(row.created)),
+    "name": lambda row: row.name,
+    "state": lambda row: row.state,
+    "type": lambda row: row.type,
+}
+
+
+def _list_offerings(call: Call) -> Answer:
+    sight = permissions.sight_of(call.tx, call.user)
+    visible = [row for row in call.tx.world.offerings.values() if sight.as_provider(row.uuid)]
+    listed = {as_uuid(text.strip()) for text in call.query.last("uuid_list").split(",")}
+    rows = select(
+        call.query,
+        visible,
+        [
+            by_uuid("customer_uuid", lambda row: row.customer),
+            by_choice("state", _OFFERING_STATES, lambda row: row.state),
+            by_text("name", lambda row, text: text.lower() in row.name.lower()),
+            by_text("name_exact", lambda row, text: row.name == text),
+            by_text("uuid_list", lambda row, _text: row.uuid in listed),
+            by_text("type", lambda row, _text: row.type in call.query.all("type")),
+        ],
+    )
+    rows = arrange(call.query, rows, _OFFERING_ORDERINGS, "name")
+    return page_answer(call, rows, lambda row: rendering.offering(call.tx, row, call.api))
+
+
+def _offering(call: Call) -> Offering:
+    offering = call.tx.world.offerings.get(call.uuid())
+    sight = permissions.sight_of(call.tx, call.user)
+    if offering is None or not sight.as_provider(offering.uuid):
+        raise not_found()
+    return offering
+
+
+def _retrieve_offering(call: Call) -> Answer:
+    whole = rendering.offering(call.tx, _offering(call), call.api)
+    return json_answer(choose_fields(call.query, whole))
+
+
+def _described(call: Call, uuid: str) -> Component:
+    """Read the component that the client describes.
+
+    Raises:
+        RefusedError: 400 that names the field.
+    """
+    for name in ("billing_type", "type", "name"):
+        if not states.required(call.fields, name):
+            raise invalid({name: ["This field may not be blank."]})
+    billing_type = call.fields["billing_type"]
+    if billing_type not in _BILLING_TYPES:
+        raise invalid({"billing_type": [f'"{billing_type}" is not a valid choice.']})
+    if len(str(call.fields["type"])) > _LONGEST_TYPE:
+        raise invalid({"type": ["Ensure this field has no more than 50 characters."]})
+    known: JsonObject = {
+        name: value
+        for name, value in call.fields.items()
+        if name in Component.__dataclass_fields__ and name != "is_priced"
+    }
+    try:
+        return _COMPONENT.validate_python({**known, "uuid": uuid})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise invalid({name: ["A valid value is required."]}) from None
+
+
+def _create_component(call: Call) -> Answer:
+    offering = _components_of(call)
+    component = _described(call, call.tx.new_uuid())
+    if component.type in {each.type for each in offering.components}:
+        raise invalid({"non_field_errors": ["The fields offering, type must make a unique set."]})
+    call.tx.world.put(replace(offering, components=(*offering.components, component)))
+    newer = call.tx.generation.reached(7, 9, 0)
+    return empty_answer(HTTPStatus.CREATED if newer else HTTPStatus.OK)
+
+
+def _update_component(call: Call) -> Answer:
+    offering = _components_of(call)
+    uuid = as_uuid(str(states.required(call.fields, "uuid")))
+    if uuid is None or uuid not in {each.uuid for each in offering.components}:
+        raise invalid({"uuid": ["Component with this UUID is not found."]})
+    before = next(each for each in offering.components if each.uuid == uuid)
+    changed = replace(_described(call, uuid), is_priced=before.is_priced)
+    components = tuple(changed if each.uuid == uuid else each for each in offering.components)
+    call.tx.world.put(replace(offering, components=components))
+    return empty_answer()
+
+
+def _components_of(call: Call) -> Offering:
+    offering = _offering(call)
+    scopes = permissions.OFFERING_OR_CUSTOMER
+    permissions.require(call.tx, call.user, permissions.UPDATE_COMPONENTS, offering, scopes)
+    return offering
+
+
+def _list_accounts(kind: str, call: Call) -> Answer:
+    offering = _offering(call)
+    return project_accounts.answer(call, kind, lambda row: row.offering == offering.uuid)
+
+
+OPERATIONS = (
+    Operation(
+        name="marketplace_provider_offerings_list",
+        method="GET",
+        path=_OFFERINGS,
+        run=_list_offerings,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_retrieve",
+        method="GET",
+        path=f"{_OFFERINGS}{{uuid}}/",
+        run=_retrieve_offering,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_create_offering_component",
+        method="POST",
+        path=f"{_OFFERINGS}{{uuid}}/create_offering_component/",
+        run=_create_component,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_update_offering_component",
+        method="POST",
+        path=f"{_OFFERINGS}{{uuid}}/update_offering_component/",
+        run=_update_component,
+    ),
+    Operation(
+        name="marketplace_provider_offerings_list_project_service_accounts_list",
+        method="GET",
+        path=f"{_OFFERINGS}{{uuid}}/list_project_service_accounts/",
+        run=partial(_list_accounts, "service"),
+        since=(7, 8, 8),
+    ),
+    Operation(
+        name="marketplace_provider_offerings_list_course_accounts_list",
+        method="GET",
+        path=f"{_OFFERINGS}{{uuid}}/list_course_accounts/",
+        run=partial(_list_accounts, "course"),
+        since=(7, 8, 8),
+    ),
+)

@@ -1,0 +1,156 @@
+"""Waldur's API: marketplace-service-providers, an organization in its role of selling."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from waldur_site_agent_sandbox import permissions, rendering
+from waldur_site_agent_sandbox.api import project_accounts
+from waldur_site_agent_sandbox.http import Answer, Call, Operation, denied, not_found
+from waldur_site_agent_sandbox.queries import (
+    Filter,
+    Orderings,
+    arrange,
+    by_flag,
+    by_text,
+    by_uuid,
+    page_answer,
+    select,
+)
+from waldur_site_agent_sandbox.records import Customer, Role
+
+_PROVIDERS = "marketplace-service-providers/"
+
+
+def _sellers(call: Call) -> list[Customer]:
+    """Give the selling organizations in which the asker has some role, also on an offering."""
+    sight = permissions.sight_of(call.tx, call.user)
+    offerings = call.tx.world.offerings.values()
+    sellers = {row.customer: None for row in offerings if sight.as_provider(row.uuid)}
+    return [call.tx.world.customers[uuid] for uuid in sellers]
+
+
+def _list_providers(call: Call) -> Answer:
+    rows = select(call.query, _sellers(call), [by_uuid("customer_uuid", lambda row: row.uuid)])
+    rows = arrange(
+        call.query,
+        rows,
+        {
+            "created": lambda row: str(rendering.timestamp(row.created)),
+            "customer_name": lambda row: row.name,
+        },
+        "created",
+    )
+    return page_answer(call, rows, lambda row: rendering.provider(call.tx, row, call.api))
+
+
+def holds_right(call: Call, seller: Customer, right: str) -> bool:
+    """Tell whether the asker has a right on the organization itself."""
+    return call.user.is_staff or any(
+        right in permissions.rights_of(role.name, call.tx.generation)
+        for role in permissions.roles_of(call.tx, call.user)
+        if role.scope == seller.uuid
+    )
+
+
+def seller_of(call: Call) -> Customer:
+    """Give the organization whose record as a provider the path names.
+
+    Raises:
+        RefusedError: 404.
+    """
+    wanted = call.uuid("provider")
+    seller = next((row for row in _sellers(call) if row.service_provider == wanted), None)
+    if seller is None:
+        raise not_found()
+    return seller
+
+
+def served_projects(call: Call, seller: Customer) -> set[str]:
+    """Projects that have a live resource of a shared offering of this seller."""
+    world = call.tx.world
+    return {
+        row.project
+        for row in world.resources.values()
+        if row.state != "Terminated"
+        and world.offerings[row.offering].customer == seller.uuid
+        and world.offerings[row.offering].shared
+    }
+
+
+def _list_project_permissions(call: Call) -> Answer:
+    seller = seller_of(call)
+    if not holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
+        raise denied()
+    world = call.tx.world
+    served = served_projects(call, seller)
+    active = world.active_roles(call.tx.now)
+    roles = [role for role in active if role.scope_type == "project" and role.scope in served]
+    activity: list[Filter[Role]] = [by_flag("is_active", lambda _role: True)]
+    rows = select(
+        call.query,
+        roles,
+        [
+            by_uuid("user", lambda role: role.user),
+            by_uuid("scope_uuid", lambda role: role.scope),
+            by_text("username", lambda role, text: world.users[role.user].username == text),
+            by_text("role_name", lambda role, text: role.name == text),
+            by_text("scope_name", lambda r, text: text in world.projects[r.scope].name),
+            *(activity if call.tx.generation.reached(8) else []),
+        ],
+    )
+    rows = arrange(call.query, rows, _role_orderings(call), "created")
+    return page_answer(call, rows, lambda role: rendering.project_role(call.tx, role, call.api))
+
+
+def _role_orderings(call: Call) -> Orderings[Role]:
+    users = call.tx.world.users
+    return {
+        "created": lambda role: str(rendering.timestamp(role.created)),
+        "email": lambda role: users[role.user].email,
+        "expiration_time": lambda role: str(rendering.timestamp(role.expiration_time)),
+        "full_name": lambda role: users[role.user].full_name,
+        "native_name": lambda _role: "",
+        "role": lambda role: role.name,
+        "username": lambda role: users[role.user].username,
+    }
+
+
+def _list_accounts(kind: str, call: Call) -> Answer:
+    seller = seller_of(call)
+    if not permissions.has_role_on(call.tx, call.user, seller):
+        raise denied()
+    offerings = call.tx.world.offerings
+    return project_accounts.answer(
+        call, kind, lambda row: offerings[row.offering].customer == seller.uuid
+    )
+
+
+OPERATIONS = (
+    Operation(
+        name="marketplace_service_providers_list",
+        method="GET",
+        path=_PROVIDERS,
+        run=_list_providers,
+    ),
+    Operation(
+        name="marketplace_service_providers_project_permissions_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/project_permissions/",
+        run=_list_project_permissions,
+    ),
+    Operation(
+        name="marketplace_service_providers_project_service_accounts_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/project_service_accounts/",
+        run=partial(_list_accounts, "service"),
+        since=(7, 7, 6),
+    ),
+    Operation(
+        name="marketplace_service_providers_course_accounts_list",
+        method="GET",
+        path=f"{_PROVIDERS}{{provider}}/course_accounts/",
+        run=partial(_list_accounts, "course"),
+        since=(7, 7, 8),
+    ),
+)

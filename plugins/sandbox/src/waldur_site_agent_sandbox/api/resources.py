@@ -1,0 +1,217 @@
+"""Waldur's API: marketplace-provider-resources, the provider's view of what was bought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox.http import (
+    Answer,
+    Call,
+    Operation,
+    denied,
+    empty_answer,
+    invalid,
+    json_answer,
+    not_found,
+    server_bug,
+)
+from waldur_site_agent_sandbox.queries import (
+    Filter,
+    arrange,
+    by_choice,
+    by_flag,
+    by_text,
+    by_time,
+    by_uuid,
+    by_uuids,
+    choose_fields,
+    page_answer,
+    select,
+    wants,
+)
+from waldur_site_agent_sandbox.records import JsonObject, Resource
+
+_PATH = "marketplace-provider-resources/"
+
+
+def _filters(call: Call) -> list[Filter[Resource]]:
+    world = call.tx.world
+    in_work: list[Filter[Resource]] = [
+        by_choice(
+            "order_state",
+            states.ORDER_STATES,
+            lambda r: order.state if (order := world.order_in_progress(r.uuid)) else "",
+        )
+    ]
+    by_offering = by_uuids if call.tx.generation.reached(7, 6, 5) else by_uuid
+    return [
+        by_offering("offering_uuid", lambda resource: resource.offering),
+        by_uuid("project_uuid", lambda resource: resource.project),
+        by_uuid("customer_uuid", lambda resource: world.projects[resource.project].customer),
+        by_uuid("provider_uuid", lambda resource: world.offerings[resource.offering].customer),
+        by_choice("state", states.RESOURCE_STATES, lambda resource: resource.state),
+        by_text("backend_id", lambda resource, text: resource.backend_id == text),
+        by_text("name", lambda resource, text: text.lower() in resource.name.lower()),
+        by_text("name_exact", lambda resource, text: resource.name == text),
+        by_text("query", lambda r, text: text.lower() in f"{r.name} {r.uuid}".lower()),
+        by_flag("paused", lambda resource: resource.paused),
+        by_flag("downscaled", lambda resource: resource.downscaled),
+        by_flag("restrict_member_access", lambda resource: resource.restrict_member_access),
+        by_time("created", lambda resource: resource.created),
+        by_time("modified", lambda resource: resource.modified),
+        *(in_work if call.tx.generation.reached(8) else []),
+    ]
+
+
+def _list(call: Call) -> Answer:
+    world = call.tx.world
+    sight = permissions.sight_of(call.tx, call.user)
+    visible = [row for row in world.resources.values() if sight.as_provider(row.offering)]
+    rows = arrange(
+        call.query,
+        select(call.query, visible, _filters(call)),
+        {
+            "backend_id": lambda row: row.backend_id,
+            "created": lambda row: str(rendering.timestamp(row.created)),
+            "customer_name": lambda row: world.customer_of(row.project).name,
+            "end_date": lambda _row: "",
+            "name": lambda row: row.name,
+            "offering_name": lambda row: world.offerings[row.offering].name,
+            "plan_name": lambda _row: "",
+            "project_name": lambda row: world.projects[row.project].name,
+            "state": lambda row: row.state,
+        },
+        "created",
+    )
+    return page_answer(call, rows, lambda row: _print(call, row))
+
+
+def _print(call: Call, resource: Resource) -> JsonObject:
+    return rendering.resource(call.tx, resource, call.api, lambda name: wants(call.query, name))
+
+
+def _resource(call: Call) -> Resource:
+    resource = call.tx.world.resources.get(call.uuid())
+    sight = permissions.sight_of(call.tx, call.user)
+    if resource is None or not sight.as_provider(resource.offering):
+        raise not_found()
+    return resource
+
+
+def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUSTOMER) -> Resource:
+    resource = _resource(call)
+    offering = call.tx.world.offerings[resource.offering]
+    permissions.require(call.tx, call.user, right, offering, scopes)
+    if offering.state == "Unavailable" and call.tx.generation.reached(8, 0, 9):
+        raise invalid({"detail": "Offering is unavailable."})
+    return resource
+
+
+def _retrieve(call: Call) -> Answer:
+    return json_answer(choose_fields(call.query, _print(call, _resource(call))))
+
+
+def _team(call: Call) -> Answer:
+    resource = _resource(call)
+    roles = call.tx.world.team(resource.project, call.tx.now)
+    return json_answer(
+        [rendering.team_member(call.tx, role, resource.offering, call.api) for role in roles]
+    )
+
+
+def _set_backend_id(call: Call) -> Answer:
+    scopes = permissions.OFFERING_OR_CUSTOMER
+    resource = _authorized(call, permissions.SET_BACKEND_ID, scopes)
+    if "backend_id" not in call.fields:
+        raise server_bug()
+    backend_id = str(states.required(call.fields, "backend_id"))
+    if backend_id == resource.backend_id:
+        return json_answer({"status": "Resource backend_id is not changed."})
+    states.set_resource(call.tx, resource, backend_id=backend_id)
+    return json_answer({"status": "Resource backend_id has been changed."})
+
+
+def _required_object(call: Call, name: str) -> JsonObject:
+    given = states.required(call.fields, name)
+    if not isinstance(given, dict):
+        raise invalid({name: ["Value must be valid JSON."]})
+    return given
+
+
+def _set_limits(call: Call) -> Answer:
+    resource = _authorized(call, permissions.SET_STATE)
+    limits = _required_object(call, "limits")
+    if call.tx.generation.checks_limit_names:
+        known = {each.type for each in call.tx.world.offerings[resource.offering].components}
+        unknown = sorted(set(limits) - known)
+        if unknown:
+            raise invalid({"limits": [f"Invalid components: {', '.join(unknown)}."]})
+    kept = states.limits_under_policy(call.tx, resource, limits)
+    states.set_resource(call.tx, resource, limits=kept)
+    return json_answer({"status": "The resource limits are updated"})
+
+
+def _set_backend_metadata(call: Call) -> Answer:
+    resource = _authorized(call, permissions.SET_BACKEND_METADATA)
+    metadata = _required_object(call, "backend_metadata")
+    states.set_resource(call.tx, resource, backend_metadata=metadata)
+    return json_answer({"status": "The backend metadata is updated"})
+
+
+def _refresh_last_sync(call: Call) -> Answer:
+    resource = _authorized(call, permissions.SET_STATE)
+    states.set_resource(call.tx, resource, last_sync=call.tx.now)
+    return empty_answer()
+
+
+def _set_as_ok(call: Call) -> Answer:
+    states.set_resource_ok(call.tx, _authorized(call, permissions.SET_STATE))
+    return empty_answer()
+
+
+def _set_as_erred(call: Call) -> Answer:
+    newer = call.tx.generation.accepts_offering_scope
+    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
+    resource = _authorized(call, permissions.SET_STATE, scopes)
+    if not call.tx.generation.lets_provider_set_errors and not call.user.is_staff:
+        raise denied()
+    message = str(call.fields.get("error_message") or resource.error_message)
+    traceback = str(call.fields.get("error_traceback") or resource.error_traceback)
+    states.set_resource(
+        call.tx, resource, state="Erred", error_message=message, error_traceback=traceback
+    )
+    return empty_answer()
+
+
+def _action(name: str, run: Callable[[Call], Answer], since: tuple[int, ...] = ()) -> Operation:
+    return Operation(
+        name=f"marketplace_provider_resources_{name}",
+        method="POST",
+        path=f"{_PATH}{{uuid}}/{name}/",
+        run=run,
+        since=since,
+    )
+
+
+OPERATIONS = (
+    Operation(name="marketplace_provider_resources_list", method="GET", path=_PATH, run=_list),
+    Operation(
+        name="marketplace_provider_resources_retrieve",
+        method="GET",
+        path=f"{_PATH}{{uuid}}/",
+        run=_retrieve,
+    ),
+    Operation(
+        name="marketplace_provider_resources_team_list",
+        method="GET",
+        path=f"{_PATH}{{uuid}}/team/",
+        run=_team,
+    ),
+    _action("set_backend_id", _set_backend_id),
+    _action("set_limits", _set_limits, since=(7, 6, 5)),
+    _action("set_backend_metadata", _set_backend_metadata),
+    _action("refresh_last_sync", _refresh_last_sync, since=(7, 6, 5)),
+    _action("set_as_ok", _set_as_ok, since=(7, 6, 5)),
+    _action("set_as_erred", _set_as_erred),
+)

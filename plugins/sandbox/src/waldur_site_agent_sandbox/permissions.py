@@ -1,0 +1,118 @@
+"""Who may see and change what: roles give rights on a customer or on an offering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from waldur_site_agent_sandbox.generations import Generation
+from waldur_site_agent_sandbox.http import denied
+from waldur_site_agent_sandbox.records import Customer, Offering, Role, User
+from waldur_site_agent_sandbox.store import Transaction
+from waldur_site_agent_sandbox.world import World
+
+APPROVE_ORDER = "ORDER.APPROVE"
+REJECT_ORDER = "ORDER.REJECT"
+SET_STATE = "RESOURCE.SET_STATE"
+SET_BACKEND_ID = "RESOURCE.SET_BACKEND_ID"
+SET_BACKEND_METADATA = "RESOURCE.SET_BACKEND_METADATA"
+SET_USAGE = "RESOURCE.SET_USAGE"
+UPDATE_COMPONENTS = "OFFERING.UPDATE_COMPONENTS"
+UPDATE_USER = "OFFERING.UPDATE_USER"
+CREATE_OFFERING = "OFFERING.CREATE"
+MANAGE_BACKEND_RESOURCES = "OFFERING.MANAGE_BACKEND_RESOURCES"
+LIST_PROJECTS = "SERVICE_PROVIDER.LIST_PROJECTS"
+LIST_PROJECT_PERMISSIONS = "SERVICE_PROVIDER.LIST_PROJECT_PERMISSIONS"
+
+CUSTOMER = frozenset({"customer"})
+OFFERING_OR_CUSTOMER = frozenset({"offering", "customer"})
+
+_PROVIDER_RIGHTS = frozenset(
+    {
+        APPROVE_ORDER,
+        REJECT_ORDER,
+        SET_STATE,
+        SET_BACKEND_ID,
+        SET_BACKEND_METADATA,
+        SET_USAGE,
+        UPDATE_COMPONENTS,
+        UPDATE_USER,
+        CREATE_OFFERING,
+        MANAGE_BACKEND_RESOURCES,
+        LIST_PROJECTS,
+        LIST_PROJECT_PERMISSIONS,
+    }
+)
+_CUSTOMER_MANAGER_RIGHTS = _PROVIDER_RIGHTS - {APPROVE_ORDER, REJECT_ORDER, SET_USAGE}
+_OFFERING_MANAGER_RIGHTS = frozenset({SET_BACKEND_ID, SET_BACKEND_METADATA, SET_USAGE})
+_LATER_OFFERING_MANAGER_RIGHTS = frozenset({SET_STATE, MANAGE_BACKEND_RESOURCES})
+
+
+def rights_of(role: str, generation: Generation) -> frozenset[str]:
+    """Rights that a role gives on its scope; roles of projects give none here."""
+    if role == "CUSTOMER.OWNER":
+        return _PROVIDER_RIGHTS
+    if role == "CUSTOMER.MANAGER":
+        return _CUSTOMER_MANAGER_RIGHTS
+    if role == "OFFERING.MANAGER":
+        newest = generation.accepts_offering_scope
+        later = _LATER_OFFERING_MANAGER_RIGHTS if newest else frozenset()
+        return _OFFERING_MANAGER_RIGHTS | later
+    return frozenset()
+
+
+def require(
+    tx: Transaction, user: User, right: str, offering: Offering, scopes: frozenset[str] = CUSTOMER
+) -> None:
+    """Let nobody pass who lacks the right on the offering or its customer.
+
+    Raises:
+        RefusedError: 403.
+    """
+    allowed = user.is_staff or any(
+        right in rights_of(role.name, tx.generation)
+        for role in _provider_roles(tx, user, offering)
+        if role.scope_type in scopes
+    )
+    if not allowed:
+        raise denied()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a user may see, found out once for a whole list."""
+
+    world: World
+    everything: bool
+    scopes: frozenset[str]
+
+    def as_provider(self, offering: str) -> bool:
+        """Tell whether the user has any role on the selling side of an offering."""
+        customer = self.world.offerings[offering].customer
+        return self.everything or offering in self.scopes or customer in self.scopes
+
+    def as_consumer(self, project: str) -> bool:
+        """Tell whether the user has any role in a project or its organization."""
+        customer = self.world.projects[project].customer
+        return self.everything or project in self.scopes or customer in self.scopes
+
+
+def sight_of(tx: Transaction, user: User) -> Sight:
+    """Find out what a user may see."""
+    scopes = frozenset(role.scope for role in roles_of(tx, user))
+    return Sight(tx.world, user.is_staff, scopes)
+
+
+def roles_of(tx: Transaction, user: User) -> Iterator[Role]:
+    """Give a user's active roles."""
+    return (role for role in tx.world.active_roles(tx.now) if role.user == user.uuid)
+
+
+def has_role_on(tx: Transaction, user: User, customer: Customer) -> bool:
+    """Tell whether the user has any role on an organization itself."""
+    return user.is_staff or any(role.scope == customer.uuid for role in roles_of(tx, user))
+
+
+def _provider_roles(tx: Transaction, user: User, offering: Offering) -> Iterator[Role]:
+    scopes = {offering.uuid, offering.customer}
+    return (role for role in roles_of(tx, user) if role.scope in scopes)

@@ -1,0 +1,402 @@
+"""The buyer's rules: what may be ordered, and what an order does to a resource at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+
+from pydantic import JsonValue
+
+from waldur_site_agent_sandbox import states
+from waldur_site_agent_sandbox.http import RefusedError, invalid, wrong_state
+from waldur_site_agent_sandbox.records import (
+    ComponentUsage,
+    JsonObject,
+    Offering,
+    Order,
+    Project,
+    Resource,
+    User,
+    UserUsage,
+)
+from waldur_site_agent_sandbox.states import new_slug
+from waldur_site_agent_sandbox.store import Transaction
+
+
+def place_create(
+    tx: Transaction,
+    offering: Offering,
+    project: Project,
+    name: str,
+    *,
+    limits: JsonObject,
+    attributes: JsonObject,
+    start_date: date | None,
+    state: str,
+) -> Order:
+    """Order a new resource; it exists from now on, in state Creating.
+
+    Raises:
+        RefusedError: 400 for a limit that the offering does not have.
+    """
+    _check_limits(offering, limits)
+    resource = Resource(
+        uuid=tx.new_uuid(),
+        created=tx.now,
+        modified=tx.now,
+        name=name,
+        slug=new_slug(name, (row.slug for row in tx.world.resources.values())),
+        offering=offering.uuid,
+        project=project.uuid,
+        state="Creating",
+        limits=limits,
+        attributes={"name": name, **attributes},
+    )
+    tx.world.put(resource)
+    return _place(tx, resource, "Create", state, limits, resource.attributes, start_date)
+
+
+def place_update(
+    tx: Transaction,
+    resource: Resource,
+    limits: JsonObject,
+    *,
+    attributes: JsonObject,
+    start_date: date | None,
+    state: str,
+) -> Order:
+    """Order other limits. The resource keeps the old ones until the order is done.
+
+    Raises:
+        RefusedError: 409 where the resource is not OK; 400 where another order is open, where
+            nothing would change, or for a limit that the offering does not have.
+    """
+    if resource.state != "OK":
+        raise wrong_state("OK")
+    if tx.world.order_in_progress(resource.uuid):
+        raise states.pending_order_exists()
+    _check_limits(tx.world.offerings[resource.offering], limits)
+    if limits == resource.limits:
+        raise invalid(["New limits are the same as the current ones."])
+    old: JsonObject = {"old_limits": resource.limits} if limits else {}
+    return _place(tx, resource, "Update", state, limits, {**old, **attributes}, start_date)
+
+
+def place_terminate(
+    tx: Transaction, resource: Resource, *, attributes: JsonObject, state: str
+) -> Order:
+    """Order the end of a resource.
+
+    Raises:
+        RefusedError: 409 where it is neither OK nor Erred; 400 where another order is open.
+    """
+    if resource.state not in {"OK", "Erred"}:
+        raise wrong_state("OK", "Erred")
+    if tx.world.order_in_progress(resource.uuid):
+        raise states.pending_order_exists()
+    return _place(tx, resource, "Terminate", state, {}, attributes, None)
+
+
+def approve_as_consumer(tx: Transaction, order: Order) -> Order:
+    """Pass an order on to the provider.
+
+    Raises:
+        RefusedError: 409 where it is not waiting for that.
+    """
+    if order.state != "pending-consumer":
+        raise wrong_state("pending-consumer")
+    return _show_provider(tx, states.set_order(tx, order, state="pending-provider"))
+
+
+def withdraw(tx: Transaction, order: Order) -> None:
+    """Delete an order that nobody works on yet; its resource is left behind as it is.
+
+    Raises:
+        RefusedError: 409 where it is too late.
+    """
+    if not order.state.startswith("pending-"):
+        raise wrong_state("pending-consumer", "pending-provider")
+    tx.world.remove(order)
+
+
+def _place(
+    tx: Transaction,
+    resource: Resource,
+    kind: str,
+    state: str,
+    limits: JsonObject,
+    attributes: JsonObject,
+    start_date: date | None,
+) -> Order:
+    order = Order(
+        uuid=tx.new_uuid(),
+        created=tx.now,
+        modified=tx.now,
+        type=kind,
+        state=state,
+        offering=resource.offering,
+        project=resource.project,
+        resource=resource.uuid,
+        limits=limits,
+        attributes=attributes,
+        start_date=start_date,
+    )
+    tx.world.put(order)
+    marks = tx.generation.marks_resource_when_ordered and resource.state != "Erred"
+    if marks and kind != "Create":
+        tx.world.put(replace(resource, state=states.IN_WORK[kind], modified=tx.now))
+    return _show_provider(tx, order)
+
+
+def _show_provider(tx: Transaction, order: Order) -> Order:
+    ready = order.type == "Create" and order.state == "pending-provider"
+    if ready and tx.generation.names_members_when_ordered:
+        states.put_off(tx, "name_members", order.resource)
+    return order
+
+
+def _check_limits(offering: Offering, limits: JsonObject) -> None:
+    unknown = sorted(set(limits) - offering.limit_types)
+    if unknown:
+        raise RefusedError(400, {"limits": [f"Invalid components: {', '.join(unknown)}."]})
+
+
+REPORTABLE_STATES = frozenset({"OK", "Updating", "Terminating"})
+"""Resources in these states take reports of usage; erred ones do not."""
+
+_BILLED_BY_REPORT = frozenset({"usage", "limit"})
+_MOST_DIGITS = 20
+_DECIMAL_PLACES = 2
+_BACKFILL = (
+    "Service providers can only specify date for limit-based or prepaid billing components "
+    "when backfilling past billing periods."
+)
+
+
+def month_of(moment: datetime) -> date:
+    """Give the first day of the billing month of a moment; months are cut in UTC."""
+    return moment.astimezone(UTC).date().replace(day=1)
+
+
+def amount(given: JsonValue, field: str) -> Decimal:
+    """Read an amount; below zero is allowed.
+
+    Raises:
+        RefusedError: 400 for what is no number, or has too many digits.
+    """
+    try:
+        number = Decimal(str(given))
+    except InvalidOperation:
+        raise invalid({field: ["A valid number is required."]}) from None
+    exponent = number.as_tuple().exponent
+    if isinstance(exponent, str):
+        raise invalid({field: ["A valid number is required."]})
+    if -exponent > _DECIMAL_PLACES:
+        text = f"Ensure that there are no more than {_DECIMAL_PLACES} decimal places."
+        raise invalid({field: [text]})
+    if len(number.as_tuple().digits) + max(exponent, 0) > _MOST_DIGITS:
+        text = f"Ensure that there are no more than {_MOST_DIGITS} digits in total."
+        raise invalid({field: [text]})
+    return number.quantize(Decimal("0.01"))
+
+
+def moment_of(tx: Transaction, fields: JsonObject) -> datetime | None:
+    """Read ``date``; servers that do not know it take the present.
+
+    Raises:
+        RefusedError: 400 where it is no time.
+    """
+    given = fields.get("date")
+    if given is None or not tx.generation.takes_usage_dates:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(given))
+    except ValueError:
+        formats = "YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]"
+        text = f"Datetime has wrong format. Use one of these formats instead: {formats}."
+        raise invalid({"date": [text]}) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def report(
+    tx: Transaction,
+    resource: Resource,
+    items: list[JsonObject],
+    moment: datetime | None,
+    user: User,
+) -> None:
+    """Store what was used of a resource in a month: each value replaces the one before.
+
+    Raises:
+        RefusedError: 400, and nothing is stored.
+    """
+    if resource.state not in REPORTABLE_STATES:
+        raise invalid({"resource": ["Resource is not in valid state."]})
+    _check_types(tx, resource, [str(item["type"]) for item in items])
+    when = moment or tx.now
+    if not user.is_staff and month_of(when) < month_of(tx.now):
+        _check_backfill(tx, resource, [str(item["type"]) for item in items])
+    for item in items:
+        before = row_of(tx, resource.uuid, str(item["type"]), month_of(when))
+        row = ComponentUsage(
+            uuid=before.uuid if before else tx.new_uuid(),
+            created=before.created if before else tx.now,
+            reported=when,
+            resource=resource.uuid,
+            component_type=str(item["type"]),
+            billing_period=month_of(when),
+            usage=amount(item["amount"], "amount"),
+            description=str(item.get("description", "")),
+            recurring=bool(item.get("recurring")),
+            modified_by=user.uuid,
+        )
+        _check_amount_limit(tx, row)
+        tx.world.put(row)
+    _refresh_current_usages(tx, resource, items)
+
+
+def row_of(
+    tx: Transaction, resource: str, component_type: str, month: date, plan_period: str = ""
+) -> ComponentUsage | None:
+    """Give the usage of one component in one month under one plan, where there is one."""
+    wanted = (resource, component_type, month, plan_period)
+    found = (
+        row
+        for row in tx.world.component_usages.values()
+        if (row.resource, row.component_type, row.billing_period, row.plan_period) == wanted
+    )
+    return next(found, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPart:
+    """What is reported of one person."""
+
+    username: str
+    usage: Decimal
+    account: str = ""
+    """The offering user, where the report names one."""
+    moment: datetime | None = None
+    """Names the month, where the report does; else it is that of the anchor."""
+
+
+def report_users(
+    tx: Transaction, anchor: ComponentUsage, parts: list[UserPart], user: User
+) -> None:
+    """Store the parts of some people, each in place of the one before; nobody else's changes.
+
+    The account of the first report stays. A total of zero becomes the sum, on newer servers.
+
+    Raises:
+        RefusedError: 400, and nothing is stored.
+    """
+    by_parent: dict[str, dict[str, UserUsage]] = {}
+    for part in parts:
+        parent = _parent(tx, anchor, part.moment)
+        past = part.moment is not None and parent.billing_period < month_of(tx.now)
+        if past and not user.is_staff:
+            _check_backfill(tx, tx.world.resources[parent.resource], [parent.component_type])
+        if parent.uuid not in by_parent:
+            by_parent[parent.uuid] = {row.username: row for row in user_rows(tx, parent)}
+        rows = by_parent[parent.uuid]
+        rows[part.username] = _part(tx, parent, rows.get(part.username), part)
+        tx.world.put(rows[part.username])
+    for uuid in by_parent:
+        _raise_empty_total(tx, tx.world.component_usages[uuid])
+
+
+def _part(
+    tx: Transaction, parent: ComponentUsage, before: UserUsage | None, part: UserPart
+) -> UserUsage:
+    if before:
+        return replace(before, usage=part.usage, modified=tx.now)
+    return UserUsage(
+        uuid=tx.new_uuid(),
+        created=tx.now,
+        modified=tx.now,
+        component_usage=parent.uuid,
+        username=part.username,
+        usage=part.usage,
+        account=part.account,
+    )
+
+
+def user_rows(tx: Transaction, parent: ComponentUsage) -> list[UserUsage]:
+    """Give the parts of a component usage."""
+    return [row for row in tx.world.user_usages.values() if row.component_usage == parent.uuid]
+
+
+def _parent(tx: Transaction, anchor: ComponentUsage, moment: datetime | None) -> ComponentUsage:
+    """Give the row of the month that a report names; with no month, the row of the call's path."""
+    if moment is None or month_of(moment) == anchor.billing_period:
+        return anchor
+    month = month_of(moment)
+    found = row_of(tx, anchor.resource, anchor.component_type, month, anchor.plan_period)
+    if found is None:
+        found = replace(
+            anchor,
+            uuid=tx.new_uuid(),
+            created=tx.now,
+            reported=moment,
+            billing_period=month,
+            usage=Decimal("0.00"),
+        )
+        tx.world.put(found)
+    return found
+
+
+def _raise_empty_total(tx: Transaction, parent: ComponentUsage) -> None:
+    if parent.usage or not tx.generation.raises_empty_totals:
+        return
+    total = sum((row.usage for row in user_rows(tx, parent)), Decimal("0.00"))
+    tx.world.put(replace(parent, usage=total))
+
+
+def _check_types(tx: Transaction, resource: Resource, types: list[str]) -> None:
+    components = tx.world.offerings[resource.offering].components
+    known = {each.type for each in components if each.billing_type in _BILLED_BY_REPORT}
+    unknown = sorted(set(types) - known)
+    if unknown:
+        text = f"These components are invalid: {', '.join(unknown)}."
+        raise invalid({"non_field_errors": [text]})
+
+
+def _check_amount_limit(tx: Transaction, row: ComponentUsage) -> None:
+    """Hold what is used in a period against the most that a component of the offering allows."""
+    offering = tx.world.offerings[tx.world.resources[row.resource].offering]
+    component = next(each for each in offering.components if each.type == row.component_type)
+    if component.limit_amount is None or component.limit_period is None:
+        return
+    months = {"month": row.billing_period, "annual": row.billing_period.replace(month=1)}
+    since = months.get(component.limit_period)
+    months_before = (
+        each.usage
+        for each in tx.world.component_usages.values()
+        if (each.resource, each.component_type) == (row.resource, row.component_type)
+        and each.uuid != row.uuid
+        and (since is None or since <= each.billing_period <= row.billing_period)
+    )
+    total = sum(months_before, row.usage)
+    if total > Decimal(str(component.limit_amount)):
+        text = f"Total amount exceeds limit. Total amount: {total}"
+        raise invalid([f"{text}, limit: {component.limit_amount}."])
+
+
+def _check_backfill(tx: Transaction, resource: Resource, types: list[str]) -> None:
+    components = tx.world.offerings[resource.offering].components
+    by_usage = {each.type for each in components if each.billing_type == "usage"}
+    if by_usage.intersection(types):
+        raise invalid({"date": [_BACKFILL]})
+
+
+def _refresh_current_usages(tx: Transaction, resource: Resource, items: list[JsonObject]) -> None:
+    """Keep the figures that the portal shows: of the last report alone on old servers."""
+    current: JsonObject
+    if tx.generation.keeps_current_usages:
+        rows = (r for r in tx.world.component_usages.values() if r.resource == resource.uuid)
+        by_month = sorted(rows, key=lambda row: row.billing_period)
+        current = {row.component_type: float(row.usage) for row in by_month}
+    else:
+        current = {str(item["type"]): str(item["amount"]) for item in items}
+    tx.world.put(replace(resource, current_usages=current))

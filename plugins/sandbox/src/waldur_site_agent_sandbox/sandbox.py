@@ -1,0 +1,340 @@
+"""A Waldur in one object."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError, validate_call
+from pydantic_core import to_jsonable_python
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from waldur_site_agent_sandbox import example, records, server, states
+from waldur_site_agent_sandbox.asgi import WaldurSurface
+from waldur_site_agent_sandbox.broker import BrokerAddress
+from waldur_site_agent_sandbox.customer import CustomerSide
+from waldur_site_agent_sandbox.events import EventBus
+from waldur_site_agent_sandbox.example import DemoWorld
+from waldur_site_agent_sandbox.faults import Faults
+from waldur_site_agent_sandbox.generations import Generation
+from waldur_site_agent_sandbox.http import RefusedError
+from waldur_site_agent_sandbox.in_process import InProcessTransport
+from waldur_site_agent_sandbox.portal import Sessions
+from waldur_site_agent_sandbox.records import Customer, Offering, Task, User
+from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction
+
+
+class Worker:
+    """Does tasks as soon as they are there, unless it is paused: then when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._busy = threading.Lock()
+        self._paused = False
+
+    def pause(self) -> None:
+        """Let tasks pile up, as a busy server does."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Do what has piled up, and from now on everything at once."""
+        self._paused = False
+        self.run()
+
+    @property
+    def waiting(self) -> list[Task]:
+        """Tasks not done yet, oldest first."""
+        return sorted(self._store.read().world.tasks.values(), key=lambda task: task.created)
+
+    def wake(self) -> None:
+        """Do what there is to do, unless paused."""
+        if not self._paused:
+            self.run()
+
+    def run(self) -> int:
+        """Do every waiting task, and start orders whose date has come.
+
+        Returns:
+            How many tasks it did.
+        """
+        done = 0
+        # Somebody may add a task while the last one is being finished: hence the second look.
+        while (self.waiting or _due_orders(self._store.read())) and self._busy.acquire(
+            blocking=False
+        ):
+            try:
+                done += self._run_all()
+            finally:
+                self._busy.release()
+        return done
+
+    def _run_all(self) -> int:
+        done = 0
+        if _due_orders(self._store.read()):
+            with self._store.change() as tx:
+                _start_due_orders(tx)
+        while tasks := self.waiting:
+            with self._store.change() as tx:
+                _carry_out(tx, tasks[0])
+            done += 1
+        return done
+
+
+def _due_orders(tx: Transaction) -> list[str]:
+    today = tx.now.date()
+    return [
+        order.uuid
+        for order in tx.world.orders.values()
+        if order.state == "pending-start-date"
+        and order.start_date is not None
+        and order.start_date <= today
+    ]
+
+
+def _start_due_orders(tx: Transaction) -> None:
+    for uuid in _due_orders(tx):
+        states.start(tx, tx.world.orders[uuid])
+
+
+def _carry_out(tx: Transaction, task: Task) -> None:
+    if task.uuid not in tx.world.tasks:
+        return
+    tx.world.remove(task)
+    if task.kind == "process_order" and task.subject in tx.world.orders:
+        states.process(tx, tx.world.orders[task.subject])
+    elif task.kind == "name_members" and task.subject in tx.world.resources:
+        states.name_members(tx, tx.world.resources[task.subject])
+
+
+class Sandbox:
+    """An embedded Waldur that speaks as a server of ``server_version`` does.
+
+    It begins with a provider, an offering with the limit components ``cpu`` and ``mem``, and a user
+    for the agent; with ``state_file``, it begins where the last one with that file ended.
+    """
+
+    def __init__(
+        self,
+        server_version: str = "8.1.3",
+        *,
+        state_file: Path | None = None,
+        token_lifetime: int | None = None,
+        clock: Clock | None = None,
+        uuids: Callable[[], UUID] = uuid4,
+    ) -> None:
+        """``clock`` and ``uuids`` make what happens repeatable, for tests."""
+        self.server_version = server_version
+        self.clock = clock or Clock()
+        """The server's time; ``advance`` lets it pass."""
+        self.requests = Journal()
+        """What was asked through Waldur's API."""
+        self.faults = Faults()
+        """Trouble to come."""
+        self._store = Store(Generation(server_version), self.clock, state_file, uuids)
+        self._sessions = Sessions()
+        self.worker = Worker(self._store)
+        """What the server does by itself after it answered; pause it to see races."""
+        self._store.after_change = self.worker.wake
+        self.events = EventBus(self._store)
+        """What agents are told of, and trouble on the way."""
+        self._store.after_commit = self.events.notice
+        self._store.announce = self.events.announce
+        self.customer = CustomerSide(self._store, self._sessions)
+        """What people do in the portal."""
+        if not self.customer.world.offerings:
+            example.open_site(self.customer, token_lifetime)
+
+    @property
+    def offering(self) -> Offering:
+        """The first offering there is."""
+        return next(iter(self.customer.world.offerings.values()))
+
+    @property
+    def provider(self) -> Customer:
+        """The organization that sells it."""
+        return self.customer.world.customers[self.offering.customer]
+
+    @property
+    def agent(self) -> User:
+        """The user that was made for the agent."""
+        users = self.customer.world.users.values()
+        return next(user for user in users if user.username == example.AGENT_USERNAME)
+
+    @property
+    def token(self) -> str:
+        """The token of that user."""
+        return self.agent.token
+
+    def staff(self) -> User:
+        """Give a user of Waldur's staff, who may do everything; the first call makes one."""
+        users = self.customer.world.users.values()
+        found = next((user for user in users if user.is_staff and user.is_active), None)
+        return found or self.customer.add_user("staff", "Waldur Staff", is_staff=True)
+
+    def attach_broker(
+        self,
+        management_url: str,
+        username: str,
+        password: str,
+        *,
+        stomp_port: int,
+        host: str = "127.0.0.1",
+        mqtt_port: int | None = None,
+    ) -> None:
+        """Use a RabbitMQ, as its administrator, for registrations and events from now on.
+
+        ``management_url`` is such as ``http://127.0.0.1:15672``; the STOMP and MQTT ports are those
+        of plain TCP, at ``host``.
+        """
+        self.events.attach(
+            BrokerAddress(
+                management_url=management_url,
+                username=username,
+                password=password,
+                host=host,
+                stomp_port=stomp_port,
+                mqtt_port=mqtt_port,
+            )
+        )
+
+    def detach_broker(self) -> None:
+        """Only keep a record of events from now on, and register nothing anywhere."""
+        self.events.detach()
+
+    def fill_demo(self) -> DemoWorld:
+        """Make the demo's customers, projects, people and orders."""
+        return example.fill(self.customer)
+
+    @cached_property
+    def app(self) -> Starlette:
+        """The ASGI application: Waldur's ``/api/``, and ``/sandbox/`` for the customer's side."""
+        return self._surface.application(_routes(self))
+
+    @contextmanager
+    def serve(self) -> Iterator[str]:
+        """Serve in a thread, at a free port; gives the API's address ``http://127.0.0.1:PORT/api/``."""
+        self._surface.hurry(hurried=False)
+        with server.served(self.app) as address:
+            try:
+                yield f"{address}api/"
+            finally:
+                self._surface.hurry()
+
+    def transport(self) -> InProcessTransport:
+        """Take requests of an ``httpx.Client`` for ``in_process.ADDRESS`` without a network."""
+        return InProcessTransport(self.app, self.clock)
+
+    @cached_property
+    def _surface(self) -> WaldurSurface:
+        return WaldurSurface(self._store, self._sessions, self.faults, self.requests)
+
+
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+_PYTHON_ONLY = {"current", "edit", "world"}
+
+
+def _routes(sandbox: Sandbox) -> list[Route]:
+    """Give the routes of the customer's side."""
+    actions: dict[str, Callable[..., object]] = {
+        name: method
+        for name, method in inspect.getmembers(sandbox.customer, inspect.ismethod)
+        if not name.startswith("_") and name not in _PYTHON_ONLY
+    }
+    actions |= {
+        "run_worker": sandbox.worker.run,
+        "pause_worker": sandbox.worker.pause,
+        "resume_worker": sandbox.worker.resume,
+        "add_fault": sandbox.faults.add,
+        "clear_faults": sandbox.faults.clear,
+        "clear_requests": sandbox.requests.clear,
+        "advance_clock": sandbox.clock.advance,
+        "publish_event": sandbox.events.publish,
+        "disturb_events": sandbox.events.disturb,
+        "calm_events": sandbox.events.calm,
+        "hold_events": sandbox.events.hold,
+        "release_events": sandbox.events.release,
+        "lag_behind_events": sandbox.events.lag_behind,
+    }
+    views: dict[str, Callable[[], object]] = {
+        "": lambda: _overview(list(views), actions),
+        "world": lambda: sandbox.customer.world,
+        "orders": lambda: list(sandbox.customer.world.orders.values()),
+        "resources": lambda: list(sandbox.customer.world.resources.values()),
+        "requests": sandbox.requests.snapshot,
+        "faults": lambda: sandbox.faults.pending,
+        "tasks": lambda: sandbox.worker.waiting,
+        "events": lambda: list(sandbox.events.published),
+    }
+    endpoints = [(name, _view(view), "GET") for name, view in views.items()]
+    endpoints += [(name, _action(action), "POST") for name, action in actions.items()]
+    return [
+        Route(f"/sandbox/{path}", endpoint, methods=[method])
+        for name, endpoint, method in endpoints
+        for path in ({name, f"{name}/"} if name else {""})
+    ]
+
+
+def _view(view: Callable[[], object]) -> Endpoint:
+    async def endpoint(_request: HttpRequest) -> Response:
+        return JSONResponse(_without_tokens(view()))
+
+    return endpoint
+
+
+def _action(action: Callable[..., object]) -> Endpoint:
+    checked = validate_call(action)
+
+    async def endpoint(request: HttpRequest) -> Response:
+        try:
+            arguments = await request.json() if await request.body() else {}
+            return JSONResponse(_without_tokens(checked(**arguments)))
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            return _sorry(HTTPStatus.BAD_REQUEST, problems)
+        except RefusedError as refusal:
+            return _sorry(refusal.status, refusal.body)
+        except (LookupError, ValueError, TypeError) as error:
+            return _sorry(HTTPStatus.BAD_REQUEST, str(error))
+
+    return endpoint
+
+
+def _sorry(status: int, reason: object) -> Response:
+    return JSONResponse({"refused": to_jsonable_python(reason)}, int(status))
+
+
+def _overview(
+    views: Iterable[str], actions: Mapping[str, Callable[..., object]]
+) -> dict[str, object]:
+    return {
+        "about": "the customer's side of the sandbox; POST a JSON object of arguments",
+        "look": [f"/sandbox/{name}/" for name in views if name],
+        "actions": {
+            f"/sandbox/{name}/": {
+                "does": inspect.getdoc(action),
+                "arguments": str(inspect.signature(action)).replace(f"{records.__name__}.", ""),
+            }
+            for name, action in sorted(actions.items())
+        },
+    }
+
+
+def _without_tokens(value: object) -> object:
+    """Give plain JSON; tokens are printed once, at the start, and nowhere else."""
+    plain: object = to_jsonable_python(value)
+    return _blotted(plain)
+
+
+def _blotted(plain: object) -> object:
+    if isinstance(plain, dict):
+        return {key: "***" if key == "token" else _blotted(each) for key, each in plain.items()}
+    return [_blotted(each) for each in plain] if isinstance(plain, list) else plain

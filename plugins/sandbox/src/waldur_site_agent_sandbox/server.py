@@ -1,0 +1,112 @@
+"""Serves the sandbox over HTTP: in a thread of a test, or in the foreground for people."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from waldur_site_agent_sandbox.asgi import CUT_EXTENSION
+
+_LONGEST_START_SECONDS = 10.0
+_STOP_CHECK_SECONDS = 0.01
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _CuttableConnection(H11Protocol):
+    """A connection that the application can break off without an answer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+        super().connection_made(transport)
+        inner = self.app
+
+        async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            if scope["type"] == "http":
+                scope["extensions"] = {CUT_EXTENSION: {"abort": transport.abort}}
+            await inner(scope, receive, send)
+
+        self.app = app
+
+
+class _ThreadServer(uvicorn.Server):
+    """A server that stops when it is told to, not at its next look at the clock."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = threading.Event()
+
+    def stop(self) -> None:
+        """Stop; may be called from any thread."""
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        await self.on_tick(0)
+        while not self._told.is_set():
+            await asyncio.sleep(_STOP_CHECK_SECONDS)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Take an address to serve at; port 0 takes any free one.
+
+    Raises:
+        OSError: The address is taken, or not of this machine.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def server_for(app: Starlette) -> uvicorn.Server:
+    """Make a server for the foreground."""
+    return uvicorn.Server(_config(app))
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_CuttableConnection,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
+
+
+@contextmanager
+def served(app: Starlette) -> Iterator[str]:
+    """Serve in a thread at a free port of 127.0.0.1; gives the address, such as ``http://127.0.0.1:40123/``.
+
+    Raises:
+        RuntimeError: The server's thread did not end.
+    """
+    listener = bound_socket("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = _ThreadServer(_config(app))
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
+    )
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.stop()
+        thread.join(_LONGEST_START_SECONDS)
+        if thread.is_alive():
+            message = "the sandbox did not stop"
+            raise RuntimeError(message)

@@ -1,0 +1,239 @@
+"""Making accounts: containers first, then the resource's own, adopting what is evidently ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
+
+from waldur_site_agent.backends import (
+    CreateResource,
+    DeleteResource,
+    PermanentError,
+    TemporaryError,
+)
+from waldur_site_agent.model.backend import Container, Placement
+from waldur_site_agent_slurm import commands, tres
+from waldur_site_agent_slurm.commands import NewAccount
+from waldur_site_agent_slurm.facts import Account, Cluster
+from waldur_site_agent_slurm.members import (
+    find_other_defaults,
+    in_several_partitions,
+    jobs_in_the_way,
+    removable,
+    remove_users,
+    still_there,
+    take_rights,
+    write_when_jobs_are_over,
+)
+from waldur_site_agent_slurm.names import ROOT, account_name
+from waldur_site_agent_slurm.work import Task, Work
+
+_log = logging.getLogger(__name__)
+
+
+def create_accounts(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the creations of a batch, one after the other."""
+    for task in tasks:
+        if isinstance(task.action, CreateResource):
+            with work.ledger.attempt(task):
+                _create(work, task, task.action)
+
+
+def accounts_to_make(placement: Placement, cluster: Cluster) -> list[NewAccount]:
+    """Return what is missing of a placement, outermost first. Pure.
+
+    Raises:
+        PermanentError: a name is taken by an account that is not ours, or cannot be used.
+        TemporaryError: the account under which customers are made does not exist.
+    """
+    for kind, name in placement.names():
+        account_name(name, f"{kind} account")
+    missing = [
+        NewAccount(container.id, container.parent, container.title, container.organization)
+        for container in placement.containers
+        if _container_is_missing(placement, container, cluster)
+    ]
+    existing = cluster.find(placement.id)
+    if existing is None:
+        _refuse_foreign_record(placement.id, placement.id, placement.organization, cluster)
+        own = NewAccount(placement.id, placement.parent, placement.title, placement.organization)
+        missing.append(own)
+    else:
+        refuse_foreign(placement, existing)
+    if missing and missing[0].parent not in cluster.accounts:
+        raise TemporaryError(
+            f"{placement.id}: cannot create: the account {missing[0].parent!r} above it does not "
+            "exist; make it, or set another default_account in backend_settings"
+        )
+    return missing
+
+
+def refuse_foreign(placement: Placement, existing: Account) -> None:
+    """Raise unless an account is the one that an interrupted run for this placement made.
+
+    Raises:
+        PermanentError: parent or organization differ: it belongs to somebody else.
+    """
+    remedy = "rename it or set another allocation_prefix"
+    start = f'{placement.id}: cannot create: Slurm account "{existing.name}" exists'
+    if existing.parent != placement.parent:
+        raise PermanentError(
+            f'{start} under "{existing.parent or ""}", not under "{placement.parent}"; {remedy}'
+        )
+    if existing.organization != placement.organization:
+        raise PermanentError(
+            f'{start} with organization "{existing.organization}", '
+            f'not "{placement.organization}"; {remedy}'
+        )
+
+
+def _container_is_missing(placement: Placement, container: Container, cluster: Cluster) -> bool:
+    existing = cluster.find(container.id)
+    if existing is None:
+        _refuse_foreign_record(placement.id, container.id, container.organization, cluster)
+        return True
+    if existing.organization != container.organization:
+        raise PermanentError(
+            f'{placement.id}: cannot create: the {container.kind} account "{container.id}" exists '
+            f'with organization "{existing.organization}", not "{container.organization}", so it '
+            f"was not made by this agent; rename it or set another {container.kind}_prefix"
+        )
+    if existing.parent != container.parent:
+        _log.info(
+            "the %s account %r is under %r, not under %r; it is used where it is",
+            *(container.kind, container.id, existing.parent, container.parent),
+        )
+    return False
+
+
+def _refuse_foreign_record(resource: str, name: str, organization: str, cluster: Cluster) -> None:
+    """An account known to slurmdbd, but without an association here, keeps its organization."""
+    record = cluster.accounts.get(name)
+    if record is not None and record.organization != organization:
+        raise PermanentError(
+            f'{resource}: cannot create: slurmdbd has an account "{name}" that is not associated '
+            f'with this cluster, with organization "{record.organization}", not "{organization}"; '
+            "remove it, or set another prefix"
+        )
+
+
+def _create(work: Work, task: Task, action: CreateResource) -> None:
+    resource = action.placement.id
+    limits = {
+        name: tres.whole_amount(name, amount, resource) for name, amount in action.limits.items()
+    }
+    missing = accounts_to_make(action.placement, work.cluster)
+    for new in missing:
+        own_limits = limits if new.name == resource else {}
+        work.ledger.writes(task)
+        work.client.write(commands.add_account(new, own_limits, work.only))
+        work.note(_as_made(new, own_limits))
+    if not any(new.name == resource for new in missing):
+        _complete_limits(work, task, resource, limits)
+
+
+def _complete_limits(work: Work, task: Task, resource: str, limits: Mapping[str, int]) -> None:
+    found = work.cluster.accounts[resource].limits
+    lacking = {n: v for n, v in limits.items() if not tres.is_set_to(n, found, v)}
+    if lacking:
+        work.ledger.writes(task)
+        work.client.write(commands.set_limits((resource,), lacking, work.only))
+
+
+def _as_made(new: NewAccount, limits: Mapping[str, int]) -> Account:
+    return Account(
+        name=new.name,
+        parent=new.parent,
+        organization=new.organization,
+        limits={name: Decimal(amount) for name, amount in limits.items()},
+    )
+
+
+def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the deletions of a batch."""
+    deletions: dict[Task, DeleteResource] = {}
+    doomed: list[Task] = []
+    default = work.settings.default_account
+    for task in tasks:
+        if isinstance(task.action, DeleteResource):
+            with work.ledger.attempt(task):
+                deletions[task] = task.action
+                if work.cluster.find(account_name(task.account, "account")) is not None:
+                    going = {other.account for other in doomed}
+                    refuse_to_delete(task.account, default, going, work.cluster)
+                    doomed.append(task)
+    rights = take_rights(work, dict.fromkeys(doomed))
+    for task, failure in rights.items():
+        with work.ledger.attempt(task):
+            raise failure  # an account that is made again under this name would have them
+    doomed = work.ledger.alive(doomed)
+    for task, jobs in jobs_in_the_way(work, dict.fromkeys(doomed), cancel=True).items():
+        with work.ledger.attempt(task):
+            if jobs:
+                raise still_there(work, task.account, jobs, cancelled=True)
+    doomed = work.ledger.alive(doomed)
+    members = {task: removable(work.cluster.accounts[task.account].users) for task in doomed}
+    bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
+    for task in work.ledger.alive(deletions):
+        with work.ledger.attempt(task):
+            if task in doomed:
+                last = bound.get(task, frozenset())
+                if last != members[task] or in_several_partitions(work, task, last):
+                    remove_users(work, task, last)
+                _remove(work, task, task.account)
+            _remove_container(work, task, deletions[task].project_container)
+
+
+def refuse_to_delete(
+    name: str, default_account: str, going: Collection[str], cluster: Cluster
+) -> None:
+    """Raise when an account must not be deleted. Pure.
+
+    ``going`` are accounts that will have been deleted before.
+
+    Raises:
+        PermanentError: other accounts hang below it, or new users and customers need it.
+    """
+    if name == default_account:
+        raise PermanentError(
+            f"{name}: not deleted: it is the default_account of backend_settings, under which "
+            "customers are made; whoever asked for this meant another account"
+        )
+    children = [child for child in cluster.children(name) if child not in going]
+    if children:
+        raise PermanentError(
+            f"{name}: not deleted: the accounts {', '.join(children)} are below it and would be "
+            "removed with it; delete or move them first"
+        )
+
+
+def is_empty_container(account: Account | None, default_account: str, cluster: Cluster) -> bool:
+    """Whether an account is a project's account of ours with nothing left in it. Pure.
+
+    Ours is recognised by the organization, which is the account's own name.
+    """
+    return (
+        account is not None
+        and account.organization == account.name
+        and account.name not in (ROOT, default_account)
+        and not account.users
+        and not cluster.children(account.name)
+    )
+
+
+def _remove(work: Work, task: Task, name: str) -> None:
+    refuse_to_delete(name, work.settings.default_account, (), work.cluster)
+    work.ledger.writes(task)
+    members = len(work.cluster.accounts[name].users)
+    argv = commands.remove_account(name, work.only)
+    write_when_jobs_are_over(work, argv, 1 + members)
+    work.forget(name)
+
+
+def _remove_container(work: Work, task: Task, container: str | None) -> None:
+    if container is None:
+        return
+    name = account_name(container, "project account")
+    if is_empty_container(work.cluster.find(name), work.settings.default_account, work.cluster):
+        _remove(work, task, name)

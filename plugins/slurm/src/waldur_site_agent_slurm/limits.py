@@ -1,0 +1,218 @@
+"""Setting and clearing limits: accounts with the same change share one command."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from waldur_site_agent.backends import (
+    Access,
+    PermanentError,
+    SetAccess,
+    SetLimits,
+    SetMemberLimits,
+    TemporaryError,
+)
+from waldur_site_agent_slurm import commands, tres
+from waldur_site_agent_slurm.answers import DatabaseUnavailableError
+from waldur_site_agent_slurm.facts import Account, Member
+from waldur_site_agent_slurm.names import account_name, listed_user_name, user_name
+from waldur_site_agent_slurm.qos import (
+    RESTRICTED,
+    Qos,
+    Target,
+    access_of,
+    before_restriction,
+    is_set_to,
+    refuse_unknown,
+    restriction,
+)
+from waldur_site_agent_slurm.work import Task, Work
+
+Change: TypeAlias = frozenset[tuple[str, int | None]]
+
+
+def set_limits(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the limit changes of a batch."""
+    same: defaultdict[Change, list[Task]] = defaultdict(list)
+    for task in tasks:
+        if isinstance(task.action, SetLimits):
+            with work.ledger.attempt(task):
+                change = _change(task.action, usable_account(work, task))
+                if change:
+                    same[change].append(task)
+    for change, alike in same.items():
+        for portion in commands.chunks(task.account for task in alike):
+            concerned = [task for task in alike if task.account in portion]
+            with work.ledger.attempt(*concerned):
+                work.ledger.writes(*concerned)
+                argv = commands.set_limits(portion, dict(change), work.only)
+                work.client.write(argv, len(portion))
+
+
+def usable_account(work: Work, task: Task) -> Account:
+    """Return the account that an action is about.
+
+    Raises:
+        PermanentError: the name cannot be used, or there is no such account.
+    """
+    name = account_name(task.action.resource, "account")
+    account = work.cluster.find(name)
+    if account is None:
+        raise PermanentError(
+            f'{name}: there is no Slurm account "{name}" in cluster {work.cluster.name}; '
+            "it was removed, or never made"
+        )
+    return account
+
+
+def amounts(action: SetLimits | SetMemberLimits) -> dict[str, int | None]:
+    """Return the limits of an action as Slurm takes them.
+
+    Raises:
+        PermanentError: an amount that Slurm cannot take.
+    """
+    return {
+        name: None if amount is None else tres.whole_amount(name, amount, action.resource)
+        for name, amount in action.limits.items()
+    }
+
+
+def _change(action: SetLimits, account: Account) -> Change:
+    wanted = amounts(action).items()
+    return frozenset((n, v) for n, v in wanted if not tres.is_set_to(n, account.limits, v))
+
+
+def set_member_limits(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the changes of members' limits of a batch."""
+    same: defaultdict[tuple[str, Change], dict[str, Task]] = defaultdict(dict)
+    for task in tasks:
+        if isinstance(task.action, SetMemberLimits):
+            with work.ledger.attempt(task):
+                user, change = _change_member(work, task, task.action)
+                if change:
+                    same[task.account, change][user] = task
+    for (account, change), alike in same.items():
+        for portion in commands.chunks(alike):
+            concerned = [alike[user] for user in portion]
+            with work.ledger.attempt(*concerned):
+                work.ledger.writes(*concerned)
+                argv = commands.set_member_limits(portion, account, dict(change), work.only)
+                work.client.write(argv, len(portion))
+
+
+def _change_member(work: Work, task: Task, action: SetMemberLimits) -> tuple[str, Change]:
+    """The user as the cluster lists the member, and what is to be changed."""
+    account = usable_account(work, task)
+    listed = work.listed_as(action.member, account.users)
+    user = listed_user_name(listed) if listed is not None else user_name(action.member)
+    found = account.members.get(user, Member()).limits
+    change = frozenset(
+        (name, amount)
+        for name, amount in amounts(action).items()
+        if not tres.is_set_to(name, found, amount)
+    )
+    if change and user not in account.users:
+        raise TemporaryError(
+            f"{account.name}: no limit can be set for {user}, who is not a member; it is set "
+            "when the user has joined"
+        )
+    if change:
+        _refuse_unknown(action, {name for name, _ in change} - work.client.tres_names())
+    return user, change
+
+
+def _refuse_unknown(action: SetMemberLimits, unknown: Iterable[str]) -> None:
+    names = ", ".join(repr(name) for name in sorted(unknown))
+    if names:
+        raise PermanentError(
+            f"{action.resource}: no limit can be set for {action.member} on {names}: the cluster "
+            "does not count it; compare with 'sacctmgr show tres', add it to "
+            "AccountingStorageTRES in slurm.conf or name another component"
+        )
+
+
+def set_access(work: Work, tasks: Iterable[Task]) -> None:
+    """Carry out the access changes of a batch."""
+    targets: dict[Task, Target] = {}
+    for task in tasks:
+        if isinstance(task.action, SetAccess):
+            with work.ledger.attempt(task):
+                target = _target(work, task, task.action)
+                if target is not None:
+                    refuse_unknown(task.account, target, work.client.qos_names())
+                    targets[task] = target
+    for task in targets:
+        with work.ledger.attempt(task):
+            _free_members(work, task)
+    same: defaultdict[Qos, list[Task]] = defaultdict(list)
+    for task in work.ledger.alive(targets):
+        same[targets[task].qos].append(task)
+    for qos, alike in same.items():
+        for portion in commands.chunks(task.account for task in alike):
+            _switch(work, [task for task in alike if task.account in portion], qos)
+    for task in work.ledger.alive(targets):
+        with work.ledger.attempt(task):
+            _set_members(work, task, targets[task].members)
+
+
+def _target(work: Work, task: Task, action: SetAccess) -> Target | None:
+    """What the account is to get; ``None`` when it has it."""
+    account = usable_account(work, task)
+    if action.access is not Access.NORMAL:
+        target = restriction(action.access, work.settings)
+        is_done = is_set_to(account, target.qos)
+        return None if is_done and not _with_own_qos(work, task) else target
+    if access_of(work.cluster.qos_of(account.name), work.settings) not in RESTRICTED:
+        return None
+    inherited = work.cluster.qos_of(account.parent or "")
+    return before_restriction(action.restore, inherited, work.settings)
+
+
+def _with_own_qos(work: Work, task: Task) -> list[str]:
+    members = work.cluster.accounts[task.account].members
+    return [user for user, member in members.items() if member.has_own_qos]
+
+
+def _free_members(work: Work, task: Task) -> None:
+    """Let users with a QOS of their own inherit the account's.
+
+    It would not reach them, and one of them is enough for Slurm to refuse the account's new
+    default, and with it the whole command.
+    """
+    _set_members(work, task, dict.fromkeys(_with_own_qos(work, task), Qos()))
+
+
+def _set_members(work: Work, task: Task, members: Mapping[str, Qos]) -> None:
+    same: defaultdict[Qos, list[str]] = defaultdict(list)
+    for user in members.keys() & work.cluster.accounts[task.account].users:
+        same[members[user]].append(user)
+    for qos, users in same.items():
+        for portion in commands.chunks(users):
+            work.ledger.writes(task)
+            argv = commands.set_member_qos(portion, task.account, qos.names, qos.default, work.only)
+            work.client.write(argv, len(portion))
+
+
+def _switch(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
+    """One command for all; one for each when Slurm refuses, which it does because of any."""
+    with work.ledger.attempt(*tasks):
+        try:
+            _write(work, tasks, qos)
+        except DatabaseUnavailableError:
+            raise
+        except TemporaryError:
+            if len(tasks) == 1:
+                raise
+        else:
+            return
+    for task in work.ledger.alive(tasks):
+        with work.ledger.attempt(task):
+            _write(work, [task], qos)
+
+
+def _write(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
+    work.ledger.writes(*tasks)
+    accounts = sorted(task.account for task in tasks)
+    work.client.write(commands.set_access(accounts, qos.names, qos.default, work.only), len(tasks))

@@ -1,0 +1,431 @@
+"""``install-services`` and ``health``: the agent as a service of a machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from waldur_site_agent.backends.plugins import PluginError, Registry
+from waldur_site_agent.cli.start import (
+    DONE,
+    FAILED,
+    check_file,
+    config_option,
+    give_up,
+    load_or_exit,
+)
+from waldur_site_agent.config.loading import MALFORMED, is_well_formed_token
+from waldur_site_agent.config.settings import ENVIRONMENT_FILE
+from waldur_site_agent.config.starter import (
+    TOKEN_VARIABLE,
+    Answers,
+    environment_line,
+    starter_file,
+)
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.service.health import files_of, read_health
+from waldur_site_agent.service.modes import MODE_NAMES
+from waldur_site_agent.service.systemd import (
+    CONFIGURATION,
+    PROGRAM,
+    Choices,
+    File,
+    service_files,
+    unit_name,
+)
+from waldur_site_agent.waldur.address import ApiAddress
+
+
+@click.command("install-services")
+@click.option("--print", "only_print", is_flag=True, help="Print the files; install nothing.")
+@click.option(
+    "-m",
+    "--mode",
+    "modes",
+    type=click.Choice(MODE_NAMES),
+    multiple=True,
+    help="Only the service of this mode; may be given several times. Default: every one.",
+)
+@click.option("--user", default="", help="Run as this ordinary user, instead of root.")
+@click.option(
+    "--sudo-homes",
+    is_flag=True,
+    help="With --user: make home directories through a sudo rule, which is installed too.",
+)
+@click.option("--legacy", is_flag=True, help="For systemd older than 240: log files.")
+@click.option(
+    "-c",
+    "--config-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=CONFIGURATION,
+    show_default=True,
+    help="The configuration file that the services read.",
+)
+@click.option(
+    "--credential",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file with the token, which systemd hands over; then set "
+    "waldur_api_token_file: ${CREDENTIALS_DIRECTORY}/token.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/"),
+    show_default=True,
+    help="Install below this directory.",
+)
+@click.option("--force", is_flag=True, help="Replace files that differ.")
+def install_services(
+    *,
+    only_print: bool,
+    modes: tuple[str, ...],
+    user: str,
+    sudo_homes: bool,
+    legacy: bool,
+    config_file: Path,
+    credential: Path | None,
+    root: Path,
+    force: bool,
+) -> None:
+    """Install the agent's services for systemd, or print them.
+
+    Nothing is enabled or started. A file that is there and differs is left alone and named, unless
+    --force is given; put local changes into drop-ins (systemctl edit).
+    """
+    try:
+        choices = Choices(
+            program=_program(),
+            config=config_file,
+            user=user,
+            sudo_homes=sudo_homes,
+            legacy=legacy,
+            credential=credential,
+        )
+    except ValueError as error:
+        give_up(str(error))
+    found = service_files(list(modes or MODE_NAMES), choices)
+    if only_print:
+        for file in found:
+            click.echo(f"# {file.path}\n{file.text}")
+        return
+    sys.exit(_install(found, root, force=force, first=unit_name((modes or ("all",))[0])))
+
+
+@click.command("health")
+@config_option
+@click.option("-m", "--mode", type=click.Choice(MODE_NAMES), help="The process of this mode only.")
+@click.option(
+    "--strict", is_flag=True, help="Fail, too, while cycles fail; a restart would not help then."
+)
+def health(config_file: Path, mode: str | None, strict: bool) -> None:
+    """Say whether the running agent makes progress, from its health file; for probes.
+
+    Exit codes: 0 it does, 1 it is stuck, dead or not there, 2 health_file is not set.
+    """
+    path = load_or_exit(config_file, quiet=True).configuration.health_file
+    if not path:
+        give_up(f"{config_file}: health_file is not set, so there is nothing to look at")
+    code = DONE
+    for found in map(read_health, files_of(path, mode)):
+        click.echo(f"{found.status}: {found.detail}")
+        if not found.alive or (strict and found.status != "ok"):
+            code = FAILED
+    sys.exit(code)
+
+
+def _program() -> Path:
+    """The agent's own program in the installation that this command belongs to."""
+    beside = Path(sys.executable).parent / PROGRAM.name
+    return beside if beside.exists() else PROGRAM
+
+
+def _install(found: Sequence[File], root: Path, *, force: bool, first: str) -> int:
+    code = DONE
+    for file in found:
+        target = root / file.path.relative_to("/")
+        try:
+            word = _put(file, target, force=force)
+        except OSError as error:
+            give_up(f"{target}: cannot be written: {error.strerror}; run this as root", FAILED)
+        click.echo(f"{word:<9} {target}")
+        if word == "DIFFERS":
+            code = FAILED
+    if code == FAILED:
+        click.echo("files that differ were left as they are; --force replaces them")
+    else:
+        click.echo(f"next: systemctl daemon-reload && systemctl enable --now {first}")
+    return code
+
+
+def _put(file: File, target: Path, *, force: bool) -> str:
+    found = target.read_text(encoding="utf-8") if target.exists() else None
+    if found == file.text:
+        return "unchanged"
+    if found is not None and not force:
+        return "DIFFERS"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.new")
+    draft.write_text(file.text, encoding="utf-8")
+    draft.chmod(file.mode)
+    draft.replace(target)
+    return "installed"
+
+
+_OWNER_ONLY, _EVERYBODY_READS = 0o600, 0o644
+_PROGRAMS = {"slurm": "sacctmgr", "moab": "mam-list-accounts"}
+
+
+@click.command("init")
+@click.option(
+    "-c",
+    "--config-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=CONFIGURATION,
+    show_default=True,
+    help="The configuration file to write; the token goes into the file 'environment' beside it.",
+)
+@click.option("--waldur-url", metavar="URL", help="Waldur, such as https://waldur.example.com.")
+@click.option(
+    "--offering-uuid",
+    metavar="UUID",
+    help="The offering; its UUID is in the address of its page in Waldur.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="Read the token of the agent's user from this file; '-' reads standard input.",
+)
+@click.option("--backend", metavar="NAME", help="The backend, such as slurm or moab.")
+@click.option("--name", help="What the offering is called in logs and reports of the agent.")
+@click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of backend_settings, such as slurm_bin_path=/opt/slurm/bin; may be repeated.",
+)
+@click.option("--force", is_flag=True, help="Replace existing files; the old ones get '.old'.")
+def init_command(
+    *,
+    config_file: Path,
+    waldur_url: str | None,
+    offering_uuid: str | None,
+    token_file: str | None,
+    backend: str | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Write a first configuration with comments, and an environment file for the token.
+
+    What no option gives is asked for on the terminal; without a terminal every option is needed.
+    Waldur and the cluster are not contacted. Existing files are left alone without --force.
+    """
+    environment = config_file.parent / ENVIRONMENT_FILE
+    _refuse_existing([config_file, environment], force=force)
+    installed = Registry().names()
+    if not installed:
+        give_up("no backend is installed; install waldur-site-agent[slurm] as you did the agent")
+    _require_terminal_or(
+        {
+            "--waldur-url": waldur_url,
+            "--offering-uuid": offering_uuid,
+            "--token-file": token_file,
+            "--backend": backend,
+            "--name": name,
+        }
+    )
+    url = _answer("--waldur-url", waldur_url, "1/5  Address of Waldur", _url)
+    uuid = _answer("--offering-uuid", offering_uuid, "2/5  UUID of the offering", _uuid)
+    token = _token(token_file)
+    usual = "slurm" if "slurm" in installed else installed[0]
+    backend = _answer(
+        "--backend",
+        backend,
+        f"4/5  Backend ({', '.join(installed)})",
+        _installed,
+        usual,
+    )
+    name = _answer(
+        "--name", name, "5/5  Name of the offering in the agent's logs", _line, f"{backend} cluster"
+    )
+    answers = Answers(
+        name=name, url=url, uuid=uuid, backend=backend, settings=dict(map(_setting, settings))
+    )
+    _write(config_file, starter_file(str(config_file), answers), environment, token, force=force)
+    click.echo(f"written: {config_file}")
+    click.echo(f"written: {environment} (mode 0600, with the token)")
+    check_file(config_file)
+    _say_what_is_next(config_file, answers)
+
+
+def _refuse_existing(files: list[Path], *, force: bool) -> None:
+    there = [str(file) for file in files if os.path.lexists(file)]
+    if there and not force:
+        give_up(
+            f"nothing was written, because this exists already: {', '.join(there)}; name another "
+            "file with -c, or give --force, which keeps the old files as FILE.old"
+        )
+
+
+def _require_terminal_or(options: dict[str, str | None]) -> None:
+    """Ask nobody who is not there."""
+    missing = [option for option, value in options.items() if value is None]
+    if missing and not sys.stdin.isatty():
+        raise click.UsageError(
+            f"there is no terminal to ask on, so these options are needed: {', '.join(missing)}"
+        )
+
+
+def _answer(
+    option: str,
+    given: str | None,
+    question: str,
+    check: Callable[[str], str],
+    default: str | None = None,
+) -> str:
+    if given is None:
+        answer: str = click.prompt(question, value_proc=check, default=default, err=True)
+        return answer
+    try:
+        return check(given)
+    except click.BadParameter as error:
+        raise click.UsageError(f"{option}: {error.message}") from None
+
+
+def _token(file: str | None) -> str:
+    if file is None:
+        token: str = click.prompt(
+            "3/5  API token of the agent's user (not shown)",
+            hide_input=True,
+            value_proc=_well_formed,
+            err=True,
+        )
+        return token
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--token-file: {file} cannot be read: {error}") from None
+    try:
+        return _well_formed(text)
+    except click.BadParameter as error:
+        raise click.UsageError(f"--token-file: {error.message}") from None
+
+
+def _well_formed(text: str) -> str:
+    token = text.strip()
+    if not token:
+        raise click.BadParameter("the token is empty")
+    if not is_well_formed_token(token):
+        raise click.BadParameter(f"the token {MALFORMED}")
+    try:
+        environment_line(token)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return token
+
+
+def _url(text: str) -> str:
+    try:
+        return ApiAddress.parse(text).url
+    except PermanentError as error:
+        raise click.BadParameter(str(error).replace("waldur_api_url", "it", 1)) from None
+
+
+def _uuid(text: str) -> str:
+    try:
+        return UUID(text.strip()).hex
+    except ValueError:
+        raise click.BadParameter(
+            f'"{text}" is not a UUID; copy it from the address of the offering\'s page in Waldur'
+        ) from None
+
+
+def _installed(text: str) -> str:
+    try:
+        Registry().backend_class(text)
+    except PluginError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise click.BadParameter("a name on one line is needed")
+    return text.strip()
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.isidentifier():
+        raise click.UsageError(f"--setting {text}: KEY=VALUE is needed")
+    return key, value
+
+
+def _write(file: Path, text: str, environment: Path, token: str, *, force: bool) -> None:
+    """Write both files or none; the token's is closed to others from its first moment."""
+    made: list[Path] = []
+    kept: dict[Path, Path] = {}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for old in (file, environment) if force else ():
+            if os.path.lexists(old):
+                kept[old] = old.replace(old.with_name(f"{old.name}.old"))
+        lines = _other_variables(kept.get(environment)) + environment_line(token)
+        for path, content, mode in (
+            (environment, lines, _OWNER_ONLY),
+            (file, text, _EVERYBODY_READS),
+        ):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(path)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(content)
+    except OSError as error:
+        with suppress(OSError):
+            for path in made:
+                path.unlink()
+            for path, backup in kept.items():
+                backup.replace(path)
+        where = error.filename or file
+        give_up(
+            f"{where}: cannot be written: {error.strerror}; run this as root (sudo), or name "
+            "a file in a directory of yours with -c FILE",
+            FAILED,
+        )
+
+
+def _other_variables(old: Path | None) -> str:
+    """What else the replaced environment file set, such as the periods of the services."""
+    lines = old.read_text(encoding="utf-8").splitlines() if old else []
+    return "".join(
+        f"{line}\n" for line in lines if not line.lstrip().startswith(f"{TOKEN_VARIABLE}=")
+    )
+
+
+def _say_what_is_next(file: Path, answers: Answers) -> None:
+    has_bin_path = any(key.endswith("_bin_path") for key in answers.settings)
+    program = _PROGRAMS.get(answers.backend)
+    if program and not has_bin_path and shutil.which(program) is None:
+        click.echo(
+            f"note: {program} is not in PATH; if it is elsewhere, name its directory in the file, "
+            "below backend_settings"
+        )
+    name = shlex.quote(str(file))
+    click.echo(
+        f"""
+Look through the file, then:
+  waldur-site-agent diagnose -c {name}          # is everything there? changes nothing
+  waldur-site-agent components load -c {name}   # write the offering's components to Waldur
+  waldur-site-agent plan -c {name}              # what the agent would do; changes nothing
+
+When the plan is what you want: waldur-site-agent install-services"""
+        + ("" if file == CONFIGURATION else f" -c {shlex.quote(str(file.absolute()))}")
+    )

@@ -1,0 +1,306 @@
+"""The agent itself: one cycle, a dry run, or the service."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from waldur_site_agent.backends.plugins import NO_NAMES
+from waldur_site_agent.cli.plan import report_text, reports_json, what_it_is_about
+from waldur_site_agent.cli.start import (
+    DONE,
+    FAILED,
+    REFUSED,
+    Start,
+    UsageError,
+    check_file,
+    give_up,
+    load,
+    problems_in,
+)
+from waldur_site_agent.config import ConfigurationError, Job, Offering, resolved_yaml
+from waldur_site_agent.cycles.site import CycleReport
+from waldur_site_agent.service.diagnosis import warn_of_unused_settings
+from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, AnyMode, EventMode, jobs_of
+from waldur_site_agent.service.monitoring import Monitoring
+from waldur_site_agent.service.passes import run_once
+from waldur_site_agent.service.process import Notifier, Stop
+from waldur_site_agent.service.session import Situation
+from waldur_site_agent.service.worker import Crew, Unserved, attend, full_pass_once, serve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the command line says about a run."""
+
+    mode: str
+    config_file: Path
+    once: bool = False
+    dry_run: bool = False
+    offerings: tuple[str, ...] = ()
+    allow_removals: bool = False
+    exit_code: bool = False
+    """Whether a dry run says by its exit code what the plan holds, not only whether it was made."""
+    output: str = "text"
+    """How a dry run prints its plan: ``text`` or ``json``."""
+
+
+def mode_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The option that says which job to do."""
+    return click.option(
+        "-m",
+        "--mode",
+        type=click.Choice(MODE_NAMES),
+        default="order_process",
+        show_default=True,
+        help="What to do: carry out orders, report usage, sync members, react to events, or all.",
+    )(command)
+
+
+def offering_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The option that restricts a command to some offerings."""
+    return click.option(
+        "--offering",
+        "offerings",
+        multiple=True,
+        metavar="NAME_OR_UUID",
+        help="Only this offering; may be given several times.",
+    )(command)
+
+
+def removals_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The option that overrules the guard."""
+    return click.option(
+        "--allow-removals",
+        is_flag=True,
+        help="Carry out removals that the guard would refuse as too many.",
+    )(command)
+
+
+def print_configuration(path: Path) -> None:
+    """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
+    start = check_file(path)
+    warn_of_unused_settings(start.configuration)
+    click.echo(resolved_yaml(start.configuration, _settings_of_plugins(start)), nl=False)
+
+
+def check_configuration(path: Path) -> None:
+    """Say who does what for each offering; exit with 2 and every error if the file has any."""
+    start = check_file(path)
+    warn_of_unused_settings(start.configuration)
+    offerings = start.configuration.offerings
+    for offering in offerings:
+        click.echo(f"{offering.name}: {_who_does_what(offering)}")
+    backends = {name for offering in offerings for name in _backends_of(offering)}
+    click.echo(f"ok: {_count(len(offerings), 'offering')}, {_count(len(backends), 'backend')}")
+
+
+def _who_does_what(offering: Offering) -> str:
+    """The modes that serve an offering and by which backend, on one line."""
+    by_backend: dict[str, list[str]] = {}
+    for mode in AVAILABLE.values():
+        if mode.serves(offering):
+            for name in dict.fromkeys(filter(None, map(offering.backend_for, mode.jobs))):
+                by_backend.setdefault(name, []).append(mode.name)
+    parts = [f"{', '.join(modes)} with {name}" for name, modes in by_backend.items()]
+    usernames = offering.username_management_backend
+    if usernames != NO_NAMES:
+        parts.append(f"usernames with {usernames}")
+    return "; ".join(parts) or f"no mode serves it; set {', '.join(job.value for job in Job)}"
+
+
+def _backends_of(offering: Offering) -> set[str]:
+    names = {offering.backend_for(job) for job in Job} | {offering.username_management_backend}
+    return names - {"", NO_NAMES}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
+    """By offering's name, its ``backend_settings`` with the defaults of the backends it uses."""
+    return {
+        offering.name: {
+            key: value
+            for name in sorted({offering.backend_for(job) for job in Job} - {""})
+            for key, value in start.registry.settings(name, offering, None)
+            .model_dump(mode="json")
+            .items()
+        }
+        for offering in start.configuration.offerings
+    }
+
+
+def run(options: RunOptions) -> int:
+    """Run the agent as the command line says; the exit code is returned."""
+    modes = _modes(options.mode)
+    try:
+        start = load(
+            options.config_file,
+            wanted=options.offerings,
+            jobs=jobs_of(modes),
+            quiet=options.dry_run,
+        )
+        for mode in modes:
+            mode.period_seconds()
+        work = _work(start, modes)
+        situation = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
+    except (ConfigurationError, ValueError) as error:
+        give_up(str(error))
+    warn_of_unused_settings(start.configuration)
+    monitoring = situation.monitoring
+    try:
+        if options.dry_run or options.once:
+            monitoring.report_errors(start.configuration)
+            return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
+        monitoring.adopt(start.configuration)
+        faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
+        crew = Crew(situation, work.pairs, work.broken)
+        return serve(crew, _CrewMaker(options, modes, monitoring, work), monitoring)
+    finally:
+        monitoring.close()
+
+
+def _modes(name: str) -> list[AnyMode]:
+    return list(AVAILABLE.values()) if name == "all" else [AVAILABLE[name]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Which offering is served in which mode, and which cannot be."""
+
+    pairs: tuple[tuple[Offering, AnyMode], ...]
+    broken: tuple[Unserved, ...]
+
+
+def _work(start: Start, modes: Sequence[AnyMode]) -> _Work:
+    """Share out the offerings among the modes.
+
+    Raises:
+        ConfigurationError: every offering that takes part is broken.
+        UsageError: none takes part.
+    """
+    taking_part = [(o, mode) for o in start.chosen for mode in modes if mode.serves(o)]
+    pairs = [(o, mode) for o, mode in taking_part if not start.is_broken(o, mode.jobs)]
+    if not pairs and start.broken:
+        raise ConfigurationError(start.source.path, problems_in(start.broken))
+    if not pairs:
+        raise UsageError(_nobody_takes_part(start, modes))
+    broken = [
+        Unserved(offering.name, mode.name, entry.reason)
+        for offering, mode in taking_part
+        for entry in start.broken
+        if entry.stops(offering, mode.jobs)
+    ]
+    readable = {offering.name for offering in start.chosen}
+    broken += [
+        Unserved(entry.offering, mode.name, entry.reason)
+        for entry in start.broken
+        for mode in modes
+        if entry.offering not in readable
+    ]
+    return _Work(tuple(pairs), tuple(broken))
+
+
+def _nobody_takes_part(start: Start, modes: Sequence[AnyMode]) -> str:
+    keys = " or ".join(job.value for job in jobs_of(modes))
+    names = " or ".join(mode.name for mode in modes)
+    by_events = all(isinstance(mode, EventMode) for mode in modes)
+    remedy = (
+        f"set {keys}, and stomp_enabled or mqtt_enabled"
+        if by_events
+        else f"set {keys}; order_process and membership_sync leave offerings with "
+        "stomp_enabled or mqtt_enabled to event_process"
+    )
+    return f"no offering of {start.source.path} takes part in mode {names}: {remedy}"
+
+
+def open_journal(start: Start, *, dry_run: bool) -> Journal:
+    """The journal of the file; dry runs write none.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    path = start.configuration.journal
+    try:
+        return Journal(Path(path) if path and not dry_run else None)
+    except OSError as error:
+        raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
+
+
+def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
+    return Situation(
+        configuration=start.configuration,
+        source=start.source,
+        registry=start.registry,
+        removals_allowed=options.allow_removals,
+        journal=open_journal(start, dry_run=options.dry_run),
+        monitoring=monitoring,
+    )
+
+
+def _once(situation: Situation, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
+    reports: list[CycleReport] = []
+    for offering, mode in work.pairs:
+        if isinstance(mode, EventMode):
+            reports += full_pass_once(situation, offering, mode, dry_run=options.dry_run, stop=stop)
+        else:
+            reports += run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
+    for broken in work.broken:
+        if not options.dry_run:  # a dry run prints the reason in place of the plan
+            broken.log()
+        reports.append(CycleReport(offering=broken.offering, trouble=broken.reason))
+    return reports
+
+
+@dataclass(slots=True)
+class _CrewMaker:
+    """Reads the configuration again and puts workers on every offering."""
+
+    options: RunOptions
+    modes: Sequence[AnyMode]
+    monitoring: Monitoring
+    work: _Work
+    """Of the crew that was made last."""
+
+    def __call__(self) -> Crew:
+        """Make the next crew.
+
+        Raises:
+            ConfigurationError, UsageError: the file cannot be used, or what is served now could
+                not be served any more: then everything stays as it is.
+        """
+        options = self.options
+        start = load(options.config_file, wanted=options.offerings, jobs=jobs_of(self.modes))
+        work = _work(start, self.modes)
+        served = {(offering.name, mode.name) for offering, mode in self.work.pairs}
+        if any((entry.offering, entry.mode) in served for entry in work.broken):
+            raise ConfigurationError(options.config_file, problems_in(start.broken))
+        crew = Crew(_situation(start, options, self.monitoring), work.pairs, work.broken)
+        self.monitoring.adopt(start.configuration)
+        self.work = work
+        return crew
+
+
+def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
+    if options.dry_run and options.output == "json":
+        click.echo(reports_json(reports))
+    elif options.dry_run:
+        for report in reports:
+            if len(reports) > 1:
+                click.echo(f"== {report.offering}: {what_it_is_about(report)} ==")
+            click.echo(report_text(report))
+    sys.stdout.flush()
+    if options.dry_run and not options.exit_code:
+        return FAILED if any(report.trouble for report in reports) else DONE
+    if any(report.refusal for report in reports):
+        return REFUSED
+    return FAILED if any(report.failed for report in reports) else DONE

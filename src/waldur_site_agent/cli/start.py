@@ -1,0 +1,350 @@
+"""What every command does first: read the configuration, set up the logs, pick the offerings."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from uuid import UUID
+
+import click
+from pydantic import BaseModel
+
+from waldur_site_agent import __version__
+from waldur_site_agent.backends import Backend, UsernameBackend
+from waldur_site_agent.backends.plugins import (
+    PluginError,
+    Registry,
+    UsernameRegistry,
+    backend_problems,
+    installed_plugins,
+    installed_username_plugins,
+    username_backend_problems,
+)
+from waldur_site_agent.config import (
+    BrokenOffering,
+    Configuration,
+    ConfigurationError,
+    Job,
+    Loaded,
+    Offering,
+    Problem,
+    Source,
+    load_usable,
+)
+from waldur_site_agent.config.describing import json_schema, reference_page, secrets_in
+from waldur_site_agent.service.logs import conceal, configure_logs
+
+DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
+"""Exit codes: done; something failed; usage or configuration error; refused by the guard."""
+
+DEFAULT_FILE = "waldur-site-agent-config.yaml"
+
+config_option = click.option(
+    "-c",
+    "--config-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_FILE,
+    show_default=True,
+    help="The configuration file.",
+)
+
+
+def colour_settings() -> dict[str, bool]:
+    """Settings of a command's context: no colours where NO_COLOR is set, as no-color.org has it."""
+    return {"color": False} if os.environ.get("NO_COLOR") else {}
+
+
+class UsageError(ValueError):
+    """The command line asks for something that the configuration does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An offering of the file that cannot be served, at least not in some of its jobs."""
+
+    offering: str
+    jobs: frozenset[Job]
+    """The jobs that cannot be done; none where the whole entry cannot be used."""
+    error: ConfigurationError
+
+    def stops(self, offering: Offering, jobs: Collection[Job]) -> bool:
+        """Whether one of these jobs cannot be done for the offering."""
+        return self.offering == offering.name and (
+            not self.jobs or any(job in self.jobs for job in jobs)
+        )
+
+    @property
+    def reason(self) -> str:
+        """Every problem, on one line."""
+        return str(self.error).replace("\n", "; ")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A checked configuration and what is needed to work by it."""
+
+    configuration: Configuration
+    source: Source
+    registry: Registry
+    chosen: tuple[Offering, ...]
+    """The offerings that were asked for and can be read."""
+    jobs: tuple[Job, ...] = ()
+    """The jobs that were asked for."""
+    broken: tuple[Broken, ...] = ()
+    """What of those asked for cannot be served; the others can."""
+
+    @property
+    def offerings(self) -> tuple[Offering, ...]:
+        """The offerings that were asked for and can be served in every job asked for."""
+        return tuple(o for o in self.chosen if not self.is_broken(o, self.jobs))
+
+    def is_broken(self, offering: Offering, jobs: Collection[Job]) -> bool:
+        """Whether one of these jobs cannot be done for the offering."""
+        return any(broken.stops(offering, jobs) for broken in self.broken)
+
+    def exit_code(self, code: int) -> int:
+        """The code of a command that did its work for :attr:`offerings`."""
+        return max(code, FAILED) if self.broken else code
+
+
+def load(
+    path: Path,
+    *,
+    wanted: Iterable[str] = (),
+    jobs: Sequence[Job] = (),
+    usernames: bool = False,
+    quiet: bool = False,
+) -> Start:
+    """Read and check the file; an offering that cannot be used leaves the others as they are.
+
+    Args:
+        path: the configuration file.
+        wanted: names or UUIDs of offerings; all of them when empty.
+        jobs: the jobs whose backends must be installed and accept their settings.
+        usernames: whether the username backends must be, too; they are where members are synced.
+        quiet: log warnings only, for commands whose output is what matters.
+
+    Raises:
+        ConfigurationError: the file cannot be used, or none of the offerings asked for.
+        UsageError: an offering is wanted that the file does not have.
+    """
+    loaded = load_usable(path)
+    configuration, source = loaded.configuration, loaded.source
+    conceal(secrets_in(source.content))
+    configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
+    registry = Registry()
+    chosen, unreadable = _select(loaded, tuple(wanted), path)
+    broken = [Broken(entry.name, frozenset(), entry.error) for entry in unreadable]
+    for offering in chosen:
+        broken += _broken_jobs(offering, source, registry, jobs, usernames=usernames)
+    start = Start(configuration, source, registry, chosen, tuple(jobs), tuple(broken))
+    if broken and not any(_can_be_served(start, offering) for offering in chosen):
+        raise ConfigurationError(path, problems_in(broken))
+    return start
+
+
+def _can_be_served(start: Start, offering: Offering) -> bool:
+    """Whether anything that was asked for can be done for the offering."""
+    jobs = [job for job in start.jobs if offering.backend_for(job)]
+    if not start.jobs:
+        return not start.is_broken(offering, ())
+    return any(not start.is_broken(offering, [job]) for job in jobs)
+
+
+def _broken_jobs(
+    offering: Offering,
+    source: Source,
+    registry: Registry,
+    jobs: Sequence[Job],
+    *,
+    usernames: bool,
+) -> Iterator[Broken]:
+    for job in jobs:
+        problems = backend_problems(registry, offering, job, source)
+        if job is Job.MEMBERSHIP and offering.backend_for(job):
+            problems += username_backend_problems(UsernameRegistry(), offering, source)
+        if problems:
+            yield Broken(offering.name, frozenset([job]), ConfigurationError(source.path, problems))
+    if usernames:
+        problems = username_backend_problems(UsernameRegistry(), offering, source)
+        if problems:
+            yield Broken(offering.name, frozenset(), ConfigurationError(source.path, problems))
+
+
+def problems_in(broken: Iterable[Broken]) -> list[Problem]:
+    """All problems, each once: several jobs may have the same backend."""
+    return list(dict.fromkeys(p for entry in broken for p in entry.error.problems))
+
+
+def load_or_exit(path: Path, **arguments: object) -> Start:
+    """:func:`load` for a command, with errors printed for people.
+
+    Exits with code 2 where nothing can be done. Where some offerings cannot be served they are
+    named on standard error, and the command ends with :meth:`Start.exit_code`.
+    """
+    loader: Callable[..., Start] = load
+    try:
+        start = loader(path, **arguments)
+    except (ConfigurationError, UsageError) as error:
+        give_up(str(error))
+    if start.broken:
+        click.echo(str(ConfigurationError(path, problems_in(start.broken))), err=True)
+        names = ", ".join(f'"{name}"' for name in dict.fromkeys(b.offering for b in start.broken))
+        click.echo(f"left out because of this: {names}", err=True)
+    return start
+
+
+def check_file(path: Path) -> Start:
+    """:func:`load` for looking at the file itself: any problem at all ends with code 2."""
+    try:
+        start = load(path, jobs=tuple(Job), usernames=True, quiet=True)
+    except ConfigurationError as error:
+        give_up(str(error))
+    if start.broken:
+        give_up(str(ConfigurationError(path, problems_in(start.broken))))
+    return start
+
+
+def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
+    """Say why on standard error, and exit."""
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _select(
+    loaded: Loaded, wanted: tuple[str, ...], path: Path
+) -> tuple[tuple[Offering, ...], tuple[BrokenOffering, ...]]:
+    """The offerings that are meant: those that can be read, and those that cannot."""
+    readable, unreadable = loaded.configuration.offerings, loaded.broken
+    if not wanted:
+        return readable, unreadable
+    entries: list[Offering | BrokenOffering] = [*readable, *unreadable]
+    meant: set[str] = set()
+    for text in wanted:
+        matches = {o.name for o in entries if _is_meant(o, text)}
+        if not matches:
+            known = ", ".join(f'"{offering.name}"' for offering in entries)
+            raise UsageError(f'{path} has no offering "{text}"; it has {known}')
+        meant |= matches
+    return (
+        tuple(offering for offering in readable if offering.name in meant),
+        tuple(offering for offering in unreadable if offering.name in meant),
+    )
+
+
+def _is_meant(offering: Offering | BrokenOffering, text: str) -> bool:
+    if offering.name == text:
+        return True
+    found = offering.uuid if isinstance(offering, BrokenOffering) else offering.waldur_offering_uuid
+    try:
+        return UUID(str(found)) == UUID(text)
+    except ValueError:
+        return False
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print a JSON Schema of the file, with the settings of the installed plugins.
+
+    An editor that knows YAML completes and checks with it; put this line at the top of the file:
+    # yaml-language-server: $schema=waldur-site-agent.schema.json
+    """
+    click.echo(json.dumps(json_schema(*_models()), indent=2))
+
+
+@click.command("reference")
+def reference_command() -> None:
+    """Print every key of the file with its type, default and meaning, as Markdown."""
+    click.echo(reference_page(*_models()), nl=False)
+
+
+def _models() -> tuple[dict[str, type[BaseModel]], dict[str, type[BaseModel]]]:
+    """The settings models of the backends and username backends that are installed."""
+    backends, usernames = Registry(), UsernameRegistry()
+    return (
+        dict(_settings(backends.names(), backends.backend_class)),
+        dict(_settings(usernames.names(), usernames.backend_class)),
+    )
+
+
+def _settings(
+    names: Iterable[str], find: Callable[[str], type[Backend | UsernameBackend]]
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name in names:
+        try:
+            yield name, find(name).Settings
+        except PluginError as error:
+            click.echo(f"left out: {error}", err=True)
+
+
+INTERRUPTED = 130
+"""The exit code after SIGINT, as shells have it."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the body at once; what it cleans up is not disturbed again."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in numbers:
+        signal.signal(each, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        sys.stderr.write("\nstopped\n")
+        sys.exit(INTERRUPTED)
+
+
+def version_text() -> str:
+    """One line for the agent, one for each plugin, one for Python."""
+    lines = [f"waldur-site-agent {__version__}"]
+    for kind, plugins in (
+        ("backend", installed_plugins()),
+        ("username backend", installed_username_plugins()),
+    ):
+        lines += [
+            f"{kind} {plugin.name}: {plugin.distribution} {_version_of(plugin.distribution)}"
+            for plugin in plugins.values()
+        ]
+    return "\n".join([*lines, f"Python {platform.python_version()}"])
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(version_text())
+        context.exit()
+
+
+def version_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The ``--version`` option."""
+    return click.option(
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the versions of the agent, its plugins and Python, and exit.",
+    )(command)

@@ -1,0 +1,188 @@
+"""Tells Waldur how the accounts stand; only differences cost a request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
+
+from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.applying import send_write
+from waldur_site_agent.cycles.limits import told_write
+from waldur_site_agent.cycles.partial_answers import is_unavailable, tell_optional
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.marketplace import Resource, ResourceState
+from waldur_site_agent.planning.membership import (
+    AccountPlan,
+    Feedback,
+    MembershipPlan,
+    feedback_on,
+    feedback_writes,
+)
+from waldur_site_agent.planning.writes import Write, erred_write
+from waldur_site_agent.waldur import NotFoundError, concurrently
+
+
+def tell_waldur(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[str]:
+    """Report metadata, limits, health and the time of the sync; return what went wrong.
+
+    Args:
+        site: the offering at work.
+        membership: the plan that was carried out.
+        state: the backend as it is after that.
+        broken: accounts on which something failed or was refused; they do not count as synced.
+    """
+    groups = _writes(site, membership, state, broken)
+    attempts = concurrently(lambda group: _send(site, group), groups)
+    return [
+        f"{attempt.item[0].about}: {attempt.error}"
+        for attempt in attempts
+        if attempt.error is not None
+    ]
+
+
+def foresee_feedback(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[Write]:
+    """What :func:`tell_waldur` would write; nothing is sent."""
+    return [write for group in _writes(site, membership, state, broken) for write in group]
+
+
+def _writes(
+    site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
+) -> list[tuple[Write, ...]]:
+    """The writes about each resource, in the order in which they are sent."""
+    groups: list[tuple[Write, ...]] = []
+    for account in membership.accounts:
+        told: tuple[Write, ...] = ()
+        if account.limits is not None and account.limits.to_tell is not None:
+            told = (told_write(site, account.limits),)  # never where several resources share it
+        news = _feedback(site, account, state, broken)
+        first, *others = [feedback_writes(feedback) for feedback in news] or [()]
+        groups += [(*first, *told), *others]
+    return [group for group in groups if group]
+
+
+def accounts_with_news(
+    site: Site, accounts: Iterable[AccountPlan], state: BackendState
+) -> frozenset[str]:
+    """The accounts of whose resources something would be written over in Waldur now.
+
+    What was refused once is not among it; limits are confirmed by themselves.
+    """
+    news = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
+    tells_metadata = not is_unavailable(site, "set_backend_metadata")
+    tells_state = not is_unavailable(site, "set_as_ok")
+    return frozenset(
+        name
+        for name, told in news.items()
+        if any(
+            (tells_metadata and feedback.metadata is not None) or (tells_state and feedback.set_ok)
+            for feedback in told
+        )
+    )
+
+
+def _feedback(
+    site: Site, account: AccountPlan, state: BackendState, broken: Collection[str]
+) -> list[Feedback]:
+    found = state.resources.get(account.wanted.id)
+    if found is None:
+        return []
+    works = account.wanted.id not in broken and not account.wanted.trouble
+    return [
+        feedback_on(
+            resource,
+            found,
+            site.now(),
+            works=works,
+            wanted=account.wanted.access,
+            limited=_limited(account, works=works),
+        )
+        for resource in account.wanted.resources
+    ]
+
+
+def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
+    """Whose limits are the agent's now; it forgets a member only when the limit is really gone."""
+    wanted = account.wanted
+    if wanted.member_limits is None or not works:
+        return wanted.limited | frozenset(wanted.member_limits or ())
+    return frozenset(name for name, limits in wanted.member_limits.items() if limits)
+
+
+def _send(site: Site, writes: Sequence[Write]) -> None:
+    """Send what the token may not be allowed to send: the memberships matter more."""
+    for write in writes:
+        tell_optional(site, write.call.value, partial(send_write, site, write), write.about)
+
+
+_FEW = 1
+
+
+def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[str]:
+    """Mark resources whose account is gone, once a second reading agrees; return the trouble.
+
+    When very many are gone it is more likely that the agent looks at the wrong cluster, so
+    nothing is marked.
+
+    Args:
+        site: the offering at work.
+        missing: the resources by the account that the backend does not have.
+        accounts: how many accounts were looked for, the missing ones among them.
+    """
+    if not missing:
+        return []
+    if _too_many(missing, accounts):
+        share = f"{len(missing)} of {accounts}"
+        remedy = "nothing was marked in Waldur: check that this is the right cluster"
+        return [f"{share} accounts are missing in the backend; {remedy}"]
+    try:
+        again = site.backend.observe()
+    except SiteAgentError as error:
+        return [f"{len(missing)} accounts seem to be missing; not looked again: {error}"]
+    failures = []
+    for name, resources in missing.items():
+        if name in again.resources:
+            continue
+        failures.append(f'{name}: the backend has no account "{name}"')
+        for resource in resources:
+            failures += _mark(site, resource, name)
+    return failures
+
+
+def foresee_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[Write]:
+    """What :func:`mark_missing` would write, if a second reading agrees."""
+    if _too_many(missing, accounts):
+        return []
+    return [
+        erred_write(resource, _message(name))
+        for name, resources in missing.items()
+        for resource in resources
+        if resource.state == ResourceState.OK
+    ]
+
+
+def _too_many(missing: Mapping[str, Sequence[Resource]], accounts: int) -> bool:
+    return len(missing) > _FEW and len(missing) * 2 > accounts
+
+
+def _message(name: str) -> str:
+    return f'The account "{name}" does not exist any more; ask the site to restore it.'
+
+
+def _mark(site: Site, resource: Resource, name: str) -> list[str]:
+    try:
+        current = site.waldur.resource(resource.uuid)
+        is_idle = current.state == ResourceState.OK and current.order_in_progress is None
+        if is_idle and current.account == name:
+            tell = partial(send_write, site, erred_write(current, _message(name)))
+            if tell_optional(site, "set_as_erred", tell, name):
+                site.log.error("resource marked Erred: its account is gone", resource=name)
+    except NotFoundError as error:
+        site.conditions.note("missing account not marked in Waldur", name, reason=str(error))
+    except SiteAgentError as error:
+        return [f"{name}: not marked in Waldur: {error}"]
+    return []

@@ -1,0 +1,343 @@
+"""Limits beside the memberships: by command, and those that a report of usage tells Waldur."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from uuid import UUID
+
+from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
+from waldur_site_agent.cycles.applying import apply_steps, send_write
+from waldur_site_agent.cycles.offering import read_offering
+from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
+from waldur_site_agent.cycles.partial_answers import (
+    ask_optional,
+    is_unavailable,
+    readable,
+    stand_ins,
+    tell_optional,
+)
+from waldur_site_agent.cycles.site import CommandOutcome, Site
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.marketplace import AccountingType, Component, Resource, ResourceState
+from waldur_site_agent.planning.limits import (
+    Authority,
+    LimitDecision,
+    decide_limits,
+    limit_differences,
+    unlimited_components,
+)
+from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.planning.writes import Call, Write, amount_text, limits_write
+from waldur_site_agent.waldur import AbsentOperationError, concurrently
+
+Decisions = dict[str, LimitDecision]
+"""By account; accounts on which both sides agree are not there."""
+
+_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
+
+
+def decide(
+    site: Site,
+    groups: Mapping[str, Sequence[Resource]],
+    state: BackendState,
+    authority: Authority,
+    *,
+    uncertain: Collection[str] = (),
+) -> Decisions:
+    """Compare the limits of accounts, and decide which side follows where they differ.
+
+    Args:
+        site: the offering at work.
+        groups: the resources of each account that is looked at.
+        state: the backend.
+        authority: which side's limits count.
+        uncertain: accounts of which not every resource was understood.
+    """
+    decisions: Decisions = {}
+    for name, resources in sorted(groups.items()):
+        found = state.resources.get(name)
+        if found is None or not found.is_complete:
+            continue
+        for resource in resources:
+            decision = _decided(site, resource, found, authority)
+            if decision is None or name in decisions:
+                continue
+            if len(resources) > 1:
+                decision = decision.blocked(f"{len(resources)} resources share the account")
+            elif any(each.state not in _WITHOUT_ORDER for each in resources):
+                decision = decision.blocked("an order is in progress")
+            elif not found.limits_are_known:
+                decision = decision.blocked("not every limit of the account can be read")
+            elif name in uncertain:
+                decision = decision.blocked("one of its resources is not understood")
+            decisions[name] = decision
+    return _confirmed(site, decisions, authority)
+
+
+def limited_components(site: Site) -> dict[str, Component]:
+    """The configured components whose limits mean something to the backend."""
+    return {
+        name: component
+        for name, component in site.offering.components.items()
+        if name in site.backend.limits_to_set("", {name: Decimal(0)})
+    }
+
+
+def note_left(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
+    """Say in the log which differences stay."""
+    for name, decision in decisions.items():
+        for reason in decision.left:
+            site.conditions.note("limits differ", f"{name} {reason}", resource=name, reason=reason)
+
+
+def _decided(
+    site: Site, resource: Resource, found: BackendResource, authority: Authority
+) -> LimitDecision | None:
+    agree, supported = site.backend.limits_agree, SetLimits in site.backend.supports
+    differences = limit_differences(resource, found, limited_components(site), agree)
+    if not differences:
+        return None
+    decision = decide_limits(resource, found, differences, authority)
+    if decision.to_set and not supported:
+        return decision.blocked("the backend sets no limits")
+    return decision
+
+
+def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisions:
+    """The decisions after a fresh look at what is to be changed; lists may be a moment old."""
+    changing = {name: d for name, d in decisions.items() if d.changes_something}
+    if not changing:
+        return decisions
+    obstacle, deciding = _obstacle_to_all(site, authority)
+    if not obstacle and authority == "backend":
+        changing, obstacle = _sold_by_limit(site, changing)
+    if obstacle:
+        blocked = {name: decision.blocked(obstacle) for name, decision in changing.items()}
+        return {**decisions, **blocked}
+    confirmed = {**decisions, **changing}
+    attempts = concurrently(
+        lambda item: _looked_at(site, item[1], deciding),
+        {name: d for name, d in changing.items() if d.changes_something}.items(),
+    )
+    for attempt in attempts:
+        name, decision = attempt.item
+        obstacle = f"it could not be read again: {attempt.error}"
+        confirmed[name] = attempt.value or decision.blocked(obstacle)
+    return confirmed
+
+
+def _sold_by_limit(site: Site, decisions: Decisions) -> tuple[Decisions, str]:
+    """The decisions without components that Waldur does not sell by limit; or why none is known.
+
+    On many servers a limit of any other component makes each later order of the resource fail.
+    """
+    try:
+        components = read_offering(site).components
+    except SiteAgentError as error:
+        return decisions, f"what Waldur sells by limit could not be read: {error}"
+    sold = {each.type for each in components if each.billing_type == AccountingType.LIMIT}
+    others = limited_components(site).keys() - sold
+    reason = "Waldur does not sell it by limit; correct accounting_type in the file or in Waldur"
+    return {name: d.not_telling(others, reason) for name, d in decisions.items()}, ""
+
+
+def _looked_at(site: Site, decision: LimitDecision, deciding: Collection[UUID]) -> LimitDecision:
+    """The decision, blocked where the resource by itself says something else.
+
+    Raises:
+        SiteAgentError: it could not be read.
+    """
+    resource = site.waldur.resource(decision.resource.uuid)
+    name = decision.found.id
+    busy = resource.order_in_progress is not None or resource.uuid in deciding
+    if busy or resource.state not in _WITHOUT_ORDER:
+        return decision.blocked("an order is in progress")
+    listed = decision.resource
+    if resource.account != name or dict(resource.limits) != dict(listed.limits):
+        # the backend was read before that, so the two readings are of different times
+        return decision.blocked("Waldur changed meanwhile; the next cycle looks again")
+    if decision.to_set:
+        others = [each for each in namesakes(site, name) if each.uuid != resource.uuid]
+        if others:
+            return decision.blocked(f"the account also belongs to resource {others[0].uuid}")
+    return decision
+
+
+def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[UUID]]:
+    """Why no limit may be changed now; and the resources about which an order decides."""
+    if authority == "backend" and is_unavailable(site, Call.SET_LIMITS.value):
+        return "Waldur does not take limits from this token", frozenset()
+    uuid = site.offering.waldur_offering_uuid
+    try:
+        policies = ask_optional(
+            site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
+        ).items
+    except AbsentOperationError:
+        policies = ()
+    except SiteAgentError as error:
+        return f"whether a periodic policy owns the limits could not be read: {error}", frozenset()
+    if policies:
+        return "a periodic policy of Waldur owns the limits", frozenset()
+    try:
+        orders = open_orders(site)
+    except PermanentError:  # this token is not shown orders; the resource shows its own
+        orders = ()
+    except SiteAgentError as error:
+        return f"whether orders decide about them could not be read: {error}", frozenset()
+    resources = (order.marketplace_resource_uuid for order in orders)
+    return "", frozenset(uuid for uuid in resources if uuid is not None)
+
+
+def sync_resource_limits(
+    site: Site, *, follows: Authority = "backend", dry_run: bool = False
+) -> CommandOutcome:
+    """Let one side follow the other, once, whatever the file's ``limits`` says.
+
+    Args:
+        site: the offering at work.
+        follows: whose limits count: ``backend`` tells Waldur, ``waldur`` sets them on accounts.
+        dry_run: change nothing.
+
+    Raises:
+        TemporaryError: one side could not be read.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    listing = site.waldur.resources(uuid)
+    groups = by_account(readable(site, listing, "resources"))
+    uncertain = {each.account for each in stand_ins(listing.unreadable)}
+    state = site.backend.observe()
+    decisions = decide(site, groups, state, follows, uncertain=uncertain)
+    remarks = [f"{name}  {text}" for name, d in decisions.items() for text in d.left]
+    changing = [d for d in decisions.values() if d.changes_something]
+    remarks += lines_of_unlimited(site, groups, state)
+    if dry_run:
+        return CommandOutcome(tuple(_line(site, d) for d in changing), remarks=tuple(remarks))
+    done, trouble = _set(site, changing) if follows == "waldur" else _tell(site, changing)
+    return CommandOutcome(tuple(_line(site, d) for d in done), tuple(trouble), tuple(remarks))
+
+
+def by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    """The resources of each account, without those that have none yet."""
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in resources:
+        if resource.account:
+            groups[resource.account].append(resource)
+    return groups
+
+
+def lines_of_unlimited(
+    site: Site, groups: Mapping[str, Sequence[Resource]], state: BackendState
+) -> list[str]:
+    """Components sold by limit of which neither side has one, with the accounts."""
+    components = limited_components(site)
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, resources in sorted(groups.items()):
+        found = state.resources.get(name)
+        idle = all(r.state in (ResourceState.OK, ResourceState.ERRED) for r in resources)
+        if found is None or not idle:
+            continue
+        for component in unlimited_components(resources[0], found, components):
+            names[component].append(name)
+    return [unlimited_text(component, accounts) for component, accounts in names.items()]
+
+
+_SHOWN = 5
+_BY_HAND = "limits sync --to waldur"
+
+
+def unlimited_text(component: str, accounts: Sequence[str]) -> str:
+    """What to know about accounts without a limit that neither side has."""
+    shown = ", ".join(accounts[:_SHOWN])
+    if len(accounts) > _SHOWN:
+        shown += f" and {len(accounts) - _SHOWN} more"
+    return (
+        f"limit {component}: neither Waldur nor the account has one, so nothing bounds its use "
+        f"({shown}); order one in Waldur"
+    )
+
+
+def limit_step(decision: LimitDecision) -> Step:
+    """What sets on the account what was sold."""
+    reasons = {each.name: each.entitlement for each in decision.changed}
+    action = SetLimits(decision.found.id, decision.to_set)
+    return Step(action, "sold in Waldur", before=decision.found.limits, reasons=reasons)
+
+
+def told_write(site: Site, decision: LimitDecision, reason: str = "limits: backend") -> Write:
+    """What tells Waldur the limits that were found."""
+    limits = decision.to_tell or {}
+    notes = {d.name: f"the account has {amount_text(d.found)}" for d in decision.changed}
+    return limits_write(decision.resource, limits, site.offering.components, reason, notes)
+
+
+def report_limits(
+    site: Site, resources: Iterable[Resource], state: BackendState, *, dry_run: bool = False
+) -> tuple[list[Write], list[str]]:
+    """Tell Waldur the limits found, beside other work, where the file lets the backend win.
+
+    What Waldur refused once, for this token or these very limits, is not said again by this
+    process.
+
+    Args:
+        site: the offering at work.
+        resources: those to look at; each has an account of its own.
+        state: the backend as it is.
+        dry_run: tell nothing.
+
+    Returns:
+        What is told, and what went wrong.
+    """
+    authority = site.offering.limits
+    if authority == "waldur":
+        return [], []  # membership_sync sets them
+    decisions = decide(site, by_account(resources), state, authority)
+    if not dry_run:
+        note_left(site, decisions)
+    writes = [told_write(site, d) for d in decisions.values() if d.to_tell is not None]
+    told = [write for write in writes if not site.memory.get(_key(write))]
+    if dry_run:
+        return told, []
+    failures = []
+    attempts = concurrently(
+        lambda w: tell_optional(site, w.call.value, lambda: send_write(site, w), w.about), told
+    )
+    for attempt in attempts:
+        if isinstance(attempt.error, PermanentError):
+            site.memory[_key(attempt.item)] = 1
+        if attempt.error is not None:
+            failures.append(f"{attempt.item.about}: {attempt.error}")
+    return told, failures
+
+
+def _key(write: Write) -> str:
+    """By what is remembered that these very limits were refused."""
+    return f"limits were refused: {write.uuid} {write}"
+
+
+def _tell(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
+    attempts = concurrently(lambda d: send_write(site, told_write(site, d, _BY_HAND)), decisions)
+    told = [attempt.item for attempt in attempts if attempt.error is None]
+    return told, [f"{a.item.found.id}: {a.error}" for a in attempts if a.error is not None]
+
+
+def _set(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
+    applied = apply_steps(site, [limit_step(decision) for decision in decisions])
+    outcomes = list(zip(decisions, (outcome for _, outcome in applied), strict=True))
+    done = [decision for decision, outcome in outcomes if outcome.error is None]
+    return done, [str(outcome.error) for _, outcome in outcomes if outcome.error is not None]
+
+
+def _line(site: Site, decision: LimitDecision) -> str:
+    """Old and new value on the side that follows, and what the other side has."""
+    name = decision.found.id
+    if decision.to_tell is not None:
+        return f"{name}  in Waldur: {told_write(site, decision)}"
+    found = decision.found.limits
+    changes = [
+        f"limit {each.name} {amount_text(found.get(each.name)) or 'none'} -> "
+        f"{amount_text(decision.to_set[each.name])} ({each.entitlement})"
+        for each in decision.changed
+    ]
+    return f"{name}  on the account: {'; '.join(changes)}"

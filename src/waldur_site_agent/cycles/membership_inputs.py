@@ -1,0 +1,659 @@
+"""Collects, in bulk, who is to have access to what.
+
+One list each for resources, offering users, project roles, service accounts, course accounts and
+per-user limits. A list that cannot be read makes the agent careful, never generous or cruel: where
+a team is not known nobody moves, and where names are missing nobody counts as unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from uuid import UUID
+
+from waldur_site_agent.backends import (
+    Access,
+    BackendState,
+    RemoveMembers,
+    SetAccess,
+    SetMemberLimits,
+)
+from waldur_site_agent.cycles.feedback import accounts_with_news
+from waldur_site_agent.cycles.offering import check_emptied_list
+from waldur_site_agent.cycles.partial_answers import Doubts, ask_optional, readable
+from waldur_site_agent.cycles.site import Seen, Sight, Site, short_role
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.marketplace import (
+    KNOWN_ACCOUNT_STATES,
+    KNOWN_USER_STATES,
+    OfferingUser,
+    OfferingUserState,
+    ProjectAccount,
+    ProjectAccountState,
+    Resource,
+    ResourceState,
+    TeamMember,
+    UserLimit,
+    WaldurOffering,
+)
+from waldur_site_agent.planning.access import (
+    granted_usernames,
+    reasons_to_leave,
+    spelled,
+    usable_usernames,
+    wanted_access,
+)
+from waldur_site_agent.planning.membership import AccountPlan, AccountWanted, MembershipPlan, People
+from waldur_site_agent.waldur import (
+    AbsentOperationError,
+    Listing,
+    concurrently,
+)
+
+Team = Sequence[TeamMember] | SiteAgentError
+LimitsByAccount = Mapping[str, Mapping[str, Mapping[str, Decimal]] | None]
+
+SERVED_STATES = (
+    ResourceState.OK,
+    ResourceState.ERRED,
+    ResourceState.UPDATING,
+    ResourceState.TERMINATING,
+)
+"""Resources with an order in progress keep their members up to date, too."""
+
+_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What Waldur wants of an offering."""
+
+    accounts: tuple[AccountWanted, ...]
+    people: People
+    leavers: tuple[OfferingUser, ...]
+    """Offering users whom Waldur is deleting."""
+    not_understood: tuple[str, ...] = ()
+    """Rows of lists that were left out."""
+    staying: frozenset[str] = frozenset()
+    """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
+    unconfirmed: tuple[str, ...] = ()
+    """Accounts that are left for the next pass because their resource could not be read."""
+    removals_suspended: str = ""
+    """Why nobody may leave any account: lists that could grant access were not read."""
+    offering_accounts: frozenset[str] = frozenset()
+    """Every account of the offering, also those that are not looked at."""
+    seen: Seen = field(default_factory=Seen)
+    provider: UUID | None = None
+    """The service provider, where this token is shown it."""
+
+
+@dataclass(slots=True)
+class _ProjectAccounts:
+    """Service and course accounts, by project; ``closed`` are usernames that must go."""
+
+    granted: dict[UUID | None, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    closed: dict[str, str] = field(default_factory=dict)
+    is_complete: bool = True
+    """Whether every name is known; not so where this token is not shown the lists."""
+    troubles: list[str] = field(default_factory=list)
+    """Lists that should have been read and were not."""
+    doubts: Doubts = field(default_factory=Doubts)
+    """What was not understood."""
+
+
+def gather_wanted(
+    site: Site,
+    offering: WaldurOffering,
+    users: Sequence[OfferingUser],
+    sight: Sight,
+    doubts: Doubts | None = None,
+) -> Gathered:
+    """Everything that planning the memberships in sight needs from Waldur.
+
+    ``doubts`` has what was not understood of the users.
+
+    Raises:
+        TemporaryError: the resources could not be read.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    doubts = Doubts() if doubts is None else doubts
+    listing = site.waldur.resources(uuid)
+    listed = readable(site, listing, "resources")
+    doubts.of_resources(listing.unreadable)
+    check_emptied_list(site, "resources", listed)
+    named = [resource for resource in listed if resource.backend_id.strip()]
+    served = [resource for resource in named if resource.state in SERVED_STATES]
+    resources = sight.choose(served)
+    leavers = tuple(u for u in users if u.state in _LEAVING and sight.holds_user(u))
+    staying = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
+    seen = Seen(
+        resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
+    )
+    ours = frozenset(resource.account for resource in served)
+    if not resources:
+        return Gathered(
+            accounts=(),
+            people=People(known=reasons_to_leave(users)),
+            leavers=leavers,
+            staying=staying,
+            not_understood=tuple(doubts.rows),
+            offering_accounts=ours,
+            seen=seen,
+        )
+    _note_unknown_states(site, users, doubts)
+    accounts = _ProjectAccounts(doubts=doubts)
+    provider = _service_provider(site, offering, accounts.troubles)
+    _read_project_accounts(site, provider, accounts)
+    teams = _teams(site, provider, resources, accounts)
+    accounts.troubles += doubts.everything
+    return Gathered(
+        accounts=_accounts(site, resources, teams, accounts, users),
+        people=_people(users, accounts),
+        leavers=leavers,
+        staying=staying | ({"*"} if accounts.troubles else set()) | doubts.names.keys(),
+        not_understood=tuple(doubts.rows),
+        removals_suspended="; ".join(accounts.troubles),
+        offering_accounts=ours,
+        seen=replace(
+            seen,
+            roles=_roles_seen(teams),
+            accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
+        ),
+        provider=provider,
+    )
+
+
+def _note_unknown_states(site: Site, users: Iterable[OfferingUser], doubts: Doubts) -> None:
+    """People in a state that only newer servers have neither join nor leave."""
+    for user in users:
+        if user.state not in KNOWN_USER_STATES:
+            doubts.of_state(user.username, "an offering user", user.state)
+            _note_state(site, user.username, user.state)
+
+
+def _accounts(
+    site: Site,
+    resources: Sequence[Resource],
+    teams: Mapping[UUID | None, Team],
+    accounts: _ProjectAccounts,
+    users: Sequence[OfferingUser],
+) -> tuple[AccountWanted, ...]:
+    limits = _member_limits(site, resources, users)
+    usernames = usable_usernames(users)
+    return tuple(
+        _account(site, name, group, teams, usernames, accounts, limits)
+        for name, group in _by_account(resources).items()
+    )
+
+
+def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
+    return People(
+        known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
+        is_complete=accounts.is_complete
+        and not accounts.troubles
+        and accounts.doubts.users_are_known
+        and bool(users),
+        undecided=frozenset(accounts.doubts.names),
+        nobody_leaves="; ".join(accounts.troubles),
+    )
+
+
+def _roles_seen(teams: Mapping[UUID | None, Team]) -> dict[UUID, frozenset[tuple[UUID, str]]]:
+    return {
+        project: frozenset((member.uuid, short_role(member.role)) for member in team)
+        for project, team in teams.items()
+        if project is not None and not isinstance(team, SiteAgentError)
+    }
+
+
+_LEAVING = (
+    OfferingUserState.REQUESTED_DELETION,
+    OfferingUserState.DELETING,
+    OfferingUserState.ERROR_DELETING,
+)
+
+
+def _by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in resources:
+        groups[resource.account].append(resource)
+    return groups
+
+
+def _account(
+    site: Site,
+    name: str,
+    group: Sequence[Resource],
+    teams: Mapping[UUID | None, Team],
+    usernames: Mapping[UUID, str],
+    accounts: _ProjectAccounts,
+    limits: LimitsByAccount | None,
+) -> AccountWanted:
+    members: dict[str, str] | None = {}
+    trouble = ""
+    for resource in group:
+        team = teams.get(resource.project_uuid, ())
+        if isinstance(team, SiteAgentError):
+            members, trouble = None, f"its team could not be read: {team}"
+            break
+        if members is None or resource.restrict_member_access:
+            continue
+        granted = granted_usernames(team, usernames, site.now())
+        members |= dict.fromkeys(granted, "is in the project's team")
+        members |= accounts.granted.get(resource.project_uuid, {})
+    doubts = accounts.doubts
+    doubtful = [doubts.projects.get(each.project_uuid or each.uuid, "") for each in group]
+    is_shared_with_unknown = name in doubts.accounts
+    return AccountWanted(
+        id=name,
+        resources=tuple(group),
+        members=members,
+        trouble=trouble,
+        nobody_leaves="; ".join(filter(None, [doubts.accounts.get(name, ""), *doubtful])),
+        is_restricted=all(resource.restrict_member_access for resource in group),
+        access=None if is_shared_with_unknown else _shared_access(group),
+        member_limits=None if limits is None else limits.get(name, {}),
+    )
+
+
+def _shared_access(group: Sequence[Resource]) -> Access | None:
+    """One account for several resources is as open as the most open of them."""
+    if any(resource.state not in _WITHOUT_ORDER for resource in group):
+        return None
+    order = [Access.NORMAL, Access.DOWNSCALED, Access.PAUSED]
+    return min((wanted_access(resource) for resource in group), key=order.index)
+
+
+def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str]) -> UUID | None:
+    if offering.customer_uuid is None:
+        return None
+    customer = offering.customer_uuid
+    try:
+        providers = ask_optional(
+            site,
+            "service_providers",
+            lambda: site.waldur.service_providers(customer),
+            _PER_PROJECT,
+        ).items
+    except PermanentError as error:
+        _note_refusal(site, "the service provider is not shown", error, _PER_PROJECT)
+        return None
+    except SiteAgentError as error:
+        troubles.append(f"the service provider was not read: {error}")
+        return None
+    return providers[0].uuid if providers else None
+
+
+def _teams(
+    site: Site, provider: UUID | None, resources: Sequence[Resource], accounts: _ProjectAccounts
+) -> dict[UUID | None, Team]:
+    """The team of each project: all in one list where that is allowed, else one by one.
+
+    The two do not always agree (consent to terms of service counts in one only), so when the list
+    should have been read and was not, that is a trouble: nobody leaves because of the other.
+
+    The list names only people with a role, so a project that is not in it is asked for by itself
+    before anybody concludes that it is empty. One of whose roles is not understood is asked for,
+    too, and nobody leaves it.
+    """
+    one_each: dict[UUID | None, Resource] = {}
+    for resource in resources:
+        one_each.setdefault(resource.project_uuid, resource)
+    in_bulk = _teams_in_bulk(site, provider, accounts)
+    teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
+    missing = [resource for project, resource in one_each.items() if project not in teams]
+    for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
+        teams[attempt.item.project_uuid] = attempt.error or attempt.value or ()
+    return teams
+
+
+def _teams_in_bulk(
+    site: Site, provider: UUID | None, accounts: _ProjectAccounts
+) -> dict[UUID | None, list[TeamMember]]:
+    if provider is None:
+        return {}
+    try:
+        listing = ask_optional(
+            site, "project_permissions", lambda: site.waldur.project_roles(provider), _PER_PROJECT
+        )
+        roles = readable(site, listing, "project roles")
+    except PermanentError as error:
+        _note_refusal(site, "project roles are not shown in bulk", error, _PER_PROJECT)
+        return {}
+    except SiteAgentError as error:
+        accounts.troubles.append(f"project roles were not read: {error}")
+        return {}
+    accounts.doubts.of_roles(listing.unreadable)
+    teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
+    for role in roles:
+        member = TeamMember(
+            uuid=role.user_uuid, role=role.role_name, expiration_time=role.expiration_time
+        )
+        if role.project_uuid not in accounts.doubts.projects:
+            teams[role.project_uuid].append(member)
+    return teams
+
+
+_PER_PROJECT = "the team of each project is read by itself"
+
+
+def _note_refusal(site: Site, event: str, error: PermanentError, effect: str) -> None:
+    """Note a refusal that lasts; what a server lacks was logged when that was found out."""
+    if not isinstance(error, AbsentOperationError):
+        site.conditions.note(event, event, level=logging.INFO, effect=effect, reason=str(error))
+
+
+def _read_project_accounts(site: Site, provider: UUID | None, accounts: _ProjectAccounts) -> None:
+    offering = site.offering.waldur_offering_uuid
+    waldur = site.waldur
+    accounts.is_complete = provider is not None
+    service: list[_Ask] = [
+        ("offering_service_accounts", lambda: waldur.offering_service_accounts(offering))
+    ]
+    course: list[_Ask] = [
+        ("offering_course_accounts", lambda: waldur.offering_course_accounts(offering))
+    ]
+    if provider is not None:
+        service.insert(0, ("service_accounts", lambda: waldur.service_accounts(provider)))
+        course.insert(0, ("course_accounts", lambda: waldur.course_accounts(provider)))
+    for kind, asks in (("service account", service), ("course account", course)):
+        _collect(site, accounts, kind, _first_answer(site, kind, asks, accounts))
+
+
+_Ask = tuple[str, Callable[[], Listing[ProjectAccount]]]
+"""A call's name, and the call."""
+
+
+def _first_answer(
+    site: Site, kind: str, asks: Sequence[_Ask], accounts: _ProjectAccounts
+) -> tuple[ProjectAccount, ...]:
+    """The accounts of a kind; none where neither list is offered to this token."""
+    effect = "unknown users of accounts are left alone"
+    for call, ask in asks:
+        try:
+            listing = ask_optional(site, call, ask, "another list is tried")
+            accounts.doubts.of_project_accounts(listing.unreadable, kind)
+            return readable(site, listing, f"{kind}s")
+        except AbsentOperationError:
+            continue
+        except PermanentError as error:
+            accounts.is_complete = False
+            _note_refusal(site, f"{kind}s are not shown", error, effect)
+        except SiteAgentError as error:
+            accounts.troubles.append(f"{kind}s were not read: {error}")
+            return ()
+    return ()
+
+
+def _collect(
+    site: Site, accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAccount]
+) -> None:
+    for account in listed:
+        name = spelled(account.username)
+        if not name:
+            continue
+        if account.state == ProjectAccountState.OK:
+            accounts.granted[account.project_uuid][name] = f"is a {kind} of the project"
+        elif account.state in KNOWN_ACCOUNT_STATES:
+            accounts.closed[name] = f'is a {kind} in state "{account.state}"'
+        else:
+            accounts.doubts.of_state(name, f"a {kind}", account.state)
+            accounts.doubts.users_are_known = False
+            _note_state(site, name, account.state)
+
+
+def _note_state(site: Site, name: str, state: str) -> None:
+    event = "neither joins nor leaves: the state in Waldur is not known to this agent"
+    site.conditions.note(event, name, user=name, state=state)
+
+
+def _serving(accounts: _ProjectAccounts) -> dict[str, str]:
+    """Service and course accounts that work, with why they would leave some other account."""
+    names = {name for granted in accounts.granted.values() for name in granted}
+    return dict.fromkeys(names, "is a service or course account of another project")
+
+
+def _member_limits(
+    site: Site, resources: Sequence[Resource], users: Iterable[OfferingUser]
+) -> LimitsByAccount | None:
+    """Per-user limits in backend units, by account and username; ``None`` when not known.
+
+    That may be so for one account alone.
+    """
+    if SetMemberLimits not in site.backend.supports:
+        return None
+    uuid = site.offering.waldur_offering_uuid
+    try:
+        listing = ask_optional(
+            site, "user_limits", lambda: site.waldur.user_limits(uuid), "members have no limits"
+        )
+        if any(row.uuid("resource") is None for row in listing.unreadable):
+            listing.require_complete("user limits")  # it fails: any account may be concerned
+        listed = readable(site, listing, "user limits")
+    except PermanentError as error:
+        _note_refusal(site, "user limits are not shown", error, "they stay as they are")
+        return None
+    except SiteAgentError as error:
+        event = "user limits were not read; they stay as they are"
+        site.conditions.note(event, event, reason=str(error))
+        return None
+    doubtful = {row.uuid("resource") for row in listing.unreadable}
+    return {
+        **_limits_by_account(site, listed, resources, users),
+        **{each.account: None for each in resources if each.uuid in doubtful},
+    }
+
+
+def _limits_by_account(
+    site: Site,
+    listed: Iterable[UserLimit],
+    resources: Iterable[Resource],
+    users: Iterable[OfferingUser],
+) -> dict[str, dict[str, dict[str, Decimal]]]:
+    names = {user.uuid: spelled(user.username) for user in users}
+    accounts = {resource.uuid: resource.account for resource in resources}
+    components = site.offering.components
+    result: dict[str, dict[str, dict[str, Decimal]]] = defaultdict(lambda: defaultdict(dict))
+    for limit in listed:
+        account = accounts.get(limit.resource_uuid or limit.uuid)
+        name = names.get(limit.offering_user_uuid or limit.uuid)
+        component = components.get(limit.component_type)
+        if account and name and component and limit.limit is not None:
+            amount = (limit.limit * component.unit_factor).normalize() + 0
+            result[account][name][limit.component_type] = amount
+    return result
+
+
+Readings = Mapping[UUID, Resource | SiteAgentError]
+
+_CONFIRMED = (RemoveMembers, SetAccess, SetMemberLimits)
+
+
+def confirm_wanted(
+    site: Site,
+    wanted: Gathered,
+    membership: MembershipPlan,
+    state: BackendState,
+    users: Sequence[OfferingUser],
+) -> Gathered:
+    """What Waldur wants, as the objects that a plan would change say by themselves.
+
+    Args:
+        site: the offering at work.
+        wanted: what the lists say.
+        membership: the plan that follows from them.
+        state: the backend.
+        users: the offering's users, as listed.
+    """
+    news = accounts_with_news(site, membership.accounts, state)
+    changing = [p for p in membership.accounts if p.wanted.id in news or _rests_on_notes_or_team(p)]
+    if not changing:
+        return wanted
+    readings = _readings(site, changing)
+    confirmed: dict[str, AccountWanted | None] = {}
+    troubles: list[str] = []
+    for plan in changing:
+        account = _with_readings(plan.wanted, readings)
+        confirmed[plan.wanted.id] = account
+        if account is None:
+            troubles += _troubles(plan.wanted, readings)
+            site.log.info(
+                "the list of resources is older than the resource; its account waits for the "
+                "next pass",
+                resource=plan.wanted.id,
+            )
+    leaving = {plan.wanted.id: names for plan in changing if (names := _leaving(plan))}
+    present = [account for account in confirmed.values() if account is not None]
+    confirmed |= _with_teams(site, [a for a in present if a.id in leaving], leaving, users)
+    confirmed |= _with_project_accounts(site, wanted.provider, confirmed.values(), leaving, users)
+    accounts = (confirmed.get(account.id, account) for account in wanted.accounts)
+    return replace(
+        wanted,
+        accounts=tuple(account for account in accounts if account is not None),
+        unconfirmed=tuple(troubles),
+    )
+
+
+def _rests_on_notes_or_team(plan: AccountPlan) -> bool:
+    return any(isinstance(step.action, _CONFIRMED) for step in plan.steps)
+
+
+def _readings(site: Site, plans: Iterable[AccountPlan]) -> Readings:
+    uuids = sorted({resource.uuid for plan in plans for resource in plan.wanted.resources})
+    attempts = concurrently(site.waldur.resource, uuids)
+    return {a.item: a.value or a.error or SiteAgentError("no answer") for a in attempts}
+
+
+def _with_readings(account: AccountWanted, readings: Readings) -> AccountWanted | None:
+    """The account with its resources as read; ``None`` where its access is not as listed."""
+    resources = []
+    for listed in account.resources:
+        current = readings[listed.uuid]
+        if isinstance(current, SiteAgentError) or _planned_from(current) != _planned_from(listed):
+            return None
+        resources.append(current)
+    return replace(account, resources=tuple(resources))
+
+
+def _planned_from(resource: Resource) -> tuple[object, ...]:
+    """What the plan was made of; limits that changed meanwhile are newer than the backend's."""
+    return (
+        resource.account,
+        resource.state,
+        resource.paused,
+        resource.downscaled,
+        resource.restrict_member_access,
+        dict(resource.limits),
+    )
+
+
+def _troubles(account: AccountWanted, readings: Readings) -> list[str]:
+    """What could not be read; a resource that has changed is no trouble."""
+    found = (readings[resource.uuid] for resource in account.resources)
+    errors = [error for error in found if isinstance(error, SiteAgentError)]
+    return [f"{account.id}: not changed, its resource could not be read: {e}" for e in errors[:1]]
+
+
+def _leaving(plan: AccountPlan) -> frozenset[str]:
+    actions = (step.action for step in plan.steps)
+    return frozenset(m for a in actions if isinstance(a, RemoveMembers) for m in a.members)
+
+
+def _with_teams(
+    site: Site,
+    accounts: Sequence[AccountWanted],
+    leaving: Mapping[str, frozenset[str]],
+    users: Sequence[OfferingUser],
+) -> dict[str, AccountWanted | None]:
+    """The accounts that somebody is to leave; who is in the team after all is wanted there."""
+    one_each = {
+        (account.id, resource.project_uuid): resource
+        for account in accounts
+        for resource in account.resources
+        if not resource.restrict_member_access
+    }
+    result: dict[str, AccountWanted | None] = {account.id: account for account in accounts}
+    attempts = concurrently(lambda item: site.waldur.team(item[1].uuid), one_each.items())
+    for attempt in attempts:
+        account = result[attempt.item[0][0]]
+        if account is None or account.members is None:
+            continue
+        if attempt.value is None:
+            trouble = f"its team could not be read: {attempt.error}"
+            result[account.id] = replace(account, members=None, trouble=trouble)
+            continue
+        people = {member.uuid for member in attempt.value}
+        doubtful = [
+            user
+            for user in users
+            if user.user_uuid in people and spelled(user.username) in leaving[account.id]
+        ]
+        current, trouble = _read_users(site, doubtful)
+        if trouble:
+            result[account.id] = replace(account, members=None, trouble=trouble)
+            continue
+        stays = granted_usernames(attempt.value, usable_usernames(current), site.now())
+        members = {**dict.fromkeys(stays, "is in the project's team"), **account.members}
+        if not people <= {user.user_uuid for user in users}:
+            strangers = leaving[account.id] - {spelled(user.username) for user in users}
+            members |= dict.fromkeys(strangers, "may be somebody of the team without a name yet")
+        result[account.id] = replace(account, members=members)
+    return result
+
+
+def _with_project_accounts(
+    site: Site,
+    provider: UUID | None,
+    accounts: Iterable[AccountWanted | None],
+    leaving: Mapping[str, frozenset[str]],
+    users: Sequence[OfferingUser],
+) -> dict[str, AccountWanted | None]:
+    """The accounts that somebody is to leave who is no person: a project's own may be new."""
+    people = {spelled(user.username) for user in users}
+    doubtful = [
+        (account, resource.project_uuid)
+        for account in accounts
+        if account is not None and account.members is not None
+        for resource in account.resources
+        if not resource.restrict_member_access
+        and resource.project_uuid is not None
+        and leaving.get(account.id, frozenset()) - people - account.members.keys()
+    ]
+    result: dict[str, AccountWanted | None] = {}
+    if provider is None:  # without the list of a provider no stranger leaves
+        return result
+    for account, project in doubtful:
+        current = result.get(account.id) or account
+        if current.members is None:
+            continue
+        try:
+            names = _working_accounts(site, provider, project)
+        except SiteAgentError as error:
+            trouble = f"the accounts of its project could not be read: {error}"
+            result[account.id] = replace(current, members=None, trouble=trouble)
+            continue
+        granted = dict.fromkeys(names, "is a service or course account of the project")
+        result[account.id] = replace(current, members={**granted, **current.members})
+    return result
+
+
+def _working_accounts(site: Site, provider: UUID, project: UUID) -> frozenset[str]:
+    """The usernames of a project's service and course accounts that work."""
+    names: set[str] = set()
+    for ask in (site.waldur.service_accounts, site.waldur.course_accounts):
+        try:
+            listed = ask(provider, project).require_complete("accounts of a project")
+        except AbsentOperationError:
+            continue
+        names |= {spelled(a.username) for a in listed if a.state == ProjectAccountState.OK}
+    return frozenset(names - {""})
+
+
+def _read_users(site: Site, users: Iterable[OfferingUser]) -> tuple[list[OfferingUser], str]:
+    """Users as they are by themselves, and why one of them is not known."""
+    attempts = concurrently(lambda user: site.waldur.offering_user(user.uuid), users)
+    errors = [f"{a.item.username} could not be read: {a.error}" for a in attempts if a.error]
+    return [a.value for a in attempts if a.value is not None], "; ".join(errors[:1])

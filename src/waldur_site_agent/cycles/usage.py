@@ -1,0 +1,614 @@
+"""report: one pass over the usage of an offering's resources, and the limits found."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, timedelta
+from functools import partial
+
+from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.applying import send_write
+from waldur_site_agent.cycles.feedback import foresee_marks, mark_missing
+from waldur_site_agent.cycles.limits import report_limits
+from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
+from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
+from waldur_site_agent.cycles.partial_answers import (
+    is_absent,
+    is_unavailable,
+    readable,
+    stand_ins,
+    tell_optional,
+)
+from waldur_site_agent.cycles.site import Site, cause_of, note_failures
+from waldur_site_agent.cycles.usage_sending import (
+    MonthOutcome,
+    NotReported,
+    UsageCycleReport,
+    check_clocks,
+    foresee_month,
+    is_never_taken,
+    send_month,
+    waldurs_time,
+)
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
+from waldur_site_agent.model.usage import BillingMonth, ComponentUsage
+from waldur_site_agent.planning.usage import (
+    ComponentReport,
+    MonthPlan,
+    ResourceReport,
+    WaldurFigure,
+    counted_from,
+    figures,
+    plan_month,
+    reportable,
+)
+from waldur_site_agent.planning.writes import Write, ok_write
+from waldur_site_agent.waldur import Listing, concurrently
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subjects:
+    """What the offering has, sorted out by what can be reported."""
+
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    """Those to report, by account."""
+    missing: Mapping[str, tuple[Resource, ...]] = field(default_factory=dict)
+    """Those whose account the backend does not have."""
+    skipped: tuple[str, ...] = ()
+    """The others, and why nothing of them is reported."""
+    troubles: tuple[str, ...] = ()
+    """Accounts that stand for several resources, and resources that were not understood."""
+    is_whole: bool = True
+    """Whether every resource was understood."""
+    state: BackendState = field(default_factory=lambda: BackendState(resources={}))
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts were looked for."""
+        return len(self.resources) + len(self.missing)
+
+
+def gather_subjects(site: Site) -> Subjects:
+    """Read the resources, those of the siblings, and the backend.
+
+    Raises:
+        TemporaryError: one of them could not be read.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    listing = site.waldur.resources(uuid, SERVED_STATES)
+    listed = readable(site, listing, "resources")
+    troubles = tuple(f"no usage is reported of a resource: {row}" for row in listing.unreadable)
+    check_emptied_list(site, "resources", listed)
+    groups: dict[str, list[Resource]] = defaultdict(list)
+    for resource in listed:
+        if resource.account:
+            groups[resource.account].append(resource)
+    if not groups:
+        return Subjects(troubles=troubles, is_whole=not troubles)
+    elsewhere = accounts_elsewhere(site)
+    for each in stand_ins(listing.unreadable):
+        elsewhere.setdefault(each.account, []).append(_named(each))
+    found = _sort_out(groups, elsewhere, site.backend.observe())
+    return replace(found, troubles=(*found.troubles, *troubles), is_whole=not troubles)
+
+
+def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
+    """By account, the resources of sibling offerings that have it, as the log names them.
+
+    Raises:
+        TemporaryError: a sibling's resources could not be read.
+    """
+    elsewhere: dict[str, list[str]] = defaultdict(list)
+    for sibling in site.siblings:
+        name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
+        try:
+            listing = sibling.waldur.resources(uuid, SERVED_STATES)
+            resources = (
+                *readable(site, listing, f'resources of the offering "{name}"'),
+                *stand_ins(listing.unreadable),
+            )
+        except PermanentError as error:
+            site.conditions.note(
+                "whether accounts are shared with another offering is not known",
+                name,
+                other=name,
+                reason=str(error),
+            )
+            continue
+        for resource in resources:
+            if resource.account:
+                elsewhere[resource.account].append(f'{_named(resource)} of the offering "{name}"')
+    return dict(elsewhere)
+
+
+def _sort_out(
+    groups: Mapping[str, Sequence[Resource]],
+    elsewhere: Mapping[str, Sequence[str]],
+    state: BackendState,
+) -> Subjects:
+    resources: dict[str, Resource] = {}
+    missing: dict[str, tuple[Resource, ...]] = {}
+    skipped: list[str] = []
+    troubles: list[str] = []
+    for account, group in sorted(groups.items()):
+        if len(group) > 1 or account in elsewhere:
+            names = [*map(_named, group), *elsewhere.get(account, ())]
+            troubles.append(shared_account(account, names))
+        elif account in state.resources:
+            resources[account] = group[0]
+        elif group[0].state in (ResourceState.OK, ResourceState.ERRED):
+            missing[account] = tuple(group)
+        else:
+            skipped.append(f"{account}: {group[0].state}, and the backend does not have it")
+    return Subjects(
+        resources=resources,
+        missing=missing,
+        skipped=tuple(skipped),
+        troubles=tuple(troubles),
+        state=state,
+    )
+
+
+def shared_account(account: str, names: Iterable[str]) -> str:
+    """Why nothing is reported of an account that several resources have."""
+    return (
+        f"{account}: several resources have this account, so nobody knows whose its usage is, and "
+        f"none is reported: {', '.join(names)}; correct the backend_id of all but one in Waldur"
+    )
+
+
+def _named(resource: Resource) -> str:
+    return f'"{resource.name}" ({resource.uuid})'
+
+
+def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
+    """Set erred resources OK, which have their account: Waldur takes no usage of erred ones.
+
+    Returns:
+        By account, why a resource is still erred.
+    """
+    erred = {a: r for a, r in resources.items() if r.state == ResourceState.ERRED}
+    still: dict[str, str] = {}
+    for attempt in concurrently(lambda item: _set_ok(site, *item), erred.items()):
+        account = attempt.item[0]
+        if attempt.error is not None:
+            still[account] = f"is Erred in Waldur and could not be set OK: {attempt.error}"
+        elif not attempt.value:
+            who = (
+                "this Waldur has no call to"
+                if is_absent(site, _SET_AS_OK)
+                else "this token may not"
+            )
+            still[account] = f"is Erred in Waldur, which {who} change; set it OK there"
+    return still
+
+
+def foresee_revival(resources: Mapping[str, Resource]) -> list[Write]:
+    """What :func:`revive` would write."""
+    return [_ok(r) for r in resources.values() if r.state == ResourceState.ERRED]
+
+
+def _ok(resource: Resource) -> Write:
+    return ok_write(resource, "its account is there")
+
+
+_SET_AS_OK = "set_as_ok"
+
+
+def _set_ok(site: Site, account: str, resource: Resource) -> bool:
+    """Set a resource OK that is Erred also when it is read by itself; whether it takes usage.
+
+    Raises:
+        PermanentError: the resource has another account by now, or is terminated.
+    """
+    if is_unavailable(site, _SET_AS_OK):
+        return False
+    current = site.waldur.resource(resource.uuid)
+    if current.state == ResourceState.TERMINATED or current.account != account:
+        raise PermanentError(f'it is {current.state} with the account "{current.account}" by now')
+    if current.state != ResourceState.ERRED:
+        return True
+    return tell_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)
+
+
+SETTLING = timedelta(hours=2)
+"""How long after its end a month is compared again in every cycle.
+
+What ended in the last minutes reaches the accounting database a while later, and clocks differ.
+"""
+_ONCE, _FOR_THE_LAST_TIME = 1, 2
+
+
+def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
+    """Whether there may be something to tell of a month before this one, which Waldur takes."""
+    if site.memory.get(_closed(month)) or not existed_in(site, month, resources):
+        return False
+    return not is_never_taken(site, month)
+
+
+def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
+    """Whether some resource was there before the month ended."""
+    end = month.period(site.zone).end
+    return any(resource.created is not None and resource.created < end for resource in resources)
+
+
+def is_over(site: Site, month: BillingMonth) -> bool:
+    """Whether a month has ended long enough ago, everywhere; to be asked before usage is read."""
+    end = max(month.period(site.zone).end, month.period(UTC).end, key=lambda e: e.timestamp())
+    return waldurs_time(site) >= end + SETTLING
+
+
+def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
+    """Send the last of a month that has ended; Waldur may not take it, and nobody is to blame.
+
+    It is remembered as closed when nothing more can come of it. Until then each cycle compares it;
+    the users' parts at the first time, and at the last.
+
+    Args:
+        site: the offering at work.
+        plan: the month.
+        may_end: whether everything that is to be told of it can be told in this cycle.
+    """
+    compared = f"parts of {plan.month} are compared before it is closed"
+    stage = _FOR_THE_LAST_TIME if may_end else _ONCE
+    try:
+        outcome = send_month(site, plan, compare_parts=site.memory.get(compared, 0) < stage)
+    except SiteAgentError as error:
+        month = str(plan.month)
+        site.conditions.note("month not closed yet", month, month=month, reason=str(error))
+        return _unread(plan, error)
+    if outcome.refusal and not site.memory.get(_refused(plan.month)):
+        site.memory[_refused(plan.month)] = 1
+        site.log.info(
+            "the rest of a month was not billed: Waldur takes it from a token of staff alone",
+            month=str(plan.month),
+            not_billed=outcome.not_billed,
+            reason=outcome.refusal,
+        )
+    if not outcome.waits and not outcome.failures:
+        site.memory[compared] = stage
+        if may_end:
+            site.memory[_closed(plan.month)] = 1
+    return outcome
+
+
+def foresee_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
+    """What :func:`close_month` would send."""
+    try:
+        return foresee_month(site, plan)
+    except SiteAgentError as error:
+        return _unread(plan, error)
+
+
+def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
+    failure = NotReported(account=str(plan.month), error=error)
+    return MonthOutcome(plan=plan, failures=(failure,))
+
+
+def _closed(month: BillingMonth) -> str:
+    return f"usage of {month} is closed"
+
+
+def _refused(month: BillingMonth) -> str:
+    return f"what staff alone may report of {month} was named"
+
+
+def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
+    """Tell Waldur what was used in this month, and the rest of the month before until it is closed.
+
+    The month is decided here, once: a pass that lasts beyond midnight stays in it.
+
+    Raises:
+        TemporaryError: one side could not be read; nothing, or not everything, was sent.
+        PermanentError: the backend cannot report usage, or the token may not read it.
+    """
+    month = BillingMonth.of(site.now(), site.zone)
+    components = reported_components(site)
+    subjects = gather_subjects(site)
+    months = _months(site, month, subjects.resources.values())
+    is_previous_over = is_over(site, month.previous)
+    plans = plan_months(site, months, subjects.resources, components)
+    report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
+    if dry_run:
+        return _foresee(site, report, subjects, plans)
+    still_erred = revive(site, subjects.resources)
+    *earlier, current = [_without(plan, still_erred) for plan in plans]
+    sent = _send_current(site, current)
+    may_end = is_previous_over and subjects.is_whole and not still_erred
+    closed = tuple(close_month(site, plan, may_end=may_end and plan.is_settled) for plan in earlier)
+    outcomes = (*closed, sent)
+    if all(plan.is_settled for plan in earlier):
+        _verify(site, month.previous, subjects.resources.values())
+    _, untold = report_limits(site, subjects.resources.values(), subjects.state)
+    others = [
+        *(f"{account}: {reason}" for account, reason in still_erred.items()),
+        *untold,
+        *mark_missing(site, subjects.missing, subjects.accounts),
+    ]
+    failures = [
+        *subjects.troubles,
+        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
+        *others,
+    ]
+    _log(site, subjects)
+    note_failures(site, "not reported", others)
+    return replace(report, months=outcomes, failures=tuple(failures))
+
+
+def _foresee(
+    site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
+) -> UsageCycleReport:
+    """What the pass would report; of a month before this one, a list may be lacking."""
+    *earlier, current = plans
+    outcomes = (*(foresee_closing(site, plan) for plan in earlier), foresee_month(site, current))
+    failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
+    return replace(
+        report,
+        months=outcomes,
+        failures=(*subjects.troubles, *failures),
+        writes=_foreseen(site, subjects),
+    )
+
+
+def _foreseen(site: Site, subjects: Subjects) -> tuple[Write, ...]:
+    """What a pass changes in Waldur besides usage."""
+    limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
+    return (
+        *foresee_revival(subjects.resources),
+        *limits,
+        *foresee_marks(subjects.missing, subjects.accounts),
+    )
+
+
+def reported_components(site: Site) -> dict[str, Component]:
+    """The configured components that Waldur counts; the others are named once per process.
+
+    Raises:
+        TemporaryError: the offering could not be read.
+    """
+    offering = read_offering(site)
+    counted = {n: c for n, c in site.offering.components.items() if site.backend.counts(n)}
+    components = reportable(counted, offering.components)
+    others = sorted(counted.keys() - components.keys())
+    if others and not site.memory.get("components that are not reported were named"):
+        site.memory["components that are not reported were named"] = 1
+        site.log.warning(
+            "Waldur does not count these components; their usage is not reported",
+            components=others,
+            remedy="waldur-site-agent components load",
+        )
+    return components
+
+
+def plan_months(
+    site: Site,
+    months: Sequence[BillingMonth],
+    resources: Mapping[str, Resource],
+    components: Mapping[str, Component],
+) -> list[MonthPlan]:
+    """Compare months: Waldur is read first, so that what the backend has then is not older.
+
+    In a past month, a resource that used nothing and of which Waldur has nothing is no news.
+
+    Raises:
+        TemporaryError: one side could not be read, or one clock is wrong.
+        PermanentError: the backend cannot report usage, or the token may not read it.
+    """
+    if not resources or not months or not components:
+        return [MonthPlan(month=month) for month in months]
+    uuid = site.offering.waldur_offering_uuid
+    listings = [site.waldur.component_usages(uuid, m) for m in months]
+    found = [
+        figures(readable(site, listing, "component usages"), m)
+        for m, listing in zip(months, listings, strict=True)
+    ]
+    unknown = [_unknown_figures(listing, resources) for listing in listings]
+    check_clocks(site)
+    periods = [month.period(site.zone) for month in months]
+    since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
+    _warn_of_unknown_age(site, resources)
+    plans = []
+    current = BillingMonth.of(site.now(), site.zone)
+    reports = site.backend.usages(since, periods)
+    for month, figure, report, lacking in zip(months, found, reports, unknown, strict=True):
+        _note_remarks(site, month, report.remarks)
+        existed = {n: each for n, each in resources.items() if since[n] < report.period.end}
+        plan = plan_month(
+            month,
+            {name: each for name, each in existed.items() if name not in lacking},
+            report,
+            components,
+            figure,
+            allow_decrease=site.offering.allow_decrease,
+            zero_is_news=month == current,
+        )
+        if lacking:
+            plan = replace(plan, left_out=lacking, is_settled=False)
+        _warn(site, plan)
+        plans.append(plan)
+    return plans
+
+
+def _unknown_figures(
+    listing: Listing[ComponentUsage], resources: Mapping[str, Resource]
+) -> dict[str, str]:
+    """The accounts whose figure in Waldur was not understood: without it nothing can be compared.
+
+    Raises:
+        TemporaryError: a row does not even tell of which resource it is.
+    """
+    rows = {row.uuid("resource_uuid"): row for row in listing.unreadable}
+    if None in rows:
+        raise rows[None].error
+    return {
+        name: f"what Waldur has of its usage is not understood: {rows[each.uuid]}"
+        for name, each in resources.items()
+        if each.uuid in rows
+    }
+
+
+def _note_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> None:
+    """Note what the backend says of a month's figures."""
+    for remark in remarks:
+        subject = f"{month}: {remark}"
+        site.conditions.note("usage", subject, cause=subject, month=str(month), remark=remark)
+
+
+def _months(
+    site: Site, month: BillingMonth, resources: Iterable[Resource]
+) -> tuple[BillingMonth, ...]:
+    """This month, and before it the month before as long as something may come of it."""
+    return (month.previous, month) if is_to_close(site, month.previous, resources) else (month,)
+
+
+def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
+    named = f"what staff alone may report of {plan.month} was named"
+    compare = not plan and _parts_may_differ(site, plan)
+    outcome = send_month(site, plan, compare_parts=compare)
+    if outcome.is_unfinished:
+        site.memory[_counted(plan.month)] = site.memory[_compared(plan.month)] = 0
+    else:
+        site.memory[_counted(plan.month)] = len(plan.resources)
+        if plan or compare:  # where there is news, all parts are looked at
+            site.memory[_compared(plan.month)] = site.now().toordinal()
+    if outcome.waits:
+        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
+    if outcome.refusal and not site.memory.get(named):
+        site.memory[named] = 1
+        site.log.warning(
+            "Waldur is in the next month already; the rest of this one needs a token of staff",
+            month=str(plan.month),
+            not_billed=outcome.not_billed,
+            reason=outcome.refusal,
+        )
+    return outcome
+
+
+def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
+    """Whether parts are to be compared although the totals agree.
+
+    An agent before this one may have died between the totals and the parts. A new process counts
+    Waldur's parts, and again when there are other resources than before; from its second cycle on
+    it compares them all once a day, for parts of zero make up for lost ones in the count.
+    """
+    if site.memory.get(_counted(plan.month), 0) != len(plan.resources):
+        return not _parts_are_all_there(site, plan)
+    return site.memory.get(_compared(plan.month)) != site.now().toordinal()
+
+
+def _counted(month: BillingMonth) -> str:
+    return f"resources whose parts of {month} are counted"
+
+
+def _compared(month: BillingMonth) -> str:
+    return f"day on which all parts of {month} were compared"
+
+
+def _parts_are_all_there(site: Site, plan: MonthPlan) -> bool:
+    """Whether Waldur has as many parts as it should: an agent before this one may have died."""
+    if not plan.resources:
+        return True
+    uuid = site.offering.waldur_offering_uuid
+    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_parts
+
+
+def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
+    return replace(plan, resources=tuple(r for r in plan.resources if r.account not in accounts))
+
+
+def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
+    """Once per process, have the month before compared with a second source, where there is one."""
+    verified = f"usage of {month} is verified"
+    if site.memory.get(verified) or not existed_in(site, month, resources):
+        return
+    log = site.log.bind(month=str(month))
+    try:
+        for line in site.backend.verify_usage(month.period(site.zone)):
+            log.warning("usage differs from the second source", difference=line)
+    except TemporaryError as error:
+        log.info("usage not verified yet", reason=str(error))
+        return
+    except SiteAgentError as error:
+        log.warning("usage not verified", reason=str(error))
+    site.memory[verified] = 1
+
+
+def _log(site: Site, subjects: Subjects) -> None:
+    for trouble in subjects.troubles:
+        name = trouble.partition(":")[0]
+        site.conditions.note(
+            "usage not reported", name, cause=trouble, level=logging.ERROR, reason=trouble
+        )
+    for reason in subjects.skipped:
+        name = reason.partition(":")[0]
+        cause = cause_of(reason, name)
+        site.conditions.note(
+            "usage not reported", name, cause=cause, level=logging.INFO, reason=reason
+        )
+
+
+def _warn_of_unknown_age(site: Site, resources: Mapping[str, Resource]) -> None:
+    for name, resource in resources.items():
+        if resource.created is None:
+            site.conditions.note(
+                "Waldur does not tell when this resource was made; "
+                "its account's usage counts from the beginning of the month",
+                name,
+                resource=name,
+            )
+
+
+def _warn(site: Site, plan: MonthPlan) -> None:
+    for resource in plan.resources:
+        for component in resource.components:
+            if component.is_anomaly:
+                _note_lower(site, plan, resource, component)
+            if component.found and component.found.older:
+                _warn_of_several_plans(site, plan, resource, component, component.found)
+
+
+def _note_lower(
+    site: Site, plan: MonthPlan, resource: ResourceReport, component: ComponentReport
+) -> None:
+    used, in_waldur = str(component.bill.total), str(component.before)
+    site.conditions.note(
+        "usage is lower than what Waldur has; not sent",
+        f"{resource.account}: {component.type} in {plan.month}",
+        resource=resource.account,
+        month=str(plan.month),
+        component=component.type,
+        used=used,
+        in_waldur=in_waldur,
+        remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
+    )
+
+
+def _warn_of_several_plans(
+    site: Site,
+    plan: MonthPlan,
+    resource: ResourceReport,
+    component: ComponentReport,
+    found: WaldurFigure,
+) -> None:
+    log = site.log.bind(resource=resource.account, month=str(plan.month))
+    if found.counts_twice(component.bill.total):
+        log.warning(
+            "usage was counted under two plans, as the first report after a change of plan is; "
+            "the newer figure is lowered",
+            component=component.type,
+            used=str(component.bill.total),
+            in_waldur=str(found.amount),
+        )
+    known = f"row {found.row} is one of several"
+    if not site.memory.get(known):
+        site.memory[known] = 1
+        log.warning(
+            "Waldur has several figures for one month, probably because the plan was changed; "
+            "their sum is kept at what was used",
+            component=component.type,
+            rows=len(found.older) + 1,
+        )

@@ -1,0 +1,96 @@
+"""Where a resource stands in the backend: its name and the accounts above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequest:
+    """What a backend needs to know in order to name and place a resource."""
+
+    resource_name: str
+    project_slug: str
+    project_name: str
+    customer_slug: str
+    customer_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """An account of a customer or of a project: it holds others and is made when missing."""
+
+    kind: Literal["customer", "project"]
+    id: str
+    parent: str
+    """The account above; empty where there is none."""
+    title: str
+    organization: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The name, the parents and the texts of one resource in the backend.
+
+    ``parent`` and ``organization`` are also the evidence by which a resource that an interrupted
+    run made is told from one that belongs to somebody else.
+    """
+
+    id: str
+    title: str
+    parent: str
+    organization: str
+    containers: tuple[Container, ...] = ()
+    """Outermost first; the last one is ``parent``."""
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Every account of the placement as (kind, name), outermost first."""
+        for container in self.containers:
+            yield container.kind, container.id
+        yield "allocation", self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """The whole offering: what the polling modes look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderScope:
+    """One order."""
+
+    uuid: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceScope:
+    """One resource: its members, limits and access."""
+
+    uuid: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectScope:
+    """One project: the members of all its resources, its service and course accounts."""
+
+    uuid: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class UserScope:
+    """One person as a user of the offering, by the UUID of the Waldur user."""
+
+    uuid: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ImportScope:
+    """One request to be told the accounts that no resource claims."""
+
+    uuid: UUID
+
+
+Scope: TypeAlias = Everything | OrderScope | ResourceScope | ProjectScope | UserScope | ImportScope

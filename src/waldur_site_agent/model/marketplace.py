@@ -1,0 +1,374 @@
+"""Orders and resources as Waldur tells of them. Times are aware datetimes as the server sent them.
+
+Field names are the API's own, so that an answer can be compared with the documentation. States
+and types are plain text: a server newer than this agent may use values that are not listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+
+class OrderState:
+    """The order states that the agent acts on; there are others."""
+
+    PENDING_PROVIDER = "pending-provider"
+    PENDING_START_DATE = "pending-start-date"
+    EXECUTING = "executing"
+    DONE = "done"
+    ERRED = "erred"
+
+
+class OrderType:
+    """The kinds of order that the agent carries out; newer servers know others."""
+
+    CREATE = "Create"
+    UPDATE = "Update"
+    TERMINATE = "Terminate"
+
+
+class ResourceState:
+    """The states of a marketplace resource."""
+
+    CREATING = "Creating"
+    OK = "OK"
+    ERRED = "Erred"
+    UPDATING = "Updating"
+    TERMINATING = "Terminating"
+    TERMINATED = "Terminated"
+
+    ALIVE = (CREATING, OK, ERRED, UPDATING, TERMINATING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One request of a customer. ``limits`` are in Waldur's measured units."""
+
+    uuid: UUID
+    type: str
+    state: str
+    created: datetime | None = None
+    modified: datetime | None = None
+    marketplace_resource_uuid: UUID | None = None
+    """The resource ordered; very old servers fill it some time after the order appears."""
+    resource_name: str = ""
+    project_uuid: UUID | None = None
+    project_name: str = ""
+    project_slug: str = ""
+    customer_uuid: UUID | None = None
+    customer_name: str = ""
+    customer_slug: str = ""
+    limits: Mapping[str, Decimal | None] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    start_date: date | None = None
+    backend_id: str = ""
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What a project bought. ``limits`` are in Waldur's measured units."""
+
+    uuid: UUID
+    name: str = ""
+    slug: str = ""
+    state: str = ""
+    backend_id: str = ""
+    """The resource's name in the backend (Slurm: the account); empty until it was made."""
+    offering_uuid: UUID | None = None
+    project_uuid: UUID | None = None
+    project_name: str = ""
+    project_slug: str = ""
+    customer_uuid: UUID | None = None
+    customer_name: str = ""
+    customer_slug: str = ""
+    limits: Mapping[str, Decimal | None] = field(default_factory=dict)
+    backend_metadata: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = False
+    downscaled: bool = False
+    restrict_member_access: bool = False
+    created: datetime | None = None
+    modified: datetime | None = None
+    """The last change of any kind; not before its end, if it is terminated."""
+    last_sync: datetime | None = None
+    error_message: str = ""
+    order_in_progress: Mapping[str, Any] | None = None
+    """The order that is being carried out on the resource, whole, when it was asked for."""
+
+    @property
+    def account(self) -> str:
+        """``backend_id`` as names are compared everywhere: backends keep lower case."""
+        return self.backend_id.strip().lower()
+
+
+class AccountingType:
+    """How a component is paid for; Waldur's ``billing_type``."""
+
+    LIMIT = "limit"
+    USAGE = "usage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A thing counted at the site, from ``backend_components`` of the configuration."""
+
+    type: str
+    """The backend's own name for it; Slurm: a TRES such as ``cpu`` or ``gres/gpu``."""
+    measured_unit: str
+    label: str
+    accounting_type: str
+    unit_factor: Decimal = Decimal(1)
+    """Backend units in one of Waldur's measured units (``cpu`` in k-Hours: 60000 minutes)."""
+    limit: Decimal | None = None
+    """For usage components: a cap in measured units that is set when a resource is made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaldurComponent:
+    """A component as it stands in Waldur."""
+
+    type: str
+    uuid: UUID | None = None
+    name: str = ""
+    description: str = ""
+    measured_unit: str = ""
+    billing_type: str = ""
+    unit_factor: Decimal | None = None
+    limit_period: str | None = None
+    limit_amount: Decimal | None = None
+    article_code: str = ""
+    max_value: Decimal | None = None
+    min_value: Decimal | None = None
+    max_available_limit: Decimal | None = None
+    default_limit: Decimal | None = None
+    is_boolean: bool = False
+    is_builtin: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaldurOffering:
+    """The offering as it stands in Waldur."""
+
+    uuid: UUID
+    name: str = ""
+    type: str = ""
+    state: str = ""
+    customer_uuid: UUID | None = None
+    customer_name: str = ""
+    components: tuple[WaldurComponent, ...] = ()
+    plugin_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceProvider:
+    """The organization in its role of selling offerings."""
+
+    uuid: UUID
+    customer_uuid: UUID | None = None
+    customer_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserLimit:
+    """The most that one person may use of one component of a resource, in measured units."""
+
+    uuid: UUID
+    resource_uuid: UUID | None = None
+    """``None``, as for the person, where Waldur's answer does not say it."""
+    offering_user_uuid: UUID | None = None
+    component_type: str = ""
+    limit: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicPolicy:
+    """A rule in Waldur that sets the limits of an offering's resources anew each period.
+
+    While there is one, Waldur drops changes that others make to limits of limit components.
+    """
+
+    uuid: UUID
+    scope_uuid: UUID | None = None
+    """The offering."""
+
+
+def has_ended(end: datetime | None, now: datetime) -> bool:
+    """Whether a role's end has passed at an aware moment; an end without a zone means UTC.
+
+    Waldur's own clean-up of such roles may come hours later.
+    """
+    if end is None:
+        return False
+    return (end if end.tzinfo else end.replace(tzinfo=UTC)) <= now
+
+
+class OfferingUserState:
+    """The states of an offering user that the agent acts on; there are others."""
+
+    REQUESTED = "Requested"
+    CREATING = "Creating"
+    PENDING_ACCOUNT_LINKING = "Pending account linking"
+    PENDING_ADDITIONAL_VALIDATION = "Pending additional validation"
+    OK = "OK"
+    REQUESTED_DELETION = "Requested deletion"
+    DELETING = "Deleting"
+    DELETED = "Deleted"
+    ERROR_CREATING = "Error creating"
+    ERROR_DELETING = "Error deleting"
+
+
+KNOWN_USER_STATES = frozenset(
+    value for name, value in vars(OfferingUserState).items() if name.isupper()
+)
+"""Of a state that a newer server has the agent does not know what it means for access."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferingUser:
+    """A person's account name (``username``) at one offering; unique by ``user_uuid`` there."""
+
+    uuid: UUID
+    user_uuid: UUID
+    username: str = ""
+    state: str = OfferingUserState.OK
+    """Servers before the states were introduced send none: an account then counts as usable."""
+    is_restricted: bool = False
+    user_username: str = ""
+    user_full_name: str = ""
+    user_first_name: str = ""
+    """Empty, as the last name and the e-mail address, where the offering does not expose it."""
+    user_last_name: str = ""
+    user_email: str = ""
+    service_provider_comment: str = ""
+    """What the site tells the person who waits for the account."""
+    service_provider_comment_url: str = ""
+    created: datetime | None = None
+    modified: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeamMember:
+    """A person with an active role in a project, as the team of one resource lists them."""
+
+    uuid: UUID
+    """The person's own UUID, not that of the role or of the offering user."""
+    username: str = ""
+    full_name: str = ""
+    role: str = ""
+    expiration_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectRole:
+    """An active role of one person in one project, from the provider's list of all projects."""
+
+    project_uuid: UUID
+    user_uuid: UUID
+    user_username: str = ""
+    role_name: str = ""
+    expiration_time: datetime | None = None
+
+
+class ProjectAccountState:
+    """The states of a project's service and course accounts; newer servers may have others."""
+
+    OK = "OK"
+    PENDING = "Pending"
+    """A course account that has no username yet."""
+    CLOSED = "Closed"
+    """Closed accounts stay listed."""
+    ERRED = "Erred"
+
+
+KNOWN_ACCOUNT_STATES = frozenset(
+    value for name, value in vars(ProjectAccountState).items() if name.isupper()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectAccount:
+    """An account of a project instead of a person: a service account or a course account."""
+
+    uuid: UUID
+    project_uuid: UUID | None = None
+    username: str = ""
+    state: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """One role of the agent's own user: on what it holds, and which."""
+
+    role_name: str = ""
+    scope_type: str = ""
+    scope_uuid: UUID | None = None
+    scope_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """The user whose token the agent presents."""
+
+    uuid: UUID
+    username: str = ""
+    full_name: str = ""
+    is_staff: bool = False
+    token_lifetime: int | None = None
+    """Seconds of silence after which the token dies; ``None`` means never."""
+    permissions: tuple[Permission, ...] = ()
+
+
+class ImportState:
+    """The states of a request for importable resources."""
+
+    SENT = "Sent"
+    PROCESSING = "Processing"
+    DONE = "Done"
+    ERRED = "Erred"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResourceRequest:
+    """Somebody asks to be told what an offering's backend has and no resource claims."""
+
+    uuid: UUID
+    state: str = ""
+    offering_uuid: UUID | None = None
+    created: datetime | None = None
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResource:
+    """Something in the backend that may become a resource of a project."""
+
+    uuid: UUID
+    name: str = ""
+    backend_id: str = ""
+    """Its name in the backend (Slurm: the account)."""
+    project_uuid: UUID | None = None
+    offering_uuid: UUID | None = None
+    backend_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def account(self) -> str:
+        """``backend_id`` as names are compared everywhere: backends keep lower case."""
+        return self.backend_id.strip().lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A project, found by the slug that is part of its account's name."""
+
+    uuid: UUID
+    name: str = ""
+    slug: str = ""
+    customer_uuid: UUID | None = None
+    customer_name: str = ""
+    customer_slug: str = ""

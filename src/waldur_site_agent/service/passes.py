@@ -1,0 +1,313 @@
+"""One pass over an offering, by itself or as a cycle of the service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+
+from waldur_site_agent.config import ConfigurationError, Job, Offering
+from waldur_site_agent.cycles.importing import answer_imports
+from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
+from waldur_site_agent.cycles.offering import check_offering_access
+from waldur_site_agent.cycles.order_inputs import Fate, OrdersReport
+from waldur_site_agent.cycles.orders import process_orders
+from waldur_site_agent.cycles.site import CycleReport, Seen, Site
+from waldur_site_agent.events.pending import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    Agenda,
+    Batch,
+    Kind,
+    Waiting,
+    kind_of,
+)
+from waldur_site_agent.model.backend import Everything, OrderScope, ResourceScope, Scope
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.marketplace import OrderType
+from waldur_site_agent.service.modes import EventMode, Mode
+from waldur_site_agent.service.process import Stop
+from waldur_site_agent.service.session import Situation, only_copy, open_site
+
+_SILENT_TOKEN_SHARE = 0.5
+
+
+def run_once(
+    situation: Situation,
+    offerings: Sequence[Offering],
+    mode: Mode,
+    *,
+    dry_run: bool = False,
+    stop: Stop | None = None,
+) -> list[CycleReport]:
+    """One cycle for each offering, one after the other; trouble with one stops no other."""
+    stop = stop or Stop()
+    return [
+        _offering_once(situation, offering, mode, dry_run=dry_run, stop=stop)
+        for offering in offerings
+    ]
+
+
+def _offering_once(
+    situation: Situation, offering: Offering, mode: Mode, *, dry_run: bool, stop: Stop
+) -> CycleReport:
+    log = structlog.get_logger().bind(offering=offering.name, mode=mode.name)
+    if stop.requested():
+        reason = "the agent was asked to stop before its turn came"
+        log.warning("not started", reason=reason)
+        return CycleReport(offering=offering.name, trouble=reason)
+    copies = nullcontext() if dry_run else only_copy(offering, mode, 0)
+    try:
+        with copies, open_site(situation, offering, mode, stop.requested, stop.pause) as site:
+            greet(site, mode)
+            if not dry_run:
+                mode.start(site)
+            return run_cycle(site, mode, dry_run=dry_run)
+    except (SiteAgentError, ConfigurationError) as error:
+        if not dry_run:  # a dry run prints the reason in place of the plan
+            log.error("not started", reason=str(error))
+        return CycleReport(offering=offering.name, trouble=str(error))
+    except Exception as error:  # a bug, often a plugin's: the other offerings have their turn
+        log.exception("not started because of a defect in the agent or a plugin")
+        return CycleReport(offering=offering.name, trouble=_defect(error))
+
+
+def greet(site: Site, mode: Mode) -> None:
+    """Make sure that the token serves the offering, and warn of one that will die of silence.
+
+    Raises:
+        TemporaryError: the token does not, or Waldur could not be asked.
+    """
+    user = check_offering_access(site)
+    site.log.info("connected", waldur=site.waldur.base_url, user=user.username)
+    if user.token_lifetime and mode.period_seconds() > user.token_lifetime * _SILENT_TOKEN_SHARE:
+        site.log.warning(
+            "the token expires when it is not used for a while",
+            token_lifetime_seconds=user.token_lifetime,
+            remedy="set the token lifetime of this user to none in Waldur",
+        )
+
+
+def run_cycle(
+    site: Site, mode: Mode, *, dry_run: bool = False, complete: bool = True
+) -> CycleReport:
+    """One pass that never raises: what went wrong is in the report and in the log.
+
+    ``complete`` says whether it looks at the whole offering, and not at some scopes only.
+    """
+    began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
+    site.watch.cycle_began()
+    try:
+        report = mode.cycle(site, dry_run=dry_run)
+    except SiteAgentError as error:
+        if not dry_run:  # a dry run prints the reason in place of the plan
+            site.log.warning("cycle cut short; tried again next time", reason=str(error))
+        report = CycleReport(offering=site.offering.name, trouble=str(error))
+    except Exception as error:  # a bug: it must not end a service that runs for months
+        site.log.exception("cycle failed because of a defect in the agent or a plugin")
+        report = CycleReport(offering=site.offering.name, trouble=_defect(error))
+    report = replace(
+        report,
+        requests=site.waldur.requests_made - requests,
+        commands=_commands(site) - commands,
+    )
+    is_whole = complete and not report.trouble
+    site.conditions.settle(site.log, site.now(), complete=is_whole)
+    site.watch.cycle_ended(report, time.monotonic() - began)
+    site.log.debug(
+        "cycle ended",
+        seconds=round(time.monotonic() - began, 2),
+        requests=report.requests,
+        commands=report.commands,
+    )
+    return report
+
+
+def _commands(site: Site) -> int:
+    return sum(site.backend.commands_run().values())
+
+
+def _defect(error: Exception) -> str:
+    return f"a defect: {type(error).__name__}: {error}"
+
+
+Report = TypeVar("Report", bound="CycleReport")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The sites at which an offering's jobs are done, and the modes that do them."""
+
+    sites: Mapping[Job, Site]
+    modes: Mapping[Job, Mode]
+
+    @classmethod
+    def open(
+        cls, stack: ExitStack, situation: Situation, offering: Offering, mode: EventMode, stop: Stop
+    ) -> Workplace:
+        """Open a site for each job of the offering; ``stack`` closes them.
+
+        Raises:
+            ConfigurationError: a backend does not like its settings.
+            SiteAgentError: a backend or the connection to Waldur cannot be made.
+        """
+        modes = {part.job: mode.renamed(part) for part in mode.parts_of(offering)}
+        sites = {
+            job: stack.enter_context(
+                open_site(situation, offering, part, stop.requested, stop.pause)
+            )
+            for job, part in modes.items()
+        }
+        return cls(sites, modes)
+
+    @property
+    def site(self) -> Site:
+        """Any of the sites: they share the offering, its log and its Waldur."""
+        return next(iter(self.sites.values()))
+
+    def start(self, *, dry_run: bool = False) -> None:
+        """Do what modes do once per process, before their first cycle.
+
+        Raises:
+            SiteAgentError: Waldur could not be asked, or the token does not serve the offering.
+        """
+        for number, (job, site) in enumerate(self.sites.items()):
+            if number == 0:
+                greet(site, self.modes[job])
+            if not dry_run:
+                self.modes[job].start(site)
+
+    def progress(self) -> int:
+        """A number that grows with every answer of Waldur and every command that ended."""
+        return sum(
+            site.waldur.requests_made + sum(site.backend.commands_run().values())
+            for site in self.sites.values()
+        )
+
+    def full_pass(self, *, dry_run: bool = False) -> list[CycleReport]:
+        """Orders first, because somebody waits for them; then members, usernames and imports."""
+        return [
+            run_cycle(site, self.modes[job], dry_run=dry_run) for job, site in self.sites.items()
+        ]
+
+    def run(self, job: Job, cycle: Callable[..., CycleReport], batch: Batch) -> CycleReport:
+        """One pass over the scopes of a batch; what goes wrong is in the report."""
+
+        def scoped(site: Site, *, dry_run: bool) -> CycleReport:  # noqa: ARG001 - a mode's cycle
+            return cycle(site, scopes=batch.scopes)
+
+        return run_cycle(self.sites[job], replace(self.modes[job], cycle=scoped), complete=False)
+
+
+class Passes:
+    """Carries batches out, and tells the agenda what became of their scopes."""
+
+    def __init__(self, workplace: Workplace, agenda: Agenda) -> None:
+        self._workplace = workplace
+        self._agenda = agenda
+
+    def carry_out(self, batch: Batch) -> None:
+        """Do the pass that covers a batch."""
+        match batch.kind:
+            case Kind.EVERYTHING:
+                self._everything(batch)
+            case Kind.ORDERS:
+                report = self._workplace.run(Job.ORDERS, process_orders, batch)
+                self._orders_done(report, batch.entries)
+            case Kind.MEMBERS:
+                report = self._workplace.run(Job.MEMBERSHIP, sync_membership, batch)
+                self._members_done(report, batch.entries)
+            case Kind.IMPORT:
+                report = self._workplace.run(Job.MEMBERSHIP, answer_imports, batch)
+                self._settle(batch.entries, Seen(), failed=bool(report.trouble))
+
+    def _everything(self, batch: Batch) -> None:
+        reports = self._workplace.full_pass()
+        orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
+        trouble = any(report.trouble for report in reports)
+        incomplete = members is not None and bool(members.failures or members.refusal)
+        by_kind: dict[Kind, list[Waiting]] = {kind: [] for kind in Kind}
+        for entry in batch.entries:
+            by_kind[kind_of(entry.scope)].append(entry)
+        self._settle(by_kind[Kind.EVERYTHING], Seen(), failed=trouble or incomplete)
+        if orders is not None:
+            self._settle(by_kind[Kind.ORDERS], orders.seen)
+            self._follow_orders(orders)
+        else:
+            self._agenda.cut_short(Kind.ORDERS, by_kind[Kind.ORDERS])
+        if members is not None:
+            self._settle([*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]], members.seen)
+            self._follow_members(members)
+        else:
+            self._agenda.cut_short(Kind.MEMBERS, by_kind[Kind.MEMBERS])
+            self._agenda.failed(by_kind[Kind.IMPORT])
+
+    def _orders_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+        if not isinstance(report, OrdersReport):
+            self._agenda.cut_short(Kind.ORDERS, entries)
+            return
+        unfinished = {f.order.uuid for f in report.fates if f.fate is Fate.WAITING}
+        failed = [e for e in entries if _order_of(e.scope) in unfinished]
+        self._agenda.failed(failed)
+        self._agenda.passed([e for e in entries if e not in failed], report.seen)
+        self._follow_orders(report, known=frozenset(e.scope for e in entries))
+
+    def _members_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+        if not isinstance(report, MembershipReport):
+            self._agenda.cut_short(Kind.MEMBERS, entries)
+        elif report.failures or report.refusal:
+            self._agenda.spoiled(entries)
+        else:
+            self._agenda.passed(entries, report.seen)
+        if isinstance(report, MembershipReport):
+            self._follow_members(report)
+
+    def _settle(
+        self, entries: list[Waiting] | tuple[Waiting, ...], seen: Seen, *, failed: bool = False
+    ) -> None:
+        if failed:
+            self._agenda.failed(entries)
+        else:
+            self._agenda.passed(entries, seen)
+
+    def _follow_orders(
+        self, report: OrdersReport, *, known: frozenset[Scope] = frozenset()
+    ) -> None:
+        """Go on with what is left over, as the next cycle of a polling mode would.
+
+        A new account gets its service accounts, and members for whom the order could not wait,
+        from a look at its members.
+        """
+        for fate in report.fates:
+            scope = OrderScope(fate.order.uuid)
+            if fate.fate is Fate.WAITING and scope not in known:
+                self._agenda.want(scope, seconds=FIRST_DELAY)
+            resource = fate.order.marketplace_resource_uuid
+            created = fate.fate is Fate.DONE and fate.order.type == OrderType.CREATE
+            if created and resource is not None and Job.MEMBERSHIP in self._workplace.sites:
+                self._agenda.want(ResourceScope(resource), seconds=LONGEST_DELAY)
+
+    def _follow_members(self, report: MembershipReport) -> None:
+        """Look again after a while for members whom the backend does not know yet.
+
+        Where removals were refused, a full pass judges them as a whole, as the next cycle of a
+        polling mode would: few may only seem many because others left shortly before.
+        """
+        if report.refusal:
+            self._agenda.want(Everything(), seconds=LONGEST_DELAY)
+        for account in report.membership.accounts:
+            if account.waiting:
+                scope = ResourceScope(account.wanted.resources[0].uuid)
+                self._agenda.want(scope, seconds=LONGEST_DELAY)
+
+
+def _first(reports: list[CycleReport], kind: type[Report]) -> Report | None:
+    return next((report for report in reports if isinstance(report, kind)), None)
+
+
+def _order_of(scope: Scope) -> object:
+    return scope.uuid if isinstance(scope, OrderScope) else None

@@ -1,0 +1,255 @@
+"""An offering at work in this process: its Waldur, its backend and its lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from urllib.parse import urlsplit
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import structlog
+from tzlocal import get_localzone
+
+from waldur_site_agent.backends import BackendSettings, NoUsernames, UsernameBackend
+from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
+from waldur_site_agent.backends.plugins import PluginError, Registry, UsernameRegistry
+from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
+from waldur_site_agent.config.settings import Safety
+from waldur_site_agent.cycles.site import Sibling, Site, UnreportedUsage, Watch
+from waldur_site_agent.events.broker import Address, Transport
+from waldur_site_agent.planning.plan import Thresholds
+from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.modes import Mode
+from waldur_site_agent.service.monitoring import Monitoring
+from waldur_site_agent.waldur import Waldur
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What all sessions of a process share."""
+
+    configuration: Configuration
+    source: Source
+    registry: Registry
+    removals_allowed: bool = False
+    usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
+    journal: Journal = field(default_factory=Journal)
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By the URL of Waldur's API, which optional calls the server has."""
+    named: dict[str, set[UUID]] = field(default_factory=dict)
+    """By offering, the resources that this process gave a name, in whatever mode."""
+
+
+def connect(
+    offering: Offering, mode: str, *, sleep: Callable[[float], None] = time.sleep
+) -> Waldur:
+    """A client for the offering's Waldur; nothing is asked yet.
+
+    ``sleep`` waits before a request is repeated; it may raise to end the waiting.
+
+    Raises:
+        PermanentError: the URL, the token or ``ca_file`` cannot be used.
+    """
+    return Waldur(
+        offering.waldur_api_url,
+        offering.token,
+        mode=mode,
+        verify=offering.verify_ssl,
+        authorities=offering.ca_file,
+        sleep=sleep,
+    )
+
+
+@contextmanager
+def open_site(
+    situation: Situation,
+    offering: Offering,
+    mode: Mode,
+    stopping: Callable[[], bool],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Site]:
+    """Everything that the cycles of one offering need, closed at the end.
+
+    Args:
+        situation: what the process knows.
+        offering: whom to serve.
+        mode: which job's backend is opened.
+        stopping: whether the agent was asked to stop.
+        sleep: waits for Waldur; may raise a ``TemporaryError`` to end the waiting.
+
+    Raises:
+        ConfigurationError: the backend does not like its settings.
+        SiteAgentError: the backend or the connection to Waldur cannot be made.
+    """
+    name = offering.backend_for(mode.job)
+    settings = _settings(situation, offering, name)
+    safety = situation.configuration.safety_of(offering)
+    watch = situation.monitoring.watch(offering.name, mode.name, mode.job.value)
+    with ExitStack() as stack:
+        backend = situation.registry.open(name, settings, offering)
+        stack.callback(backend.close)
+        backend.watch_commands(watch.command)
+        waldur = _connected(stack, offering, mode, watch, sleep)
+        siblings = [
+            Sibling(offering=other, waldur=_connected(stack, other, mode, watch, sleep))
+            for other in _siblings(situation, offering, mode)
+        ]
+        site = Site(
+            offering=offering,
+            waldur=waldur,
+            backend=backend,
+            thresholds=_thresholds(situation, safety),
+            log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
+            stopping=stopping,
+            record=situation.journal.recorder(offering.name, mode.name),
+            record_write=situation.journal.recorder_of_writes(offering.name, mode.name),
+            watch=watch,
+            conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
+            server_calls=situation.server_calls.setdefault(waldur.base_url, {}),
+            named=situation.named.setdefault(offering.name, set()),
+            usernames=_usernames(situation, offering, mode),
+            unreported_usage=UnreportedUsage(safety.unreported_usage),
+            remove_unknown_users=safety.unknown_users == "remove",
+            siblings=tuple(siblings),
+            zone=billing_zone(situation.configuration),
+        )
+        stack.callback(_settle, site)
+        yield site
+
+
+def _settle(site: Site) -> None:
+    """Log what was noted outside of a cycle, by a command or before a start failed."""
+    site.conditions.settle(site.log, site.now(), complete=False)
+
+
+def _usernames(situation: Situation, offering: Offering, mode: Mode) -> UsernameBackend:
+    """The offering's username backend in the mode that asks for names; elsewhere one without any.
+
+    So a username backend that cannot be used stops neither orders nor reports.
+    """
+    if mode.job != Job.MEMBERSHIP:
+        return NoUsernames(BackendSettings())
+    number = situation.source.offering_number(offering.name)
+    return situation.usernames.open(offering, situation.source, number)
+
+
+def _connected(
+    stack: ExitStack,
+    offering: Offering,
+    mode: Mode,
+    watch: Watch,
+    sleep: Callable[[float], None],
+) -> Waldur:
+    waldur = connect(offering, mode.name, sleep=sleep)
+    stack.callback(waldur.close)
+    waldur.watch_requests(watch.request)
+    return waldur
+
+
+def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[Offering]:
+    """Offerings whose reports would bill the same usage, if they had accounts in common.
+
+    Those of the file that report the same components of the same machine; none in modes that
+    report nothing.
+    """
+    name = offering.backend_for(Job.REPORT)
+    if mode.job == Job.MEMBERSHIP or offering.backend_for(mode.job) != name:
+        return
+    own = _settings(situation, offering, name)
+    for other in situation.configuration.offerings:
+        if other is offering or other.backend_for(Job.REPORT) != name:
+            continue
+        if offering.components.keys().isdisjoint(other.components):
+            continue
+        try:
+            same = own.is_same_place_as(_settings(situation, other, name))
+        except (ConfigurationError, PluginError) as error:
+            structlog.get_logger().warning(
+                "whether accounts are shared with another offering is not known",
+                offering=offering.name,
+                mode=mode.name,
+                other=other.name,
+                reason=str(error),
+            )
+            continue
+        if same:
+            yield other
+
+
+def _settings(situation: Situation, offering: Offering, backend: str) -> BackendSettings:
+    number = situation.source.offering_number(offering.name)
+    return situation.registry.settings(backend, offering, situation.source, number)
+
+
+def _thresholds(situation: Situation, safety: Safety) -> Thresholds:
+    return Thresholds(
+        max_removals_percent=safety.max_removals_percent,
+        max_removals=safety.max_removals,
+        removals_allowed=safety.allow_removals or situation.removals_allowed,
+    )
+
+
+def billing_zone(configuration: Configuration) -> tzinfo:
+    """The time zone of the billing months: the file's, else the machine's own."""
+    name = configuration.timezone
+    return ZoneInfo(name) if name else get_localzone()
+
+
+@contextmanager
+def only_copy(
+    offering: Offering, mode: Mode, wait_seconds: float, stopping: Callable[[], bool] = bool
+) -> Iterator[None]:
+    """Keep a second copy of the same mode away from the offering while the body runs.
+
+    Raises:
+        LockHeldError: another copy is at work; the text says which process it is.
+        TemporaryError: the lock file cannot be used.
+    """
+    name = f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{mode.name}.lock"
+    purpose = (
+        f'offering "{offering.name}" is already served in mode {mode.name}: '
+        "stop one of the two agents"
+    )
+    with exclusive_lock(default_lock_file(name), wait_seconds, purpose, stopping):
+        yield
+
+
+MESSAGES_IN_HAND = 500
+"""How many messages the broker gives out before the first of them is acknowledged.
+
+One for each scope that waits: a pass can cover only what was delivered when it began.
+"""
+
+
+def broker_address(offering: Offering) -> Address:
+    """Where the WebSocket of the offering's broker listens; by default beside the API."""
+    if offering.mqtt_enabled:
+        host, port, path = offering.mqtt_ws_host, offering.mqtt_ws_port, offering.mqtt_ws_path
+    else:
+        host, port, path = offering.stomp_ws_host, offering.stomp_ws_port, offering.stomp_ws_path
+    return Address(
+        host=host or urlsplit(offering.waldur_api_url).hostname or "",
+        port=port,
+        path=path,
+        tls=offering.websocket_use_tls,
+        verify=offering.verify_ssl,
+        ca_file=offering.ca_file,
+    )
+
+
+def open_transport(offering: Offering) -> Transport:
+    """The transport for the offering's broker; nothing is connected yet."""
+    address = broker_address(offering)
+    # imported here: an offering needs one of the two, and most need none
+    if offering.mqtt_enabled:
+        from waldur_site_agent.events.mqtt import MqttTransport  # noqa: PLC0415
+
+        return MqttTransport(address)
+    from waldur_site_agent.events.stomp import StompTransport  # noqa: PLC0415
+
+    return StompTransport(address, prefetch=MESSAGES_IN_HAND)
