@@ -26,7 +26,7 @@ from integration.events.conftest import a_village  # noqa: E402 - as above
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from integration.events.conftest import Village
+    from integration.events.conftest import EventSite
     from waldur_site_agent_sandbox import Resource
 
 POLL_SECONDS = 0.02
@@ -40,8 +40,8 @@ def main(rounds: int) -> None:
         with tempfile.TemporaryDirectory() as directory:
             prefix = f"bench{os.getpid() % 10000}"
             try:
-                with a_village(slurm, rabbitmq, Path(directory), prefix) as village:
-                    seconds = measure(village, rounds)
+                with a_village(slurm, rabbitmq, Path(directory), prefix) as event_site:
+                    seconds = measure(event_site, rounds)
             finally:
                 slurm.clean(prefix)
     finally:
@@ -52,32 +52,32 @@ def main(rounds: int) -> None:
     show(seconds)
 
 
-def measure(village: Village, rounds: int) -> list[float]:
+def measure(event_site: EventSite, rounds: int) -> list[float]:
     """Let somebody join and leave again and again; return what the joins took, in seconds."""
-    ((project, resource),) = village.open_projects("climate")
-    village.house.person("cyd", village.cyd)
-    village.write(safety={"allow_removals": True})  # the same person leaves again and again
+    ((project, resource),) = event_site.open_projects("climate")
+    event_site.testbed.person("cyd", event_site.cyd)
+    event_site.write(safety={"allow_removals": True})  # the same person leaves again and again
     taken = []
-    with village.agent():
+    with event_site.agent():
         for _ in range(rounds):
             began = time.monotonic()
-            village.side.add_member(project, "cyd")
-            wait_until(lambda: is_there(village, resource))
+            event_site.side.add_member(project, "cyd")
+            wait_until(lambda: is_there(event_site, resource))
             taken.append(time.monotonic() - began)
-            village.side.remove_member(project, "cyd")
-            wait_until(lambda: not is_there(village, resource))
-            village.settle()
+            event_site.side.remove_member(project, "cyd")
+            wait_until(lambda: not is_there(event_site, resource))
+            event_site.settle()
     return taken
 
 
-def is_there(village: Village, resource: Resource) -> bool:
+def is_there(event_site: EventSite, resource: Resource) -> bool:
     """Whether the database of slurmdbd has the association: asking Slurm would slow the agent."""
-    account = village.side.current(resource).backend_id
+    account = event_site.side.current(resource).backend_id
     question = (
         "select count(*) from slurm_acct_db.wsatest_assoc_table "  # noqa: S608 - names of the bench's own
-        f"where user = '{village.cyd}' and acct = '{account}' and deleted = 0"
+        f"where user = '{event_site.cyd}' and acct = '{account}' and deleted = 0"
     )
-    socket = str(village.slurm.directory / "db" / "socket")
+    socket = str(event_site.slurm.directory / "db" / "socket")
     command = ["mariadb", "--no-defaults", "-uroot", "-S", socket, "-N", "-e", question]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     return done.stdout.strip() == "1"

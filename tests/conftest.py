@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from harness import House, Installation, a_house, installed
+from harness import Installation, SimulatedSite, a_simulated_site, installed
 
 pytest_plugins = ["integration.not_run", "integration.side_by_side"]
 
@@ -19,12 +19,12 @@ def only_warnings_are_logged() -> Iterator[None]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with a_house(tmp_path / "writer.lock") as house:
-        yield house
+def testbed(tmp_path: Path) -> Iterator[SimulatedSite]:
+    with a_simulated_site(tmp_path / "writer.lock") as testbed:
+        yield testbed
 
 
 @pytest.fixture
-def installation(house: House, tmp_path: Path) -> Iterator[Installation]:
-    with installed(house, tmp_path) as installation:
+def installation(testbed: SimulatedSite, tmp_path: Path) -> Iterator[Installation]:
+    with installed(testbed, tmp_path) as installation:
         yield installation

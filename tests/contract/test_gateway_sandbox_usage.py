@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.usage import BillingMonth, UserPart
+from waldur_site_agent.model.usage import BillingMonth, UserUsage
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -66,8 +66,8 @@ def test_parts_of_people_are_told_in_bulk_where_the_server_can(
     users = waldur.offering_users(offering).require_complete("users")
     ada = next(user for user in users if user.user_username == "ada")
     parts = [
-        UserPart(username="ada01", usage=Decimal("1.25"), offering_user_uuid=ada.uuid),
-        UserPart(username="nobody", usage=Decimal("1.75")),
+        UserUsage(username="ada01", usage=Decimal("1.25"), offering_user_uuid=ada.uuid),
+        UserUsage(username="nobody", usage=Decimal("1.75")),
     ]
     for _ in range(2):
         try:

@@ -7,12 +7,12 @@ from decimal import Decimal
 
 from contract.wishes import COMPONENT_ID, ID, PAGE, Case
 from waldur_site_agent.model.events import AgentDependency
-from waldur_site_agent.model.usage import BillingMonth, UserPart
+from waldur_site_agent.model.usage import BillingMonth, UserUsage
 
 OCTOBER = BillingMonth(2026, 10)
 MOMENT = datetime(2026, 10, 31, 12, tzinfo=UTC)
-ADA = UserPart(username="ada", usage=Decimal("1.5"), offering_user_uuid=ID)
-BOB = UserPart(username="bob", usage=Decimal(2))
+ADA = UserUsage(username="ada", usage=Decimal("1.5"), offering_user_uuid=ID)
+BOB = UserUsage(username="bob", usage=Decimal(2))
 ADA_TOLD = {
     "username": "ada",
     "usage": "1.50",

@@ -13,13 +13,13 @@ from types import ModuleType
 
 import pytest
 
-from harness import House
+from harness import SimulatedSite
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.modes import ORDER_PROCESS
-from waldur_site_agent.service.session import Situation, open_site
+from waldur_site_agent.service.session import Runtime, open_site
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "write-a-backend.md"
@@ -53,15 +53,15 @@ def test_the_page_shows_what_the_template_has() -> None:
 
 
 @pytest.fixture
-def situation(house: House, tmp_path: Path) -> Situation:
+def runtime(testbed: SimulatedSite, tmp_path: Path) -> Runtime:
     (tmp_path / "accounts.json").write_text("{}")
-    offering = house.offering()
+    offering = testbed.offering()
     file = tmp_path / "config.yaml"
     file.write_text(
         f"""
         offerings:
           - name: An example
-            waldur_api_url: {house.url}
+            waldur_api_url: {testbed.url}
             waldur_api_token: {offering.token}
             waldur_offering_uuid: {offering.waldur_offering_uuid}
             order_processing_backend: json-file
@@ -72,19 +72,19 @@ def situation(house: House, tmp_path: Path) -> Situation:
     )
     configuration, source = load_configuration(file)
     registry = Registry({"json-file": EXAMPLE.JsonFileBackend})
-    return Situation(configuration=configuration, source=source, registry=registry)
+    return Runtime(configuration=configuration, source=source, registry=registry)
 
 
 def test_the_template_carries_out_an_order(
-    house: House, situation: Situation, tmp_path: Path
+    testbed: SimulatedSite, runtime: Runtime, tmp_path: Path
 ) -> None:
-    order = house.order(house.project("climate", ada="ada01"), "Ocean", cpu=10)
-    offering = situation.configuration.offerings[0]
-    with open_site(situation, offering, ORDER_PROCESS, lambda: False) as site:
+    order = testbed.order(testbed.project("climate", ada="ada01"), "Ocean", cpu=10)
+    offering = runtime.configuration.offerings[0]
+    with open_site(runtime, offering, ORDER_PROCESS, lambda: False) as site:
         process_orders(site)
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"
     accounts = json.loads((tmp_path / "accounts.json").read_text())
-    account = accounts[house.resource(order).backend_id]
+    account = accounts[testbed.resource(order).backend_id]
     assert account["parent"] == "waldur-project-climate"
     assert (account["members"], account["limits"]) == (["ada01"], {"cpu": "600"})
 

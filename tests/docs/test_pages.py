@@ -152,8 +152,8 @@ def test_a_command_that_is_shown_exists_with_these_options(line: str) -> None:
 )
 def test_a_command_that_is_shown_runs(line: str, installation: Installation) -> None:
     installation.write(name=DOCUMENTED_OFFERING, reporting_backend="slurm")
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     program, *arguments = shlex.split(line.replace(DOCUMENTED_FILE, str(installation.file)))
     done = subprocess.run(
         [str(COMMANDS / Path(program).name), *arguments],

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.house import House, a_house
 from harness.metering import Meter, a_meter
 from harness.odd_rows import OddRows
+from harness.testbed import SimulatedSite, a_simulated_site
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent_sandbox import Resource
 
@@ -22,44 +22,46 @@ ODD = "p7"
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def testbed(tmp_path: Path) -> Iterator[SimulatedSite]:
     """Twenty projects, each with a resource and a member; in all of them somebody is to leave."""
-    with a_house(tmp_path / "lock") as house:
-        yield house
+    with a_simulated_site(tmp_path / "lock") as testbed:
+        yield testbed
 
 
 def name(number: int) -> str:
     return f"p{number}"
 
 
-def populate(house: House) -> dict[str, Resource]:
+def populate(testbed: SimulatedSite) -> dict[str, Resource]:
     """By project slug. Everybody's team has changed since: two to join, one to leave."""
-    side = house.sandbox.customer
+    side = testbed.sandbox.customer
     projects = {}
     orders = {}
     for number in TWENTY:
         slug = name(number)
         people = {f"{slug}-ada": f"ada{number}", f"{slug}-bob": f"bob{number}"}
-        projects[slug] = house.project(slug, **people)
-        orders[slug] = house.order(projects[slug], f"run {number}")
-    house.cycle()
-    house.sync()
-    resources = {slug: house.resource(order) for slug, order in orders.items()}
+        projects[slug] = testbed.project(slug, **people)
+        orders[slug] = testbed.order(projects[slug], f"run {number}")
+    testbed.cycle()
+    testbed.sync()
+    resources = {slug: testbed.resource(order) for slug, order in orders.items()}
     for number, (slug, project) in enumerate(projects.items()):
         bob = next(u for u in side.world.users.values() if u.username == f"{slug}-bob")
         side.remove_member(project, bob)
-        side.add_member(project, house.person(f"{slug}-kim", f"kim{number}"))
+        side.add_member(project, testbed.person(f"{slug}-kim", f"kim{number}"))
     return resources
 
 
-def odd(house: House, path: str, field: str, value: str, **changes: Any) -> tuple[House, OddRows]:
+def odd(
+    testbed: SimulatedSite, path: str, field: str, value: str, **changes: Any
+) -> tuple[SimulatedSite, OddRows]:
     """The house, with the row odd whose ``field`` is ``value``."""
     transport = OddRows(path, lambda row: str(row.get(field)).replace("-", "") == value, changes)
-    return house.with_(transport=lambda: transport), transport
+    return testbed.with_(transport=lambda: transport), transport
 
 
-def members(house: House, resources: dict[str, Resource]) -> dict[str, set[str]]:
-    return {slug: house.members_of(resource) for slug, resource in resources.items()}
+def members(testbed: SimulatedSite, resources: dict[str, Resource]) -> dict[str, set[str]]:
+    return {slug: testbed.members_of(resource) for slug, resource in resources.items()}
 
 
 def as_wanted(number: int) -> set[str]:
@@ -70,8 +72,8 @@ def as_before(number: int) -> set[str]:
     return {f"ada{number}", f"bob{number}"}
 
 
-def offering_user(house: House, username: str) -> str:
-    users = house.sandbox.customer.world.offering_users.values()
+def offering_user(testbed: SimulatedSite, username: str) -> str:
+    users = testbed.sandbox.customer.world.offering_users.values()
     return next(user.uuid for user in users if user.username == username)
 
 
@@ -89,25 +91,25 @@ def offering_user(house: House, username: str) -> str:
     ids=lambda changes: next(iter(changes)),
 )
 def test_one_odd_resource_leaves_its_own_account_alone(
-    house: House, changes: dict[str, Any]
+    testbed: SimulatedSite, changes: dict[str, Any]
 ) -> None:
-    resources = populate(house)
-    site, transport = odd(house, "resources/", "uuid", resources[ODD].uuid, **changes)
+    resources = populate(testbed)
+    site, transport = odd(testbed, "resources/", "uuid", resources[ODD].uuid, **changes)
     report = site.with_(removals_allowed=True).sync()
     assert transport.struck
-    found = members(house, resources)
+    found = members(testbed, resources)
     assert found == {name(n): as_before(n) if name(n) == ODD else as_wanted(n) for n in TWENTY}
     assert any("not understood" in failure for failure in report.failures)
-    assert all(r.state == "OK" for r in map(house.sandbox.customer.current, resources.values()))
+    assert all(r.state == "OK" for r in map(testbed.sandbox.customer.current, resources.values()))
 
 
 def test_a_resource_that_does_not_even_tell_its_account_stops_removals_and_nothing_else(
-    house: House,
+    testbed: SimulatedSite,
 ) -> None:
-    resources = populate(house)
-    site, _ = odd(house, "resources/", "uuid", resources[ODD].uuid, backend_id=["a"])
+    resources = populate(testbed)
+    site, _ = odd(testbed, "resources/", "uuid", resources[ODD].uuid, backend_id=["a"])
     site.with_(removals_allowed=True).sync()
-    found = members(house, resources)
+    found = members(testbed, resources)
     everybody = {name(n): as_before(n) | as_wanted(n) for n in TWENTY}
     assert found == {**everybody, ODD: as_before(7)}
 
@@ -117,13 +119,15 @@ def test_a_resource_that_does_not_even_tell_its_account_stops_removals_and_nothi
     [{"state": 5}, {"user_uuid": KeyError}, {"is_restricted": "x"}, {"created": "?"}],
     ids=lambda changes: next(iter(changes)),
 )
-def test_one_odd_offering_user_stays_where_he_is(house: House, changes: dict[str, Any]) -> None:
-    resources = populate(house)
-    user = offering_user(house, "ada7")
-    site, transport = odd(house, "offering-users/", "uuid", user, **changes)
+def test_one_odd_offering_user_stays_where_he_is(
+    testbed: SimulatedSite, changes: dict[str, Any]
+) -> None:
+    resources = populate(testbed)
+    user = offering_user(testbed, "ada7")
+    site, transport = odd(testbed, "offering-users/", "uuid", user, **changes)
     site.with_(removals_allowed=True, remove_unknown_users=True).sync()
     assert transport.struck
-    found = members(house, resources)
+    found = members(testbed, resources)
     assert found == {name(n): as_wanted(n) for n in TWENTY}
 
 
@@ -133,28 +137,28 @@ def test_one_odd_offering_user_stays_where_he_is(house: House, changes: dict[str
     ids=lambda changes: next(iter(changes)),
 )
 def test_one_odd_project_role_takes_nobody_out_of_its_project(
-    house: House, changes: dict[str, Any]
+    testbed: SimulatedSite, changes: dict[str, Any]
 ) -> None:
-    resources = populate(house)
+    resources = populate(testbed)
     project = resources[ODD].project
-    site, transport = odd(house, "project_permissions/", "project_uuid", project, **changes)
+    site, transport = odd(testbed, "project_permissions/", "project_uuid", project, **changes)
     site.with_(removals_allowed=True).sync()
     assert transport.struck
     expected = {name(n): as_wanted(n) for n in TWENTY}
-    assert members(house, resources) == {**expected, ODD: as_before(7) | as_wanted(7)}
+    assert members(testbed, resources) == {**expected, ODD: as_before(7) | as_wanted(7)}
 
 
-def test_one_odd_service_account_is_kept_and_everybody_else_served(house: House) -> None:
-    resources = populate(house)
-    side = house.sandbox.customer
+def test_one_odd_service_account_is_kept_and_everybody_else_served(testbed: SimulatedSite) -> None:
+    resources = populate(testbed)
+    side = testbed.sandbox.customer
     project = side.world.projects[resources[ODD].project]
     account = side.add_service_account(project, "svc7")
-    house.with_(removals_allowed=True).sync()
-    site, transport = odd(house, "service_accounts/", "uuid", account.uuid, state=["OK"])
+    testbed.with_(removals_allowed=True).sync()
+    site, transport = odd(testbed, "service_accounts/", "uuid", account.uuid, state=["OK"])
     site.with_(removals_allowed=True, remove_unknown_users=True).sync()
     assert transport.struck
     expected = {name(n): as_wanted(n) for n in TWENTY}
-    assert members(house, resources) == {**expected, ODD: as_wanted(7) | {"svc7"}}
+    assert members(testbed, resources) == {**expected, ODD: as_wanted(7) | {"svc7"}}
 
 
 @pytest.mark.parametrize(
@@ -168,39 +172,45 @@ def test_one_odd_service_account_is_kept_and_everybody_else_served(house: House)
     ids=lambda changes: next(iter(changes)),
 )
 def test_one_odd_order_is_left_and_the_others_are_done(
-    house: House, changes: dict[str, Any]
+    testbed: SimulatedSite, changes: dict[str, Any]
 ) -> None:
-    orders = {name(n): house.order(house.project(name(n)), f"run {n}") for n in TWENTY}
-    site, transport = odd(house, "orders/", "uuid", orders[ODD].uuid, **changes)
+    orders = {name(n): testbed.order(testbed.project(name(n)), f"run {n}") for n in TWENTY}
+    site, transport = odd(testbed, "orders/", "uuid", orders[ODD].uuid, **changes)
     site.cycle()
     assert transport.struck
-    states = {slug: house.state(order) for slug, order in orders.items()}
+    states = {slug: testbed.state(order) for slug, order in orders.items()}
     assert {slug for slug, state in states.items() if state != "done"} == {ODD}
     assert states[ODD] in ("executing", "pending-provider")
-    house.cycle()
-    assert house.state(orders[ODD]) == "done"
+    testbed.cycle()
+    assert testbed.state(orders[ODD]) == "done"
 
 
-def test_orders_are_done_while_a_resource_of_others_is_not_understood(house: House) -> None:
-    resources = populate(house)
-    site, transport = odd(house, "resources/", "uuid", resources[ODD].uuid, limits={"cpu": "lots"})
-    orders = [house.order(house.project(name(n)), f"more {n}") for n in TWENTY]
+def test_orders_are_done_while_a_resource_of_others_is_not_understood(
+    testbed: SimulatedSite,
+) -> None:
+    resources = populate(testbed)
+    site, transport = odd(
+        testbed, "resources/", "uuid", resources[ODD].uuid, limits={"cpu": "lots"}
+    )
+    orders = [testbed.order(testbed.project(name(n)), f"more {n}") for n in TWENTY]
     site.cycle()
     assert transport.struck
-    assert {house.state(order) for order in orders} == {"done"}
+    assert {testbed.state(order) for order in orders} == {"done"}
 
 
-def test_an_account_whose_resource_is_not_understood_is_given_to_nobody(house: House) -> None:
-    first = house.created(house.project("p1"), "first")
-    side = house.sandbox.customer
-    order = house.order(house.project("p2"), "second")
-    other = house.order(house.project("p3"), "third")
-    side.world.put(replace(house.resource(order), slug=first.slug, project=first.project))
-    site, _ = odd(house, "resources/", "uuid", first.uuid, limits={"cpu": "lots"})
+def test_an_account_whose_resource_is_not_understood_is_given_to_nobody(
+    testbed: SimulatedSite,
+) -> None:
+    first = testbed.created(testbed.project("p1"), "first")
+    side = testbed.sandbox.customer
+    order = testbed.order(testbed.project("p2"), "second")
+    other = testbed.order(testbed.project("p3"), "third")
+    side.world.put(replace(testbed.resource(order), slug=first.slug, project=first.project))
+    site, _ = odd(testbed, "resources/", "uuid", first.uuid, limits={"cpu": "lots"})
     site.cycle()
-    assert house.state(other) == "done"
-    assert house.resource(order).backend_id == ""
-    assert house.state(order) in ("executing", "pending-provider")
+    assert testbed.state(other) == "done"
+    assert testbed.resource(order).backend_id == ""
+    assert testbed.state(order) in ("executing", "pending-provider")
 
 
 @pytest.fixture
@@ -298,27 +308,27 @@ class OddListing:
     ],
 )
 def test_one_odd_account_of_the_cluster_stops_nobody(
-    house: House, found: str, odd_text: str
+    testbed: SimulatedSite, found: str, odd_text: str
 ) -> None:
-    resources = populate(house)
-    site = house.with_(
+    resources = populate(testbed)
+    site = testbed.with_(
         runner=lambda inner: OddListing(inner, found, odd_text), removals_allowed=True
     )
     site.sync()
-    assert members(house, resources) == {name(n): as_wanted(n) for n in TWENTY}
-    order = house.order(house.project("p8"), "more")
+    assert members(testbed, resources) == {name(n): as_wanted(n) for n in TWENTY}
+    order = testbed.order(testbed.project("p8"), "more")
     site.cycle()
-    assert house.state(order) == "done"
-    limits = {slug: house.sandbox.customer.current(r).limits for slug, r in resources.items()}
+    assert testbed.state(order) == "done"
+    limits = {slug: testbed.sandbox.customer.current(r).limits for slug, r in resources.items()}
     assert all(each["cpu"] == 10 for each in limits.values())
 
 
 @pytest.mark.parametrize("username", ["a|b", "eve,mallory", "br[1-3]", "-all", "new\nline", "a b"])
-def test_one_odd_username_keeps_nobody_else_out(house: House, username: str) -> None:
-    resources = populate(house)
-    side = house.sandbox.customer
+def test_one_odd_username_keeps_nobody_else_out(testbed: SimulatedSite, username: str) -> None:
+    resources = populate(testbed)
+    side = testbed.sandbox.customer
     project = side.world.projects[resources[ODD].project]
-    side.add_member(project, house.person("odd", username))
-    house.with_(removals_allowed=True).sync()
-    found = members(house, resources)
+    side.add_member(project, testbed.person("odd", username))
+    testbed.with_(removals_allowed=True).sync()
+    found = members(testbed, resources)
     assert {n: found[n] - {username} for n in found} == {name(n): as_wanted(n) for n in TWENTY}

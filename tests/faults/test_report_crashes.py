@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from harness import Guillotine, KilledError
+from harness import KilledError, KillSwitch
 from harness.metering import Meter, a_meter
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_sandbox import Resource
@@ -89,7 +89,7 @@ def played(scene: Scene, version: str = "8.1.3") -> Iterator[Meter]:
 
 
 def undisturbed(scene: Scene, version: str = "8.1.3") -> tuple[dict[str, Any], list[str]]:
-    counting = Guillotine()
+    counting = KillSwitch()
     with played(scene, version) as meter:
         assert not meter.with_(transport=counting.transport).report().failed
         result = end(meter)
@@ -117,7 +117,7 @@ def test_a_report_killed_after_any_request_is_finished_by_the_next(
     assert len(steps) > 5
     for number in range(1, len(steps) + 1):
         with played(scene, version) as meter:
-            blade = Guillotine(at=number, after_effect=True)
+            blade = KillSwitch(at=number, after_effect=True)
             with pytest.raises(KilledError):
                 meter.with_(transport=blade.transport).report()
             assert not meter.report().failed
@@ -130,7 +130,7 @@ def test_lists_a_moment_old_cost_no_cent(scene: Scene, age: int) -> None:
     expected, steps = undisturbed(scene)
     for number in (0, *range(2, len(steps) + 1, 3)):
         with played(scene) as meter:
-            blade = Guillotine(at=number, after_effect=True)
+            blade = KillSwitch(at=number, after_effect=True)
             with contextlib.suppress(KilledError):
                 meter.with_(transport=blade.transport).report()
             meter.sandbox.faults.add("*_list", "stale", times=None, changes_ago=age)

@@ -1,19 +1,19 @@
 """What many tests need: a Waldur, a cluster, and fresh agents between them."""
 
-from harness.house import COMPONENTS, House, a_house
-from harness.killing import Guillotine, KilledError
+from harness.killing import KilledError, KillSwitch
 from harness.patience import PATIENCE_SECONDS, eventually
 from harness.processes import Installation, Service, installed
+from harness.testbed import COMPONENTS, SimulatedSite, a_simulated_site
 
 __all__ = [
     "COMPONENTS",
     "PATIENCE_SECONDS",
-    "Guillotine",
-    "House",
     "Installation",
+    "KillSwitch",
     "KilledError",
     "Service",
-    "a_house",
+    "SimulatedSite",
+    "a_simulated_site",
     "eventually",
     "installed",
 ]

@@ -16,7 +16,7 @@ class KilledError(BaseException):
 
 
 @dataclass
-class Guillotine:
+class KillSwitch:
     """Counts the steps of an agent and lets it die at one of them.
 
     ``at`` is the number of the step, from 1; ``after_effect`` says whether the step still takes
@@ -52,8 +52,8 @@ class Guillotine:
 
 
 class _Transport(httpx.BaseTransport):
-    def __init__(self, guillotine: Guillotine) -> None:
-        self._guillotine = guillotine
+    def __init__(self, kill_switch: KillSwitch) -> None:
+        self._guillotine = kill_switch
         self._inner = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -70,8 +70,8 @@ class _Transport(httpx.BaseTransport):
 
 
 class _Runner:
-    def __init__(self, guillotine: Guillotine, inner: Runner) -> None:
-        self._guillotine = guillotine
+    def __init__(self, kill_switch: KillSwitch, inner: Runner) -> None:
+        self._guillotine = kill_switch
         self._inner = inner
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:

@@ -180,7 +180,7 @@ class Meter:
     transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
     components: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(_COMPONENTS))
     memory: dict[str, int] = field(default_factory=dict)
-    naps: list[float] = field(default_factory=list)
+    sleeps: list[float] = field(default_factory=list)
     siblings: tuple[Sibling, ...] = ()
     unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
 
@@ -249,7 +249,7 @@ class Meter:
             offering.token,
             mode="test",
             transport=self.transport(),
-            sleep=self.naps.append,
+            sleep=self.sleeps.append,
         ) as waldur:
             site = Site(
                 offering=offering,

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from harness.house import COMPONENTS, SETTINGS, House
 from harness.patience import PATIENCE_SECONDS
+from harness.testbed import COMPONENTS, SETTINGS, SimulatedSite
 from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
 COMMANDS = Path(sys.executable).parent
@@ -49,7 +49,7 @@ exec {real} "$@"
 class Installation:
     """A configuration file that binds a house's sandbox to a cluster that processes share."""
 
-    house: House
+    testbed: SimulatedSite
     directory: Path
     backend_settings: dict[str, Any]
     variables: dict[str, str] = field(default_factory=dict)
@@ -73,9 +73,9 @@ class Installation:
         """
         offering = {
             "name": "Test cluster",
-            "waldur_api_url": self.house.url,
-            "waldur_api_token": self.house.sandbox.token,
-            "waldur_offering_uuid": self.house.sandbox.offering.uuid,
+            "waldur_api_url": self.testbed.url,
+            "waldur_api_token": self.testbed.sandbox.token,
+            "waldur_offering_uuid": self.testbed.sandbox.offering.uuid,
             "order_processing_backend": "slurm",
             "backend_settings": self.backend_settings,
             "backend_components": {
@@ -190,16 +190,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def installed(house: House, directory: Path) -> Iterator[Installation]:
+def installed(testbed: SimulatedSite, directory: Path) -> Iterator[Installation]:
     """A house whose cluster lives in a file, and commands that know the file."""
     state = directory / "cluster.json"
-    house.slurm = SimulatedSlurm(state_file=state)
+    testbed.slurm = SimulatedSlurm(state_file=state)
     write_executables(directory / "bin", state)
     settings = SETTINGS | {
         "slurm_bin_path": str(directory / "bin"),
         "lock_file": str(directory / "writer.lock"),
         "require_system_user": False,
     }
-    installation = Installation(house, directory, settings)
+    installation = Installation(testbed, directory, settings)
     installation.write()
     yield installation

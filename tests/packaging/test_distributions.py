@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import PATIENCE_SECONDS, House
+from harness import PATIENCE_SECONDS, SimulatedSite
 from waldur_site_agent import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,9 @@ def test_the_installed_agent_shows_the_demo(commands: Path) -> None:
     assert "Create order of Ocean runs: done" in done.stdout
 
 
-def test_the_installed_agent_diagnoses_a_site(commands: Path, house: House, tmp_path: Path) -> None:
+def test_the_installed_agent_diagnoses_a_site(
+    commands: Path, testbed: SimulatedSite, tmp_path: Path
+) -> None:
     state, directory = tmp_path / "cluster.json", tmp_path / "bin"
     made = run(
         commands / "python",
@@ -146,9 +148,9 @@ def test_the_installed_agent_diagnoses_a_site(commands: Path, house: House, tmp_
     assert made.returncode == 0, made.stderr
     configuration = {
         "name": "A site",
-        "waldur_api_url": house.url,
-        "waldur_api_token": house.sandbox.token,
-        "waldur_offering_uuid": str(house.sandbox.offering.uuid),
+        "waldur_api_url": testbed.url,
+        "waldur_api_token": testbed.sandbox.token,
+        "waldur_offering_uuid": str(testbed.sandbox.offering.uuid),
         "order_processing_backend": "slurm",
         "backend_settings": {"slurm_bin_path": str(directory), "lock_file": f"{tmp_path}/lock"},
         "backend_components": {

@@ -97,12 +97,12 @@ def described(result: Result, without: set[str] | None = None) -> str:
     seed, violation = result.scenario.seed, result.violation
     if violation is None:
         return f"seed {seed}: everything holds"
-    left_out = f" --without {','.join(sorted(without))}" if without else ""
+    skipped = f" --without {','.join(sorted(without))}" if without else ""
     return (
         f"seed {seed}: {violation}\n"
         f"  expected: {violation.expected}\n"
         f"  found:    {violation.found}\n"
-        f"  again:    PYTHONPATH=tests python -m simulation --seed {seed}{left_out or ' --shrink'}"
+        f"  again:    PYTHONPATH=tests python -m simulation --seed {seed}{skipped or ' --shrink'}"
     )
 
 

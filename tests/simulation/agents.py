@@ -21,20 +21,20 @@ from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import CycleReport, Site
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.events.broker import Delivery
-from waldur_site_agent.events.pending import Agenda
+from waldur_site_agent.events.pending import EventQueue
 from waldur_site_agent.events.registration import object_types_of
 from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
-from waldur_site_agent.service.passes import Passes, Workplace, greet, run_cycle
+from waldur_site_agent.service.passes import EventSession, Passes, check_token, run_cycle
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.retry import RetryPolicy
 from waldur_site_agent_sandbox.in_process import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.work import Patience
+from waldur_site_agent_slurm.work import PollTimeout
 
 TIGHT = 2
 """How many removals are too many where the site is careful."""
@@ -119,7 +119,7 @@ class Broker:
         self.waiting = [*self.unacknowledged, *self.waiting]
         self.unacknowledged = []
 
-    # What the agenda needs of a connection
+    # What the event queue needs of a connection
 
     def receive(self, timeout_seconds: float) -> Delivery | None:  # noqa: ARG002 - not asked
         return None
@@ -151,7 +151,7 @@ class Agent:
             offering.components,
             runner=injector.runner(),
             user_exists=lambda name: name not in world.unknown_to_the_system,
-            patience=Patience(seconds=3, pause=1, sleep=time.sleep, clock=time.seconds),
+            patience=PollTimeout(seconds=3, pause=1, sleep=time.sleep, clock=time.seconds),
             lock_wait_seconds=0,
             clock=time.seconds,
             now=time.seconds,
@@ -205,7 +205,7 @@ class Agent:
         if mode.name in self._started:
             return True
         try:
-            greet(self.site, mode)
+            check_token(self.site, mode)
             mode.start(self.site)
         except SiteAgentError:  # it is tried again
             return False
@@ -224,33 +224,35 @@ class Agent:
 
 
 class _Events:
-    """What leads an agent in event mode: the agenda, and the passes that it asks for."""
+    """What leads an agent in event mode: the event queue, and the passes that it asks for."""
 
     def __init__(self, agent: Agent, broker: Broker) -> None:
         self._broker = broker
         self._time = agent.world.time
         modes = {part.job: EVENT_PROCESS.renamed(part) for part in EVENT_PROCESS.parts}
-        self._workplace = Workplace(dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes)
-        self.agenda = Agenda(
+        self._workplace = EventSession(
+            dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes
+        )
+        self.event_queue = EventQueue(
             UUID(agent.world.sandbox.offering.uuid),
             object_types_of(agent.site.offering),
             structlog.get_logger(),
             clock=self._time.seconds,
         )
-        self._passes = Passes(self._workplace, self.agenda)
-        self.agenda.want(Everything())
+        self._passes = Passes(self._workplace, self.event_queue)
+        self.event_queue.want(Everything())
         self._next_full_pass = self._time.seconds() + _HOUR
 
     def run(self) -> list[CycleReport]:
         """Take messages in and make every pass that is due."""
         if self._time.seconds() >= self._next_full_pass:
-            self.agenda.want(Everything())
+            self.event_queue.want(Everything())
             self._next_full_pass = self._time.seconds() + _HOUR
         self._broker.collect()
         while self._broker.waiting:
             delivery = self._broker.waiting.pop(0)
             self._broker.unacknowledged.append(delivery)
-            self.agenda.receive(delivery, self._broker)
-        while (batch := self.agenda.take(0)) is not None:
+            self.event_queue.receive(delivery, self._broker)
+        while (batch := self.event_queue.take(0)) is not None:
             self._passes.carry_out(batch)
         return []

@@ -125,7 +125,7 @@ class Result(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class Skipped:
     """One member of an action that was left out while the rest was carried out."""
 
     name: str
@@ -141,7 +141,7 @@ class Outcome:
     action: Action
     result: Result
     error: SiteAgentError | None = None
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ class BackendState:
         return tuple(sorted(r.id for r in self.resources.values() if r.parent == resource))
 
 
-class Verdict(enum.Enum):
+class CheckStatus(enum.Enum):
     """How a check came out."""
 
     OK = "ok"
@@ -197,6 +197,6 @@ class Check:
     """One line of a diagnosis: what was looked at, how it stands, and what to do about it."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     detail: str = ""
     remedy: str = ""

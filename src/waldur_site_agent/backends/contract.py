@@ -13,7 +13,14 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from waldur_site_agent.backends import actions as kinds
-from waldur_site_agent.backends.actions import Action, BackendState, Check, Outcome, Result, Verdict
+from waldur_site_agent.backends.actions import (
+    Action,
+    BackendState,
+    Check,
+    CheckStatus,
+    Outcome,
+    Result,
+)
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser
@@ -403,7 +410,7 @@ def failed_check(name: str, error: SiteAgentError, detail: str = "") -> Check:
     """The check that an error made impossible, with the error's own remedy."""
     return Check(
         name=name,
-        verdict=Verdict.FAILED,
+        verdict=CheckStatus.FAILED,
         detail=detail or error.problem,
         remedy=error.remedy,
     )

@@ -15,11 +15,11 @@ from pydantic import Field, field_validator
 
 from waldur_site_agent.backends.actions import (
     Check,
+    CheckStatus,
     CreateHomeDirectories,
-    LeftOut,
     Outcome,
     Result,
-    Verdict,
+    Skipped,
 )
 from waldur_site_agent.backends.contract import BackendSettings
 from waldur_site_agent.backends.processes import CommandResult, Runner
@@ -152,7 +152,7 @@ class HomeDirectories:
     def diagnose(self) -> Iterator[Check]:
         """Whether home directories can be made; for the plugin's own diagnosis, never raises."""
         if not self._wanted:
-            yield Check(name="home directories", verdict=Verdict.OK, detail="are not made")
+            yield Check(name="home directories", verdict=CheckStatus.OK, detail="are not made")
             return
         try:
             helper = str(self._helper())
@@ -162,12 +162,12 @@ class HomeDirectories:
             else:
                 allowed = os.geteuid() == 0
         except TemporaryError as error:
-            yield Check(name="home directories", verdict=Verdict.WARNING, detail=str(error))
+            yield Check(name="home directories", verdict=CheckStatus.WARNING, detail=str(error))
             return
         how = f"made by {' '.join((*self._before, helper))}"
         yield Check(
             name="home directories",
-            verdict=Verdict.OK if allowed else Verdict.WARNING,
+            verdict=CheckStatus.OK if allowed else CheckStatus.WARNING,
             detail=how if allowed else f"{how}, which this user may not run",
             remedy=""
             if allowed
@@ -188,22 +188,22 @@ class HomeDirectories:
 
         When several in a row fail it is not about them: the rest waits for another cycle.
         """
-        left_out: list[LeftOut] = []
+        skipped: list[Skipped] = []
         made = False
         failed_in_a_row = 0
         for user in action.users:
             if failed_in_a_row == _ENOUGH_FAILURES:
-                left_out.append(LeftOut(user, TemporaryError("not tried after those before it")))
+                skipped.append(Skipped(user, TemporaryError("not tried after those before it")))
                 continue
             try:
                 made |= self._create(user)
                 failed_in_a_row = 0
             except TemporaryError as error:
                 failed_in_a_row += 1
-                left_out.append(LeftOut(user, error))
+                skipped.append(Skipped(user, error))
             except PermanentError as error:
-                left_out.append(LeftOut(user, error))
-        return Outcome(action, Result.DONE if made else Result.UNCHANGED, None, tuple(left_out))
+                skipped.append(Skipped(user, error))
+        return Outcome(action, Result.DONE if made else Result.UNCHANGED, None, tuple(skipped))
 
     def _create(self, user: str) -> bool:
         name = self._user_name(user)

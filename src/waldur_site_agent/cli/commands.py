@@ -16,7 +16,7 @@ import click
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from waldur_site_agent.backends import Check, Verdict
+from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.backends.plugins import UsernameRegistry
 from waldur_site_agent.cli.plan import on_one_line
 from waldur_site_agent.cli.run import offering_option, open_journal
@@ -45,7 +45,7 @@ from waldur_site_agent.service.diagnosis import (
 )
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
-from waldur_site_agent.service.session import Situation, connect, open_site
+from waldur_site_agent.service.session import Runtime, connect, open_site
 from waldur_site_agent.waldur import Waldur
 
 Work = Callable[..., CommandOutcome]
@@ -67,7 +67,7 @@ def sync_limits(
 def _for_every_offering(path: Path, wanted: Sequence[str], work: Work, *, dry_run: bool) -> int:
     mode = MEMBERSHIP_SYNC
     start = load_or_exit(path, wanted=wanted, jobs=[mode.job], quiet=True)
-    situation = Situation(
+    runtime = Runtime(
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,
@@ -80,7 +80,7 @@ def _for_every_offering(path: Path, wanted: Sequence[str], work: Work, *, dry_ru
             click.echo(f"  no {mode.job.value}; left alone")
             continue
         try:
-            with open_site(situation, offering, mode, lambda: False) as site:
+            with open_site(runtime, offering, mode, lambda: False) as site:
                 outcome = work(site, dry_run=dry_run)
         except SiteAgentError as error:
             outcome = CommandOutcome(trouble=(str(error),))
@@ -222,10 +222,10 @@ def list_command(config_file: Path, offerings: tuple[str, ...], output: str) -> 
 
 
 def _plan(start: Start, offering: Offering) -> ImportPlan:
-    situation = Situation(
+    runtime = Runtime(
         configuration=start.configuration, source=start.source, registry=start.registry
     )
-    with open_site(situation, offering, MEMBERSHIP_SYNC, lambda: False) as site:
+    with open_site(runtime, offering, MEMBERSHIP_SYNC, lambda: False) as site:
         return importable(site)
 
 
@@ -236,7 +236,7 @@ def _import_lines(plan: ImportPlan) -> Iterator[str]:
         yield f"  + {offer.account:<{_ACCOUNT_COLUMN}} project {project}{limits}"
     if not plan.offers:
         yield "  Nothing to offer."
-    for reason, number in plan.left_out.items():
+    for reason, number in plan.skipped.items():
         yield f"  {number} left out: they {reason}"
 
 
@@ -258,12 +258,12 @@ def _json(plan: ImportPlan) -> dict[str, object]:
             }
             for offer in plan.offers
         ],
-        "left_out": dict(plan.left_out),
+        "left_out": dict(plan.skipped),
     }
 
 
-_WORDS = {Verdict.OK: "ok", Verdict.WARNING: "WARNING", Verdict.FAILED: "FAILED"}
-_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
+_WORDS = {CheckStatus.OK: "ok", CheckStatus.WARNING: "WARNING", CheckStatus.FAILED: "FAILED"}
+_COLOURS = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.FAILED: "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,13 +287,13 @@ def diagnose_and_print(
     else:
         click.echo(f"configuration: {path} is well-formed, {len(start.offerings)} offering(s)")
         verdicts = _print_text(parts)
-    return FAILED if Verdict.FAILED in verdicts else DONE
+    return FAILED if CheckStatus.FAILED in verdicts else DONE
 
 
 def _unusable(broken: Broken) -> Check:
     return Check(
         name="configuration",
-        verdict=Verdict.FAILED,
+        verdict=CheckStatus.FAILED,
         detail=broken.reason,
         remedy="correct the file; no other check of this offering was made",
     )
@@ -304,22 +304,22 @@ def _checks(start: Start, offering: Offering, *, login: bool) -> Iterator[Check]
     for check in chain(
         diagnose_waldur(offering), diagnose_backends(offering, start.source, start.registry)
     ):
-        failed = failed or check.verdict is Verdict.FAILED
+        failed = failed or check.verdict is CheckStatus.FAILED
         yield check
     if not failed:  # what could not be read was said above
         yield from diagnose_limits(offering, start.source, start.registry)
     yield from diagnose_broker(offering, login=login)
 
 
-def _print_json(path: Path, parts: Iterable[_Part]) -> set[Verdict]:
-    verdicts: set[Verdict] = set()
+def _print_json(path: Path, parts: Iterable[_Part]) -> set[CheckStatus]:
+    verdicts: set[CheckStatus] = set()
     found: list[dict[str, Any]] = []
     for part in parts:
         checks = list(part.checks)
         verdicts |= {check.verdict for check in checks}
         found.append({"name": part.name, "checks": [_plain(check) for check in checks]})
     machine, *offerings = found
-    failed = Verdict.FAILED in verdicts
+    failed = CheckStatus.FAILED in verdicts
     report = {
         "configuration": str(path),
         "failed": failed,
@@ -339,7 +339,7 @@ def _plain(check: Check) -> dict[str, str]:
     }
 
 
-def _print_text(parts: Iterable[_Part]) -> set[Verdict]:
+def _print_text(parts: Iterable[_Part]) -> set[CheckStatus]:
     verdicts = set()
     for part in parts:
         click.echo(f"\n{part.name}")
@@ -347,6 +347,6 @@ def _print_text(parts: Iterable[_Part]) -> set[Verdict]:
             verdicts.add(check.verdict)
             word = click.style(f"{_WORDS[check.verdict]:<8}", fg=_COLOURS[check.verdict])
             click.echo(f"  {word} {check.name}: {check.detail}".rstrip(": "))
-            if check.remedy and check.verdict is not Verdict.OK:
+            if check.remedy and check.verdict is not CheckStatus.OK:
                 click.echo(f"           -> {check.remedy}")
     return verdicts

@@ -228,7 +228,7 @@ def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:
             ]
             changes: list[Change] = []
             for c in plan.components:
-                if c.is_news:
+                if c.is_changed:
                     text = f"{amount_text(c.before)} -> {amount_text(c.bill.total)}"
                     changes.append(("~", c.type, text))
                 if (plan.account, c.type) in parts:
@@ -264,7 +264,8 @@ def _parts_text(parts: PartsChange) -> str:
 
 def _unchanged(report: UsageCycleReport) -> int:
     return sum(
-        not plan.is_news and plan.account not in {change.account for change in outcome.part_changes}
+        not plan.is_changed
+        and plan.account not in {change.account for change in outcome.part_changes}
         for outcome in report.months[-1:]
         for plan in outcome.plan.resources
     )
@@ -410,7 +411,7 @@ def _usage(component: ComponentReport) -> dict[str, Any]:
     return {
         "before": None if component.before is None else f"{component.before:.2f}",
         "after": f"{component.bill.total:.2f}",
-        "news": component.is_news,
+        "news": component.is_changed,
         "anomaly": component.is_anomaly,
         "users": {name: f"{part:.2f}" for name, part in component.bill.parts.items()},
     }

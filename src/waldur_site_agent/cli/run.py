@@ -32,8 +32,14 @@ from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, AnyMode, Even
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.passes import run_once
 from waldur_site_agent.service.process import Notifier, Stop
-from waldur_site_agent.service.session import Situation
-from waldur_site_agent.service.worker import Crew, Unserved, attend, full_pass_once, serve
+from waldur_site_agent.service.session import Runtime
+from waldur_site_agent.service.worker import (
+    Unserved,
+    WorkerPool,
+    full_pass_once,
+    run_interruptible,
+    serve,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,19 +158,21 @@ def run(options: RunOptions) -> int:
         for mode in modes:
             mode.period_seconds()
         work = _work(start, modes)
-        situation = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
+        runtime = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
     except (ConfigurationError, ValueError) as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration)
-    monitoring = situation.monitoring
+    monitoring = runtime.monitoring
     try:
         if options.dry_run or options.once:
             monitoring.report_errors(start.configuration)
-            return _conclude(attend(lambda stop: _once(situation, work, options, stop)), options)
+            return _conclude(
+                run_interruptible(lambda stop: _once(runtime, work, options, stop)), options
+            )
         monitoring.adopt(start.configuration)
         faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
-        crew = Crew(situation, work.pairs, work.broken)
-        return serve(crew, _CrewMaker(options, modes, monitoring, work), monitoring)
+        pool = WorkerPool(runtime, work.pairs, work.broken)
+        return serve(pool, _CrewMaker(options, modes, monitoring, work), monitoring)
     finally:
         monitoring.close()
 
@@ -236,8 +244,8 @@ def open_journal(start: Start, *, dry_run: bool) -> Journal:
         raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
 
 
-def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Situation:
-    return Situation(
+def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Runtime:
+    return Runtime(
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,
@@ -247,13 +255,13 @@ def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Sit
     )
 
 
-def _once(situation: Situation, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
+def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
     reports: list[CycleReport] = []
     for offering, mode in work.pairs:
         if isinstance(mode, EventMode):
-            reports += full_pass_once(situation, offering, mode, dry_run=options.dry_run, stop=stop)
+            reports += full_pass_once(runtime, offering, mode, dry_run=options.dry_run, stop=stop)
         else:
-            reports += run_once(situation, [offering], mode, dry_run=options.dry_run, stop=stop)
+            reports += run_once(runtime, [offering], mode, dry_run=options.dry_run, stop=stop)
     for broken in work.broken:
         if not options.dry_run:  # a dry run prints the reason in place of the plan
             broken.log()
@@ -269,10 +277,10 @@ class _CrewMaker:
     modes: Sequence[AnyMode]
     monitoring: Monitoring
     work: _Work
-    """Of the crew that was made last."""
+    """Of the worker pool that was made last."""
 
-    def __call__(self) -> Crew:
-        """Make the next crew.
+    def __call__(self) -> WorkerPool:
+        """Make the next worker pool.
 
         Raises:
             ConfigurationError, UsageError: the file cannot be used, or what is served now could
@@ -284,10 +292,10 @@ class _CrewMaker:
         served = {(offering.name, mode.name) for offering, mode in self.work.pairs}
         if any((entry.offering, entry.mode) in served for entry in work.broken):
             raise ConfigurationError(options.config_file, problems_in(start.broken))
-        crew = Crew(_situation(start, options, self.monitoring), work.pairs, work.broken)
+        pool = WorkerPool(_situation(start, options, self.monitoring), work.pairs, work.broken)
         self.monitoring.adopt(start.configuration)
         self.work = work
-        return crew
+        return pool
 
 
 def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:

@@ -42,7 +42,7 @@ from waldur_site_agent.config import (
     load_usable,
 )
 from waldur_site_agent.config.describing import json_schema, reference_page, secrets_in
-from waldur_site_agent.service.logs import conceal, configure_logs
+from waldur_site_agent.service.logs import configure_logs, redact
 
 DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
 """Exit codes: done; something failed; usage or configuration error; refused by the guard."""
@@ -140,7 +140,7 @@ def load(
     """
     loaded = load_usable(path)
     configuration, source = loaded.configuration, loaded.source
-    conceal(secrets_in(source.content))
+    redact(secrets_in(source.content))
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
     registry = Registry()
     chosen, unreadable = _select(loaded, tuple(wanted), path)

@@ -42,7 +42,7 @@ from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 from waldur_site_agent.service.modes import REPORT
-from waldur_site_agent.service.session import Situation, open_site
+from waldur_site_agent.service.session import Runtime, open_site
 
 _TEXT_COLUMNS = 4
 _LOWER = "lower than in Waldur"
@@ -109,7 +109,7 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
         for outcome in outcomes
         for resource in outcome.plan.resources
         for component in resource.components
-        if component.is_news or component.is_anomaly
+        if component.is_changed or component.is_anomaly
     ]
     return _table(head, rows) if rows else "Waldur has it all."
 
@@ -463,7 +463,7 @@ def _for_every_offering(
         journal = open_journal(start, dry_run=not sends)
     except UsageError as error:
         give_up(str(error))
-    situation = Situation(
+    runtime = Runtime(
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,
@@ -474,7 +474,7 @@ def _for_every_offering(
         if titles:
             click.echo(f"{offering.name}:")
         try:
-            with open_site(situation, offering, REPORT, lambda: False) as site:
+            with open_site(runtime, offering, REPORT, lambda: False) as site:
                 code = max(code, work(site))
         except click.UsageError as error:
             give_up(error.message)

@@ -53,14 +53,14 @@ def _log(site: Site, step: Step, outcome: Outcome) -> None:
             error=error,
         )
         return
-    for left_out in outcome.left_out:
-        error = str(left_out.error)
+    for skipped in outcome.skipped:
+        error = str(skipped.error)
         site.conditions.note(
             "left out",
-            f"{left_out.name} ({resource})" if resource else left_out.name,
-            cause=f"{action} {cause_of(error, resource, left_out.name)}",
+            f"{skipped.name} ({resource})" if resource else skipped.name,
+            cause=f"{action} {cause_of(error, resource, skipped.name)}",
             **fields,
-            member=left_out.name,
+            member=skipped.name,
             error=error,
         )
     served = members_served(outcome)
@@ -72,10 +72,10 @@ def _log(site: Site, step: Step, outcome: Outcome) -> None:
 
 def members_served(outcome: Outcome) -> list[str]:
     """The members of an action that were not left out."""
-    left_out = {left.name for left in outcome.left_out}
+    skipped = {left.name for left in outcome.skipped}
     action = outcome.action
     named: tuple[str, ...] = getattr(action, "members", ()) or getattr(action, "users", ())
-    return [member for member in named if member not in left_out]
+    return [member for member in named if member not in skipped]
 
 
 def send_write(site: Site, write: Write) -> None:

@@ -15,7 +15,7 @@ from waldur_site_agent.cycles.site import Site, cause_of
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState
-from waldur_site_agent.planning.access import folded, spelled
+from waldur_site_agent.planning.access import folded, normalize_username
 from waldur_site_agent.planning.writes import Write, deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
@@ -23,9 +23,9 @@ _LISTS_CATCH_UP = timedelta(hours=1)
 """After so long, an account that is in no list of resources was not made a moment ago."""
 
 
-def begin_deletions(site: Site, leavers: Sequence[OfferingUser]) -> list[OfferingUser]:
+def begin_deletions(site: Site, users_to_delete: Sequence[OfferingUser]) -> list[OfferingUser]:
     """Tell Waldur that their removal has begun; those it agrees about come back."""
-    attempts = concurrently(lambda user: _begin(site, user), leavers)
+    attempts = concurrently(lambda user: _begin(site, user), users_to_delete)
     begun = []
     for attempt in attempts:
         if attempt.value is not None:
@@ -49,9 +49,9 @@ def _begin(site: Site, user: OfferingUser) -> OfferingUser:
 
 
 def still_in_accounts(
-    site: Site, leavers: Iterable[OfferingUser], wanted: Gathered, state: BackendState
+    site: Site, users_to_delete: Iterable[OfferingUser], wanted: Gathered, state: BackendState
 ) -> tuple[frozenset[str], list[str]]:
-    """Usernames of leavers who are in some account of the offering, as the backend says.
+    """Usernames of users to delete who are in some account of the offering, as the backend says.
 
     The plan does not know: a list may not show an account yet that was made a moment ago. So an
     account that was made for a resource, and that no resource has, counts as the offering's until
@@ -59,14 +59,14 @@ def still_in_accounts(
 
     Args:
         site: the offering at work.
-        leavers: the users whom Waldur is deleting.
+        users_to_delete: the users whom Waldur is deleting.
         wanted: what Waldur says about the offering.
         state: the backend, read after everything was carried out.
     """
     people: defaultdict[str, list[OfferingUser]] = defaultdict(list)
-    for leaver in leavers:
+    for leaver in users_to_delete:
         people[folded(leaver.username)].append(leaver)
-    listed = wanted.seen.resources.values()
+    listed = wanted.snapshot.resources.values()
     ours: set[str] | None = None
     found: dict[str, str] = {}
     for account in state.resources.values():
@@ -90,7 +90,7 @@ def still_in_accounts(
 
 def _may_be(site: Site, user: OfferingUser, member: str) -> bool:
     """Whether a member with a leaver's name, capitals aside, is the leaver."""
-    name = spelled(user.username)
+    name = normalize_username(user.username)
     return name == member or site.backend.is_listed_as(name, member)
 
 
@@ -122,7 +122,7 @@ def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
 
 
 def finish_deletions(
-    site: Site, leavers: Sequence[OfferingUser], staying: Collection[str]
+    site: Site, users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
 ) -> list[str]:
     """Mark those as deleted who are in no account any more; return what went wrong.
 
@@ -130,23 +130,31 @@ def finish_deletions(
     """
     return [
         f"{attempt.item.username}: not marked deleted: {attempt.error}"
-        for attempt in concurrently(lambda user: _finish(site, user), _gone(leavers, staying))
+        for attempt in concurrently(
+            lambda user: _finish(site, user), _gone(users_to_delete, still_present)
+        )
         if attempt.error is not None
     ]
 
 
-def foresee_deletions(leavers: Sequence[OfferingUser], staying: Collection[str]) -> list[Write]:
+def foresee_deletions(
+    users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
+) -> list[Write]:
     """What the two functions above would write."""
-    begun = [deleting_write(u) for u in leavers if u.state != OfferingUserState.DELETING]
-    gone = [replace(u, state=OfferingUserState.DELETING) for u in _gone(leavers, staying)]
+    begun = [deleting_write(u) for u in users_to_delete if u.state != OfferingUserState.DELETING]
+    gone = [
+        replace(u, state=OfferingUserState.DELETING) for u in _gone(users_to_delete, still_present)
+    ]
     return [*begun, *map(deleted_write, gone)]
 
 
-def _gone(leavers: Sequence[OfferingUser], staying: Collection[str]) -> list[OfferingUser]:
-    if "*" in staying:
+def _gone(
+    users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
+) -> list[OfferingUser]:
+    if "*" in still_present:
         return []
-    still = {folded(name) for name in staying}  # rather one too many: this is for good
-    return [user for user in leavers if folded(user.username) not in still]
+    still = {folded(name) for name in still_present}  # rather one too many: this is for good
+    return [user for user in users_to_delete if folded(user.username) not in still]
 
 
 def _finish(site: Site, user: OfferingUser) -> None:

@@ -18,7 +18,7 @@ from waldur_site_agent.cycles.partial_answers import (
     remember_denied,
     stand_ins,
 )
-from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, Sight, Site
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, ScopeFilter, Site
 from waldur_site_agent.model.backend import ResourceRequest, Scope
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import BackendResourceRequest, ImportState, Project
@@ -125,9 +125,11 @@ def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) ->
     Raises:
         TemporaryError: one side could not be read, or an offer did not arrive.
     """
-    sight = Sight.of(scopes)
+    scope_filter = ScopeFilter.of(scopes)
     report = ImportReport(offering=site.offering.name)
-    requests = _open_requests(site) if sight.everything else _requests(site, sight.imports)
+    requests = (
+        _open_requests(site) if scope_filter.everything else _requests(site, scope_filter.imports)
+    )
     started = [request for request in requests if _start(site, request)]
     if not started:
         return report
@@ -137,7 +139,7 @@ def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) ->
     except PermanentError as error:
         return replace(report, failures=_conclude(site, started, [str(error)]))
     site.log.info("accounts offered for import", offered=len(plan.offers) - len(refused))
-    for reason, number in plan.left_out.items():
+    for reason, number in plan.skipped.items():
         site.log.info("accounts not offered for import", accounts=number, because=f"they {reason}")
     failures = _conclude(site, started, refused)
     return replace(report, plan=plan, answered=len(started), failures=failures)
@@ -260,10 +262,10 @@ def _without_claims_elsewhere(site: Site, plan: ImportPlan) -> ImportPlan:
             taken += 1
         else:
             free.append(attempt.item)
-    left_out = dict(plan.left_out)
+    skipped = dict(plan.skipped)
     if taken:
-        left_out[CLAIMED] = left_out.get(CLAIMED, 0) + taken
-    return ImportPlan(offers=tuple(free), left_out=left_out)
+        skipped[CLAIMED] = skipped.get(CLAIMED, 0) + taken
+    return ImportPlan(offers=tuple(free), skipped=skipped)
 
 
 def _offer_all(site: Site, offers: Sequence[Offer]) -> list[str]:

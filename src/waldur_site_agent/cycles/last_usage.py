@@ -73,7 +73,7 @@ def report_last_usage(
     if not ending:
         return {}
     try:
-        failures = _report(site, {name: plan.hand.resource for name, plan in ending.items()})
+        failures = _report(site, {name: plan.context.resource for name, plan in ending.items()})
     except TemporaryError as error:
         return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
     except PermanentError as error:
@@ -103,7 +103,7 @@ def foresee_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendSta
         return LastUsage()
     orders = {name: plan.order.uuid for name, plan in ending.items()}
     try:
-        resources = _unshared(site, {name: plan.hand.resource for name, plan in ending.items()})
+        resources = _unshared(site, {name: plan.context.resource for name, plan in ending.items()})
         months = plan_months(site, _months(site), resources, reported_components(site))
         outcomes = [foresee_month(site, plan) for plan in months]
     except SiteAgentError as error:
@@ -173,7 +173,7 @@ def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
 
 
 def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
-    """Log what a permanent error means for the order; a temporary one is told with its fate."""
+    """Log what a permanent error means for the order; a temporary one is told with its result."""
     if not isinstance(error, PermanentError):
         return
     if _is_to_wait(site, error):
@@ -182,13 +182,13 @@ def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
     site.log.error(
         "a resource is terminated, and its last usage is not billed",
         order=str(plan.order.uuid),
-        resource=plan.hand.resource.account,
+        resource=plan.context.resource.account,
         reason=str(error),
     )
 
 
 def _note_waiting(site: Site, plan: OrderPlan, error: PermanentError) -> None:
-    account = plan.hand.resource.account
+    account = plan.context.resource.account
     why = "the last usage of its resource cannot be read or reported"
     remedy = "mend what the reason names"
     if isinstance(error, (*_ANOTHER_TOKEN_COULD, PastMonthRefusedError)):
@@ -213,7 +213,7 @@ def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict
     for plan in plans:
         if not _is_ending(plan, state):
             continue
-        resource = plan.hand.resource
+        resource = plan.context.resource
         if resource.state in _TAKES_USAGE:
             ending[resource.account] = plan
         elif resource.state == ResourceState.ERRED:
@@ -223,7 +223,7 @@ def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict
 
 def _is_ending(plan: OrderPlan, state: BackendState) -> bool:
     """Whether the resource's own account is gone, or is being deleted."""
-    resource = plan.hand.resource
+    resource = plan.context.resource
     if plan.order.type != OrderType.TERMINATE or plan.problem or plan.unfinished:
         return False
     if not resource.account:
@@ -261,7 +261,7 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
             failures += [
                 NotReported(account=resource.account, error=why)
                 for resource in plan.resources
-                if resource.is_news and resource.account not in outcome.reported
+                if resource.is_changed and resource.account not in outcome.reported
             ]
     return failures
 

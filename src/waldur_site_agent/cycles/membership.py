@@ -34,9 +34,9 @@ from waldur_site_agent.cycles.partial_answers import Doubts, readable
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     CycleReport,
-    Seen,
-    Sight,
+    ScopeFilter,
     Site,
+    WaldurSnapshot,
     cause_of,
     note_failures,
 )
@@ -44,7 +44,11 @@ from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, 
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import OfferingUser
-from waldur_site_agent.planning.access import in_waldurs_spelling, same_but_for_case, spelled
+from waldur_site_agent.planning.access import (
+    in_waldurs_spelling,
+    normalize_username,
+    same_but_for_case,
+)
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
@@ -69,7 +73,7 @@ class MembershipReport(CycleReport):
     membership: MembershipPlan = field(default_factory=MembershipPlan)
     usernames: UsernamesReport | None = None
     resources: int = 0
-    seen: Seen = field(default_factory=Seen)
+    snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     removals_suspended: str = ""
     """Why nobody left any account in this pass; empty when whoever had to leave could."""
     failures: tuple[str, ...] = ()
@@ -104,10 +108,10 @@ def foresee_membership(
     the people in question stay.
     """
     broken = {getattr(step.action, "resource", "") for step in refused.steps}
-    staying = {name for step in refused.steps for name in getattr(step.action, "members", ())}
-    staying |= wanted.staying
+    still_present = {name for step in refused.steps for name in getattr(step.action, "members", ())}
+    still_present |= wanted.still_present
     if any(account.wanted.members is None for account in membership.accounts):
-        staying.add("*")
+        still_present.add("*")
     notes, noted = _notes(membership, state)
     marks: list[Write] = []
     if whole_offering:
@@ -117,7 +121,7 @@ def foresee_membership(
     return (
         *notes,
         *foresee_feedback(site, noted, after, broken),
-        *foresee_deletions(wanted.leavers, staying),
+        *foresee_deletions(wanted.users_to_delete, still_present),
         *marks,
     )
 
@@ -169,7 +173,7 @@ def sync_membership(
     Raises:
         TemporaryError: one side could not be read; nothing was changed.
     """
-    sight = Sight.of(scopes)
+    scope_filter = ScopeFilter.of(scopes)
     offering = read_offering(site)
     listing = site.waldur.offering_users(offering.uuid)
     listed = readable(site, listing, "offering users")
@@ -182,16 +186,18 @@ def sync_membership(
         listed,
         site.usernames,
         dry_run=dry_run,
-        who=sight.names_user,
+        who=scope_filter.names_user,
         unreadable=listing.unreadable,
     )
-    wanted = gather_wanted(site, offering, usernames.users, sight, doubts)
-    report = MembershipReport(offering=site.offering.name, usernames=usernames, seen=wanted.seen)
+    wanted = gather_wanted(site, offering, usernames.users, scope_filter, doubts)
+    report = MembershipReport(
+        offering=site.offering.name, usernames=usernames, snapshot=wanted.snapshot
+    )
     _note_usernames(site, report)
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     state = _in_waldurs_spelling(site, wanted, site.backend.observe())
-    wanted = _in_sight(wanted, usernames.users, state, sight)
+    wanted = _in_sight(wanted, usernames.users, state, scope_filter)
     membership = _plan(site, wanted, state)
     confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
     if confirmed is not wanted:
@@ -209,12 +215,12 @@ def sync_membership(
     _log(site, report)
     if dry_run:
         writes = foresee_membership(
-            site, wanted, state, membership, guarded.refused, whole_offering=sight.everything
+            site, wanted, state, membership, guarded.refused, whole_offering=scope_filter.everything
         )
         return replace(report, writes=writes)
-    _remember_removals(site, sight, guarded)
+    _remember_removals(site, scope_filter, guarded)
     failures = _carry_out(site, wanted, state, membership, guarded)
-    if sight.everything:
+    if scope_filter.everything:
         failures += _mark_missing(site, membership)
     return replace(report, failures=tuple(failures))
 
@@ -224,8 +230,10 @@ def _without_accounts(
 ) -> MembershipReport:
     """Only users who are to be deleted are left to look at."""
     if dry_run:
-        return replace(report, writes=tuple(foresee_deletions(wanted.leavers, wanted.staying)))
-    failures = _finish(site, wanted, wanted.leavers, wanted.staying)
+        return replace(
+            report, writes=tuple(foresee_deletions(wanted.users_to_delete, wanted.still_present))
+        )
+    failures = _finish(site, wanted, wanted.users_to_delete, wanted.still_present)
     failures += wanted.not_understood
     note_failures(site, "not synced", failures)
     return replace(report, failures=tuple(failures))
@@ -239,16 +247,18 @@ def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
 
 
 def _in_sight(
-    wanted: Gathered, users: Iterable[OfferingUser], state: BackendState, sight: Sight
+    wanted: Gathered, users: Iterable[OfferingUser], state: BackendState, scope_filter: ScopeFilter
 ) -> Gathered:
     """The accounts that the scopes concern, now that it is known who is in them."""
-    if sight.everything:
+    if scope_filter.everything:
         return wanted
-    names = {spelled(user.username) for user in users if sight.holds_user(user)} - {""}
+    names = {
+        normalize_username(user.username) for user in users if scope_filter.holds_user(user)
+    } - {""}
     chosen = tuple(
         account
         for account in wanted.accounts
-        if sight.holds_account(account.resources, _people_of(account, state), names)
+        if scope_filter.holds_account(account.resources, _people_of(account, state), names)
     )
     return replace(wanted, accounts=chosen)
 
@@ -312,10 +322,12 @@ def _guarded(
     return guard(membership.plan, found, 0, site.thresholds, removed_before=before)
 
 
-def _remember_removals(site: Site, sight: Sight, guarded: Guarded) -> None:
+def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) -> None:
     """Let many small passes count as one large one, until a pass judges everything."""
-    before = 0 if sight.everything else site.memory.get(_REMOVALS, 0)
-    site.memory[_REMOVALS] = before + (0 if sight.everything else removals_in(guarded.allowed))
+    before = 0 if scope_filter.everything else site.memory.get(_REMOVALS, 0)
+    site.memory[_REMOVALS] = before + (
+        0 if scope_filter.everything else removals_in(guarded.allowed)
+    )
 
 
 def _carry_out(
@@ -327,30 +339,35 @@ def _carry_out(
 ) -> list[str]:
     """Change the backend, then tell Waldur; return what went wrong."""
     failures = [*_troubles(membership), *wanted.not_understood]
-    leavers = begin_deletions(site, wanted.leavers)
+    users_to_delete = begin_deletions(site, wanted.users_to_delete)
     membership, unsaved = _remember(site, membership, state)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
     applied = apply_steps(site, steps)
     failures += _failures(applied)
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
-    staying = _still_in(applied, guarded.refused, membership) | wanted.staying
+    still_present = _still_in(applied, guarded.refused, membership) | wanted.still_present
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
         *tell_waldur(site, membership, after, broken),
-        *_finish(site, wanted, leavers, staying),
+        *_finish(site, wanted, users_to_delete, still_present),
     ]
     note_failures(site, "not synced", others)
     return failures + others
 
 
 def _finish(
-    site: Site, wanted: Gathered, leavers: Sequence[OfferingUser], staying: frozenset[str]
+    site: Site,
+    wanted: Gathered,
+    users_to_delete: Sequence[OfferingUser],
+    still_present: frozenset[str],
 ) -> list[str]:
     """Mark as deleted who is in no account any more, as the backend says now."""
-    going = [user for user in leavers if spelled(user.username) not in staying]
-    if not going or "*" in staying:
+    going = [
+        user for user in users_to_delete if normalize_username(user.username) not in still_present
+    ]
+    if not going or "*" in still_present:
         return []
     try:
         found, failures = still_in_accounts(site, going, wanted, site.backend.observe())
@@ -428,7 +445,7 @@ def _failures(applied: Sequence[Applied]) -> list[str]:
     for _, outcome in applied:
         failures += [
             f"{left.name}: {left.error}"
-            for left in outcome.left_out
+            for left in outcome.skipped
             if isinstance(outcome.action, CreateHomeDirectories)
             or not isinstance(left.error, TemporaryError)  # who waits for the system fails nothing
         ]
@@ -449,14 +466,14 @@ def _still_in(
     applied: Sequence[Applied], refused: Plan, membership: MembershipPlan
 ) -> frozenset[str]:
     """Users who are known, or must be feared, to be in some account still."""
-    staying: set[str] = set()
+    still_present: set[str] = set()
     failed = [step for step, outcome in applied if outcome.error is not None]
     for step in (*failed, *refused.steps):
-        staying |= set(getattr(step.action, "members", ()))
-    staying |= {left.name for _, outcome in applied for left in outcome.left_out}
+        still_present |= set(getattr(step.action, "members", ()))
+    still_present |= {left.name for _, outcome in applied for left in outcome.skipped}
     if any(account.wanted.members is None for account in membership.accounts):
-        staying.add("*")
-    return frozenset(staying)
+        still_present.add("*")
+    return frozenset(still_present)
 
 
 def _log(site: Site, report: MembershipReport) -> None:

@@ -24,7 +24,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.cycles.feedback import accounts_with_news
 from waldur_site_agent.cycles.offering import check_emptied_list
 from waldur_site_agent.cycles.partial_answers import Doubts, ask_optional, readable
-from waldur_site_agent.cycles.site import Seen, Sight, Site, short_role
+from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot, short_role
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import (
     KNOWN_ACCOUNT_STATES,
@@ -41,8 +41,8 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.planning.access import (
     granted_usernames,
+    normalize_username,
     reasons_to_leave,
-    spelled,
     usable_usernames,
     wanted_access,
 )
@@ -73,11 +73,11 @@ class Gathered:
 
     accounts: tuple[AccountWanted, ...]
     people: People
-    leavers: tuple[OfferingUser, ...]
+    users_to_delete: tuple[OfferingUser, ...]
     """Offering users whom Waldur is deleting."""
     not_understood: tuple[str, ...] = ()
     """Rows of lists that were left out."""
-    staying: frozenset[str] = frozenset()
+    still_present: frozenset[str] = frozenset()
     """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
     unconfirmed: tuple[str, ...] = ()
     """Accounts that are left for the next pass because their resource could not be read."""
@@ -85,7 +85,7 @@ class Gathered:
     """Why nobody may leave any account: lists that could grant access were not read."""
     offering_accounts: frozenset[str] = frozenset()
     """Every account of the offering, also those that are not looked at."""
-    seen: Seen = field(default_factory=Seen)
+    snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     provider: UUID | None = None
     """The service provider, where this token is shown it."""
 
@@ -108,10 +108,10 @@ def gather_wanted(
     site: Site,
     offering: WaldurOffering,
     users: Sequence[OfferingUser],
-    sight: Sight,
+    scope_filter: ScopeFilter,
     doubts: Doubts | None = None,
 ) -> Gathered:
-    """Everything that planning the memberships in sight needs from Waldur.
+    """Everything that planning the memberships in scope needs from Waldur.
 
     ``doubts`` has what was not understood of the users.
 
@@ -126,10 +126,10 @@ def gather_wanted(
     check_emptied_list(site, "resources", listed)
     named = [resource for resource in listed if resource.backend_id.strip()]
     served = [resource for resource in named if resource.state in SERVED_STATES]
-    resources = sight.choose(served)
-    leavers = tuple(u for u in users if u.state in _LEAVING and sight.holds_user(u))
-    staying = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
-    seen = Seen(
+    resources = scope_filter.choose(served)
+    users_to_delete = tuple(u for u in users if u.state in _LEAVING and scope_filter.holds_user(u))
+    still_present = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
+    snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
     ours = frozenset(resource.account for resource in served)
@@ -137,11 +137,11 @@ def gather_wanted(
         return Gathered(
             accounts=(),
             people=People(known=reasons_to_leave(users)),
-            leavers=leavers,
-            staying=staying,
+            users_to_delete=users_to_delete,
+            still_present=still_present,
             not_understood=tuple(doubts.rows),
             offering_accounts=ours,
-            seen=seen,
+            snapshot=snapshot,
         )
     _note_unknown_states(site, users, doubts)
     accounts = _ProjectAccounts(doubts=doubts)
@@ -152,13 +152,13 @@ def gather_wanted(
     return Gathered(
         accounts=_accounts(site, resources, teams, accounts, users),
         people=_people(users, accounts),
-        leavers=leavers,
-        staying=staying | ({"*"} if accounts.troubles else set()) | doubts.names.keys(),
+        users_to_delete=users_to_delete,
+        still_present=still_present | ({"*"} if accounts.troubles else set()) | doubts.names.keys(),
         not_understood=tuple(doubts.rows),
         removals_suspended="; ".join(accounts.troubles),
         offering_accounts=ours,
-        seen=replace(
-            seen,
+        snapshot=replace(
+            snapshot,
             roles=_roles_seen(teams),
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
@@ -392,7 +392,7 @@ def _collect(
     site: Site, accounts: _ProjectAccounts, kind: str, listed: Iterable[ProjectAccount]
 ) -> None:
     for account in listed:
-        name = spelled(account.username)
+        name = normalize_username(account.username)
         if not name:
             continue
         if account.state == ProjectAccountState.OK:
@@ -453,7 +453,7 @@ def _limits_by_account(
     resources: Iterable[Resource],
     users: Iterable[OfferingUser],
 ) -> dict[str, dict[str, dict[str, Decimal]]]:
-    names = {user.uuid: spelled(user.username) for user in users}
+    names = {user.uuid: normalize_username(user.username) for user in users}
     accounts = {resource.uuid: resource.account for resource in resources}
     components = site.offering.components
     result: dict[str, dict[str, dict[str, Decimal]]] = defaultdict(lambda: defaultdict(dict))
@@ -589,7 +589,7 @@ def _with_teams(
         doubtful = [
             user
             for user in users
-            if user.user_uuid in people and spelled(user.username) in leaving[account.id]
+            if user.user_uuid in people and normalize_username(user.username) in leaving[account.id]
         ]
         current, trouble = _read_users(site, doubtful)
         if trouble:
@@ -598,7 +598,7 @@ def _with_teams(
         stays = granted_usernames(attempt.value, usable_usernames(current), site.now())
         members = {**dict.fromkeys(stays, "is in the project's team"), **account.members}
         if not people <= {user.user_uuid for user in users}:
-            strangers = leaving[account.id] - {spelled(user.username) for user in users}
+            strangers = leaving[account.id] - {normalize_username(user.username) for user in users}
             members |= dict.fromkeys(strangers, "may be somebody of the team without a name yet")
         result[account.id] = replace(account, members=members)
     return result
@@ -612,7 +612,7 @@ def _with_project_accounts(
     users: Sequence[OfferingUser],
 ) -> dict[str, AccountWanted | None]:
     """The accounts that somebody is to leave who is no person: a project's own may be new."""
-    people = {spelled(user.username) for user in users}
+    people = {normalize_username(user.username) for user in users}
     doubtful = [
         (account, resource.project_uuid)
         for account in accounts
@@ -648,7 +648,9 @@ def _working_accounts(site: Site, provider: UUID, project: UUID) -> frozenset[st
             listed = ask(provider, project).require_complete("accounts of a project")
         except AbsentOperationError:
             continue
-        names |= {spelled(a.username) for a in listed if a.state == ProjectAccountState.OK}
+        names |= {
+            normalize_username(a.username) for a in listed if a.state == ProjectAccountState.OK
+        }
     return frozenset(names - {""})
 
 

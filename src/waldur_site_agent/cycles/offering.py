@@ -139,5 +139,5 @@ def create_missing_homes(site: Site, *, dry_run: bool = False) -> CommandOutcome
             troubles.append(str(outcome.error))
         else:
             made += members_served(outcome)
-        troubles += [f"{left.name}: {left.error}" for left in outcome.left_out]
+        troubles += [f"{left.name}: {left.error}" for left in outcome.skipped]
     return CommandOutcome(tuple(made), tuple(troubles))

@@ -14,7 +14,7 @@ from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.applying import send_write
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import readable, stand_ins
-from waldur_site_agent.cycles.site import CycleReport, Seen, Sight, Site, cause_of
+from waldur_site_agent.cycles.site import CycleReport, ScopeFilter, Site, WaldurSnapshot, cause_of
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import (
     DefectError,
@@ -33,7 +33,7 @@ from waldur_site_agent.model.marketplace import (
 from waldur_site_agent.planning.access import granted_usernames, usable_usernames
 from waldur_site_agent.planning.orders import (
     Claims,
-    OrderInHand,
+    OrderContext,
     OrderPlan,
     approve_write,
     claims_of,
@@ -43,7 +43,7 @@ from waldur_site_agent.waldur import ConflictError, Listing, NotFoundError, conc
 
 
 def claims_on(
-    site: Site, hands: Sequence[OrderInHand], resources: Resources, state: BackendState
+    site: Site, contexts: Sequence[OrderContext], resources: Resources, state: BackendState
 ) -> Claims:
     """Who carries which name in Waldur.
 
@@ -55,47 +55,51 @@ def claims_on(
         TemporaryError: an answer did not come; to guess here could give one project's account
             to another.
     """
-    doubtful = {name for hand in hands for name in _doubtful_names(hand, state)}
+    doubtful = {name for context in contexts for name in _doubtful_names(context, state)}
     known = [*resources.own.values(), *resources.listed]
     everywhere = [*known, *_namesakes_of(site, doubtful)]
-    nobodys = {n for hand in hands if not hand.resource.account for n in _names_of(hand)}
+    nobodys = {
+        n for context in contexts if not context.resource.account for n in _names_of(context)
+    }
     if doubtful & nobodys - {resource.account for resource in everywhere}:
         everywhere += named_meanwhile(site, resources.listed)
     alive = _alive(everywhere)
     taken = {resource.account for resource in alive}
-    return claims_of([*alive, *_used_since_the_order(site, hands, taken)])
+    return claims_of([*alive, *_used_since_the_order(site, contexts, taken)])
 
 
 def waiting_for_list(
-    hands: Iterable[OrderInHand], resources: Resources, state: BackendState
-) -> Iterator[OrderInHand]:
+    contexts: Iterable[OrderContext], resources: Resources, state: BackendState
+) -> Iterator[OrderContext]:
     """The hands; while the list is from before some of their resources, no doubtful name is given.
 
     Whoever was made between them and has a name would be missing from such a list, too.
     """
-    for hand in hands:
-        if not resources.unlisted or not (_has_a_choice(hand) or _may_adopt(hand, state)):
-            yield hand
+    for context in contexts:
+        if not resources.unlisted or not (_has_a_choice(context) or _may_adopt(context, state)):
+            yield context
             continue
         missing = resources.unlisted[0]
         problem = TemporaryError(
-            f"{hand.resource.name}: no account name is chosen yet, because Waldur's list of "
+            f"{context.resource.name}: no account name is chosen yet, because Waldur's list of "
             f'resources does not show "{missing.name}" ({missing.uuid}) yet, and so may lack '
             "others that have the name already; tried again next time"
         )
-        yield replace(hand, problem=problem)
+        yield replace(context, problem=problem)
 
 
 def claims_confirmed(
-    site: Site, hands: Iterable[OrderInHand], resources: Resources, state: BackendState
+    site: Site, contexts: Iterable[OrderContext], resources: Resources, state: BackendState
 ) -> Claims:
     """As :func:`claims_on`; whoever has a name that an order wants is read by itself.
 
     Raises:
         TemporaryError: an answer did not come.
     """
-    hands = tuple(hands)
-    names = {name for hand in hands for name in (hand.resource.account, *_names_of(hand))} - {""}
+    contexts = tuple(contexts)
+    names = {
+        name for context in contexts for name in (context.resource.account, *_names_of(context))
+    } - {""}
     listed = {
         resource.uuid
         for resource in (*resources.listed, *_namesakes_of(site, names & state.resources.keys()))
@@ -161,7 +165,7 @@ def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
 
 
 def _used_since_the_order(
-    site: Site, hands: Iterable[OrderInHand], taken: Collection[str]
+    site: Site, contexts: Iterable[OrderContext], taken: Collection[str]
 ) -> Iterator[Resource]:
     """Terminated resources that had a name after the order that could be given it was placed.
 
@@ -172,30 +176,32 @@ def _used_since_the_order(
     Raises:
         TemporaryError: an answer did not come.
     """
-    choosing = [hand for hand in hands if _has_a_choice(hand)]
-    rivals = Counter(hand.placements[0].id for hand in choosing)
-    for hand in choosing:
+    choosing = [context for context in contexts if _has_a_choice(context)]
+    rivals = Counter(context.placements[0].id for context in choosing)
+    for context in choosing:
         free = 0
-        for name in (placement.id for placement in hand.placements if placement.id not in taken):
+        for name in (placement.id for placement in context.placements if placement.id not in taken):
             listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
             ended = listing.require_every_page(f'terminated resources named "{name}"')
-            used = [resource for resource in ended if _ended_after(resource, hand.resource.created)]
+            used = [
+                resource for resource in ended if _ended_after(resource, context.resource.created)
+            ]
             yield from used
             free += not used
-            if free == rivals[hand.placements[0].id]:
+            if free == rivals[context.placements[0].id]:
                 break
 
 
-def _has_a_choice(hand: OrderInHand) -> bool:
+def _has_a_choice(context: OrderContext) -> bool:
     """Whether the order is to give its resource one of several names."""
-    is_open = hand.order.type == OrderType.CREATE and hand.problem is None
-    return is_open and not hand.resource.account and len(hand.placements) > 1
+    is_open = context.order.type == OrderType.CREATE and context.problem is None
+    return is_open and not context.resource.account and len(context.placements) > 1
 
 
-def _may_adopt(hand: OrderInHand, state: BackendState) -> bool:
+def _may_adopt(context: OrderContext, state: BackendState) -> bool:
     """Whether the order might give its resource an account that exists."""
-    is_nameless = hand.order.type == OrderType.CREATE and not hand.resource.account
-    return is_nameless and bool(_doubtful_names(hand, state))
+    is_nameless = context.order.type == OrderType.CREATE and not context.resource.account
+    return is_nameless and bool(_doubtful_names(context, state))
 
 
 def _ended_after(resource: Resource, moment: datetime | None) -> bool:
@@ -207,19 +213,19 @@ def _alive(resources: Iterable[Resource]) -> list[Resource]:
     return [resource for resource in resources if resource.state != ResourceState.TERMINATED]
 
 
-def _doubtful_names(hand: OrderInHand, state: BackendState) -> set[str]:
+def _doubtful_names(context: OrderContext, state: BackendState) -> set[str]:
     """Accounts that exist and that the order might take over, change for others, or delete."""
-    if hand.problem is not None or hand.order.type == OrderType.UPDATE:
+    if context.problem is not None or context.order.type == OrderType.UPDATE:
         return set()
-    own = hand.resource.account
-    return ({own} if own else _names_of(hand)) & state.resources.keys()
+    own = context.resource.account
+    return ({own} if own else _names_of(context)) & state.resources.keys()
 
 
-def _names_of(hand: OrderInHand) -> set[str]:
-    return {placement.id for placement in hand.placements}
+def _names_of(context: OrderContext) -> set[str]:
+    return {placement.id for placement in context.placements}
 
 
-class Fate(enum.Enum):
+class OrderStatus(enum.Enum):
     """What a cycle made of an order."""
 
     PLANNED = "planned"
@@ -232,11 +238,11 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderFate:
-    """One order's fate, with the reason where it is not plainly done."""
+class OrderResult:
+    """What became of one order, with the reason where it is not plainly done."""
 
     order: Order
-    fate: Fate
+    status: OrderStatus
     reason: str = ""
     is_trouble: bool = False
     """Whether somebody should look at it; waiting for the next pass by itself is no trouble."""
@@ -246,18 +252,18 @@ class OrderFate:
 class OrdersReport(CycleReport):
     """The outcome of one pass over the orders of an offering."""
 
-    fates: tuple[OrderFate, ...] = ()
+    results: tuple[OrderResult, ...] = ()
     plans: tuple[OrderPlan, ...] = ()
     waiting: frozenset[str] = frozenset()
     """Of a dry run: whom the backend could not add yet, of those whom its plans add."""
     last_usage: Mapping[UUID, tuple[Write, ...]] = field(default_factory=dict)
     """Of a dry run: by order, the usage that is reported before it is marked done."""
-    seen: Seen = field(default_factory=Seen)
+    snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
 
     @property
     def has_failures(self) -> bool:
         """Whether some order needs a human or another try."""
-        return any(fate.is_trouble for fate in self.fates)
+        return any(result.is_trouble for result in self.results)
 
 
 Team = tuple[TeamMember, ...]
@@ -278,10 +284,12 @@ def open_orders(site: Site) -> tuple[Order, ...]:
     return _readable(site, site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN))
 
 
-def orders_in_sight(site: Site, sight: Sight) -> tuple[tuple[Order, ...], dict[UUID, str]]:
+def orders_in_sight(
+    site: Site, scope_filter: ScopeFilter
+) -> tuple[tuple[Order, ...], dict[UUID, str]]:
     """The open orders to look at, and the states of all that were.
 
-    An order in sight that is not in the list of open ones is read by itself, to learn whether it
+    An order in scope that is not in the list of open ones is read by itself, to learn whether it
     is over or not visible yet. What shows as open only then is left out of both: it is taken in
     hand when the list of this very offering has it.
 
@@ -289,12 +297,12 @@ def orders_in_sight(site: Site, sight: Sight) -> tuple[tuple[Order, ...], dict[U
         TemporaryError: Waldur could not be asked.
     """
     listed = open_orders(site)
-    if sight.everything:
+    if scope_filter.everything:
         check_emptied_list(site, "orders", listed)
         return listed, {order.uuid: order.state for order in listed}
-    chosen = tuple(order for order in listed if order.uuid in sight.orders)
+    chosen = tuple(order for order in listed if order.uuid in scope_filter.orders)
     states = {order.uuid: order.state for order in chosen}
-    for attempt in concurrently(site.waldur.order, sorted(sight.orders - states.keys())):
+    for attempt in concurrently(site.waldur.order, sorted(scope_filter.orders - states.keys())):
         if isinstance(attempt.error, TemporaryError):
             raise attempt.error
         if attempt.value is not None and attempt.value.state not in _OPEN:
@@ -318,7 +326,7 @@ def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
 
 def approve_pending(
     site: Site, orders: Sequence[Order]
-) -> tuple[tuple[Order, ...], tuple[OrderFate, ...]]:
+) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
     """Approve what is pending, and read every order by itself before anything is done for it.
 
     A list may be a moment old: it may show an order as executing that is over, and whose limits
@@ -331,39 +339,41 @@ def approve_pending(
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
     attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
     refusals = {a.item.uuid: a.error for a in attempts if _was_refused(a.error)}
-    executing, fates = [], []
+    executing, results = [], []
     for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
         if attempt.value is None:
             reason = f"order {attempt.item.uuid} could not be read by itself: {attempt.error}"
-            fates.append(_left(attempt.item, reason))
+            results.append(_left(attempt.item, reason))
         elif attempt.value.state == OrderState.EXECUTING:
             executing.append(attempt.value)
         elif refusal := refusals.get(attempt.item.uuid):
             reason = f"order {attempt.item.uuid} was not approved: {refusal}"
-            fates.append(_left(attempt.item, reason))
+            results.append(_left(attempt.item, reason))
         elif attempt.item.state == OrderState.PENDING_PROVIDER:
-            fates.append(_ended_elsewhere(attempt.value))
-    return tuple(executing), tuple(fates)
+            results.append(_ended_elsewhere(attempt.value))
+    return tuple(executing), tuple(results)
 
 
-def _left(order: Order, reason: str) -> OrderFate:
-    return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
+def _left(order: Order, reason: str) -> OrderResult:
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
 
 
-def _ended_elsewhere(order: Order) -> OrderFate:
+def _ended_elsewhere(order: Order) -> OrderResult:
     """An order that was to be approved and is neither pending nor executing, as it stands."""
     text = f"order {order.uuid} was to be approved and is {order.state} in Waldur"
     match order.state:
         case OrderState.ERRED:
             why = order.error_message or "Waldur gives no reason; its log may"
             reason = f"{text}, though not by the agent: {why}"
-            return OrderFate(order=order, fate=Fate.ERRED, reason=reason, is_trouble=True)
+            return OrderResult(
+                order=order, status=OrderStatus.ERRED, reason=reason, is_trouble=True
+            )
         case OrderState.DONE:
-            return OrderFate(order=order, fate=Fate.DONE)
+            return OrderResult(order=order, status=OrderStatus.DONE)
         case OrderState.PENDING_START_DATE:
             when = f" on {order.start_date}" if order.start_date else ""
             reason = f"{text}; Waldur lets it begin{when}"
-            return OrderFate(order=order, fate=Fate.WAITING, reason=reason)
+            return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason)
         case _:
             return _left(order, f"{text}; it is looked at again while it is open")
 
@@ -447,7 +457,7 @@ def orders_in_hand(
     orders: Sequence[Order],
     by_uuid: Mapping[UUID, Resource],
     approved: frozenset[UUID],
-) -> tuple[OrderInHand, ...]:
+) -> tuple[OrderContext, ...]:
     """Each order with its resource, its possible places, and the people who are to use it.
 
     Args:
@@ -468,15 +478,15 @@ def orders_in_hand(
         users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
-    hands = []
+    contexts = []
     for order in (_as_understood(site, order) for order in orders):
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
         too_early = _is_overtaking(site, order, by_uuid, approved)
-        hand = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
-        hands.append(_with_team(site, hand, usernames, teams.get(_team_of(order, resource))))
-    return tuple(hands)
+        context = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
+        contexts.append(_with_team(site, context, usernames, teams.get(_team_of(order, resource))))
+    return tuple(contexts)
 
 
 def _as_understood(site: Site, order: Order) -> Order:
@@ -503,34 +513,41 @@ def _teams(
 
 
 def _with_team(
-    site: Site, hand: OrderInHand, usernames: dict[UUID, str], team: Team | SiteAgentError | None
-) -> OrderInHand:
-    if team is None or hand.order.type != OrderType.CREATE or hand.resource.restrict_member_access:
-        return hand
+    site: Site,
+    context: OrderContext,
+    usernames: dict[UUID, str],
+    team: Team | SiteAgentError | None,
+) -> OrderContext:
+    if (
+        team is None
+        or context.order.type != OrderType.CREATE
+        or context.resource.restrict_member_access
+    ):
+        return context
     if isinstance(team, SiteAgentError):
         problem = TemporaryError(
-            f"{hand.resource.name}: its team could not be read, so nobody was added yet: {team}"
+            f"{context.resource.name}: its team could not be read, so nobody was added yet: {team}"
         )
-        return replace(hand, team_problem=problem)
-    return replace(hand, members=granted_usernames(team, usernames, site.now()))
+        return replace(context, team_problem=problem)
+    return replace(context, members=granted_usernames(team, usernames, site.now()))
 
 
 def _in_hand(
     site: Site, order: Order, resource: Resource, *, by_project_slug: bool, wait: bool
-) -> OrderInHand:
+) -> OrderContext:
     if wait:
         text = f"order {order.uuid}: Waldur has not begun to process it; tried again next time"
-        return OrderInHand(order=order, resource=resource, problem=TemporaryError(text))
+        return OrderContext(order=order, resource=resource, problem=TemporaryError(text))
     try:
         placements = _placements(site, order, resource, by_project_slug=by_project_slug)
     except PermanentError as error:
         problem = error if order.type == OrderType.CREATE else None
-        return OrderInHand(order=order, resource=resource, problem=problem)
+        return OrderContext(order=order, resource=resource, problem=problem)
     except Exception as error:
         site.log.exception("defect", order=str(order.uuid))
         defect = DefectError(f"order {order.uuid}: {type(error).__name__}: {error}")
-        return OrderInHand(order=order, resource=resource, problem=defect)
-    return OrderInHand(order=order, resource=resource, placements=placements)
+        return OrderContext(order=order, resource=resource, problem=defect)
+    return OrderContext(order=order, resource=resource, placements=placements)
 
 
 def _placements(

@@ -10,9 +10,9 @@ from waldur_site_agent.backends import BackendState, CreateResource
 from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
 from waldur_site_agent.cycles.last_usage import foresee_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
-    Fate,
-    OrderFate,
+    OrderResult,
     OrdersReport,
+    OrderStatus,
     Resources,
     approve_pending,
     claims_confirmed,
@@ -23,7 +23,13 @@ from waldur_site_agent.cycles.order_inputs import (
     resources_of,
     waiting_for_list,
 )
-from waldur_site_agent.cycles.site import WHOLE_OFFERING, Seen, Sight, Site, cause_of
+from waldur_site_agent.cycles.site import (
+    WHOLE_OFFERING,
+    ScopeFilter,
+    Site,
+    WaldurSnapshot,
+    cause_of,
+)
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
     DefectError,
@@ -56,7 +62,7 @@ from waldur_site_agent.waldur import (
     concurrently,
 )
 
-Verdict = tuple[Order, SiteAgentError | None]
+Completion = tuple[Order, SiteAgentError | None]
 """An order and why it cannot be done; ``None`` when it is done."""
 
 
@@ -64,7 +70,7 @@ _NOT_THE_ORDERS_FAULT = (AccessDeniedError, NotFoundError, AbsentOperationError)
 """What Waldur says about the token or about itself; the order's owner could not mend it."""
 
 
-def close_orders(site: Site, verdicts: Sequence[Verdict]) -> list[OrderFate]:
+def close_orders(site: Site, verdicts: Sequence[Completion]) -> list[OrderResult]:
     """Give every order the final state it has earned; those in temporary trouble stay open."""
     attempts = concurrently(lambda verdict: _close(site, *verdict), verdicts)
     return [
@@ -73,7 +79,7 @@ def close_orders(site: Site, verdicts: Sequence[Verdict]) -> list[OrderFate]:
     ]
 
 
-def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderFate:
+def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderResult:
     if error is None:
         return _complete(site, order)
     if isinstance(error, PermanentError) and not isinstance(error, _NOT_THE_ORDERS_FAULT):
@@ -81,7 +87,7 @@ def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderFate:
     return _left_open(order, error)
 
 
-def _complete(site: Site, order: Order) -> OrderFate:
+def _complete(site: Site, order: Order) -> OrderResult:
     write = complete_write(order)
     try:
         send_write(site, write)
@@ -93,11 +99,13 @@ def _complete(site: Site, order: Order) -> OrderFate:
             note_write(site, write)  # the answer was lost, or somebody was faster
         else:
             reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
-            return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
-    return OrderFate(order=order, fate=Fate.DONE)
+            return OrderResult(
+                order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True
+            )
+    return OrderResult(order=order, status=OrderStatus.DONE)
 
 
-def _fail(site: Site, order: Order, error: PermanentError) -> OrderFate:
+def _fail(site: Site, order: Order, error: PermanentError) -> OrderResult:
     state = site.waldur.order(order.uuid).state
     write = fail_write(order, str(error))
     if state == OrderState.EXECUTING:
@@ -109,12 +117,12 @@ def _fail(site: Site, order: Order, error: PermanentError) -> OrderFate:
                 send_write(site, write)
     elif state != OrderState.ERRED:
         reason = f"order {order.uuid} is {state} in Waldur, so it was not marked erred: {error}"
-        return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
-    return OrderFate(order=order, fate=Fate.ERRED, reason=str(error), is_trouble=True)
+        return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
+    return OrderResult(order=order, status=OrderStatus.ERRED, reason=str(error), is_trouble=True)
 
 
-def _left_open(order: Order, error: SiteAgentError) -> OrderFate:
-    return OrderFate(order=order, fate=Fate.WAITING, reason=str(error), is_trouble=True)
+def _left_open(order: Order, error: SiteAgentError) -> OrderResult:
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=str(error), is_trouble=True)
 
 
 Errors = dict[UUID, SiteAgentError]
@@ -131,15 +139,15 @@ def process_orders(
     """
     if not dry_run:
         _look_after_updates(site)
-    sight = Sight.of(scopes)
-    found, states = orders_in_sight(site, sight)
-    seen = Seen(orders=states)
+    scope_filter = ScopeFilter.of(scopes)
+    found, states = orders_in_sight(site, scope_filter)
+    snapshot = WaldurSnapshot(orders=states)
     if not found:
         repairs = _foreseen_repairs(site) if dry_run else ()
-        return OrdersReport(offering=site.offering.name, seen=seen, writes=repairs)
+        return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
     state = site.backend.observe()
     if dry_run:
-        return _foresee(site, found, seen, state)
+        return _foresee(site, found, snapshot, state)
     orders, refused = approve_pending(site, found)
     approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
     plans, waiting = _decide(site, orders, approved, state)
@@ -150,9 +158,9 @@ def process_orders(
     _remember_updates(site, closed)
     report = OrdersReport(
         offering=site.offering.name,
-        fates=(*closed, *waiting, *refused),
+        results=(*closed, *waiting, *refused),
         plans=plans,
-        seen=seen,
+        snapshot=snapshot,
         refused=allowed.refused,
         refusal=allowed.reason,
     )
@@ -160,7 +168,9 @@ def process_orders(
     return report
 
 
-def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState) -> OrdersReport:
+def _foresee(
+    site: Site, found: Sequence[Order], snapshot: WaldurSnapshot, state: BackendState
+) -> OrdersReport:
     """What the pass would do, approvals not made."""
     plans, waiting = _decide(site, found, frozenset(), state)
     usage = foresee_last_usage(site, plans, state)
@@ -175,8 +185,8 @@ def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState
     return OrdersReport(
         offering=site.offering.name,
         plans=plans,
-        fates=(*_foreseen(plans), *waiting),
-        seen=seen,
+        results=(*_foreseen(plans), *waiting),
+        snapshot=snapshot,
         waiting=site.backend.not_yet_usable(newcomers),
         last_usage=usage.writes,
         writes=(*writes, *_foreseen_repairs(site)),
@@ -185,19 +195,19 @@ def _foresee(site: Site, found: Sequence[Order], seen: Seen, state: BackendState
 
 def _decide(
     site: Site, orders: Sequence[Order], approved: frozenset[UUID], state: BackendState
-) -> tuple[tuple[OrderPlan, ...], list[OrderFate]]:
+) -> tuple[tuple[OrderPlan, ...], list[OrderResult]]:
     """The plans, and the orders that nothing can be planned for yet."""
     if not orders:
         return (), []
     resources = resources_of(site, orders, approved)
-    hands = orders_in_hand(site, orders, resources.own, approved)
-    hands = tuple(waiting_for_list(hands, resources, state))
-    known = [hand for hand in hands if hand.order.type in _KNOWN_TYPES]
+    contexts = orders_in_hand(site, orders, resources.own, approved)
+    contexts = tuple(waiting_for_list(contexts, resources, state))
+    known = [context for context in contexts if context.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
     plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
     plans = _confirmed(site, plans, resources)
     _log_defects(site, plans)
-    decided = {hand.order.uuid for hand in known}
+    decided = {context.order.uuid for context in known}
     return plans, [_not_yet(order) for order in orders if order.uuid not in decided]
 
 
@@ -211,7 +221,7 @@ def _confirmed(
 
     What cannot be read again is a reason to wait, too, for these orders and no others.
     """
-    failing = [plan.hand for plan in plans if _is_for_good(plan)]
+    failing = [plan.context for plan in plans if _is_for_good(plan)]
     if not failing:
         return plans
     try:
@@ -244,7 +254,7 @@ def _is_for_good(plan: OrderPlan) -> bool:
 _KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
 
 
-def _not_yet(order: Order) -> OrderFate:
+def _not_yet(order: Order) -> OrderResult:
     if order.type not in _KNOWN_TYPES:
         reason = (
             f'order {order.uuid} of type "{order.type}" is not known to this version of the '
@@ -256,7 +266,7 @@ def _not_yet(order: Order) -> OrderFate:
             f"{order.marketplace_resource_uuid or ''} to this token; look at the resource in "
             "Waldur if this lasts"
         )
-    return OrderFate(order=order, fate=Fate.WAITING, reason=reason, is_trouble=True)
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
 
 
 def _guarded(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> Guarded:
@@ -303,9 +313,9 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
         and plan.needs_backend_id
         and plan.order.uuid not in errors
     ]
-    site.named.update(plan.hand.resource.uuid for plan in unnamed)
+    site.named.update(plan.context.resource.uuid for plan in unnamed)
     attempts = concurrently(
-        lambda plan: send_write(site, backend_id_write(plan.hand.resource, plan.backend_id)),
+        lambda plan: send_write(site, backend_id_write(plan.context.resource, plan.backend_id)),
         unnamed,
     )
     for attempt in attempts:
@@ -322,7 +332,7 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
             )
 
 
-def _verdict(plan: OrderPlan, errors: Errors) -> Verdict:
+def _verdict(plan: OrderPlan, errors: Errors) -> Completion:
     error = plan.problem or errors.get(plan.order.uuid) or plan.unfinished
     return plan.order, error
 
@@ -333,11 +343,11 @@ def _log_defects(site: Site, plans: Iterable[OrderPlan]) -> None:
             site.log.error("defect", order=str(plan.order.uuid), exc_info=plan.problem.__cause__)
 
 
-def _foreseen(plans: Iterable[OrderPlan]) -> tuple[OrderFate, ...]:
+def _foreseen(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:
     return tuple(
-        OrderFate(
+        OrderResult(
             order=plan.order,
-            fate=Fate.PLANNED,
+            status=OrderStatus.PLANNED,
             reason=str(plan.problem or plan.unfinished or plan.note or ""),
             is_trouble=plan.problem is not None,
         )
@@ -346,41 +356,43 @@ def _foreseen(plans: Iterable[OrderPlan]) -> tuple[OrderFate, ...]:
 
 
 def _log(site: Site, report: OrdersReport) -> None:
-    for fate in report.fates:
+    for result in report.results:
         log = site.log.bind(
-            order=str(fate.order.uuid), type=fate.order.type, resource=fate.order.resource_name
+            order=str(result.order.uuid),
+            type=result.order.type,
+            resource=result.order.resource_name,
         )
-        match fate.fate:
-            case Fate.DONE:
+        match result.status:
+            case OrderStatus.DONE:
                 log.info("order done")
-            case Fate.ERRED:
-                log.error("order erred", reason=fate.reason)
+            case OrderStatus.ERRED:
+                log.error("order erred", reason=result.reason)
             case _:
-                _note_waiting(site, fate)
+                _note_waiting(site, result)
     if report.refusal:
         accounts = [getattr(step.action, "resource", "") for step in report.refused.steps]
         site.log.error("removals refused", accounts=accounts, reason=report.refusal)
 
 
-def _note_waiting(site: Site, fate: OrderFate) -> None:
-    order = fate.order
+def _note_waiting(site: Site, result: OrderResult) -> None:
+    order = result.order
     site.conditions.note(
         "order left for the next pass",
         f"{order.resource_name} ({order.uuid})",
-        cause=f"{order.type} {cause_of(fate.reason, order.resource_name)}",
+        cause=f"{order.type} {cause_of(result.reason, order.resource_name)}",
         order=str(order.uuid),
         type=order.type,
         resource=order.resource_name,
-        reason=fate.reason,
+        reason=result.reason,
     )
 
 
 _PASSES_AFTER_AN_UPDATE = 2
 
 
-def _remember_updates(site: Site, fates: Iterable[OrderFate]) -> None:
+def _remember_updates(site: Site, results: Iterable[OrderResult]) -> None:
     """Look twice after an update whether Waldur left its resource in Updating."""
-    if any(f.order.type == OrderType.UPDATE and f.fate is Fate.DONE for f in fates):
+    if any(f.order.type == OrderType.UPDATE and f.status is OrderStatus.DONE for f in results):
         site.memory["passes after an update"] = _PASSES_AFTER_AN_UPDATE
 
 

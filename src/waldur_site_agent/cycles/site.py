@@ -87,7 +87,7 @@ _TRIED_BY_FULL_PASSES = PENDING | {OfferingUserState.ERROR_CREATING}
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ScopeFilter:
     """The union of some scopes."""
 
     everything: bool = False
@@ -98,7 +98,7 @@ class Sight:
     imports: frozenset[UUID] = frozenset()
 
     @classmethod
-    def of(cls, scopes: Collection[Scope]) -> Sight:
+    def of(cls, scopes: Collection[Scope]) -> ScopeFilter:
         """What all the scopes together look at."""
         return cls(
             everything=Everything() in scopes,
@@ -122,7 +122,7 @@ class Sight:
         return self.holds_user(user) or user.state not in _TRIED_BY_FULL_PASSES
 
     def choose(self, resources: Iterable[Resource]) -> list[Resource]:
-        """The resources to look at: those in sight, and all that share an account with them.
+        """The resources to look at: those in scope, and all that share an account with them.
 
         Half of the resources of an account would take the members of the other half away. Where
         a person is looked at, everything is: who may use what is known only after it was read.
@@ -145,7 +145,7 @@ class Sight:
         Args:
             resources: the resources that the account belongs to.
             people: who is in the account or is to be.
-            names: the usernames of the people in sight.
+            names: the usernames of the people in scope.
         """
         return (
             self.everything
@@ -155,7 +155,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class WaldurSnapshot:
     """What a pass read in Waldur, so that it can be held against what an event announced.
 
     What a pass did not look at is missing here, which is not the same as empty.

@@ -39,11 +39,11 @@ from waldur_site_agent.model.usage import BillingMonth, ComponentUsage
 from waldur_site_agent.planning.usage import (
     ComponentReport,
     MonthPlan,
+    RecordedUsage,
     ResourceReport,
-    WaldurFigure,
     counted_from,
-    figures,
     plan_month,
+    recorded_usage,
     reportable,
 )
 from waldur_site_agent.planning.writes import Write, ok_write
@@ -403,7 +403,7 @@ def plan_months(
     uuid = site.offering.waldur_offering_uuid
     listings = [site.waldur.component_usages(uuid, m) for m in months]
     found = [
-        figures(readable(site, listing, "component usages"), m)
+        recorded_usage(readable(site, listing, "component usages"), m)
         for m, listing in zip(months, listings, strict=True)
     ]
     unknown = [_unknown_figures(listing, resources) for listing in listings]
@@ -427,7 +427,7 @@ def plan_months(
             zero_is_news=month == current,
         )
         if lacking:
-            plan = replace(plan, left_out=lacking, is_settled=False)
+            plan = replace(plan, skipped=lacking, is_settled=False)
         _warn(site, plan)
         plans.append(plan)
     return plans
@@ -592,7 +592,7 @@ def _warn_of_several_plans(
     plan: MonthPlan,
     resource: ResourceReport,
     component: ComponentReport,
-    found: WaldurFigure,
+    found: RecordedUsage,
 ) -> None:
     log = site.log.bind(resource=resource.account, month=str(plan.month))
     if found.counts_twice(component.bill.total):

@@ -63,18 +63,20 @@ def gather_figures(site: Site) -> Figures:
     )
 
 
-def compare_months(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthPlan]:
+def compare_months(
+    site: Site, recorded_usage: Figures, months: Sequence[BillingMonth]
+) -> list[MonthPlan]:
     """What would be reported next to what Waldur has, in one reading of the backend.
 
     Raises:
         TemporaryError: one side could not be read.
         PermanentError: the backend cannot report usage.
     """
-    return plan_months(site, months, figures.resources, figures.components)
+    return plan_months(site, months, recorded_usage.resources, recorded_usage.components)
 
 
 def load_months(
-    site: Site, figures: Figures, months: Iterable[BillingMonth]
+    site: Site, recorded_usage: Figures, months: Iterable[BillingMonth]
 ) -> Iterator[MonthOutcome]:
     """Report months one after the other; what Waldur has already is not sent again.
 
@@ -84,26 +86,26 @@ def load_months(
         TemporaryError: one side could not be read; the months before were reported.
         PermanentError: the backend cannot report usage.
     """
-    still_erred = revive(site, figures.resources)
-    resources = {a: r for a, r in figures.resources.items() if a not in still_erred}
+    still_erred = revive(site, recorded_usage.resources)
+    resources = {a: r for a, r in recorded_usage.resources.items() if a not in still_erred}
     for month in months:
-        (plan,) = plan_months(site, [month], resources, figures.components)
+        (plan,) = plan_months(site, [month], resources, recorded_usage.components)
         outcome = send_month(site, plan, compare_parts=True)
         yield outcome
         if outcome.waits or (outcome.refusal and not outcome.reported):
             return
 
 
-def usage_series(site: Site, figures: Figures, periods: Sequence[Period]) -> list[Series]:
+def usage_series(site: Site, recorded_usage: Figures, periods: Sequence[Period]) -> list[Series]:
     """The usage of each resource from period to period, in one reading of the backend.
 
     Raises:
         TemporaryError: the backend could not be read.
         PermanentError: the backend cannot report usage.
     """
-    if not periods or not figures.resources:
+    if not periods or not recorded_usage.resources:
         return []
-    since = {name: counted_from(r, periods[0]) for name, r in figures.resources.items()}
+    since = {name: counted_from(r, periods[0]) for name, r in recorded_usage.resources.items()}
     reports = site.backend.usages(since, periods)
     totals = [{name: report.resources[name].total for name in since} for report in reports]
     return [
@@ -116,7 +118,7 @@ def usage_series(site: Site, figures: Figures, periods: Sequence[Period]) -> lis
             ),
         )
         for name in sorted(since)
-        for each in sorted(figures.components.values(), key=attrgetter("type"))
+        for each in sorted(recorded_usage.components.values(), key=attrgetter("type"))
     ]
 
 

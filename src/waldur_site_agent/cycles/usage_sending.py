@@ -24,20 +24,20 @@ from waldur_site_agent.cycles.partial_answers import readable
 from waldur_site_agent.cycles.site import CycleReport, Site, cause_of
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component, Resource
-from waldur_site_agent.model.usage import BillingMonth, UserPart
+from waldur_site_agent.model.usage import BillingMonth, UserUsage
 from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.usage import (
     Bill,
     MonthPlan,
     PartsChange,
+    RecordedUsage,
     ResourceReport,
-    WaldurFigure,
     booking_date,
-    figures,
     is_past_in_waldur,
     part_changes,
     parts_for_newest,
     parts_found,
+    recorded_usage,
     why_not_now,
 )
 from waldur_site_agent.planning.writes import Write, parts_write, usage_write
@@ -176,7 +176,7 @@ _WHY_FOR_STAFF = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _UserUsages:
     """Parts that differ, and the component usage in Waldur to which they belong."""
 
     row: UUID
@@ -195,15 +195,15 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    left_out = _left_out(plan)
+    skipped = _left_out(plan)
     if not (plan or compare_parts):
-        return MonthOutcome(plan=plan, failures=left_out)
+        return MonthOutcome(plan=plan, failures=skipped)
     sending = _Sending(site, plan)
     if not (plan or sending.has_differing_parts()):
-        return MonthOutcome(plan=plan, failures=left_out)
+        return MonthOutcome(plan=plan, failures=skipped)
     waits = why_not_yet(site, plan.month)
     if waits:
-        return MonthOutcome(plan=plan, waits=waits, failures=left_out)
+        return MonthOutcome(plan=plan, waits=waits, failures=skipped)
     if is_past_in_waldur(plan.month, waldurs_time(site)):
         sending.send_past()
     else:
@@ -212,7 +212,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         plan=plan,
         reported=frozenset(sending.reported),
         parts=sending.parts_sent.total(),
-        failures=(*left_out, *sending.failures),
+        failures=(*skipped, *sending.failures),
         refusal=sending.refusal,
         refused=frozenset(sending.refused),
     )
@@ -233,9 +233,11 @@ def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) 
     """The reports of a month that is only foreseen: totals, then users' parts."""
     month = str(outcome.plan.month)
     for resource in outcome.plan.resources:
-        if resource.is_news:
-            figures = {c.type: (c.before, c.bill.total) for c in resource.components if c.is_news}
-            yield usage_write(resource.resource, month, figures, components)
+        if resource.is_changed:
+            recorded_usage = {
+                c.type: (c.before, c.bill.total) for c in resource.components if c.is_changed
+            }
+            yield usage_write(resource.resource, month, recorded_usage, components)
     for change in outcome.part_changes:
         yield parts_write(change, month, components)
 
@@ -243,7 +245,7 @@ def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) 
 def _left_out(plan: MonthPlan) -> tuple[NotReported, ...]:
     return tuple(
         NotReported(account=account, error=TemporaryError(reason))
-        for account, reason in sorted(plan.left_out.items())
+        for account, reason in sorted(plan.skipped.items())
     )
 
 
@@ -276,8 +278,8 @@ class _Sending:
                 users={user: (None, part) for user, part in component.bill.parts.items()},
             )
             for resource in self.plan.resources
-            for component in resource.sound
-            if component.found is None and component.is_news and component.bill.parts
+            for component in resource.valid
+            if component.found is None and component.is_changed and component.bill.parts
         ]
         return sorted(differing, key=lambda change: (change.account, change.component))
 
@@ -322,14 +324,14 @@ class _Sending:
         return {name: uuid for name, uuid in names.items() if name and people[name] == 1}
 
     def _news(self) -> list[ResourceReport]:
-        return [r for r in self.plan.resources if r.is_news and r.account not in self.blocked]
+        return [r for r in self.plan.resources if r.is_changed and r.account not in self.blocked]
 
-    def _rows(self) -> dict[tuple[str, str], WaldurFigure]:
+    def _rows(self) -> dict[tuple[str, str], RecordedUsage]:
         """The rows that the plan knows of, by account and component."""
         return {
             (resource.account, component.type): component.found
             for resource in self.plan.resources
-            for component in resource.sound
+            for component in resource.valid
             if component.found is not None
         }
 
@@ -338,14 +340,14 @@ class _Sending:
         lacking = {
             (resource.resource.uuid, component.type): (resource.account, component.type)
             for resource in self.plan.resources
-            for component in resource.sound
+            for component in resource.valid
             if component.found is None and component.bill.parts
         }
         if not lacking or not self.reported.intersection(name for name, _ in lacking.values()):
             return
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_usages(uuid, self.plan.month)
-        now_there = figures(
+        now_there = recorded_usage(
             readable(self.site, listing, "component usages"), self.plan.month
         )  # of a figure that is not understood, parts are sent in the next cycle
         rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
@@ -354,13 +356,13 @@ class _Sending:
         for account in sorted({account for account, _ in unlisted}):
             self._note(account, TemporaryError(_NOT_LISTED_YET))
 
-    def _differing(self, rows: Mapping[tuple[str, str], WaldurFigure]) -> list[_Parts]:
+    def _differing(self, rows: Mapping[tuple[str, str], RecordedUsage]) -> list[_UserUsages]:
         bills: dict[tuple[str, str], tuple[Resource, Bill]] = {
             (resource.account, component.type): (resource.resource, component.bill)
             for resource in self.plan.resources
-            for component in resource.sound
+            for component in resource.valid
             if resource.account not in self.blocked
-            and not (component.is_news and self._is_refused(resource, component.type))
+            and not (component.is_changed and self._is_refused(resource, component.type))
             and not self._is_for_staff(component.type)
         }
         differing = []
@@ -374,7 +376,7 @@ class _Sending:
             if changes:
                 users = {user: (found.get(user), part) for user, part in changes.items()}
                 change = PartsChange(resource=resource, component=key[1], users=users)
-                differing.append(_Parts(figure.row, change))
+                differing.append(_UserUsages(figure.row, change))
         return differing
 
     def _kept_back(self) -> set[tuple[str, str]]:
@@ -390,14 +392,14 @@ class _Sending:
         """Whether Waldur refuses the total, in this pass or in the last one of this process."""
         return bool(self.site.memory.get(_refused(self.plan, resource, component)))
 
-    def _send_parts(self, differing: Sequence[_Parts]) -> None:
+    def _send_parts(self, differing: Sequence[_UserUsages]) -> None:
         people = self._accounts_in_waldur if any(parts.change.is_new for parts in differing) else {}
 
-        def send(parts: _Parts) -> None:
+        def send(parts: _UserUsages) -> None:
             self._send_some_parts(
                 parts,
                 [
-                    UserPart(
+                    UserUsage(
                         username=name, usage=amount, offering_user_uuid=people.get(folded(name))
                     )
                     for name, (_, amount) in parts.change.users.items()
@@ -415,7 +417,7 @@ class _Sending:
                 if isinstance(attempt.error, TemporaryError):
                     self.blocked.add(account)  # a refused part is no reason not to bill the total
 
-    def _send_some_parts(self, parts: _Parts, sent: Sequence[UserPart]) -> None:
+    def _send_some_parts(self, parts: _UserUsages, sent: Sequence[UserUsage]) -> None:
         """All in one request; one by one where the server lacks that, or refuses one of them."""
         memory = self.site.memory
         if not memory.get(_NO_BULK):
@@ -441,7 +443,7 @@ class _Sending:
         if refusals:
             raise refusals[0]
 
-    def _send_parts_together(self, parts: _Parts, sent: Sequence[UserPart]) -> None:
+    def _send_parts_together(self, parts: _UserUsages, sent: Sequence[UserUsage]) -> None:
         write = self._parts_write(parts)
         try:
             self.site.waldur.set_user_usages(parts.row, sent)
@@ -450,7 +452,7 @@ class _Sending:
             raise
         note_write(self.site, write)
 
-    def _send_one_part(self, parts: _Parts, part: UserPart) -> None:
+    def _send_one_part(self, parts: _UserUsages, part: UserUsage) -> None:
         write = self._parts_write(parts, [part.username])
         try:
             self.site.waldur.set_user_usage(parts.row, part)
@@ -459,7 +461,7 @@ class _Sending:
             raise
         note_write(self.site, write)
 
-    def _parts_write(self, parts: _Parts, users: Collection[str] | None = None) -> Write:
+    def _parts_write(self, parts: _UserUsages, users: Collection[str] | None = None) -> Write:
         components = self.site.offering.components
         return parts_write(parts.change, str(self.plan.month), components, users)
 
@@ -487,9 +489,9 @@ class _Sending:
             self.taken.update((account, name) for name in taken)
             month = str(self.plan.month)
             before = {each.type: each.before for each in resource.components}
-            figures = {name: (before[name], resource.news[name]) for name in taken}
+            recorded_usage = {name: (before[name], resource.news[name]) for name in taken}
             components = self.site.offering.components
-            write = usage_write(resource.resource, month, figures, components)
+            write = usage_write(resource.resource, month, recorded_usage, components)
             changes = [str(change) for change in write.changes]
             self.site.log.info("usage reported", resource=account, month=month, changes=changes)
             self.site.record_write(write, None)

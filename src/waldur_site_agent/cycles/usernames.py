@@ -261,7 +261,7 @@ _BATCH = 32
 """People asked about before Waldur is told: little is lost when the agent dies in between."""
 
 
-class Workplace(Protocol):
+class UsernameContext(Protocol):
     """The part of a site that usernames need; a ``Site`` is one."""
 
     @property
@@ -286,7 +286,7 @@ class Workplace(Protocol):
 
 
 def sync_offering_users(
-    site: Workplace, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
+    site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
 ) -> UsernamesReport:
     """Read the offering and its users, and give names to those who need one.
 
@@ -302,7 +302,7 @@ def sync_offering_users(
 
 
 def sync_usernames(
-    site: Workplace,
+    site: UsernameContext,
     offering: WaldurOffering,
     users: Sequence[OfferingUser],
     username_backend: UsernameBackend,
@@ -344,7 +344,7 @@ class _Round:
 
     def __init__(
         self,
-        site: Workplace,
+        site: UsernameContext,
         backend: UsernameBackend,
         users: Sequence[OfferingUser],
         who: Callable[[OfferingUser], bool],

@@ -18,7 +18,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.events.broker import Connection, ConnectionLostError, Subscription, Transport
-from waldur_site_agent.events.pending import Agenda
+from waldur_site_agent.events.pending import EventQueue
 from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
 
@@ -81,13 +81,13 @@ class Listener:
         self,
         transport: Transport,
         registrar: Registrar,
-        agenda: Agenda,
+        event_queue: EventQueue,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
         self._registrar = registrar
-        self._agenda = agenda
+        self._agenda = event_queue
         self._log = log
         self._clock = clock
         self._stop = threading.Event()
@@ -395,7 +395,7 @@ class EventStatus:
     """How many parts of the offering should be looked at, or looked at again after a failure."""
     oldest_waiting_seconds: float = 0.0
     counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Messages by type of object and what was made of them (:attr:`Agenda.counts`)."""
+    """Messages by type of object and what was made of them (:attr:`EventQueue.counts`)."""
     hangs: bool = False
     """Whether the pass in hand does not move."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
-from waldur_site_agent.cycles.site import Seen, short_role
+from waldur_site_agent.cycles.site import WaldurSnapshot, short_role
 from waldur_site_agent.model.backend import (
     Everything,
     ImportScope,
@@ -26,7 +26,7 @@ from waldur_site_agent.model.backend import (
 )
 from waldur_site_agent.model.events import ObjectType
 from waldur_site_agent.model.marketplace import OfferingUserState
-from waldur_site_agent.planning.access import spelled
+from waldur_site_agent.planning.access import normalize_username
 
 _PROGRESS = {
     "pending-consumer": 0,
@@ -54,9 +54,9 @@ class OrderAnnounced:
         """What a later announcement of the same replaces."""
         return self.order
 
-    def is_shown(self, seen: Seen) -> bool:
+    def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the order is as far as that, or farther."""
-        found = seen.orders.get(self.order)
+        found = snapshot.orders.get(self.order)
         if found is None:
             return False
         return _PROGRESS.get(found, len(_PROGRESS)) >= _PROGRESS.get(self.state, 0)
@@ -76,9 +76,9 @@ class RoleAnnounced:
         """What a later announcement of the same replaces."""
         return self.project, self.person, short_role(self.role)
 
-    def is_shown(self, seen: Seen) -> bool:
+    def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the project's roles agree; a project that is not served has nothing to show."""
-        roles = seen.roles.get(self.project)
+        roles = snapshot.roles.get(self.project)
         if roles is None:
             return True
         name = short_role(self.role)
@@ -100,9 +100,9 @@ class FlagsAnnounced:
         """What a later announcement of the same replaces."""
         return self.resource
 
-    def is_shown(self, seen: Seen) -> bool:
+    def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the resource has these switches so; one that is gone has nothing to show."""
-        found = seen.resources.get(self.resource)
+        found = snapshot.resources.get(self.resource)
         if found is None:
             return True
         return all(
@@ -128,14 +128,17 @@ class UserAnnounced:
         """What a later announcement of the same replaces."""
         return self.person
 
-    def is_shown(self, seen: Seen) -> bool:
+    def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the offering's users agree."""
-        found = seen.users.get(self.person)
+        found = snapshot.users.get(self.person)
         if found is None:
             return not self.exists
         if found.state == OfferingUserState.DELETED:
             return True
-        return self.exists and spelled(self.username) in ("", spelled(found.username))
+        return self.exists and normalize_username(self.username) in (
+            "",
+            normalize_username(found.username),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +152,15 @@ class ProjectAccountAnnounced:
     @property
     def subject(self) -> Hashable:
         """What a later announcement of the same replaces."""
-        return self.project, spelled(self.username)
+        return self.project, normalize_username(self.username)
 
-    def is_shown(self, seen: Seen) -> bool:
+    def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the project's accounts agree; a project that is not served shows nothing."""
-        if self.project not in seen.roles:
+        if self.project not in snapshot.roles:
             return True
-        return (spelled(self.username) in seen.accounts.get(self.project, ())) is self.works
+        return (
+            normalize_username(self.username) in snapshot.accounts.get(self.project, ())
+        ) is self.works
 
 
 Announcement: TypeAlias = (

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
 
-from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.broker import Connection, ConnectionLostError, Delivery
 from waldur_site_agent.events.messages import Announcement, Event, Message, Unusable, read_message
 from waldur_site_agent.model.backend import Everything, ImportScope, OrderScope, Scope
@@ -59,7 +59,7 @@ def kind_of(scope: Scope) -> Kind:
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingScope:
     """One scope and what is known about it."""
 
     scope: Scope
@@ -92,7 +92,7 @@ class Batch:
     """The scopes that one pass covers."""
 
     kind: Kind
-    entries: tuple[Waiting, ...]
+    entries: tuple[PendingScope, ...]
 
     @property
     def scopes(self) -> frozenset[Scope]:
@@ -100,11 +100,11 @@ class Batch:
         return frozenset(entry.scope for entry in self.entries)
 
 
-class WaitingList:
+class PendingScopes:
     """All entries, by scope."""
 
     def __init__(self) -> None:
-        self._entries: dict[Scope, Waiting] = {}
+        self._entries: dict[Scope, PendingScope] = {}
         self._rests: dict[Kind, Rest] = {}
         self._groups = itertools.count(_EVERYBODY + 1)
         self._last_group = _EVERYBODY
@@ -137,7 +137,7 @@ class WaitingList:
         due = now if due is None else due
         entry = self._entries.get(scope)
         if entry is None:
-            entry = self._entries[scope] = Waiting(scope, max(now, due), due)
+            entry = self._entries[scope] = PendingScope(scope, max(now, due), due)
         entry.since = min(entry.since, max(now, due))
         if not entry.failures or scope == Everything():
             entry.due = min(entry.due, due)
@@ -153,7 +153,7 @@ class WaitingList:
         """When the next entry is due; ``None`` without entries."""
         return min(map(self._due, self._entries.values()), default=None)
 
-    def _due(self, entry: Waiting) -> float:
+    def _due(self, entry: PendingScope) -> float:
         rest = self._rests.get(kind_of(entry.scope))
         return entry.due if rest is None else max(entry.due, rest.until)
 
@@ -182,7 +182,7 @@ class WaitingList:
             del self._entries[entry.scope]
         return Batch(kind, tuple(chosen))
 
-    def failed(self, entry: Waiting, now: float) -> list[object]:
+    def failed(self, entry: PendingScope, now: float) -> list[object]:
         """Let an entry wait for another try; return the messages to acknowledge."""
         self._rests.pop(kind_of(entry.scope), None)
         entry.failures += 1
@@ -190,7 +190,7 @@ class WaitingList:
         entry.due = now + min(FIRST_DELAY * growth, LONGEST_DELAY)
         return self._put_back(entry, now)
 
-    def spoiled(self, entries: Sequence[Waiting], now: float) -> list[object]:
+    def spoiled(self, entries: Sequence[PendingScope], now: float) -> list[object]:
         """Some part of a pass failed, and it is not known which; return what to acknowledge.
 
         Each half is tried by itself, until what fails is alone and keeps nobody else from passing.
@@ -207,7 +207,7 @@ class WaitingList:
                 done += self.failed(entry, now)
         return done
 
-    def cut_short(self, kind: Kind, entries: Iterable[Waiting], now: float) -> list[object]:
+    def cut_short(self, kind: Kind, entries: Iterable[PendingScope], now: float) -> list[object]:
         """One side could not be read at all; return the messages to acknowledge.
 
         That is nobody's fault in particular: all passes of the kind rest, for longer each time,
@@ -223,7 +223,7 @@ class WaitingList:
             done += self._put_back(entry, now)
         return done
 
-    def passed(self, entry: Waiting, seen: Seen, now: float) -> list[object]:
+    def passed(self, entry: PendingScope, snapshot: WaldurSnapshot, now: float) -> list[object]:
         """Take note of a pass that went well; return the messages to acknowledge.
 
         Where Waldur does not show what was announced the entry waits for another reading, three
@@ -233,7 +233,7 @@ class WaitingList:
             self._rests.clear()
         self._rests.pop(kind_of(entry.scope), None)
         entry.failures, entry.group = 0, _EVERYBODY
-        missing = {s: a for s, a in entry.announced.items() if not a.is_shown(seen)}
+        missing = {s: a for s, a in entry.announced.items() if not a.is_shown(snapshot)}
         if not missing:
             return entry.tickets
         entry.announced = missing
@@ -245,7 +245,7 @@ class WaitingList:
         entry.readings += 1
         return self._put_back(entry, now)
 
-    def _put_back(self, entry: Waiting, now: float) -> list[object]:
+    def _put_back(self, entry: PendingScope, now: float) -> list[object]:
         """Merge with what has come about the scope in the meantime."""
         younger = self._entries.get(entry.scope)
         superseded: list[object] = []
@@ -274,7 +274,7 @@ class Ticket:
     delivery: Delivery
 
 
-class Agenda:
+class EventQueue:
     """What is to be looked at, and what for; threads may share it."""
 
     def __init__(
@@ -288,7 +288,7 @@ class Agenda:
         self._object_types = frozenset(object_types)
         self._log = log
         self._clock = clock
-        self._waiting = WaitingList()
+        self._waiting = PendingScopes()
         self._news = threading.Condition()
         self._counts: Counter[tuple[str, str]] = Counter()
 
@@ -322,27 +322,27 @@ class Agenda:
                 batch = self._waiting.take(self._clock())
             return batch
 
-    def passed(self, entries: Iterable[Waiting], seen: Seen) -> None:
+    def passed(self, entries: Iterable[PendingScope], snapshot: WaldurSnapshot) -> None:
         """The pass over these went well: acknowledge them, or read again what is not shown yet."""
         with self._news:
             now = self._clock()
-            done = [t for entry in entries for t in self._waiting.passed(entry, seen, now)]
+            done = [t for entry in entries for t in self._waiting.passed(entry, snapshot, now)]
         self._acknowledge(done)
 
-    def failed(self, entries: Iterable[Waiting]) -> None:
+    def failed(self, entries: Iterable[PendingScope]) -> None:
         """These did not go well: they are tried again, after a growing delay."""
         with self._news:
             now = self._clock()
             done = [ticket for entry in entries for ticket in self._waiting.failed(entry, now)]
         self._acknowledge(done)
 
-    def spoiled(self, entries: Sequence[Waiting]) -> None:
+    def spoiled(self, entries: Sequence[PendingScope]) -> None:
         """Some of these did not go well, and it is not known which: they are tried apart."""
         with self._news:
             done = self._waiting.spoiled(entries, self._clock())
         self._acknowledge(done)
 
-    def cut_short(self, kind: Kind, entries: Iterable[Waiting]) -> None:
+    def cut_short(self, kind: Kind, entries: Iterable[PendingScope]) -> None:
         """The pass over these could not read one side: passes of its kind rest for a while."""
         with self._news:
             done = self._waiting.cut_short(kind, entries, self._clock())

@@ -148,7 +148,7 @@ class ComponentUserUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserPart:
+class UserUsage:
     """What one person used of one component of a resource in a month, as Waldur is told it."""
 
     username: str

@@ -18,7 +18,7 @@ from waldur_site_agent.model.marketplace import (
 )
 
 
-def spelled(username: str) -> str:
+def normalize_username(username: str) -> str:
     """A username as it is compared: capitals tell people apart, as the operating system does."""
     return username.strip()
 
@@ -66,7 +66,7 @@ def in_waldurs_spelling(state: BackendState, aliases: Mapping[str, str]) -> Back
 def usable_usernames(offering_users: Iterable[OfferingUser]) -> dict[UUID, str]:
     """The username of each person who has a working account at the offering."""
     return {
-        user.user_uuid: spelled(user.username)
+        user.user_uuid: normalize_username(user.username)
         for user in offering_users
         if user.state == OfferingUserState.OK and user.username and not user.is_restricted
     }
@@ -100,7 +100,7 @@ def reasons_to_leave(offering_users: Iterable[OfferingUser]) -> dict[str, str]:
     """
     reasons: dict[str, str] = {}
     for user in offering_users:
-        if name := spelled(user.username):
+        if name := normalize_username(user.username):
             reason = _reason_to_leave(user)
             if reasons.get(name, _LEFT) == _LEFT:
                 reasons[name] = reason

@@ -59,7 +59,7 @@ class ImportPlan:
     """What to offer, sorted by name, and how many accounts are left out for which reason."""
 
     offers: tuple[Offer, ...] = ()
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_import(
@@ -82,7 +82,7 @@ def plan_import(
     containers = frozenset().union(*(place.containers for place in by_account.values()))
     parents = {resource.parent for resource in state.resources.values()}
     offers: list[Offer] = []
-    left_out: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for name in sorted(state.resources.keys() - containers):
         found = state.resources[name]
         place = by_account.get(found.parent or "")
@@ -91,10 +91,10 @@ def plan_import(
             continue  # the root, or somebody's customer or project: not an allocation at all
         obstacle = _obstacle(name, place, claimed, offered, has_children=has_children)
         if obstacle or place is None:
-            left_out[obstacle] += 1
+            skipped[obstacle] += 1
         else:
             offers.append(_offer(found, place.project, components))
-    return ImportPlan(offers=tuple(offers), left_out=dict(sorted(left_out.items())))
+    return ImportPlan(offers=tuple(offers), skipped=dict(sorted(skipped.items())))
 
 
 def _obstacle(

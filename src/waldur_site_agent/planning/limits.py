@@ -52,17 +52,17 @@ def initial_limits(
     return {**caps, **ordered_limits(limits, components)}
 
 
-Agree = Callable[[str, Decimal, Decimal], bool]
+LimitsEqual = Callable[[str, Decimal, Decimal], bool]
 """Whether a limit that was read back is the wanted one, as far as the backend can tell."""
 
 
-def to_the_last_digit(_component: str, wanted: Decimal, found: Decimal) -> bool:
+def exact_equal(_component: str, wanted: Decimal, found: Decimal) -> bool:
     """The agreement of backends that print limits as they keep them."""
     return wanted == found
 
 
 def limit_changes(
-    wanted: Mapping[str, Decimal], found: Mapping[str, Decimal], agree: Agree = to_the_last_digit
+    wanted: Mapping[str, Decimal], found: Mapping[str, Decimal], agree: LimitsEqual = exact_equal
 ) -> Amounts:
     """The wanted limits that are not as found; found ones that nobody mentions stay."""
     return {
@@ -190,7 +190,7 @@ def limit_differences(
     resource: Resource,
     found: BackendResource,
     components: Mapping[str, Component],
-    agree: Agree = to_the_last_digit,
+    agree: LimitsEqual = exact_equal,
 ) -> tuple[LimitDifference, ...]:
     """Where Waldur and the account do not agree, by component.
 
@@ -249,7 +249,7 @@ def decide_limits(
     )
 
 
-def _agree(difference: LimitDifference, agree: Agree) -> bool:
+def _agree(difference: LimitDifference, agree: LimitsEqual) -> bool:
     sold, found = difference.sold, difference.found
     if sold is None or found is None:
         return sold is None and found is None

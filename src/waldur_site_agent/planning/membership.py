@@ -23,7 +23,7 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.model.marketplace import Resource, ResourceState
 from waldur_site_agent.planning.access import folded
-from waldur_site_agent.planning.limits import Agree, LimitDecision, limit_changes, to_the_last_digit
+from waldur_site_agent.planning.limits import LimitDecision, LimitsEqual, exact_equal, limit_changes
 from waldur_site_agent.planning.plan import Plan, Step
 from waldur_site_agent.planning.writes import Write, metadata_write, ok_write, sync_write
 
@@ -192,7 +192,7 @@ class Policy:
     remove_unknown: bool = False
     component_types: frozenset[str] = field(default_factory=frozenset)
     """The components whose per-user limits belong to Waldur."""
-    agree: Agree = to_the_last_digit
+    agree: LimitsEqual = exact_equal
 
 
 def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[str]:

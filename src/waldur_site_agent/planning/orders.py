@@ -22,18 +22,18 @@ from waldur_site_agent.model.backend import Placement
 from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, Order, OrderState, OrderType, Resource
 from waldur_site_agent.planning.limits import (
-    Agree,
+    LimitsEqual,
+    exact_equal,
     initial_limits,
     limit_changes,
     ordered_limits,
-    to_the_last_digit,
 )
 from waldur_site_agent.planning.plan import Plan, Step
 from waldur_site_agent.planning.writes import Call, Change, Write, backend_id_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrderInHand:
+class OrderContext:
     """An order together with everything that deciding about it needs."""
 
     order: Order
@@ -52,7 +52,7 @@ class OrderInHand:
 class OrderPlan:
     """What one order needs; an order without steps only has to be marked done."""
 
-    hand: OrderInHand
+    context: OrderContext
     backend_id: str = ""
     """The resource's name in the backend, now or after the plan; empty: it has none."""
     steps: tuple[Step, ...] = ()
@@ -64,7 +64,7 @@ class OrderPlan:
     @property
     def order(self) -> Order:
         """The order itself."""
-        return self.hand.order
+        return self.context.order
 
     @property
     def newcomers(self) -> frozenset[str]:
@@ -80,7 +80,7 @@ class OrderPlan:
     @property
     def needs_backend_id(self) -> bool:
         """Whether Waldur must be told the resource's name before anything else happens."""
-        return bool(self.backend_id) and self.hand.resource.backend_id != self.backend_id
+        return bool(self.backend_id) and self.context.resource.backend_id != self.backend_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +105,23 @@ def claims_of(resources: Iterable[Resource]) -> Claims:
 
 
 def plan_orders(
-    hands: Iterable[OrderInHand],
+    contexts: Iterable[OrderContext],
     state: BackendState,
     claims: Claims,
     components: Mapping[str, Component],
-    agree: Agree = to_the_last_digit,
+    agree: LimitsEqual = exact_equal,
 ) -> tuple[OrderPlan, ...]:
     """Decide about every order; one that cannot be decided never stands in another's way."""
-    desk = _Desk(state, claims, components, agree)
-    return tuple(_decide(hand, desk) for hand in hands)
+    planning = _PlanningContext(state, claims, components, agree)
+    return tuple(_decide(context, planning) for context in contexts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _PlanningContext:
     state: BackendState
     claims: Claims
     components: Mapping[str, Component]
-    agree: Agree
+    agree: LimitsEqual
     given: set[str] = field(default_factory=set)
     """Names that orders before this one are about to use."""
 
@@ -129,17 +129,17 @@ class _Desk:
         return name in self.given or bool(self.claims.others(name, resource))
 
 
-def _decide(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    if hand.problem is not None:
-        return OrderPlan(hand=hand, problem=hand.problem)
+def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
+    if context.problem is not None:
+        return OrderPlan(context=context, problem=context.problem)
     try:
-        return _plan_order(hand, desk)
+        return _plan_order(context, planning)
     except PermanentError as error:
-        return OrderPlan(hand=hand, problem=error)
+        return OrderPlan(context=context, problem=error)
     except Exception as error:  # noqa: BLE001 - a bug met on one order must not stop the others
-        defect = DefectError(f"order {hand.order.uuid}: {type(error).__name__}: {error}")
+        defect = DefectError(f"order {context.order.uuid}: {type(error).__name__}: {error}")
         defect.__cause__ = error
-        return OrderPlan(hand=hand, problem=defect)
+        return OrderPlan(context=context, problem=defect)
 
 
 def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
@@ -147,73 +147,76 @@ def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
     return Plan(tuple(step for plan in plans for step in plan.steps))
 
 
-def _plan_order(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    match hand.order.type:
+def _plan_order(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
+    match context.order.type:
         case OrderType.CREATE:
-            return _plan_create(hand, desk)
+            return _plan_create(context, planning)
         case OrderType.UPDATE:
-            return _plan_update(hand, desk)
+            return _plan_update(context, planning)
         case OrderType.TERMINATE:
-            return _plan_terminate(hand, desk)
+            return _plan_terminate(context, planning)
         case other:
             raise PermanentError(
-                f'order {hand.order.uuid}: orders of type "{other}" are not known to this version '
-                "of the agent; upgrade it or complete the order by hand"
+                f'order {context.order.uuid}: orders of type "{other}" are not known to this '
+                "version of the agent; upgrade it or complete the order by hand"
             )
 
 
-def _plan_create(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    placement, adopted = _choose_placement(hand, desk)
-    desk.given.update(name for _, name in placement.names())
-    limits = initial_limits(hand.order.limits, desk.components)
-    found = desk.state.resources.get(placement.id)
+def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
+    placement, adopted = _choose_placement(context, planning)
+    planning.given.update(name for _, name in placement.names())
+    limits = initial_limits(context.order.limits, planning.components)
+    found = planning.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None or not found.is_complete:
         creation = CreateResource(placement, limits)
-        steps.append(Step(creation, f'ordered as "{hand.order.resource_name}"', hand.order.uuid))
-    elif changes := limit_changes(limits, found.limits, desk.agree):
+        steps.append(
+            Step(creation, f'ordered as "{context.order.resource_name}"', context.order.uuid)
+        )
+    elif changes := limit_changes(limits, found.limits, planning.agree):
         reason = "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes)
-        steps.append(Step(action, reason, hand.order.uuid, found.limits))
+        steps.append(Step(action, reason, context.order.uuid, found.limits))
     present = found.members if found is not None else frozenset()
-    if missing := tuple(sorted(hand.members - present)):
-        reason = f"in the team of project {hand.order.project_slug}"
-        steps.append(Step(AddMembers(placement.id, missing), reason, hand.order.uuid))
+    if missing := tuple(sorted(context.members - present)):
+        reason = f"in the team of project {context.order.project_slug}"
+        steps.append(Step(AddMembers(placement.id, missing), reason, context.order.uuid))
     note = "adopts the account that an interrupted run made" if adopted else ""
     return OrderPlan(
-        hand=hand,
+        context=context,
         backend_id=placement.id,
         steps=tuple(steps),
-        unfinished=hand.team_problem,
+        unfinished=context.team_problem,
         note=note,
     )
 
 
-def _choose_placement(hand: OrderInHand, desk: _Desk) -> tuple[Placement, bool]:
+def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tuple[Placement, bool]:
     """The placement to use, and whether it adopts an account that exists already."""
-    known_as = hand.resource.account
+    known_as = context.resource.account
     if known_as:
-        return _known_placement(hand, known_as, desk), False
-    for placement in hand.placements:
-        if desk.is_taken(placement.id, hand.resource.uuid):
+        return _known_placement(context, known_as, planning), False
+    for placement in context.placements:
+        if planning.is_taken(placement.id, context.resource.uuid):
             continue
-        found = desk.state.resources.get(placement.id)
+        found = planning.state.resources.get(placement.id)
         if found is None:
             return placement, False
         if _is_unfinished(found, placement):
             return placement, True
-    raise PermanentError(_name_taken(hand.placements, hand, desk))
+    raise PermanentError(_name_taken(context.placements, context, planning))
 
 
-def _known_placement(hand: OrderInHand, known_as: str, desk: _Desk) -> Placement:
+def _known_placement(context: OrderContext, known_as: str, planning: _PlanningContext) -> Placement:
     """Where a resource stands that Waldur already has a name for."""
     placement = next(
-        (p for p in hand.placements if p.id == known_as), replace(hand.placements[0], id=known_as)
+        (p for p in context.placements if p.id == known_as),
+        replace(context.placements[0], id=known_as),
     )
-    found = desk.state.resources.get(known_as)
+    found = planning.state.resources.get(known_as)
     stands_elsewhere = found is not None and not _stands_at(found, placement)
-    if desk.is_taken(known_as, hand.resource.uuid) or stands_elsewhere:
-        raise PermanentError(_name_taken((placement,), hand, desk))
+    if planning.is_taken(known_as, context.resource.uuid) or stands_elsewhere:
+        raise PermanentError(_name_taken((placement,), context, planning))
     return placement
 
 
@@ -230,14 +233,16 @@ def _is_unfinished(found: BackendResource, placement: Placement) -> bool:
     return _stands_at(found, placement) and not found.members
 
 
-def _name_taken(placements: Sequence[Placement], hand: OrderInHand, desk: _Desk) -> str:
+def _name_taken(
+    placements: Sequence[Placement], context: OrderContext, planning: _PlanningContext
+) -> str:
     first = placements[0]
     subject = f'{first.id}: cannot create: account "{first.id}"'
     tried = len(placements)
     more = f" (and so for the {tried - 1} other names that were tried)" if tried > 1 else ""
-    if desk.is_taken(first.id, hand.resource.uuid):
+    if planning.is_taken(first.id, context.resource.uuid):
         return f"{subject} belongs to another resource in Waldur{more}; choose another name"
-    found = desk.state.resources[first.id]
+    found = planning.state.resources[first.id]
     if found.parent != first.parent:
         place = f'exists under "{found.parent}", not under "{first.parent}"'
     elif found.organization != first.organization:
@@ -247,75 +252,77 @@ def _name_taken(placements: Sequence[Placement], hand: OrderInHand, desk: _Desk)
     return f"{subject} {place}{more}; rename it or set another allocation_prefix"
 
 
-def _plan_update(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    name = hand.resource.account
-    wanted = ordered_limits(hand.order.limits, desk.components)
+def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
+    name = context.resource.account
+    wanted = ordered_limits(context.order.limits, planning.components)
     if not wanted:
-        return OrderPlan(hand=hand, backend_id=name, note="asks for no change of limits")
+        return OrderPlan(context=context, backend_id=name, note="asks for no change of limits")
     if not name:
         raise PermanentError(
-            f"{hand.resource.name}: cannot update: the resource has no backend_id; "
+            f"{context.resource.name}: cannot update: the resource has no backend_id; "
             "set the name of its account in Waldur, or terminate it"
         )
-    found = desk.state.resources.get(name)
+    found = planning.state.resources.get(name)
     if found is None:
         raise PermanentError(
             f'{name}: cannot update: the backend has no account "{name}"; '
             "restore it, correct the backend_id in Waldur, or terminate the resource"
         )
-    _refuse_if_shared("update", name, hand, desk)
+    _refuse_if_shared("update", name, context, planning)
     steps: tuple[Step, ...] = ()
-    if changes := limit_changes(wanted, found.limits, desk.agree):
-        steps = (Step(SetLimits(name, changes), "ordered", hand.order.uuid, found.limits),)
-    return OrderPlan(hand=hand, backend_id=name, steps=steps)
+    if changes := limit_changes(wanted, found.limits, planning.agree):
+        steps = (Step(SetLimits(name, changes), "ordered", context.order.uuid, found.limits),)
+    return OrderPlan(context=context, backend_id=name, steps=steps)
 
 
-def _plan_terminate(hand: OrderInHand, desk: _Desk) -> OrderPlan:
-    name = hand.resource.account
+def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
+    name = context.resource.account
     if not name:
-        return _plan_terminate_unnamed(hand, desk)
-    _refuse_if_shared("terminate", name, hand, desk)
-    expected = {placement.parent for placement in hand.placements}
-    found = desk.state.resources.get(name)
+        return _plan_terminate_unnamed(context, planning)
+    _refuse_if_shared("terminate", name, context, planning)
+    expected = {placement.parent for placement in context.placements}
+    found = planning.state.resources.get(name)
     if found is not None:
-        _refuse_if_foreign(found, hand)
+        _refuse_if_foreign(found, context)
         container = found.parent if found.parent in expected else None
-        step = Step(DeleteResource(name, container), "terminated in Waldur", hand.order.uuid)
-        return OrderPlan(hand=hand, backend_id=name, steps=(step,))
+        step = Step(DeleteResource(name, container), "terminated in Waldur", context.order.uuid)
+        return OrderPlan(context=context, backend_id=name, steps=(step,))
     note = f'account "{name}" is gone already'
-    left_over = [parent for parent in expected if _is_empty_container(parent, desk.state)]
+    left_over = [parent for parent in expected if _is_empty_container(parent, planning.state)]
     steps = tuple(
-        Step(DeleteResource(name, parent), f'"{parent}" was left empty', hand.order.uuid)
+        Step(DeleteResource(name, parent), f'"{parent}" was left empty', context.order.uuid)
         for parent in left_over
     )
-    return OrderPlan(hand=hand, backend_id=name, steps=steps, note=note)
+    return OrderPlan(context=context, backend_id=name, steps=steps, note=note)
 
 
-def _plan_terminate_unnamed(hand: OrderInHand, desk: _Desk) -> OrderPlan:
+def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     """A resource without a name was never made, or its maker was interrupted."""
-    for placement in hand.placements:
-        found = desk.state.resources.get(placement.id)
-        if found is None or desk.is_taken(placement.id, hand.resource.uuid):
+    for placement in context.placements:
+        found = planning.state.resources.get(placement.id)
+        if found is None or planning.is_taken(placement.id, context.resource.uuid):
             continue
         if _is_unfinished(found, placement):
             action = DeleteResource(placement.id, placement.parent)
-            step = Step(action, "left by an interrupted creation", hand.order.uuid)
-            return OrderPlan(hand=hand, steps=(step,))
-    return OrderPlan(hand=hand, note="was never made; nothing to delete")
+            step = Step(action, "left by an interrupted creation", context.order.uuid)
+            return OrderPlan(context=context, steps=(step,))
+    return OrderPlan(context=context, note="was never made; nothing to delete")
 
 
-def _refuse_if_shared(verb: str, name: str, hand: OrderInHand, desk: _Desk) -> None:
-    if others := desk.claims.others(name, hand.resource.uuid):
+def _refuse_if_shared(
+    verb: str, name: str, context: OrderContext, planning: _PlanningContext
+) -> None:
+    if others := planning.claims.others(name, context.resource.uuid):
         raise PermanentError(
             f'{name}: cannot {verb}: account "{name}" is also the backend_id of resource '
             f"{min(others)}; correct one of the two in Waldur"
         )
 
 
-def _refuse_if_foreign(found: BackendResource, hand: OrderInHand) -> None:
+def _refuse_if_foreign(found: BackendResource, context: OrderContext) -> None:
     """Never delete what was not made for a resource: those carry their parent's name twice."""
     ours = found.organization and found.organization == found.parent
-    if ours or any(_stands_at(found, placement) for placement in hand.placements):
+    if ours or any(_stands_at(found, placement) for placement in context.placements):
         return
     raise PermanentError(
         f'{found.id}: cannot terminate: account "{found.id}" stands under "{found.parent}" with '
@@ -341,7 +348,7 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
     if plan.order.state == OrderState.PENDING_PROVIDER:
         writes.append(approve_write(plan.order))
     if plan.order.type == OrderType.CREATE and plan.problem is None and plan.needs_backend_id:
-        writes.append(backend_id_write(plan.hand.resource, plan.backend_id))
+        writes.append(backend_id_write(plan.context.resource, plan.backend_id))
     writes += last_usage
     problem = plan.problem or plan.unfinished
     if problem is None:

@@ -112,14 +112,14 @@ def _decimal(cents: int) -> Decimal:
     return Decimal(cents).scaleb(-2)
 
 
-RowsByComponent = Mapping[tuple[UUID, str], "WaldurFigure"]
+RowsByComponent = Mapping[tuple[UUID, str], "RecordedUsage"]
 PartsByRow = Mapping[UUID, Mapping[str, Decimal]]
 
 ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaldurFigure:
+class RecordedUsage:
     """What Waldur has of one component of one resource in one month, in measured units.
 
     After a change of plan there is a row for each plan; they are billed together, and reports
@@ -164,10 +164,10 @@ class ComponentReport:
 
     type: str
     bill: Bill
-    found: WaldurFigure | None = None
+    found: RecordedUsage | None = None
     is_anomaly: bool = False
     """Lower than what Waldur has, although usage only grows: neither total nor parts are sent."""
-    is_news: bool = False
+    is_changed: bool = False
     """Whether the total is to be sent."""
 
     @property
@@ -194,17 +194,17 @@ class ResourceReport:
         return self.resource.account
 
     @property
-    def is_news(self) -> bool:
+    def is_changed(self) -> bool:
         """Whether some total is to be sent."""
-        return any(component.is_news for component in self.components)
+        return any(component.is_changed for component in self.components)
 
     @property
     def news(self) -> dict[str, Decimal]:
         """What was used, by the components whose total is to be sent."""
-        return {each.type: each.bill.total for each in self.components if each.is_news}
+        return {each.type: each.bill.total for each in self.components if each.is_changed}
 
     @property
-    def sound(self) -> tuple[ComponentReport, ...]:
+    def valid(self) -> tuple[ComponentReport, ...]:
         """The components that are not anomalous."""
         return tuple(component for component in self.components if not component.is_anomaly)
 
@@ -214,7 +214,7 @@ class ResourceReport:
 
         They go together, because older servers show only what was sent last.
         """
-        return {component.type: component.amount for component in self.sound}
+        return {component.type: component.amount for component in self.valid}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,11 +247,11 @@ class MonthPlan:
     """Whether the figures are final, once the month is over."""
     unfinished: frozenset[str] = frozenset()
     """Accounts of which a later reading of the backend may have more."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     """Accounts of which nothing is sent, with why: Waldur's figure was not understood."""
 
     def __bool__(self) -> bool:
-        return any(resource.is_news for resource in self.resources)
+        return any(resource.is_changed for resource in self.resources)
 
     @property
     def anomalies(self) -> list[tuple[str, ComponentReport]]:
@@ -272,14 +272,14 @@ class MonthPlan:
         lacking: dict[str, Decimal] = defaultdict(Decimal)
         for resource in self.resources:
             for component in resource.components:
-                if component.is_news and not has_sent(resource.account, component.type):
+                if component.is_changed and not has_sent(resource.account, component.type):
                     lacking[component.type] += component.bill.total - (component.before or ZERO)
         return dict(sorted(lacking.items()))
 
 
-def figures(
+def recorded_usage(
     rows: Iterable[ComponentUsage], month: BillingMonth
-) -> dict[tuple[UUID, str], WaldurFigure]:
+) -> dict[tuple[UUID, str], RecordedUsage]:
     """What Waldur has, by resource and component.
 
     Rows of other months, which servers send that ignore the filter, are left out.
@@ -291,10 +291,10 @@ def figures(
     return {key: _together(group) for key, group in groups.items()}
 
 
-def _together(group: list[ComponentUsage]) -> WaldurFigure:
+def _together(group: list[ComponentUsage]) -> RecordedUsage:
     *older, newest = sorted(group, key=lambda r: (r.date.timestamp() if r.date else 0, r.uuid.int))
     older_amount = sum((row.usage for row in older), ZERO)
-    return WaldurFigure(
+    return RecordedUsage(
         row=newest.uuid,
         amount=older_amount + newest.usage,
         older=tuple(row.uuid for row in older),
@@ -357,11 +357,11 @@ def plan_month(
 
 
 def _compare(
-    name: str, bill: Bill, found: WaldurFigure | None, *, allow_decrease: bool, zero_is_news: bool
+    name: str, bill: Bill, found: RecordedUsage | None, *, allow_decrease: bool, zero_is_news: bool
 ) -> ComponentReport:
     if found is None:
-        is_news = zero_is_news or bill.total != ZERO
-        return ComponentReport(type=name, bill=bill, is_news=is_news)
+        is_changed = zero_is_news or bill.total != ZERO
+        return ComponentReport(type=name, bill=bill, is_changed=is_changed)
     is_lower = bill.total < found.amount and not found.counts_twice(bill.total)
     is_anomaly = is_lower and not allow_decrease
     return ComponentReport(
@@ -369,11 +369,11 @@ def _compare(
         bill=bill,
         found=found,
         is_anomaly=is_anomaly,
-        is_news=not is_anomaly and _for_newest(bill.total, found) != found.newest,
+        is_changed=not is_anomaly and _for_newest(bill.total, found) != found.newest,
     )
 
 
-def _for_newest(total: Decimal, found: WaldurFigure | None) -> Decimal:
+def _for_newest(total: Decimal, found: RecordedUsage | None) -> Decimal:
     return max(ZERO, total - found.older_amount) if found else total
 
 

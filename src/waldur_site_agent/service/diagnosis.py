@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from waldur_site_agent.backends import Backend, Check, Verdict, failed_check
+from waldur_site_agent.backends import Backend, Check, CheckStatus, failed_check
 from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
@@ -55,13 +55,13 @@ def clock_check(ahead_seconds: float | None) -> Check:
     """Compare this machine's clock with the server's."""
     if ahead_seconds is None:
         detail = "the server does not say what time it is"
-        return Check(name="clock", verdict=Verdict.WARNING, detail=detail)
+        return Check(name="clock", verdict=CheckStatus.WARNING, detail=detail)
     if abs(ahead_seconds) <= _TOLERABLE_SECONDS:
-        return Check(name="clock", verdict=Verdict.OK, detail="agrees with the server's")
+        return Check(name="clock", verdict=CheckStatus.OK, detail="agrees with the server's")
     way = "behind" if ahead_seconds > 0 else "ahead of"
     return Check(
         name="clock",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"is {abs(ahead_seconds):.0f} s {way} the server's: months end, and roles of people "
         "expire, at the wrong moment",
         remedy="let chrony or systemd-timesyncd set this machine's clock",
@@ -89,13 +89,13 @@ def _readable_for_few(name: str, path: Path, *, secret: bool) -> Check:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        return Check(name=name, verdict=Verdict.FAILED, detail=f"{path}: {error.strerror}")
+        return Check(name=name, verdict=CheckStatus.FAILED, detail=f"{path}: {error.strerror}")
     wide = mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP)
     allowed = wide & (stat.S_IWOTH | stat.S_IWGRP) == 0 and (not secret or not wide)
     holds = "holds a token and " if secret else ""
     return Check(
         name=name,
-        verdict=Verdict.OK if allowed else Verdict.WARNING,
+        verdict=CheckStatus.OK if allowed else CheckStatus.WARNING,
         detail=f"{path} has mode {mode:04o}"
         + ("" if allowed else f": it {holds}can be read or changed by others than its owner"),
         remedy="" if allowed else f"chmod {'640' if secret else '644'} {path}",
@@ -106,11 +106,11 @@ def _time_zone(configuration: Configuration) -> Check:
     zone: tzinfo = billing_zone(configuration)
     if configuration.timezone or _is_utc(zone):
         return Check(
-            name="time zone", verdict=Verdict.OK, detail=f"billing months are cut in {zone}"
+            name="time zone", verdict=CheckStatus.OK, detail=f"billing months are cut in {zone}"
         )
     return Check(
         name="time zone",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"billing months are cut in {zone}, the machine's, because timezone is not set",
         remedy="set timezone, so that another machine counts alike; UTC is how Waldur counts",
     )
@@ -124,10 +124,10 @@ def _is_utc(zone: tzinfo) -> bool:
 def _locks() -> Check:
     directory = default_lock_file("waldur-site-agent.lock").parent
     if directory == OWN_DIRECTORY:
-        return Check(name="lock directory", verdict=Verdict.OK, detail=str(directory))
+        return Check(name="lock directory", verdict=CheckStatus.OK, detail=str(directory))
     return Check(
         name="lock directory",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"{directory}, because this user cannot use {OWN_DIRECTORY}: agents of other users "
         "may not see these locks",
         remedy="run this as the user of the service, which makes the directory for itself "
@@ -138,10 +138,10 @@ def _locks() -> Check:
 def _writable(key: str, path: Path) -> Check:
     place = path if path.exists() else path.parent
     if os.access(place, os.W_OK):
-        return Check(name=key, verdict=Verdict.OK, detail=str(path))
+        return Check(name=key, verdict=CheckStatus.OK, detail=str(path))
     return Check(
         name=key,
-        verdict=Verdict.FAILED,
+        verdict=CheckStatus.FAILED,
         detail=f"{path} cannot be written by this user",
         remedy=f"make {path.parent} and let the agent's user write there",
     )
@@ -177,7 +177,7 @@ def diagnose_backends(offering: Offering, source: Source, registry: Registry) ->
     if not names:
         yield Check(
             name="backend",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail="no backend is named, so no job runs for this offering",
             remedy=f"set {', '.join(job.value for job in Job)} as needed",
         )
@@ -205,13 +205,13 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
     except SiteAgentError as error:
         yield failed_check(name, error, f"{error.problem}; {_NOT_CHECKED}")
     except ConfigurationError as error:
-        yield Check(name=name, verdict=Verdict.FAILED, detail=f"{error}; {_NOT_CHECKED}")
+        yield Check(name=name, verdict=CheckStatus.FAILED, detail=f"{error}; {_NOT_CHECKED}")
     except Exception as error:  # a plugin may fail in any way; the other checks are still made
         log = structlog.get_logger()
         log.exception("a check failed because of a defect", check=name)
         yield Check(
             name=name,
-            verdict=Verdict.FAILED,
+            verdict=CheckStatus.FAILED,
             detail=f"a defect in the agent or a plugin: {type(error).__name__}: {error}; "
             f"{_NOT_CHECKED}",
             remedy="report it with the traceback above",
@@ -219,7 +219,7 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
 
 
 def _passed(name: str, detail: str) -> Check:
-    return Check(name=name, verdict=Verdict.OK, detail=detail)
+    return Check(name=name, verdict=CheckStatus.OK, detail=detail)
 
 
 def _token(user: User) -> Check:
@@ -229,7 +229,7 @@ def _token(user: User) -> Check:
     short = user.token_lifetime < _SHORT_LIFETIME_SECONDS
     return Check(
         name="token",
-        verdict=Verdict.WARNING if short else Verdict.OK,
+        verdict=CheckStatus.WARNING if short else CheckStatus.OK,
         detail=f'belongs to "{name}" and expires after {user.token_lifetime} s without a request',
         remedy="set the token lifetime of this user to none in Waldur" if short else "",
     )
@@ -239,14 +239,14 @@ def _offering(found: WaldurOffering) -> Iterator[Check]:
     known = found.type in SERVED_TYPES
     yield Check(
         name="offering",
-        verdict=Verdict.OK if known else Verdict.FAILED,
+        verdict=CheckStatus.OK if known else CheckStatus.FAILED,
         detail=f'"{found.name}" of {found.customer_name or "?"}, {found.type}, {found.state}',
         remedy="" if known else f"the agent serves offerings of type {' or '.join(SERVED_TYPES)}",
     )
     if not found.plugin_options.get("service_provider_can_create_offering_user"):
         yield Check(
             name="offering users",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail="service_provider_can_create_offering_user is off, or not shown to this token",
             remedy="switch it on in the offering's integration options, or no member is ever added",
         )
@@ -264,14 +264,14 @@ def _rights(user: User, found: WaldurOffering) -> Check:
     if on_offering:
         return Check(
             name="rights",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail=f"{', '.join(on_offering)} of the offering only: orders cannot be approved, and "
             "older servers refuse other calls too",
             remedy=remedy,
         )
     return Check(
         name="rights",
-        verdict=Verdict.FAILED,
+        verdict=CheckStatus.FAILED,
         detail="the user has no role at the provider or on the offering",
         remedy=remedy,
     )
@@ -284,14 +284,14 @@ def _components(offering: Offering, found: WaldurOffering) -> Iterator[Check]:
     for component in plan.create:
         yield Check(
             name=f"component {component.type}",
-            verdict=Verdict.FAILED,
+            verdict=CheckStatus.FAILED,
             detail="is configured but Waldur does not have it",
             remedy=load,
         )
     for component in plan.update:
         yield Check(
             name=f"component {component.type}",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail="; ".join(component_differences(component, by_type[component.type])),
             remedy=load,
         )
@@ -300,7 +300,7 @@ def _components(offering: Offering, found: WaldurOffering) -> Iterator[Check]:
     for name in plan.only_in_waldur:
         yield Check(
             name=f"component {name}",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail="is in Waldur but not configured; the agent does not serve it",
             remedy="add it to backend_components, or archive it in Waldur",
         )
@@ -339,10 +339,10 @@ def diagnose_broker(offering: Offering, *, login: bool = False) -> Iterator[Chec
 def _broker_checks(offering: Offering, *, login: bool) -> Iterator[Check]:
     address = broker_address(offering)
     checks = [_connection(address)]
-    if checks[-1].verdict is not Verdict.FAILED:
+    if checks[-1].verdict is not CheckStatus.FAILED:
         checks.append(_websocket(address, "mqtt" if offering.mqtt_enabled else "v12.stomp"))
     yield from checks
-    if checks[-1].verdict is not Verdict.FAILED and login:
+    if checks[-1].verdict is not CheckStatus.FAILED and login:
         yield _login(offering)
 
 
@@ -396,7 +396,7 @@ def _websocket(address: Address, subprotocol: str) -> Check:
 def _login(offering: Offering) -> Check:
     if offering.mqtt_enabled:
         detail = "not tried: a second MQTT client of the same name would disconnect a running agent"
-        return Check(name="broker's login", verdict=Verdict.OK, detail=detail)
+        return Check(name="broker's login", verdict=CheckStatus.OK, detail=detail)
     try:
         with connect(offering, "diagnostics") as waldur:
             subscription = Registration(waldur, offering, structlog.get_logger()).subscribe()
@@ -408,7 +408,7 @@ def _login(offering: Offering) -> Check:
 
 
 def _failed(detail: str, remedy: str = "", name: str = "broker") -> Check:
-    return Check(name=name, verdict=Verdict.FAILED, detail=detail, remedy=remedy)
+    return Check(name=name, verdict=CheckStatus.FAILED, detail=detail, remedy=remedy)
 
 
 _WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
@@ -468,7 +468,7 @@ def _compared(
         differing += [
             Check(
                 name=f"limits of {account}",
-                verdict=Verdict.WARNING,
+                verdict=CheckStatus.WARNING,
                 detail=str(difference),
                 remedy=_remedy(offering, len(resources), is_missing=difference.found is None),
             )
@@ -478,17 +478,17 @@ def _compared(
     if len(differing) > _SHOWN:
         yield Check(
             name="limits",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail=f"{len(differing) - _SHOWN} more differ",
             remedy="waldur-site-agent limits sync --to backend --dry-run shows them all",
         )
     for component, accounts in unlimited.items():
         yield Check(
-            name="limits", verdict=Verdict.WARNING, detail=unlimited_text(component, accounts)
+            name="limits", verdict=CheckStatus.WARNING, detail=unlimited_text(component, accounts)
         )
     if agreeing:
         detail = f"{agreeing} of {len(groups)} accounts have the limits that Waldur shows"
-        yield Check(name="limits", verdict=Verdict.OK, detail=detail)
+        yield Check(name="limits", verdict=CheckStatus.OK, detail=detail)
 
 
 def _remedy(offering: Offering, resources: int, *, is_missing: bool) -> str:

@@ -26,7 +26,7 @@ STUCK_AFTER_SECONDS = 1800.0
 """The allowance where the configuration gives none."""
 
 
-class Verdict(Enum):
+class HealthStatus(Enum):
     """How the process, or one worker of it, stands; from best to worst."""
 
     OK = "ok"
@@ -39,11 +39,11 @@ class Verdict(Enum):
     @property
     def alive(self) -> bool:
         """Whether a restart would not help."""
-        return self in (Verdict.OK, Verdict.FAILING)
+        return self in (HealthStatus.OK, HealthStatus.FAILING)
 
 
 @dataclass(slots=True)
-class Duty:
+class WorkerHealth:
     """One offering in one mode, as its worker lives through it. Threads may share it."""
 
     offering: str
@@ -112,13 +112,13 @@ class Duty:
         since = self.last_progress if self.working else max(self.resting_until, self.last_progress)
         return max(0.0, self.monotonic() - since)
 
-    def verdict(self, allowance: float) -> Verdict:
+    def verdict(self, allowance: float) -> HealthStatus:
         """How it stands, where it may be silent for ``allowance`` seconds."""
         if self.thread is not None and self.thread.ident and not self.thread.is_alive():
-            return Verdict.OK if self.relieved else Verdict.DEAD
+            return HealthStatus.OK if self.relieved else HealthStatus.DEAD
         if self.silent_seconds() > allowance:
-            return Verdict.STUCK
-        return Verdict.FAILING if self.trouble else Verdict.OK
+            return HealthStatus.STUCK
+        return HealthStatus.FAILING if self.trouble else HealthStatus.OK
 
     def describe(self, allowance: float) -> dict[str, Any]:
         """The same as values that JSON knows."""
@@ -141,36 +141,36 @@ class Health:
     def __init__(self, stuck_after_seconds: float = STUCK_AFTER_SECONDS) -> None:
         self.stuck_after_seconds = stuck_after_seconds
         self._lock = threading.Lock()
-        self._duties: dict[tuple[str, str], Duty] = {}
+        self._duties: dict[tuple[str, str], WorkerHealth] = {}
         self._events: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
         self._began = datetime.now(UTC)
 
-    def duty(self, offering: str, mode: str) -> Duty:
-        """The duty of one offering in one mode; the same one each time it is asked for."""
+    def worker_health(self, offering: str, mode: str) -> WorkerHealth:
+        """The health of the worker of one offering in one mode; the same one each time it is asked for."""
         with self._lock:
-            return self._duties.setdefault((offering, mode), Duty(offering, mode))
+            return self._duties.setdefault((offering, mode), WorkerHealth(offering, mode))
 
-    def take_over(self, offering: str, mode: str, thread: threading.Thread) -> Duty:
-        """A new worker takes the duty over: what its predecessor left unfinished is forgotten."""
-        old = self.duty(offering, mode)
-        new = Duty(offering, mode, thread=thread, last_success=old.last_success)
+    def take_over(self, offering: str, mode: str, thread: threading.Thread) -> WorkerHealth:
+        """A new worker takes over: what its predecessor left unfinished is forgotten."""
+        old = self.worker_health(offering, mode)
+        new = WorkerHealth(offering, mode, thread=thread, last_success=old.last_success)
         with self._lock:
             self._duties[offering, mode] = new
         return new
 
     def cannot_serve(self, offering: str, mode: str, reason: str) -> None:
         """Nobody works on this one until the configuration is read again; it counts as failing."""
-        duty = Duty(offering, mode)
-        duty.fail(reason)
-        duty.rest(math.inf)
+        worker_health = WorkerHealth(offering, mode)
+        worker_health.fail(reason)
+        worker_health.rest(math.inf)
         with self._lock:
-            self._duties[offering, mode] = duty
+            self._duties[offering, mode] = worker_health
 
-    def relieve(self) -> None:
+    def retire(self) -> None:
         """Everybody was asked to end; successors take over what they serve."""
         with self._lock:
-            for duty in self._duties.values():
-                duty.relieved = True
+            for worker_health in self._duties.values():
+                worker_health.relieved = True
 
     def forget_relieved(self) -> None:
         """Drop the duties that nobody took over."""
@@ -184,12 +184,12 @@ class Health:
         """Let ``status`` say how the offering's connection for events stands.
 
         Its answer goes into the report as it is; ``connected`` (bool) becomes a metric. It is
-        forgotten with the duty of that mode: an offering that is polled again has no connection.
+        forgotten with the worker of that mode: an offering that is polled again has no connection.
         """
         with self._lock:
             self._events[offering, mode] = status
 
-    def duties(self) -> list[Duty]:
+    def all_workers(self) -> list[WorkerHealth]:
         """All duties, in the order of their first day."""
         with self._lock:
             return list(self._duties.values())
@@ -200,15 +200,17 @@ class Health:
             watched = dict(self._events)
         return {offering: status() for (offering, _), status in watched.items()}
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> HealthStatus:
         """The worst of all duties."""
-        order = list(Verdict)
-        found = [duty.verdict(self.stuck_after_seconds) for duty in self.duties()]
-        return max(found, key=order.index, default=Verdict.OK)
+        order = list(HealthStatus)
+        found = [
+            worker_health.verdict(self.stuck_after_seconds) for worker_health in self.all_workers()
+        ]
+        return max(found, key=order.index, default=HealthStatus.OK)
 
     def has_served(self) -> bool:
-        """Whether any duty has seen a start that went through."""
-        return any(duty.served for duty in self.duties())
+        """Whether any worker has seen a start that went through."""
+        return any(worker_health.served for worker_health in self.all_workers())
 
     def report(self) -> dict[str, Any]:
         """Everything, as values that JSON knows."""
@@ -216,7 +218,10 @@ class Health:
             "status": self.verdict().value,
             "since": self._began.isoformat(timespec="seconds"),
             "stuck_after_seconds": self.stuck_after_seconds,
-            "workers": [duty.describe(self.stuck_after_seconds) for duty in self.duties()],
+            "workers": [
+                worker_health.describe(self.stuck_after_seconds)
+                for worker_health in self.all_workers()
+            ],
             "events": self.events(),
         }
 
@@ -272,7 +277,7 @@ def read_health(path: Path) -> Finding:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         age = time.time() - float(report["written"])
-        verdict = Verdict(report["status"])
+        verdict = HealthStatus(report["status"])
         workers: list[dict[str, Any]] = report["workers"]
     except FileNotFoundError:
         return _missing(path, "there is no such file: the agent does not run, or has just begun")

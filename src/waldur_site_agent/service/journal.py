@@ -88,7 +88,7 @@ def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
         "order": str(step.order) if step.order else None,
         "result": outcome.result.value,
         "error": str(outcome.error) if outcome.error else None,
-        "left_out": {left.name: str(left.error) for left in outcome.left_out},
+        "left_out": {left.name: str(left.error) for left in outcome.skipped},
     }
 
 

@@ -32,7 +32,7 @@ class _Concealer:
 _conceal = _Concealer()
 
 
-def conceal(secrets: Iterable[str]) -> None:
+def redact(secrets: Iterable[str]) -> None:
     """Add texts that no line of the log may contain; very short ones would mask everything."""
     longer = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
     spelt = {quoted(secret)[1:-1] for secret in longer for quoted in (json.dumps, repr)}

@@ -29,7 +29,7 @@ from waldur_site_agent import __version__
 from waldur_site_agent.backends import Outcome, Result
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.site import CycleReport
-from waldur_site_agent.service.health import Health, Verdict
+from waldur_site_agent.service.health import Health, HealthStatus
 
 PREFIX = "waldur_site_agent"
 _WORK = ("offering", "mode")
@@ -69,8 +69,8 @@ class Metrics:
         """Count an action of ``work`` (offering, mode)."""
         kind, result = type(outcome.action).__name__, outcome.result
         self.actions.labels(*work, kind, result.value).inc()
-        if result is not Result.FAILED and outcome.left_out:
-            self.left_out.labels(*work).inc(len(outcome.left_out))
+        if result is not Result.FAILED and outcome.skipped:
+            self.skipped.labels(*work).inc(len(outcome.skipped))
 
     def request(self, operation: str, status: int | str, seconds: float) -> None:
         """Count a request to Waldur."""
@@ -107,7 +107,7 @@ class Metrics:
             "Changes to the backend, by kind and by result: done, unchanged, failed.",
             (*_WORK, "action", "result"),
         )
-        self.left_out = self._counter(
+        self.skipped = self._counter(
             "left_out_members", "Members that an action that was carried out left out.", _WORK
         )
         self.defects = self._counter(
@@ -180,12 +180,12 @@ class _OfHealth(Collector):
             "For how long nothing came back to a worker, not counting planned rest.",
             labels=_WORK,
         )
-        for duty in self._health.duties():
-            work = (duty.offering, duty.mode)
-            verdict = duty.verdict(self._health.stuck_after_seconds)
-            alive.add_metric(work, float(verdict in (Verdict.OK, Verdict.FAILING)))
-            failing.add_metric(work, float(bool(duty.trouble)))
-            silent.add_metric(work, duty.silent_seconds())
+        for worker_health in self._health.all_workers():
+            work = (worker_health.offering, worker_health.mode)
+            verdict = worker_health.verdict(self._health.stuck_after_seconds)
+            alive.add_metric(work, float(verdict in (HealthStatus.OK, HealthStatus.FAILING)))
+            failing.add_metric(work, float(bool(worker_health.trouble)))
+            silent.add_metric(work, worker_health.silent_seconds())
         return alive, failing, silent
 
     def _of_events(self) -> Iterable[Metric]:

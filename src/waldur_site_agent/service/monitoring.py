@@ -51,34 +51,34 @@ class SiteWatch:
 
     def cycle_began(self) -> None:
         """See :class:`waldur_site_agent.cycles.site.Watch`."""
-        self._health.duty(*self._work).begin()
+        self._health.worker_health(*self._work).begin()
 
     def cycle_ended(self, report: CycleReport, seconds: float) -> None:
         """See :class:`waldur_site_agent.cycles.site.Watch`."""
-        duty = self._health.duty(*self._work)
+        worker_health = self._health.worker_health(*self._work)
         if report.trouble:
-            duty.fail(report.trouble, self._job)
+            worker_health.fail(report.trouble, self._job)
         else:
-            duty.succeed(self._job, report.impairment)
-        duty.end()
+            worker_health.succeed(self._job, report.impairment)
+        worker_health.end()
         if self._metrics is not None:
             self._metrics.cycle_ended(self._work, report, seconds)
 
     def action(self, outcome: Outcome) -> None:
         """See :class:`waldur_site_agent.cycles.site.Watch`."""
-        self._health.duty(*self._work).progress()
+        self._health.worker_health(*self._work).progress()
         if self._metrics is not None:
             self._metrics.action(self._work, outcome)
 
     def request(self, operation: str, status: int | str, seconds: float) -> None:
         """See :class:`waldur_site_agent.cycles.site.Watch`."""
-        self._health.duty(*self._work).progress()
+        self._health.worker_health(*self._work).progress()
         if self._metrics is not None:
             self._metrics.request(operation, status, seconds)
 
     def command(self, command: str, result: str, seconds: float) -> None:
         """See :class:`waldur_site_agent.cycles.site.Watch`."""
-        self._health.duty(*self._work).progress()
+        self._health.worker_health(*self._work).progress()
         if self._metrics is not None:
             self._metrics.command(command, result, seconds)
 
@@ -180,16 +180,16 @@ class Monitoring:
         self.notifier.status(self._status())
 
     def _status(self) -> str:
-        duties = self.health.duties()
-        for duty in duties:
-            verdict = duty.verdict(self.health.stuck_after_seconds)
+        all_workers = self.health.all_workers()
+        for worker_health in all_workers:
+            verdict = worker_health.verdict(self.health.stuck_after_seconds)
             if not verdict.alive:
-                return f"{duty.mode} of {duty.offering} is {verdict.value}"
-            if duty.trouble:
-                return f"{duty.mode} of {duty.offering}: {duty.trouble}"
+                return f"{worker_health.mode} of {worker_health.offering} is {verdict.value}"
+            if worker_health.trouble:
+                return f"{worker_health.mode} of {worker_health.offering}: {worker_health.trouble}"
         if not self.health.has_served():
             return "starting"
-        return f"{len(duties)} offering(s) and mode(s) served"
+        return f"{len(all_workers)} offering(s) and mode(s) served"
 
     def report_errors(
         self, configuration: Configuration, environ: Mapping[str, str] | None = None

@@ -14,16 +14,16 @@ from waldur_site_agent.config import ConfigurationError, Job, Offering
 from waldur_site_agent.cycles.importing import answer_imports
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import check_offering_access
-from waldur_site_agent.cycles.order_inputs import Fate, OrdersReport
+from waldur_site_agent.cycles.order_inputs import OrdersReport, OrderStatus
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.cycles.site import CycleReport, Seen, Site
+from waldur_site_agent.cycles.site import CycleReport, Site, WaldurSnapshot
 from waldur_site_agent.events.pending import (
     FIRST_DELAY,
     LONGEST_DELAY,
-    Agenda,
     Batch,
+    EventQueue,
     Kind,
-    Waiting,
+    PendingScope,
     kind_of,
 )
 from waldur_site_agent.model.backend import Everything, OrderScope, ResourceScope, Scope
@@ -31,13 +31,13 @@ from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OrderType
 from waldur_site_agent.service.modes import EventMode, Mode
 from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import Situation, only_copy, open_site
+from waldur_site_agent.service.session import Runtime, only_copy, open_site
 
 _SILENT_TOKEN_SHARE = 0.5
 
 
 def run_once(
-    situation: Situation,
+    runtime: Runtime,
     offerings: Sequence[Offering],
     mode: Mode,
     *,
@@ -47,13 +47,13 @@ def run_once(
     """One cycle for each offering, one after the other; trouble with one stops no other."""
     stop = stop or Stop()
     return [
-        _offering_once(situation, offering, mode, dry_run=dry_run, stop=stop)
+        _offering_once(runtime, offering, mode, dry_run=dry_run, stop=stop)
         for offering in offerings
     ]
 
 
 def _offering_once(
-    situation: Situation, offering: Offering, mode: Mode, *, dry_run: bool, stop: Stop
+    runtime: Runtime, offering: Offering, mode: Mode, *, dry_run: bool, stop: Stop
 ) -> CycleReport:
     log = structlog.get_logger().bind(offering=offering.name, mode=mode.name)
     if stop.requested():
@@ -62,8 +62,8 @@ def _offering_once(
         return CycleReport(offering=offering.name, trouble=reason)
     copies = nullcontext() if dry_run else only_copy(offering, mode, 0)
     try:
-        with copies, open_site(situation, offering, mode, stop.requested, stop.pause) as site:
-            greet(site, mode)
+        with copies, open_site(runtime, offering, mode, stop.requested, stop.pause) as site:
+            check_token(site, mode)
             if not dry_run:
                 mode.start(site)
             return run_cycle(site, mode, dry_run=dry_run)
@@ -76,7 +76,7 @@ def _offering_once(
         return CycleReport(offering=offering.name, trouble=_defect(error))
 
 
-def greet(site: Site, mode: Mode) -> None:
+def check_token(site: Site, mode: Mode) -> None:
     """Make sure that the token serves the offering, and warn of one that will die of silence.
 
     Raises:
@@ -139,7 +139,7 @@ Report = TypeVar("Report", bound="CycleReport")
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class EventSession:
     """The sites at which an offering's jobs are done, and the modes that do them."""
 
     sites: Mapping[Job, Site]
@@ -147,8 +147,8 @@ class Workplace:
 
     @classmethod
     def open(
-        cls, stack: ExitStack, situation: Situation, offering: Offering, mode: EventMode, stop: Stop
-    ) -> Workplace:
+        cls, stack: ExitStack, runtime: Runtime, offering: Offering, mode: EventMode, stop: Stop
+    ) -> EventSession:
         """Open a site for each job of the offering; ``stack`` closes them.
 
         Raises:
@@ -157,9 +157,7 @@ class Workplace:
         """
         modes = {part.job: mode.renamed(part) for part in mode.parts_of(offering)}
         sites = {
-            job: stack.enter_context(
-                open_site(situation, offering, part, stop.requested, stop.pause)
-            )
+            job: stack.enter_context(open_site(runtime, offering, part, stop.requested, stop.pause))
             for job, part in modes.items()
         }
         return cls(sites, modes)
@@ -177,7 +175,7 @@ class Workplace:
         """
         for number, (job, site) in enumerate(self.sites.items()):
             if number == 0:
-                greet(site, self.modes[job])
+                check_token(site, self.modes[job])
             if not dry_run:
                 self.modes[job].start(site)
 
@@ -204,11 +202,11 @@ class Workplace:
 
 
 class Passes:
-    """Carries batches out, and tells the agenda what became of their scopes."""
+    """Carries batches out, and tells the event queue what became of their scopes."""
 
-    def __init__(self, workplace: Workplace, agenda: Agenda) -> None:
-        self._workplace = workplace
-        self._agenda = agenda
+    def __init__(self, event_session: EventSession, event_queue: EventQueue) -> None:
+        self._workplace = event_session
+        self._agenda = event_queue
 
     def carry_out(self, batch: Batch) -> None:
         """Do the pass that covers a batch."""
@@ -223,56 +221,60 @@ class Passes:
                 self._members_done(report, batch.entries)
             case Kind.IMPORT:
                 report = self._workplace.run(Job.MEMBERSHIP, answer_imports, batch)
-                self._settle(batch.entries, Seen(), failed=bool(report.trouble))
+                self._settle(batch.entries, WaldurSnapshot(), failed=bool(report.trouble))
 
     def _everything(self, batch: Batch) -> None:
         reports = self._workplace.full_pass()
         orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
         trouble = any(report.trouble for report in reports)
         incomplete = members is not None and bool(members.failures or members.refusal)
-        by_kind: dict[Kind, list[Waiting]] = {kind: [] for kind in Kind}
+        by_kind: dict[Kind, list[PendingScope]] = {kind: [] for kind in Kind}
         for entry in batch.entries:
             by_kind[kind_of(entry.scope)].append(entry)
-        self._settle(by_kind[Kind.EVERYTHING], Seen(), failed=trouble or incomplete)
+        self._settle(by_kind[Kind.EVERYTHING], WaldurSnapshot(), failed=trouble or incomplete)
         if orders is not None:
-            self._settle(by_kind[Kind.ORDERS], orders.seen)
+            self._settle(by_kind[Kind.ORDERS], orders.snapshot)
             self._follow_orders(orders)
         else:
             self._agenda.cut_short(Kind.ORDERS, by_kind[Kind.ORDERS])
         if members is not None:
-            self._settle([*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]], members.seen)
+            self._settle([*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]], members.snapshot)
             self._follow_members(members)
         else:
             self._agenda.cut_short(Kind.MEMBERS, by_kind[Kind.MEMBERS])
             self._agenda.failed(by_kind[Kind.IMPORT])
 
-    def _orders_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+    def _orders_done(self, report: CycleReport, entries: tuple[PendingScope, ...]) -> None:
         if not isinstance(report, OrdersReport):
             self._agenda.cut_short(Kind.ORDERS, entries)
             return
-        unfinished = {f.order.uuid for f in report.fates if f.fate is Fate.WAITING}
+        unfinished = {f.order.uuid for f in report.results if f.status is OrderStatus.WAITING}
         failed = [e for e in entries if _order_of(e.scope) in unfinished]
         self._agenda.failed(failed)
-        self._agenda.passed([e for e in entries if e not in failed], report.seen)
+        self._agenda.passed([e for e in entries if e not in failed], report.snapshot)
         self._follow_orders(report, known=frozenset(e.scope for e in entries))
 
-    def _members_done(self, report: CycleReport, entries: tuple[Waiting, ...]) -> None:
+    def _members_done(self, report: CycleReport, entries: tuple[PendingScope, ...]) -> None:
         if not isinstance(report, MembershipReport):
             self._agenda.cut_short(Kind.MEMBERS, entries)
         elif report.failures or report.refusal:
             self._agenda.spoiled(entries)
         else:
-            self._agenda.passed(entries, report.seen)
+            self._agenda.passed(entries, report.snapshot)
         if isinstance(report, MembershipReport):
             self._follow_members(report)
 
     def _settle(
-        self, entries: list[Waiting] | tuple[Waiting, ...], seen: Seen, *, failed: bool = False
+        self,
+        entries: list[PendingScope] | tuple[PendingScope, ...],
+        snapshot: WaldurSnapshot,
+        *,
+        failed: bool = False,
     ) -> None:
         if failed:
             self._agenda.failed(entries)
         else:
-            self._agenda.passed(entries, seen)
+            self._agenda.passed(entries, snapshot)
 
     def _follow_orders(
         self, report: OrdersReport, *, known: frozenset[Scope] = frozenset()
@@ -282,12 +284,12 @@ class Passes:
         A new account gets its service accounts, and members for whom the order could not wait,
         from a look at its members.
         """
-        for fate in report.fates:
-            scope = OrderScope(fate.order.uuid)
-            if fate.fate is Fate.WAITING and scope not in known:
+        for result in report.results:
+            scope = OrderScope(result.order.uuid)
+            if result.status is OrderStatus.WAITING and scope not in known:
                 self._agenda.want(scope, seconds=FIRST_DELAY)
-            resource = fate.order.marketplace_resource_uuid
-            created = fate.fate is Fate.DONE and fate.order.type == OrderType.CREATE
+            resource = result.order.marketplace_resource_uuid
+            created = result.status is OrderStatus.DONE and result.order.type == OrderType.CREATE
             if created and resource is not None and Job.MEMBERSHIP in self._workplace.sites:
                 self._agenda.want(ResourceScope(resource), seconds=LONGEST_DELAY)
 

@@ -29,7 +29,7 @@ from waldur_site_agent.waldur import Waldur
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Runtime:
     """What all sessions of a process share."""
 
     configuration: Configuration
@@ -67,7 +67,7 @@ def connect(
 
 @contextmanager
 def open_site(
-    situation: Situation,
+    runtime: Runtime,
     offering: Offering,
     mode: Mode,
     stopping: Callable[[], bool],
@@ -76,7 +76,7 @@ def open_site(
     """Everything that the cycles of one offering need, closed at the end.
 
     Args:
-        situation: what the process knows.
+        runtime: what the process knows.
         offering: whom to serve.
         mode: which job's backend is opened.
         stopping: whether the agent was asked to stop.
@@ -87,36 +87,36 @@ def open_site(
         SiteAgentError: the backend or the connection to Waldur cannot be made.
     """
     name = offering.backend_for(mode.job)
-    settings = _settings(situation, offering, name)
-    safety = situation.configuration.safety_of(offering)
-    watch = situation.monitoring.watch(offering.name, mode.name, mode.job.value)
+    settings = _settings(runtime, offering, name)
+    safety = runtime.configuration.safety_of(offering)
+    watch = runtime.monitoring.watch(offering.name, mode.name, mode.job.value)
     with ExitStack() as stack:
-        backend = situation.registry.open(name, settings, offering)
+        backend = runtime.registry.open(name, settings, offering)
         stack.callback(backend.close)
         backend.watch_commands(watch.command)
         waldur = _connected(stack, offering, mode, watch, sleep)
         siblings = [
             Sibling(offering=other, waldur=_connected(stack, other, mode, watch, sleep))
-            for other in _siblings(situation, offering, mode)
+            for other in _siblings(runtime, offering, mode)
         ]
         site = Site(
             offering=offering,
             waldur=waldur,
             backend=backend,
-            thresholds=_thresholds(situation, safety),
+            thresholds=_thresholds(runtime, safety),
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
-            record=situation.journal.recorder(offering.name, mode.name),
-            record_write=situation.journal.recorder_of_writes(offering.name, mode.name),
+            record=runtime.journal.recorder(offering.name, mode.name),
+            record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
             watch=watch,
-            conditions=situation.monitoring.conditions(offering.name, mode.name, mode.job.value),
-            server_calls=situation.server_calls.setdefault(waldur.base_url, {}),
-            named=situation.named.setdefault(offering.name, set()),
-            usernames=_usernames(situation, offering, mode),
+            conditions=runtime.monitoring.conditions(offering.name, mode.name, mode.job.value),
+            server_calls=runtime.server_calls.setdefault(waldur.base_url, {}),
+            named=runtime.named.setdefault(offering.name, set()),
+            usernames=_usernames(runtime, offering, mode),
             unreported_usage=UnreportedUsage(safety.unreported_usage),
             remove_unknown_users=safety.unknown_users == "remove",
             siblings=tuple(siblings),
-            zone=billing_zone(situation.configuration),
+            zone=billing_zone(runtime.configuration),
         )
         stack.callback(_settle, site)
         yield site
@@ -127,15 +127,15 @@ def _settle(site: Site) -> None:
     site.conditions.settle(site.log, site.now(), complete=False)
 
 
-def _usernames(situation: Situation, offering: Offering, mode: Mode) -> UsernameBackend:
+def _usernames(runtime: Runtime, offering: Offering, mode: Mode) -> UsernameBackend:
     """The offering's username backend in the mode that asks for names; elsewhere one without any.
 
     So a username backend that cannot be used stops neither orders nor reports.
     """
     if mode.job != Job.MEMBERSHIP:
         return NoUsernames(BackendSettings())
-    number = situation.source.offering_number(offering.name)
-    return situation.usernames.open(offering, situation.source, number)
+    number = runtime.source.offering_number(offering.name)
+    return runtime.usernames.open(offering, runtime.source, number)
 
 
 def _connected(
@@ -151,7 +151,7 @@ def _connected(
     return waldur
 
 
-def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[Offering]:
+def _siblings(runtime: Runtime, offering: Offering, mode: Mode) -> Iterator[Offering]:
     """Offerings whose reports would bill the same usage, if they had accounts in common.
 
     Those of the file that report the same components of the same machine; none in modes that
@@ -160,14 +160,14 @@ def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[
     name = offering.backend_for(Job.REPORT)
     if mode.job == Job.MEMBERSHIP or offering.backend_for(mode.job) != name:
         return
-    own = _settings(situation, offering, name)
-    for other in situation.configuration.offerings:
+    own = _settings(runtime, offering, name)
+    for other in runtime.configuration.offerings:
         if other is offering or other.backend_for(Job.REPORT) != name:
             continue
         if offering.components.keys().isdisjoint(other.components):
             continue
         try:
-            same = own.is_same_place_as(_settings(situation, other, name))
+            same = own.is_same_place_as(_settings(runtime, other, name))
         except (ConfigurationError, PluginError) as error:
             structlog.get_logger().warning(
                 "whether accounts are shared with another offering is not known",
@@ -181,16 +181,16 @@ def _siblings(situation: Situation, offering: Offering, mode: Mode) -> Iterator[
             yield other
 
 
-def _settings(situation: Situation, offering: Offering, backend: str) -> BackendSettings:
-    number = situation.source.offering_number(offering.name)
-    return situation.registry.settings(backend, offering, situation.source, number)
+def _settings(runtime: Runtime, offering: Offering, backend: str) -> BackendSettings:
+    number = runtime.source.offering_number(offering.name)
+    return runtime.registry.settings(backend, offering, runtime.source, number)
 
 
-def _thresholds(situation: Situation, safety: Safety) -> Thresholds:
+def _thresholds(runtime: Runtime, safety: Safety) -> Thresholds:
     return Thresholds(
         max_removals_percent=safety.max_removals_percent,
         max_removals=safety.max_removals,
-        removals_allowed=safety.allow_removals or situation.removals_allowed,
+        removals_allowed=safety.allow_removals or runtime.removals_allowed,
     )
 
 

@@ -22,16 +22,16 @@ from waldur_site_agent.config import ConfigurationError, Offering
 from waldur_site_agent.cycles.site import CycleReport, Site
 from waldur_site_agent.events.listener import EventStatus, Listener, Presence, Watchdog
 from waldur_site_agent.events.messages import OFFERING_RESOURCES_SYNC
-from waldur_site_agent.events.pending import Agenda, Kind
+from waldur_site_agent.events.pending import EventQueue, Kind
 from waldur_site_agent.events.registration import Registration, object_types_of
 from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.service.health import Duty
+from waldur_site_agent.service.health import WorkerHealth
 from waldur_site_agent.service.modes import AnyMode, EventMode, Mode
 from waldur_site_agent.service.monitoring import Monitoring
-from waldur_site_agent.service.passes import Passes, Workplace, greet, run_cycle
+from waldur_site_agent.service.passes import EventSession, Passes, check_token, run_cycle
 from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import Situation, only_copy, open_site, open_transport
+from waldur_site_agent.service.session import Runtime, only_copy, open_site, open_transport
 from waldur_site_agent.waldur.concurrency import in_background
 
 SECONDS_FOR_THE_FIRST_CONNECTION = 5.0
@@ -42,9 +42,9 @@ _LONGEST_PAUSE = 60.0
 
 @dataclass(slots=True)
 class _Reception:
-    """What listens while a worker works: the agenda, the connection, and who watches both."""
+    """What listens while a worker works: the event queue, the connection, and who watches both."""
 
-    agenda: Agenda
+    event_queue: EventQueue
     listener: Listener
     watchdog: Watchdog
     presence: Presence
@@ -61,12 +61,12 @@ class _Reception:
         self.listener.stop()
 
     def status(self) -> EventStatus:
-        waited = self.agenda.waited_seconds()
+        waited = self.event_queue.waited_seconds()
         return EventStatus(
             connection=self.listener.status,
             scopes_waiting=len(waited),
             oldest_waiting_seconds=max(waited, default=0.0),
-            counts=self.agenda.counts,
+            counts=self.event_queue.counts,
             hangs=self.watchdog.hung,
         )
 
@@ -75,7 +75,7 @@ class _Reception:
 class EventWorker:
     """Serves one offering until it is told to stop; trouble never ends it."""
 
-    situation: Situation
+    runtime: Runtime
     offering: Offering
     mode: EventMode
     stop: Stop
@@ -134,37 +134,39 @@ class EventWorker:
                 stack.enter_context(
                     only_copy(self.offering, part, self.patience, self.stop.requested)
                 )
-            workplace = Workplace.open(stack, self.situation, self.offering, self.mode, self.stop)
+            event_session = EventSession.open(
+                stack, self.runtime, self.offering, self.mode, self.stop
+            )
             self._duty().begin()
-            workplace.start()
+            event_session.start()
             self._duty().start()
-            reception = self._reception = self._receive(workplace)
-            health = self.situation.monitoring.health
+            reception = self._reception = self._receive(event_session)
+            health = self.runtime.monitoring.health
             health.watch_events(self.offering.name, self._describe, self.mode.name)
             stack.callback(reception.stop)
             reception.start()
-            self._serve(Passes(workplace, reception.agenda), reception.agenda)
+            self._serve(Passes(event_session, reception.event_queue), reception.event_queue)
 
-    def _receive(self, workplace: Workplace) -> _Reception:
+    def _receive(self, event_session: EventSession) -> _Reception:
         types = (*object_types_of(self.offering), OFFERING_RESOURCES_SYNC)
-        agenda = Agenda(self.offering.waldur_offering_uuid, types, self._log)
-        registration = Registration(workplace.site.waldur, self.offering, self._log)
-        listener = Listener(open_transport(self.offering), registration, agenda, self._log)
+        event_queue = EventQueue(self.offering.waldur_offering_uuid, types, self._log)
+        registration = Registration(event_session.site.waldur, self.offering, self._log)
+        listener = Listener(open_transport(self.offering), registration, event_queue, self._log)
         watchdog = Watchdog(
-            listener, lambda: workplace.progress() if self._working else None, self._log
+            listener, lambda: event_session.progress() if self._working else None, self._log
         )
         presence = Presence(registration.ping, self.mode.ping_seconds, self._log)
-        return _Reception(agenda, listener, watchdog, presence)
+        return _Reception(event_queue, listener, watchdog, presence)
 
-    def _serve(self, passes: Passes, agenda: Agenda) -> None:
+    def _serve(self, passes: Passes, event_queue: EventQueue) -> None:
         """Make passes until the agent is asked to stop; the one in hand is finished."""
-        agenda.want(Everything(), seconds=SECONDS_FOR_THE_FIRST_CONNECTION)
+        event_queue.want(Everything(), seconds=SECONDS_FOR_THE_FIRST_CONNECTION)
         next_full_pass = self._next_full_pass()
         while not self.stop.requested():
             self._duty().rest(2 * _IDLE_SECONDS)
             if time.monotonic() >= next_full_pass:
-                agenda.want(Everything())
-            batch = agenda.take(_IDLE_SECONDS)
+                event_queue.want(Everything())
+            batch = event_queue.take(_IDLE_SECONDS)
             if batch is None:
                 continue
             if batch.kind is Kind.EVERYTHING:
@@ -178,15 +180,15 @@ class EventWorker:
     def _next_full_pass(self) -> float:
         """When the next full pass is due; a little uneven, so that agents do not march in step."""
         jitter = random.uniform(-_JITTER, _JITTER)  # noqa: S311 - spreads load, guards nothing
-        minutes = self.situation.configuration.events.full_pass_minutes
+        minutes = self.runtime.configuration.events.full_pass_minutes
         return time.monotonic() + minutes * 60 * (1 + jitter)
 
-    def _duty(self) -> Duty:
-        return self.situation.monitoring.health.duty(self.offering.name, self.mode.name)
+    def _duty(self) -> WorkerHealth:
+        return self.runtime.monitoring.health.worker_health(self.offering.name, self.mode.name)
 
 
 def full_pass_once(
-    situation: Situation, offering: Offering, mode: EventMode, *, dry_run: bool, stop: Stop
+    runtime: Runtime, offering: Offering, mode: EventMode, *, dry_run: bool, stop: Stop
 ) -> list[CycleReport]:
     """One full pass without listening to events, for ``--once`` and dry runs."""
     log = structlog.get_logger().bind(offering=offering.name, mode=mode.name)
@@ -195,9 +197,9 @@ def full_pass_once(
             if not dry_run:
                 for part in mode.parts_of(offering):
                     stack.enter_context(only_copy(offering, part, 0))
-            workplace = Workplace.open(stack, situation, offering, mode, stop)
-            workplace.start(dry_run=dry_run)
-            return workplace.full_pass(dry_run=dry_run)
+            event_session = EventSession.open(stack, runtime, offering, mode, stop)
+            event_session.start(dry_run=dry_run)
+            return event_session.full_pass(dry_run=dry_run)
     except (SiteAgentError, ConfigurationError) as error:
         if not dry_run:  # a dry run prints the reason in place of the plan
             log.error("not started", reason=str(error))
@@ -217,7 +219,7 @@ _JITTER = 0.1
 class Worker:
     """Serves one offering in one mode until it is told to stop; trouble never ends it."""
 
-    situation: Situation
+    runtime: Runtime
     offering: Offering
     mode: Mode
     stop: Stop
@@ -246,7 +248,7 @@ class Worker:
         patience, stopping = SECONDS_FOR_A_PREDECESSOR_TO_STOP, self.stop.requested
         with (
             only_copy(self.offering, self.mode, patience, stopping),
-            open_site(self.situation, self.offering, self.mode, stopping, self.stop.pause) as site,
+            open_site(self.runtime, self.offering, self.mode, stopping, self.stop.pause) as site,
         ):
             self._serve(site)
 
@@ -261,21 +263,21 @@ class Worker:
             self._rest(began)
 
     def _start(self, site: Site) -> bool:
-        duty = self._duty()
-        duty.begin()
+        worker_health = self._duty()
+        worker_health.begin()
         try:
-            greet(site, self.mode)
+            check_token(site, self.mode)
             self.mode.start(site)
         except SiteAgentError as error:
-            duty.fail(str(error))
+            worker_health.fail(str(error))
             if not self.stop.requested():
                 site.log.warning("not started yet; tried again next time", reason=str(error))
             return False
         except Exception as error:
-            duty.fail(f"a defect: {type(error).__name__}: {error}")
+            worker_health.fail(f"a defect: {type(error).__name__}: {error}")
             site.log.exception("start failed because of a defect in the agent or a plugin")
             return False
-        duty.start()
+        worker_health.start()
         return True
 
     def _rest(self, began: float) -> None:
@@ -287,16 +289,16 @@ class Worker:
         self._duty().rest(seconds)
         self.stop.wait(seconds)
 
-    def _duty(self) -> Duty:
-        return self.situation.monitoring.health.duty(self.offering.name, self.mode.name)
+    def _duty(self) -> WorkerHealth:
+        return self.runtime.monitoring.health.worker_health(self.offering.name, self.mode.name)
 
 
 def _worker(
-    situation: Situation, offering: Offering, mode: AnyMode, stop: Stop
+    runtime: Runtime, offering: Offering, mode: AnyMode, stop: Stop
 ) -> Worker | EventWorker:
     if isinstance(mode, EventMode):
-        return EventWorker(situation, offering, mode, stop, SECONDS_FOR_A_PREDECESSOR_TO_STOP)
-    return Worker(situation, offering, mode, stop)
+        return EventWorker(runtime, offering, mode, stop, SECONDS_FOR_A_PREDECESSOR_TO_STOP)
+    return Worker(runtime, offering, mode, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,20 +320,20 @@ class Unserved:
         )
 
 
-class Crew:
+class WorkerPool:
     """All workers of the process; replaced as a whole when the configuration is read again."""
 
     def __init__(
         self,
-        situation: Situation,
+        runtime: Runtime,
         work: Sequence[tuple[Offering, AnyMode]],
         unserved: Sequence[Unserved] = (),
     ) -> None:
         """``unserved`` are those that health and metrics show as failing, beside the workers."""
         self.stop = Stop()
         self._unserved = unserved
-        self._situation = situation
-        self.workers = [_worker(situation, offering, mode, self.stop) for offering, mode in work]
+        self._situation = runtime
+        self.workers = [_worker(runtime, offering, mode, self.stop) for offering, mode in work]
         self._threads = [
             threading.Thread(
                 target=worker.run, name=f"{worker.mode.name}:{worker.offering.name}", daemon=True
@@ -350,9 +352,9 @@ class Crew:
             unserved.log()
         health.forget_relieved()
 
-    def dismiss(self) -> None:
+    def stop_all(self) -> None:
         """Ask all workers to finish what they have in hand and to begin nothing new."""
-        self._situation.monitoring.health.relieve()
+        self._situation.monitoring.health.retire()
         self.stop.request()
 
     def close(self) -> None:
@@ -374,42 +376,44 @@ _WORK_ENDED = 0
 """Stands in the queue of signals, so that nobody waits for the next poll; no signal is 0."""
 
 
-def serve(crew: Crew, make_crew: Callable[[], Crew], monitoring: Monitoring | None = None) -> int:
+def serve(
+    pool: WorkerPool, make_crew: Callable[[], WorkerPool], monitoring: Monitoring | None = None
+) -> int:
     """Work until a signal says stop; return the exit code.
 
     SIGTERM and SIGINT finish the object in hand, then stop, within ``STOP_WITHIN_SECONDS``; a
     second one stops at once. What is not finished then is finished by the next start. SIGHUP
-    makes a new crew from a fresh reading of the configuration, which begins when the old one has
-    finished what it had in hand; a configuration with errors is reported and the old crew goes on.
+    makes a new worker pool from a fresh reading of the configuration, which begins when the old one has
+    finished what it had begun; a configuration with errors is reported and the old pool goes on.
     """
     log = structlog.get_logger()
     monitoring = monitoring or Monitoring()
     successor: _Successor | None = None
     with _received((*_STOP_SIGNALS, signal.SIGHUP)) as received:
-        crew.start()
-        while crew.at_work() or successor is not None:
+        pool.start()
+        while pool.at_work() or successor is not None:
             number = _next(received)
             monitoring.beat()
             if number in _STOP_SIGNALS:
                 log.info("stopping", signal=signal.Signals(number).name)
                 monitoring.stopping()
-                crew.dismiss()
-                _wait_or_end(crew.at_work, received)
+                pool.stop_all()
+                _wait_or_end(pool.at_work, received)
                 return 0
             if number == signal.SIGHUP:
                 successor = _read_again(make_crew) or successor
             if successor is not None:
-                crew.dismiss()
-                if crew.at_work():
+                pool.stop_all()
+                if pool.at_work():
                     successor.explain_the_wait()
                 else:
-                    crew.close()
-                    crew, successor = successor.started(), None
+                    pool.close()
+                    pool, successor = successor.started(), None
     log.error("every worker has ended; see above why")
     return 1
 
 
-def attend(work: Callable[[Stop], Value]) -> Value:
+def run_interruptible(work: Callable[[Stop], Value]) -> Value:
     """Do one piece of work, which SIGTERM and SIGINT ask to stop as :func:`serve` has it."""
     stop = Stop()
     with _received(_STOP_SIGNALS) as received:
@@ -426,9 +430,9 @@ def attend(work: Callable[[Stop], Value]) -> Value:
 
 @dataclass(slots=True)
 class _Successor:
-    """A crew that begins when the one before it has ended."""
+    """A worker pool that begins when the one before it has ended."""
 
-    crew: Crew
+    pool: WorkerPool
     next_explanation: float = 0.0
 
     def explain_the_wait(self) -> None:
@@ -438,16 +442,16 @@ class _Successor:
                 "the new configuration waits until the work in hand is finished"
             )
 
-    def started(self) -> Crew:
-        self.crew.start()
+    def started(self) -> WorkerPool:
+        self.pool.start()
         structlog.get_logger().info(
             "configuration read again",
-            offerings=len({worker.offering.name for worker in self.crew.workers}),
+            offerings=len({worker.offering.name for worker in self.pool.workers}),
         )
-        return self.crew
+        return self.pool
 
 
-def _read_again(make_crew: Callable[[], Crew]) -> _Successor | None:
+def _read_again(make_crew: Callable[[], WorkerPool]) -> _Successor | None:
     try:
         return _Successor(make_crew())
     except (ConfigurationError, SiteAgentError, ValueError, OSError) as error:

@@ -23,13 +23,13 @@ from waldur_site_agent.waldur.address import (
     unusable_proxy,
 )
 from waldur_site_agent.waldur.api import agents as ops
-from waldur_site_agent.waldur.api.agents import EventCalls, IdentityCalls
-from waldur_site_agent.waldur.api.imports import ImportCalls
-from waldur_site_agent.waldur.api.offerings import OfferingCalls
-from waldur_site_agent.waldur.api.orders import OrderCalls
-from waldur_site_agent.waldur.api.people import OfferingUserCalls, PeopleCalls
-from waldur_site_agent.waldur.api.resources import ResourceCalls
-from waldur_site_agent.waldur.api.usage import UsageCalls
+from waldur_site_agent.waldur.api.agents import AgentIdentitiesApi, EventsApi
+from waldur_site_agent.waldur.api.imports import ImportsApi
+from waldur_site_agent.waldur.api.offerings import OfferingsApi
+from waldur_site_agent.waldur.api.orders import OrdersApi
+from waldur_site_agent.waldur.api.people import OfferingUsersApi, PeopleApi
+from waldur_site_agent.waldur.api.resources import ResourcesApi
+from waldur_site_agent.waldur.api.usage import UsageApi
 from waldur_site_agent.waldur.errors import AccessDeniedError
 from waldur_site_agent.waldur.http import Connection, without_cookies
 from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
@@ -40,15 +40,15 @@ def _utc_now() -> datetime:
 
 
 class Waldur(
-    OfferingCalls,
-    OrderCalls,
-    ResourceCalls,
-    PeopleCalls,
-    OfferingUserCalls,
-    UsageCalls,
-    IdentityCalls,
-    EventCalls,
-    ImportCalls,
+    OfferingsApi,
+    OrdersApi,
+    ResourcesApi,
+    PeopleApi,
+    OfferingUsersApi,
+    UsageApi,
+    AgentIdentitiesApi,
+    EventsApi,
+    ImportsApi,
 ):
     """Waldur's REST API at one server with one token; threads may share it.
 

@@ -23,9 +23,9 @@ from waldur_site_agent.waldur.address import ApiAddress, Proxy, Redirect
 from waldur_site_agent.waldur.errors import LostAnswerError, is_markup
 from waldur_site_agent.waldur.operation import Operation
 from waldur_site_agent.waldur.retry import (
+    FailedAttempt,
     Repeat,
     RetryPolicy,
-    Trouble,
     trouble_in_answer,
     trouble_without_answer,
 )
@@ -156,7 +156,7 @@ class Connection:
             self._sleep(self._retry.wait_before(attempt + 1, outcome.retry_after))
         raise AssertionError("a retry policy has at least one attempt")
 
-    def _attempt(self, call: Call) -> httpx.Response | Trouble:
+    def _attempt(self, call: Call) -> httpx.Response | FailedAttempt:
         is_write = call.operation.is_write
         try:
             response = self._follow(call)
@@ -168,7 +168,7 @@ class Connection:
                 is_write=is_write,
                 proxy=self._proxy,
             )
-        if isinstance(response, Trouble):
+        if isinstance(response, FailedAttempt):
             return response
         if not response.is_success:
             return trouble_in_answer(
@@ -184,10 +184,12 @@ class Connection:
                 f"cannot {call.purpose}: {self.address.host} answered with a web page, not with an "
                 "answer of Waldur's API: check waldur_api_url and the proxies"
             )
-            return Trouble(error=LostAnswerError(f"{text}; whether it took effect is not known"))
+            return FailedAttempt(
+                error=LostAnswerError(f"{text}; whether it took effect is not known")
+            )
         return response
 
-    def _follow(self, call: Call) -> httpx.Response | Trouble:
+    def _follow(self, call: Call) -> httpx.Response | FailedAttempt:
         """Send, and follow redirects that lose neither the method nor the token."""
         url = httpx.URL(self.address.join(call.path), params=call.query or None)
         for _ in range(_MOST_REDIRECTS):
@@ -202,20 +204,22 @@ class Connection:
                 self.address = self.address.over(redirect.secure_origin)
             url = httpx.URL(redirect.target)
         text = f"cannot {call.purpose}: {self.address.host} redirects in a circle"
-        return Trouble(error=TemporaryError(f"{text}; check waldur_api_url and the proxies"))
+        return FailedAttempt(error=TemporaryError(f"{text}; check waldur_api_url and the proxies"))
 
-    def _refused_redirect(self, call: Call, status: int, redirect: Redirect) -> Trouble | None:
+    def _refused_redirect(
+        self, call: Call, status: int, redirect: Redirect
+    ) -> FailedAttempt | None:
         text = f"cannot {call.purpose}: {self.address.host} redirects (HTTP {status}) to"
         shown = redirect.target.partition("?")[0]
         if not redirect.keeps_the_token_home:
             why = "where the token is not sent; if it is right, set waldur_api_url to it"
-            return Trouble(error=TemporaryError(f"{text} {shown}, {why}"))
+            return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         if call.operation.is_write and status == httpx.codes.SEE_OTHER:
             why = "instead of answering; whether it took effect is not known"
-            return Trouble(error=LostAnswerError(f"{text} {shown} {why}"))
+            return FailedAttempt(error=LostAnswerError(f"{text} {shown} {why}"))
         if call.operation.is_write and status not in _METHOD_KEPT and not redirect.keeps_the_path:
             why = "where a write cannot follow; check waldur_api_url and the proxies"
-            return Trouble(error=TemporaryError(f"{text} {shown}, {why}"))
+            return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         return None
 
     def _exchange(self, call: Call, url: httpx.URL) -> httpx.Response:

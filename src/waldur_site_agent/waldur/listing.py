@@ -258,7 +258,7 @@ Answer = TypeVar("Answer")
 _log = structlog.get_logger(__name__)
 
 
-class Conversation:
+class ApiClient:
     """Carries declared operations out over one connection; the subjects build on it."""
 
     def __init__(self, connection: Connection) -> None:

@@ -125,7 +125,7 @@ class Repeat(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class FailedAttempt:
     """A failed attempt."""
 
     error: SiteAgentError
@@ -141,30 +141,30 @@ def trouble_without_answer(
     host: str,
     is_write: bool,
     proxy: Proxy | None = None,
-) -> Trouble:
+) -> FailedAttempt:
     """Judge an attempt to which no answer came; ``proxy`` is what stands in between."""
     why = str(error) or type(error).__name__
     certificate = _certificate_error(error)
     if certificate is not None:
         text = f"cannot {purpose}: the certificate of {host} is not trusted ({certificate})"
         remedy = certificate_remedy(certificate)
-        return Trouble(error=TemporaryError(text, remedy=remedy))
+        return FailedAttempt(error=TemporaryError(text, remedy=remedy))
     if _answered_without_tls(error):
         text = f"cannot {purpose}: {host} does not speak TLS at this port ({why})"
-        return Trouble(error=TemporaryError(text, remedy=_NO_TLS_HERE))
+        return FailedAttempt(error=TemporaryError(text, remedy=_NO_TLS_HERE))
     if proxy is not None and isinstance(error, _NEVER_REACHED):
         return _proxy_trouble(f"cannot {purpose}", host, proxy, error)
     if isinstance(error, _NEVER_REACHED):
         text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
         remedy = "if this lasts, check the network and waldur_api_url"
-        return Trouble(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
+        return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
     if isinstance(error, httpx.TimeoutException):
         why = f"{why}: no answer in time"
     by = f" through {proxy}" if proxy else ""
     return _lost(f"cannot {purpose}: {host} was asked{by} but did not answer ({why})", is_write)
 
 
-def _proxy_trouble(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> Trouble:
+def _proxy_trouble(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
     """With a proxy in between, only the proxy itself is ever connected to."""
     why = masked(str(error)) or type(error).__name__
     if isinstance(error, httpx.ProxyError):
@@ -173,7 +173,7 @@ def _proxy_trouble(text: str, host: str, proxy: Proxy, error: httpx.RequestError
         text = f"{text}: {proxy} cannot be reached ({why}), so {host} was not asked"
     remedy = "it is tried again later; if this lasts, correct the variable, or add the host of "
     remedy += "waldur_api_url to NO_PROXY"
-    return Trouble(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
+    return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
 
 
 def trouble_in_answer(
@@ -184,7 +184,7 @@ def trouble_in_answer(
     is_write: bool,
     secret: str,
     proxy: Proxy | None = None,
-) -> Trouble:
+) -> FailedAttempt:
     """Judge an answer whose status is not a success; ``proxy`` is what stands in between."""
     status = response.status_code
     if proxy is not None and status in _OF_PROXIES and response.url.scheme == "http":
@@ -197,37 +197,39 @@ def trouble_in_answer(
     retry_after = read_retry_after(response.headers.get("retry-after"))
     if status == httpx.codes.TOO_MANY_REQUESTS:
         error = TemporaryError(text, remedy="it is tried again more slowly")
-        return Trouble(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
+        return FailedAttempt(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return _server_trouble(text, status, retry_after, is_write)
     if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
         error = TemporaryError(text, remedy=_BUSY)
-        return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
-    return Trouble(error=_refusal(text, status, response))
+        return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return FailedAttempt(error=_refusal(text, status, response))
 
 
-def _server_trouble(text: str, status: int, retry_after: float | None, is_write: bool) -> Trouble:
+def _server_trouble(
+    text: str, status: int, retry_after: float | None, is_write: bool
+) -> FailedAttempt:
     if status == httpx.codes.SERVICE_UNAVAILABLE:
         repeat = Repeat.IF_SAFE if retry_after is None else Repeat.ALWAYS
-        return Trouble(
+        return FailedAttempt(
             error=TemporaryError(text, remedy=_BUSY), repeat=repeat, retry_after=retry_after
         )
     if status in {httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.NOT_IMPLEMENTED}:
         # Waldur's writes are database transactions: after a 500 nothing has changed.
         remedy = "this is a fault in Waldur: its log tells more; it is tried again later"
         error = TemporaryError(text, remedy=remedy)
-        return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+        return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return _lost(text, is_write, retry_after)
 
 
-def _lost(text: str, is_write: bool, retry_after: float | None = None) -> Trouble:
+def _lost(text: str, is_write: bool, retry_after: float | None = None) -> FailedAttempt:
     error: TemporaryError
     if is_write:
         remedy = "it may have taken effect: what became of it is read before it is sent again"
         error = LostAnswerError(text, remedy=remedy)
     else:
         error = TemporaryError(text, remedy="it is tried again later")
-    return Trouble(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
 
 
 def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:

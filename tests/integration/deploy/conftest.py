@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import PATIENCE_SECONDS, House, Installation
+from harness import PATIENCE_SECONDS, Installation, SimulatedSite
 from harness.processes import COMMANDS, environment
 from integration.not_run import note_missing
 
@@ -87,7 +87,7 @@ class Confined:
 
 
 @pytest.fixture
-def confined(real_slurm: Any, prefix: str, house: House) -> Iterator[Confined]:
+def confined(real_slurm: Any, prefix: str, testbed: SimulatedSite) -> Iterator[Confined]:
     """The agent between a sandbox and a real cluster, as an operator of that cluster."""
     user = f"wsaagent{os.getpid() % 100000}"
     directory = real_slurm.directory / user
@@ -101,7 +101,9 @@ def confined(real_slurm: Any, prefix: str, house: House) -> Iterator[Confined]:
         settings = {f"{kind}_prefix": f"{prefix}{kind[0]}_" for kind in _PREFIXED}
         variables = {"SLURM_CONF": str(real_slurm.slurm_conf)}
         yield Confined(
-            Installation(house, directory / "etc", settings | {"qos_paused": "paused"}, variables),
+            Installation(
+                testbed, directory / "etc", settings | {"qos_paused": "paused"}, variables
+            ),
             user,
             directory,
         )

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from harness import House
-from waldur_site_agent.backends import Check, Verdict
+from harness import SimulatedSite
+from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.service.diagnosis import diagnose_broker
 
 pytestmark = pytest.mark.rabbitmq
 
 
 @pytest.fixture
-def at_broker(real_rabbitmq: Any, house: House) -> Iterator[House]:
+def at_broker(real_rabbitmq: Any, testbed: SimulatedSite) -> Iterator[SimulatedSite]:
     """A sandbox that publishes to a real broker."""
-    sandbox, broker = house.sandbox, real_rabbitmq
+    sandbox, broker = testbed.sandbox, real_rabbitmq
     sandbox.attach_broker(
         broker.management_url,
         broker.admin,
@@ -25,13 +25,15 @@ def at_broker(real_rabbitmq: Any, house: House) -> Iterator[House]:
         stomp_port=broker.stomp_port,
         mqtt_port=broker.mqtt_port,
     )
-    yield house
+    yield testbed
     sandbox.detach_broker()
     if sandbox.agent.uuid in {each["name"] for each in broker.request("GET", "vhosts").json()}:
         broker.delete_vhost(sandbox.agent.uuid)
 
 
-def checks(house: House, broker: Any, *, login: bool = False, **changes: Any) -> dict[str, Check]:
+def checks(
+    testbed: SimulatedSite, broker: Any, *, login: bool = False, **changes: Any
+) -> dict[str, Check]:
     settings = {
         "stomp_enabled": True,
         "websocket_use_tls": False,
@@ -40,27 +42,29 @@ def checks(house: House, broker: Any, *, login: bool = False, **changes: Any) ->
         "mqtt_ws_host": broker.host,
         "mqtt_ws_port": broker.mqtt_ws_port,
     }
-    offering = house.offering().model_copy(update=settings | changes)
+    offering = testbed.offering().model_copy(update=settings | changes)
     return {check.name: check for check in diagnose_broker(offering, login=login)}
 
 
-def test_the_diagnosis_of_a_real_broker(at_broker: House, real_rabbitmq: Any) -> None:
+def test_the_diagnosis_of_a_real_broker(at_broker: SimulatedSite, real_rabbitmq: Any) -> None:
     found = checks(at_broker, real_rabbitmq, login=True)
     assert {name: check.verdict for name, check in found.items()} == {
-        "broker": Verdict.OK,
-        "broker's WebSocket": Verdict.OK,
-        "broker's login": Verdict.OK,
+        "broker": CheckStatus.OK,
+        "broker's WebSocket": CheckStatus.OK,
+        "broker's login": CheckStatus.OK,
     }, found
     by_mqtt = {"stomp_enabled": False, "mqtt_enabled": True}
     found = checks(at_broker, real_rabbitmq, login=True, **by_mqtt)
-    assert found["broker's WebSocket"].verdict is Verdict.OK
+    assert found["broker's WebSocket"].verdict is CheckStatus.OK
     assert "not tried" in found["broker's login"].detail
     found = checks(at_broker, real_rabbitmq, stomp_ws_path="/elsewhere")
     assert "answers HTTP 404 instead of 101" in found["broker's WebSocket"].detail
     found = checks(at_broker, real_rabbitmq, stomp_ws_port=real_rabbitmq.amqp_port)
-    assert found["broker's WebSocket"].verdict is Verdict.FAILED
+    assert found["broker's WebSocket"].verdict is CheckStatus.FAILED
 
 
-def test_without_being_asked_to_nobody_registers(at_broker: House, real_rabbitmq: Any) -> None:
+def test_without_being_asked_to_nobody_registers(
+    at_broker: SimulatedSite, real_rabbitmq: Any
+) -> None:
     assert set(checks(at_broker, real_rabbitmq)) == {"broker", "broker's WebSocket"}
     assert at_broker.sandbox.requests.count() == 0

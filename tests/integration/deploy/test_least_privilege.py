@@ -19,16 +19,16 @@ pytestmark = pytest.mark.slurm
 def test_an_operator_of_slurm_serves_an_offering_without_any_privilege(
     confined: Confined, real_slurm: Any, prefix: str
 ) -> None:
-    house = confined.site.house
+    testbed = confined.site.testbed
     confined.write(enable_user_homedir_account_creation=False)
-    order = house.order(house.project(ada=real_slurm.users[0], bob=real_slurm.users[1]))
+    order = testbed.order(testbed.project(ada=real_slurm.users[0], bob=real_slurm.users[1]))
     diagnosis = confined.run("strict", "waldur_site_diagnostics")
     assert f"permission to write: {confined.user} has AdminLevel Operator" in diagnosis.stdout
     assert "/run/waldur-site-agent/waldur-site-agent-slurm-wsatest.lock" in diagnosis.stdout
     for mode in ("order_process", "membership_sync"):
         done = confined.run("strict", "waldur_site_agent", "-m", mode, "--once")
         assert done.returncode == 0, done.stdout + done.stderr
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"
     rows = real_slurm.associations(f"{prefix}a_")
     assert {row.split("|")[1] for row in rows} == {"", *real_slurm.users[:2]}
     locks = {path.name for path in (confined.directory / "run").iterdir()}
@@ -49,10 +49,10 @@ def test_a_user_who_is_no_operator_is_told_what_to_do(confined: Confined, real_s
     assert f"sacctmgr modify user where name={confined.user} set adminlevel=operator" in (
         diagnosis.stdout
     )
-    house = confined.site.house
-    order = house.order(house.project(ada=real_slurm.users[0]))
+    testbed = confined.site.testbed
+    order = testbed.order(testbed.project(ada=real_slurm.users[0]))
     assert confined.run("strict", "waldur_site_agent", "--once").returncode == 1
-    assert house.state(order) == "executing"
+    assert testbed.state(order) == "executing"
 
 
 def test_root_with_few_capabilities_makes_home_directories(
@@ -60,8 +60,8 @@ def test_root_with_few_capabilities_makes_home_directories(
 ) -> None:
     name = user_without_home()
     confined.write()
-    house = confined.site.house
-    house.order(house.project(ada=name))
+    testbed = confined.site.testbed
+    testbed.order(testbed.project(ada=name))
     for mode in ("order_process", "membership_sync"):
         done = confined.run("root", "waldur_site_agent", "-m", mode, "--once")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -80,8 +80,8 @@ def test_an_ordinary_user_makes_home_directories_through_a_rule_that_allows_noth
     try:
         subprocess.run(["/usr/sbin/visudo", "-cf", str(rule)], check=True, capture_output=True)
         confined.write(homedir_sudo=True)
-        house = confined.site.house
-        house.order(house.project(ada=name))
+        testbed = confined.site.testbed
+        testbed.order(testbed.project(ada=name))
         for mode in ("order_process", "membership_sync"):
             done = confined.run("sudo", "waldur_site_agent", "-m", mode, "--once")
             assert done.returncode == 0, done.stdout + done.stderr

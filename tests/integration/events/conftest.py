@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness import House, Service, a_house, eventually
-from integration.membership.conftest import Account, Town
+from harness import Service, SimulatedSite, a_simulated_site, eventually
+from integration.membership.conftest import Account, SlurmSite
 from waldur_site_agent_sandbox import Project, Resource
 
 AT_ONCE = {
@@ -29,14 +29,16 @@ class Associations(Account):
         self.jobs = []
 
 
-class Village(Town):
+class EventSite(SlurmSite):
     """A sandbox that publishes to a real broker, a real cluster, and the agent between them."""
 
-    def __init__(self, slurm: Any, broker: Any, house: House, directory: Path, prefix: str) -> None:
-        super().__init__(slurm, house, directory, prefix)
+    def __init__(
+        self, slurm: Any, broker: Any, testbed: SimulatedSite, directory: Path, prefix: str
+    ) -> None:
+        super().__init__(slurm, testbed, directory, prefix)
         self.broker = broker
-        self.vhost = house.sandbox.agent.uuid
-        house.sandbox.attach_broker(
+        self.vhost = testbed.sandbox.agent.uuid
+        testbed.sandbox.attach_broker(
             broker.management_url,
             broker.admin,
             broker.admin_password,
@@ -63,10 +65,10 @@ class Village(Town):
     def open_projects(self, *slugs: str) -> list[tuple[Project, Resource]]:
         """Projects of ada and bob, each with a resource whose account is there."""
         projects = [self.project(slug) for slug in slugs]
-        orders = [self.house.order(project, project.slug, cpu=10) for project in projects]
+        orders = [self.testbed.order(project, project.slug, cpu=10) for project in projects]
         done = self.site.run("-m", "event_process", "--once")
         assert done.code == 0, done.err
-        return list(zip(projects, map(self.house.resource, orders), strict=True))
+        return list(zip(projects, map(self.testbed.resource, orders), strict=True))
 
     @contextmanager
     def agent(self, *arguments: str) -> Iterator[Service]:
@@ -78,7 +80,7 @@ class Village(Town):
 
     def settle(self) -> None:
         """Wait until every message is acknowledged."""
-        self.house.sandbox.events.settle()
+        self.testbed.sandbox.events.settle()
         eventually(self.is_quiet, "every message acknowledged")
 
     def is_quiet(self) -> bool:
@@ -100,14 +102,14 @@ class Village(Town):
 
     def done(self, order: Any) -> Resource:
         """Wait until an order is done; give its resource."""
-        eventually(lambda: self.house.state(order) == "done", "the order")
-        return self.house.resource(order)
+        eventually(lambda: self.testbed.state(order) == "done", "the order")
+        return self.testbed.resource(order)
 
     def project(self, slug: str = "climate") -> Project:
-        return self.house.project(slug, ada=self.ada, bob=self.bob)
+        return self.testbed.project(slug, ada=self.ada, bob=self.bob)
 
     def close(self) -> None:
-        self.house.sandbox.detach_broker()
+        self.testbed.sandbox.detach_broker()
         vhosts = {each["name"] for each in self.broker.request("GET", "vhosts").json()}
         if self.vhost in vhosts:
             self.broker.delete_vhost(self.vhost)
@@ -116,29 +118,31 @@ class Village(Town):
 @contextmanager
 def a_village(
     slurm: Any, broker: Any, directory: Path, prefix: str, version: str = "8.1.3"
-) -> Iterator[Village]:
-    with a_house(directory / "lock", version) as house:
-        village = Village(slurm, broker, house, directory, prefix)
+) -> Iterator[EventSite]:
+    with a_simulated_site(directory / "lock", version) as testbed:
+        event_site = EventSite(slurm, broker, testbed, directory, prefix)
         try:
-            yield village
+            yield event_site
         finally:
-            village.close()
+            event_site.close()
 
 
 @pytest.fixture
-def village(real_slurm: Any, real_rabbitmq: Any, tmp_path: Path, prefix: str) -> Iterator[Village]:
-    with a_village(real_slurm, real_rabbitmq, tmp_path, prefix) as village:
-        yield village
+def event_site(
+    real_slurm: Any, real_rabbitmq: Any, tmp_path: Path, prefix: str
+) -> Iterator[EventSite]:
+    with a_village(real_slurm, real_rabbitmq, tmp_path, prefix) as event_site:
+        yield event_site
 
 
 @pytest.fixture(scope="module")
 def calm_village(
     real_slurm: Any, real_rabbitmq: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Village, Project, Resource, Service]]:
-    """One village for tests that break nothing: a project, its resource, and a running agent."""
-    directory, prefix = tmp_path_factory.mktemp("village"), f"v{os.getpid() % 10000}"
-    with a_village(real_slurm, real_rabbitmq, directory, prefix) as village:
-        ((project, resource),) = village.open_projects("climate")
-        with village.agent() as service:
-            yield village, project, resource, service
+) -> Iterator[tuple[EventSite, Project, Resource, Service]]:
+    """One site for tests that break nothing: a project, its resource, and a running agent."""
+    directory, prefix = tmp_path_factory.mktemp("event_site"), f"v{os.getpid() % 10000}"
+    with a_village(real_slurm, real_rabbitmq, directory, prefix) as event_site:
+        ((project, resource),) = event_site.open_projects("climate")
+        with event_site.agent() as service:
+            yield event_site, project, resource, service
     real_slurm.clean(prefix)

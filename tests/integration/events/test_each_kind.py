@@ -11,64 +11,64 @@ import signal
 import pytest
 
 from harness import eventually
-from integration.events.conftest import Village
+from integration.events.conftest import EventSite
 from waldur_site_agent_sandbox import Resource
 
 pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq]
 
 
-def test_every_kind_of_event_takes_effect_without_any_polling(village: Village) -> None:
-    side, house, town = village.side, village.house, village
-    projects = [village.project(slug) for slug in ("roles", "accounts", "flags")]
-    with village.agent() as service:
-        orders = [house.order(project, project.slug, cpu=10) for project in projects]
-        roles, accounts, flags = map(village.done, orders)
+def test_every_kind_of_event_takes_effect_without_any_polling(event_site: EventSite) -> None:
+    side, testbed, slurm_site = event_site.side, event_site.testbed, event_site
+    projects = [event_site.project(slug) for slug in ("roles", "accounts", "flags")]
+    with event_site.agent() as service:
+        orders = [testbed.order(project, project.slug, cpu=10) for project in projects]
+        roles, accounts, flags = map(event_site.done, orders)
         for resource in (roles, accounts, flags):
-            village.has(resource, town.ada, town.bob)
+            event_site.has(resource, slurm_site.ada, slurm_site.bob)
 
-        village.join(projects[0], "cyd", town.cyd)
-        account = side.add_service_account(projects[1], town.svc)
+        event_site.join(projects[0], "cyd", slurm_site.cyd)
+        account = side.add_service_account(projects[1], slurm_site.svc)
         side.set_flags(flags, paused=True)
-        village.has(roles, town.ada, town.bob, town.cyd)
-        village.has(accounts, town.ada, town.bob, town.svc)
-        eventually(lambda: town.account(flags).qos == ({"paused"}, "paused"), "the pause")
+        event_site.has(roles, slurm_site.ada, slurm_site.bob, slurm_site.cyd)
+        event_site.has(accounts, slurm_site.ada, slurm_site.bob, slurm_site.svc)
+        eventually(lambda: slurm_site.account(flags).qos == ({"paused"}, "paused"), "the pause")
 
         side.remove_member(projects[0], "bob")
         side.set_project_account_state(account, "Closed")
         side.set_flags(flags, paused=False)
-        village.has(roles, town.ada, town.cyd)
-        village.has(accounts, town.ada, town.bob)
-        eventually(lambda: town.account(flags).qos[1] != "paused", "the end of the pause")
+        event_site.has(roles, slurm_site.ada, slurm_site.cyd)
+        event_site.has(accounts, slurm_site.ada, slurm_site.bob)
+        eventually(lambda: slurm_site.account(flags).qos[1] != "paused", "the end of the pause")
 
         late = side.add_user("late")
         side.add_member(projects[0], late)
-        village.settle()
-        side.set_account(late, town.oper)
-        village.has(roles, town.ada, town.cyd, town.oper)
+        event_site.settle()
+        side.set_account(late, slurm_site.oper)
+        event_site.has(roles, slurm_site.ada, slurm_site.cyd, slurm_site.oper)
 
         update = side.place_update_order(side.current(flags), {"cpu": 20})
         side.request_deletion(late)
-        found = unknown_account_beside(village, roles)
+        found = unknown_account_beside(event_site, roles)
         request = side.request_import()
-        village.done(update)
-        assert town.account(flags).limit() == "cpu=1200000"
-        village.has(roles, town.ada, town.cyd)
+        event_site.done(update)
+        assert slurm_site.account(flags).limit() == "cpu=1200000"
+        event_site.has(roles, slurm_site.ada, slurm_site.cyd)
         eventually(lambda: side.current(request).state == "Done", "the answer")
         assert [each.backend_id for each in side.importable()] == [found]
 
-        village.done(side.place_terminate_order(side.current(flags)))
-        assert flags.backend_id not in town.slurm.accounts(town.prefix)
-        village.settle()
+        event_site.done(side.place_terminate_order(side.current(flags)))
+        assert flags.backend_id not in slurm_site.slurm.accounts(slurm_site.prefix)
+        event_site.settle()
         service.send(signal.SIGTERM)
         assert service.wait() == 0
     assert "Traceback" not in service.text
-    assert house.sandbox.requests.count("*_erred") == 0
-    assert house.sandbox.events.failures == []
+    assert testbed.sandbox.requests.count("*_erred") == 0
+    assert testbed.sandbox.events.failures == []
 
 
-def unknown_account_beside(village: Village, resource: Resource) -> str:
+def unknown_account_beside(event_site: EventSite, resource: Resource) -> str:
     """An account that somebody made by hand in a project's account."""
-    beside = village.account(resource).rows[""]
-    name = f"{village.prefix}a_found"
-    village.by_hand("add", "account", f"name={name}", f"parent={beside[2]}")
+    beside = event_site.account(resource).rows[""]
+    name = f"{event_site.prefix}a_found"
+    event_site.by_hand("add", "account", f"name={name}", f"parent={beside[2]}")
     return name

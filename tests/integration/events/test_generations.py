@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import Installation, a_house, eventually, installed
+from harness import Installation, a_simulated_site, eventually, installed
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -19,8 +19,11 @@ pytestmark = pytest.mark.rabbitmq
 def following_events(
     directory: Path, broker: Any, version: str, switch: str
 ) -> Iterator[Installation]:
-    with a_house(directory / "lock", version) as house, installed(house, directory) as site:
-        house.sandbox.attach_broker(
+    with (
+        a_simulated_site(directory / "lock", version) as testbed,
+        installed(testbed, directory) as site,
+    ):
+        testbed.sandbox.attach_broker(
             broker.management_url,
             broker.admin,
             broker.admin_password,
@@ -37,8 +40,8 @@ def following_events(
         try:
             yield site
         finally:
-            house.sandbox.detach_broker()
-            broker.delete_vhost(house.sandbox.agent.uuid)
+            testbed.sandbox.detach_broker()
+            broker.delete_vhost(testbed.sandbox.agent.uuid)
 
 
 @pytest.mark.parametrize(
@@ -54,30 +57,30 @@ def test_orders_and_members_follow_events(
     real_rabbitmq: Any, tmp_path: Path, version: str, switch: str
 ) -> None:
     with following_events(tmp_path, real_rabbitmq, version, switch) as site:
-        house, side = site.house, site.house.sandbox.customer
-        project = house.project(ada="ada01")
+        testbed, side = site.testbed, site.testbed.sandbox.customer
+        project = testbed.project(ada="ada01")
         with site.service("-m", "event_process") as service:
             eventually(lambda: "listening to events" in service.text, "a subscription")
             lists = "marketplace_orders_list"
-            eventually(lambda: house.sandbox.requests.count(lists), "the first full pass")
-            order = house.order(project)
-            eventually(lambda: house.state(order) == "done", "the order")
-            side.add_member(project, house.person("bob", "bob01"))
-            eventually(lambda: house.members(order) == {"ada01", "bob01"}, "bob in the account")
+            eventually(lambda: testbed.sandbox.requests.count(lists), "the first full pass")
+            order = testbed.order(project)
+            eventually(lambda: testbed.state(order) == "done", "the order")
+            side.add_member(project, testbed.person("bob", "bob01"))
+            eventually(lambda: testbed.members(order) == {"ada01", "bob01"}, "bob in the account")
             side.remove_member(project, "bob")
-            eventually(lambda: house.members(order) == {"ada01"}, "bob out of the account")
+            eventually(lambda: testbed.members(order) == {"ada01"}, "bob out of the account")
             service.send(signal.SIGTERM)
             assert service.wait() == 0
-        assert house.sandbox.events.failures == []
+        assert testbed.sandbox.events.failures == []
         assert "Traceback" not in service.text
-        assert house.sandbox.token not in service.text
+        assert testbed.sandbox.token not in service.text
 
 
 def test_a_token_that_changed_is_used_once_the_configuration_has_it(
     real_rabbitmq: Any, tmp_path: Path
 ) -> None:
     with following_events(tmp_path, real_rabbitmq, "8.1.3", "stomp_enabled") as site:
-        house, sandbox = site.house, site.house.sandbox
+        testbed, sandbox = site.testbed, site.testbed.sandbox
         with site.service("-m", "event_process") as service:
             eventually(lambda: "listening to events" in service.text, "a subscription")
             sandbox.customer.renew_token(sandbox.agent)
@@ -89,5 +92,5 @@ def test_a_token_that_changed_is_used_once_the_configuration_has_it(
             )
             service.send(signal.SIGHUP)
             eventually(lambda: service.text.count("listening to events") == 2, "a new login")
-            order = house.order(house.project(ada="ada01"))
-            eventually(lambda: house.state(order) == "done", "an order with the new token")
+            order = testbed.order(testbed.project(ada="ada01"))
+            eventually(lambda: testbed.state(order) == "done", "an order with the new token")

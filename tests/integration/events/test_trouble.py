@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import Service, eventually
-from integration.events.conftest import Village
+from integration.events.conftest import EventSite
 from waldur_site_agent.events.broker import Address, Subscription
 from waldur_site_agent.events.stomp import StompTransport
 from waldur_site_agent_sandbox import Order, Project, Resource
@@ -21,15 +21,15 @@ pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq]
 class Storm:
     """Changes in Waldur without a pause, and what has to come of them."""
 
-    def __init__(self, village: Village, seed: int) -> None:
-        self.village, self.chance = village, random.Random(seed)  # noqa: S311 - a storm that can be had again
-        self.projects: list[Project] = [village.project(f"storm{n}") for n in range(4)]
-        house = village.house
-        self.people = {"cyd": village.cyd, "dan": village.svc, "eve": village.crs}
+    def __init__(self, event_site: EventSite, seed: int) -> None:
+        self.event_site, self.chance = event_site, random.Random(seed)  # noqa: S311 - a storm that can be had again
+        self.projects: list[Project] = [event_site.project(f"storm{n}") for n in range(4)]
+        testbed = event_site.testbed
+        self.people = {"cyd": event_site.cyd, "dan": event_site.svc, "eve": event_site.crs}
         for name, username in self.people.items():
-            house.person(name, username)
+            testbed.person(name, username)
         self.teams: dict[str, set[str]] = {
-            project.uuid: {village.ada, village.bob} for project in self.projects
+            project.uuid: {event_site.ada, event_site.bob} for project in self.projects
         }
         self.orders: list[Order] = []
         self.creates: list[tuple[Project, Order]] = []
@@ -39,14 +39,14 @@ class Storm:
         for number in range(changes):
             if number % 8 == 0 and len(self.creates) < 6:
                 project = self.chance.choice(self.projects)
-                order = self.village.house.order(project, f"run {number}", cpu=10)
+                order = self.event_site.testbed.order(project, f"run {number}", cpu=10)
                 self.orders.append(order)
                 self.creates.append((project, order))
             else:
                 self._change_a_role()
 
     def _change_a_role(self) -> None:
-        side, project = self.village.side, self.chance.choice(self.projects)
+        side, project = self.event_site.side, self.chance.choice(self.projects)
         name = self.chance.choice(sorted(self.people))
         username, team = self.people[name], self.teams[project.uuid]
         if username in team:
@@ -58,20 +58,20 @@ class Storm:
 
     def has_passed(self) -> bool:
         """Whether every change has taken effect."""
-        house = self.village.house
-        if any(house.state(order) != "done" for order in self.orders):
+        testbed = self.event_site.testbed
+        if any(testbed.state(order) != "done" for order in self.orders):
             return False
         return all(
-            self.village.account(house.resource(order)).users == self.teams[project.uuid]
+            self.event_site.account(testbed.resource(order)).users == self.teams[project.uuid]
             for project, order in self.creates
         )
 
 
-def outlive(village: Village, storm: Storm, changes: int, kills: int) -> None:
+def outlive(event_site: EventSite, storm: Storm, changes: int, kills: int) -> None:
     """Kill the agent again and again while changes pour in; then let one agent finish."""
     left, chance = changes, random.Random(changes)  # noqa: S311 - the same moments again
     for kill in range(kills):
-        with village.site.service("-m", "event_process") as service:
+        with event_site.site.service("-m", "event_process") as service:
             portion = left // (kills - kill)
             storm.blow(portion)
             left -= portion
@@ -79,64 +79,68 @@ def outlive(village: Village, storm: Storm, changes: int, kills: int) -> None:
             time.sleep(chance.uniform(0, 1.5))  # a moment that nobody chose
             service.send(signal.SIGKILL)
             service.process.wait()
-    with village.site.service("-m", "event_process") as service:
+    with event_site.site.service("-m", "event_process") as service:
         eventually(lambda: "listening to events" in service.text, "the last subscription")
         eventually(storm.has_passed, "the effect of every change")
-        village.settle()
+        event_site.settle()
         service.send(signal.SIGTERM)
         assert service.wait() == 0
         assert "Traceback" not in service.text
-    assert village.house.sandbox.requests.count("*_erred") == 0
-    assert len(village.slurm.accounts(f"{village.prefix}a_")) == len(storm.creates)
+    assert event_site.testbed.sandbox.requests.count("*_erred") == 0
+    assert len(event_site.slurm.accounts(f"{event_site.prefix}a_")) == len(storm.creates)
 
 
-def test_an_agent_killed_again_and_again_while_events_pour_in_loses_none(village: Village) -> None:
-    outlive(village, Storm(village, 1), changes=40, kills=4)
+def test_an_agent_killed_again_and_again_while_events_pour_in_loses_none(
+    event_site: EventSite,
+) -> None:
+    outlive(event_site, Storm(event_site, 1), changes=40, kills=4)
 
 
 @pytest.mark.long
 def test_an_agent_killed_fifty_times_while_five_hundred_events_pour_in_loses_none(
-    village: Village,
+    event_site: EventSite,
 ) -> None:
-    outlive(village, Storm(village, 2), changes=500, kills=50)
+    outlive(event_site, Storm(event_site, 2), changes=500, kills=50)
 
 
 @pytest.fixture
-def settled(village: Village) -> tuple[Project, Resource]:
-    (pair,) = village.open_projects("climate")
+def settled(event_site: EventSite) -> tuple[Project, Resource]:
+    (pair,) = event_site.open_projects("climate")
     return pair
 
 
-def joins(village: Village, project: Project, resource: Resource, name: str, user: str) -> None:
+def joins(
+    event_site: EventSite, project: Project, resource: Resource, name: str, user: str
+) -> None:
     """Let somebody join, and wait until it has taken effect."""
-    village.join(project, name, user)
-    eventually(lambda: user in village.account(resource).users, f"{name} in the account")
+    event_site.join(project, name, user)
+    eventually(lambda: user in event_site.account(resource).users, f"{name} in the account")
 
 
 def test_whatever_breaks_at_the_broker_the_agent_listens_again(
-    village: Village, settled: tuple[Project, Resource]
+    event_site: EventSite, settled: tuple[Project, Resource]
 ) -> None:
     project, resource = settled
-    broker, side = village.broker, village.side
-    with village.agent() as service:
-        village.house.person("cyd", village.cyd)
+    broker, side = event_site.broker, event_site.side
+    with event_site.agent() as service:
+        event_site.testbed.person("cyd", event_site.cyd)
         broker.kill()
         side.remove_member(project, "bob")  # the event is lost: nobody takes it
         broker.start()
-        village.has(resource, village.ada)
-        (queue,) = broker.waiting(village.vhost)
-        broker.delete_queue(village.vhost, queue)
+        event_site.has(resource, event_site.ada)
+        (queue,) = broker.waiting(event_site.vhost)
+        broker.delete_queue(event_site.vhost, queue)
         side.add_member(project, "cyd")
-        village.has(resource, village.ada, village.cyd)
-        broker.delete_vhost(village.vhost)
-        joins(village, project, resource, "dan", village.svc)
-        (login,) = broker.logins(village.vhost)
+        event_site.has(resource, event_site.ada, event_site.cyd)
+        broker.delete_vhost(event_site.vhost)
+        joins(event_site, project, resource, "dan", event_site.svc)
+        (login,) = broker.logins(event_site.vhost)
         broker.change_password(login, "another")
         broker.cut_off(login)
         side.remove_member(project, "ada")
-        village.has(resource, village.cyd, village.svc)
+        event_site.has(resource, event_site.cyd, event_site.svc)
         broker.delete_user(login)
-        joins(village, project, resource, "eve", village.crs)
+        joins(event_site, project, resource, "eve", event_site.crs)
         assert listens(service)
     assert "Traceback" not in service.text
 
@@ -145,14 +149,14 @@ def listens(service: Service) -> bool:
     return service.process.poll() is None and "listening to events" in service.text
 
 
-Calm = tuple[Village, Project, Resource, Service]
+Calm = tuple[EventSite, Project, Resource, Service]
 
 
 def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect(
     calm_village: Calm,
 ) -> None:
-    village, project, resource, service = calm_village
-    events = village.house.sandbox.events
+    event_site, project, resource, service = calm_village
+    events = event_site.testbed.sandbox.events
     nonsense: list[Any] = [
         {},
         {"object_type": "order"},
@@ -165,7 +169,7 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
     ]
     for payload in nonsense:
         events.publish("order", payload)
-    joins(village, project, resource, "cyd", village.cyd)
+    joins(event_site, project, resource, "cyd", event_site.cyd)
     eventually(lambda: service.text.count("message not understood") >= 3, "warnings")
     assert "Traceback" not in service.text
     assert service.process.poll() is None
@@ -174,16 +178,16 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
 def test_events_before_their_change_is_visible_take_effect_all_the_same(
     calm_village: Calm,
 ) -> None:
-    village, project, resource, _ = calm_village
-    village.house.sandbox.events.lag_behind(1.0)
-    joins(village, project, resource, "dan", village.svc)
-    village.house.sandbox.events.lag_behind(0.0)
+    event_site, project, resource, _ = calm_village
+    event_site.testbed.sandbox.events.lag_behind(1.0)
+    joins(event_site, project, resource, "dan", event_site.svc)
+    event_site.testbed.sandbox.events.lag_behind(0.0)
 
 
 def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_village: Calm) -> None:
-    village, project, resource, _ = calm_village
-    events, side = village.house.sandbox.events, village.side
-    village.house.person("eve", village.crs)
+    event_site, project, resource, _ = calm_village
+    events, side = event_site.testbed.sandbox.events, event_site.side
+    event_site.testbed.person("eve", event_site.crs)
     events.disturb("duplicate", times=None)
     events.hold()
     for _ in range(5):
@@ -191,22 +195,22 @@ def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_village:
         side.remove_member(project, "eve")
     side.add_member(project, "eve")
     events.release("shuffled")
-    eventually(lambda: village.crs in village.account(resource).users, "eve in the account")
+    eventually(lambda: event_site.crs in event_site.account(resource).users, "eve in the account")
     events.calm()
 
 
 def test_messages_that_another_agent_took_come_back_when_it_dies(calm_village: Calm) -> None:
-    village, project, resource, _ = calm_village
-    broker, side, house = village.broker, village.side, village.house
+    event_site, project, resource, _ = calm_village
+    broker, side, testbed = event_site.broker, event_site.side, event_site.testbed
     rival_login = "rival"
-    broker.register(village.vhost, rival_login, "secret")
-    (queue,) = broker.waiting(village.vhost)
+    broker.register(event_site.vhost, rival_login, "secret")
+    (queue,) = broker.waiting(event_site.vhost)
     address = Address(broker.host, broker.stomp_ws_port, broker.stomp_ws_path, tls=False)
     rival = StompTransport(address).connect(
-        Subscription(village.vhost, rival_login, "secret", (queue,), declared=True)
+        Subscription(event_site.vhost, rival_login, "secret", (queue,), declared=True)
     )
     try:
-        house.person("fay", village.oper)
+        testbed.person("fay", event_site.oper)
         for slug in ("fay", "ada", "bob"):  # round robin: the rival gets some of them
             if slug == "fay":
                 side.add_member(project, slug)
@@ -218,9 +222,9 @@ def test_messages_that_another_agent_took_come_back_when_it_dies(calm_village: C
         broker.delete_user(rival_login)
     eventually(
         lambda: (
-            village.oper in village.account(resource).users
-            and village.ada not in village.account(resource).users
-            and village.bob not in village.account(resource).users
+            event_site.oper in event_site.account(resource).users
+            and event_site.ada not in event_site.account(resource).users
+            and event_site.bob not in event_site.account(resource).users
         ),
         "the effect of every change",
     )
@@ -228,24 +232,26 @@ def test_messages_that_another_agent_took_come_back_when_it_dies(calm_village: C
 
 @pytest.mark.long
 def test_an_agent_frozen_for_a_minute_goes_on_where_it_was(
-    village: Village, settled: tuple[Project, Resource]
+    event_site: EventSite, settled: tuple[Project, Resource]
 ) -> None:
     project, resource = settled
-    with village.agent() as service:
+    with event_site.agent() as service:
         service.send(signal.SIGSTOP)
-        village.join(project, "cyd", village.cyd)
+        event_site.join(project, "cyd", event_site.cyd)
         time.sleep(60)
         service.send(signal.SIGCONT)
-        eventually(lambda: village.cyd in village.account(resource).users, "cyd in the account")
-        joins(village, project, resource, "dan", village.svc)
+        eventually(
+            lambda: event_site.cyd in event_site.account(resource).users, "cyd in the account"
+        )
+        joins(event_site, project, resource, "dan", event_site.svc)
 
 
 @pytest.mark.long
 def test_a_broker_that_falls_silent_is_noticed_and_left(
-    village: Village, settled: tuple[Project, Resource]
+    event_site: EventSite, settled: tuple[Project, Resource]
 ) -> None:
     project, resource = settled
-    with village.agent() as service:
-        with village.broker.frozen():
+    with event_site.agent() as service:
+        with event_site.broker.frozen():
             eventually(lambda: "not listening to events" in service.text, "the end of the wait")
-        joins(village, project, resource, "cyd", village.cyd)
+        joins(event_site, project, resource, "cyd", event_site.cyd)

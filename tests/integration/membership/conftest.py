@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import House, Installation, a_house
+from harness import Installation, SimulatedSite, a_simulated_site
 from waldur_site_agent_sandbox import Project, Resource
 
 OFTEN = {
@@ -38,12 +38,12 @@ class Account:
         return str(self.rows[user][5])
 
 
-class Town:
+class SlurmSite:
     """A sandbox, a real cluster, and the agent between them."""
 
-    def __init__(self, slurm: Any, house: House, directory: Path, prefix: str) -> None:
-        self.slurm, self.house, self.prefix = slurm, house, prefix
-        self.side = house.sandbox.customer
+    def __init__(self, slurm: Any, testbed: SimulatedSite, directory: Path, prefix: str) -> None:
+        self.slurm, self.testbed, self.prefix = slurm, testbed, prefix
+        self.side = testbed.sandbox.customer
         self.ada, self.bob, self.cyd, self.svc, self.crs, self.oper = slurm.users[:6]
         settings = {
             "customer_prefix": f"{prefix}c_",
@@ -54,25 +54,25 @@ class Town:
             "qos_paused": "paused",
         }
         self.site = Installation(
-            house, directory, settings, {"SLURM_CONF": str(slurm.slurm_conf), **OFTEN}
+            testbed, directory, settings, {"SLURM_CONF": str(slurm.slurm_conf), **OFTEN}
         )
         self.site.write(membership_sync_backend="slurm")
 
     def open_projects(self, *slugs: str) -> list[tuple[Project, Resource]]:
         """Projects of ada and bob, each with a resource whose account is there."""
         people = {"ada": self.ada, "bob": self.bob}
-        projects = [self.house.project(slug, **people) for slug in slugs]
-        orders = [self.house.order(project, project.slug, cpu=10) for project in projects]
+        projects = [self.testbed.project(slug, **people) for slug in slugs]
+        orders = [self.testbed.order(project, project.slug, cpu=10) for project in projects]
         done = self.site.run("-m", "order_process", "--once")
         assert done.code == 0, done.err
-        return list(zip(projects, map(self.house.resource, orders), strict=True))
+        return list(zip(projects, map(self.testbed.resource, orders), strict=True))
 
     def join(self, project: Project, name: str, username: str) -> None:
-        self.side.add_member(project, self.house.person(name, username))
+        self.side.add_member(project, self.testbed.person(name, username))
 
     def sync(self, *arguments: str, code: int = 0) -> str:
         """One cycle in a process of its own; returns what it printed."""
-        self.house.sandbox.requests.clear()
+        self.testbed.sandbox.requests.clear()
         done = self.site.run("-m", "membership_sync", "--once", *arguments)
         assert done.code == code, done.err
         return done.out + done.err
@@ -102,14 +102,14 @@ def long_qos(real_slurm: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def shared_town(real_slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """One town for a module whose tests only look at what happened in it."""
-    directory, prefix = tmp_path_factory.mktemp("town"), f"w{os.getpid() % 10000}"
-    with a_house(directory / "lock") as house:
-        yield Town(real_slurm, house, directory, prefix)
+def shared_town(real_slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmSite]:
+    """One site for a module whose tests only look at what happened in it."""
+    directory, prefix = tmp_path_factory.mktemp("slurm_site"), f"w{os.getpid() % 10000}"
+    with a_simulated_site(directory / "lock") as testbed:
+        yield SlurmSite(real_slurm, testbed, directory, prefix)
     real_slurm.clean(prefix)
 
 
 @pytest.fixture
-def town(real_slurm: Any, house: House, tmp_path: Path, prefix: str) -> Town:
-    return Town(real_slurm, house, tmp_path, prefix)
+def slurm_site(real_slurm: Any, testbed: SimulatedSite, tmp_path: Path, prefix: str) -> SlurmSite:
+    return SlurmSite(real_slurm, testbed, tmp_path, prefix)

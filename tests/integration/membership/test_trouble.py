@@ -10,123 +10,132 @@ import pytest
 from harness import eventually
 
 if TYPE_CHECKING:
-    from integration.membership.conftest import Town
+    from integration.membership.conftest import SlurmSite
 
 pytestmark = pytest.mark.slurm
 
 
-def test_a_dry_run_changes_nothing_and_the_guard_asks_before_it_removes_many(town: Town) -> None:
-    ((project, resource),) = town.open_projects("climate")
-    town.site.write(membership_sync_backend="slurm", safety={"max_removals": 1})
-    job = town.slurm.submit_job(town.ada, resource.backend_id)
-    town.side.remove_member(project, "ada")
-    town.join(project, "cyd", town.cyd)
-    town.side.request_deletion("bob")
-    town.side.set_user_limit(resource, "cyd", "cpu", 1)
-    town.side.set_flags(resource, paused=True)
-    before, world = town.slurm.associations(), town.side.world
-    printed = town.sync("--dry-run")
-    assert [f"- {town.ada}" in printed, f"+ {town.cyd}" in printed] == [True, True]
-    assert town.slurm.associations() == before
-    assert town.house.sandbox.requests.writes() == []
-    assert town.side.world == world
-    assert "removals refused" in town.sync(code=3)
-    account = town.account(resource)
-    assert account.users == {town.ada, town.bob, town.cyd}
+def test_a_dry_run_changes_nothing_and_the_guard_asks_before_it_removes_many(
+    slurm_site: SlurmSite,
+) -> None:
+    ((project, resource),) = slurm_site.open_projects("climate")
+    slurm_site.site.write(membership_sync_backend="slurm", safety={"max_removals": 1})
+    job = slurm_site.slurm.submit_job(slurm_site.ada, resource.backend_id)
+    slurm_site.side.remove_member(project, "ada")
+    slurm_site.join(project, "cyd", slurm_site.cyd)
+    slurm_site.side.request_deletion("bob")
+    slurm_site.side.set_user_limit(resource, "cyd", "cpu", 1)
+    slurm_site.side.set_flags(resource, paused=True)
+    before, world = slurm_site.slurm.associations(), slurm_site.side.world
+    printed = slurm_site.sync("--dry-run")
+    assert [f"- {slurm_site.ada}" in printed, f"+ {slurm_site.cyd}" in printed] == [True, True]
+    assert slurm_site.slurm.associations() == before
+    assert slurm_site.testbed.sandbox.requests.writes() == []
+    assert slurm_site.side.world == world
+    assert "removals refused" in slurm_site.sync(code=3)
+    account = slurm_site.account(resource)
+    assert account.users == {slurm_site.ada, slurm_site.bob, slurm_site.cyd}
     assert (account.qos, account.jobs) == (({"paused"}, "paused"), [job])
-    assert "Deleted" not in {user.state for user in town.side.world.offering_users.values()}
-    town.sync("--allow-removals")
-    account = town.account(resource)
-    assert (account.users, account.jobs) == ({town.cyd}, [])
-    assert "Deleted" in {user.state for user in town.side.world.offering_users.values()}
+    assert "Deleted" not in {user.state for user in slurm_site.side.world.offering_users.values()}
+    slurm_site.sync("--allow-removals")
+    account = slurm_site.account(resource)
+    assert (account.users, account.jobs) == ({slurm_site.cyd}, [])
+    assert "Deleted" in {user.state for user in slurm_site.side.world.offering_users.values()}
 
 
 def test_what_somebody_edits_by_hand_is_mended_where_it_is_waldurs(
-    town: Town, long_qos: str
+    slurm_site: SlurmSite, long_qos: str
 ) -> None:
-    (_, resource), (_, other) = town.open_projects("climate", "ocean")
-    town.side.set_user_limit(resource, "bob", "cpu", 2)
-    town.side.set_flags(resource, paused=True)
-    town.sync()
+    (_, resource), (_, other) = slurm_site.open_projects("climate", "ocean")
+    slurm_site.side.set_user_limit(resource, "bob", "cpu", 2)
+    slurm_site.side.set_flags(resource, paused=True)
+    slurm_site.sync()
     in_account = (f"account={resource.backend_id}",)
-    member = ("modify", "user", "where", f"name={town.bob}", *in_account, "set")
-    town.by_hand("remove", "user", "where", f"name={town.ada}", *in_account)
-    town.by_hand("add", "user", f"name={town.oper}", *in_account)
-    town.by_hand(*member, "GrpTRESMins=cpu=7,node=9")
-    town.set(resource, "qos=normal", "DefaultQOS=normal")
-    town.set(other, "GrpTRESMins=cpu=900000", f"qos=normal,{long_qos}", "Fairshare=7")
-    printed = town.sync()
-    assert town.oper in printed
-    account = town.account(resource)
-    assert account.users == {town.ada, town.bob, town.oper}
-    assert account.limit(town.bob) == "cpu=120000,node=9"
+    member = ("modify", "user", "where", f"name={slurm_site.bob}", *in_account, "set")
+    slurm_site.by_hand("remove", "user", "where", f"name={slurm_site.ada}", *in_account)
+    slurm_site.by_hand("add", "user", f"name={slurm_site.oper}", *in_account)
+    slurm_site.by_hand(*member, "GrpTRESMins=cpu=7,node=9")
+    slurm_site.set(resource, "qos=normal", "DefaultQOS=normal")
+    slurm_site.set(other, "GrpTRESMins=cpu=900000", f"qos=normal,{long_qos}", "Fairshare=7")
+    printed = slurm_site.sync()
+    assert slurm_site.oper in printed
+    account = slurm_site.account(resource)
+    assert account.users == {slurm_site.ada, slurm_site.bob, slurm_site.oper}
+    assert account.limit(slurm_site.bob) == "cpu=120000,node=9"
     assert account.qos == ({"paused"}, "paused")
-    assert town.account(other).qos[0] == {"normal", long_qos}
-    assert town.account(other).limit() == "cpu=900000"
-    assert town.side.current(other).limits == {"cpu": 15}
-    before = town.slurm.associations()
-    town.sync()
-    assert town.slurm.associations() == before
-    assert town.house.sandbox.requests.writes() == []
+    assert slurm_site.account(other).qos[0] == {"normal", long_qos}
+    assert slurm_site.account(other).limit() == "cpu=900000"
+    assert slurm_site.side.current(other).limits == {"cpu": 15}
+    before = slurm_site.slurm.associations()
+    slurm_site.sync()
+    assert slurm_site.slurm.associations() == before
+    assert slurm_site.testbed.sandbox.requests.writes() == []
 
 
 def test_a_database_that_goes_away_in_the_middle_of_a_cycle_costs_nothing_but_time(
-    town: Town,
+    slurm_site: SlurmSite,
 ) -> None:
-    ((project, resource),) = town.open_projects("climate")
-    job = town.slurm.submit_job(town.ada, resource.backend_id)
-    town.side.remove_member(project, "bob")
-    town.join(project, "cyd", town.cyd)
-    town.side.set_flags(resource, paused=True)
-    faults = town.house.sandbox.faults
+    ((project, resource),) = slurm_site.open_projects("climate")
+    job = slurm_site.slurm.submit_job(slurm_site.ada, resource.backend_id)
+    slurm_site.side.remove_member(project, "bob")
+    slurm_site.join(project, "cyd", slurm_site.cyd)
+    slurm_site.side.set_flags(resource, paused=True)
+    faults = slurm_site.testbed.sandbox.faults
     faults.add("*_set_backend_metadata", "latency", seconds=4)
-    with town.site.service("-m", "membership_sync") as service:
+    with slurm_site.site.service("-m", "membership_sync") as service:
         eventually(lambda: not faults.pending, "the request between reading and writing")
-        with town.slurm.slurmdbd_stopped():
+        with slurm_site.slurm.slurmdbd_stopped():
             eventually(lambda: "action failed" in service.text, "a failed action")
             eventually(lambda: "cut short" in service.text, "a cycle without the database")
-        eventually(lambda: town.account(resource).users == {town.ada, town.cyd}, "the members")
-        eventually(lambda: town.account(resource).qos == ({"paused"}, "paused"), "the pause")
+        eventually(
+            lambda: slurm_site.account(resource).users == {slurm_site.ada, slurm_site.cyd},
+            "the members",
+        )
+        eventually(lambda: slurm_site.account(resource).qos == ({"paused"}, "paused"), "the pause")
         service.send(signal.SIGTERM)
         assert service.wait() == 0
-    assert town.account(resource).jobs == [job]
-    assert town.side.current(resource).state == "OK"
-    assert town.house.sandbox.requests.count("*_erred") == 0
+    assert slurm_site.account(resource).jobs == [job]
+    assert slurm_site.side.current(resource).state == "OK"
+    assert slurm_site.testbed.sandbox.requests.count("*_erred") == 0
 
 
-def test_two_agents_in_the_two_modes_do_not_disturb_each_other(town: Town) -> None:
-    ((project, first),) = town.open_projects("climate")
-    job = town.slurm.submit_job(town.ada, first.backend_id)
-    side, house = town.side, town.house
-    house.person("cyd", town.cyd)
+def test_two_agents_in_the_two_modes_do_not_disturb_each_other(slurm_site: SlurmSite) -> None:
+    ((project, first),) = slurm_site.open_projects("climate")
+    job = slurm_site.slurm.submit_job(slurm_site.ada, first.backend_id)
+    side, testbed = slurm_site.side, slurm_site.testbed
+    testbed.person("cyd", slurm_site.cyd)
     with (
-        town.site.service("-m", "order_process") as orders,
-        town.site.service("-m", "membership_sync") as members,
+        slurm_site.site.service("-m", "order_process") as orders,
+        slurm_site.site.service("-m", "membership_sync") as members,
     ):
         placed = []
         for number in range(2):
-            placed.append(house.order(project, f"more {number}", cpu=10))
+            placed.append(testbed.order(project, f"more {number}", cpu=10))
             placed.append(side.place_update_order(first, {"cpu": 20 + number}))
             leaves, joins = ("bob", "cyd") if number % 2 == 0 else ("cyd", "bob")
             side.remove_member(project, leaves)
             side.add_member(project, joins)
-            eventually(lambda: all(house.state(order) == "done" for order in placed), "all orders")
-        side.place_terminate_order(house.resource(placed[0]))
-        gone = house.resource(placed[0]).backend_id
-        left = [first, house.resource(placed[2])]
-        expected = {town.ada, town.bob}
-        eventually(lambda: gone not in town.slurm.accounts(town.prefix), "the termination")
+            eventually(
+                lambda: all(testbed.state(order) == "done" for order in placed), "all orders"
+            )
+        side.place_terminate_order(testbed.resource(placed[0]))
+        gone = testbed.resource(placed[0]).backend_id
+        left = [first, testbed.resource(placed[2])]
+        expected = {slurm_site.ada, slurm_site.bob}
         eventually(
-            lambda: all(town.account(each).users == expected for each in left), "the members"
+            lambda: gone not in slurm_site.slurm.accounts(slurm_site.prefix), "the termination"
+        )
+        eventually(
+            lambda: all(slurm_site.account(each).users == expected for each in left), "the members"
         )
         for service in (orders, members):
             service.send(signal.SIGTERM)
             assert service.wait() == 0
             assert "Traceback" not in service.text
-    assert town.account(first).jobs == [job]
-    assert town.account(first).limit() == "cpu=1260000"
+    assert slurm_site.account(first).jobs == [job]
+    assert slurm_site.account(first).limit() == "cpu=1260000"
     assert side.current(first).limits == {"cpu": 21}
-    assert house.sandbox.requests.count("*_erred") == 0
-    before = town.slurm.associations()
-    town.sync()
-    assert town.slurm.associations() == before
+    assert testbed.sandbox.requests.count("*_erred") == 0
+    before = slurm_site.slurm.associations()
+    slurm_site.sync()
+    assert slurm_site.slurm.associations() == before

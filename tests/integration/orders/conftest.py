@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from harness import House, Installation
+from harness import Installation, SimulatedSite
 
 
 @pytest.fixture
-def real_site(real_slurm: Any, prefix: str, house: House, tmp_path: Path) -> Installation:
+def real_site(real_slurm: Any, prefix: str, testbed: SimulatedSite, tmp_path: Path) -> Installation:
     """The agent's own commands between a sandbox and a real cluster."""
     settings = {
         "customer_prefix": f"{prefix}c_",
@@ -18,7 +18,7 @@ def real_site(real_slurm: Any, prefix: str, house: House, tmp_path: Path) -> Ins
         "qos_default": "normal",
     }
     installation = Installation(
-        house, tmp_path, settings, {"SLURM_CONF": str(real_slurm.slurm_conf)}
+        testbed, tmp_path, settings, {"SLURM_CONF": str(real_slurm.slurm_conf)}
     )
     installation.write()
     return installation

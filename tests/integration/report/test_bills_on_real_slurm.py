@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import House, Installation
+from harness import Installation, SimulatedSite
 from integration.slurm.accounting_database import AccountingDatabase
 from waldur_site_agent_sandbox import Resource
 
@@ -26,7 +26,9 @@ _MINUTES = {
 
 
 @pytest.fixture
-def site(real_slurm: RealSlurm, prefix: str, house: House, tmp_path: Path) -> Installation:
+def site(
+    real_slurm: RealSlurm, prefix: str, testbed: SimulatedSite, tmp_path: Path
+) -> Installation:
     """The agent's commands between a sandbox and a real cluster; units are minutes."""
     settings = {
         "customer_prefix": f"{prefix}c_",
@@ -34,7 +36,7 @@ def site(real_slurm: RealSlurm, prefix: str, house: House, tmp_path: Path) -> In
         "allocation_prefix": f"{prefix}a_",
     }
     environment = {"SLURM_CONF": str(real_slurm.slurm_conf)}
-    installation = Installation(house, tmp_path, settings, environment)
+    installation = Installation(testbed, tmp_path, settings, environment)
     changes: dict[str, Any] = {"reporting_backend": "slurm", "backend_components": _MINUTES}
     installation.write_offerings(changes, timezone="UTC")
     return installation
@@ -67,7 +69,7 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     expected = AccountingDatabase(real_slurm).used(account, 0, 2**31, TRES)
     assert expected.keys() == {ada, bob, cyd}
     totals = billed(site, resource)
-    parts = site.house.sandbox.customer.user_usages(resource)
+    parts = site.testbed.sandbox.customer.user_usages(resource)
     for name in TRES:
         exact = Fraction(sum(amounts[name] for amounts in expected.values()), 60)
         assert totals[name] == Decimal(round(exact * 100)).scaleb(-2)
@@ -76,21 +78,21 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
             assert abs(Fraction(parts[user][name]) - Fraction(amounts[name], 60)) < Fraction(1, 100)
         assert 0 < part_way[name] <= totals[name]
 
-    site.house.forget()
+    site.testbed.forget()
     assert site.run("-m", "report", "--once").code == 0
-    assert site.house.sandbox.requests.writes() == []
+    assert site.testbed.sandbox.requests.writes() == []
 
 
 def ordered(site: Installation, **people: str) -> Resource:
     """A resource whose account was made by the agent."""
-    order = site.house.order(site.house.project(**people), "Ocean", cpu=1000, mem=1000000)
+    order = site.testbed.order(site.testbed.project(**people), "Ocean", cpu=1000, mem=1000000)
     done = site.run("--once")
     assert done.code == 0, done.err
-    return site.house.resource(order)
+    return site.testbed.resource(order)
 
 
 def billed(site: Installation, resource: Resource) -> dict[str, Decimal]:
-    return site.house.sandbox.customer.usages(resource)
+    return site.testbed.sandbox.customer.usages(resource)
 
 
 def submit(real_slurm: RealSlurm, user: str, account: str, *words: str) -> str:

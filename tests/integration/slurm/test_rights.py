@@ -93,14 +93,14 @@ def test_capitals_are_kept_where_the_cluster_keeps_them_and_refused_elsewhere(
 ) -> None:
     user = f"{prefix}Ada"
     outcome = apply(backend, AddMembers(resource, (user,)))
-    assert [(left.name, type(left.error)) for left in outcome.left_out] == [(user, PermanentError)]
+    assert [(left.name, type(left.error)) for left in outcome.skipped] == [(user, PermanentError)]
     assert backend.observe().resources[resource].members == frozenset()
     with real_slurm.slurmdbd_with("PreserveCaseUser"):
         before = backend.observe().resources[resource]
         assert apply(backend, AddMembers(resource, (user,))).result is Result.DONE
         assert {user} == backend.observe().resources[resource].members
         other = apply(backend, AddMembers(resource, (user.lower(),)))
-        assert "Slurm has the user" in str(other.left_out[0].error)
+        assert "Slurm has the user" in str(other.skipped[0].error)
         assert apply(backend, RemoveMembers(resource, (user.lower(),))).result is Result.UNCHANGED
         assert apply(backend, RemoveMembers(resource, (user,))).result is Result.DONE
         assert before == backend.observe().resources[resource]

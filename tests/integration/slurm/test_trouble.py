@@ -13,20 +13,20 @@ import pytest
 from waldur_site_agent.backends import (
     Action,
     AddMembers,
+    CheckStatus,
     CreateResource,
     DeleteResource,
     RemoveMembers,
     Result,
     SetLimits,
     TemporaryError,
-    Verdict,
 )
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.work import Patience
+from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +97,9 @@ def test_jobs_that_do_not_end_in_time_are_temporary_trouble_and_nothing_is_remov
     user = real_slurm.users[0]
     results(backend, AddMembers(resource, (user,)))
     real_slurm.submit_job(user, resource, "trap '' TERM; while :; do sleep 1; done")
-    hasty = SlurmBackend(settings, {}, runner=real_slurm.runner(), patience=Patience(seconds=0.01))
+    hasty = SlurmBackend(
+        settings, {}, runner=real_slurm.runner(), patience=PollTimeout(seconds=0.01)
+    )
     (outcome,) = hasty.apply([RemoveMembers(resource, (user,))])
     assert isinstance(outcome.error, TemporaryError)
     assert {user} == backend.observe().resources[resource].members
@@ -248,7 +250,7 @@ def test_the_diagnosis_of_a_good_cluster_is_good(
 ) -> None:
     wished = settings.model_copy(update={"qos_paused": "paused", "qos_downscaled": "limited"})
     checks = list(SlurmBackend(wished, {}, runner=real_slurm.runner()).diagnose())
-    assert {Verdict.OK} == {check.verdict for check in checks}, checks
+    assert {CheckStatus.OK} == {check.verdict for check in checks}, checks
 
 
 _WRITER = """

@@ -51,11 +51,11 @@ def test_the_other_offering_is_served_and_the_exit_code_says_that_not_all_is_wel
 ) -> None:
     change, message = BROKEN[kind]
     write(installation, change)
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     done = installation.run("--once")
     assert done.code == 1
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"
     assert "offering not served: its configuration cannot be used" in done.err
     assert message in done.err
     assert f"{installation.file}:" in done.err
@@ -117,11 +117,11 @@ def test_a_broken_report_leaves_the_orders_of_the_same_offering(
     installation: Installation,
 ) -> None:
     installation.write(reporting_backend="slrum", membership_sync_backend="slurm")
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     done = installation.run("-m", "all", "--once")
     assert done.code == 1
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"
     assert f"offerings[0].reporting_backend: {NOT_FOUND}" in done.err
 
 
@@ -159,15 +159,15 @@ def test_the_service_goes_on_and_its_health_shows_who_is_not_served(
 ) -> None:
     health = tmp_path / "health"
     write(installation, UNKNOWN, health_file=str(health))
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
 
     def workers() -> dict[str, dict[str, Any]]:
         found = json.loads(health.read_text()) if health.exists() else {"workers": []}
         return {worker["offering"]: worker for worker in found["workers"]}
 
     with installation.service() as service:
-        eventually(lambda: house.state(order) == "done", "the order is done")
+        eventually(lambda: testbed.state(order) == "done", "the order is done")
         eventually(lambda: workers()["Test cluster"]["status"] == "ok", "it says that it is well")
         assert workers()["Second"]["status"] == "failing"
         assert NOT_FOUND in workers()["Second"]["trouble"]
@@ -177,7 +177,7 @@ def test_the_service_goes_on_and_its_health_shows_who_is_not_served(
 
 
 def test_a_reload_that_would_end_what_is_served_is_refused(installation: Installation) -> None:
-    house = installation.house
+    testbed = installation.testbed
     sound = {"name": "Second", "waldur_offering_uuid": uuid.uuid4().hex}
     installation.write_offerings({}, sound)
     with installation.service() as service:
@@ -189,8 +189,8 @@ def test_a_reload_that_would_end_what_is_served_is_refused(installation: Install
         installation.write_offerings({"allow_decrease": "true"}, sound)
         service.send(signal.SIGHUP)
         eventually(lambda: "configuration read again" in service.text, "the file is accepted")
-        order = house.order(house.project(ada="ada01"))
-        assert house.state(order) == "pending-provider"
+        order = testbed.order(testbed.project(ada="ada01"))
+        assert testbed.state(order) == "pending-provider"
 
 
 def test_a_reload_with_an_offering_that_was_broken_before_is_accepted(

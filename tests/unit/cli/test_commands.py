@@ -11,32 +11,32 @@ from harness import Installation
 
 
 def test_once_carries_out_orders_and_exits_with_zero(installation: Installation) -> None:
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     done = installation.run("--once")
     assert done.code == 0, done.err
-    assert house.state(order) == "done"
-    assert house.members(order) == {"ada01"}
+    assert testbed.state(order) == "done"
+    assert testbed.members(order) == {"ada01"}
     assert "order done" in done.err
 
 
 def test_the_token_is_never_printed(installation: Installation) -> None:
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     file = yaml.safe_load(installation.file.read_text())
     installation.file.write_text(yaml.safe_dump(file | {"log_level": "debug"}))
     for arguments in (["--once"], ["--check-config"], ["--dry-run"]):
         done = installation.run(*arguments)
         assert done.code == 0, done.err
-        assert house.sandbox.token not in done.out + done.err
+        assert testbed.sandbox.token not in done.out + done.err
 
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installation) -> None:
-    house = installation.house
-    order = house.order(house.project("climate", ada="ada01"), "Ocean", cpu=10)
+    testbed = installation.testbed
+    order = testbed.order(testbed.project("climate", ada="ada01"), "Ocean", cpu=10)
     done = installation.run("--dry-run")
     assert done.code == 0, done.err
-    name = f"a_{house.resource(order).slug}"
+    name = f"a_{testbed.resource(order).slug}"
     lines = done.out.splitlines()
     assert lines[0].startswith(f"{name}  Ocean (project climate): Create order")
     assert lines[1] == f'  + account        c_uni > p_climate > {name}  ordered as "Ocean"'
@@ -48,8 +48,8 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installatio
     assert lines[5] == f"  ~ in Waldur      backend_id none -> {name}  name of the account"
     assert lines[6].startswith("  ~ in Waldur      order executing -> done  Create order")
     assert lines[-1] == "Plan: 2 to add, 0 to remove, 1 to change, 3 in Waldur; 1 orders."
-    assert house.sandbox.requests.writes() == []
-    assert house.state(order) == "pending-provider"
+    assert testbed.sandbox.requests.writes() == []
+    assert testbed.state(order) == "pending-provider"
     assert installation.run("plan", command="waldur-site-agent").out == done.out
 
 
@@ -58,11 +58,11 @@ def test_a_dry_run_with_nothing_to_do_says_so(installation: Installation) -> Non
 
 
 def test_an_order_that_fails_gives_exit_code_one(installation: Installation) -> None:
-    house = installation.house
-    order = house.order(house.project("bad,slug", ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project("bad,slug", ada="ada01"))
     done = installation.run("--once")
     assert done.code == 1
-    assert house.state(order) == "erred"
+    assert testbed.state(order) == "erred"
     assert "bad,slug" in done.err
 
 
@@ -107,8 +107,8 @@ def test_check_config_shows_the_defaults_of_the_backend_too(installation: Instal
 def test_a_plan_of_orders_says_who_waits_until_the_system_knows_them(
     installation: Installation,
 ) -> None:
-    house = installation.house
-    house.order(house.project(ada="nobody-knows-ada", root="daemon"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="nobody-knows-ada", root="daemon"))
     installation.write(
         backend_settings=installation.backend_settings | {"require_system_user": True}
     )
@@ -162,7 +162,7 @@ def test_a_file_without_unused_settings_gives_no_warning(installation: Installat
 
 
 def test_an_offering_can_be_chosen_by_name_or_uuid(installation: Installation) -> None:
-    uuid = installation.house.sandbox.offering.uuid
+    uuid = installation.testbed.sandbox.offering.uuid
     assert installation.run("--dry-run", "--offering", "Test cluster").code == 0
     assert installation.run("--dry-run", "--offering", uuid).code == 0
     done = installation.run("--dry-run", "--offering", "Other")
@@ -209,12 +209,12 @@ def test_load_components_creates_updates_and_then_leaves_alone(
     assert "+ gres/gpu  GPU in GPU-hours" in done.out
     assert "~ cpu  name: CPU -> Cores" in done.out
     assert "? mem  only in Waldur; left alone" in done.out
-    found = {c.type: c for c in installation.house.sandbox.offering.components}
+    found = {c.type: c for c in installation.testbed.sandbox.offering.components}
     assert (found["cpu"].name, found["gres/gpu"].unit_factor) == ("Cores", 60)
-    installation.house.sandbox.requests.clear()
+    installation.testbed.sandbox.requests.clear()
     again = installation.run(command="waldur_site_load_components")
     assert again.code == 0
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
 
 
 def test_diagnostics_pass_on_a_healthy_site(installation: Installation) -> None:
@@ -225,9 +225,9 @@ def test_diagnostics_pass_on_a_healthy_site(installation: Installation) -> None:
 
 
 def test_diagnostics_fail_with_a_remedy(installation: Installation) -> None:
-    house = installation.house
+    testbed = installation.testbed
     installation.write(
-        waldur_api_token=house.sandbox.customer.add_user("stranger").token,
+        waldur_api_token=testbed.sandbox.customer.add_user("stranger").token,
         backend_settings=installation.backend_settings | {"qos_paused": "no-such-qos"},
     )
     done = installation.run(command="waldur_site_diagnostics")
@@ -238,8 +238,8 @@ def test_diagnostics_fail_with_a_remedy(installation: Installation) -> None:
 
 
 def test_json_logs_carry_offering_order_and_resource(installation: Installation) -> None:
-    house = installation.house
-    order = house.order(house.project(ada="ada01"), "Ocean")
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"), "Ocean")
     file = yaml.safe_load(installation.file.read_text())
     installation.file.write_text(yaml.safe_dump(file | {"log_format": "json"}))
     done = installation.run("--once")
@@ -261,11 +261,11 @@ def test_the_version_names_agent_plugins_and_python(installation: Installation) 
 def test_a_plan_tells_of_refusal_by_its_exit_code_only_when_asked(
     installation: Installation,
 ) -> None:
-    house = installation.house
+    testbed = installation.testbed
     installation.write(membership_sync_backend="slurm", safety={"max_removals": 0})
-    project = house.project(ada="ada01")
-    house.created(project)
-    house.sandbox.customer.remove_member(project, "ada")
+    project = testbed.project(ada="ada01")
+    testbed.created(project)
+    testbed.sandbox.customer.remove_member(project, "ada")
     words = ("plan", "-m", "membership_sync", "--output", "json")
     plain = installation.run(*words, command="waldur-site-agent")
     assert plain.code == 0, plain.err

@@ -12,9 +12,9 @@ def test_accounts_that_waldur_does_not_know_are_listed_and_nothing_is_changed(
     installation: Installation,
 ) -> None:
     installation.write(membership_sync_backend="slurm")
-    house = installation.house
-    house.settled(house.project("climate", ada="ada01"), cpu=10)
-    with house.slurm.change() as state:
+    testbed = installation.testbed
+    testbed.settled(testbed.project("climate", ada="ada01"), cpu=10)
+    with testbed.slurm.change() as state:
         state.accounts["a_old"] = SimAccount(
             "a_old", "old", "p_climate", "p_climate", limits={"cpu": 120000}
         )
@@ -26,4 +26,4 @@ def test_accounts_that_waldur_does_not_know_are_listed_and_nothing_is_changed(
     assert [offer["account"] for offer in json.loads(printed.out)["Test cluster"]["offers"]] == [
         "a_old"
     ]
-    assert house.sandbox.requests.writes() == []
+    assert testbed.sandbox.requests.writes() == []

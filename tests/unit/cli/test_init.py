@@ -185,16 +185,16 @@ def test_on_a_terminal_it_asks_five_questions_and_does_not_show_the_token(file: 
 
 
 def test_what_it_writes_works_against_a_waldur(installation: Installation, file: Path) -> None:
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     settings = {"slurm_bin_path": str(installation.directory / "bin"), "require_system_user": "no"}
     more = [word for key, value in settings.items() for word in ("--setting", f"{key}={value}")]
     done = init(
         file,
         *more,
-        token=house.sandbox.token,
-        waldur_url=house.url,
-        offering_uuid=house.sandbox.offering.uuid,
+        token=testbed.sandbox.token,
+        waldur_url=testbed.url,
+        offering_uuid=testbed.sandbox.offering.uuid,
     )
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(file.read_text())["offerings"][0]["backend_settings"] == {
@@ -211,4 +211,4 @@ def test_what_it_writes_works_against_a_waldur(installation: Installation, file:
         env=environment(),
     )
     assert ran.returncode == 0, ran.stderr
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"

@@ -11,15 +11,15 @@ def ready(installation: Installation) -> None:
 
 def test_all_modes_run_in_one_process(installation: Installation) -> None:
     ready(installation)
-    house = installation.house
-    project = house.project(ada="ada01")
-    resource = house.created(project)
-    house.sandbox.customer.add_member(project, house.person("bob", "bob01"))
-    order = house.order(project, "second")
+    testbed = installation.testbed
+    project = testbed.project(ada="ada01")
+    resource = testbed.created(project)
+    testbed.sandbox.customer.add_member(project, testbed.person("bob", "bob01"))
+    order = testbed.order(project, "second")
     done = installation.run("-m", "all", "--once")
     assert done.code == 0, done.err
-    assert house.state(order) == "done"
-    assert house.members_of(resource) == {"ada01", "bob01"}
+    assert testbed.state(order) == "done"
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
 def test_a_mode_that_no_offering_takes_part_in_says_what_to_set(
@@ -32,11 +32,11 @@ def test_a_mode_that_no_offering_takes_part_in_says_what_to_set(
 
 def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installation) -> None:
     ready(installation)
-    house = installation.house
-    project = house.project("climate", ada="ada01", bob="bob01")
-    resource = house.settled(project, "Ocean", cpu=10, mem=2)
-    house.sandbox.customer.remove_member(project, "bob")
-    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    testbed = installation.testbed
+    project = testbed.project("climate", ada="ada01", bob="bob01")
+    resource = testbed.settled(project, "Ocean", cpu=10, mem=2)
+    testbed.sandbox.customer.remove_member(project, "bob")
+    testbed.sandbox.customer.add_member(project, testbed.person("cyd", "cyd01"))
     assert installation.run("plan", "-m", "membership_sync", command="waldur-site-agent").out == (
         f"{resource.backend_id}  Ocean (project climate)\n"
         "  - bob01          is no longer in the project's team\n"
@@ -47,11 +47,11 @@ def test_the_plan_of_a_membership_cycle_reads_as_promised(installation: Installa
 
 def test_a_name_in_waldur_cannot_forge_a_line_of_the_plan(installation: Installation) -> None:
     ready(installation)
-    house = installation.house
-    project = house.project(ada="ada01")
-    resource = house.settled(project)
-    house.sandbox.customer.edit(resource, name="x\n  - root  forged\x1b[31m")
-    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    testbed = installation.testbed
+    project = testbed.project(ada="ada01")
+    resource = testbed.settled(project)
+    testbed.sandbox.customer.edit(resource, name="x\n  - root  forged\x1b[31m")
+    testbed.sandbox.customer.add_member(project, testbed.person("cyd", "cyd01"))
     out = installation.run("-m", "membership_sync", "--dry-run").out
     assert "\x1b" not in out
     assert not any(line.startswith("  - root") for line in out.splitlines())
@@ -61,16 +61,16 @@ def test_limits_are_reported_by_command_and_only_where_they_differ(
     installation: Installation,
 ) -> None:
     ready(installation)
-    house = installation.house
-    resource = house.created(house.project(ada="ada01"), cpu=10)
+    testbed = installation.testbed
+    resource = testbed.created(testbed.project(ada="ada01"), cpu=10)
     modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
-    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
+    testbed.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
     command = "waldur_sync_resource_limits"
     assert "cpu 10 -> 15" in installation.run("--dry-run", command=command).out
-    assert house.sandbox.customer.current(resource).limits == {"cpu": 10}
+    assert testbed.sandbox.customer.current(resource).limits == {"cpu": 10}
     done = installation.run(command=command)
     assert done.code == 0, done.err
-    assert house.sandbox.customer.current(resource).limits == {"cpu": 15}
+    assert testbed.sandbox.customer.current(resource).limits == {"cpu": 15}
     assert "nothing to do" in installation.run(command=command).out
 
 
@@ -88,10 +88,10 @@ def test_the_plan_shows_a_limit_of_the_account_as_it_is_and_as_it_was_sold(
     installation: Installation,
 ) -> None:
     installation.write(membership_sync_backend="slurm", limits="waldur")
-    house = installation.house
-    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    testbed = installation.testbed
+    resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=120, mem=2)
     modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
-    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=720000,mem=-1"])
+    testbed.slurm.run([*modify, "set", "GrpTRESMins=cpu=720000,mem=-1"])
     out = installation.run("plan", "-m", "membership_sync", command="waldur-site-agent").out
     assert "  ~ limit          cpu 720000 -> 7200000  sold in Waldur: 120 k-Hours\n" in out
     assert "  ~ limit          mem none -> 122880  sold in Waldur: 2 GB-hours\n" in out
@@ -100,17 +100,17 @@ def test_the_plan_shows_a_limit_of_the_account_as_it_is_and_as_it_was_sold(
 
 def test_limits_are_set_by_command_on_the_side_that_is_named(installation: Installation) -> None:
     ready(installation)
-    house = installation.house
-    resource = house.created(house.project(ada="ada01"), cpu=10, mem=2)
+    testbed = installation.testbed
+    resource = testbed.created(testbed.project(ada="ada01"), cpu=10, mem=2)
     modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={resource.backend_id}"]
-    house.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
+    testbed.slurm.run([*modify, "set", "GrpTRESMins=cpu=900000"])
     words = ("limits", "sync", "--to", "backend")
     planned = installation.run(*words, "--dry-run", command="waldur-site-agent")
     change = "limit cpu 900000 -> 600000 (sold in Waldur: 10 k-Hours)"
     assert f"would be done: {resource.backend_id}  on the account: {change}\n" in planned.out
-    assert house.slurm.state.accounts[resource.backend_id].limits["cpu"] == 900000
+    assert testbed.slurm.state.accounts[resource.backend_id].limits["cpu"] == 900000
     done = installation.run(*words, command="waldur-site-agent")
     assert done.code == 0, done.err
-    assert house.slurm.state.accounts[resource.backend_id].limits["cpu"] == 600000
-    assert house.sandbox.customer.current(resource).limits == {"cpu": 10, "mem": 2}
+    assert testbed.slurm.state.accounts[resource.backend_id].limits["cpu"] == 600000
+    assert testbed.sandbox.customer.current(resource).limits == {"cpu": 10, "mem": 2}
     assert "nothing to do" in installation.run(*words, command="waldur-site-agent").out

@@ -10,33 +10,33 @@ from uuid import UUID
 import pytest
 import yaml
 
-from harness import House, Installation
+from harness import Installation, SimulatedSite
 from waldur_site_agent_slurm.simulator.state import Outage, SimAccount
 
 LIMIT = "limit cpu 120 -> 20 k-Hours (the account has 1200000)"
 
 
-def with_members(installation: Installation) -> House:
+def with_members(installation: Installation) -> SimulatedSite:
     installation.write(membership_sync_backend="slurm")
-    return installation.house
+    return installation.testbed
 
 
 def plan(installation: Installation, *words: str, mode: str = "membership_sync") -> Any:
     return installation.run("plan", "-m", mode, *words, command="waldur-site-agent")
 
 
-def change_limit(house: House, account: str, text: str) -> None:
+def change_limit(testbed: SimulatedSite, account: str, text: str) -> None:
     modify = ["sacctmgr", "-i", "modify", "account", "where", f"name={account}", "set"]
-    house.slurm.run([*modify, f"GrpTRESMins={text}"])
+    testbed.slurm.run([*modify, f"GrpTRESMins={text}"])
 
 
 def test_a_plan_shows_old_and_new_value_of_all_that_waldur_would_be_told(
     installation: Installation,
 ) -> None:
-    house = with_members(installation)
-    side = house.sandbox.customer
-    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
-    change_limit(house, resource.backend_id, "cpu=1200000")
+    testbed = with_members(installation)
+    side = testbed.sandbox.customer
+    resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(testbed, resource.backend_id, "cpu=1200000")
     side.edit(resource, state="Erred")
     side.set_flags(resource, paused=True)
     before = side.world
@@ -51,19 +51,19 @@ def test_a_plan_shows_old_and_new_value_of_all_that_waldur_would_be_told(
         f"  ~ in Waldur      {LIMIT}  limits: backend",
         "Plan: 0 to add, 0 to remove, 1 to change, 4 in Waldur; 0 resources unchanged.",
     ]
-    assert house.sandbox.requests.writes() == []
+    assert testbed.sandbox.requests.writes() == []
     assert side.world == before
 
 
 def test_what_a_plan_says_of_waldur_is_what_log_and_journal_say_afterwards(
     installation: Installation,
 ) -> None:
-    house = with_members(installation)
+    testbed = with_members(installation)
     path = installation.directory / "journal.jsonl"
     content = yaml.safe_load(installation.file.read_text())
     installation.file.write_text(yaml.safe_dump(content | {"journal": str(path)}))
-    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
-    change_limit(house, resource.backend_id, "cpu=1200000")
+    resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(testbed, resource.backend_id, "cpu=1200000")
     (planned,) = json.loads(plan(installation, "--output", "json").out)[0]["waldur"]
     done = installation.run("-m", "membership_sync", "--once")
     assert done.code == 0, done.err
@@ -84,9 +84,9 @@ def test_what_a_plan_says_of_waldur_is_what_log_and_journal_say_afterwards(
 
 
 def test_users_whom_waldur_deletes_are_in_the_plan(installation: Installation) -> None:
-    house = with_members(installation)
-    house.settled(house.project(ada="ada01", bob="bob01"))
-    house.sandbox.customer.request_deletion("bob")
+    testbed = with_members(installation)
+    testbed.settled(testbed.project(ada="ada01", bob="bob01"))
+    testbed.sandbox.customer.request_deletion("bob")
     out = plan(installation).out
     assert "  - bob01          is being deleted in Waldur\n" in out
     assert "  ~ in Waldur      bob01  state Requested deletion -> Deleting  deletion" in out
@@ -96,32 +96,32 @@ def test_users_whom_waldur_deletes_are_in_the_plan(installation: Installation) -
 def test_a_resource_whose_account_is_gone_is_in_the_plan_as_erred(
     installation: Installation,
 ) -> None:
-    house = with_members(installation)
-    house.settled(house.project("other", bob="bob01"))
-    resource = house.settled(house.project(ada="ada01"))
+    testbed = with_members(installation)
+    testbed.settled(testbed.project("other", bob="bob01"))
+    resource = testbed.settled(testbed.project(ada="ada01"))
     words = ["remove", "account", "where", f"name={resource.backend_id}"]
-    house.slurm.run(["sacctmgr", "-i", *words])
+    testbed.slurm.run(["sacctmgr", "-i", *words])
     assert "  ~ in Waldur      state OK -> Erred  The account" in plan(installation).out
 
 
-def importing(installation: Installation) -> tuple[House, str]:
+def importing(installation: Installation) -> tuple[SimulatedSite, str]:
     """A cluster with an account that no resource has, and a request that asks for such."""
     installation.write(membership_sync_backend="slurm", resource_import_enabled=True)
-    house = installation.house
-    house.settled(house.project(ada="ada01"), cpu=1, mem=1)
-    with house.slurm.change() as state:
+    testbed = installation.testbed
+    testbed.settled(testbed.project(ada="ada01"), cpu=1, mem=1)
+    with testbed.slurm.change() as state:
         name, parent = "a_old", "p_climate"
         state.accounts[name] = SimAccount(name, name, parent, parent, limits={"cpu": 120000})
-    house.sync()
-    return house, str(UUID(house.sandbox.customer.request_import().uuid))
+    testbed.sync()
+    return testbed, str(UUID(testbed.sandbox.customer.request_import().uuid))
 
 
 def test_accounts_shown_for_import_are_in_plan_log_and_journal(installation: Installation) -> None:
-    house, request = importing(installation)
+    testbed, request = importing(installation)
     path = installation.directory / "journal.jsonl"
     content = yaml.safe_load(installation.file.read_text())
     installation.file.write_text(yaml.safe_dump(content | {"journal": str(path)}))
-    house.sandbox.requests.clear()
+    testbed.sandbox.requests.clear()
     out = plan(installation).out
     asked = f"import request {request}"
     offer = "importable in project none -> climate; limit cpu none -> 2 k-Hours; "
@@ -134,7 +134,7 @@ def test_accounts_shown_for_import_are_in_plan_log_and_journal(installation: Ins
         "Plan: 0 to add, 0 to remove, 0 to change, 3 in Waldur; 1 resources unchanged.",
     ]
     planned = json.loads(plan(installation, "--output", "json").out)[0]["waldur"]
-    assert house.sandbox.requests.writes() == []
+    assert testbed.sandbox.requests.writes() == []
     assert not path.exists()
     done = installation.run("-m", "membership_sync", "--once")
     assert done.code == 0, done.err
@@ -152,9 +152,9 @@ def test_accounts_shown_for_import_are_in_plan_log_and_journal(installation: Ins
 
 
 def test_imports_that_cannot_be_foreseen_are_named_in_the_plan(installation: Installation) -> None:
-    house, _ = importing(installation)
+    testbed, _ = importing(installation)
     operation = "backend_resource_requests_list"
-    house.sandbox.faults.add(operation, "status", status=500, times=None)
+    testbed.sandbox.faults.add(operation, "status", status=500, times=None)
     out = plan(installation).out
     assert out.startswith("Not foreseen\n  ! imports: ")
     assert json.loads(plan(installation, "--output", "json").out)[0]["failures"]
@@ -163,19 +163,21 @@ def test_imports_that_cannot_be_foreseen_are_named_in_the_plan(installation: Ins
 def test_a_request_that_would_be_refused_is_in_the_plan_with_the_reason(
     installation: Installation,
 ) -> None:
-    house, request = importing(installation)
+    testbed, request = importing(installation)
     operation = "*backend_resources_list"
-    house.sandbox.faults.add(operation, "status", status=403, times=None)
+    testbed.sandbox.faults.add(operation, "status", status=403, times=None)
     out = plan(installation).out
     assert f"import request {request}  state Processing -> Erred  " in out
     assert "403" in out
 
 
 def test_new_sync_marks_are_one_line(installation: Installation) -> None:
-    house = with_members(installation)
+    testbed = with_members(installation)
     synced = datetime.now(UTC) - timedelta(hours=1)
-    for resource in [house.settled(house.project(slug), cpu=1, mem=1) for slug in ("one", "two")]:
-        house.sandbox.customer.edit(resource, last_sync=synced)
+    for resource in [
+        testbed.settled(testbed.project(slug), cpu=1, mem=1) for slug in ("one", "two")
+    ]:
+        testbed.sandbox.customer.edit(resource, last_sync=synced)
     assert plan(installation).out == (
         "Time of the last synchronization\n"
         "  ~ in Waldur      2 renewed\n"
@@ -186,10 +188,10 @@ def test_new_sync_marks_are_one_line(installation: Installation) -> None:
 @pytest.mark.parametrize("mode", ["order_process", "membership_sync", "report"])
 def test_a_plan_that_could_not_be_made_says_so_once(installation: Installation, mode: str) -> None:
     installation.write(membership_sync_backend="slurm", reporting_backend="slurm")
-    house = installation.house
-    house.created(house.project(ada="ada01"))
-    house.order(house.project(ada="ada01"), "second")
-    house.slurm.start_outage(Outage.SLURMDBD_REFUSED)
+    testbed = installation.testbed
+    testbed.created(testbed.project(ada="ada01"))
+    testbed.order(testbed.project(ada="ada01"), "second")
+    testbed.slurm.start_outage(Outage.SLURMDBD_REFUSED)
     done = plan(installation, mode=mode)
     assert done.code == 1
     assert done.out.startswith("No plan could be made: ")
@@ -201,8 +203,8 @@ def test_a_plan_that_could_not_be_made_says_so_once(installation: Installation, 
 
 
 def test_a_server_that_does_not_answer_gives_no_plan_either(installation: Installation) -> None:
-    house = with_members(installation)
-    house.sandbox.faults.add("*", "status", status=403, times=None)
+    testbed = with_members(installation)
+    testbed.sandbox.faults.add("*", "status", status=403, times=None)
     done = plan(installation)
     assert (done.code, done.err) == (1, "")
     assert done.out.startswith("No plan could be made: ")
@@ -212,9 +214,9 @@ def test_a_server_that_does_not_answer_gives_no_plan_either(installation: Instal
 def test_the_diagnosis_shows_limits_that_differ_or_are_missing_with_the_remedy(
     installation: Installation,
 ) -> None:
-    house = with_members(installation)
-    resource = house.settled(house.project(ada="ada01"), "Ocean", cpu=120, mem=2)
-    change_limit(house, resource.backend_id, "cpu=1200000,mem=-1")
+    testbed = with_members(installation)
+    resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=120, mem=2)
+    change_limit(testbed, resource.backend_id, "cpu=1200000,mem=-1")
     done = installation.run("diagnose", command="waldur-site-agent")
     assert done.code == 0, done.out
     lines = done.out.splitlines()
@@ -226,7 +228,7 @@ def test_the_diagnosis_shows_limits_that_differ_or_are_missing_with_the_remedy(
     assert "-> the next cycle tells Waldur what the account has" in lines[number + 1]
     assert lines[number + 2].endswith("limit mem: Waldur has 2 GB-hours (122880), the account none")
     assert lines[number + 3].endswith("-> waldur-site-agent limits sync --to backend sets it")
-    house.sync()
-    change_limit(house, resource.backend_id, "mem=122880")
+    testbed.sync()
+    change_limit(testbed, resource.backend_id, "mem=122880")
     out = installation.run("diagnose", command="waldur-site-agent").out
     assert "1 of 1 accounts have the limits that Waldur shows" in out

@@ -29,23 +29,23 @@ SPAN = ("--from", str(BEFORE), "--to", str(LAST))
 @pytest.fixture
 def ocean(installation: Installation) -> Resource:
     """A resource that used 2 and 3 units in the last two months, and nothing in this one."""
-    house = installation.house
+    testbed = installation.testbed
     installation.write_offerings({"reporting_backend": "slurm"}, timezone="UTC")
-    made = house.created(house.project(ada="ada01", bob="bob01"), "Ocean")
+    made = testbed.created(testbed.project(ada="ada01", bob="bob01"), "Ocean")
     born = replace(made, created=BEFORE.period(UTC).start - timedelta(days=1))
-    house.sandbox.customer.world.put(born)
+    testbed.sandbox.customer.world.put(born)
     for month, user, hours in ((BEFORE, "ada01", 2), (LAST, "ada01", 1), (LAST, "bob01", 2)):
         start = month.period(UTC).start + timedelta(days=2)
         tres = {"cpu": 1000}
-        house.slurm.run_job(user, made.backend_id, tres, start, start + timedelta(hours=hours))
-    house.forget()
+        testbed.slurm.run_job(user, made.backend_id, tres, start, start + timedelta(hours=hours))
+    testbed.forget()
     return born
 
 
 def test_the_mode_reports_and_says_beforehand_what_it_will_send(
     installation: Installation, ocean: Resource
 ) -> None:
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     account = ocean.backend_id
     planned = installation.run("-m", "report", "--dry-run")
     assert planned.code == 0, planned.err
@@ -65,7 +65,7 @@ def test_the_mode_reports_and_says_beforehand_what_it_will_send(
         "ada01": {"before": None, "after": "1.00"},
         "bob01": {"before": None, "after": "2.00"},
     }
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
     done = installation.run("-m", "report", "--once")
     assert done.code == 0, done.err
     assert side.usages(ocean) == {"cpu": 0, "mem": 0}
@@ -79,7 +79,7 @@ def test_parts_of_users_that_differ_are_in_plan_log_and_journal_though_the_total
     journal = installation.directory / "journal.jsonl"
     content = yaml.safe_load(installation.file.read_text())
     installation.file.write_text(yaml.safe_dump(content | {"journal": str(journal)}))
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     assert installation.run("-m", "report", "--once").code == 0
     written = [json.loads(line) for line in journal.read_text().splitlines()]
     (parts,) = [entry for entry in written if entry["action"] == "set_user_usages"]
@@ -88,14 +88,14 @@ def test_parts_of_users_that_differ_are_in_plan_log_and_journal_though_the_total
         ("usage cpu of bob01", None, "2.00"),
     ]
     put_part(installation, ocean, "bob01", Decimal("0.56"))
-    installation.house.sandbox.requests.clear()
+    installation.testbed.sandbox.requests.clear()
     planned = installation.run("-m", "report", "--dry-run")
     assert planned.out == (
         f"{ocean.backend_id}  Ocean in {LAST}\n"
         "  ~ cpu by user    bob01 0.56 -> 2.00\n"
         "Plan: 0 to add, 0 to remove, 1 to change; 1 resources unchanged.\n"
     )
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
     done = installation.run("-m", "report", "--once")
     (line,) = [line for line in done.err.splitlines() if "told Waldur" in line]
     assert "usage cpu of bob01 0.56 -> 2.00 k-Hours" in line
@@ -122,7 +122,7 @@ def put_part(
     installation: Installation, resource: Resource, username: str, amount: Decimal
 ) -> None:
     """Change one user's part of cpu in the last month in Waldur, behind the agent's back."""
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     rows = {row.uuid for row in side.usage_rows(resource, str(LAST))}
     (part,) = [
         each
@@ -139,7 +139,7 @@ def test_an_offering_that_follows_events_is_reported_all_the_same(
     change = {"reporting_backend": "slurm", "order_processing_backend": ..., "stomp_enabled": True}
     installation.write_offerings(change, timezone="UTC")
     variables = {"WALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES": "0.01"}
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     with installation.service("-m", mode, **variables) as service:
         eventually(lambda: side.usages(ocean), "usage reported")
         service.send(signal.SIGTERM)
@@ -149,8 +149,8 @@ def test_an_offering_that_follows_events_is_reported_all_the_same(
 def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
     installation: Installation, ocean: Resource
 ) -> None:
-    house, account = installation.house, ocean.backend_id
-    house.sandbox.customer.put_usage(ocean, "cpu", 5, str(BEFORE))
+    testbed, account = installation.testbed, ocean.backend_id
+    testbed.sandbox.customer.put_usage(ocean, "cpu", 5, str(BEFORE))
     shown = installation.run("usage", "show", *SPAN, command=COMMAND)
     assert shown.code == 0, shown.err
     lines = [line.split() for line in shown.out.splitlines()]
@@ -171,16 +171,16 @@ def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(
     users = [entry.pop("users") for entry in entries]
     assert users == [{"ada01": "1.00", "bob01": "2.00"}, {}]
     assert [{key: value or "" for key, value in entry.items()} for entry in entries] == rows
-    assert house.sandbox.requests.writes() == []
+    assert testbed.sandbox.requests.writes() == []
 
 
 def test_past_months_are_loaded_one_after_the_other_and_not_twice(
     installation: Installation, ocean: Resource
 ) -> None:
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     dry = installation.run("usage", "load", *SPAN, "--dry-run", command=COMMAND)
     assert "would be sent" in dry.out
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
     done = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert done.code == 0, done.err
     assert done.err == ""
@@ -190,14 +190,14 @@ def test_past_months_are_loaded_one_after_the_other_and_not_twice(
     ]
     assert [side.usages(ocean, str(month))["cpu"] for month in (BEFORE, LAST)] == [2, 3]
     assert side.user_usages(ocean, str(LAST)) == {"ada01": {"cpu": 1}, "bob01": {"cpu": 2}}
-    installation.house.forget()
+    installation.testbed.forget()
     again = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert again.out.splitlines() == ["Test cluster:", "Waldur has it all."]
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
 
 
 def test_what_is_held_back_is_a_failure(installation: Installation, ocean: Resource) -> None:
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     side.put_usage(ocean, "cpu", 50, str(LAST))
     loaded = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert loaded.code == 1
@@ -214,14 +214,14 @@ def test_what_is_held_back_is_a_failure(installation: Installation, ocean: Resou
 @pytest.fixture
 def two(installation: Installation, ocean: Resource) -> Resource:
     """A resource of a second offering, which reports the same cluster's other accounts."""
-    house = installation.house
-    side, first = house.sandbox.customer, house.sandbox.offering
+    testbed = installation.testbed
+    side, first = testbed.sandbox.customer, testbed.sandbox.offering
     second = replace(first, uuid=uuid.uuid4().hex, name="Second")
-    made = house.created(house.project("lakes", "lakes", cyd="cyd01"), "Lake")
+    made = testbed.created(testbed.project("lakes", "lakes", cyd="cyd01"), "Lake")
     lake = replace(made, offering=second.uuid, created=ocean.created)
     side.world.put(second)
     side.world.put(lake)
-    house.forget()
+    testbed.forget()
     reporting = {"reporting_backend": "slurm"}
     other = {"name": "Second (2)", "waldur_offering_uuid": second.uuid}
     installation.write_offerings(reporting, reporting | other, timezone="UTC")
@@ -253,16 +253,16 @@ def test_each_offering_is_drawn_into_a_file_of_its_own(installation: Installatio
 def test_a_server_that_refuses_past_months_is_quoted(
     installation: Installation, ocean: Resource
 ) -> None:
-    house = installation.house
-    offering = house.sandbox.offering
+    testbed = installation.testbed
+    offering = testbed.sandbox.offering
     components = tuple(replace(c, billing_type="usage") for c in offering.components)
-    house.sandbox.customer.world.put(replace(offering, components=components))
+    testbed.sandbox.customer.world.put(replace(offering, components=components))
     done = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert done.code == 1
     assert f"{BEFORE}: Waldur does not take it from this token; use one of staff" in done.err
     assert str(LAST) not in done.err
     assert "not sent" in done.out
-    assert house.sandbox.customer.usages(ocean, str(BEFORE)) == {}
+    assert testbed.sandbox.customer.usages(ocean, str(BEFORE)) == {}
 
 
 def exit_code(*arguments: str) -> object:
@@ -287,7 +287,7 @@ def test_months_and_resources_that_are_not_there_are_usage_errors(
     ):
         assert exit_code(*arguments, "-c", str(installation.file)) == 2, arguments
         assert word in capsys.readouterr().err
-    assert installation.house.sandbox.requests.writes() == []
+    assert installation.testbed.sandbox.requests.writes() == []
 
 
 @pytest.mark.usefixtures("ocean")

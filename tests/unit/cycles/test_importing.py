@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from harness import House
+from harness import SimulatedSite
 from harness.odd_rows import OddRows
 from waldur_site_agent.cycles.importing import (
     ImportReport,
@@ -26,25 +26,27 @@ from waldur_site_agent.planning.importing import (
 from waldur_site_agent_slurm.simulator.state import SimAccount
 
 
-def add_account(house: House, name: str, parent: str, **limits: int) -> None:
-    with house.slurm.change() as state:
+def add_account(testbed: SimulatedSite, name: str, parent: str, **limits: int) -> None:
+    with testbed.slurm.change() as state:
         state.accounts[name] = SimAccount(name, name, parent, parent, limits=limits)
 
 
-def answer(house: House, *requests: str) -> ImportReport:
-    with house.agent() as site:
+def answer(testbed: SimulatedSite, *requests: str) -> ImportReport:
+    with testbed.agent() as site:
         if not requests:
             return answer_imports(site)
         return answer_imports(site, scopes=[ImportScope(UUID(uuid)) for uuid in requests])
 
 
 @pytest.fixture
-def cluster(house: House) -> House:
-    house.settled(house.project("climate", ada="ada01"))
-    return house
+def cluster(testbed: SimulatedSite) -> SimulatedSite:
+    testbed.settled(testbed.project("climate", ada="ada01"))
+    return testbed
 
 
-def test_an_account_below_a_known_project_is_offered_with_its_limits(cluster: House) -> None:
+def test_an_account_below_a_known_project_is_offered_with_its_limits(
+    cluster: SimulatedSite,
+) -> None:
     add_account(cluster, "a_old", "p_climate", cpu=120000)
     side = cluster.sandbox.customer
     request = side.request_import()
@@ -56,7 +58,7 @@ def test_an_account_below_a_known_project_is_offered_with_its_limits(cluster: Ho
     assert found.backend_metadata["limits"] == {"cpu": 2}
 
 
-def test_everything_else_is_left_out_with_the_reason(cluster: House) -> None:
+def test_everything_else_is_left_out_with_the_reason(cluster: SimulatedSite) -> None:
     add_account(cluster, "a_old", "p_climate")
     add_account(cluster, "other", "p_climate")
     add_account(cluster, "a_parent", "p_climate")
@@ -66,7 +68,7 @@ def test_everything_else_is_left_out_with_the_reason(cluster: House) -> None:
     with cluster.agent() as site:
         plan = importable(site)
     assert [offer.account for offer in plan.offers] == ["a_old"]
-    assert plan.left_out == {
+    assert plan.skipped == {
         CLAIMED: 1,
         HAS_CHILDREN: 1,
         UNKNOWN_PROJECT: 2,
@@ -75,7 +77,7 @@ def test_everything_else_is_left_out_with_the_reason(cluster: House) -> None:
     assert cluster.sandbox.requests.writes() == []
 
 
-def test_an_account_whose_resource_is_not_understood_is_not_offered(cluster: House) -> None:
+def test_an_account_whose_resource_is_not_understood_is_not_offered(cluster: SimulatedSite) -> None:
     add_account(cluster, "a_old", "p_climate")
     cluster.sandbox.customer.request_import()
     odd = OddRows("resources/", lambda row: bool(row.get("backend_id")), {"limits": "none"})
@@ -85,7 +87,7 @@ def test_an_account_whose_resource_is_not_understood_is_not_offered(cluster: Hou
     assert [each.backend_id for each in cluster.sandbox.customer.importable()] == ["a_old"]
 
 
-def test_what_was_offered_before_is_not_offered_again(cluster: House) -> None:
+def test_what_was_offered_before_is_not_offered_again(cluster: SimulatedSite) -> None:
     add_account(cluster, "a_old", "p_climate")
     side = cluster.sandbox.customer
     for _ in range(2):
@@ -93,11 +95,13 @@ def test_what_was_offered_before_is_not_offered_again(cluster: House) -> None:
         assert not answer(cluster).failed
     assert len(side.importable()) == 1
     with cluster.agent() as site:
-        assert importable(site).left_out[OFFERED] == 1
+        assert importable(site).skipped[OFFERED] == 1
 
 
 @pytest.mark.parametrize("age", [1, 2, 3, 5, 8])
-def test_an_account_whose_name_no_list_shows_yet_is_not_offered(cluster: House, age: int) -> None:
+def test_an_account_whose_name_no_list_shows_yet_is_not_offered(
+    cluster: SimulatedSite, age: int
+) -> None:
     side = cluster.sandbox.customer
     cluster.created(cluster.project("ice", ada="ada01"), "Ice")
     request = side.request_import()
@@ -106,7 +110,7 @@ def test_an_account_whose_name_no_list_shows_yet_is_not_offered(cluster: House, 
     assert not side.importable()
 
 
-def test_a_request_that_is_over_is_not_answered_again(cluster: House) -> None:
+def test_a_request_that_is_over_is_not_answered_again(cluster: SimulatedSite) -> None:
     add_account(cluster, "a_old", "p_climate")
     side = cluster.sandbox.customer
     request = side.request_import()
@@ -119,7 +123,7 @@ def test_a_request_that_is_over_is_not_answered_again(cluster: House) -> None:
     assert len(side.importable()) == 1
 
 
-def test_an_interrupted_answer_is_taken_up_again(cluster: House) -> None:
+def test_an_interrupted_answer_is_taken_up_again(cluster: SimulatedSite) -> None:
     for number in range(3):
         add_account(cluster, f"a_old{number}", "p_climate")
     side, faults = cluster.sandbox.customer, cluster.sandbox.faults
@@ -134,7 +138,7 @@ def test_an_interrupted_answer_is_taken_up_again(cluster: House) -> None:
     assert len(side.importable()) == 3
 
 
-def test_what_waldur_refuses_for_good_is_the_reason_of_the_error(cluster: House) -> None:
+def test_what_waldur_refuses_for_good_is_the_reason_of_the_error(cluster: SimulatedSite) -> None:
     add_account(cluster, "a_old", "p_climate")
     side = cluster.sandbox.customer
     request = side.request_import()
@@ -147,7 +151,7 @@ def test_what_waldur_refuses_for_good_is_the_reason_of_the_error(cluster: House)
 
 
 def test_requests_are_polled_with_the_members_only_where_the_site_allows_it(
-    cluster: House,
+    cluster: SimulatedSite,
 ) -> None:
     side = cluster.sandbox.customer
     request = side.request_import()
@@ -166,12 +170,12 @@ def test_requests_are_polled_with_the_members_only_where_the_site_allows_it(
     assert cluster.sandbox.requests.writes() == []
 
 
-def test_a_request_that_is_not_visible_yet_is_tried_again(cluster: House) -> None:
+def test_a_request_that_is_not_visible_yet_is_tried_again(cluster: SimulatedSite) -> None:
     with pytest.raises(TemporaryError):
         answer(cluster, uuid4().hex)
 
 
-def test_an_answered_request_is_not_answered_twice(cluster: House) -> None:
+def test_an_answered_request_is_not_answered_twice(cluster: SimulatedSite) -> None:
     request = cluster.sandbox.customer.request_import()
     answer(cluster, request.uuid)
     cluster.forget()

@@ -96,7 +96,7 @@ def state(meter: Meter, order: Order) -> str:
 def test_the_last_usage_is_told_before_a_termination_is_done(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     report = process(meter)
-    assert not report.failed, report.fates
+    assert not report.failed, report.results
     assert state(meter, order) == "done"
     assert meter.total(ocean)["cpu"] == Decimal("1.33")
     assert meter.parts(ocean)["cpu"] == {"ada": meter.total(ocean)["cpu"]}
@@ -108,7 +108,7 @@ def test_a_termination_waits_while_usage_cannot_be_read_and_goes_on_afterwards(
     ocean, order = ordered_to_end(meter)
     meter.ledger.trouble.append(TemporaryError("slurmdbd is away"))
     report = process(meter)
-    assert "its last usage was not reported: slurmdbd is away" in report.fates[0].reason
+    assert "its last usage was not reported: slurmdbd is away" in report.results[0].reason
     assert state(meter, order) == "executing"
     assert meter.ledger.accounts == set()
     assert not process(meter).failed
@@ -140,7 +140,7 @@ def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
         for _ in range(2):
             report = process(meter)
             assert report.failed
-            assert "its last usage was not reported" in report.fates[0].reason
+            assert "its last usage was not reported" in report.results[0].reason
             assert state(meter, order) == "executing"
     said = [entry for entry in logs if entry["event"].startswith("a termination waits")]
     assert {(e["log_level"], e["resource"]) for e in said} == {("error", "a_ocean")}
@@ -193,7 +193,7 @@ def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
     ocean, order = ordered_to_end(meter)
     with capture_logs() as logs:
         meter.ledger.trouble.append(PermanentError("PrivateData hides the jobs of others"))
-        assert "PrivateData hides" in process(meter).fates[0].reason
+        assert "PrivateData hides" in process(meter).results[0].reason
         for operation in ("marketplace_provider_offerings_retrieve", *LISTS):
             meter.sandbox.faults.add(operation, "status", status=400, times=1)
             assert process(meter).failed
@@ -211,7 +211,7 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
 ) -> None:
     ocean, order = ordered_to_end(meter)
     meter.ledger.unfinished = {"a_ocean"}
-    assert "has no end in the accounting database yet" in process(meter).fates[0].reason
+    assert "has no end in the accounting database yet" in process(meter).results[0].reason
     assert state(meter, order) == "executing"
     meter.ledger.run("a_ocean", "bob", meter.sandbox.clock.now() - timedelta(hours=1), hours=0.5)
     meter.ledger.unfinished = {"a_other"}
@@ -223,7 +223,7 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
 def test_a_termination_waits_while_less_is_read_than_waldur_has(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     work, meter.ledger.work = meter.ledger.work, []
-    assert "lower than what Waldur has" in process(meter).fates[0].reason
+    assert "lower than what Waldur has" in process(meter).results[0].reason
     assert state(meter, order) == "executing"
     assert meter.total(ocean)["cpu"] == 1
     meter.ledger.work = work
@@ -293,8 +293,8 @@ def test_a_plan_shows_the_last_usage_of_a_resource_that_ends(meter: Meter) -> No
     assert meter.total(ocean)["cpu"] == 1
     meter.ledger.trouble.append(TemporaryError("slurmdbd is away"))
     with an_agent(meter) as site:
-        (fate,) = process_orders(site, dry_run=True).fates
-    assert "its last usage cannot be read: slurmdbd is away" in fate.reason
+        (result,) = process_orders(site, dry_run=True).results
+    assert "its last usage cannot be read: slurmdbd is away" in result.reason
 
 
 def test_a_site_may_give_the_last_usage_up(meter: Meter) -> None:
@@ -382,7 +382,7 @@ def test_a_termination_waits_for_users_parts_whose_figure_no_list_shows_yet(mete
     order = meter.sandbox.customer.place_terminate_order(ocean)
     meter.sandbox.faults.add("*_component_usages_list", "stale", times=None, changes_ago=1)
     report = process(meter)
-    assert "does not show it yet" in report.fates[0].reason
+    assert "does not show it yet" in report.results[0].reason
     assert state(meter, order) == "executing"
     assert meter.total(ocean)["cpu"] == 1
     meter.sandbox.faults.clear()

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from harness import House
+from harness import SimulatedSite
 from waldur_site_agent_sandbox import OfferingUser, Project, Resource, Role, User
 from waldur_site_agent_sandbox.world import World
 from waldur_site_agent_slurm.commands import NAMES_PER_COMMAND
@@ -20,21 +20,21 @@ class Site:
     Ordering that much through the API would take minutes.
     """
 
-    def __init__(self, house: House, projects: int, people_each: int) -> None:
-        self.house = house
-        self.now = house.sandbox.clock.now()
-        self.customer = house.sandbox.customer.add_customer("Uni", "uni")
+    def __init__(self, testbed: SimulatedSite, projects: int, people_each: int) -> None:
+        self.testbed = testbed
+        self.now = testbed.sandbox.clock.now()
+        self.customer = testbed.sandbox.customer.add_customer("Uni", "uni")
         self.people = 0
         self.projects = [self._project(number) for number in range(projects)]
         self.teams = [self.hire(project, people_each) for project in self.projects]
         self.resources = [self._resource(project) for project in self.projects]
         self._fill_cluster()
-        house.forget()
+        testbed.forget()
 
     @property
     def world(self) -> World:
         """The world of this moment, changed in place: copies of it would take too long."""
-        return self.house.sandbox.customer.world
+        return self.testbed.sandbox.customer.world
 
     def hire(self, project: Project, number: int) -> list[Role]:
         """Let new people with working accounts into a project."""
@@ -67,7 +67,7 @@ class Site:
                 created=self.now,
                 modified=self.now,
                 user=person.uuid,
-                offering=self.house.sandbox.offering.uuid,
+                offering=self.testbed.sandbox.offering.uuid,
                 username=name,
                 state="OK",
             )
@@ -93,7 +93,7 @@ class Site:
             modified=self.now,
             name=f"Run of {project.name}",
             slug=f"run-{project.slug}",
-            offering=self.house.sandbox.offering.uuid,
+            offering=self.testbed.sandbox.offering.uuid,
             project=project.uuid,
             state="OK",
             limits={"cpu": 10},
@@ -105,7 +105,7 @@ class Site:
         return resource
 
     def _fill_cluster(self) -> None:
-        with self.house.slurm.change() as state:
+        with self.testbed.slurm.change() as state:
             root = state.accounts["root"]
             state.accounts["c_uni"] = SimAccount("c_uni", "uni", "c_uni", "root")
             for project, team, resource in zip(
@@ -123,89 +123,91 @@ class Site:
                     root.members[user] = SimMembership(max_submit=0)
 
     def members(self, resource: Resource) -> int:
-        return len(self.house.members_of(resource))
+        return len(self.testbed.members_of(resource))
 
 
-def cost_with_start(house: House) -> int:
+def cost_with_start(testbed: SimulatedSite) -> int:
     """Requests of a start and a cycle."""
-    with house.agent() as site:
+    with testbed.agent() as site:
         site.waldur.whoami()
-    report = house.sync()
+    report = testbed.sync()
     assert not report.failed, report.failures
-    assert report.resources == len(house.sandbox.customer.world.resources)
-    return house.sandbox.requests.count()
+    assert report.resources == len(testbed.sandbox.customer.world.resources)
+    return testbed.sandbox.requests.count()
 
 
-def commands_of(house: House, *words: str) -> list[tuple[str, ...]]:
-    return [c for c in house.slurm.history if c[: len(words)] == words]
+def commands_of(testbed: SimulatedSite, *words: str) -> list[tuple[str, ...]]:
+    return [c for c in testbed.slurm.history if c[: len(words)] == words]
 
 
 def test_ten_thousand_unchanged_memberships_cost_eighty_requests_and_two_commands(
-    house: House,
+    testbed: SimulatedSite,
 ) -> None:
-    Site(house, projects=500, people_each=20)
-    assert cost_with_start(house) <= 80
-    assert house.sandbox.requests.writes() == []
-    assert sum(house.slurm.commands_run.values()) <= 2
-    assert house.writing_commands == 0
+    Site(testbed, projects=500, people_each=20)
+    assert cost_with_start(testbed) <= 80
+    assert testbed.sandbox.requests.writes() == []
+    assert sum(testbed.slurm.commands_run.values()) <= 2
+    assert testbed.writing_commands == 0
 
 
 @pytest.mark.parametrize(("resources", "people"), [(1, 1), (10, 3), (15, 20)])
 def test_a_small_site_costs_one_request_for_each_list(
-    house: House, resources: int, people: int
+    testbed: SimulatedSite, resources: int, people: int
 ) -> None:
-    Site(house, projects=resources, people_each=people)
-    assert cost_with_start(house) <= 9
-    assert house.sandbox.requests.writes() == []
-    assert sum(house.slurm.commands_run.values()) == 1
+    Site(testbed, projects=resources, people_each=people)
+    assert cost_with_start(testbed) <= 9
+    assert testbed.sandbox.requests.writes() == []
+    assert sum(testbed.slurm.commands_run.values()) == 1
 
 
-def test_two_thousand_members_of_one_resource_come_in_few_commands(house: House) -> None:
-    site = Site(house, projects=2, people_each=1)
+def test_two_thousand_members_of_one_resource_come_in_few_commands(testbed: SimulatedSite) -> None:
+    site = Site(testbed, projects=2, people_each=1)
     site.hire(site.projects[0], 2000)
-    report = house.sync()
+    report = testbed.sync()
     assert not report.failed, report.failures
     assert [site.members(resource) for resource in site.resources] == [2001, 1]
     portions = 2000 // NAMES_PER_COMMAND
-    additions = commands_of(house, "sacctmgr", "-i", "add", "user")
-    assert len(additions) == house.writing_commands == 2 * portions
-    house.forget()
-    house.sync()
-    assert house.sandbox.requests.writes() == []
-    assert house.writing_commands == 0
+    additions = commands_of(testbed, "sacctmgr", "-i", "add", "user")
+    assert len(additions) == testbed.writing_commands == 2 * portions
+    testbed.forget()
+    testbed.sync()
+    assert testbed.sandbox.requests.writes() == []
+    assert testbed.writing_commands == 0
 
 
-def test_two_thousand_members_leave_in_few_commands_once_that_is_allowed(house: House) -> None:
-    site = Site(house, projects=2, people_each=2000)
+def test_two_thousand_members_leave_in_few_commands_once_that_is_allowed(
+    testbed: SimulatedSite,
+) -> None:
+    site = Site(testbed, projects=2, people_each=2000)
     site.dismiss(site.teams[0])
-    assert house.sync().refusal
-    assert (site.members(site.resources[0]), house.writing_commands) == (2000, 0)
-    report = house.with_(removals_allowed=True).sync()
+    assert testbed.sync().refusal
+    assert (site.members(site.resources[0]), testbed.writing_commands) == (2000, 0)
+    report = testbed.with_(removals_allowed=True).sync()
     assert not report.failed, report.failures
     assert [site.members(resource) for resource in site.resources] == [0, 2000]
-    assert house.writing_commands == 2000 // NAMES_PER_COMMAND
+    assert testbed.writing_commands == 2000 // NAMES_PER_COMMAND
 
 
 def test_ten_percent_of_churn_costs_one_command_per_changed_account_and_direction(
-    house: House,
+    testbed: SimulatedSite,
 ) -> None:
-    site = Site(house, projects=100, people_each=20)
-    quiet = cost_with_start(house)
+    site = Site(testbed, projects=100, people_each=20)
+    quiet = cost_with_start(testbed)
     changed = 10
     for project, team in islice(zip(site.projects, site.teams, strict=True), changed):
         site.dismiss(team[:10])
         site.hire(project, 10)
-    house.forget()
-    report = house.sync()
+    testbed.forget()
+    report = testbed.sync()
     assert not report.failed, report.failures
     assert [site.members(resource) for resource in site.resources] == [20] * 100
-    removals = commands_of(house, "sacctmgr", "-i", "remove", "user")
-    additions = commands_of(house, "sacctmgr", "-i", "add", "user")
+    removals = commands_of(testbed, "sacctmgr", "-i", "remove", "user")
+    additions = commands_of(testbed, "sacctmgr", "-i", "add", "user")
     introductions = [c for c in additions if "account=root" in c]
     assert len(removals) == changed
     assert len(additions) == changed + len(introductions)
     assert len(introductions) == 1
-    assert house.writing_commands == len(removals) + len(additions)
+    assert testbed.writing_commands == len(removals) + len(additions)
     readings = 2 * changed  # of each resource and team that somebody leaves, by itself
-    assert house.sandbox.requests.count() <= quiet + readings
-    assert house.sandbox.requests.writes() == []
+    assert testbed.sandbox.requests.count() <= quiet + readings
+    assert testbed.sandbox.requests.writes() == []

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from harness import House
+from harness import SimulatedSite
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.partial_answers import ask_optional, tell_optional
 from waldur_site_agent.cycles.site import Site
@@ -23,9 +23,9 @@ SERVICE_OF_OFFERING = "marketplace_provider_offerings_list_project_service_accou
 
 
 @pytest.fixture
-def site(house: House, only_warnings_are_logged: None) -> Iterator[Site]:  # noqa: ARG001 - first
+def site(testbed: SimulatedSite, only_warnings_are_logged: None) -> Iterator[Site]:  # noqa: ARG001 - first
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(10))
-    with house.agent() as site:
+    with testbed.agent() as site:
         yield site
 
 
@@ -65,22 +65,22 @@ def test_a_call_that_the_token_may_not_make_is_a_warning_once(site: Site) -> Non
 
 
 def test_another_job_at_the_same_server_knows_what_it_lacks_but_not_what_is_denied(
-    house: House, site: Site
+    testbed: SimulatedSite, site: Site
 ) -> None:
     with pytest.raises(AbsentOperationError):
         ask_optional(site, "user_limits", absent)
     tell_optional(site, "set_limits", denied)
-    with house.agent() as other:
+    with testbed.agent() as other:
         other.server_calls.update(site.server_calls)
         with pytest.raises(AbsentOperationError):
             ask_optional(other, "user_limits", unexpected)
         assert tell_optional(other, "set_limits", lambda: None)
 
 
-def test_both_are_tried_again_after_a_day(house: House) -> None:
+def test_both_are_tried_again_after_a_day(testbed: SimulatedSite) -> None:
     moment = datetime(2026, 11, 2, tzinfo=UTC)
-    house = house.with_(now=lambda: moment)
-    with house.agent() as site:
+    testbed = testbed.with_(now=lambda: moment)
+    with testbed.agent() as site:
         tell_optional(site, "set_limits", denied)
         with pytest.raises(AbsentOperationError):
             ask_optional(site, "user_limits", absent)
@@ -98,45 +98,47 @@ def test_a_call_that_worked_before_is_not_believed_to_be_absent(site: Site) -> N
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 409])
 def test_people_leave_where_the_list_of_all_roles_is_refused_for_good(
-    house: House, status: int
+    testbed: SimulatedSite, status: int
 ) -> None:
-    project = house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
-    house.sandbox.customer.remove_member(project, "bob")
-    house.sandbox.faults.add(ROLES, "status", status=status, times=None)
-    with house.agent() as site:
+    project = testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
+    testbed.sandbox.customer.remove_member(project, "bob")
+    testbed.sandbox.faults.add(ROLES, "status", status=status, times=None)
+    with testbed.agent() as site:
         for _ in range(2):
             report = sync_membership(site)
             assert not report.failed, report
             assert report.removals_suspended == ""
-    assert house.members_of(resource) == {"ada01"}
+    assert testbed.members_of(resource) == {"ada01"}
 
 
 def test_nobody_leaves_while_a_list_fails_for_the_moment_and_everybody_says_so(
-    house: House,
+    testbed: SimulatedSite,
 ) -> None:
-    project = house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
-    house.sandbox.customer.remove_member(project, "bob")
-    house.sandbox.faults.add(ROLES, "status", status=502, times=None)
-    report = house.sync()
+    project = testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
+    testbed.sandbox.customer.remove_member(project, "bob")
+    testbed.sandbox.faults.add(ROLES, "status", status=502, times=None)
+    report = testbed.sync()
     assert report.failed
     assert report.removals_suspended.startswith("project roles were not read: ")
-    assert house.members_of(resource) == {"ada01", "bob01"}
-    house.sandbox.faults.clear()
-    assert not house.sync().failed
-    assert house.members_of(resource) == {"ada01"}
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
+    testbed.sandbox.faults.clear()
+    assert not testbed.sync().failed
+    assert testbed.members_of(resource) == {"ada01"}
 
 
-def test_lists_that_a_server_lacks_fail_nothing_and_cost_requests_once(house: House) -> None:
-    project = house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
+def test_lists_that_a_server_lacks_fail_nothing_and_cost_requests_once(
+    testbed: SimulatedSite,
+) -> None:
+    project = testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
     for operation in (ROLES, SERVICE, SERVICE_OF_OFFERING):
-        house.sandbox.faults.add(operation, "html", status=404, times=None)
-    house.sandbox.customer.remove_member(project, "bob")
-    with house.agent() as site:
+        testbed.sandbox.faults.add(operation, "html", status=404, times=None)
+    testbed.sandbox.customer.remove_member(project, "bob")
+    with testbed.agent() as site:
         for _ in range(3):
             assert not sync_membership(site).failed
-    assert house.members_of(resource) == {"ada01"}
-    requests = house.sandbox.requests
+    assert testbed.members_of(resource) == {"ada01"}
+    requests = testbed.sandbox.requests
     assert [requests.count(o) for o in (ROLES, SERVICE, SERVICE_OF_OFFERING)] == [1, 1, 1]

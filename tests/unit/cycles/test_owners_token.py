@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import House, a_house
+from harness import SimulatedSite, a_simulated_site
 from harness.metering import Meter, a_meter
 from unit.cycles.test_last_usage import process
 
 VERSIONS = ("7.7.9", "8.0.5", "8.1.3")
 
 
-def refusals(meter: House | Meter) -> list[tuple[str, int | None]]:
+def refusals(meter: SimulatedSite | Meter) -> list[tuple[str, int | None]]:
     """What the server refused for want of a right."""
     asked = meter.sandbox.requests.snapshot()
     return [(r.operation, r.status) for r in asked if r.status in (401, 403)]
@@ -25,23 +25,23 @@ def refusals(meter: House | Meter) -> list[tuple[str, int | None]]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_orders_and_members_need_no_right_of_staff(version: str, tmp_path: Path) -> None:
-    with a_house(tmp_path / "lock", version) as house:
-        assert not house.sandbox.agent.is_staff
-        project = house.project(ada="ada01", bob="bob01")
-        order = house.order(project, cpu=10)
-        assert not house.cycle().failed
-        assert house.state(order) == "done"
-        assert not house.sync().failed
-        assert house.members(order) == {"ada01", "bob01"}
-        house.sandbox.customer.remove_member(project, "bob")
-        assert not house.sync().failed
-        assert house.members(order) == {"ada01"}
-        resource = house.resource(order)
-        house.sandbox.customer.place_update_order(resource, {"cpu": 20})
-        assert not house.cycle().failed
-        assert house.resource(order).limits == {"cpu": 20}
-        assert house.resource(order).state == "OK"
-        assert refusals(house) == []
+    with a_simulated_site(tmp_path / "lock", version) as testbed:
+        assert not testbed.sandbox.agent.is_staff
+        project = testbed.project(ada="ada01", bob="bob01")
+        order = testbed.order(project, cpu=10)
+        assert not testbed.cycle().failed
+        assert testbed.state(order) == "done"
+        assert not testbed.sync().failed
+        assert testbed.members(order) == {"ada01", "bob01"}
+        testbed.sandbox.customer.remove_member(project, "bob")
+        assert not testbed.sync().failed
+        assert testbed.members(order) == {"ada01"}
+        resource = testbed.resource(order)
+        testbed.sandbox.customer.place_update_order(resource, {"cpu": 20})
+        assert not testbed.cycle().failed
+        assert testbed.resource(order).limits == {"cpu": 20}
+        assert testbed.resource(order).state == "OK"
+        assert refusals(testbed) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

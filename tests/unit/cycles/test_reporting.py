@@ -50,7 +50,7 @@ def test_a_dry_run_sends_nothing(meter: Meter) -> None:
     meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T00:00"), hours=None)
     report = meter.report(dry_run=True)
     (plan,) = report.months[0].plan.resources
-    assert plan.is_news
+    assert plan.is_changed
     assert meter.sandbox.requests.writes() == []
     assert meter.total(ocean) == {}
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness import House
+from harness import SimulatedSite
 from harness.odd_rows import OddRows
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_slurm.simulator import Outage
 
 
-def test_a_person_who_joins_is_added_and_one_who_leaves_is_removed(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
+def test_a_person_who_joins_is_added_and_one_who_leaves_is_removed(testbed: SimulatedSite) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
     side.remove_member(project, "bob")
-    side.add_member(project, house.person("cyd", "cyd01"))
-    report = house.sync()
+    side.add_member(project, testbed.person("cyd", "cyd01"))
+    report = testbed.sync()
     assert not report.failed
-    assert house.members_of(resource) == {"ada01", "cyd01"}
+    assert testbed.members_of(resource) == {"ada01", "cyd01"}
     reasons = {n: r for step in report.membership.plan.steps for n, r in step.reasons.items()}
     assert reasons == {
         "bob01": "is no longer in the project's team",
@@ -25,286 +25,303 @@ def test_a_person_who_joins_is_added_and_one_who_leaves_is_removed(house: House)
     }
 
 
-def test_a_person_who_comes_back_is_added_again(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
+def test_a_person_who_comes_back_is_added_again(testbed: SimulatedSite) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
     side.remove_member(project, "bob")
-    house.sync()
+    testbed.sync()
     side.add_member(project, "bob")
-    house.sync()
-    assert house.members_of(resource) == {"ada01", "bob01"}
+    testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
-def test_a_second_cycle_without_news_writes_nothing_anywhere(house: House) -> None:
-    house.settled(house.project(ada="ada01", bob="bob01"))
-    house.sync()
-    assert house.sandbox.requests.writes() == []
-    assert house.writing_commands == 0
+def test_a_second_cycle_without_news_writes_nothing_anywhere(testbed: SimulatedSite) -> None:
+    testbed.settled(testbed.project(ada="ada01", bob="bob01"))
+    testbed.sync()
+    assert testbed.sandbox.requests.writes() == []
+    assert testbed.writing_commands == 0
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["in bulk", "team by team"])
-def test_an_unchanged_site_costs_a_bounded_number_of_requests(house: House, bulk: bool) -> None:
-    side = house.sandbox.customer
+def test_an_unchanged_site_costs_a_bounded_number_of_requests(
+    testbed: SimulatedSite, bulk: bool
+) -> None:
+    side = testbed.sandbox.customer
     for number in range(100):
-        project = house.project(
+        project = testbed.project(
             f"project{number}", **{f"p{number}u{n}": f"p{number}u{n}" for n in range(10)}
         )
-        house.order(project, f"run {number}")
-    house.cycle()
-    house.sync()
+        testbed.order(project, f"run {number}")
+    testbed.cycle()
+    testbed.sync()
     if not bulk:
-        house.sandbox.faults.add("*_project_permissions_list", "status", status=403, times=None)
-    house.forget()
-    with house.agent() as site:
+        testbed.sandbox.faults.add("*_project_permissions_list", "status", status=403, times=None)
+    testbed.forget()
+    with testbed.agent() as site:
         site.waldur.whoami()
-    report = house.sync()
+    report = testbed.sync()
     assert not report.failed
-    assert house.sandbox.requests.count() <= (18 if bulk else 115)
-    assert house.sandbox.requests.writes() == []
-    assert sum(house.slurm.commands_run.values()) <= 2
-    assert house.writing_commands == 0
+    assert testbed.sandbox.requests.count() <= (18 if bulk else 115)
+    assert testbed.sandbox.requests.writes() == []
+    assert sum(testbed.slurm.commands_run.values()) <= 2
+    assert testbed.writing_commands == 0
     assert len(side.world.resources) == 100
 
 
-def test_churn_costs_one_command_per_account_and_direction(house: House) -> None:
-    side = house.sandbox.customer
+def test_churn_costs_one_command_per_account_and_direction(testbed: SimulatedSite) -> None:
+    side = testbed.sandbox.customer
     people = {f"user{n}": f"u{n:03}" for n in range(10)}
-    projects = [house.project(f"project{n}", **people) for n in range(4)]
+    projects = [testbed.project(f"project{n}", **people) for n in range(4)]
     for project in projects:
-        house.created(project)
-    house.sync()
+        testbed.created(project)
+    testbed.sync()
     for project in projects[:2]:
         for name in ("user1", "user2", "user3"):
             side.remove_member(project, name)
         for number in range(10, 13):
-            side.add_member(project, house.person(f"user{number}", f"u{number:03}"))
-    house.forget()
-    house.with_(removals_allowed=True).sync()
-    removals = [c for c in house.slurm.history if c[:4] == ("sacctmgr", "-i", "remove", "user")]
+            side.add_member(project, testbed.person(f"user{number}", f"u{number:03}"))
+    testbed.forget()
+    testbed.with_(removals_allowed=True).sync()
+    removals = [c for c in testbed.slurm.history if c[:4] == ("sacctmgr", "-i", "remove", "user")]
     additions = [
         c
-        for c in house.slurm.history
+        for c in testbed.slurm.history
         if c[:4] == ("sacctmgr", "-i", "add", "user") and "account=root" not in c
     ]
     assert (len(removals), len(additions)) == (2, 2)
 
 
-def test_a_user_in_two_projects_keeps_the_other_one(house: House) -> None:
-    side = house.sandbox.customer
-    one, two = house.project("one", ada="ada01"), house.project("two", ada="ada01")
-    first, second = house.settled(one), house.settled(two)
+def test_a_user_in_two_projects_keeps_the_other_one(testbed: SimulatedSite) -> None:
+    side = testbed.sandbox.customer
+    one, two = testbed.project("one", ada="ada01"), testbed.project("two", ada="ada01")
+    first, second = testbed.settled(one), testbed.settled(two)
     side.remove_member(one, "ada")
-    house.sync()
-    assert (house.members_of(first), house.members_of(second)) == (set(), {"ada01"})
+    testbed.sync()
+    assert (testbed.members_of(first), testbed.members_of(second)) == (set(), {"ada01"})
     side.place_terminate_order(side.current(first))
-    house.cycle()
-    house.sync()
-    assert house.members_of(second) == {"ada01"}
+    testbed.cycle()
+    testbed.sync()
+    assert testbed.members_of(second) == {"ada01"}
 
 
-def test_users_whom_waldur_does_not_know_are_left_alone_and_listed(house: House) -> None:
-    resource = house.settled(house.project(ada="ada01"))
+def test_users_whom_waldur_does_not_know_are_left_alone_and_listed(testbed: SimulatedSite) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01"))
     add = ["sacctmgr", "-i", "add", "user", "name=oper", f"account={resource.backend_id}"]
-    house.slurm.run(add)
-    report = house.sync()
+    testbed.slurm.run(add)
+    report = testbed.sync()
     assert report.membership.accounts[0].unknown == ("oper",)
-    assert house.members_of(resource) == {"ada01", "oper"}
-    house.with_(remove_unknown_users=True).sync()
-    assert house.members_of(resource) == {"ada01"}
+    assert testbed.members_of(resource) == {"ada01", "oper"}
+    testbed.with_(remove_unknown_users=True).sync()
+    assert testbed.members_of(resource) == {"ada01"}
 
 
 @pytest.mark.parametrize("kind", ["status", "html", "cut", "short_page"])
 @pytest.mark.parametrize("code", [403, 404, 500])
 def test_a_team_that_cannot_be_read_costs_nobody_there_anything(
-    house: House, kind: str, code: int
+    testbed: SimulatedSite, kind: str, code: int
 ) -> None:
-    side = house.sandbox.customer
-    one, two = house.project("one", ada="ada01", bob="bob01"), house.project("two", cyd="cyd01")
-    first, second = house.settled(one), house.settled(two)
+    side = testbed.sandbox.customer
+    one, two = testbed.project("one", ada="ada01", bob="bob01"), testbed.project("two", cyd="cyd01")
+    first, second = testbed.settled(one), testbed.settled(two)
     side.remove_member(one, "bob")
-    side.add_member(two, house.person("dan", "dan01"))
-    house.sandbox.faults.add("*_project_permissions_list", "status", status=403, times=None)
+    side.add_member(two, testbed.person("dan", "dan01"))
+    testbed.sandbox.faults.add("*_project_permissions_list", "status", status=403, times=None)
     if kind == "status":
-        house.sandbox.faults.add("*_team_list", "status", status=code, times=None)
+        testbed.sandbox.faults.add("*_team_list", "status", status=code, times=None)
     else:
-        house.sandbox.faults.add("*_team_list", kind, times=None)  # type: ignore[arg-type]  # parametrized
-    report = house.sync()
+        testbed.sandbox.faults.add("*_team_list", kind, times=None)  # type: ignore[arg-type]  # parametrized
+    report = testbed.sync()
     if kind != "short_page":  # a team is no paged list
         assert report.failed
-        assert house.members_of(first) == {"ada01", "bob01"}
-        assert house.members_of(second) == {"cyd01"}
-    house.sandbox.faults.clear()
-    house.sync()
-    assert (house.members_of(first), house.members_of(second)) == ({"ada01"}, {"cyd01", "dan01"})
+        assert testbed.members_of(first) == {"ada01", "bob01"}
+        assert testbed.members_of(second) == {"cyd01"}
+    testbed.sandbox.faults.clear()
+    testbed.sync()
+    assert (testbed.members_of(first), testbed.members_of(second)) == (
+        {"ada01"},
+        {"cyd01", "dan01"},
+    )
 
 
-def test_a_short_list_of_roles_is_not_believed(house: House) -> None:
-    resource = house.settled(house.project(ada="ada01", bob="bob01"))
-    house.sandbox.faults.add("*_project_permissions_list", "short_page", rows=2, times=None)
-    house.sync()
-    assert house.members_of(resource) == {"ada01", "bob01"}
+def test_a_short_list_of_roles_is_not_believed(testbed: SimulatedSite) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01", bob="bob01"))
+    testbed.sandbox.faults.add("*_project_permissions_list", "short_page", rows=2, times=None)
+    testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
 @pytest.mark.parametrize("operation", ["*_resources_list", "*_offering_users_list"])
 def test_a_short_list_stops_the_cycle_before_anything_is_written(
-    house: House, operation: str
+    testbed: SimulatedSite, operation: str
 ) -> None:
-    resource = house.settled(house.project(ada="ada01", bob="bob01"))
-    house.sandbox.faults.add(operation, "short_page", rows=1, times=None)
+    resource = testbed.settled(testbed.project(ada="ada01", bob="bob01"))
+    testbed.sandbox.faults.add(operation, "short_page", rows=1, times=None)
     with pytest.raises(TemporaryError):
-        house.sync()
-    assert house.members_of(resource) == {"ada01", "bob01"}
-    assert house.writing_commands == 0
-    assert house.sandbox.requests.writes() == []
+        testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
+    assert testbed.writing_commands == 0
+    assert testbed.sandbox.requests.writes() == []
 
 
-def test_an_empty_list_of_offering_users_removes_nobody(house: House) -> None:
-    side = house.sandbox.customer
-    resource = house.settled(house.project(ada="ada01", bob="bob01"))
+def test_an_empty_list_of_offering_users_removes_nobody(testbed: SimulatedSite) -> None:
+    side = testbed.sandbox.customer
+    resource = testbed.settled(testbed.project(ada="ada01", bob="bob01"))
     hidden = {"service_provider_can_create_offering_user": False}
-    offering = house.sandbox.offering
+    offering = testbed.sandbox.offering
     side.edit(offering, plugin_options={**offering.plugin_options, **hidden})
-    report = house.sync()
-    assert house.members_of(resource) == {"ada01", "bob01"}
+    report = testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
     assert report.membership.accounts[0].unknown == ("ada01", "bob01")
 
 
 @pytest.mark.parametrize(
     "outage", [Outage.SLURMDBD_REFUSED, Outage.SLURMDBD_HUNG, Outage.MARIADB_AWAY]
 )
-def test_a_cluster_that_is_away_changes_nothing_in_waldur(house: House, outage: Outage) -> None:
-    resource = house.settled(house.project(ada="ada01"))
-    with house.slurm.outage(outage), pytest.raises(TemporaryError):
-        house.sync()
-    assert house.sandbox.requests.writes() == []
-    assert house.sandbox.customer.current(resource).state == "OK"
+def test_a_cluster_that_is_away_changes_nothing_in_waldur(
+    testbed: SimulatedSite, outage: Outage
+) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01"))
+    with testbed.slurm.outage(outage), pytest.raises(TemporaryError):
+        testbed.sync()
+    assert testbed.sandbox.requests.writes() == []
+    assert testbed.sandbox.customer.current(resource).state == "OK"
 
 
-def test_too_many_removals_are_refused_as_a_whole_and_additions_applied(house: House) -> None:
-    side = house.sandbox.customer
+def test_too_many_removals_are_refused_as_a_whole_and_additions_applied(
+    testbed: SimulatedSite,
+) -> None:
+    side = testbed.sandbox.customer
     people = {f"user{n}": f"u{n:03}" for n in range(20)}
-    project = house.project(**people)
-    resource = house.settled(project)
+    project = testbed.project(**people)
+    resource = testbed.settled(project)
     for number in range(12):
         side.remove_member(project, f"user{number}")
-    side.add_member(project, house.person("new", "new01"))
+    side.add_member(project, testbed.person("new", "new01"))
     for _ in range(2):
-        report = house.sync()
+        report = testbed.sync()
         assert "12 of 2" in report.refusal
-        assert house.members_of(resource) == {*people.values(), "new01"}
-    house.with_(removals_allowed=True).sync()
-    assert len(house.members_of(resource)) == 9
+        assert testbed.members_of(resource) == {*people.values(), "new01"}
+    testbed.with_(removals_allowed=True).sync()
+    assert len(testbed.members_of(resource)) == 9
 
 
-def test_restricted_access_empties_the_account(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01")
+def test_restricted_access_empties_the_account(testbed: SimulatedSite) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
     side.add_service_account(project, "svc1")
-    resource = house.settled(project)
-    assert house.members_of(resource) == {"ada01", "svc1"}
+    resource = testbed.settled(project)
+    assert testbed.members_of(resource) == {"ada01", "svc1"}
     side.set_flags(resource, restrict_member_access=True)
-    house.sync()
-    assert house.members_of(resource) == set()
+    testbed.sync()
+    assert testbed.members_of(resource) == set()
     side.set_flags(resource, restrict_member_access=False)
-    house.sync()
-    assert house.members_of(resource) == {"ada01", "svc1"}
+    testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "svc1"}
 
 
-def test_service_and_course_accounts_come_and_go_with_their_state(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01")
+def test_service_and_course_accounts_come_and_go_with_their_state(testbed: SimulatedSite) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
     service = side.add_service_account(project, "svc1")
     side.add_course_account(project, "crs1")
-    resource = house.settled(project)
-    assert house.members_of(resource) == {"ada01", "svc1", "crs1"}
-    job = house.slurm.submit_job("crs1", resource.backend_id)
-    stopped = house.slurm.submit_job("svc1", resource.backend_id)
+    resource = testbed.settled(project)
+    assert testbed.members_of(resource) == {"ada01", "svc1", "crs1"}
+    job = testbed.slurm.submit_job("crs1", resource.backend_id)
+    stopped = testbed.slurm.submit_job("svc1", resource.backend_id)
     side.set_project_account_state(service, "Closed")
     for _ in range(3):
-        house.sync()
-    assert house.members_of(resource) == {"ada01", "crs1"}
-    assert job in house.slurm.state.jobs
-    assert stopped not in house.slurm.state.jobs
+        testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "crs1"}
+    assert job in testbed.slurm.state.jobs
+    assert stopped not in testbed.slurm.state.jobs
 
 
 @pytest.mark.parametrize("kind", ["service", "course"])
-def test_accounts_of_projects_that_cannot_be_read_stay(house: House, kind: str) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01")
+def test_accounts_of_projects_that_cannot_be_read_stay(testbed: SimulatedSite, kind: str) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
     side.add_service_account(project, "svc1")
     side.add_course_account(project, "crs1")
-    resource = house.settled(project)
-    house.sandbox.faults.add(f"*{kind}_accounts_list", "status", status=500, times=None)
-    house.with_(remove_unknown_users=True).sync()
-    assert house.members_of(resource) == {"ada01", "svc1", "crs1"}
+    resource = testbed.settled(project)
+    testbed.sandbox.faults.add(f"*{kind}_accounts_list", "status", status=500, times=None)
+    testbed.with_(remove_unknown_users=True).sync()
+    assert testbed.members_of(resource) == {"ada01", "svc1", "crs1"}
 
 
-def test_a_user_whom_waldur_deletes_is_removed_everywhere_and_then_deleted(house: House) -> None:
-    side = house.sandbox.customer
-    resources = [house.settled(house.project(slug, ada="ada01")) for slug in ("one", "two")]
+def test_a_user_whom_waldur_deletes_is_removed_everywhere_and_then_deleted(
+    testbed: SimulatedSite,
+) -> None:
+    side = testbed.sandbox.customer
+    resources = [testbed.settled(testbed.project(slug, ada="ada01")) for slug in ("one", "two")]
     side.request_deletion("ada")
-    report = house.sync()
+    report = testbed.sync()
     assert not report.failed
-    assert [house.members_of(resource) for resource in resources] == [set(), set()]
+    assert [testbed.members_of(resource) for resource in resources] == [set(), set()]
     assert [u.state for u in side.world.offering_users.values()] == ["Deleted"]
 
 
-def test_a_user_is_not_marked_deleted_while_an_account_keeps_him(house: House) -> None:
-    side = house.sandbox.customer
-    house.settled(house.project(ada="ada01"))
+def test_a_user_is_not_marked_deleted_while_an_account_keeps_him(testbed: SimulatedSite) -> None:
+    side = testbed.sandbox.customer
+    testbed.settled(testbed.project(ada="ada01"))
     side.request_deletion("ada")
-    with house.slurm.outage(Outage.SLURMDBD_REFUSED, after_commands=1):
-        house.sync()
+    with testbed.slurm.outage(Outage.SLURMDBD_REFUSED, after_commands=1):
+        testbed.sync()
     assert [u.state for u in side.world.offering_users.values()] == ["Deleting"]
-    house.sync()
+    testbed.sync()
     assert [u.state for u in side.world.offering_users.values()] == ["Deleted"]
 
 
-def test_a_member_whom_the_system_does_not_know_waits_and_fails_nothing(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01")
-    resource = house.settled(project)
-    side.add_member(project, house.person("bob", "bob01"))
-    house.forget()
-    report = house.with_(unknown_to_the_system=frozenset({"bob01"})).sync()
+def test_a_member_whom_the_system_does_not_know_waits_and_fails_nothing(
+    testbed: SimulatedSite,
+) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
+    resource = testbed.settled(project)
+    side.add_member(project, testbed.person("bob", "bob01"))
+    testbed.forget()
+    report = testbed.with_(unknown_to_the_system=frozenset({"bob01"})).sync()
     assert not report.failed
     assert report.membership.accounts[0].waiting == ("bob01",)
-    assert house.writing_commands == 0
-    house.sync()
-    assert house.members_of(resource) == {"ada01", "bob01"}
+    assert testbed.writing_commands == 0
+    testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
-def test_a_username_that_changes_in_waldur_adds_the_new_and_names_the_old(house: House) -> None:
-    resource = house.settled(house.project(ada="ada01"))
-    house.person("ada", "lovelace")
-    report = house.sync()
-    assert house.members_of(resource) == {"ada01", "lovelace"}
+def test_a_username_that_changes_in_waldur_adds_the_new_and_names_the_old(
+    testbed: SimulatedSite,
+) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01"))
+    testbed.person("ada", "lovelace")
+    report = testbed.sync()
+    assert testbed.members_of(resource) == {"ada01", "lovelace"}
     assert report.membership.accounts[0].unknown == ("ada01",)
 
 
-def test_accounts_in_another_case_are_the_same_accounts(house: House) -> None:
-    resource = house.settled(house.project(ada="ada01"))
-    house.sandbox.customer.edit(resource, backend_id=resource.backend_id.upper())
-    house.forget()
-    report = house.sync()
+def test_accounts_in_another_case_are_the_same_accounts(testbed: SimulatedSite) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01"))
+    testbed.sandbox.customer.edit(resource, backend_id=resource.backend_id.upper())
+    testbed.forget()
+    report = testbed.sync()
     assert not report.failed
-    assert house.members_of(resource) == {"ada01"}
-    assert house.writing_commands == 0
+    assert testbed.members_of(resource) == {"ada01"}
+    assert testbed.writing_commands == 0
 
 
-def test_a_dry_run_writes_nowhere(house: House) -> None:
-    side, project = house.sandbox.customer, house.project(ada="ada01", bob="bob01")
-    resource = house.settled(project)
+def test_a_dry_run_writes_nowhere(testbed: SimulatedSite) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01", bob="bob01")
+    resource = testbed.settled(project)
     side.remove_member(project, "bob")
     side.set_flags(resource, paused=True)
     side.request_deletion("ada")
-    house.sync(dry_run=True)
-    assert house.sandbox.requests.writes() == []
-    assert house.writing_commands == 0
-    assert house.members_of(resource) == {"ada01", "bob01"}
+    testbed.sync(dry_run=True)
+    assert testbed.sandbox.requests.writes() == []
+    assert testbed.writing_commands == 0
+    assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
-def test_nobody_loses_access_for_a_state_that_only_newer_servers_have(house: House) -> None:
-    project = house.project(ada="ada", bob="bob", cyd="cyd")
-    resource = house.settled(project)
+def test_nobody_loses_access_for_a_state_that_only_newer_servers_have(
+    testbed: SimulatedSite,
+) -> None:
+    project = testbed.project(ada="ada", bob="bob", cyd="cyd")
+    resource = testbed.settled(project)
     newer = OddRows("offering-users", lambda row: row["username"] == "ada", {"state": "Suspended?"})
-    house.sandbox.customer.remove_member(project, "cyd")
-    house.with_(transport=lambda: newer).sync()
+    testbed.sandbox.customer.remove_member(project, "cyd")
+    testbed.with_(transport=lambda: newer).sync()
     assert newer.struck
-    assert house.members_of(resource) == {"ada", "bob"}
+    assert testbed.members_of(resource) == {"ada", "bob"}

@@ -14,7 +14,7 @@ import structlog
 import structlog.testing
 
 from harness import PATIENCE_SECONDS, eventually
-from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events import listener as listening
 from waldur_site_agent.events.broker import (
     Connection,
@@ -31,7 +31,7 @@ from waldur_site_agent.events.listener import (
     Watchdog,
     longest_pause,
 )
-from waldur_site_agent.events.pending import Agenda
+from waldur_site_agent.events.pending import EventQueue
 from waldur_site_agent.model.backend import Everything, ProjectScope
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.waldur import AbsentOperationError
@@ -98,8 +98,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def agenda() -> Agenda:
-    return Agenda(OFFERING, ["user_role"], LOG)
+def event_queue() -> EventQueue:
+    return EventQueue(OFFERING, ["user_role"], LOG)
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def broker() -> FakeBroker:
 
 
 @pytest.fixture
-def listener(broker: FakeBroker, agenda: Agenda) -> Iterator[Listener]:
-    listener = Listener(broker, broker, agenda, LOG)
+def listener(broker: FakeBroker, event_queue: EventQueue) -> Iterator[Listener]:
+    listener = Listener(broker, broker, event_queue, LOG)
     yield listener
     listener.stop()
 
@@ -124,14 +124,14 @@ def role_change(number: int, about: object = PROJECT) -> Delivery:
 
 
 def test_every_new_subscription_asks_for_a_full_pass(
-    listener: Listener, broker: FakeBroker, agenda: Agenda
+    listener: Listener, broker: FakeBroker, event_queue: EventQueue
 ) -> None:
     listener.start()
     for number in range(3):
-        batch = agenda.take(10)
+        batch = event_queue.take(10)
         assert batch is not None
         assert batch.scopes == {Everything()}
-        agenda.passed(batch.entries, Seen())
+        event_queue.passed(batch.entries, WaldurSnapshot())
         eventually(lambda n=number: listener.status.connections == n + 1, "the connection")  # type: ignore[misc]  # a loop variable as default
         broker.connections[-1].incoming.put(ConnectionLostError("cut"))
 
@@ -159,7 +159,7 @@ def test_a_refused_login_is_registered_again_at_once(
 
 
 def test_a_message_is_acknowledged_after_the_pass_that_covers_it(
-    listener: Listener, broker: FakeBroker, agenda: Agenda
+    listener: Listener, broker: FakeBroker, event_queue: EventQueue
 ) -> None:
     listener.start()
     eventually(lambda: broker.connections, "a connection")
@@ -167,17 +167,17 @@ def test_a_message_is_acknowledged_after_the_pass_that_covers_it(
     for number in range(100):
         connection.incoming.put(role_change(number))
     eventually(lambda: len(connection.acknowledged) == 99, "merged messages")
-    batch = agenda.take(10)
+    batch = event_queue.take(10)
     assert batch is not None
     assert batch.scopes == {Everything(), ProjectScope(PROJECT)}
     assert 99 not in connection.acknowledged
-    agenda.passed(batch.entries, Seen())
+    event_queue.passed(batch.entries, WaldurSnapshot())
     assert connection.acknowledged == list(range(100))
-    assert agenda.counts == {("user_role", "waiting"): 1, ("user_role", "merged"): 99}
+    assert event_queue.counts == {("user_role", "waiting"): 1, ("user_role", "merged"): 99}
 
 
 def test_what_means_nothing_here_is_acknowledged_and_counted(
-    listener: Listener, broker: FakeBroker, agenda: Agenda
+    listener: Listener, broker: FakeBroker, event_queue: EventQueue
 ) -> None:
     listener.start()
     eventually(lambda: broker.connections, "a connection")
@@ -187,7 +187,7 @@ def test_what_means_nothing_here_is_acknowledged_and_counted(
     for number, body in enumerate([foreign, unknown, b"garbage"]):
         connection.incoming.put(Delivery(body, "queue", {}, redelivered=False, ack=number))
     eventually(lambda: connection.acknowledged == [0, 1, 2], "acknowledgements")
-    assert agenda.counts == {
+    assert event_queue.counts == {
         ("user_role", "foreign"): 1,
         ("other", "ignored"): 1,
         ("other", "unusable"): 1,
@@ -195,16 +195,16 @@ def test_what_means_nothing_here_is_acknowledged_and_counted(
 
 
 def test_a_pass_that_ends_after_its_connection_does_no_harm(
-    listener: Listener, broker: FakeBroker, agenda: Agenda
+    listener: Listener, broker: FakeBroker, event_queue: EventQueue
 ) -> None:
     listener.start()
     eventually(lambda: broker.connections, "a connection")
     broker.connections[0].incoming.put(role_change(1))
-    eventually(lambda: agenda.counts, "the message")
-    batch = agenda.take(10)
+    eventually(lambda: event_queue.counts, "the message")
+    batch = event_queue.take(10)
     assert batch is not None
     listener.drop_connection()
-    agenda.passed(batch.entries, Seen())
+    event_queue.passed(batch.entries, WaldurSnapshot())
     eventually(lambda: len(broker.connections) == 2, "another connection")
     assert broker.connections[0].acknowledged == []
 
@@ -214,30 +214,32 @@ def test_a_connection_that_breaks_again_and_again_does_not_put_the_full_pass_off
 ) -> None:
     monkeypatch.setattr(listening, "SECONDS_BETWEEN_CATCH_UPS", 30.0)
     now = [1000.0]
-    agenda = Agenda(OFFERING, ["user_role"], LOG, clock=lambda: now[0])
-    listener = Listener(broker, broker, agenda, LOG, clock=lambda: now[0])
+    event_queue = EventQueue(OFFERING, ["user_role"], LOG, clock=lambda: now[0])
+    listener = Listener(broker, broker, event_queue, LOG, clock=lambda: now[0])
     listener.start()
     passes = 0
     for number in range(1, 31):
         eventually(lambda n=number: listener.status.connections == n, "the connection")  # type: ignore[misc]  # a loop variable as default
-        passes += agenda.take(0) is not None
+        passes += event_queue.take(0) is not None
         now[0] += 10
         broker.connections[-1].incoming.put(ConnectionLostError("cut"))
     eventually(lambda: listener.status.connections == 31, "the last connection")
     assert 10 <= passes <= 11
-    agenda.take(0)
+    event_queue.take(0)
     broker.connections[-1].incoming.put(ConnectionLostError("cut"))
     eventually(lambda: listener.status.connections == 32, "one that stays")
     now[0] += 30
-    assert agenda.take(0) is not None
+    assert event_queue.take(0) is not None
     listener.stop()
 
 
 def test_hours_without_a_broker_are_a_warning_now_and_then(broker: FakeBroker) -> None:
     now = [0.0]
-    agenda = Agenda(OFFERING, ["user_role"], LOG)
+    event_queue = EventQueue(OFFERING, ["user_role"], LOG)
     with structlog.testing.capture_logs() as logged:
-        listener = Listener(broker, broker, agenda, structlog.get_logger(), clock=lambda: now[0])
+        listener = Listener(
+            broker, broker, event_queue, structlog.get_logger(), clock=lambda: now[0]
+        )
         broker.prepared = [ConnectionLostError("no route") for _ in range(40)]
         listener.start()
         eventually(lambda: broker.connections, "a connection after all")
@@ -259,7 +261,9 @@ def test_a_server_without_events_is_asked_less_and_less_often(
     assert [longest_pause(number, lost) for number in tries] == [1, 2, 8, 60, 60, 60]
 
 
-def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agenda) -> None:
+def test_a_stop_while_it_registers_is_no_defect(
+    broker: FakeBroker, event_queue: EventQueue
+) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def register(_after: SiteAgentError | None = None) -> Subscription:
@@ -269,7 +273,7 @@ def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agen
 
     broker.subscribe = register  # type: ignore[method-assign,assignment]
     with structlog.testing.capture_logs() as logged:
-        listener = Listener(broker, broker, agenda, structlog.get_logger())
+        listener = Listener(broker, broker, event_queue, structlog.get_logger())
         listener.start()
         assert began.wait(PATIENCE_SECONDS)
         listener.stop()
@@ -279,9 +283,9 @@ def test_a_stop_while_it_registers_is_no_defect(broker: FakeBroker, agenda: Agen
 
 
 def test_a_thread_that_was_given_up_does_not_listen_after_all(
-    broker: FakeBroker, agenda: Agenda
+    broker: FakeBroker, event_queue: EventQueue
 ) -> None:
-    listener = Listener(broker, broker, agenda, LOG)
+    listener = Listener(broker, broker, event_queue, LOG)
     connect, began, go_on = broker.connect, threading.Event(), threading.Event()
 
     def hang(subscription: Subscription) -> Connection:
@@ -367,11 +371,11 @@ def test_a_pass_that_does_not_move_is_noticed_and_one_that_does_is_not() -> None
     assert not watchdog.hung
 
 
-def test_the_agenda_wakes_the_worker_at_once(agenda: Agenda) -> None:
+def test_the_agenda_wakes_the_worker_at_once(event_queue: EventQueue) -> None:
     found: list[object] = []
-    waiter = threading.Thread(target=lambda: found.append(agenda.take(30)))
+    waiter = threading.Thread(target=lambda: found.append(event_queue.take(30)))
     waiter.start()
-    agenda.want(ProjectScope(PROJECT))
+    event_queue.want(ProjectScope(PROJECT))
     waiter.join(PATIENCE_SECONDS)
     assert not waiter.is_alive()
     assert found != [None]

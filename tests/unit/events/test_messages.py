@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.messages import (
     LONGEST_BODY,
     Event,
@@ -144,14 +144,14 @@ def test_no_payload_raises_anything(object_type: str, payload: dict[str, Any]) -
 def test_an_order_is_shown_once_it_is_as_far_as_announced(
     announced: str, found: str | None, shown: bool
 ) -> None:
-    seen = Seen(orders={SOME: found} if found else {})
-    assert OrderAnnounced(SOME, announced).is_shown(seen) is shown
+    snapshot = WaldurSnapshot(orders={SOME: found} if found else {})
+    assert OrderAnnounced(SOME, announced).is_shown(snapshot) is shown
 
 
 def test_a_role_is_shown_by_its_short_name_too() -> None:
     person: UUID = uuid4()
-    seen = Seen(roles={SOME: frozenset({(person, "admin")})})
-    assert RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=True).is_shown(seen)
-    assert RoleAnnounced(SOME, person, "PROJECT.MEMBER", granted=False).is_shown(seen)
-    assert not RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=False).is_shown(seen)
-    assert not RoleAnnounced(SOME, uuid4(), "PROJECT.ADMIN", granted=True).is_shown(seen)
+    snapshot = WaldurSnapshot(roles={SOME: frozenset({(person, "admin")})})
+    assert RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=True).is_shown(snapshot)
+    assert RoleAnnounced(SOME, person, "PROJECT.MEMBER", granted=False).is_shown(snapshot)
+    assert not RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=False).is_shown(snapshot)
+    assert not RoleAnnounced(SOME, uuid4(), "PROJECT.ADMIN", granted=True).is_shown(snapshot)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.site import Seen
+from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.messages import OrderAnnounced, RoleAnnounced
 from waldur_site_agent.events.pending import (
     HOLD_SECONDS,
@@ -17,23 +17,23 @@ from waldur_site_agent.events.pending import (
     READ_AGAIN_AFTER,
     Batch,
     Kind,
-    WaitingList,
+    PendingScopes,
 )
 from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, UserScope
 
 PROJECT = ProjectScope(uuid4())
 ORDER = OrderScope(uuid4())
-NOTHING = Seen()
+NOTHING = WaldurSnapshot()
 
 
-def taken(waiting: WaitingList, now: float) -> Batch:
+def taken(waiting: PendingScopes, now: float) -> Batch:
     batch = waiting.take(now)
     assert batch is not None
     return batch
 
 
 def test_a_thousand_changes_in_one_project_are_one_pass_and_one_message_in_hand() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     acknowledged = [t for n in range(1000) for t in waiting.add(PROJECT, 0.0, ticket=n)]
     assert acknowledged == list(range(999))
     batch = taken(waiting, 0.0)
@@ -44,7 +44,7 @@ def test_a_thousand_changes_in_one_project_are_one_pass_and_one_message_in_hand(
 
 
 def test_news_that_come_while_a_pass_runs_are_another_pass() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0, ticket="first")
     (entry,) = taken(waiting, 0.0).entries
     assert waiting.add(PROJECT, 0.5, ticket="second") == []
@@ -53,7 +53,7 @@ def test_news_that_come_while_a_pass_runs_are_another_pass() -> None:
 
 
 def test_a_failure_waits_longer_each_time_and_blocks_nobody_else() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0, ticket="held")
     now, delays = 0.0, []
     for _ in range(12):
@@ -69,7 +69,7 @@ def test_a_failure_waits_longer_each_time_and_blocks_nobody_else() -> None:
 
 
 def test_news_do_not_cut_the_delay_of_what_fails_short() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0)
     (entry,) = taken(waiting, 0.0).entries
     waiting.failed(entry, 0.0)
@@ -79,7 +79,7 @@ def test_news_do_not_cut_the_delay_of_what_fails_short() -> None:
 
 
 def test_a_full_pass_that_is_asked_for_again_does_not_wait() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(Everything(), 0.0)
     (entry,) = taken(waiting, 0.0).entries
     waiting.failed(entry, 0.0)
@@ -91,7 +91,7 @@ def test_a_full_pass_that_is_asked_for_again_does_not_wait() -> None:
 
 
 def test_what_spoils_a_pass_is_soon_alone_and_everybody_else_passes() -> None:
-    waiting, now, passes = WaitingList(), 0.0, 0
+    waiting, now, passes = PendingScopes(), 0.0, 0
     scopes = [ProjectScope(uuid4()) for _ in range(64)]
     for scope in scopes:
         waiting.add(scope, now)
@@ -112,7 +112,7 @@ def test_what_spoils_a_pass_is_soon_alone_and_everybody_else_passes() -> None:
 
 
 def test_many_that_spoil_their_passes_hold_news_up_by_one_pass_at_most() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     for scope in [ProjectScope(uuid4()) for _ in range(8)]:
         waiting.add(scope, 0.0)
         waiting.spoiled(taken(waiting, 0.0).entries, 0.0)
@@ -123,7 +123,7 @@ def test_many_that_spoil_their_passes_hold_news_up_by_one_pass_at_most() -> None
 
 
 def test_while_one_side_is_away_everything_that_comes_waits_for_one_pass_a_minute() -> None:
-    waiting, now, passes = WaitingList(), 0.0, 0
+    waiting, now, passes = PendingScopes(), 0.0, 0
     for _ in range(3600):
         now += 1.0
         waiting.add(ProjectScope(uuid4()), now)
@@ -141,7 +141,7 @@ def test_while_one_side_is_away_everything_that_comes_waits_for_one_pass_a_minut
 
 
 def test_orders_do_not_rest_with_members() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0)
     waiting.cut_short(Kind.MEMBERS, taken(waiting, 0.0).entries, 0.0)
     waiting.add(ORDER, 0.0)
@@ -150,7 +150,7 @@ def test_orders_do_not_rest_with_members() -> None:
 
 
 def test_a_full_pass_on_the_way_does_not_use_up_a_reading_that_was_not_due() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     announced = OrderAnnounced(ORDER.uuid, "pending-provider")
     waiting.add(ORDER, 0.0, announcement=announced, ticket="held")
     for now in (0.0, 1.0, 6.0):
@@ -164,7 +164,7 @@ def test_a_full_pass_on_the_way_does_not_use_up_a_reading_that_was_not_due() -> 
 
 
 def test_a_full_pass_takes_everything_along() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0)
     waiting.add(ORDER, 0.0, due=100.0)
     waiting.add(Everything(), 0.0)
@@ -175,7 +175,7 @@ def test_a_full_pass_takes_everything_along() -> None:
 
 
 def test_orders_and_members_are_passes_of_their_own() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 1.0)
     orders = {OrderScope(uuid4()) for _ in range(5)}
     for order in orders:
@@ -185,7 +185,7 @@ def test_orders_and_members_are_passes_of_their_own() -> None:
 
 
 def test_waldur_is_read_three_times_more_when_it_does_not_show_what_was_announced() -> None:
-    waiting, now = WaitingList(), 0.0
+    waiting, now = PendingScopes(), 0.0
     announced = OrderAnnounced(ORDER.uuid, "pending-provider")
     waiting.add(ORDER, now, announcement=announced, ticket="held")
     for pause in READ_AGAIN_AFTER:
@@ -199,17 +199,17 @@ def test_waldur_is_read_three_times_more_when_it_does_not_show_what_was_announce
 
 
 def test_a_later_announcement_of_the_same_replaces_the_earlier() -> None:
-    waiting, person = WaitingList(), uuid4()
+    waiting, person = PendingScopes(), uuid4()
     for granted in (True, False):
         role = RoleAnnounced(PROJECT.uuid, person, "PROJECT.ADMIN", granted)
         waiting.add(PROJECT, 0.0, announcement=role)
     (entry,) = taken(waiting, 0.0).entries
-    waiting.passed(entry, Seen(roles={PROJECT.uuid: frozenset()}), 0.0)
+    waiting.passed(entry, WaldurSnapshot(roles={PROJECT.uuid: frozenset()}), 0.0)
     assert len(waiting) == 0
 
 
 def test_a_message_is_not_held_for_ever_while_its_scope_fails() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0, ticket="held")
     (entry,) = taken(waiting, 0.0).entries
     assert waiting.failed(entry, 1.0) == []
@@ -219,7 +219,7 @@ def test_a_message_is_not_held_for_ever_while_its_scope_fails() -> None:
 
 
 def test_what_is_planned_for_later_does_not_count_as_waiting() -> None:
-    waiting = WaitingList()
+    waiting = PendingScopes()
     waiting.add(PROJECT, 0.0, due=300.0)
     assert waiting.waited(10.0) == []
     waiting.add(PROJECT, 20.0)
@@ -240,7 +240,7 @@ _SCOPES = [ProjectScope(UUID(int=n)) for n in range(2)] + [
 def test_no_message_is_acknowledged_twice_or_before_a_pass_that_came_after_it(
     story: list[tuple[str, int]],
 ) -> None:
-    waiting, now, number = WaitingList(), 0.0, 0
+    waiting, now, number = PendingScopes(), 0.0, 0
     scope_of: dict[object, object] = {}
     acknowledged: list[object] = []
     youngest: dict[object, int] = {}

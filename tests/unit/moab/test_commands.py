@@ -228,9 +228,9 @@ def test_one_user_who_is_refused_stops_nobody_and_a_failed_removal_is_told(
     backend = MoabBackend(settings(tmp_path), {}, runner=mam.runner())
     (outcome,) = backend.apply([AddMembers("ocean", ("ada", "bob", "cyd"))])
     assert outcome.result is Result.DONE
-    (left_out,) = outcome.left_out
-    assert left_out.name == "bob"
-    assert "mam-create-user -u bob" in str(left_out.error)
+    (skipped,) = outcome.skipped
+    assert skipped.name == "bob"
+    assert "mam-create-user -u bob" in str(skipped.error)
     assert set(mam.state.accounts["ocean"].users) == {"ada", "cyd"}
 
     class Stubborn:

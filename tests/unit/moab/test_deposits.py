@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import Guillotine, KilledError
+from harness import KilledError, KillSwitch
 from waldur_site_agent.backends import (
     CreateResource,
     Outcome,
@@ -99,7 +99,7 @@ def attempt(bank: Bank, limit: Decimal, crash: str, step: int) -> None:
     """One agent's attempt at a limit, which may be its last."""
     match crash:
         case "killed before" | "killed after":
-            blade = Guillotine(at=step, after_effect=crash == "killed after")
+            blade = KillSwitch(at=step, after_effect=crash == "killed after")
             try:
                 bank.set_limit(limit, blade.runner(bank.mam.runner()))
             except KilledError:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.moab_house import DEPOSIT, a_moab_house
+from harness.moab_testbed import DEPOSIT, a_simulated_moab_site
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.model.usage import BillingMonth, Period
 from waldur_site_agent_moab import charging
@@ -115,21 +115,21 @@ def test_months_add_up_to_the_whole(jobs: list[tuple[str, datetime, Decimal]]) -
 
 
 def test_waldur_is_told_what_was_charged_and_the_second_time_nothing(tmp_path: Path) -> None:
-    with a_moab_house(tmp_path / "lock") as house:
-        house.components = {"deposit": DEPOSIT, "cpu": {**DEPOSIT, "label": "CPU"}}
-        resource = house.created(
-            house.project(ada="ada01", bob="bob01"), "Ocean", deposit=100, cpu=7
+    with a_simulated_moab_site(tmp_path / "lock") as testbed:
+        testbed.components = {"deposit": DEPOSIT, "cpu": {**DEPOSIT, "label": "CPU"}}
+        resource = testbed.created(
+            testbed.project(ada="ada01", bob="bob01"), "Ocean", deposit=100, cpu=7
         )
         now = datetime.now(UTC) + timedelta(seconds=2)
-        house.mam.charge(resource.backend_id, "ada01", Decimal("12.345"), now, now)
-        house.mam.charge(resource.backend_id, "bob01", Decimal("1.1"), now, now)
-        house.forget()
-        assert not house.report().failed
+        testbed.mam.charge(resource.backend_id, "ada01", Decimal("12.345"), now, now)
+        testbed.mam.charge(resource.backend_id, "bob01", Decimal("1.1"), now, now)
+        testbed.forget()
+        assert not testbed.report().failed
         # the question whether this server takes dates, which stores nothing, and the figure
-        assert house.sandbox.requests.count("*_set_usage") == 2
-        (usage,) = house.sandbox.customer.world.component_usages.values()
+        assert testbed.sandbox.requests.count("*_set_usage") == 2
+        (usage,) = testbed.sandbox.customer.world.component_usages.values()
         assert ("deposit", Decimal("13.44")) == (usage.component_type, Decimal(str(usage.usage)))
-        house.forget()
-        assert not house.report().failed
-        assert not house.sandbox.requests.count("*set_*")
-        assert house.mam.commands_run["mam-list-usagerecords"] == 1
+        testbed.forget()
+        assert not testbed.report().failed
+        assert not testbed.sandbox.requests.count("*set_*")
+        assert testbed.mam.commands_run["mam-list-usagerecords"] == 1

@@ -31,12 +31,12 @@ from waldur_site_agent.planning.usage import (
     billed,
     booking_date,
     counted_from,
-    figures,
     is_past_in_waldur,
     part_changes,
     parts_for_newest,
     parts_found,
     plan_month,
+    recorded_usage,
     reportable,
     why_not_now,
 )
@@ -178,7 +178,7 @@ def compared(
         period=OCTOBER.period(UTC), resources={of.account: ResourceUsage(by_user=usage)}
     )
     components = {name: component(name=name) for name in ("cpu", "mem")}
-    found = figures(rows, OCTOBER)
+    found = recorded_usage(rows, OCTOBER)
     return plan_month(
         OCTOBER, {of.account: of}, report, components, found, allow_decrease=allow_decrease
     )
@@ -202,7 +202,7 @@ def test_a_lower_figure_is_an_anomaly_and_the_others_are_sent_without_it() -> No
     rows = [row(ocean, "9.00"), row(ocean, "1.00", "mem")]
     report = compared(ocean, 5, rows).resources[0]
     assert [c.type for c in report.components if c.is_anomaly] == ["cpu"]
-    assert report.is_news
+    assert report.is_changed
     assert report.totals == {"mem": 7}
     allowed = compared(ocean, 5, rows, allow_decrease=True).resources[0]
     assert allowed.totals == {"cpu": 5, "mem": 7}
@@ -226,9 +226,9 @@ def of_cpu(used: int, *amounts: str, allow_decrease: bool = False) -> ComponentR
 def test_all_rows_of_a_month_together_are_what_was_used() -> None:
     same = of_cpu(12, "5.00", "3.00", "4.00")
     assert same.before == 12
-    assert not same.is_news
+    assert not same.is_changed
     more = of_cpu(13, "5.00", "3.00", "4.00")
-    assert more.is_news
+    assert more.is_changed
     assert more.amount == 5
 
 
@@ -238,7 +238,7 @@ def test_rows_that_are_more_than_was_used_are_left_alone(rows: tuple[str, ...]) 
     lowered = of_cpu(8, *rows, allow_decrease=True)
     assert not lowered.is_anomaly
     assert lowered.amount == max(0, 8 - sum(Decimal(row) for row in rows[:-1]))
-    assert lowered.is_news == (lowered.amount != Decimal(rows[-1]))
+    assert lowered.is_changed == (lowered.amount != Decimal(rows[-1]))
 
 
 @given(
@@ -263,7 +263,7 @@ def test_the_parts_of_former_plans_are_not_counted_again() -> None:
 def test_rows_of_other_months_do_not_count() -> None:
     ocean = resource()
     september = row(ocean, "9.00", month=OCTOBER.previous)
-    assert figures([september], OCTOBER) == {}
+    assert recorded_usage([september], OCTOBER) == {}
 
 
 def test_the_part_of_somebody_who_is_gone_is_sent_as_zero_once() -> None:

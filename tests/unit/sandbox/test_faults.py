@@ -1,4 +1,4 @@
-"""Trouble on demand, as a client meets it."""
+"""FailedAttempt on demand, as a client meets it."""
 
 from __future__ import annotations
 

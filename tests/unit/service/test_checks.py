@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from harness import House, Installation
-from waldur_site_agent.backends import Check, Verdict
+from harness import Installation, SimulatedSite
+from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.config import Offering, load_configuration
 from waldur_site_agent.service import diagnosis
 from waldur_site_agent.service.diagnosis import clock_check, diagnose_broker, diagnose_machine
@@ -43,27 +43,32 @@ def web_server(status: int) -> Iterator[int]:
         server.shutdown()
 
 
-def by_events(house: House, port: int, **changes: Any) -> Offering:
+def by_events(testbed: SimulatedSite, port: int, **changes: Any) -> Offering:
     settings = {
         "stomp_enabled": True,
         "stomp_ws_host": "127.0.0.1",
         "stomp_ws_port": port,
         "websocket_use_tls": False,
     }
-    return house.offering().model_copy(update=settings | changes)
+    return testbed.offering().model_copy(update=settings | changes)
 
 
 @pytest.mark.parametrize(
     ("mode", "verdict"),
-    [(0o600, Verdict.OK), (0o640, Verdict.OK), (0o644, Verdict.WARNING), (0o660, Verdict.WARNING)],
+    [
+        (0o600, CheckStatus.OK),
+        (0o640, CheckStatus.OK),
+        (0o644, CheckStatus.WARNING),
+        (0o660, CheckStatus.WARNING),
+    ],
 )
 def test_a_file_with_a_token_is_for_few(
-    installation: Installation, mode: int, verdict: Verdict
+    installation: Installation, mode: int, verdict: CheckStatus
 ) -> None:
     installation.file.chmod(mode)
     check = machine(installation)["configuration file"]
     assert check.verdict is verdict
-    assert ("chmod 640" in check.remedy) is (verdict is Verdict.WARNING)
+    assert ("chmod 640" in check.remedy) is (verdict is CheckStatus.WARNING)
 
 
 def test_a_file_without_a_token_may_be_read_and_the_file_of_the_token_is_looked_at(
@@ -75,8 +80,8 @@ def test_a_file_without_a_token_may_be_read_and_the_file_of_the_token_is_looked_
     installation.write(waldur_api_token=..., waldur_api_token_file=str(token))
     installation.file.chmod(0o644)
     found = machine(installation)
-    assert found["configuration file"].verdict is Verdict.OK
-    assert found["token file"].verdict is Verdict.WARNING
+    assert found["configuration file"].verdict is CheckStatus.OK
+    assert found["token file"].verdict is CheckStatus.WARNING
     assert "0123456789" not in str(found)
 
 
@@ -86,59 +91,59 @@ def test_a_time_zone_that_nobody_chose_is_a_warning(
     zones = iter((ZoneInfo("Europe/Tallinn"), ZoneInfo("UTC")))
     monkeypatch.setattr(diagnosis, "billing_zone", lambda _configuration: next(zones))
     check = machine(installation)["time zone"]
-    assert (check.verdict, "Europe/Tallinn" in check.detail) == (Verdict.WARNING, True)
-    assert machine(installation)["time zone"].verdict is Verdict.OK
+    assert (check.verdict, "Europe/Tallinn" in check.detail) == (CheckStatus.WARNING, True)
+    assert machine(installation)["time zone"].verdict is CheckStatus.OK
 
 
 @pytest.mark.parametrize(
     ("ahead", "verdict", "words"),
     [
-        (0.4, Verdict.OK, "agrees"),
-        (-59.0, Verdict.OK, "agrees"),
-        (300.0, Verdict.WARNING, "300 s behind"),
-        (-300.0, Verdict.WARNING, "300 s ahead of"),
-        (None, Verdict.WARNING, "does not say"),
+        (0.4, CheckStatus.OK, "agrees"),
+        (-59.0, CheckStatus.OK, "agrees"),
+        (300.0, CheckStatus.WARNING, "300 s behind"),
+        (-300.0, CheckStatus.WARNING, "300 s ahead of"),
+        (None, CheckStatus.WARNING, "does not say"),
     ],
 )
 def test_a_clock_that_differs_is_a_warning(
-    ahead: float | None, verdict: Verdict, words: str
+    ahead: float | None, verdict: CheckStatus, words: str
 ) -> None:
     check = clock_check(ahead)
     assert check.verdict is verdict
     assert words in check.detail
 
 
-def test_an_offering_without_events_needs_no_broker(house: House) -> None:
-    assert list(diagnose_broker(house.offering())) == []
+def test_an_offering_without_events_needs_no_broker(testbed: SimulatedSite) -> None:
+    assert list(diagnose_broker(testbed.offering())) == []
 
 
 @pytest.mark.parametrize(
     ("status", "verdict", "remedy"),
     [
-        (101, Verdict.OK, ""),
-        (426, Verdict.OK, ""),
-        (404, Verdict.FAILED, "stomp_ws_path"),
-        (502, Verdict.FAILED, "pass WebSockets on"),
+        (101, CheckStatus.OK, ""),
+        (426, CheckStatus.OK, ""),
+        (404, CheckStatus.FAILED, "stomp_ws_path"),
+        (502, CheckStatus.FAILED, "pass WebSockets on"),
     ],
 )
 def test_the_way_to_the_broker_is_judged_by_its_answer(
-    house: House, status: int, verdict: Verdict, remedy: str
+    testbed: SimulatedSite, status: int, verdict: CheckStatus, remedy: str
 ) -> None:
     with web_server(status) as port:
-        reached, upgraded = diagnose_broker(by_events(house, port))
-    assert reached.verdict is Verdict.OK
+        reached, upgraded = diagnose_broker(by_events(testbed, port))
+    assert reached.verdict is CheckStatus.OK
     assert upgraded.verdict is verdict
     assert remedy in upgraded.remedy
 
 
-def test_a_broker_that_is_away_or_speaks_no_tls_is_one_failed_check(house: House) -> None:
+def test_a_broker_that_is_away_or_speaks_no_tls_is_one_failed_check(testbed: SimulatedSite) -> None:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    (check,) = diagnose_broker(by_events(house, port))
-    assert (check.name, check.verdict) == ("broker", Verdict.FAILED)
+    (check,) = diagnose_broker(by_events(testbed, port))
+    assert (check.name, check.verdict) == ("broker", CheckStatus.FAILED)
     with web_server(404) as port:
-        (check,) = diagnose_broker(by_events(house, port, websocket_use_tls=True))
-    assert check.verdict is Verdict.FAILED
+        (check,) = diagnose_broker(by_events(testbed, port, websocket_use_tls=True))
+    assert check.verdict is CheckStatus.FAILED
     assert "TLS" in check.detail
 
 

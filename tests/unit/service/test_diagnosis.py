@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import House
-from waldur_site_agent.backends import Check, Verdict
+from harness import SimulatedSite
+from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Offering, Source
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.service.diagnosis import diagnose_backends, diagnose_waldur
 from waldur_site_agent_slurm.backend import SlurmBackend
 
-FINE = Check(name="commands", verdict=Verdict.OK, detail="are there")
+FINE = Check(name="commands", verdict=CheckStatus.OK, detail="are there")
 
 
 class Unopenable(SlurmBackend):
@@ -32,22 +32,24 @@ def backend_checks(offering: Offering, backend: type[SlurmBackend]) -> list[Chec
     return list(diagnose_backends(offering, source, Registry({"slurm": backend})))
 
 
-def test_a_token_that_cannot_be_used_is_a_failed_check(house: House) -> None:
-    offering = house.with_(token="two words").offering()
+def test_a_token_that_cannot_be_used_is_a_failed_check(testbed: SimulatedSite) -> None:
+    offering = testbed.with_(token="two words").offering()
     (check,) = diagnose_waldur(offering)
-    assert (check.name, check.verdict) == ("Waldur", Verdict.FAILED)
+    assert (check.name, check.verdict) == ("Waldur", CheckStatus.FAILED)
     assert "waldur_api_token cannot be used" in check.detail
     assert "two words" not in check.detail
 
 
-def test_a_backend_that_cannot_be_opened_is_a_failed_check(house: House) -> None:
-    (check,) = backend_checks(house.offering(), Unopenable)
-    assert (check.name, check.verdict) == ("backend slurm", Verdict.FAILED)
+def test_a_backend_that_cannot_be_opened_is_a_failed_check(testbed: SimulatedSite) -> None:
+    (check,) = backend_checks(testbed.offering(), Unopenable)
+    assert (check.name, check.verdict) == ("backend slurm", CheckStatus.FAILED)
     assert check.detail == "the licence server is away; the checks after it were not made"
 
 
-def test_a_defect_of_a_plugin_is_a_failed_check_after_those_that_were_made(house: House) -> None:
-    first, second = backend_checks(house.offering(), Defective)
+def test_a_defect_of_a_plugin_is_a_failed_check_after_those_that_were_made(
+    testbed: SimulatedSite,
+) -> None:
+    first, second = backend_checks(testbed.offering(), Defective)
     assert first == FINE
-    assert second.verdict is Verdict.FAILED
+    assert second.verdict is CheckStatus.FAILED
     assert "a defect in the agent or a plugin: KeyError: 'surprise'" in second.detail

@@ -13,7 +13,7 @@ from sentry_sdk.transport import Transport
 
 from waldur_site_agent.model.errors import DefectError, PermanentError, TemporaryError
 from waldur_site_agent.service.error_reports import ErrorReports
-from waldur_site_agent.service.logs import conceal, configure_logs, watch_defects
+from waldur_site_agent.service.logs import configure_logs, redact, watch_defects
 
 DSN = "https://0123456789abcdef@sentry.invalid/1"
 TOKEN = "b4f1c0ffee00token1234"
@@ -42,7 +42,7 @@ class Collected(Transport):
 
 @pytest.fixture
 def collected() -> Iterator[Collected]:
-    conceal([TOKEN])
+    redact([TOKEN])
     configure_logs("error", "json")
     yield Collected()
     watch_defects()
@@ -140,6 +140,6 @@ def test_a_line_without_an_exception_is_not_reported(collected: Collected) -> No
 def test_a_dsn_that_cannot_be_used_stops_nothing_and_is_not_quoted(
     collected: Collected, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conceal(["not-a-dsn-but-secret"])
+    redact(["not-a-dsn-but-secret"])
     ErrorReports("not-a-dsn-but-secret", send_names=False, transport=collected)
     assert "not-a-dsn-but-secret" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What passes tell the agenda: done, again, later."""
+"""What passes tell the event queue: done, again, later."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from uuid import UUID
 import pytest
 import structlog
 
-from harness import House
+from harness import SimulatedSite
 from waldur_site_agent.config import Job
-from waldur_site_agent.events.pending import LONGEST_DELAY, Agenda, Kind
+from waldur_site_agent.events.pending import LONGEST_DELAY, EventQueue, Kind
 from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, ResourceScope
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS
-from waldur_site_agent.service.passes import Passes, Workplace
+from waldur_site_agent.service.passes import EventSession, Passes
 
 
 class Bench:
     """Passes over a house, and a clock that stands still until it is moved."""
 
-    def __init__(self, house: House, workplace: Workplace) -> None:
+    def __init__(self, testbed: SimulatedSite, event_session: EventSession) -> None:
         self.now = 0.0
-        offering = UUID(house.sandbox.offering.uuid)
-        self.agenda = Agenda(offering, [], structlog.get_logger(), clock=lambda: self.now)
-        self.passes = Passes(workplace, self.agenda)
+        offering = UUID(testbed.sandbox.offering.uuid)
+        self.event_queue = EventQueue(offering, [], structlog.get_logger(), clock=lambda: self.now)
+        self.passes = Passes(event_session, self.event_queue)
 
     def carry_out(self) -> Kind | None:
         """Do the pass that is due, if one is."""
-        batch = self.agenda.take(0)
+        batch = self.event_queue.take(0)
         if batch is None:
             return None
         self.passes.carry_out(batch)
@@ -41,104 +41,110 @@ class Bench:
 
 
 @contextmanager
-def bench_of(house: House) -> Iterator[Bench]:
+def bench_of(testbed: SimulatedSite) -> Iterator[Bench]:
     modes = {
         Job.ORDERS: EVENT_PROCESS.renamed(ORDER_PROCESS),
         Job.MEMBERSHIP: EVENT_PROCESS.renamed(MEMBERSHIP_SYNC),
     }
-    with house.agent() as site:
-        yield Bench(house, Workplace(dict.fromkeys(modes, site), modes))
+    with testbed.agent() as site:
+        yield Bench(testbed, EventSession(dict.fromkeys(modes, site), modes))
 
 
 @pytest.fixture
-def bench(house: House) -> Iterator[Bench]:
-    with bench_of(house) as bench:
+def bench(testbed: SimulatedSite) -> Iterator[Bench]:
+    with bench_of(testbed) as bench:
         yield bench
 
 
 def test_an_order_is_carried_out_and_its_account_looked_at_later(
-    house: House, bench: Bench
+    testbed: SimulatedSite, bench: Bench
 ) -> None:
-    project = house.project(ada="ada01")
-    order = house.order(project)
-    house.sandbox.customer.add_service_account(project, "svc01")
-    bench.agenda.want(OrderScope(UUID(order.uuid)))
+    project = testbed.project(ada="ada01")
+    order = testbed.order(project)
+    testbed.sandbox.customer.add_service_account(project, "svc01")
+    bench.event_queue.want(OrderScope(UUID(order.uuid)))
     assert bench.carry_out() is Kind.ORDERS
-    assert house.members(order) == {"ada01"}
+    assert testbed.members(order) == {"ada01"}
     assert bench.carry_out() is None
     assert bench.later(LONGEST_DELAY) is Kind.MEMBERS
-    assert house.members(order) == {"ada01", "svc01"}
+    assert testbed.members(order) == {"ada01", "svc01"}
     assert bench.later(LONGEST_DELAY) is None
 
 
 def test_an_order_that_temporary_trouble_stops_is_tried_again_alone(
-    house: House, bench: Bench
+    testbed: SimulatedSite, bench: Bench
 ) -> None:
-    first, second = (house.order(house.project(slug, ada="ada01"), slug) for slug in ("a", "b"))
-    house.sandbox.faults.add("*_set_backend_id", "status", status=503, times=8)
+    first, second = (testbed.order(testbed.project(slug, ada="ada01"), slug) for slug in ("a", "b"))
+    testbed.sandbox.faults.add("*_set_backend_id", "status", status=503, times=8)
     for order in (first, second):
-        bench.agenda.want(OrderScope(UUID(order.uuid)))
+        bench.event_queue.want(OrderScope(UUID(order.uuid)))
     bench.carry_out()
-    states = {house.state(first), house.state(second)}
+    states = {testbed.state(first), testbed.state(second)}
     assert "executing" in states
-    house.sandbox.faults.clear()
+    testbed.sandbox.faults.clear()
     assert bench.later(0.5) is None
     assert bench.later(1.0) is Kind.ORDERS
-    assert (house.state(first), house.state(second)) == ("done", "done")
+    assert (testbed.state(first), testbed.state(second)) == ("done", "done")
 
 
-def test_a_cut_full_pass_is_repeated_and_takes_what_waits_along(house: House, bench: Bench) -> None:
-    order = house.order(house.project(ada="ada01"))
-    house.sandbox.faults.add("marketplace_orders_list", "status", status=502, times=None)
-    bench.agenda.want(Everything())
-    bench.agenda.want(OrderScope(UUID(order.uuid)))
+def test_a_cut_full_pass_is_repeated_and_takes_what_waits_along(
+    testbed: SimulatedSite, bench: Bench
+) -> None:
+    order = testbed.order(testbed.project(ada="ada01"))
+    testbed.sandbox.faults.add("marketplace_orders_list", "status", status=502, times=None)
+    bench.event_queue.want(Everything())
+    bench.event_queue.want(OrderScope(UUID(order.uuid)))
     assert bench.carry_out() is Kind.EVERYTHING
-    house.sandbox.faults.clear()
+    testbed.sandbox.faults.clear()
     assert bench.later(1.0) is Kind.EVERYTHING
-    assert house.state(order) == "done"
+    assert testbed.state(order) == "done"
 
 
-def test_members_whom_the_system_does_not_know_yet_are_looked_at_later(house: House) -> None:
-    project = house.project(ada="ada01")
-    resource = house.settled(project)
-    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
-    with bench_of(house.with_(unknown_to_the_system=frozenset({"cyd01"}))) as bench:
-        bench.agenda.want(ProjectScope(UUID(project.uuid)))
+def test_members_whom_the_system_does_not_know_yet_are_looked_at_later(
+    testbed: SimulatedSite,
+) -> None:
+    project = testbed.project(ada="ada01")
+    resource = testbed.settled(project)
+    testbed.sandbox.customer.add_member(project, testbed.person("cyd", "cyd01"))
+    with bench_of(testbed.with_(unknown_to_the_system=frozenset({"cyd01"}))) as bench:
+        bench.event_queue.want(ProjectScope(UUID(project.uuid)))
         assert bench.carry_out() is Kind.MEMBERS
-        assert house.members_of(resource) == {"ada01"}
+        assert testbed.members_of(resource) == {"ada01"}
         assert bench.carry_out() is None
         assert bench.later(LONGEST_DELAY) is Kind.MEMBERS
 
 
 def test_one_project_in_trouble_does_not_keep_the_other_from_its_members(
-    house: House, bench: Bench
+    testbed: SimulatedSite, bench: Bench
 ) -> None:
-    side = house.sandbox.customer
-    one, two = house.project("one", ada="ada01"), house.project("two", ada="ada01")
-    first, second = house.settled(one, "one"), house.settled(two, "two")
+    side = testbed.sandbox.customer
+    one, two = testbed.project("one", ada="ada01"), testbed.project("two", ada="ada01")
+    first, second = testbed.settled(one, "one"), testbed.settled(two, "two")
     side.set_flags(first, paused=True)
     side.set_flags(second, restrict_member_access=True)
-    house.sandbox.faults.add("*_set_backend_metadata", "status", status=503, times=None)
+    testbed.sandbox.faults.add("*_set_backend_metadata", "status", status=503, times=None)
     for resource in (first, second):
-        bench.agenda.want(ResourceScope(UUID(resource.uuid)))
+        bench.event_queue.want(ResourceScope(UUID(resource.uuid)))
     assert bench.carry_out() is Kind.MEMBERS
-    assert house.members_of(second) == set()
+    assert testbed.members_of(second) == set()
     assert [bench.later(1.0), bench.carry_out()] == [Kind.MEMBERS, Kind.MEMBERS]
-    assert len(bench.agenda.waited_seconds()) == 1
+    assert len(bench.event_queue.waited_seconds()) == 1
 
 
-def test_removals_that_only_add_up_to_many_wait_for_a_full_pass(house: House, bench: Bench) -> None:
-    side = house.sandbox.customer
+def test_removals_that_only_add_up_to_many_wait_for_a_full_pass(
+    testbed: SimulatedSite, bench: Bench
+) -> None:
+    side = testbed.sandbox.customer
     people = {f"u{number}": f"u{number:02}" for number in range(12)}
-    project = house.project(**people)
-    resource = house.settled(project)
+    project = testbed.project(**people)
+    resource = testbed.settled(project)
     scope = ProjectScope(UUID(project.uuid))
     for name in people:
         side.remove_member(project, name)
-        bench.agenda.want(scope)
+        bench.event_queue.want(scope)
         bench.carry_out()
-    left = len(house.members_of(resource))
+    left = len(testbed.members_of(resource))
     assert left == 2
     kinds = {bench.later(LONGEST_DELAY / 2) for _ in range(3)}
     assert Kind.EVERYTHING in kinds
-    assert house.members_of(resource) == set()
+    assert testbed.members_of(resource) == set()

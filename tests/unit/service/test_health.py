@@ -13,10 +13,10 @@ import pytest
 
 from waldur_site_agent.service.health import (
     FRESH_SECONDS,
-    Duty,
     Health,
     HealthFile,
-    Verdict,
+    HealthStatus,
+    WorkerHealth,
     files_of,
     read_health,
 )
@@ -31,82 +31,85 @@ class Clock:
         return self.now
 
 
-def at_work(clock: Clock) -> Duty:
-    duty = Duty("Cluster", "order_process", monotonic=clock)
-    duty.begin()
-    return duty
+def at_work(clock: Clock) -> WorkerHealth:
+    worker_health = WorkerHealth("Cluster", "order_process", monotonic=clock)
+    worker_health.begin()
+    return worker_health
 
 
 def test_a_cycle_in_which_nothing_comes_back_is_stuck() -> None:
     clock = Clock()
-    duty = at_work(clock)
+    worker_health = at_work(clock)
     clock.now += ALLOWANCE
-    assert duty.verdict(ALLOWANCE) is Verdict.OK
+    assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
     clock.now += 1
-    assert duty.verdict(ALLOWANCE) is Verdict.STUCK
+    assert worker_health.verdict(ALLOWANCE) is HealthStatus.STUCK
 
 
 def test_a_cycle_of_hours_is_not_stuck_as_long_as_something_comes_back() -> None:
     clock = Clock()
-    duty = at_work(clock)
+    worker_health = at_work(clock)
     for _ in range(100):
         clock.now += ALLOWANCE - 1
-        assert duty.verdict(ALLOWANCE) is Verdict.OK
-        duty.progress()
+        assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
+        worker_health.progress()
 
 
 def test_a_rest_is_not_silence_until_it_should_be_over() -> None:
     clock = Clock()
-    duty = at_work(clock)
-    duty.end()
-    duty.rest(86400)
+    worker_health = at_work(clock)
+    worker_health.end()
+    worker_health.rest(86400)
     clock.now += 86400 + ALLOWANCE
-    assert duty.verdict(ALLOWANCE) is Verdict.OK
+    assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
     clock.now += 1
-    assert duty.verdict(ALLOWANCE) is Verdict.STUCK
+    assert worker_health.verdict(ALLOWANCE) is HealthStatus.STUCK
 
 
 def test_a_failing_worker_is_alive_and_says_why() -> None:
     health = Health()
-    duty = health.duty("Cluster", "order_process")
-    duty.fail("Waldur is away")
-    assert health.verdict() is Verdict.FAILING
+    worker_health = health.worker_health("Cluster", "order_process")
+    worker_health.fail("Waldur is away")
+    assert health.verdict() is HealthStatus.FAILING
     assert health.verdict().alive
     assert health.report()["workers"][0]["trouble"] == "Waldur is away"
-    duty.succeed()
-    assert health.verdict() is Verdict.OK
-    assert isinstance(duty.last_success, datetime)
+    worker_health.succeed()
+    assert health.verdict() is HealthStatus.OK
+    assert isinstance(worker_health.last_success, datetime)
 
 
 def test_a_thread_that_ended_unasked_is_dead_and_one_that_was_dismissed_is_not() -> None:
     health = Health()
     thread = threading.Thread(target=lambda: None)
     health.take_over("Cluster", "order_process", thread)
-    assert health.verdict() is Verdict.OK
+    assert health.verdict() is HealthStatus.OK
     thread.start()
     thread.join()
-    assert health.verdict() is Verdict.DEAD
-    health.relieve()
-    assert health.verdict() is Verdict.OK
+    assert health.verdict() is HealthStatus.DEAD
+    health.retire()
+    assert health.verdict() is HealthStatus.OK
 
 
 def test_a_successor_starts_with_a_clean_slate_but_remembers_the_last_success() -> None:
     health = Health()
-    duty, other = health.duty("Cluster", "report"), health.duty("Gone", "report")
-    duty.succeed()
-    duty.fail("stuck in the old configuration")
-    health.relieve()
+    worker_health, other = (
+        health.worker_health("Cluster", "report"),
+        health.worker_health("Gone", "report"),
+    )
+    worker_health.succeed()
+    worker_health.fail("stuck in the old configuration")
+    health.retire()
     successor = health.take_over("Cluster", "report", threading.Thread())
     health.forget_relieved()
-    assert health.duties() == [successor]
-    assert other not in health.duties()
-    assert (successor.trouble, successor.last_success) == ("", duty.last_success)
+    assert health.all_workers() == [successor]
+    assert other not in health.all_workers()
+    assert (successor.trouble, successor.last_success) == ("", worker_health.last_success)
 
 
 def test_the_file_of_a_running_agent_tells_how_it_does(tmp_path: Path) -> None:
     health = Health()
     file = HealthFile(f"{tmp_path}/health-{{mode}}.json", "report")
-    health.duty("Cluster", "report").fail("Waldur is away")
+    health.worker_health("Cluster", "report").fail("Waldur is away")
     file.write(health.report())
     (path,) = files_of(f"{tmp_path}/health-{{mode}}.json", None)
     found = read_health(path)
@@ -147,9 +150,9 @@ def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 
 def test_an_offering_that_is_polled_again_has_no_connection_that_could_be_down() -> None:
     health = Health()
-    health.duty("Cluster", "event_process")
+    health.worker_health("Cluster", "event_process")
     health.watch_events("Cluster", lambda: {"connected": False})
-    health.relieve()
+    health.retire()
     health.take_over("Cluster", "order_process", threading.current_thread())
     health.forget_relieved()
     assert health.events() == {}

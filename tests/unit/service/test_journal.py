@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from harness import House, Installation, eventually
+from harness import Installation, SimulatedSite, eventually
 from waldur_site_agent.backends import AddMembers, Outcome, Result
 from waldur_site_agent.planning.plan import Step
 from waldur_site_agent.service.journal import Journal
@@ -37,8 +37,8 @@ def of_backend(path: Path) -> list[dict[str, Any]]:
 def test_every_applied_action_says_what_why_for_which_order_and_how_it_ended(
     installation: Installation,
 ) -> None:
-    house, path = installation.house, with_journal(installation)
-    order = house.order(house.project("climate", ada="ada01"), cpu=10)
+    testbed, path = installation.testbed, with_journal(installation)
+    order = testbed.order(testbed.project("climate", ada="ada01"), cpu=10)
     assert installation.run("--once").code == 0
     lines = entries(path)
     create, add = [line for line in lines if line["side"] == "backend"]
@@ -54,12 +54,12 @@ def test_every_applied_action_says_what_why_for_which_order_and_how_it_ended(
         ("set_backend_id", create["placement"]["id"]),
         ("complete_order", "done"),
     ]
-    assert house.sandbox.token not in path.read_text()
+    assert testbed.sandbox.token not in path.read_text()
 
 
 def test_a_dry_run_and_an_idle_cycle_write_nothing_down(installation: Installation) -> None:
-    house, path = installation.house, with_journal(installation)
-    house.order(house.project(ada="ada01"))
+    testbed, path = installation.testbed, with_journal(installation)
+    testbed.order(testbed.project(ada="ada01"))
     installation.run("--dry-run")
     assert not path.exists()
     installation.run("--once")
@@ -69,34 +69,34 @@ def test_a_dry_run_and_an_idle_cycle_write_nothing_down(installation: Installati
 
 
 def test_after_a_rotation_sighup_opens_the_file_again(installation: Installation) -> None:
-    house, path = installation.house, with_journal(installation)
-    project = house.project(ada="ada01")
+    testbed, path = installation.testbed, with_journal(installation)
+    project = testbed.project(ada="ada01")
     with installation.service(**QUICKLY) as service:
-        first = house.order(project, "one")
-        eventually(partial(is_done, house, first), "the first order")
+        first = testbed.order(project, "one")
+        eventually(partial(is_done, testbed, first), "the first order")
         path.rename(path.with_suffix(".1"))
         service.send(signal.SIGHUP)
         eventually(lambda: "configuration read again" in service.text, "the reload")
-        second = house.order(project, "two")
-        eventually(partial(is_done, house, second), "the second order")
+        second = testbed.order(project, "two")
+        eventually(partial(is_done, testbed, second), "the second order")
         eventually(lambda: len(of_backend(path)) == 2, "two new lines")
     assert len(of_backend(path.with_suffix(".1"))) == 2
 
 
-def is_done(house: House, order: Order) -> bool:
-    return house.state(order) == "done"
+def is_done(testbed: SimulatedSite, order: Order) -> bool:
+    return testbed.state(order) == "done"
 
 
 def test_a_journal_that_cannot_be_opened_is_an_error_before_anything_is_done(
     installation: Installation,
 ) -> None:
-    house, path = installation.house, with_journal(installation)
+    testbed, path = installation.testbed, with_journal(installation)
     path.mkdir()
-    order = house.order(house.project(ada="ada01"))
+    order = testbed.order(testbed.project(ada="ada01"))
     done = installation.run("--once")
     assert done.code == 2
     assert "journal" in done.err
-    assert house.state(order) == "pending-provider"
+    assert testbed.state(order) == "pending-provider"
 
 
 def test_a_full_disk_does_not_stop_the_work() -> None:

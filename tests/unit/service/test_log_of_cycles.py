@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from harness import House
+from harness import SimulatedSite
 from waldur_site_agent.cycles.site import Conditions
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
 from waldur_site_agent.service.passes import run_cycle
@@ -21,13 +21,13 @@ from waldur_site_agent.service.passes import run_cycle
 class Process:
     """Cycles of one process, with a clock of its own."""
 
-    house: House
+    testbed: SimulatedSite
     moment: datetime = field(default_factory=lambda: datetime.now(UTC))
     conditions: Conditions = field(default_factory=Conditions)
 
     def cycle(self, mode: Mode) -> list[dict[str, Any]]:
-        house = self.house.with_(now=lambda: self.moment)
-        with capture_logs() as lines, house.agent() as site:
+        testbed = self.testbed.with_(now=lambda: self.moment)
+        with capture_logs() as lines, testbed.agent() as site:
             run_cycle(replace(site, conditions=self.conditions), mode)
         return [dict(line) for line in lines if line["event"] != "cycle ended"]
 
@@ -36,9 +36,9 @@ class Process:
 
 
 @pytest.fixture
-def process(house: House, only_warnings_are_logged: None) -> Process:  # noqa: ARG001 - first
+def process(testbed: SimulatedSite, only_warnings_are_logged: None) -> Process:  # noqa: ARG001 - first
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(20))
-    return Process(house)
+    return Process(testbed)
 
 
 class _Expired(httpx.HTTPTransport):
@@ -53,11 +53,11 @@ class _Expired(httpx.HTTPTransport):
 def test_twenty_orders_of_an_expired_project_are_one_line_and_none_in_the_next_cycle(
     process: Process,
 ) -> None:
-    house = process.house
-    project = house.project(ada="ada01")
+    testbed = process.testbed
+    project = testbed.project(ada="ada01")
     for number in range(20):
-        house.order(project, f"run-{number}")
-    process.house = house.with_(transport=_Expired)
+        testbed.order(project, f"run-{number}")
+    process.testbed = testbed.with_(transport=_Expired)
     (line,) = process.cycle(ORDER_PROCESS)
     assert (line["event"], line["count"]) == ("order left for the next pass", 20)
     assert "Project 'Climate' is expired." in line["reason"]
@@ -65,38 +65,38 @@ def test_twenty_orders_of_an_expired_project_are_one_line_and_none_in_the_next_c
     process.moment += timedelta(days=1)
     (line,) = process.cycle(ORDER_PROCESS)
     assert (line["count"], "since" in line) == (20, True)
-    process.house = house
+    process.testbed = testbed
     assert process.events(ORDER_PROCESS).count("order done") == 20
     assert process.cycle(ORDER_PROCESS) == []
 
 
 def test_members_who_wait_are_named_once_and_newcomers_at_once(process: Process) -> None:
-    house = process.house
-    project = house.project(ada="ada01")
-    house.settled(project, cpu=10, mem=10)
-    house.sandbox.customer.add_member(project, house.person("bob", "bob01"))
-    process.house = house.with_(unknown_to_the_system=frozenset({"bob01", "cyd01"}))
+    testbed = process.testbed
+    project = testbed.project(ada="ada01")
+    testbed.settled(project, cpu=10, mem=10)
+    testbed.sandbox.customer.add_member(project, testbed.person("bob", "bob01"))
+    process.testbed = testbed.with_(unknown_to_the_system=frozenset({"bob01", "cyd01"}))
     (line,) = process.cycle(MEMBERSHIP_SYNC)
     assert line["event"] == "members wait for the backend to know them"
     assert line["user"] == "bob01"
     assert process.events(MEMBERSHIP_SYNC) == []
-    house.sandbox.customer.add_member(project, house.person("cyd", "cyd01"))
+    testbed.sandbox.customer.add_member(project, testbed.person("cyd", "cyd01"))
     (line,) = process.cycle(MEMBERSHIP_SYNC)
     assert line["count"] == 2
     assert line["affected"][0].startswith("cyd01")
 
 
 def test_nobody_leaves_is_a_line_and_so_is_its_end(process: Process) -> None:
-    house = process.house
-    house.settled(house.project(ada="ada01"), cpu=10, mem=10)
+    testbed = process.testbed
+    testbed.settled(testbed.project(ada="ada01"), cpu=10, mem=10)
     operation = "marketplace_service_providers_project_service_accounts_list"
-    house.sandbox.faults.add(operation, "status", status=502, times=None)
+    testbed.sandbox.faults.add(operation, "status", status=502, times=None)
     (line,) = process.cycle(MEMBERSHIP_SYNC)
     assert line["event"] == "nobody leaves any account in this cycle"
     assert line["log_level"] == "warning"
     assert "service accounts were not read" in line["reason"]
     assert process.events(MEMBERSHIP_SYNC) == []
-    house.sandbox.faults.clear()
+    testbed.sandbox.faults.clear()
     (line,) = process.cycle(MEMBERSHIP_SYNC)
     assert (line["event"], line["condition"]) == (
         "resolved",
@@ -105,19 +105,19 @@ def test_nobody_leaves_is_a_line_and_so_is_its_end(process: Process) -> None:
 
 
 def test_the_time_of_a_sync_is_told_without_a_line(process: Process) -> None:
-    house = process.house
-    house.settled(house.project(ada="ada01"), cpu=10, mem=10)
+    testbed = process.testbed
+    testbed.settled(testbed.project(ada="ada01"), cpu=10, mem=10)
     process.moment += timedelta(days=1)
     assert process.cycle(MEMBERSHIP_SYNC) == []
-    assert house.sandbox.requests.count("marketplace_provider_resources_refresh_last_sync") == 1
+    assert testbed.sandbox.requests.count("marketplace_provider_resources_refresh_last_sync") == 1
 
 
 def test_a_cycle_that_is_cut_short_ends_no_condition(process: Process) -> None:
-    house = process.house
-    process.house = house.with_(transport=_Expired)
-    house.order(house.project(ada="ada01"))
+    testbed = process.testbed
+    process.testbed = testbed.with_(transport=_Expired)
+    testbed.order(testbed.project(ada="ada01"))
     assert len(process.cycle(ORDER_PROCESS)) == 1
-    house.sandbox.faults.add("marketplace_orders_list", "status", status=503, times=None)
+    testbed.sandbox.faults.add("marketplace_orders_list", "status", status=503, times=None)
     assert process.events(ORDER_PROCESS) == ["cycle cut short; tried again next time"]
-    house.sandbox.faults.clear()
+    testbed.sandbox.faults.clear()
     assert process.events(ORDER_PROCESS) == []

@@ -51,7 +51,7 @@ def test_a_traceback_shows_no_local_variables(style: str) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_token_in_the_message_of_an_exception_is_masked(style: str) -> None:
-    logs.conceal([TOKEN])
+    logs.redact([TOKEN])
     text = logged_failure(style, f"no such key {TOKEN}")
     assert "********" in text
     assert PIECE not in text
@@ -60,7 +60,7 @@ def test_a_token_in_the_message_of_an_exception_is_masked(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("secret", [TOKEN, 'quo"ted\\secret', "apo'strophe\"and\\more"])
 def test_a_secret_in_any_part_of_a_line_is_masked(style: str, secret: str) -> None:
-    logs.conceal([secret])
+    logs.redact([secret])
     stream = io.StringIO()
     logs.configure_logs("info", style, stream)
     structlog.get_logger().info(f"event {secret}", value=secret, parts={"x": [secret]})

@@ -15,7 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from harness.patience import PATIENCE_SECONDS
-from waldur_site_agent.backends import AddMembers, LeftOut, Outcome, Result, TemporaryError
+from waldur_site_agent.backends import AddMembers, Outcome, Result, Skipped, TemporaryError
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.site import CycleReport
@@ -32,7 +32,7 @@ EVENTS = {
     "connections": 4,
     "messages": {"order looked at": 5},
 }
-LEFT_OUT = LeftOut("ada01", TemporaryError("unknown to the operating system"))
+LEFT_OUT = Skipped("ada01", TemporaryError("unknown to the operating system"))
 WORK = {"offering": "Cluster", "mode": "report"}
 
 
@@ -106,7 +106,7 @@ def test_actions_requests_commands_and_refusals_are_counted(monitoring: Monitori
 
 
 def test_workers_and_events_are_looked_at_when_somebody_asks(monitoring: Monitoring) -> None:
-    monitoring.health.duty("Cluster", "report")
+    monitoring.health.worker_health("Cluster", "report")
     monitoring.health.watch_events("Cluster", lambda: EVENTS)
     assert value(monitoring, "worker_alive", **WORK) == 1
     at = {"offering": "Cluster"}
@@ -116,7 +116,7 @@ def test_workers_and_events_are_looked_at_when_somebody_asks(monitoring: Monitor
     assert value(monitoring, "event_connections_total", **at) == 4
     kinds = {"type": "order", "outcome": "looked at"}
     assert value(monitoring, "event_messages_total", **at, **kinds) == 5
-    monitoring.health.duty("Cluster", "report").monotonic = lambda: 1e9
+    monitoring.health.worker_health("Cluster", "report").monotonic = lambda: 1e9
     assert value(monitoring, "worker_alive", **WORK) == 0
 
 
@@ -125,7 +125,7 @@ def test_an_offering_that_cannot_be_served_fails_for_ever_but_is_never_stuck(
 ) -> None:
     monitoring.health.cannot_serve("Cluster", "report", "unknown key")
     assert value(monitoring, "worker_failing", **WORK) == 1
-    monitoring.health.duty("Cluster", "report").monotonic = lambda: 1e9
+    monitoring.health.worker_health("Cluster", "report").monotonic = lambda: 1e9
     assert value(monitoring, "worker_alive", **WORK) == 1
     assert value(monitoring, "worker_silent_seconds", **WORK) == 0
 
@@ -173,11 +173,11 @@ def test_the_endpoint_serves_health_and_metrics_and_nothing_else(monitoring: Mon
     try:
         status, text = get(endpoint.port, "/metrics")
         assert (status, f"{PREFIX}_build_info" in text) == (200, True)
-        duty = monitoring.health.duty("Cluster", "report")
-        duty.fail("Waldur is away")
+        worker_health = monitoring.health.worker_health("Cluster", "report")
+        worker_health.fail("Waldur is away")
         status, text = get(endpoint.port, "/health")
         assert (status, json.loads(text)["status"]) == (200, "failing")
-        duty.monotonic = lambda: 1e9
+        worker_health.monotonic = lambda: 1e9
         status, text = get(endpoint.port, "/health")
         assert (status, json.loads(text)["status"]) == (503, "stuck")
         assert get(endpoint.port, "/etc/passwd")[0] == 404

@@ -80,8 +80,8 @@ def test_a_service_tells_how_it_does_from_its_start_to_its_end(
     add_to_the_file(installation, health_file=str(file), metrics_listen=f"127.0.0.1:{port}")
     probe = ("health",)
     assert installation.run(*probe, command="waldur-site-agent").code == 1
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     variables = {PERIOD: "0.02", "NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "2000000"}
     with installation.service(**variables) as service:
         eventually(lambda: systemd.has_heard("READY=1"), "the start")
@@ -93,7 +93,7 @@ def test_a_service_tells_how_it_does_from_its_start_to_its_end(
         eventually((tmp_path / "health-order_process.json").exists, "the health file")
         found = installation.run(*probe, command="waldur-site-agent")
         assert (found.code, found.out.partition(":")[0]) == (0, "ok")
-        house.sandbox.faults.add("marketplace_orders_list", "status", status=403, times=1000)
+        testbed.sandbox.faults.add("marketplace_orders_list", "status", status=403, times=1000)
         eventually(lambda: '"failing"' in answer(port, "/health"), "trouble in the report")
         eventually(lambda: any("STATUS=" in h for h in systemd.heard), "a status")
         service.send(signal.SIGTERM)
@@ -108,8 +108,8 @@ def test_a_cycle_in_which_nothing_comes_back_is_told_and_ended_with_all_its_thre
     port, file = free_port(), tmp_path / "health.json"
     listen = {"health_file": str(file), "metrics_listen": f"127.0.0.1:{port}"}
     add_to_the_file(installation, stuck_after_minutes=0.01, **listen)
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     variables = {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "2000000"}
     with installation.stalled_writes() as writes, installation.service(**variables) as service:
         eventually(writes.begun, "a write that hangs")

@@ -55,14 +55,14 @@ def monitored(systemd: Systemd, clock: Clock) -> Monitoring:
 def test_the_start_is_over_when_the_first_offering_is_served(systemd: Systemd) -> None:
     clock = Clock()
     monitoring = monitored(systemd, clock)
-    duty = monitoring.health.duty("Cluster", "report")
-    duty.fail("Waldur is away")
+    worker_health = monitoring.health.worker_health("Cluster", "report")
+    worker_health.fail("Waldur is away")
     monitoring.beat()
     told = systemd.heard()
     assert "READY=1" not in told
     assert "EXTEND_TIMEOUT_USEC=30000000" in told
     assert "STATUS=report of Cluster: Waldur is away" in told
-    duty.start()
+    worker_health.start()
     clock.now += 1
     monitoring.beat()
     assert "READY=1" in systemd.heard()
@@ -74,7 +74,7 @@ def test_the_start_is_over_when_the_first_offering_is_served(systemd: Systemd) -
 def test_a_waldur_that_is_away_holds_the_boot_up_for_a_minute_only(systemd: Systemd) -> None:
     clock = Clock()
     monitoring = monitored(systemd, clock)
-    monitoring.health.duty("Cluster", "report").fail("Waldur is away")
+    monitoring.health.worker_health("Cluster", "report").fail("Waldur is away")
     monitoring.beat()
     clock.now += READY_WITHIN_SECONDS
     monitoring.beat()
@@ -86,9 +86,9 @@ def test_a_waldur_that_is_away_holds_the_boot_up_for_a_minute_only(systemd: Syst
 def test_the_watchdog_is_fed_until_a_worker_is_stuck(systemd: Systemd) -> None:
     clock = Clock()
     monitoring = monitored(systemd, clock)
-    duty = monitoring.health.duty("Cluster", "report")
-    duty.monotonic = clock
-    duty.begin()
+    worker_health = monitoring.health.worker_health("Cluster", "report")
+    worker_health.monotonic = clock
+    worker_health.begin()
     monitoring.beat()
     assert "WATCHDOG=1" in systemd.heard()
     clock.now += 601
@@ -96,7 +96,7 @@ def test_the_watchdog_is_fed_until_a_worker_is_stuck(systemd: Systemd) -> None:
     told = systemd.heard()
     assert "WATCHDOG=1" not in told
     assert "STATUS=report of Cluster is stuck" in told
-    duty.progress()
+    worker_health.progress()
     clock.now += 1
     monitoring.beat()
     assert "WATCHDOG=1" in systemd.heard()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import House, Installation, eventually
+from harness import Installation, SimulatedSite, eventually
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.passes import run_cycle
@@ -16,15 +16,15 @@ SERVICE_ACCOUNTS = "marketplace_service_providers_project_service_accounts_list"
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 
 
-def stranger(house: House) -> str:
-    return house.sandbox.customer.add_user("stranger").token
+def stranger(testbed: SimulatedSite) -> str:
+    return testbed.sandbox.customer.add_user("stranger").token
 
 
 @pytest.mark.parametrize("arguments", [("--once",), ("--dry-run",), ("--once", "-m", "report")])
 def test_a_token_that_sees_nothing_ends_in_exit_code_one_and_names_the_key(
     installation: Installation, arguments: tuple[str, ...]
 ) -> None:
-    installation.write(waldur_api_token=stranger(installation.house), reporting_backend="slurm")
+    installation.write(waldur_api_token=stranger(installation.testbed), reporting_backend="slurm")
     done = installation.run(*arguments)
     assert done.code == 1
     assert "waldur_api_token" in done.out + done.err
@@ -35,10 +35,10 @@ def test_a_token_that_sees_nothing_ends_in_exit_code_one_and_names_the_key(
 def test_a_plan_says_that_nobody_leaves_in_text_and_for_machines(
     installation: Installation,
 ) -> None:
-    house = installation.house
-    house.settled(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.settled(testbed.project(ada="ada01"))
     installation.write(membership_sync_backend="slurm")
-    house.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
+    testbed.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
     plan = ("plan", "-m", "membership_sync")
     text = installation.run(*plan, command="waldur-site-agent").out
     assert "! nobody leaves any account in this cycle: service accounts were not read: " in text
@@ -57,11 +57,11 @@ def test_a_plan_for_machines_has_the_trouble(installation: Installation) -> None
 def test_a_service_says_so_in_its_health_and_begins_when_the_role_is_given(
     installation: Installation,
 ) -> None:
-    house = installation.house
-    user = house.sandbox.customer.add_user("stranger")
+    testbed = installation.testbed
+    user = testbed.sandbox.customer.add_user("stranger")
     health = installation.directory / "health.json"
     installation.write_offerings({"waldur_api_token": user.token}, health_file=str(health))
-    order = house.order(house.project(ada="ada01"))
+    order = testbed.order(testbed.project(ada="ada01"))
 
     def trouble() -> str:
         if not health.exists():
@@ -71,24 +71,24 @@ def test_a_service_says_so_in_its_health_and_begins_when_the_role_is_given(
 
     with installation.service(**QUICKLY):
         eventually(lambda: "has no role at all" in trouble(), "the trouble in the health file")
-        house.sandbox.customer.add_customer_role(house.sandbox.offering.customer, user)
-        eventually(lambda: house.state(order) == "done", "the order")
+        testbed.sandbox.customer.add_customer_role(testbed.sandbox.offering.customer, user)
+        eventually(lambda: testbed.state(order) == "done", "the order")
         eventually(lambda: not trouble(), "good health")
 
 
 def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_read(
-    house: House,
+    testbed: SimulatedSite,
 ) -> None:
     pytest.importorskip("prometheus_client")
     from waldur_site_agent.service.metrics import Metrics  # noqa: PLC0415 - an extra
 
     monitoring = Monitoring("membership_sync")
     metrics = monitoring.metrics = Metrics(monitoring.health)
-    house.created(house.project(ada="ada01"))
+    testbed.created(testbed.project(ada="ada01"))
     labels = {"offering": "Test cluster", "mode": "membership_sync"}
 
     def cycle() -> tuple[str, float | None, float | None]:
-        with house.agent() as site:
+        with testbed.agent() as site:
             watched = replace(site, watch=monitoring.watch("Test cluster", "membership_sync"))
             report = run_cycle(watched, MEMBERSHIP_SYNC)
         suspended, failing = (
@@ -96,11 +96,15 @@ def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_rea
             for name in ("removals_suspended", "worker_failing")
         )
         assert report.failed is bool(suspended)
-        return monitoring.health.duty("Test cluster", "membership_sync").trouble, suspended, failing
+        return (
+            monitoring.health.worker_health("Test cluster", "membership_sync").trouble,
+            suspended,
+            failing,
+        )
 
-    house.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
+    testbed.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
     trouble, *gauges = cycle()
     assert trouble.startswith("nobody leaves any account in this cycle: service accounts were not")
     assert gauges == [1, 1]
-    house.sandbox.faults.clear()
+    testbed.sandbox.faults.clear()
     assert cycle() == ("", 0, 0)

@@ -7,10 +7,10 @@ import pytest
 from harness import Installation
 from waldur_site_agent.backends import (
     Check,
+    CheckStatus,
     Look,
     PermanentError,
     TemporaryError,
-    Verdict,
     make_checks,
 )
 
@@ -20,7 +20,7 @@ class GoneError(TemporaryError):
 
 
 def fine(name: str) -> list[Check]:
-    return [Check(name=name, verdict=Verdict.OK)]
+    return [Check(name=name, verdict=CheckStatus.OK)]
 
 
 def gone(_name: str = "") -> list[Check]:
@@ -42,7 +42,7 @@ def test_what_needs_something_that_does_not_answer_is_named_and_not_tried() -> N
         Look("fifth", lambda: recorded("fifth")),
     )
     lost, third, fifth = make_checks(looks, (GoneError,))
-    assert (lost.verdict, lost.remedy) == (Verdict.FAILED, "start it")
+    assert (lost.verdict, lost.remedy) == (CheckStatus.FAILED, "start it")
     assert lost.detail == "the database is away; not checked: second, fourth"
     assert (third.name, fifth.name) == ("third", "fifth")
     assert tried == ["third", "fifth"]
@@ -54,7 +54,11 @@ def test_a_check_that_fails_by_itself_stops_no_other() -> None:
 
     looks = (Look("a", wrong, "database"), Look("b", lambda: fine("b"), "database"))
     first, second = make_checks(looks, (GoneError,))
-    assert (first.detail, first.remedy, second.verdict) == ("no such QOS", "make it", Verdict.OK)
+    assert (first.detail, first.remedy, second.verdict) == (
+        "no such QOS",
+        "make it",
+        CheckStatus.OK,
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from harness import Installation
 from waldur_site_agent.cli.start import load
 from waldur_site_agent.config import Job
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT, Mode
-from waldur_site_agent.service.session import Situation, open_site
+from waldur_site_agent.service.session import Runtime, open_site
 
 JOBS = dict.fromkeys((job.value for job in Job), "slurm")
 
@@ -32,10 +32,10 @@ def siblings(
     }
     installation.write_offerings(JOBS, second)
     start = load(installation.file, jobs=[mode.job], quiet=True)
-    situation = Situation(
+    runtime = Runtime(
         configuration=start.configuration, source=start.source, registry=start.registry
     )
-    with open_site(situation, start.offerings[0], mode, lambda: False) as site:
+    with open_site(runtime, start.offerings[0], mode, lambda: False) as site:
         return [sibling.offering.name for sibling in site.siblings]
 
 

@@ -18,16 +18,16 @@ LEFT = "stopped with work in hand; the next start finishes it"
 def test_sigterm_ends_an_agent_whom_waldur_told_to_wait(
     installation: Installation, orders: int, arguments: tuple[str, ...]
 ) -> None:
-    house = installation.house
-    project = house.project(ada="ada01")
+    testbed = installation.testbed
+    project = testbed.project(ada="ada01")
     for number in range(orders):
-        house.order(project, f"run{number}")
-    house.sandbox.faults.add(
+        testbed.order(project, f"run{number}")
+    testbed.sandbox.faults.add(
         "marketplace_orders_approve_by_provider", "status", status=429, retry_after=50, times=None
     )
     approvals = "marketplace_orders_approve_by_provider"
     with installation.service(*arguments) as service:
-        eventually(lambda: house.sandbox.requests.count(approvals) >= orders, "the approvals")
+        eventually(lambda: testbed.sandbox.requests.count(approvals) >= orders, "the approvals")
         service.send(signal.SIGTERM)
         assert service.wait() == (1 if arguments else 0)
         assert "stopping" in service.text
@@ -39,16 +39,16 @@ def test_sigterm_ends_an_agent_whom_waldur_told_to_wait(
 def test_requests_without_an_answer_do_not_keep_the_process_alive(
     installation: Installation, arguments: tuple[str, ...]
 ) -> None:
-    house = installation.house
-    project = house.project(ada="ada01")
-    orders = [house.order(project, "one"), house.order(project, "two")]
-    house.sandbox.faults.add(
+    testbed = installation.testbed
+    project = testbed.project(ada="ada01")
+    orders = [testbed.order(project, "one"), testbed.order(project, "two")]
+    testbed.sandbox.faults.add(
         "marketplace_provider_resources_set_backend_id", "latency", seconds=50, times=None
     )
     installation.constants = IMPATIENT
     with installation.service(*arguments) as service:
-        made = {f"a_{house.resource(order).slug}" for order in orders}
-        eventually(lambda: made <= house.slurm.state.accounts.keys(), "the accounts")
+        made = {f"a_{testbed.resource(order).slug}" for order in orders}
+        eventually(lambda: made <= testbed.slurm.state.accounts.keys(), "the accounts")
         service.send(signal.SIGTERM)
         assert service.wait() == 1
         assert LEFT in service.text
@@ -59,8 +59,8 @@ def test_work_that_takes_too_long_is_left_to_the_next_start(
     installation: Installation, arguments: tuple[str, ...]
 ) -> None:
     installation.constants = IMPATIENT
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     with installation.stalled_writes() as writes:
         with installation.service(*arguments) as service:
             eventually(writes.begun, "a write")
@@ -68,19 +68,19 @@ def test_work_that_takes_too_long_is_left_to_the_next_start(
             assert service.wait() == 1
             assert LEFT in service.text
             assert "the work in hand took longer than 0.3 s" in service.text
-        assert house.state(order) == "executing"
+        assert testbed.state(order) == "executing"
         writes.release()
         assert installation.run("--once").code == 0
-    assert house.state(order) == "done"
-    assert house.members(order) == {"ada01"}
+    assert testbed.state(order) == "done"
+    assert testbed.members(order) == {"ada01"}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
 def test_a_second_signal_ends_the_agent_at_once(
     installation: Installation, arguments: tuple[str, ...]
 ) -> None:
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     with (
         installation.stalled_writes() as writes,
         installation.service(*arguments) as service,
@@ -97,8 +97,8 @@ def test_a_second_signal_ends_the_agent_at_once(
 def test_sigterm_during_once_finishes_the_write_in_hand_and_says_that_work_is_left(
     installation: Installation,
 ) -> None:
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     with (
         installation.stalled_writes() as writes,
         installation.service("--once") as service,
@@ -109,20 +109,20 @@ def test_sigterm_during_once_finishes_the_write_in_hand_and_says_that_work_is_le
         writes.release()
         assert service.wait() == 1
         assert LEFT not in service.text
-    assert house.resource(order).backend_id in house.slurm.state.accounts
-    assert house.state(order) == "executing"
+    assert testbed.resource(order).backend_id in testbed.slurm.state.accounts
+    assert testbed.state(order) == "executing"
     assert installation.run("--once").code == 0
-    assert house.state(order) == "done"
-    assert house.members(order) == {"ada01"}
+    assert testbed.state(order) == "done"
+    assert testbed.members(order) == {"ada01"}
 
 
 def test_sigterm_during_once_begins_no_further_offering(installation: Installation) -> None:
-    house = installation.house
+    testbed = installation.testbed
     installation.write_offerings(
         {"name": "First"},
         {"name": "Second", "waldur_offering_uuid": "11111111111111111111111111111111"},
     )
-    house.order(house.project(ada="ada01"))
+    testbed.order(testbed.project(ada="ada01"))
     with (
         installation.stalled_writes() as writes,
         installation.service("--once") as service,
@@ -137,8 +137,8 @@ def test_sigterm_during_once_begins_no_further_offering(installation: Installati
 
 def test_sighup_during_a_slow_write_waits_for_its_end(installation: Installation) -> None:
     installation.constants = IMPATIENT
-    house = installation.house
-    order = house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
     with (
         installation.stalled_writes() as writes,
         installation.service(**QUICKLY) as service,
@@ -154,17 +154,17 @@ def test_sighup_during_a_slow_write_waits_for_its_end(installation: Installation
         assert "configuration read again" not in service.text
         assert service.text.count("connected") == 1
         writes.release()
-        eventually(lambda: house.state(order) == "done", "the order")
+        eventually(lambda: testbed.state(order) == "done", "the order")
         eventually(lambda: "configuration read again" in service.text, "the reload")
-        later = house.order(house.project("later", bob="bob01"))
-        eventually(lambda: house.state(later) == "done", "an order after the reload")
-    assert house.resource(later).backend_id.startswith("new_")
+        later = testbed.order(testbed.project("later", bob="bob01"))
+        eventually(lambda: testbed.state(later) == "done", "an order after the reload")
+    assert testbed.resource(later).backend_id.startswith("new_")
 
 
 def test_sigterm_is_heard_while_a_new_configuration_waits(installation: Installation) -> None:
     installation.constants = IMPATIENT
-    house = installation.house
-    house.order(house.project(ada="ada01"))
+    testbed = installation.testbed
+    testbed.order(testbed.project(ada="ada01"))
     with (
         installation.stalled_writes() as writes,
         installation.service(**QUICKLY) as service,

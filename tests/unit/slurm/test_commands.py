@@ -28,7 +28,7 @@ from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.members import new_defaults
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
-from waldur_site_agent_slurm.work import Patience
+from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def slurm() -> SimulatedSlurm:
 @pytest.fixture
 def backend(slurm: SimulatedSlurm, tmp_path: Path) -> SlurmBackend:
     settings = SlurmSettings(lock_file=tmp_path / "lock", require_system_user=False)
-    instant = Patience(
+    instant = PollTimeout(
         seconds=20, pause=0.1, sleep=lambda _: None, clock=iter(range(9999)).__next__
     )
     return SlurmBackend(settings, {}, runner=slurm.runner(), patience=instant)

@@ -77,14 +77,14 @@ def test_a_failure_leaves_out_its_user_alone_and_says_what_the_helper_said(tmp_p
     )
     outcome = directories.create(CreateHomeDirectories(("bob", "ada")))
     assert outcome.result is Result.DONE
-    (left,) = outcome.left_out
+    (left,) = outcome.skipped
     assert left.name == "bob"
     with pytest.raises(TemporaryError, match=r"exit code 6 \(no space\)"):
         raise left.error
 
 
 def test_success_is_a_directory_and_not_an_exit_code(tmp_path: Path) -> None:
-    (left,) = with_helper(tmp_path, "exit 0").create(CreateHomeDirectories(("ada",))).left_out
+    (left,) = with_helper(tmp_path, "exit 0").create(CreateHomeDirectories(("ada",))).skipped
     assert isinstance(left.error, TemporaryError)
 
 
@@ -96,7 +96,7 @@ def test_without_the_helper_everybody_waits_and_is_told_what_to_install(tmp_path
     outcome = missing.create(CreateHomeDirectories(("ada",)))
     assert outcome.result is Result.UNCHANGED
     with pytest.raises(TemporaryError, match="libpam-modules-bin"):
-        raise outcome.left_out[0].error
+        raise outcome.skipped[0].error
 
 
 def test_a_mode_in_the_settings_is_remarked_on_once(
@@ -135,19 +135,19 @@ def test_a_helper_that_never_succeeds_is_started_a_few_times_only(tmp_path: Path
     users = tuple(f"user{number}" for number in range(50))
     outcome = directories.create(CreateHomeDirectories(users))
     assert len((tmp_path / "calls").read_text(encoding="utf-8").split()) == 3
-    assert [left.name for left in outcome.left_out] == list(users)
+    assert [left.name for left in outcome.skipped] == list(users)
 
 
 def test_a_helper_that_fails_has_failed_although_it_made_a_directory(tmp_path: Path) -> None:
     script = 'mkdir "$HOMES/$1"; echo "cannot copy .profile: quota" >&2; exit 6'
     directories = with_helper(tmp_path, script, uid=os.geteuid())
-    (left,) = directories.create(CreateHomeDirectories(("ada",))).left_out
+    (left,) = directories.create(CreateHomeDirectories(("ada",))).skipped
     assert "exit code 6 (cannot copy .profile: quota)" in str(left.error)
 
 
 def test_a_directory_of_somebody_else_is_no_success(tmp_path: Path) -> None:
     directories = with_helper(tmp_path, uid=os.geteuid() + 1)
-    (left,) = directories.create(CreateHomeDirectories(("ada",))).left_out
+    (left,) = directories.create(CreateHomeDirectories(("ada",))).skipped
     assert "was not made" in str(left.error)
 
 
@@ -157,7 +157,7 @@ def test_a_leftover_fails_each_time_for_its_user_alone_and_is_not_touched(tmp_pa
     (tmp_path / "bob" / "thesis").touch()
     for _ in range(2):
         assert directories.missing(["bob"]) == {"bob"}
-        (left,) = directories.create(CreateHomeDirectories(("bob",))).left_out
+        (left,) = directories.create(CreateHomeDirectories(("bob",))).skipped
         with pytest.raises(PermanentError, match=r"root_squash.*nothing was deleted.*chown -R bob"):
             raise left.error
     assert [path.name for path in (tmp_path / "bob").iterdir()] == ["thesis"]
@@ -187,7 +187,7 @@ def test_many_leftovers_do_not_keep_the_others_from_their_homes(tmp_path: Path) 
     for name in leftovers:
         (tmp_path / name).mkdir()
     outcome = strangers.create(CreateHomeDirectories((*leftovers, "zoe")))
-    assert [left.name for left in outcome.left_out] == leftovers
+    assert [left.name for left in outcome.skipped] == leftovers
     assert directories.missing(["zoe"]) == frozenset()
     assert (tmp_path / "zoe").is_dir()
 

@@ -20,7 +20,7 @@ from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
-from waldur_site_agent_slurm.work import Patience
+from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> SlurmSettings:
 
 @pytest.fixture
 def backend(slurm: SimulatedSlurm, settings: SlurmSettings) -> SlurmBackend:
-    patience = Patience(seconds=0)
+    patience = PollTimeout(seconds=0)
     backend = SlurmBackend(settings, {}, runner=slurm.runner(), patience=patience)
     apply(backend, *(CreateResource(backend.place(REQUEST, slug)) for slug in ("a", "b")))
     apply(backend, AddMembers("a", PEOPLE))

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent.backends import Action, AddMembers, Check, CreateResource, Result, Verdict
+from waldur_site_agent.backends import (
+    Action,
+    AddMembers,
+    Check,
+    CheckStatus,
+    CreateResource,
+    Result,
+)
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm.backend import SlurmBackend
@@ -98,12 +105,12 @@ def test_a_diagnosis_names_what_is_wrong_and_its_remedy(tmp_path: Path) -> None:
         state.configuration["PriorityDecayHalfLife"] = "7-00:00:00"
     found = diagnosis(slurm, tmp_path, default_account="hpc", qos_paused="stop")
     expected = {
-        "default_account": Verdict.FAILED,
-        "qos_default": Verdict.OK,
-        "qos_paused": Verdict.FAILED,
-        "TRES gpus": Verdict.FAILED,
-        "AccountingStorageEnforce": Verdict.WARNING,
-        "usage that counts for limits": Verdict.WARNING,
+        "default_account": CheckStatus.FAILED,
+        "qos_default": CheckStatus.OK,
+        "qos_paused": CheckStatus.FAILED,
+        "TRES gpus": CheckStatus.FAILED,
+        "AccountingStorageEnforce": CheckStatus.WARNING,
+        "usage that counts for limits": CheckStatus.WARNING,
     }
     assert expected == {name: found[name].verdict for name in expected}
     assert all(found[name].remedy for name in expected if name != "qos_default")
@@ -112,7 +119,7 @@ def test_a_diagnosis_names_what_is_wrong_and_its_remedy(tmp_path: Path) -> None:
 def test_a_diagnosis_without_slurm_commands_says_where_they_should_be(tmp_path: Path) -> None:
     check, *others = SlurmBackend(SlurmSettings(slurm_bin_path=tmp_path), {}).diagnose()
     assert [other.name for other in others] == ["home directories"]
-    assert check.verdict is Verdict.FAILED
+    assert check.verdict is CheckStatus.FAILED
     assert "slurm_bin_path" in check.remedy
 
 
@@ -120,5 +127,5 @@ def test_a_cluster_that_slurmdbd_does_not_know_is_named_with_those_it_knows(
     tmp_path: Path,
 ) -> None:
     check = diagnosis(SimulatedSlurm(), tmp_path, cluster="other")["cluster"]
-    assert check.verdict is Verdict.FAILED
+    assert check.verdict is CheckStatus.FAILED
     assert "'other'; it knows: simulated" in check.detail

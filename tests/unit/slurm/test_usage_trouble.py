@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unit.slurm.simulated_jobs import LONG_AGO, NOVEMBER, at, backend_on, cpu_seconds, simulated
-from waldur_site_agent.backends import TemporaryError, Verdict
+from waldur_site_agent.backends import CheckStatus, TemporaryError
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import CommandTimedOutError, ProcessRunner
@@ -157,7 +157,7 @@ def checked() -> SimulatedSlurm:
     return slurm
 
 
-def verdicts(backend: SlurmBackend) -> Mapping[str, Verdict]:
+def verdicts(backend: SlurmBackend) -> Mapping[str, CheckStatus]:
     return {check.name: check.verdict for check in backend.diagnose()}
 
 
@@ -165,11 +165,11 @@ def test_a_diagnosis_names_jobs_that_only_the_database_believes_to_run(
     checked: SimulatedSlurm, tmp_path: Path
 ) -> None:
     backend = backend_on(checked, lock_file=tmp_path / "lock")
-    assert verdicts(backend)["runaway jobs"] is Verdict.OK
+    assert verdicts(backend)["runaway jobs"] is CheckStatus.OK
     with checked.change() as state:
         state.jobs.clear()
     check = next(check for check in backend.diagnose() if check.name == "runaway jobs")
-    assert check.verdict is Verdict.WARNING
+    assert check.verdict is CheckStatus.WARNING
     assert "1 jobs" in check.detail
     assert "runawayjobs" in check.remedy
 
@@ -178,26 +178,26 @@ def test_a_diagnosis_says_when_the_jobs_of_others_are_hidden(
     checked: SimulatedSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = backend_on(checked, lock_file=tmp_path / "lock")
-    assert verdicts(backend)["jobs of others"] is Verdict.OK
+    assert verdicts(backend)["jobs of others"] is CheckStatus.OK
     with checked.change() as state:
         state.configuration["PrivateData"] = "accounts,jobs"
     monkeypatch.setattr("waldur_site_agent_slurm.diagnosis.operating_system_user", lambda: "waldur")
-    assert verdicts(backend)["jobs of others"] is Verdict.FAILED
+    assert verdicts(backend)["jobs of others"] is CheckStatus.FAILED
 
 
 @pytest.mark.parametrize(
     ("kept", "verdict"),
     [
-        ("NONE", Verdict.OK),
-        ("12 months*", Verdict.OK),
-        ("62 days", Verdict.OK),
-        ("40 days", Verdict.WARNING),
-        ("36 hours", Verdict.WARNING),
-        ("1 months", Verdict.WARNING),
+        ("NONE", CheckStatus.OK),
+        ("12 months*", CheckStatus.OK),
+        ("62 days", CheckStatus.OK),
+        ("40 days", CheckStatus.WARNING),
+        ("36 hours", CheckStatus.WARNING),
+        ("1 months", CheckStatus.WARNING),
     ],
 )
 def test_a_diagnosis_warns_where_jobs_are_forgotten_before_their_month_is_closed(
-    checked: SimulatedSlurm, tmp_path: Path, kept: str, verdict: Verdict
+    checked: SimulatedSlurm, tmp_path: Path, kept: str, verdict: CheckStatus
 ) -> None:
     with checked.change() as state:
         state.configuration["PurgeJobAfter"] = kept

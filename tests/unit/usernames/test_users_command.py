@@ -14,12 +14,12 @@ TEMPLATE = {
 
 
 def person(installation: Installation, name: str, full_name: str) -> None:
-    side = installation.house.sandbox.customer
+    side = installation.testbed.sandbox.customer
     side.set_account(side.add_user(name, full_name), "", "Requested")
 
 
 def shown(installation: Installation) -> dict[str, tuple[str, str]]:
-    world = installation.house.sandbox.customer.world
+    world = installation.testbed.sandbox.customer.world
     return {
         world.users[row.user].username: (row.state, row.username or "")
         for row in world.offering_users.values()
@@ -56,7 +56,7 @@ def test_a_dry_run_changes_nothing(site: Installation) -> None:
     done = site.run("--dry-run", command=COMMAND)
     assert done.code == 0, done.err
     assert "~ ada            username none -> alovelace; state Requested -> OK" in done.out
-    assert site.house.sandbox.requests.writes() == []
+    assert site.testbed.sandbox.requests.writes() == []
     assert shown(site) == {"ada": ("Requested", "")}
 
 
@@ -69,7 +69,7 @@ def test_somebody_without_a_name_gives_exit_code_one_and_the_reason(site: Instal
 
 
 def test_duplicates_are_shown(site: Installation) -> None:
-    side = site.house.sandbox.customer
+    side = site.testbed.sandbox.customer
     for name in ("bob", "cyd"):
         side.set_account(side.add_user(name), "same")
     done = site.run(command=COMMAND)
@@ -77,7 +77,7 @@ def test_duplicates_are_shown(site: Installation) -> None:
 
 
 def test_an_offering_whose_names_waldur_makes_is_left_alone(site: Installation) -> None:
-    sandbox = site.house.sandbox
+    sandbox = site.testbed.sandbox
     options = sandbox.offering.plugin_options | {"username_generation_policy": "full_name"}
     sandbox.customer.edit(sandbox.offering, plugin_options=options)
     done = site.run(command=COMMAND)
@@ -92,7 +92,7 @@ def test_wrong_settings_give_exit_code_two_and_the_place(site: Installation) -> 
     assert done.code == 2
     assert "username_management_settings.patern: unknown key" in done.err
     assert 'did you mean "pattern"?' in done.err
-    assert site.house.sandbox.requests.snapshot() == []
+    assert site.testbed.sandbox.requests.snapshot() == []
 
 
 def test_an_offering_that_is_not_there_gives_exit_code_two(site: Installation) -> None:
@@ -102,7 +102,7 @@ def test_an_offering_that_is_not_there_gives_exit_code_two(site: Installation) -
 
 
 def test_a_refused_token_gives_exit_code_one_and_the_remedy(site: Installation) -> None:
-    site.house.sandbox.customer.expire_token(site.house.sandbox.agent)
+    site.testbed.sandbox.customer.expire_token(site.testbed.sandbox.agent)
     done = site.run(command=COMMAND)
     assert done.code == 1
     assert "check waldur_api_token" in done.out

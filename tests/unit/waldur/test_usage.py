@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
-from waldur_site_agent.model.usage import BillingMonth, UserPart
+from waldur_site_agent.model.usage import BillingMonth, UserUsage
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -32,8 +32,8 @@ OFFERING = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
 OTHER = "ffffffff3a5b4c7f8d1e2f3a4b5c6d7e"
 RESOURCE = "5a5f6c1d2e3b4a5c6d7e8f9012345678"
 OCTOBER = BillingMonth(2026, 10)
-ADA = UserPart(username="ada", usage=Decimal("1.5"), offering_user_uuid=UUID(OTHER))
-BOB = UserPart(username="bob", usage=Decimal(0))
+ADA = UserUsage(username="ada", usage=Decimal("1.5"), offering_user_uuid=UUID(OTHER))
+BOB = UserUsage(username="bob", usage=Decimal(0))
 
 
 def usage(**changes: object) -> dict[str, object]:

@@ -19,16 +19,16 @@ from waldur_site_agent.backends import (
     BackendSettings,
     BackendState,
     Check,
+    CheckStatus,
     CreateResource,
     DeleteResource,
-    LeftOut,
     Outcome,
     PermanentError,
     RemoveMembers,
     Result,
     SetLimits,
+    Skipped,
     TemporaryError,
-    Verdict,
 )
 from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
@@ -60,9 +60,9 @@ class JsonFileBackend(Backend):
         try:
             detail = f"{self.settings.file} has {len(self._read())} accounts"
         except TemporaryError as error:
-            yield Check(name="file", verdict=Verdict.FAILED, detail=str(error))
+            yield Check(name="file", verdict=CheckStatus.FAILED, detail=str(error))
         else:
-            yield Check(name="file", verdict=Verdict.OK, detail=detail)
+            yield Check(name="file", verdict=CheckStatus.OK, detail=detail)
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """Put a resource below the account of its project."""
@@ -135,7 +135,7 @@ class JsonFileBackend(Backend):
         """Add those who have a usable name."""
         fit = {member for member in action.members if is_name(member)}
         unfit = tuple(
-            LeftOut(member, PermanentError(f"{member!r} is no usable username"))
+            Skipped(member, PermanentError(f"{member!r} is no usable username"))
             for member in action.members
             if member not in fit
         )
@@ -180,21 +180,21 @@ class JsonFileBackend(Backend):
         return accounts
 
     def _change(
-        self, action: Action, edit: Callable[[Accounts], None], left_out: tuple[LeftOut, ...] = ()
+        self, action: Action, edit: Callable[[Accounts], None], skipped: tuple[Skipped, ...] = ()
     ) -> Outcome:
         """Read, edit, write; an edit that raises leaves the file as it was."""
         accounts = self._read()
         before = json.dumps(accounts)
         edit(accounts)
         if json.dumps(accounts) == before:
-            return Outcome(action, Result.UNCHANGED, left_out=left_out)
+            return Outcome(action, Result.UNCHANGED, skipped=skipped)
         draft = self.settings.file.with_suffix(".new")
         try:
             draft.write_text(json.dumps(accounts, indent=2), encoding="utf-8")
             draft.replace(self.settings.file)  # readers see the old file or the new one, whole
         except OSError as error:
             raise TemporaryError(f"the accounts cannot be written: {error}") from error
-        return Outcome(action, Result.DONE, left_out=left_out)
+        return Outcome(action, Result.DONE, skipped=skipped)
 
 
 def is_name(text: str) -> bool:

@@ -36,7 +36,7 @@ from waldur_site_agent_moab.work import MamAction, Progress, Work, batches
 
 def outcome_of(action: MamAction, progress: Progress, mam: Mam) -> Outcome:
     """Return what became of an action, from its failure or from what was read back."""
-    left_out = tuple(progress.left_out)
+    skipped = tuple(progress.skipped)
     error = progress.error
     if error is None and (missing := _missing(action, progress, mam)):
         error = TemporaryError(
@@ -44,14 +44,14 @@ def outcome_of(action: MamAction, progress: Progress, mam: Mam) -> Outcome:
             "tried again; if it stays so, somebody else is changing this account"
         )
     if error is not None:
-        return Outcome(action, Result.FAILED, error, left_out)
+        return Outcome(action, Result.FAILED, error, skipped)
     result = Result.DONE if progress.has_written else Result.UNCHANGED
-    return Outcome(action, result, None, left_out)
+    return Outcome(action, result, None, skipped)
 
 
 def _missing(action: MamAction, progress: Progress, mam: Mam) -> str:
     account = mam.accounts.get(action.resource.lower())
-    unserved = {entry.name for entry in progress.left_out}
+    unserved = {entry.name for entry in progress.skipped}
     lacking = ""
     match action:
         case DeleteResource():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from waldur_site_agent.backends import (
     Check,
+    CheckStatus,
     Look,
     PermanentError,
     SiteAgentError,
-    Verdict,
     make_checks,
 )
 from waldur_site_agent.model.marketplace import AccountingType, Component
@@ -64,10 +64,10 @@ def money_trouble(mam: Mam, settings: MoabSettings) -> Iterator[str]:
 
 def _user() -> Check:
     if os.geteuid() == 0:
-        return Check(name="user", verdict=Verdict.OK, detail="root")
+        return Check(name="user", verdict=CheckStatus.OK, detail="root")
     return Check(
         name="user",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"user number {os.geteuid()}, not root",
         remedy="run the agent as root, or as a user who is an administrator of the manager",
     )
@@ -77,7 +77,7 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
     for name in sorted(components.keys() - {DEPOSIT}):
         yield Check(
             name=f"component {name}",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail=f"is ignored: MOAB has no other component than {DEPOSIT}",
             remedy="take it out of backend_components",
         )
@@ -85,7 +85,7 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
     if deposit is None:
         yield Check(
             name=f"component {DEPOSIT}",
-            verdict=Verdict.FAILED,
+            verdict=CheckStatus.FAILED,
             detail="is not in backend_components, so nothing is ever deposited",
             remedy=f"add {DEPOSIT} with accounting_type: limit",
         )
@@ -93,7 +93,7 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
     is_limit = deposit.accounting_type == AccountingType.LIMIT
     yield Check(
         name=f"component {DEPOSIT}",
-        verdict=Verdict.OK if is_limit else Verdict.WARNING,
+        verdict=CheckStatus.OK if is_limit else CheckStatus.WARNING,
         detail=f"accounting_type: {deposit.accounting_type}",
         remedy="" if is_limit else "set accounting_type: limit, or orders deposit nothing",
     )
@@ -101,35 +101,35 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
 
 def _lock(path: Path) -> Iterator[Check]:
     probe_lock(path)
-    yield Check(name="lock file", verdict=Verdict.OK, detail=str(path))
+    yield Check(name="lock file", verdict=CheckStatus.OK, detail=str(path))
 
 
 def _version(client: MamClient) -> Iterator[Check]:
     """A version that cannot be told is no reason to stop: the lists tell what works."""
     try:
         said = " ".join(client.ask(commands.show_version()).split())
-        yield Check(name="mam commands", verdict=Verdict.OK, detail=said)
+        yield Check(name="mam commands", verdict=CheckStatus.OK, detail=said)
     except SiteAgentError as error:
-        yield Check(name="mam commands", verdict=Verdict.WARNING, detail=str(error))
+        yield Check(name="mam commands", verdict=CheckStatus.WARNING, detail=str(error))
 
 
 def _accounts(client: MamClient, settings: MoabSettings) -> Iterator[Check]:
     mam = client.read()
     detail = f"{len(mam.accounts)} accounts, {len(mam.funds)} funds"
-    yield Check(name="accounts", verdict=Verdict.OK, detail=detail)
+    yield Check(name="accounts", verdict=CheckStatus.OK, detail=detail)
     default = settings.default_account
     if default and default not in mam.accounts:
         yield Check(
             name="default_account",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail=f"{default!r} does not exist; customers are shown without an account above",
             remedy="take default_account out of backend_settings, or make the account",
         )
     for trouble in money_trouble(mam, settings):
-        yield Check(name="funds", verdict=Verdict.WARNING, detail=trouble)
+        yield Check(name="funds", verdict=CheckStatus.WARNING, detail=trouble)
 
 
 def _withdrawals(client: MamClient) -> Iterator[Check]:
     taken = client.withdrawals()
     detail = f"{len(taken)} funds with withdrawals"
-    yield Check(name="withdrawals", verdict=Verdict.OK, detail=detail)
+    yield Check(name="withdrawals", verdict=CheckStatus.OK, detail=detail)

@@ -10,12 +10,12 @@ from waldur_site_agent.backends import (
     AddMembers,
     CreateResource,
     DeleteResource,
-    LeftOut,
     PermanentError,
     RemoveMembers,
     SetAccess,
     SetLimits,
     SiteAgentError,
+    Skipped,
 )
 from waldur_site_agent_moab.client import MamClient
 from waldur_site_agent_moab.commands import Argv
@@ -29,12 +29,12 @@ class Progress:
     """What became of one action so far."""
 
     error: SiteAgentError | None = None
-    left_out: list[LeftOut] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     has_written: bool = False
 
     def leave_out(self, name: str, error: SiteAgentError) -> None:
         """Note that one member is not served, while the others are."""
-        self.left_out.append(LeftOut(name, error))
+        self.skipped.append(Skipped(name, error))
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Trouble on demand: what goes wrong, at which calls, how often."""
+"""FailedAttempt on demand: what goes wrong, at which calls, how often."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def require(
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Visibility:
     """What a user may see, found out once for a whole list."""
 
     world: World
@@ -97,10 +97,10 @@ class Sight:
         return self.everything or project in self.scopes or customer in self.scopes
 
 
-def sight_of(tx: Transaction, user: User) -> Sight:
+def sight_of(tx: Transaction, user: User) -> Visibility:
     """Find out what a user may see."""
     scopes = frozenset(role.scope for role in roles_of(tx, user))
-    return Sight(tx.world, user.is_staff, scopes)
+    return Visibility(tx.world, user.is_staff, scopes)
 
 
 def roles_of(tx: Transaction, user: User) -> Iterator[Role]:

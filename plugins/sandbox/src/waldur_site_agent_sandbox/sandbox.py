@@ -138,7 +138,7 @@ class Sandbox:
         self.requests = Journal()
         """What was asked through Waldur's API."""
         self.faults = Faults()
-        """Trouble to come."""
+        """FailedAttempt to come."""
         self._store = Store(Generation(server_version), self.clock, state_file, uuids)
         self._sessions = Sessions()
         self.worker = Worker(self._store)

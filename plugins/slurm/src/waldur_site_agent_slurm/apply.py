@@ -28,16 +28,16 @@ from waldur_site_agent_slurm.limits import set_access, set_limits, set_member_li
 from waldur_site_agent_slurm.members import add_members, remove_members
 from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, restriction
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.work import Patience, SlurmAction, Task, Work, batches
+from waldur_site_agent_slurm.work import PollTimeout, SlurmAction, Task, Work, batches
 
 
 def outcome_of(task: Task, work: Work, cluster: Cluster) -> Outcome:
     """Return what became of a task, from its failure or from the cluster as it was read back."""
     ledger = work.ledger
-    left_out = tuple(ledger.left_out.get(task.index, ()))
+    skipped = tuple(ledger.skipped.get(task.index, ()))
     error = ledger.errors.get(task.index)
     if error is None:
-        unserved = {entry.name for entry in left_out}
+        unserved = {entry.name for entry in skipped}
         missing = _missing(task.action, unserved, cluster, work)
         if isinstance(task.action, SetAccess) and not missing:
             was_written = task.index in ledger.written
@@ -48,9 +48,9 @@ def outcome_of(task: Task, work: Work, cluster: Cluster) -> Outcome:
                 "it is tried again; if it stays so, somebody else is changing this account"
             )
     if error is not None:
-        return Outcome(task.action, Result.FAILED, error, left_out)
+        return Outcome(task.action, Result.FAILED, error, skipped)
     result = Result.DONE if task.index in ledger.written else Result.UNCHANGED
-    return Outcome(task.action, result, None, left_out)
+    return Outcome(task.action, result, None, skipped)
 
 
 def _missing(action: SlurmAction, unserved: Collection[str], cluster: Cluster, work: Work) -> str:
@@ -134,7 +134,7 @@ class Applying:
         client: SlurmClient,
         settings: SlurmSettings,
         user_exists: Callable[[str], bool],
-        patience: Patience,
+        patience: PollTimeout,
         system_name: Callable[[str], str],
     ) -> None:
         self._client = client

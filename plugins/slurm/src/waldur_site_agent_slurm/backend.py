@@ -18,6 +18,7 @@ from waldur_site_agent.backends import (
     BackendSettings,
     BackendState,
     Check,
+    CheckStatus,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -29,7 +30,6 @@ from waldur_site_agent.backends import (
     SetLimits,
     SetMemberLimits,
     TemporaryError,
-    Verdict,
     processes,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
@@ -52,7 +52,7 @@ from waldur_site_agent_slurm.qos import access_of, remembered
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
 from waldur_site_agent_slurm.usernames import are_two_people
-from waldur_site_agent_slurm.work import Patience, SlurmAction
+from waldur_site_agent_slurm.work import PollTimeout, SlurmAction
 
 LOCK_WAIT_SECONDS = 120.0
 
@@ -100,7 +100,7 @@ class SlurmBackend(Backend):
         user_exists: Callable[[str], bool] | None = None,
         system_name: Callable[[str], str] | None = None,
         homes: HomeDirectories | None = None,
-        patience: Patience | None = None,
+        patience: PollTimeout | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -123,7 +123,7 @@ class SlurmBackend(Backend):
             self.supports = self.supports - {CreateHomeDirectories}
         self._known: dict[str, bool] = {}
         self._homeless: dict[str, bool] = {}
-        self._patience = patience or Patience()
+        self._patience = patience or PollTimeout()
         self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
         self._cluster_was_read = False
@@ -256,7 +256,7 @@ class SlurmBackend(Backend):
             self._read()  # of a cluster that does not exist it has no word of complaint
         if not self._jobs_are_shown:
             check = jobs_of_others(self._client)
-            if check.verdict is Verdict.FAILED:
+            if check.verdict is CheckStatus.FAILED:
                 raise PermanentError(f"usage cannot be read: {check.detail}; {check.remedy}")
             self._jobs_are_shown = True
 

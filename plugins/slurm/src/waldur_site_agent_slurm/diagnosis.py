@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from waldur_site_agent.backends import Check, Look, TemporaryError, Verdict, make_checks
+from waldur_site_agent.backends import Check, CheckStatus, Look, TemporaryError, make_checks
 from waldur_site_agent.backends.processes import CommandTimedOutError, command_line
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm import commands, facts
@@ -34,7 +34,7 @@ def visibility(client: SlurmClient, privileged: Callable[[], bool]) -> Check:
     hidden = bool(_HIDING.intersection(private)) and not privileged()
     return Check(
         name="jobs of others",
-        verdict=Verdict.FAILED if hidden else Verdict.OK,
+        verdict=CheckStatus.FAILED if hidden else CheckStatus.OK,
         detail=("hidden: usage would be reported as zero" if hidden else "visible")
         + f" (PrivateData of slurmdbd and slurmctld: {','.join(private) or 'none'})",
         remedy="give the agent's user adminlevel=operator" if hidden else "",
@@ -51,7 +51,7 @@ def purging(client: SlurmClient) -> Iterator[Check]:
     ]
     yield Check(
         name="records of jobs",
-        verdict=Verdict.WARNING if short else Verdict.OK,
+        verdict=CheckStatus.WARNING if short else CheckStatus.OK,
         detail=f"{', '.join(short)} in slurmdbd.conf: usage is gone before its month is closed"
         if short
         else f"kept long enough (PurgeJobAfter = {found.get('PurgeJobAfter', 'NONE')})",
@@ -73,11 +73,11 @@ def usage_factors(client: SlurmClient) -> Iterator[Check]:
     factors = {name: factor for name, _, factor in (row.rpartition("|") for row in rows) if name}
     odd = {name: factor for name, factor in factors.items() if _factor(factor) != 1}
     if not odd:
-        yield Check(name="UsageFactor", verdict=Verdict.OK, detail="1 in every QOS")
+        yield Check(name="UsageFactor", verdict=CheckStatus.OK, detail="1 in every QOS")
     for name, factor in sorted(odd.items()):
         yield Check(
             name=f"UsageFactor of QOS {name}",
-            verdict=Verdict.WARNING,
+            verdict=CheckStatus.WARNING,
             detail=f"is {factor}: its jobs count so many times for limits (GrpTRESMins), and are "
             "reported to Waldur and billed by time alone",
             remedy="if that is not meant, an administrator runs: sacctmgr modify qos "
@@ -105,7 +105,7 @@ def runaway_jobs(client: SlurmClient) -> Iterator[Check]:
     named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
     yield Check(
         name="runaway jobs",
-        verdict=Verdict.WARNING if lost else Verdict.OK,
+        verdict=CheckStatus.WARNING if lost else CheckStatus.OK,
         detail=f"{len(lost)} jobs run by slurmdbd's records, and slurmctld does not know them "
         f"({named}): left out of usage until they have an end; they may just have ended while "
         "slurmdbd was away"
@@ -142,7 +142,7 @@ def diagnose(
     version = [Look("sacctmgr", lambda: _version(client))]
     for check in make_checks(version):
         yield check
-        if check.verdict is Verdict.FAILED:
+        if check.verdict is CheckStatus.FAILED:
             return
     looks = (
         Look("cluster", lambda: _cluster(client, settings), _DATABASE),
@@ -163,7 +163,7 @@ def diagnose(
 
 def _version(client: SlurmClient) -> Iterator[Check]:
     said = client.ask(commands.show_version()).strip()
-    yield Check(name="sacctmgr", verdict=Verdict.OK, detail=said)
+    yield Check(name="sacctmgr", verdict=CheckStatus.OK, detail=said)
 
 
 def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
@@ -172,18 +172,18 @@ def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     if settings.cluster is not None and settings.cluster not in clusters:
         yield Check(
             name="cluster",
-            verdict=Verdict.FAILED,
+            verdict=CheckStatus.FAILED,
             detail=f"slurmdbd does not know cluster {settings.cluster!r}; it knows: {known}",
             remedy="set 'cluster' in backend_settings to one of them",
         )
         return
     cluster = client.accounts()
     detail = f"{cluster.name}, {len(cluster.accounts)} accounts, {len(cluster.users)} users"
-    yield Check(name="cluster", verdict=Verdict.OK, detail=detail)
+    yield Check(name="cluster", verdict=CheckStatus.OK, detail=detail)
     found = cluster.find(settings.default_account) is not None
     yield Check(
         name="default_account",
-        verdict=Verdict.OK if found else Verdict.FAILED,
+        verdict=CheckStatus.OK if found else CheckStatus.FAILED,
         detail=f"{settings.default_account!r} {'exists' if found else 'does not exist'}",
         remedy="" if found else f"sacctmgr add account name={settings.default_account}",
     )
@@ -196,7 +196,7 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
         if not wanted:
             yield Check(
                 name=key,
-                verdict=Verdict.WARNING,
+                verdict=CheckStatus.WARNING,
                 detail="not set",
                 remedy=f"set {key} if resources are to be paused and downscaled",
             )
@@ -204,7 +204,7 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
         found = wanted.lower() in known
         yield Check(
             name=key,
-            verdict=Verdict.OK if found else Verdict.FAILED,
+            verdict=CheckStatus.OK if found else CheckStatus.FAILED,
             detail=f"QOS {wanted!r} {'exists' if found else 'does not exist'}",
             remedy="" if found else f"an administrator makes it: sacctmgr add qos {wanted}",
         )
@@ -226,15 +226,15 @@ def _component(component: str, stored: frozenset[str]) -> Check:
     types = sorted(each for each in stored if each.startswith(f"{name}:"))
     remedy = f"add {component} to AccountingStorageTRES in slurm.conf"
     if name in stored:
-        verdict, detail, remedy = Verdict.OK, "stored by slurmctld", ""
+        verdict, detail, remedy = CheckStatus.OK, "stored by slurmctld", ""
     elif types:
-        verdict = Verdict.WARNING
+        verdict = CheckStatus.WARNING
         detail = (
             f"slurmctld stores it by type only: usage is the sum of {', '.join(types)}, "
             f"and limits of {component} do not hold"
         )
     else:
-        verdict = Verdict.FAILED
+        verdict = CheckStatus.FAILED
         detail = (
             "slurmctld does not store it (AccountingStorageTRES), so its usage is zero; "
             f"it stores {', '.join(sorted(stored))}"
@@ -255,7 +255,7 @@ def _permission(client: SlurmClient) -> Iterator[Check]:
         detail = f"slurmdbd does not know the user {user}"
     yield Check(
         name="permission to write",
-        verdict=Verdict.OK if may else Verdict.FAILED,
+        verdict=CheckStatus.OK if may else CheckStatus.FAILED,
         detail=detail,
         remedy=""
         if may
@@ -303,10 +303,10 @@ def _enforcement(value: str) -> Check:
     parts = {part.strip().lower() for part in value.split(",")}
     missing = sorted({"associations", "limits"} - parts)
     if not missing:
-        return Check(name="AccountingStorageEnforce", verdict=Verdict.OK, detail=value)
+        return Check(name="AccountingStorageEnforce", verdict=CheckStatus.OK, detail=value)
     return Check(
         name="AccountingStorageEnforce",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"is {value!r}: without {' and '.join(missing)} Slurm lets "
         + ("anybody use any account" if "associations" in missing else "accounts exceed limits"),
         remedy="set AccountingStorageEnforce=associations,limits,qos,safe in slurm.conf",
@@ -319,11 +319,11 @@ def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
     decays = half_life.strip("0:-") != ""
     detail = f"PriorityDecayHalfLife={half_life}, PriorityUsageResetPeriod={period}"
     if not decays and period.upper() == "MONTHLY":
-        yield Check(name="usage that counts for limits", verdict=Verdict.OK, detail=detail)
+        yield Check(name="usage that counts for limits", verdict=CheckStatus.OK, detail=detail)
         return
     yield Check(
         name="usage that counts for limits",
-        verdict=Verdict.WARNING,
+        verdict=CheckStatus.WARNING,
         detail=f"{detail}: limits are held against usage that "
         + ("decays" if decays else f"is reset {period.lower()}")
         + ", while Waldur is told of what was used in the calendar month",
@@ -334,4 +334,4 @@ def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
 def _lock(lock_file: Callable[[], Path]) -> Iterator[Check]:
     path = lock_file()
     probe_lock(path)
-    yield Check(name="lock file", verdict=Verdict.OK, detail=str(path))
+    yield Check(name="lock file", verdict=CheckStatus.OK, detail=str(path))

@@ -13,12 +13,12 @@ from waldur_site_agent.backends import (
     AddMembers,
     CreateResource,
     DeleteResource,
-    LeftOut,
     RemoveMembers,
     SetAccess,
     SetLimits,
     SetMemberLimits,
     SiteAgentError,
+    Skipped,
 )
 from waldur_site_agent_slurm import usernames
 from waldur_site_agent_slurm.answers import DatabaseUnavailableError
@@ -28,7 +28,7 @@ from waldur_site_agent_slurm.settings import SlurmSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class PollTimeout:
     """How long to wait for jobs to end, and how often to look."""
 
     seconds: float = 45
@@ -51,7 +51,7 @@ class Ledger:
     """What became of the tasks of a batch so far."""
 
     errors: dict[int, SiteAgentError] = field(default_factory=dict)
-    left_out: defaultdict[int, list[LeftOut]] = field(default_factory=lambda: defaultdict(list))
+    skipped: defaultdict[int, list[Skipped]] = field(default_factory=lambda: defaultdict(list))
     written: set[int] = field(default_factory=set)
     """Tasks for which a writing command was started."""
 
@@ -76,7 +76,7 @@ class Ledger:
 
     def leave_out(self, task: Task, name: str, error: SiteAgentError) -> None:
         """Note that one member is not served, while the others are."""
-        self.left_out[task.index].append(LeftOut(name, error))
+        self.skipped[task.index].append(Skipped(name, error))
 
     def alive(self, tasks: Iterable[Task]) -> list[Task]:
         """Those that have not failed."""
@@ -92,7 +92,7 @@ class Work:
     cluster: Cluster
     """The cluster as read, with what the commands since then should have changed."""
     user_exists: Callable[[str], bool]
-    patience: Patience
+    patience: PollTimeout
     system_name: Callable[[str], str] = str
     """A user's name as the operating system has it."""
     ledger: Ledger = field(default_factory=Ledger)

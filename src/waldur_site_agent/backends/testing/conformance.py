@@ -69,9 +69,9 @@ class MemberConformance(Hooks):
         resource = self.created(backend, stem)
         members = (self.unknown_person, self.people[0])
         outcome = expect(backend, AddMembers(resource, members), Result.DONE)
-        (left_out,) = outcome.left_out
-        assert self.unknown_person == left_out.name
-        assert isinstance(left_out.error, TemporaryError)
+        (skipped,) = outcome.skipped
+        assert self.unknown_person == skipped.name
+        assert isinstance(skipped.error, TemporaryError)
         assert {self.people[0]} == found(backend, resource).members
 
     def test_members_of_a_resource_that_does_not_exist_are_refused(
@@ -308,7 +308,7 @@ class HomeConformance(Hooks):
         assert backend.missing_home_directories([homeless]) == {homeless}
         action = CreateHomeDirectories((*AWKWARD_NAMES, homeless))
         outcome = expect(backend, action, Result.DONE)
-        assert tuple(entry.name for entry in outcome.left_out) == AWKWARD_NAMES
+        assert tuple(entry.name for entry in outcome.skipped) == AWKWARD_NAMES
         assert backend.missing_home_directories([homeless]) == frozenset()
         expect(backend, action, Result.UNCHANGED)
 

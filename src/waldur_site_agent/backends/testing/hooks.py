@@ -235,8 +235,8 @@ class BatchConformance(Hooks):
         resource = self.created(backend, stem)
         members = (*AWKWARD_NAMES, self.people[0])
         outcome = expect(backend, AddMembers(resource, members), Result.DONE)
-        assert tuple(entry.name for entry in outcome.left_out) == AWKWARD_NAMES
-        assert all(isinstance(entry.error, PermanentError) for entry in outcome.left_out)
+        assert tuple(entry.name for entry in outcome.skipped) == AWKWARD_NAMES
+        assert all(isinstance(entry.error, PermanentError) for entry in outcome.skipped)
         before = self.everything(backend)
         expect(backend, RemoveMembers(resource, AWKWARD_NAMES), Result.UNCHANGED)
         assert {self.people[0]} == found(backend, resource).members

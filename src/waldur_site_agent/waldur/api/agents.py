@@ -23,7 +23,7 @@ from waldur_site_agent.waldur.errors import AbsentOperationError
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import (
     AgentIdentityRow,
-    Conversation,
+    ApiClient,
     EventSubscriptionRow,
     Listing,
 )
@@ -108,7 +108,7 @@ REGISTER_EVENT_SUBSCRIPTION = making(
 )
 
 
-class IdentityCalls(Conversation):
+class AgentIdentitiesApi(ApiClient):
     """Agent identities, their services and processors, and the queue that events come from.
 
     All of it came with server 7.8.5; before, ``AbsentOperationError`` says so. What is registered
@@ -272,7 +272,7 @@ CREATE_QUEUE = making(
 )
 
 
-class EventCalls(Conversation):
+class EventsApi(ApiClient):
     """Subscriptions of the token's user, and their queues.
 
     There is no way to delete one: Waldur would remove the user's virtual host with the last of

@@ -9,9 +9,9 @@ from uuid import UUID
 from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, Project
 from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.listing import (
+    ApiClient,
     BackendResourceRequestRow,
     BackendResourceRow,
-    Conversation,
     Listing,
 )
 from waldur_site_agent.waldur.operation import listing_pages, making, reading, writing
@@ -78,7 +78,7 @@ PROVIDER_PROJECTS = listing_pages(
 PROJECTS = listing_pages("projects_list", "list the projects", "projects/", Project, filters=())
 
 
-class ImportCalls(Conversation):
+class ImportsApi(ApiClient):
     """Requests for what can be imported, what is offered in answer, and projects to put it in.
 
     A request goes from Sent to Processing to Done, or to Erred from anywhere; another order is a

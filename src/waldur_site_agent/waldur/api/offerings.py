@@ -11,7 +11,7 @@ from waldur_site_agent.model.marketplace import (
     WaldurOffering,
 )
 from waldur_site_agent.waldur.codec import COMPONENT_KEYS, component_body, uuid_text
-from waldur_site_agent.waldur.listing import Conversation, Listing
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import listing_pages, reading, writing
 
 OFFERING = reading(
@@ -54,7 +54,7 @@ PERIODIC_POLICIES = listing_pages(
 )
 
 
-class OfferingCalls(Conversation):
+class OfferingsApi(ApiClient):
     """Offerings, their components and policies, and who sells them."""
 
     def offering(self, uuid: UUID | str) -> WaldurOffering:

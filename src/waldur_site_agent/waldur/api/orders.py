@@ -9,7 +9,7 @@ from waldur_site_agent.model.marketplace import Order
 from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.errors import BodyRefusedError
 from waldur_site_agent.waldur.http import Call
-from waldur_site_agent.waldur.listing import Conversation, Listing
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import listing_pages, reading, writing
 
 ORDERS = listing_pages(
@@ -63,7 +63,7 @@ SET_ORDER_BACKEND_ID = writing(
 )
 
 
-class OrderCalls(Conversation):
+class OrdersApi(ApiClient):
     """Orders, and how they are moved."""
 
     def orders(self, offering_uuid: UUID | str, states: Iterable[str]) -> Listing[Order]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from waldur_site_agent.model.marketplace import OfferingUser, ProjectAccount, ProjectRole, has_ended
 from waldur_site_agent.waldur.codec import uuid_text
-from waldur_site_agent.waldur.listing import Conversation, Listing
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import Operation, changing, listing_pages, reading, writing
 
 PROJECT_ROLES = listing_pages(
@@ -53,7 +53,7 @@ OFFERING_COURSE_ACCOUNTS = listing_pages(
 )
 
 
-class PeopleCalls(Conversation):
+class PeopleApi(ApiClient):
     """Roles in projects, service accounts and course accounts.
 
     The lists of accounts hold closed ones too. Those of a provider need a right on the
@@ -152,7 +152,7 @@ SET_DELETED = _transition("set_deleted", "mark as deleted")
 SET_ERROR_DELETING = _transition("set_error_deleting", "report the failed deletion of")
 
 
-class OfferingUserCalls(Conversation):
+class OfferingUsersApi(ApiClient):
     """Offering users and their life.
 
     The calls that move one to another state raise ``TransitionRefusedError`` where its state does

@@ -16,7 +16,7 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.waldur.codec import bad_answer, decode, number, read_rows, uuid_text
 from waldur_site_agent.waldur.http import Call
-from waldur_site_agent.waldur.listing import Conversation, Listing, UserLimitRow
+from waldur_site_agent.waldur.listing import ApiClient, Listing, UserLimitRow
 from waldur_site_agent.waldur.operation import listing_pages, reading, writing
 
 RESOURCES = listing_pages(
@@ -97,7 +97,7 @@ USER_LIMITS = listing_pages(
 )
 
 
-class ResourceCalls(Conversation):
+class ResourcesApi(ApiClient):
     """Resources: what they are to be, who is in them, and what the agent tells of them."""
 
     def resources(

@@ -13,12 +13,12 @@ from waldur_site_agent.model.usage import (
     BillingMonth,
     ComponentUsage,
     ComponentUserUsage,
-    UserPart,
+    UserUsage,
 )
 from waldur_site_agent.waldur.codec import amount_text, uuid_text
 from waldur_site_agent.waldur.errors import PastMonthRefusedError
 from waldur_site_agent.waldur.http import Call, Connection
-from waldur_site_agent.waldur.listing import ComponentUserUsageRow, Conversation, Listing
+from waldur_site_agent.waldur.listing import ApiClient, ComponentUserUsageRow, Listing
 from waldur_site_agent.waldur.operation import listing_pages, writing
 
 _PATH = "marketplace-component-usages/"
@@ -77,7 +77,7 @@ _NO_DATE = "none"
 """What no server takes for a date."""
 
 
-class UsageCalls(Conversation):
+class UsageApi(ApiClient):
     """Usage of components by resources, and by single people. Amounts are in measured units.
 
     Every amount that is sent replaces the one that Waldur has of that month; nothing is added up,
@@ -197,7 +197,7 @@ class UsageCalls(Conversation):
             body["date"] = when.astimezone(UTC).isoformat()
         self._write(SET_USAGE, resource_uuid, body, once=when is None)
 
-    def set_user_usages(self, component_usage_uuid: UUID | str, parts: Sequence[UserPart]) -> None:
+    def set_user_usages(self, component_usage_uuid: UUID | str, parts: Sequence[UserUsage]) -> None:
         """Report what each of several people used of one component usage, in one go.
 
         People that are left out keep what Waldur has of them.
@@ -208,11 +208,11 @@ class UsageCalls(Conversation):
         usages = [self._part(part) for part in parts]
         self._write(SET_USER_USAGES, component_usage_uuid, {"usages": usages})
 
-    def set_user_usage(self, component_usage_uuid: UUID | str, part: UserPart) -> None:
+    def set_user_usage(self, component_usage_uuid: UUID | str, part: UserUsage) -> None:
         """Report what one person used of one component usage."""
         self._write(SET_USER_USAGE, component_usage_uuid, self._part(part))
 
-    def _part(self, part: UserPart) -> dict[str, object]:
+    def _part(self, part: UserUsage) -> dict[str, object]:
         told: dict[str, object] = {"username": part.username, "usage": amount_text(part.usage)}
         if part.offering_user_uuid is not None:
             told["user"] = self._connection.address.join(

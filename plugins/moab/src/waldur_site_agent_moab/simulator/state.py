@@ -13,7 +13,7 @@ _ZERO = Decimal(0)
 
 
 class Outage(enum.Enum):
-    """Trouble that accounting managers have."""
+    """FailedAttempt that accounting managers have."""
 
     REFUSED = "refused"
     HUNG = "hung"

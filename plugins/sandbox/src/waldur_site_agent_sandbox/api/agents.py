@@ -71,17 +71,17 @@ def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
         RefusedError: 404 or 403.
     """
     identity = call.tx.world.agent_identities.get(uuid or call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if identity is None or not sight.as_provider(identity.offering):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if identity is None or not visibility.as_provider(identity.offering):
         raise not_found()
     require_agent_rights(call, call.tx.world.offerings[identity.offering])
     return identity
 
 
 def _list(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.agent_identities.values()
-    visible = [row for row in everything if sight.as_provider(row.offering)]
+    visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
         call.query,
         visible,

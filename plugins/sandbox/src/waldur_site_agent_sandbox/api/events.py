@@ -133,8 +133,8 @@ def _create_queue(call: Call) -> Answer:
     offering = as_uuid(given)
     if offering is None:
         raise invalid({"offering_uuid": ["Must be a valid UUID."]})
-    sight = permissions.sight_of(call.tx, call.user)
-    if offering not in call.tx.world.offerings or not sight.as_provider(offering):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if offering not in call.tx.world.offerings or not visibility.as_provider(offering):
         raise invalid({"offering_uuid": ["You do not have access to this offering."]})
     wanted = (row.uuid, offering, kind)
     rows = call.tx.world.subscription_queues.values()

@@ -41,9 +41,9 @@ def _created(row: BackendResource | BackendResourceRequest) -> str:
 
 
 def _list_resources(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.backend_resources.values()
-    visible = [row for row in everything if sight.as_provider(row.offering)]
+    visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
         call.query,
         visible,
@@ -99,9 +99,9 @@ def _require_rights(call: Call, offering: str) -> None:
 
 
 def _list_requests(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.backend_resource_requests.values()
-    visible = [row for row in everything if sight.as_provider(row.offering)]
+    visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
         call.query,
         visible,
@@ -118,8 +118,8 @@ def _list_requests(call: Call) -> Answer:
 
 def _visible_request(call: Call) -> BackendResourceRequest:
     row = call.tx.world.backend_resource_requests.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if row is None or not sight.as_provider(row.offering):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if row is None or not visibility.as_provider(row.offering):
         raise not_found()
     return row
 

@@ -11,12 +11,12 @@ from waldur_site_agent_sandbox.rendering import of_generation, timestamp
 
 def _list_user_limits(call: Call) -> Answer:
     world = call.tx.world
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     visible = [
         row
         for row in world.user_limits.values()
-        if sight.as_provider(world.resources[row.resource].offering)
-        or sight.as_consumer(world.resources[row.resource].project)
+        if visibility.as_provider(world.resources[row.resource].offering)
+        or visibility.as_consumer(world.resources[row.resource].project)
     ]
     rows = select(
         call.query,
@@ -57,9 +57,9 @@ def _print_limit(call: Call, row: UserLimit) -> JsonObject:
 
 
 def _list_policies(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     policies = call.tx.world.periodic_policies.values()
-    visible = [row for row in policies if sight.as_provider(row.offering)]
+    visible = [row for row in policies if visibility.as_provider(row.offering)]
     rows = select(
         call.query,
         visible,

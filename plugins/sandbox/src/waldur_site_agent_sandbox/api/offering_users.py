@@ -15,7 +15,7 @@ from waldur_site_agent_sandbox.http import (
     json_answer,
     not_found,
 )
-from waldur_site_agent_sandbox.permissions import Sight
+from waldur_site_agent_sandbox.permissions import Visibility
 from waldur_site_agent_sandbox.queries import (
     Filter,
     Orderings,
@@ -38,12 +38,12 @@ _PATH = "marketplace-offering-users/"
 _LONGEST_USERNAME = 100
 
 
-def _visible(call: Call, sight: Sight, row: OfferingUser) -> bool:
-    if sight.everything or row.user == call.user.uuid:
+def _visible(call: Call, visibility: Visibility, row: OfferingUser) -> bool:
+    if visibility.everything or row.user == call.user.uuid:
         return True
     options = call.tx.world.offerings[row.offering].plugin_options
     opened = bool(options.get("service_provider_can_create_offering_user"))
-    return opened and sight.as_provider(row.offering)
+    return opened and visibility.as_provider(row.offering)
 
 
 def _filters(call: Call) -> list[Filter[OfferingUser]]:
@@ -89,9 +89,9 @@ def _orderings(call: Call) -> Orderings[OfferingUser]:
 
 
 def _list(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     accounts = call.tx.world.offering_users.values()
-    visible = [row for row in accounts if _visible(call, sight, row)]
+    visible = [row for row in accounts if _visible(call, visibility, row)]
     rows = select(call.query, visible, _filters(call))
     rows = arrange(call.query, rows, _orderings(call), "username")
     return page_answer(call, rows, lambda row: rendering.offering_user(call.tx, row, call.api))
@@ -99,8 +99,8 @@ def _list(call: Call) -> Answer:
 
 def _account(call: Call) -> OfferingUser:
     account = call.tx.world.offering_users.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if account is None or not _visible(call, sight, account):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if account is None or not _visible(call, visibility, account):
         raise not_found()
     return account
 

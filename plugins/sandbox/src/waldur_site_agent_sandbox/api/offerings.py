@@ -47,8 +47,8 @@ _OFFERING_ORDERINGS: Orderings[Offering] = {
 
 
 def _list_offerings(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
-    visible = [row for row in call.tx.world.offerings.values() if sight.as_provider(row.uuid)]
+    visibility = permissions.sight_of(call.tx, call.user)
+    visible = [row for row in call.tx.world.offerings.values() if visibility.as_provider(row.uuid)]
     listed = {as_uuid(text.strip()) for text in call.query.last("uuid_list").split(",")}
     rows = select(
         call.query,
@@ -68,8 +68,8 @@ def _list_offerings(call: Call) -> Answer:
 
 def _offering(call: Call) -> Offering:
     offering = call.tx.world.offerings.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if offering is None or not sight.as_provider(offering.uuid):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if offering is None or not visibility.as_provider(offering.uuid):
         raise not_found()
     return offering
 

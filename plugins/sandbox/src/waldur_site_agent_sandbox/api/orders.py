@@ -15,7 +15,7 @@ from waldur_site_agent_sandbox.http import (
     method_not_allowed,
     not_found,
 )
-from waldur_site_agent_sandbox.permissions import Sight
+from waldur_site_agent_sandbox.permissions import Visibility
 from waldur_site_agent_sandbox.queries import (
     Filter,
     Orderings,
@@ -40,8 +40,8 @@ _ORDERINGS: Orderings[Order] = {
 }
 
 
-def _visible(sight: Sight, order: Order) -> bool:
-    return sight.as_provider(order.offering) or sight.as_consumer(order.project)
+def _visible(visibility: Visibility, order: Order) -> bool:
+    return visibility.as_provider(order.offering) or visibility.as_consumer(order.project)
 
 
 def _filters(call: Call) -> list[Filter[Order]]:
@@ -61,8 +61,8 @@ def _filters(call: Call) -> list[Filter[Order]]:
 
 
 def _list(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
-    visible = [order for order in call.tx.world.orders.values() if _visible(sight, order)]
+    visibility = permissions.sight_of(call.tx, call.user)
+    visible = [order for order in call.tx.world.orders.values() if _visible(visibility, order)]
     rows = select(call.query, visible, _filters(call))
     rows = arrange(call.query, rows, _ORDERINGS, "created")
     return page_answer(call, rows, lambda row: rendering.order(call.tx, row, call.api))

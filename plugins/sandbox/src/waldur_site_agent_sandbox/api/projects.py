@@ -47,15 +47,15 @@ def _answer(call: Call, visible: list[Project]) -> Answer:
 
 def _list(call: Call) -> Answer:
     """List the projects that a user has a role in; a provider's buyers are not among them."""
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.projects.values()
-    return _answer(call, [row for row in everything if sight.as_consumer(row.uuid)])
+    return _answer(call, [row for row in everything if visibility.as_consumer(row.uuid)])
 
 
 def _retrieve(call: Call) -> Answer:
     project = call.tx.world.projects.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if project is None or not sight.as_consumer(project.uuid):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if project is None or not visibility.as_consumer(project.uuid):
         raise not_found()
     return json_answer(choose_fields(call.query, _print(call, project)))
 

@@ -24,9 +24,9 @@ _PROVIDERS = "marketplace-service-providers/"
 
 def _sellers(call: Call) -> list[Customer]:
     """Give the selling organizations in which the asker has some role, also on an offering."""
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     offerings = call.tx.world.offerings.values()
-    sellers = {row.customer: None for row in offerings if sight.as_provider(row.uuid)}
+    sellers = {row.customer: None for row in offerings if visibility.as_provider(row.uuid)}
     return [call.tx.world.customers[uuid] for uuid in sellers]
 
 

@@ -66,8 +66,8 @@ def _filters(call: Call) -> list[Filter[Resource]]:
 
 def _list(call: Call) -> Answer:
     world = call.tx.world
-    sight = permissions.sight_of(call.tx, call.user)
-    visible = [row for row in world.resources.values() if sight.as_provider(row.offering)]
+    visibility = permissions.sight_of(call.tx, call.user)
+    visible = [row for row in world.resources.values() if visibility.as_provider(row.offering)]
     rows = arrange(
         call.query,
         select(call.query, visible, _filters(call)),
@@ -93,8 +93,8 @@ def _print(call: Call, resource: Resource) -> JsonObject:
 
 def _resource(call: Call) -> Resource:
     resource = call.tx.world.resources.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if resource is None or not sight.as_provider(resource.offering):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if resource is None or not visibility.as_provider(resource.offering):
         raise not_found()
     return resource
 

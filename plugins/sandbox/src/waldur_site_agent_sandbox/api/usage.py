@@ -20,7 +20,7 @@ from waldur_site_agent_sandbox.http import (
     invalid,
     not_found,
 )
-from waldur_site_agent_sandbox.permissions import Sight
+from waldur_site_agent_sandbox.permissions import Visibility
 from waldur_site_agent_sandbox.queries import (
     Filter,
     arrange,
@@ -41,8 +41,8 @@ _LONGEST_USERNAME = 100
 T = TypeVar("T")
 
 
-def _visible(sight: Sight, resource: Resource) -> bool:
-    return sight.as_provider(resource.offering) or sight.as_consumer(resource.project)
+def _visible(visibility: Visibility, resource: Resource) -> bool:
+    return visibility.as_provider(resource.offering) or visibility.as_consumer(resource.project)
 
 
 def _resource_of(call: Call, row: ComponentUsage) -> Resource:
@@ -73,9 +73,9 @@ def _filters(call: Call) -> list[Filter[ComponentUsage]]:
 
 
 def _list(call: Call) -> Answer:
-    sight = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.sight_of(call.tx, call.user)
     rows = call.tx.world.component_usages.values()
-    visible = [row for row in rows if _visible(sight, _resource_of(call, row))]
+    visible = [row for row in rows if _visible(visibility, _resource_of(call, row))]
     month: Filter[ComponentUsage] = by_day(
         "billing_period", lambda row, day: row.billing_period == day
     )
@@ -93,8 +93,10 @@ def _list(call: Call) -> Answer:
 
 def _list_user_usages(call: Call) -> Answer:
     world = call.tx.world
-    sight = permissions.sight_of(call.tx, call.user)
-    parents = [r for r in world.component_usages.values() if _visible(sight, _resource_of(call, r))]
+    visibility = permissions.sight_of(call.tx, call.user)
+    parents = [
+        r for r in world.component_usages.values() if _visible(visibility, _resource_of(call, r))
+    ]
     month: Filter[ComponentUsage] = by_day(
         "component_usage__billing_period", lambda row, day: row.billing_period == day
     )
@@ -175,8 +177,8 @@ def _read_component(item: JsonObject) -> JsonObject:
 
 def _anchor(call: Call) -> ComponentUsage:
     row = call.tx.world.component_usages.get(call.uuid())
-    sight = permissions.sight_of(call.tx, call.user)
-    if row is None or not _visible(sight, _resource_of(call, row)):
+    visibility = permissions.sight_of(call.tx, call.user)
+    if row is None or not _visible(visibility, _resource_of(call, row)):
         raise not_found()
     offering = call.tx.world.offerings[_resource_of(call, row).offering]
     scopes = permissions.OFFERING_OR_CUSTOMER

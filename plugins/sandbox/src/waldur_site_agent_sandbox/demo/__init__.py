@@ -29,7 +29,7 @@ from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.service.logs import configure_logs
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT, Mode
 from waldur_site_agent.service.passes import run_once
-from waldur_site_agent.service.session import Situation
+from waldur_site_agent.service.session import Runtime
 from waldur_site_agent_sandbox import Order
 from waldur_site_agent_sandbox.demo.events import (
     STOMP_OVER_WEBSOCKET,
@@ -201,15 +201,15 @@ class Stage:
     """The sandbox, a backend and the agent between them, shown cycle by cycle."""
 
     def __init__(
-        self, sandbox: Sandbox, situation: Situation, backend: str = "slurm", title: str = "Slurm"
+        self, sandbox: Sandbox, runtime: Runtime, backend: str = "slurm", title: str = "Slurm"
     ) -> None:
         """``backend`` is its entry-point name, ``title`` what its commands are called."""
         self.sandbox = sandbox
         self.failed = False
-        self._situation = situation
+        self._situation = runtime
         self._backend = backend
         self._title = title
-        self._offerings = situation.configuration.offerings
+        self._offerings = runtime.configuration.offerings
         self._components = self._offerings[0].components
 
     def cycle(self, mode: Mode, *, dry_run: bool = False, quiet: bool = False) -> None:
@@ -226,7 +226,7 @@ class Stage:
         took = f"{requests} requests to Waldur, {report.commands} {self._title} commands"
         print_plan("\n".join([*_done(report), took]), self._components)
 
-    def following_events(self, broker: DemoBroker) -> Situation:
+    def following_events(self, broker: DemoBroker) -> Runtime:
         """The same site, whose offering follows events."""
         configuration = self._situation.configuration
         switched = {
@@ -255,10 +255,10 @@ class Stage:
 
 def _done(report: CycleReport) -> list[str]:
     match report:
-        case OrdersReport(fates=fates):
+        case OrdersReport(results=results):
             lines = [
-                f"{f.order.type} order of {f.order.resource_name}: {f.fate.value} {f.reason}"
-                for f in fates
+                f"{f.order.type} order of {f.order.resource_name}: {f.status.value} {f.reason}"
+                for f in results
             ]
             return [line.rstrip() for line in lines] or ["No orders."]
         case MembershipReport(membership=membership):
@@ -279,7 +279,7 @@ def _done(report: CycleReport) -> list[str]:
 
 def _situation(
     sandbox: Sandbox, url: str, directory: Path, slurm: SimulatedSlurm | None
-) -> Situation:
+) -> Runtime:
     (directory / "token").write_text(sandbox.token, encoding="utf-8")
     path = directory / "waldur-site-agent-config.yaml"
     uuid = sandbox.offering.uuid
@@ -288,7 +288,7 @@ def _situation(
     )
     configuration, source = load_configuration(path)
     registry = Registry({"slurm": _simulated_backend(slurm)} if slurm else None)
-    return Situation(configuration=configuration, source=source, registry=registry)
+    return Runtime(configuration=configuration, source=source, registry=registry)
 
 
 def _simulated_backend(slurm: SimulatedSlurm) -> type[Backend]:

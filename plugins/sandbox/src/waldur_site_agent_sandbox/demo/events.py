@@ -13,7 +13,7 @@ import click
 
 from waldur_site_agent.service.modes import EVENT_PROCESS
 from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import Situation
+from waldur_site_agent.service.session import Runtime
 from waldur_site_agent.service.worker import EventWorker
 from waldur_site_agent_sandbox import Sandbox
 
@@ -51,19 +51,19 @@ def why_no_broker() -> str:
 
 
 def play_events(
-    situation: Situation,
+    runtime: Runtime,
     changes: list[tuple[str, Callable[[], object], Callable[[], bool]]],
 ) -> bool:
     """Make each change in Waldur and wait until the cluster shows it; say how long that took.
 
     Args:
-        situation: a configuration whose offering follows events.
+        runtime: a configuration whose offering follows events.
         changes: what people do: a line to print, the change, and how to see it in the cluster.
 
     Returns:
         Whether every change arrived.
     """
-    with _listening(situation) as worker:
+    with _listening(runtime) as worker:
         if not _wait(lambda: worker.status.connection.connected_since is not None):
             trouble = worker.status.connection.trouble
             click.echo(f"The agent could not subscribe to events: {trouble}")
@@ -81,10 +81,10 @@ def play_events(
 
 
 @contextmanager
-def _listening(situation: Situation) -> Iterator[EventWorker]:
+def _listening(runtime: Runtime) -> Iterator[EventWorker]:
     """An agent that reacts to events while the body runs."""
     stop = Stop()
-    worker = EventWorker(situation, situation.configuration.offerings[0], EVENT_PROCESS, stop)
+    worker = EventWorker(runtime, runtime.configuration.offerings[0], EVENT_PROCESS, stop)
     thread = threading.Thread(target=worker.run, name="event_process", daemon=True)
     thread.start()
     try:

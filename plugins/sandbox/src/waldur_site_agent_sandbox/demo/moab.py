@@ -17,7 +17,7 @@ from waldur_site_agent.config import load_configuration
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.service.logs import configure_logs
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
-from waldur_site_agent.service.session import Situation
+from waldur_site_agent.service.session import Runtime
 from waldur_site_agent_sandbox import Order, Project
 from waldur_site_agent_sandbox.demo import Stage
 from waldur_site_agent_sandbox.demo.text import print_title, print_what_is_next
@@ -60,8 +60,8 @@ def demo_moab(*, keep: bool) -> int:
     configure_logs("warning", "console")
     sandbox, mam = Sandbox(), SimulatedMam()
     with sandbox.serve() as url, tempfile.TemporaryDirectory() as directory:
-        situation = _situation(sandbox, mam, url, Path(directory))
-        stage = Stage(sandbox, situation, "moab", "MOAB")
+        runtime = _situation(sandbox, mam, url, Path(directory))
+        stage = Stage(sandbox, runtime, "moab", "MOAB")
         _play(stage, mam, url)
         print_what_is_next()
         if keep:
@@ -123,7 +123,7 @@ def _money(mam: SimulatedMam, account: str) -> str:
     return f"{account}: {left:.2f} left + {used:.2f} used = {left + used:.2f}"
 
 
-def _situation(sandbox: Sandbox, mam: SimulatedMam, url: str, directory: Path) -> Situation:
+def _situation(sandbox: Sandbox, mam: SimulatedMam, url: str, directory: Path) -> Runtime:
     (directory / "token").write_text(sandbox.token, encoding="utf-8")
     path = directory / "waldur-site-agent-config.yaml"
     uuid = sandbox.offering.uuid
@@ -132,7 +132,7 @@ def _situation(sandbox: Sandbox, mam: SimulatedMam, url: str, directory: Path) -
     )
     configuration, source = load_configuration(path)
     registry = Registry({"moab": _simulated_backend(mam)})
-    return Situation(configuration=configuration, source=source, registry=registry)
+    return Runtime(configuration=configuration, source=source, registry=registry)
 
 
 def _simulated_backend(mam: SimulatedMam) -> type[Backend]:

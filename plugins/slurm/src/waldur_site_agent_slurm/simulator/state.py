@@ -11,7 +11,7 @@ from waldur_site_agent_slurm.simulator.request import Answer, names
 
 
 class Outage(enum.Enum):
-    """Trouble that real clusters have."""
+    """FailedAttempt that real clusters have."""
 
     SLURMDBD_REFUSED = "slurmdbd refused"
     SLURMDBD_HUNG = "slurmdbd hung"

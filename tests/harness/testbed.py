@@ -28,7 +28,7 @@ from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_slurm.simulator.state import SimAccount
-from waldur_site_agent_slurm.work import Patience
+from waldur_site_agent_slurm.work import PollTimeout
 
 COMPONENTS = {
     "cpu": ComponentSettings(
@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 @dataclass
-class House:
+class SimulatedSite:
     """Both sides, and what tests ask of them."""
 
     sandbox: Sandbox
@@ -61,7 +61,7 @@ class House:
     unknown_to_the_system: frozenset[str] = frozenset()
     system_names: dict[str, str] = field(default_factory=dict)
     """How the operating system spells names, where its directory ignores case."""
-    naps: list[float] = field(default_factory=list)
+    sleeps: list[float] = field(default_factory=list)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     token: str = ""
     removals_allowed: bool = False
@@ -97,11 +97,11 @@ class House:
             runner=self.runner(self.slurm.runner()),
             user_exists=lambda name: name not in self.unknown_to_the_system,
             system_name=lambda name: self.system_names.get(name, name),
-            patience=Patience(seconds=1, pause=0.01),
+            patience=PollTimeout(seconds=1, pause=0.01),
             lock_wait_seconds=0.2,
         )
         transport = self.transport()
-        sleep = self.naps.append
+        sleep = self.sleeps.append
         with Waldur(
             self.url, offering.token, mode="test", transport=transport, sleep=sleep
         ) as waldur:
@@ -216,14 +216,14 @@ class House:
         self.forget()
         return resource
 
-    def with_(self, **changes: Any) -> House:
+    def with_(self, **changes: Any) -> SimulatedSite:
         """The same house, seen by agents that differ in something."""
         return replace(self, **changes)
 
 
 @contextmanager
-def a_house(lock_file: Path, version: str = "8.1.3") -> Iterator[House]:
+def a_simulated_site(lock_file: Path, version: str = "8.1.3") -> Iterator[SimulatedSite]:
     """A served sandbox and an empty cluster."""
     sandbox = Sandbox(version)
     with sandbox.serve() as url:
-        yield House(sandbox, SimulatedSlurm(), url, lock_file)
+        yield SimulatedSite(sandbox, SimulatedSlurm(), url, lock_file)

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from harness.house import House
+from harness.testbed import SimulatedSite
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.site import Site
@@ -30,7 +30,7 @@ MOAB_SETTINGS = {"customer_prefix": "c_", "project_prefix": "p_", "allocation_pr
 
 
 @dataclass
-class MoabHouse(House):
+class SimulatedMoabSite(SimulatedSite):
     """Both sides, and what tests ask of them."""
 
     mam: SimulatedMam = field(default_factory=SimulatedMam)
@@ -64,7 +64,7 @@ class MoabHouse(House):
             runner=self.mam_runner(self.mam.runner()),
             lock_wait_seconds=0.2,
         )
-        sleep = self.naps.append
+        sleep = self.sleeps.append
         transport = self.transport()
         with Waldur(
             self.url, offering.token, mode="test", transport=transport, sleep=sleep
@@ -122,9 +122,9 @@ class MoabHouse(House):
 
 
 @contextmanager
-def a_moab_house(lock_file: Path) -> Iterator[MoabHouse]:
+def a_simulated_moab_site(lock_file: Path) -> Iterator[SimulatedMoabSite]:
     """A served sandbox that sells deposits, and an empty accounting manager."""
     sandbox = Sandbox()
     sandbox.customer.add_component("deposit", "limit", "EUR", name="Deposit")
     with sandbox.serve() as url:
-        yield MoabHouse(sandbox, SimulatedSlurm(), url, lock_file)
+        yield SimulatedMoabSite(sandbox, SimulatedSlurm(), url, lock_file)
