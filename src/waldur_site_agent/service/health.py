@@ -146,7 +146,7 @@ class Health:
         self._began = datetime.now(UTC)
 
     def worker_health(self, offering: str, mode: str) -> WorkerHealth:
-        """The health of the worker of one offering in one mode; the same one each time it is asked for."""
+        """The worker of an offering in a mode; the same one each time it is asked for."""
         with self._lock:
             return self._duties.setdefault((offering, mode), WorkerHealth(offering, mode))
 

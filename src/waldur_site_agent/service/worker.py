@@ -383,8 +383,8 @@ def serve(
 
     SIGTERM and SIGINT finish the object in hand, then stop, within ``STOP_WITHIN_SECONDS``; a
     second one stops at once. What is not finished then is finished by the next start. SIGHUP
-    makes a new worker pool from a fresh reading of the configuration, which begins when the old one has
-    finished what it had begun; a configuration with errors is reported and the old pool goes on.
+    starts a new worker pool from a fresh reading of the configuration once the old one has finished
+    what it had begun; a configuration with errors is reported and the old pool goes on.
     """
     log = structlog.get_logger()
     monitoring = monitoring or Monitoring()
