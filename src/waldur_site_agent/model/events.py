@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
+
+from pydantic import BeforeValidator, Field
+
+from waldur_site_agent.model.references import UuidFromUrl
 
 
 class ObjectType:
@@ -31,7 +36,7 @@ class AgentIdentity:
 
     uuid: UUID
     name: str = ""
-    offering_uuid: UUID | None = None
+    offering_uuid: Annotated[UuidFromUrl, Field(validation_alias="offering")] = None
     version: str = ""
     last_restarted: datetime | None = None
 
@@ -68,6 +73,16 @@ class QueueRegistration:
     observable_object_types: tuple[str, ...] = ()
 
 
+def _object_types(rows: object) -> tuple[str, ...]:
+    """The types that can be recognized in a list of objects of any shape."""
+    found = [
+        row.get("object_type")
+        for row in (rows if isinstance(rows, list | tuple) else ())
+        if isinstance(row, dict)
+    ]
+    return tuple(name for name in found if isinstance(name, str))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSubscription:
     """The wish of one user to be told about some types of objects, in all offerings.
@@ -79,7 +94,11 @@ class EventSubscription:
     uuid: UUID
     user_uuid: UUID | None = None
     description: str = ""
-    object_types: tuple[str, ...] = ()
+    object_types: Annotated[
+        tuple[str, ...],
+        Field(validation_alias="observable_objects"),
+        BeforeValidator(_object_types),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

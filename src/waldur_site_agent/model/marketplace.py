@@ -1,7 +1,8 @@
-"""Orders and resources as Waldur tells of them. Times are aware datetimes as the server sent them.
+"""Marketplace objects as Waldur describes them. Times are aware datetimes as the server sent them.
 
-Field names are the API's own, so that an answer can be compared with the documentation. States
-and types are plain text: a server newer than this agent may use values that are not listed here.
+Field names are the API's own, so that an answer can be compared with the documentation; the few
+that differ carry the API's name as an alias. States and types are plain text: a server newer than
+this agent may use values that are not listed here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+from pydantic import BeforeValidator, Field
+
+from waldur_site_agent.model.references import UuidFromUrl
 
 
 class OrderState:
@@ -178,9 +183,9 @@ class UserLimit:
     """The most that one person may use of one component of a resource, in measured units."""
 
     uuid: UUID
-    resource_uuid: UUID | None = None
+    resource_uuid: Annotated[UuidFromUrl, Field(validation_alias="resource")] = None
     """``None``, as for the person, where Waldur's answer does not say it."""
-    offering_user_uuid: UUID | None = None
+    offering_user_uuid: Annotated[UuidFromUrl, Field(validation_alias="user")] = None
     component_type: str = ""
     limit: Decimal | None = None
 
@@ -339,9 +344,14 @@ class BackendResourceRequest:
 
     uuid: UUID
     state: str = ""
-    offering_uuid: UUID | None = None
+    offering_uuid: Annotated[UuidFromUrl, Field(validation_alias="offering")] = None
     created: datetime | None = None
     error_message: str = ""
+
+
+def _mapping_or_empty(metadata: object) -> object:
+    """The metadata of an importable resource, which Waldur accepts in any JSON type."""
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,9 +362,11 @@ class BackendResource:
     name: str = ""
     backend_id: str = ""
     """Its name in the backend (Slurm: the account)."""
-    project_uuid: UUID | None = None
-    offering_uuid: UUID | None = None
-    backend_metadata: Mapping[str, Any] = field(default_factory=dict)
+    project_uuid: Annotated[UuidFromUrl, Field(validation_alias="project")] = None
+    offering_uuid: Annotated[UuidFromUrl, Field(validation_alias="offering")] = None
+    backend_metadata: Annotated[Mapping[str, Any], BeforeValidator(_mapping_or_empty)] = field(
+        default_factory=dict
+    )
 
     @property
     def account(self) -> str:

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 from uuid import UUID
+
+from pydantic import Field
+
+from waldur_site_agent.model.references import UuidFromUrl
 
 Amounts: TypeAlias = Mapping[str, Fraction]
 """By component type, in backend units."""
@@ -141,7 +145,7 @@ class ComponentUserUsage:
     username: str = ""
     usage: Decimal = Decimal(0)
     component_type: str = ""
-    component_usage_uuid: UUID | None = None
+    component_usage_uuid: Annotated[UuidFromUrl, Field(validation_alias="component_usage")] = None
     """``None`` where Waldur's answer does not say it."""
     resource_uuid: UUID | None = None
     billing_period: date | None = None

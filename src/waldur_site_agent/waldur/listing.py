@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
-from decimal import Decimal
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import httpx
 import structlog
 
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.events import AgentIdentity, EventSubscription
-from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, UserLimit
-from waldur_site_agent.model.usage import ComponentUserUsage
+from waldur_site_agent.model.references import uuid_from_url
 from waldur_site_agent.waldur.codec import Row, bad_answer, decode, read_json, read_rows, uuid_text
 from waldur_site_agent.waldur.errors import NotFoundError, OrderingRefusedError
 from waldur_site_agent.waldur.http import Call, Connection, QueryValue
@@ -47,7 +43,7 @@ class UnreadableRow:
 
     def uuid(self, field: str) -> UUID | None:
         """The UUID that a field is, or that its URL ends in; ``None`` if there is none."""
-        return last_uuid(self.text(field) or "")
+        return uuid_from_url(self.text(field) or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +220,6 @@ def _comparable(field: str, value: object) -> str:
     return text.replace("-", "").lower() if field.endswith("uuid") else text
 
 
-def last_uuid(url: str) -> UUID | None:
-    """The UUID that a URL ends in, or the text itself is."""
-    try:
-        return UUID(url.partition("?")[0].rstrip("/").rpartition("/")[2])
-    except ValueError:
-        return None
-
-
 def total_rows(response: httpx.Response) -> int | None:
     """How many rows the list has on the server, all pages together; ``None`` if it is not said."""
     header = response.headers.get("x-result-count", "").strip()
@@ -386,140 +374,3 @@ def _decoded(
         received=raw.received,
         unreadable=tuple(unreadable),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserLimitRow:
-    """A limit of one user; it points to what it belongs to by URL."""
-
-    uuid: UUID
-    resource: str = ""
-    user: str = ""
-    component_type: str = ""
-    limit: Decimal | None = None
-
-    def read(self) -> UserLimit:
-        """The limit with the UUIDs that the URLs end in."""
-        return UserLimit(
-            uuid=self.uuid,
-            resource_uuid=last_uuid(self.resource),
-            offering_user_uuid=last_uuid(self.user),
-            component_type=self.component_type,
-            limit=self.limit,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentUserUsageRow:
-    """One person's part of a component usage, to which it points by URL."""
-
-    uuid: UUID
-    username: str = ""
-    usage: Decimal = Decimal(0)
-    component_type: str = ""
-    component_usage: str = ""
-    resource_uuid: UUID | None = None
-    billing_period: date | None = None
-
-    def read(self) -> ComponentUserUsage:
-        """The part with the UUID that the URL ends in."""
-        return ComponentUserUsage(
-            uuid=self.uuid,
-            username=self.username,
-            usage=self.usage,
-            component_type=self.component_type,
-            component_usage_uuid=last_uuid(self.component_usage),
-            resource_uuid=self.resource_uuid,
-            billing_period=self.billing_period,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentIdentityRow:
-    """An agent; what Waldur calls ``offering`` is its UUID, or was its URL."""
-
-    uuid: UUID
-    offering: str = ""
-    name: str = ""
-    version: str = ""
-    last_restarted: datetime | None = None
-
-    def read(self) -> AgentIdentity:
-        """The agent in the words that are used everywhere else."""
-        return AgentIdentity(
-            uuid=self.uuid,
-            name=self.name,
-            offering_uuid=last_uuid(self.offering),
-            version=self.version,
-            last_restarted=self.last_restarted,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventSubscriptionRow:
-    """A subscription; its object types come as a list of objects of any shape."""
-
-    uuid: UUID
-    user_uuid: UUID | None = None
-    description: str = ""
-    observable_objects: Any = ()
-
-    def read(self) -> EventSubscription:
-        """The subscription with the object types that can be recognized."""
-        rows = self.observable_objects
-        found = [
-            row.get("object_type")
-            for row in (rows if isinstance(rows, list | tuple) else ())
-            if isinstance(row, dict)
-        ]
-        return EventSubscription(
-            uuid=self.uuid,
-            user_uuid=self.user_uuid,
-            description=self.description,
-            object_types=tuple(name for name in found if isinstance(name, str)),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendResourceRequestRow:
-    """An import request; what Waldur calls ``offering`` is its UUID, or was its URL."""
-
-    uuid: UUID
-    state: str = ""
-    offering: str = ""
-    created: datetime | None = None
-    error_message: str = ""
-
-    def read(self) -> BackendResourceRequest:
-        """The request in the words that are used everywhere else."""
-        return BackendResourceRequest(
-            uuid=self.uuid,
-            state=self.state,
-            offering_uuid=last_uuid(self.offering),
-            created=self.created,
-            error_message=self.error_message,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendResourceRow:
-    """An importable resource; project and offering are named by UUID, the metadata is any JSON."""
-
-    uuid: UUID
-    name: str = ""
-    project: str = ""
-    offering: str = ""
-    backend_id: str = ""
-    backend_metadata: Any = None
-
-    def read(self) -> BackendResource:
-        """The resource in the words that are used everywhere else."""
-        metadata = self.backend_metadata
-        return BackendResource(
-            uuid=self.uuid,
-            name=self.name,
-            backend_id=self.backend_id,
-            project_uuid=last_uuid(self.project),
-            offering_uuid=last_uuid(self.offering),
-            backend_metadata=metadata if isinstance(metadata, Mapping) else {},
-        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic.fields import FieldInfo
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
@@ -47,11 +49,24 @@ class Operation(Generic[Answer_co]):
     @property
     def asked_fields(self) -> tuple[str, ...]:
         """The values of ``field``: what the model holds and the gateway looks at."""
-        if self.answer is None or "field" not in self.query:
-            return ()
-        # mypy knows no dataclass bound for a type variable; every answer here is one.
-        names = [field.name for field in fields(self.answer)]  # type: ignore[arg-type]
-        return (*names, *self.extra_fields)
+        return (*self.answer_fields, *self.extra_fields) if "field" in self.query else ()
+
+    @property
+    def answer_fields(self) -> tuple[str, ...]:
+        """The fields of the answer that its model holds, by the API's names."""
+        return () if self.answer is None else _api_names(self.answer)
+
+
+def _api_names(model: type[object]) -> tuple[str, ...]:
+    hints = get_type_hints(model, include_extras=True)
+    # mypy knows no dataclass bound for a type variable; every answer here is one.
+    return tuple(_alias(hints[field.name]) or field.name for field in fields(model))  # type: ignore[arg-type]
+
+
+def _alias(hint: object) -> str:
+    """The name that ``Field(validation_alias=...)`` gives a field; empty without one."""
+    aliases = (item.validation_alias for item in get_args(hint)[1:] if isinstance(item, FieldInfo))
+    return next((alias for alias in aliases if isinstance(alias, str)), "")
 
 
 def reading(

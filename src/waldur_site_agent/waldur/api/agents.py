@@ -21,12 +21,7 @@ from waldur_site_agent.model.marketplace import User
 from waldur_site_agent.waldur.codec import decode, read_json, uuid_text
 from waldur_site_agent.waldur.errors import AbsentOperationError
 from waldur_site_agent.waldur.http import Call
-from waldur_site_agent.waldur.listing import (
-    AgentIdentityRow,
-    ApiClient,
-    EventSubscriptionRow,
-    Listing,
-)
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import changing, listing_pages, making, reading
 
 _IDENTITIES = "marketplace-site-agent-identities/"
@@ -45,7 +40,7 @@ IDENTITIES = listing_pages(
     "marketplace_site_agent_identities_list",
     "list the agents of offering {uuid}",
     _IDENTITIES,
-    AgentIdentityRow,
+    AgentIdentity,
     filters=("offering_uuid", "name"),
     ordered_by=None,
     chooses_fields=False,
@@ -54,7 +49,7 @@ CREATE_IDENTITY = making(
     "marketplace_site_agent_identities_create",
     "introduce the agent of offering {uuid}",
     _IDENTITIES,
-    AgentIdentityRow,
+    AgentIdentity,
     body=_IDENTITY_KEYS,
     safe_to_repeat=False,
 )
@@ -62,7 +57,7 @@ UPDATE_IDENTITY = changing(
     "marketplace_site_agent_identities_update",
     "update agent {uuid}",
     f"{_IDENTITIES}{{uuid}}/",
-    AgentIdentityRow,
+    AgentIdentity,
     body=_IDENTITY_KEYS,
     method="PUT",
 )
@@ -102,7 +97,7 @@ REGISTER_EVENT_SUBSCRIPTION = making(
     "marketplace_site_agent_identities_register_event_subscription",
     "register an event subscription of agent {uuid}",
     f"{_IDENTITIES}{{uuid}}/register_event_subscription/",
-    EventSubscriptionRow,
+    EventSubscription,
     body=("observable_object_type", "description"),
     safe_to_repeat=True,
 )
@@ -119,8 +114,9 @@ class AgentIdentitiesApi(ApiClient):
         """The agents of this very name at an offering: one, or none."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(IDENTITIES, offering.hex, offering_uuid=offering.hex, name=name)
-        read = [row.read() for row in listing.items]
-        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
+        return listing.with_items(
+            row for row in listing.items if row.offering_uuid in (None, offering)
+        )
 
     def create_identity(
         self,
@@ -145,7 +141,7 @@ class AgentIdentitiesApi(ApiClient):
         body = _identity_body(
             offering_uuid, name, version, dependencies, config_file_path, last_restarted
         )
-        return self._change(CREATE_IDENTITY, offering_uuid, body).read()
+        return self._change(CREATE_IDENTITY, offering_uuid, body)
 
     def update_identity(
         self,
@@ -162,7 +158,7 @@ class AgentIdentitiesApi(ApiClient):
         body = _identity_body(
             offering_uuid, name, version, dependencies, config_file_path, last_restarted
         )
-        return self._change(UPDATE_IDENTITY, uuid, body).read()
+        return self._change(UPDATE_IDENTITY, uuid, body)
 
     def register_service(self, identity_uuid: UUID | str, name: str, mode: str) -> AgentService:
         """Register a job of an agent and set it active."""
@@ -210,7 +206,7 @@ class AgentIdentitiesApi(ApiClient):
         body = {"observable_object_type": object_type}
         if description:
             body["description"] = description
-        return self._change(REGISTER_EVENT_SUBSCRIPTION, identity_uuid, body).read()
+        return self._change(REGISTER_EVENT_SUBSCRIPTION, identity_uuid, body)
 
 
 def _identity_body(
@@ -241,7 +237,7 @@ EVENT_SUBSCRIPTIONS = listing_pages(
     "event_subscriptions_list",
     "list the event subscriptions",
     _PATH,
-    EventSubscriptionRow,
+    EventSubscription,
     filters=("user_uuid",),
     chooses_fields=False,
 )
@@ -249,7 +245,7 @@ CREATE_EVENT_SUBSCRIPTION = making(
     "event_subscriptions_create",
     "create an event subscription",
     _PATH,
-    EventSubscriptionRow,
+    EventSubscription,
     body=("description", "observable_objects"),
     safe_to_repeat=False,
 )
@@ -284,8 +280,7 @@ class EventsApi(ApiClient):
     ) -> Listing[EventSubscription]:
         """The subscriptions that the token's user sees; of everybody, or of one user."""
         user = {} if user_uuid is None else {"user_uuid": uuid_text(user_uuid)}
-        listing = self._list(EVENT_SUBSCRIPTIONS, **user)
-        return listing.with_items(row.read() for row in listing.items)
+        return self._list(EVENT_SUBSCRIPTIONS, **user)
 
     def create_event_subscription(
         self, description: str, object_types: Sequence[str]
@@ -297,7 +292,7 @@ class EventsApi(ApiClient):
         }
         call = Call.of(CREATE_EVENT_SUBSCRIPTION, body=body)
         response = self._connection.send(call)
-        return decode(CREATE_EVENT_SUBSCRIPTION, read_json(response), response).read()
+        return decode(CREATE_EVENT_SUBSCRIPTION, read_json(response), response)
 
     def makes_event_queues(self) -> bool:
         """Whether the server makes queues for events itself, as those from 7.9.9 on do."""

@@ -8,12 +8,7 @@ from uuid import UUID
 
 from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, Project
 from waldur_site_agent.waldur.codec import uuid_text
-from waldur_site_agent.waldur.listing import (
-    ApiClient,
-    BackendResourceRequestRow,
-    BackendResourceRow,
-    Listing,
-)
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import listing_pages, making, reading, writing
 
 _REQUESTS = "backend-resource-requests/"
@@ -23,7 +18,7 @@ BACKEND_RESOURCE_REQUESTS = listing_pages(
     "backend_resource_requests_list",
     "list the import requests of offering {uuid}",
     _REQUESTS,
-    BackendResourceRequestRow,
+    BackendResourceRequest,
     filters=("offering_uuid", "state"),
     chooses_fields=False,
 )
@@ -31,7 +26,7 @@ BACKEND_RESOURCE_REQUEST = reading(
     "backend_resource_requests_retrieve",
     "read import request {uuid}",
     f"{_REQUESTS}{{uuid}}/",
-    BackendResourceRequestRow,
+    BackendResourceRequest,
 )
 START_IMPORT = writing(
     "backend_resource_requests_start_processing",
@@ -56,7 +51,7 @@ BACKEND_RESOURCES = listing_pages(
     "backend_resources_list",
     "list the importable resources of offering {uuid}",
     _RESOURCES,
-    BackendResourceRow,
+    BackendResource,
     filters=("offering_uuid",),
     chooses_fields=False,
 )
@@ -64,7 +59,7 @@ CREATE_BACKEND_RESOURCE = making(
     "backend_resources_create",
     "offer a resource of offering {uuid} for import",
     _RESOURCES,
-    BackendResourceRow,
+    BackendResource,
     body=("name", "project", "offering", "backend_id", "backend_metadata"),
     safe_to_repeat=False,
 )
@@ -96,12 +91,13 @@ class ImportsApi(ApiClient):
             offering_uuid=offering.hex,
             state=[*states],
         )
-        read = [row.read() for row in listing.items]
-        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
+        return listing.with_items(
+            row for row in listing.items if row.offering_uuid in (None, offering)
+        )
 
     def backend_resource_request(self, uuid: UUID | str) -> BackendResourceRequest:
         """One request as it is now."""
-        return self._read(BACKEND_RESOURCE_REQUEST, uuid).read()
+        return self._read(BACKEND_RESOURCE_REQUEST, uuid)
 
     def start_import(self, uuid: UUID | str) -> None:
         """Sent -> Processing."""
@@ -120,8 +116,9 @@ class ImportsApi(ApiClient):
         """What was offered for import already, and was not imported yet."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(BACKEND_RESOURCES, offering.hex, offering_uuid=offering.hex)
-        read = [row.read() for row in listing.items]
-        return listing.with_items(r for r in read if r.offering_uuid in (None, offering))
+        return listing.with_items(
+            row for row in listing.items if row.offering_uuid in (None, offering)
+        )
 
     def create_backend_resource(
         self,
@@ -143,7 +140,7 @@ class ImportsApi(ApiClient):
             "backend_id": backend_id,
             "backend_metadata": dict(backend_metadata),
         }
-        return self._change(CREATE_BACKEND_RESOURCE, offering_uuid, body).read()
+        return self._change(CREATE_BACKEND_RESOURCE, offering_uuid, body)
 
     def provider_projects(self, provider_uuid: UUID | str) -> Listing[Project]:
         """The projects that have a resource of a service provider."""

@@ -16,7 +16,7 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.waldur.codec import bad_answer, decode, number, read_rows, uuid_text
 from waldur_site_agent.waldur.http import Call
-from waldur_site_agent.waldur.listing import ApiClient, Listing, UserLimitRow
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import listing_pages, reading, writing
 
 RESOURCES = listing_pages(
@@ -90,7 +90,7 @@ USER_LIMITS = listing_pages(
     "component_user_usage_limits_list",
     "list the limits of single users of offering {uuid}",
     "component-user-usage-limits/",
-    UserLimitRow,
+    UserLimit,
     filters=("offering_uuid",),
     ordered_by=None,
     chooses_fields=False,
@@ -181,7 +181,6 @@ class ResourcesApi(ApiClient):
 
     def user_limits(self, offering_uuid: UUID | str) -> Listing[UserLimit]:
         """The limits that customers set for single people, of all resources of an offering."""
-        listing = self._list(
+        return self._list(
             USER_LIMITS, uuid_text(offering_uuid), offering_uuid=uuid_text(offering_uuid)
         )
-        return listing.with_items(row.read() for row in listing.items)

@@ -18,7 +18,7 @@ from waldur_site_agent.model.usage import (
 from waldur_site_agent.waldur.codec import amount_text, uuid_text
 from waldur_site_agent.waldur.errors import PastMonthRefusedError
 from waldur_site_agent.waldur.http import Call, Connection
-from waldur_site_agent.waldur.listing import ApiClient, ComponentUserUsageRow, Listing
+from waldur_site_agent.waldur.listing import ApiClient, Listing
 from waldur_site_agent.waldur.operation import listing_pages, writing
 
 _PATH = "marketplace-component-usages/"
@@ -37,7 +37,7 @@ COMPONENT_USER_USAGES = listing_pages(
     "marketplace_component_user_usages_list",
     "list the usage of single users of offering {uuid}",
     "marketplace-component-user-usages/",
-    ComponentUserUsageRow,
+    ComponentUserUsage,
     filters=("offering_uuid", "component_usage__billing_period"),
     ordered_by=None,
     other_orders=("username", "-username"),
@@ -114,7 +114,7 @@ class UsageApi(ApiClient):
             component_usage__billing_period=month.first_day.isoformat(),
         )
         return listing.with_items(
-            row.read() for row in listing.items if row.billing_period in (None, month.first_day)
+            row for row in listing.items if row.billing_period in (None, month.first_day)
         )
 
     def count_component_user_usages(self, offering_uuid: UUID | str, month: BillingMonth) -> int:
