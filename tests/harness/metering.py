@@ -24,7 +24,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.site import Sibling, Site, UnreportedUsage
+from waldur_site_agent.cycles.site import Memory, Sibling, Site, UnreportedUsage
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.cycles.usage_sending import UsageCycleReport
 from waldur_site_agent.model.backend import Placement, ResourceRequest
@@ -179,7 +179,7 @@ class Meter:
     stopping: Callable[[], bool] = bool
     transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
     components: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(_COMPONENTS))
-    memory: dict[str, int] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     sleeps: list[float] = field(default_factory=list)
     siblings: tuple[Sibling, ...] = ()
     unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
@@ -241,7 +241,7 @@ class Meter:
         )
 
     @contextmanager
-    def agent(self, memory: dict[str, int] | None = None) -> Iterator[Site]:
+    def agent(self, memory: Memory | None = None) -> Iterator[Site]:
         """A new agent; it remembers nothing, unless it is given a memory."""
         offering = self.offering()
         with Waldur(
@@ -259,7 +259,7 @@ class Meter:
                 log=structlog.get_logger(),
                 now=self.now or self.sandbox.clock.now,
                 stopping=self.stopping,
-                memory={} if memory is None else memory,
+                memory=Memory() if memory is None else memory,
                 zone=self.zone,
                 siblings=self.siblings,
                 unreported_usage=self.unreported_usage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from uuid import UUID
 
 from waldur_site_agent.cycles.applying import note_write, send_write
@@ -46,8 +47,7 @@ from waldur_site_agent.waldur import (
 _OPEN = (ImportState.SENT, ImportState.PROCESSING)
 _REQUESTS = "backend_resource_requests"
 _STEM = "x"
-_OFFERED = "was offered for import: "
-_LISTS_CATCH_UP_SECONDS = 600
+_LISTS_CATCH_UP = timedelta(minutes=10)
 _SHOWN_FAILURES = 3
 
 
@@ -291,17 +291,13 @@ def _offer(site: Site, offer: Offer) -> None:
         site.record_write(write, error)
         raise
     note_write(site, write)
-    site.memory[_OFFERED + offer.account] = int(site.now().timestamp())
+    site.memory.offered_accounts[offer.account] = site.now()
 
 
 def _offered_lately(site: Site) -> set[str]:
     """The accounts that this process offered, as long as no list may show them."""
-    since = site.now().timestamp() - _LISTS_CATCH_UP_SECONDS
-    return {
-        key.removeprefix(_OFFERED)
-        for key, when in site.memory.items()
-        if key.startswith(_OFFERED) and when > since
-    }
+    since = site.now() - _LISTS_CATCH_UP
+    return {account for account, when in site.memory.offered_accounts.items() if when > since}
 
 
 def _conclude(

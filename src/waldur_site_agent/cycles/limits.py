@@ -296,7 +296,7 @@ def report_limits(
     if not dry_run:
         note_left(site, decisions)
     writes = [told_write(site, d) for d in decisions.values() if d.to_tell is not None]
-    told = [write for write in writes if not site.memory.get(_key(write))]
+    told = [write for write in writes if _key(write) not in site.memory.rejected_limits]
     if dry_run:
         return told, []
     failures = []
@@ -305,15 +305,15 @@ def report_limits(
     )
     for attempt in attempts:
         if isinstance(attempt.error, PermanentError):
-            site.memory[_key(attempt.item)] = 1
+            site.memory.rejected_limits.add(_key(attempt.item))
         if attempt.error is not None:
             failures.append(f"{attempt.item.about}: {attempt.error}")
     return told, failures
 
 
-def _key(write: Write) -> str:
-    """By what is remembered that these very limits were refused."""
-    return f"limits were refused: {write.uuid} {write}"
+def _key(write: Write) -> tuple[UUID | None, str]:
+    """The resource together with the limits that it would get."""
+    return write.uuid, str(write)
 
 
 def _tell(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:

@@ -310,24 +310,21 @@ def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) ->
     return replace(membership, accounts=tuple(accounts), unlimited=unlimited)
 
 
-_REMOVALS = "removals since all was judged"
-
-
 def _guarded(
     site: Site, wanted: Gathered, membership: MembershipPlan, state: BackendState
 ) -> Guarded:
     ours = wanted.offering_accounts & state.resources.keys()
     found = sum(len(state.resources[name].members) for name in ours)
-    before = site.memory.get(_REMOVALS, 0)
+    before = site.memory.removals_since_full_pass
     return guard(membership.plan, found, 0, site.thresholds, removed_before=before)
 
 
 def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) -> None:
     """Let many small passes count as one large one, until a pass judges everything."""
-    before = 0 if scope_filter.everything else site.memory.get(_REMOVALS, 0)
-    site.memory[_REMOVALS] = before + (
-        0 if scope_filter.everything else removals_in(guarded.allowed)
-    )
+    if scope_filter.everything:
+        site.memory.removals_since_full_pass = 0
+    else:
+        site.memory.removals_since_full_pass += removals_in(guarded.allowed)
 
 
 def _carry_out(

@@ -80,12 +80,11 @@ def check_emptied_list(site: Site, what: str, rows: Sized) -> None:
         OfferingAccessError: the list is empty because this token may not see it.
         TemporaryError: Waldur could not be asked.
     """
-    had_rows = f"{what} were listed"
     if rows:
-        site.memory[had_rows] = 1
-    elif site.memory.get(had_rows):
-        check_offering_access(site)  # on failure the note stays, and the next cycle looks again
-        site.memory[had_rows] = 0
+        site.memory.nonempty_lists.add(what)
+    elif what in site.memory.nonempty_lists:
+        check_offering_access(site)  # if this fails, the next cycle checks again
+        site.memory.nonempty_lists.discard(what)
 
 
 def load_components(

@@ -393,13 +393,12 @@ _PASSES_AFTER_AN_UPDATE = 2
 def _remember_updates(site: Site, results: Iterable[OrderResult]) -> None:
     """Look twice after an update whether Waldur left its resource in Updating."""
     if any(f.order.type == OrderType.UPDATE and f.status is OrderStatus.DONE for f in results):
-        site.memory["passes after an update"] = _PASSES_AFTER_AN_UPDATE
+        site.memory.stuck_update_checks = _PASSES_AFTER_AN_UPDATE
 
 
 def _look_after_updates(site: Site) -> None:
-    left = site.memory.get("passes after an update", 0)
-    if left:
-        site.memory["passes after an update"] = left - 1
+    if site.memory.stuck_update_checks:
+        site.memory.stuck_update_checks -= 1
         repair_stuck_updates(site)
 
 

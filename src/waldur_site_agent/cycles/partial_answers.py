@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -25,7 +26,7 @@ UNAVAILABLE = (AbsentOperationError, AccessDeniedError)
 
 Answer = TypeVar("Answer")
 
-_A_DAY = 86400
+_RETRY_AFTER = timedelta(days=1)
 _WORKS = -1
 
 
@@ -81,20 +82,20 @@ def tell_optional(site: Site, call: str, tell: Callable[[], None], resource: str
 
 def is_absent(site: Site, call: str) -> bool:
     """Whether the server is known not to have a call."""
-    return site.server_calls.get(call, 0) > site.now().timestamp() - _A_DAY
+    return site.server_calls.get(call, 0) > (site.now() - _RETRY_AFTER).timestamp()
 
 
 def is_unavailable(site: Site, call: str) -> bool:
     """Whether a call is known to be absent or denied."""
-    denied = site.memory.get(_denied(call), 0) > site.now().timestamp() - _A_DAY
-    return denied or is_absent(site, call)
+    denied = site.memory.denied_calls.get(call)
+    return (denied is not None and site.now() - denied < _RETRY_AFTER) or is_absent(site, call)
 
 
 def remember_denied(site: Site, call: str, error: AccessDeniedError, resource: str = "") -> None:
     """Warn that the token may not make a call, and leave it alone for a day."""
-    now = int(site.now().timestamp())
+    now = site.now()
     if not is_unavailable(site, call):
-        site.memory[_denied(call)] = now
+        site.memory.denied_calls[call] = now
         log = site.log.bind(resource=resource) if resource else site.log
         log.warning("the token may not make a call; it is left out", call=call, reason=str(error))
 
@@ -105,10 +106,6 @@ def _remember_absent(site: Site, call: str, error: AbsentOperationError, effect:
         site.log.info(
             "this Waldur does not have a call", call=call, effect=effect, reason=str(error)
         )
-
-
-def _denied(call: str) -> str:
-    return f"{call} was denied"
 
 
 Item = TypeVar("Item")

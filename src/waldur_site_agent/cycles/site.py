@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from waldur_site_agent.model.backend import (
 )
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, Resource
+from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import Plan, Step, Thresholds
 from waldur_site_agent.planning.usernames import PENDING
 from waldur_site_agent.planning.writes import Write
@@ -378,6 +379,61 @@ def _forget_write(_write: Write, _error: SiteAgentError | None) -> None:
     return
 
 
+@dataclass(slots=True, kw_only=True)
+class MonthMemory:
+    """What the process remembers about reporting the usage of one billing month."""
+
+    closed: bool = False
+    """Everything that Waldur accepts has been reported; nothing is left to do."""
+    verified: bool = False
+    """The month was compared with the backend's second source."""
+    staff_only_logged: bool = False
+    """The log already says that the remainder requires a staff token."""
+    closing_comparisons: int = 0
+    """How often per-user usage was compared since the month ended: at first, and at the end."""
+    counted_resources: int = 0
+    """How many resources there were when Waldur's per-user records were counted."""
+    compared_on: date | None = None
+    """The day on which all per-user usage of the current month was last compared."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Memory:
+    """What one process remembers between the cycles of one offering.
+
+    It saves requests and keeps log lines from being repeated. It is empty after a restart, and
+    may be lost at any time without harm.
+    """
+
+    nonempty_lists: set[str] = field(default_factory=set)
+    """Lists that had entries when they were last read, such as ``orders``."""
+    denied_calls: dict[str, datetime] = field(default_factory=dict)
+    """When Waldur last denied this token an optional call, by the call's name."""
+    rejected_limits: set[tuple[UUID | None, str]] = field(default_factory=set)
+    """Resource and limits (as text) of reports that Waldur rejected."""
+    removals_since_full_pass: int = 0
+    """Members removed by partial passes; the guard counts them together."""
+    stuck_update_checks: int = 0
+    """In how many more passes to look for resources stuck in Updating."""
+    offered_accounts: dict[str, datetime] = field(default_factory=dict)
+    """When an account was offered for import; Waldur's list may not show it yet."""
+    unreported_components_logged: bool = False
+    """The log already names the components that Waldur does not count."""
+    logged_plan_changes: set[UUID] = field(default_factory=set)
+    """Usage records that the log already names as one of several for the same month."""
+    accepts_bulk_user_usage: bool | None = None
+    """Whether the server has ``set_user_usages``; ``None`` until it was tried."""
+    staff_only_components: set[str] = field(default_factory=set)
+    """Components whose past months Waldur accepts from a staff token only."""
+    rejected_totals: set[tuple[UUID, BillingMonth, str]] = field(default_factory=set)
+    """Resource, month and component of totals that Waldur rejected when they were last sent."""
+    months: dict[BillingMonth, MonthMemory] = field(default_factory=dict)
+
+    def month(self, month: BillingMonth) -> MonthMemory:
+        """What is remembered about one billing month."""
+        return self.months.setdefault(month, MonthMemory())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sibling:
     """Another offering of the file, at the same or at another Waldur.
@@ -412,8 +468,8 @@ class Site:
     """Gives people their usernames; by default it gives none."""
     conditions: Conditions = field(default_factory=Conditions)
     """What lasts for many cycles and is logged when it changes; lives as long as the process."""
-    memory: dict[str, int] = field(default_factory=dict)
-    """What may be forgotten at any time without harm, and is at a restart."""
+    memory: Memory = field(default_factory=Memory)
+    """What this process remembers between cycles; losing it costs requests and log lines only."""
     given: GivenUsernames = field(default_factory=GivenUsernames)
     """The usernames that this process gave; lists may not show them yet."""
     named: set[UUID] = field(default_factory=set)

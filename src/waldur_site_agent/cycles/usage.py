@@ -225,7 +225,7 @@ _ONCE, _FOR_THE_LAST_TIME = 1, 2
 
 def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
     """Whether there may be something to tell of a month before this one, which Waldur takes."""
-    if site.memory.get(_closed(month)) or not existed_in(site, month, resources):
+    if site.memory.month(month).closed or not existed_in(site, month, resources):
         return False
     return not is_never_taken(site, month)
 
@@ -253,16 +253,16 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
         plan: the month.
         may_end: whether everything that is to be told of it can be told in this cycle.
     """
-    compared = f"parts of {plan.month} are compared before it is closed"
+    memory = site.memory.month(plan.month)
     stage = _FOR_THE_LAST_TIME if may_end else _ONCE
     try:
-        outcome = send_month(site, plan, compare_parts=site.memory.get(compared, 0) < stage)
+        outcome = send_month(site, plan, compare_parts=memory.closing_comparisons < stage)
     except SiteAgentError as error:
         month = str(plan.month)
         site.conditions.note("month not closed yet", month, month=month, reason=str(error))
         return _unread(plan, error)
-    if outcome.refusal and not site.memory.get(_refused(plan.month)):
-        site.memory[_refused(plan.month)] = 1
+    if outcome.refusal and not memory.staff_only_logged:
+        memory.staff_only_logged = True
         site.log.info(
             "the rest of a month was not billed: Waldur takes it from a token of staff alone",
             month=str(plan.month),
@@ -270,9 +270,9 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
             reason=outcome.refusal,
         )
     if not outcome.waits and not outcome.failures:
-        site.memory[compared] = stage
+        memory.closing_comparisons = stage
         if may_end:
-            site.memory[_closed(plan.month)] = 1
+            memory.closed = True
     return outcome
 
 
@@ -287,14 +287,6 @@ def foresee_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
 def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
     failure = NotReported(account=str(plan.month), error=error)
     return MonthOutcome(plan=plan, failures=(failure,))
-
-
-def _closed(month: BillingMonth) -> str:
-    return f"usage of {month} is closed"
-
-
-def _refused(month: BillingMonth) -> str:
-    return f"what staff alone may report of {month} was named"
 
 
 def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
@@ -374,8 +366,8 @@ def reported_components(site: Site) -> dict[str, Component]:
     counted = {n: c for n, c in site.offering.components.items() if site.backend.counts(n)}
     components = reportable(counted, offering.components)
     others = sorted(counted.keys() - components.keys())
-    if others and not site.memory.get("components that are not reported were named"):
-        site.memory["components that are not reported were named"] = 1
+    if others and not site.memory.unreported_components_logged:
+        site.memory.unreported_components_logged = True
         site.log.warning(
             "Waldur does not count these components; their usage is not reported",
             components=others,
@@ -466,19 +458,19 @@ def _months(
 
 
 def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
-    named = f"what staff alone may report of {plan.month} was named"
+    memory = site.memory.month(plan.month)
     compare = not plan and _parts_may_differ(site, plan)
     outcome = send_month(site, plan, compare_parts=compare)
     if outcome.is_unfinished:
-        site.memory[_counted(plan.month)] = site.memory[_compared(plan.month)] = 0
+        memory.counted_resources, memory.compared_on = 0, None
     else:
-        site.memory[_counted(plan.month)] = len(plan.resources)
+        memory.counted_resources = len(plan.resources)
         if plan or compare:  # where there is news, all parts are looked at
-            site.memory[_compared(plan.month)] = site.now().toordinal()
+            memory.compared_on = site.now().date()
     if outcome.waits:
         site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
-    if outcome.refusal and not site.memory.get(named):
-        site.memory[named] = 1
+    if outcome.refusal and not memory.staff_only_logged:
+        memory.staff_only_logged = True
         site.log.warning(
             "Waldur is in the next month already; the rest of this one needs a token of staff",
             month=str(plan.month),
@@ -495,17 +487,10 @@ def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
     Waldur's parts, and again when there are other resources than before; from its second cycle on
     it compares them all once a day, for parts of zero make up for lost ones in the count.
     """
-    if site.memory.get(_counted(plan.month), 0) != len(plan.resources):
+    memory = site.memory.month(plan.month)
+    if memory.counted_resources != len(plan.resources):
         return not _parts_are_all_there(site, plan)
-    return site.memory.get(_compared(plan.month)) != site.now().toordinal()
-
-
-def _counted(month: BillingMonth) -> str:
-    return f"resources whose parts of {month} are counted"
-
-
-def _compared(month: BillingMonth) -> str:
-    return f"day on which all parts of {month} were compared"
+    return memory.compared_on != site.now().date()
 
 
 def _parts_are_all_there(site: Site, plan: MonthPlan) -> bool:
@@ -522,8 +507,8 @@ def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
 
 def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
     """Once per process, have the month before compared with a second source, where there is one."""
-    verified = f"usage of {month} is verified"
-    if site.memory.get(verified) or not existed_in(site, month, resources):
+    memory = site.memory.month(month)
+    if memory.verified or not existed_in(site, month, resources):
         return
     log = site.log.bind(month=str(month))
     try:
@@ -534,7 +519,7 @@ def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> N
         return
     except SiteAgentError as error:
         log.warning("usage not verified", reason=str(error))
-    site.memory[verified] = 1
+    memory.verified = True
 
 
 def _log(site: Site, subjects: Subjects) -> None:
@@ -603,9 +588,8 @@ def _warn_of_several_plans(
             used=str(component.bill.total),
             in_waldur=str(found.amount),
         )
-    known = f"row {found.row} is one of several"
-    if not site.memory.get(known):
-        site.memory[known] = 1
+    if found.row not in site.memory.logged_plan_changes:
+        site.memory.logged_plan_changes.add(found.row)
         log.warning(
             "Waldur has several figures for one month, probably because the plan was changed; "
             "their sum is kept at what was used",

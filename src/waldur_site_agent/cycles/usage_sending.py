@@ -169,7 +169,6 @@ _NOT_LISTED_YET = (
     "the total is reported, but Waldur's list of figures does not show it yet; "
     "what single users used follows in the next cycle"
 )
-_NO_BULK = "set_user_usages is absent"
 _WHY_FOR_STAFF = (
     "once a month has ended in UTC, Waldur takes components billed by usage from staff alone"
 )
@@ -302,7 +301,7 @@ class _Sending:
 
     def _is_for_staff(self, component: str) -> bool:
         """Whether the month has passed, and the component is one that staff alone may report."""
-        return bool(self.site.memory.get(_for_staff(component))) and self._is_past()
+        return component in self.site.memory.staff_only_components and self._is_past()
 
     @cached_property
     def _found_parts(self) -> Mapping[UUID, Mapping[str, Decimal]]:
@@ -390,7 +389,7 @@ class _Sending:
 
     def _is_refused(self, resource: ResourceReport, component: str) -> bool:
         """Whether Waldur refuses the total, in this pass or in the last one of this process."""
-        return bool(self.site.memory.get(_refused(self.plan, resource, component)))
+        return _key(self.plan, resource, component) in self.site.memory.rejected_totals
 
     def _send_parts(self, differing: Sequence[_UserUsages]) -> None:
         people = self._accounts_in_waldur if any(parts.change.is_new for parts in differing) else {}
@@ -406,7 +405,7 @@ class _Sending:
                 ],
             )
 
-        first = 0 if _NO_BULK in self.site.memory else 1  # one alone finds out about the server
+        first = 1 if self.site.memory.accepts_bulk_user_usage is None else 0  # probes the server
         attempts = [*concurrently(send, differing[:first]), *concurrently(send, differing[first:])]
         for attempt in attempts:
             account = attempt.item.change.account
@@ -420,18 +419,18 @@ class _Sending:
     def _send_some_parts(self, parts: _UserUsages, sent: Sequence[UserUsage]) -> None:
         """All in one request; one by one where the server lacks that, or refuses one of them."""
         memory = self.site.memory
-        if not memory.get(_NO_BULK):
+        if memory.accepts_bulk_user_usage is not False:
             self._look_before_sending()
             try:
                 self._send_parts_together(parts, sent)
             except AbsentOperationError:
-                memory[_NO_BULK] = 1
+                memory.accepts_bulk_user_usage = False
             except (AccessDeniedError, NotFoundError):
                 raise
             except PermanentError as error:
                 self.site.log.debug("parts refused together", reason=str(error))
             else:
-                memory[_NO_BULK] = 0
+                memory.accepts_bulk_user_usage = True
                 return
         refusals: list[PermanentError] = []
         for part in sent:
@@ -479,8 +478,10 @@ class _Sending:
     def _note_totals(self, resource: ResourceReport, refused: Mapping[str, PermanentError]) -> None:
         """Keep what became of a resource's totals; the parts of refused ones are kept back."""
         account = resource.account
+        rejected = self.site.memory.rejected_totals
         for name in resource.news:
-            self.site.memory[_refused(self.plan, resource, name)] = int(name in refused)
+            key = _key(self.plan, resource, name)
+            rejected.add(key) if name in refused else rejected.discard(key)
         self.refused.update((account, name) for name in refused)
         refused = dict(self._without_those_for_staff(refused))
         taken = [name for name in resource.news if (account, name) not in self.refused]
@@ -537,7 +538,7 @@ class _Sending:
         """The refusals that are not about the month; the others are remembered and told once."""
         for name, error in refused.items():
             if isinstance(error, PastMonthRefusedError) and self._is_past():
-                self.site.memory[_for_staff(name)] = 1
+                self.site.memory.staff_only_components.add(name)
                 self.refusal = str(error)
             else:
                 yield name, error
@@ -577,9 +578,7 @@ class _Sending:
         )
 
 
-def _refused(plan: MonthPlan, resource: ResourceReport, component: str) -> str:
-    return f"{component} of {resource.resource.uuid} in {plan.month} is refused"
-
-
-def _for_staff(component: str) -> str:
-    return f"{component} of a past month is for a token of staff"
+def _key(
+    plan: MonthPlan, resource: ResourceReport, component: str
+) -> tuple[UUID, BillingMonth, str]:
+    return resource.resource.uuid, plan.month, component
