@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from waldur_site_agent.model.marketplace import AccountingType, Component
+from waldur_site_agent.model.marketplace import ACCOUNTING_RULES, Component
 
 
 class Section(BaseModel):
@@ -109,7 +109,7 @@ class ComponentSettings(Section):
             label=self.label,
             accounting_type=self.accounting_type,
             unit_factor=self.unit_factor,
-            limit=self.limit if self.accounting_type == AccountingType.USAGE else None,
+            limit=self.limit if ACCOUNTING_RULES[self.accounting_type].is_capped else None,
         )
 
 

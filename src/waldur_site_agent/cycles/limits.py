@@ -20,7 +20,7 @@ from waldur_site_agent.cycles.partial_answers import (
 )
 from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
-from waldur_site_agent.model.marketplace import AccountingType, Component, Resource, ResourceState
+from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
 from waldur_site_agent.planning.limits import (
     Authority,
     LimitDecision,
@@ -137,7 +137,7 @@ def _sold_by_limit(site: Site, decisions: Decisions) -> tuple[Decisions, str]:
         components = read_offering(site).components
     except SiteAgentError as error:
         return decisions, f"what Waldur sells by limit could not be read: {error}"
-    sold = {each.type for each in components if each.billing_type == AccountingType.LIMIT}
+    sold = {each.type for each in components if each.rules.is_limited}
     others = limited_components(site).keys() - sold
     reason = "Waldur does not sell it by limit; correct accounting_type in the file or in Waldur"
     return {name: d.not_telling(others, reason) for name, d in decisions.items()}, ""

@@ -119,6 +119,28 @@ class AccountingType:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingRules:
+    """What the agent does with components of one accounting type."""
+
+    is_limited: bool = False
+    """Customers order a limit, which is set on the account and kept in sync with Waldur."""
+    is_counted: bool = False
+    """Waldur accepts usage reports."""
+    is_capped: bool = False
+    """New accounts get the ``limit`` of the configuration file as a fixed cap."""
+
+
+ACCOUNTING_RULES: Mapping[str, AccountingRules] = {
+    AccountingType.LIMIT: AccountingRules(is_limited=True, is_counted=True),
+    AccountingType.USAGE: AccountingRules(is_counted=True, is_capped=True),
+}
+"""The one place that says which accounting type is limited, counted and capped.
+
+The other types that Waldur has, such as ``one`` (one-time) and ``fixed``, are none of these.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """A thing counted at the site, from ``backend_components`` of the configuration."""
 
@@ -130,7 +152,17 @@ class Component:
     unit_factor: Decimal = Decimal(1)
     """Backend units in one of Waldur's measured units (``cpu`` in k-Hours: 60000 minutes)."""
     limit: Decimal | None = None
-    """For usage components: a cap in measured units that is set when a resource is made."""
+    """For capped components: the cap in measured units that new accounts get."""
+
+    @property
+    def rules(self) -> AccountingRules:
+        """What the accounting type means for the component."""
+        return ACCOUNTING_RULES.get(self.accounting_type, AccountingRules())
+
+    @property
+    def cap(self) -> Decimal | None:
+        """The fixed cap in measured units, if the component has one."""
+        return self.limit if self.rules.is_capped else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +185,11 @@ class WaldurComponent:
     default_limit: Decimal | None = None
     is_boolean: bool = False
     is_builtin: bool = False
+
+    @property
+    def rules(self) -> AccountingRules:
+        """What the billing type means for the component."""
+        return ACCOUNTING_RULES.get(self.billing_type, AccountingRules())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from waldur_site_agent.backends import BackendResource
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.marketplace import AccountingType, Component, Resource
+from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.planning.writes import amount_text
 
 Amounts = dict[str, Decimal]
@@ -34,7 +34,7 @@ def ordered_limits(
     amounts: Amounts = {}
     for name, component in components.items():
         value = limits.get(name)
-        if component.accounting_type != AccountingType.LIMIT or value is None:
+        if not component.rules.is_limited or value is None:
             continue
         amounts[name] = _backend_units(value, component)
     return amounts
@@ -45,9 +45,9 @@ def initial_limits(
 ) -> Amounts:
     """What a new resource is given: the ordered limits, and the fixed caps of usage components."""
     caps = {
-        name: _backend_units(component.limit, component)
+        name: _backend_units(component.cap, component)
         for name, component in components.items()
-        if component.accounting_type == AccountingType.USAGE and component.limit is not None
+        if component.cap is not None
     }
     return {**caps, **ordered_limits(limits, components)}
 
@@ -200,14 +200,14 @@ def limit_differences(
     differences = []
     for name, component in sorted(components.items()):
         amount = found.limits.get(name)
-        if component.accounting_type == AccountingType.LIMIT:
+        if component.rules.is_limited:
             sold = resource.limits.get(name)
             difference = LimitDifference(component=component, sold=sold, found=amount)
             if not _agree(difference, agree):
                 differences.append(difference)
-        elif component.limit is not None and amount is None:
+        elif component.cap is not None and amount is None:
             differences.append(
-                LimitDifference(component=component, sold=component.limit, found=None, is_cap=True)
+                LimitDifference(component=component, sold=component.cap, found=None, is_cap=True)
             )
     return tuple(differences)
 
@@ -219,7 +219,7 @@ def unlimited_components(
     return tuple(
         name
         for name, component in sorted(components.items())
-        if component.accounting_type == AccountingType.LIMIT
+        if component.rules.is_limited
         and resource.limits.get(name) is None
         and name not in found.limits
     )

@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from uuid import UUID
 
-from waldur_site_agent.model.marketplace import AccountingType, Component, Resource, WaldurComponent
+from waldur_site_agent.model.marketplace import Component, Resource, WaldurComponent
 from waldur_site_agent.model.usage import (
     BillingMonth,
     ComponentUsage,
@@ -65,7 +65,6 @@ def booking_date(month: BillingMonth, now: datetime, *known: datetime | None) ->
 
 
 _CENTS = 100
-_COUNTED = (AccountingType.USAGE, AccountingType.LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def reportable(
     configured: Mapping[str, Component], found: Iterable[WaldurComponent]
 ) -> dict[str, Component]:
     """The configured components for which Waldur takes usage: it bills them by use or by limit."""
-    counted = {component.type for component in found if component.billing_type in _COUNTED}
+    counted = {component.type for component in found if component.rules.is_counted}
     return {name: component for name, component in configured.items() if name in counted}
 
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import tempfile
+import typing
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,8 @@ from waldur_site_agent.config import (
     problems_of,
     resolved_yaml,
 )
+from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.model.marketplace import ACCOUNTING_RULES
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 OFFERING: dict[str, Any] = {
@@ -459,3 +462,8 @@ def test_a_unit_factor_must_be_a_positive_number(tmp_path: Path, factor: str) ->
     }
     text = complaint_about(tmp_path, backend_components={"cpu": component})
     assert f'backend_components.cpu.unit_factor: found "{factor}"' in text
+
+
+def test_every_accounting_type_with_rules_can_be_configured_and_no_other() -> None:
+    configurable = typing.get_args(ComponentSettings.model_fields["accounting_type"].annotation)
+    assert set(configurable) == set(ACCOUNTING_RULES)

@@ -14,7 +14,7 @@ from waldur_site_agent.backends import (
     SiteAgentError,
     make_checks,
 )
-from waldur_site_agent.model.marketplace import AccountingType, Component
+from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.accounts import DEPOSIT
 from waldur_site_agent_moab.client import MamClient, probe_lock
@@ -90,7 +90,7 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
             remedy=f"add {DEPOSIT} with accounting_type: limit",
         )
         return
-    is_limit = deposit.accounting_type == AccountingType.LIMIT
+    is_limit = deposit.rules.is_limited
     yield Check(
         name=f"component {DEPOSIT}",
         verdict=CheckStatus.OK if is_limit else CheckStatus.WARNING,
