@@ -28,7 +28,7 @@ from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
-from waldur_site_agent.service.passes import EventSession, Passes, check_token, run_cycle
+from waldur_site_agent.service.passes import Passes, Session, check_token, run_cycle
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.retry import RetryPolicy
 from waldur_site_agent_sandbox.in_process import ADDRESS
@@ -230,9 +230,7 @@ class _Events:
         self._broker = broker
         self._time = agent.world.time
         modes = {part.job: EVENT_PROCESS.renamed(part) for part in EVENT_PROCESS.parts}
-        self._workplace = EventSession(
-            dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes
-        )
+        self._workplace = Session(dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes)
         self.event_queue = EventQueue(
             UUID(agent.world.sandbox.offering.uuid),
             object_types_of(agent.site.offering),

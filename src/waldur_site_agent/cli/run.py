@@ -30,16 +30,10 @@ from waldur_site_agent.service.diagnosis import warn_of_unused_settings
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, AnyMode, EventMode, jobs_of
 from waldur_site_agent.service.monitoring import Monitoring
-from waldur_site_agent.service.passes import run_once
+from waldur_site_agent.service.pool import Unserved, WorkerPool, run_interruptible, serve
 from waldur_site_agent.service.process import Notifier, Stop
 from waldur_site_agent.service.session import Runtime
-from waldur_site_agent.service.worker import (
-    Unserved,
-    WorkerPool,
-    full_pass_once,
-    run_interruptible,
-    serve,
-)
+from waldur_site_agent.service.worker import once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +152,7 @@ def run(options: RunOptions) -> int:
         for mode in modes:
             mode.period_seconds()
         work = _work(start, modes)
-        runtime = _situation(start, options, Monitoring(options.mode, notifier=Notifier()))
+        runtime = _runtime(start, options, Monitoring(options.mode, notifier=Notifier()))
     except (ConfigurationError, ValueError) as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration)
@@ -172,7 +166,7 @@ def run(options: RunOptions) -> int:
         monitoring.adopt(start.configuration)
         faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
         pool = WorkerPool(runtime, work.pairs, work.broken)
-        return serve(pool, _CrewMaker(options, modes, monitoring, work), monitoring)
+        return serve(pool, _PoolMaker(options, modes, monitoring, work), monitoring)
     finally:
         monitoring.close()
 
@@ -244,7 +238,7 @@ def open_journal(start: Start, *, dry_run: bool) -> Journal:
         raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
 
 
-def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Runtime:
+def _runtime(start: Start, options: RunOptions, monitoring: Monitoring) -> Runtime:
     return Runtime(
         configuration=start.configuration,
         source=start.source,
@@ -258,10 +252,7 @@ def _situation(start: Start, options: RunOptions, monitoring: Monitoring) -> Run
 def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
     reports: list[CycleReport] = []
     for offering, mode in work.pairs:
-        if isinstance(mode, EventMode):
-            reports += full_pass_once(runtime, offering, mode, dry_run=options.dry_run, stop=stop)
-        else:
-            reports += run_once(runtime, [offering], mode, dry_run=options.dry_run, stop=stop)
+        reports += once(runtime, offering, mode, dry_run=options.dry_run, stop=stop)
     for broken in work.broken:
         if not options.dry_run:  # a dry run prints the reason in place of the plan
             broken.log()
@@ -270,7 +261,7 @@ def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> lis
 
 
 @dataclass(slots=True)
-class _CrewMaker:
+class _PoolMaker:
     """Reads the configuration again and puts workers on every offering."""
 
     options: RunOptions
@@ -292,7 +283,7 @@ class _CrewMaker:
         served = {(offering.name, mode.name) for offering, mode in self.work.pairs}
         if any((entry.offering, entry.mode) in served for entry in work.broken):
             raise ConfigurationError(options.config_file, problems_in(start.broken))
-        pool = WorkerPool(_situation(start, options, self.monitoring), work.pairs, work.broken)
+        pool = WorkerPool(_runtime(start, options, self.monitoring), work.pairs, work.broken)
         self.monitoring.adopt(start.configuration)
         self.work = work
         return pool

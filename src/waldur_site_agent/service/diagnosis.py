@@ -212,7 +212,7 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
         yield Check(
             name=name,
             verdict=CheckStatus.FAILED,
-            detail=f"a defect in the agent or a plugin: {type(error).__name__}: {error}; "
+            detail=f"bug in the agent or a plugin: {type(error).__name__}: {error}; "
             f"{_NOT_CHECKED}",
             remedy="report it with the traceback above",
         )

@@ -44,6 +44,14 @@ class Mode:
         takes_part = self.beside_events or not offering.by_events
         return takes_part and bool(offering.backend_for(self.job))
 
+    def parts_of(self, _offering: Offering) -> tuple[Mode, ...]:
+        """The mode itself; an event mode consists of others."""
+        return (self,)
+
+    def renamed(self, part: Mode) -> Mode:
+        """The part as it appears in the log and in Waldur."""
+        return part
+
     def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:
         """How often a cycle begins.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import structlog
-
-from waldur_site_agent.config import ConfigurationError, Job, Offering
+from waldur_site_agent.config import Job, Offering
 from waldur_site_agent.cycles.importing import answer_imports
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import check_offering_access
@@ -29,51 +27,11 @@ from waldur_site_agent.events.pending import (
 from waldur_site_agent.model.backend import Everything, OrderScope, ResourceScope, Scope
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OrderType
-from waldur_site_agent.service.modes import EventMode, Mode
+from waldur_site_agent.service.modes import AnyMode, Mode
 from waldur_site_agent.service.process import Stop
 from waldur_site_agent.service.session import Runtime, only_copy, open_site
 
 _SILENT_TOKEN_SHARE = 0.5
-
-
-def run_once(
-    runtime: Runtime,
-    offerings: Sequence[Offering],
-    mode: Mode,
-    *,
-    dry_run: bool = False,
-    stop: Stop | None = None,
-) -> list[CycleReport]:
-    """One cycle for each offering, one after the other; trouble with one stops no other."""
-    stop = stop or Stop()
-    return [
-        _offering_once(runtime, offering, mode, dry_run=dry_run, stop=stop)
-        for offering in offerings
-    ]
-
-
-def _offering_once(
-    runtime: Runtime, offering: Offering, mode: Mode, *, dry_run: bool, stop: Stop
-) -> CycleReport:
-    log = structlog.get_logger().bind(offering=offering.name, mode=mode.name)
-    if stop.requested():
-        reason = "the agent was asked to stop before its turn came"
-        log.warning("not started", reason=reason)
-        return CycleReport(offering=offering.name, trouble=reason)
-    copies = nullcontext() if dry_run else only_copy(offering, mode, 0)
-    try:
-        with copies, open_site(runtime, offering, mode, stop.requested, stop.pause) as site:
-            check_token(site, mode)
-            if not dry_run:
-                mode.start(site)
-            return run_cycle(site, mode, dry_run=dry_run)
-    except (SiteAgentError, ConfigurationError) as error:
-        if not dry_run:  # a dry run prints the reason in place of the plan
-            log.error("not started", reason=str(error))
-        return CycleReport(offering=offering.name, trouble=str(error))
-    except Exception as error:  # a bug, often a plugin's: the other offerings have their turn
-        log.exception("not started because of a defect in the agent or a plugin")
-        return CycleReport(offering=offering.name, trouble=_defect(error))
 
 
 def check_token(site: Site, mode: Mode) -> None:
@@ -108,8 +66,8 @@ def run_cycle(
             site.log.warning("cycle cut short; tried again next time", reason=str(error))
         report = CycleReport(offering=site.offering.name, trouble=str(error))
     except Exception as error:  # a bug: it must not end a service that runs for months
-        site.log.exception("cycle failed because of a defect in the agent or a plugin")
-        report = CycleReport(offering=site.offering.name, trouble=_defect(error))
+        site.log.exception("cycle failed because of a bug in the agent or a plugin")
+        report = CycleReport(offering=site.offering.name, trouble=bug_text(error))
     report = replace(
         report,
         requests=site.waldur.requests_made - requests,
@@ -131,31 +89,53 @@ def _commands(site: Site) -> int:
     return sum(site.backend.commands_run().values())
 
 
-def _defect(error: Exception) -> str:
-    return f"a defect: {type(error).__name__}: {error}"
+def bug_text(error: Exception) -> str:
+    """An unexpected exception, as health and reports show it."""
+    return f"bug in the agent or a plugin: {type(error).__name__}: {error}"
 
 
 Report = TypeVar("Report", bound="CycleReport")
 
 
 @dataclass(frozen=True, slots=True)
-class EventSession:
-    """The sites at which an offering's jobs are done, and the modes that do them."""
+class Session:
+    """An offering being served: an open site and a mode for each of its jobs."""
 
     sites: Mapping[Job, Site]
     modes: Mapping[Job, Mode]
 
     @classmethod
     def open(
-        cls, stack: ExitStack, runtime: Runtime, offering: Offering, mode: EventMode, stop: Stop
-    ) -> EventSession:
+        cls,
+        stack: ExitStack,
+        runtime: Runtime,
+        offering: Offering,
+        mode: AnyMode,
+        stop: Stop,
+        *,
+        lock_wait: float | None = None,
+    ) -> Session:
         """Open a site for each job of the offering; ``stack`` closes them.
 
+        Args:
+            stack: closes the sites, then releases the locks.
+            runtime: shared by all sessions of the process.
+            offering: the offering to serve.
+            mode: the mode whose jobs are done.
+            stop: ends every wait.
+            lock_wait: seconds to wait for another process that serves the offering in the same
+                mode; ``None`` takes no lock. In event mode the locks are those of the polling
+                modes whose jobs it does, so that no polling agent serves the offering meanwhile.
+
         Raises:
-            ConfigurationError: a backend does not like its settings.
-            SiteAgentError: a backend or the connection to Waldur cannot be made.
+            ConfigurationError: a backend does not accept its settings.
+            SiteAgentError: another process serves the offering, or a backend or the connection to
+                Waldur cannot be opened.
         """
-        modes = {part.job: mode.renamed(part) for part in mode.parts_of(offering)}
+        parts = mode.parts_of(offering)
+        for part in parts if lock_wait is not None else ():
+            stack.enter_context(only_copy(offering, part, lock_wait or 0.0, stop.requested))
+        modes = {part.job: mode.renamed(part) for part in parts}
         sites = {
             job: stack.enter_context(open_site(runtime, offering, part, stop.requested, stop.pause))
             for job, part in modes.items()
@@ -204,9 +184,9 @@ class EventSession:
 class Passes:
     """Carries batches out, and tells the event queue what became of their scopes."""
 
-    def __init__(self, event_session: EventSession, event_queue: EventQueue) -> None:
-        self._workplace = event_session
-        self._agenda = event_queue
+    def __init__(self, session: Session, event_queue: EventQueue) -> None:
+        self._session = session
+        self._event_queue = event_queue
 
     def carry_out(self, batch: Batch) -> None:
         """Do the pass that covers a batch."""
@@ -214,17 +194,17 @@ class Passes:
             case Kind.EVERYTHING:
                 self._everything(batch)
             case Kind.ORDERS:
-                report = self._workplace.run(Job.ORDERS, process_orders, batch)
+                report = self._session.run(Job.ORDERS, process_orders, batch)
                 self._orders_done(report, batch.entries)
             case Kind.MEMBERS:
-                report = self._workplace.run(Job.MEMBERSHIP, sync_membership, batch)
+                report = self._session.run(Job.MEMBERSHIP, sync_membership, batch)
                 self._members_done(report, batch.entries)
             case Kind.IMPORT:
-                report = self._workplace.run(Job.MEMBERSHIP, answer_imports, batch)
+                report = self._session.run(Job.MEMBERSHIP, answer_imports, batch)
                 self._settle(batch.entries, WaldurSnapshot(), failed=bool(report.trouble))
 
     def _everything(self, batch: Batch) -> None:
-        reports = self._workplace.full_pass()
+        reports = self._session.full_pass()
         orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
         trouble = any(report.trouble for report in reports)
         incomplete = members is not None and bool(members.failures or members.refusal)
@@ -236,31 +216,31 @@ class Passes:
             self._settle(by_kind[Kind.ORDERS], orders.snapshot)
             self._follow_orders(orders)
         else:
-            self._agenda.cut_short(Kind.ORDERS, by_kind[Kind.ORDERS])
+            self._event_queue.cut_short(Kind.ORDERS, by_kind[Kind.ORDERS])
         if members is not None:
             self._settle([*by_kind[Kind.MEMBERS], *by_kind[Kind.IMPORT]], members.snapshot)
             self._follow_members(members)
         else:
-            self._agenda.cut_short(Kind.MEMBERS, by_kind[Kind.MEMBERS])
-            self._agenda.failed(by_kind[Kind.IMPORT])
+            self._event_queue.cut_short(Kind.MEMBERS, by_kind[Kind.MEMBERS])
+            self._event_queue.failed(by_kind[Kind.IMPORT])
 
     def _orders_done(self, report: CycleReport, entries: tuple[PendingScope, ...]) -> None:
         if not isinstance(report, OrdersReport):
-            self._agenda.cut_short(Kind.ORDERS, entries)
+            self._event_queue.cut_short(Kind.ORDERS, entries)
             return
         unfinished = {f.order.uuid for f in report.results if f.status is OrderStatus.WAITING}
         failed = [e for e in entries if _order_of(e.scope) in unfinished]
-        self._agenda.failed(failed)
-        self._agenda.passed([e for e in entries if e not in failed], report.snapshot)
+        self._event_queue.failed(failed)
+        self._event_queue.passed([e for e in entries if e not in failed], report.snapshot)
         self._follow_orders(report, known=frozenset(e.scope for e in entries))
 
     def _members_done(self, report: CycleReport, entries: tuple[PendingScope, ...]) -> None:
         if not isinstance(report, MembershipReport):
-            self._agenda.cut_short(Kind.MEMBERS, entries)
+            self._event_queue.cut_short(Kind.MEMBERS, entries)
         elif report.failures or report.refusal:
-            self._agenda.spoiled(entries)
+            self._event_queue.spoiled(entries)
         else:
-            self._agenda.passed(entries, report.snapshot)
+            self._event_queue.passed(entries, report.snapshot)
         if isinstance(report, MembershipReport):
             self._follow_members(report)
 
@@ -272,9 +252,9 @@ class Passes:
         failed: bool = False,
     ) -> None:
         if failed:
-            self._agenda.failed(entries)
+            self._event_queue.failed(entries)
         else:
-            self._agenda.passed(entries, snapshot)
+            self._event_queue.passed(entries, snapshot)
 
     def _follow_orders(
         self, report: OrdersReport, *, known: frozenset[Scope] = frozenset()
@@ -287,11 +267,11 @@ class Passes:
         for result in report.results:
             scope = OrderScope(result.order.uuid)
             if result.status is OrderStatus.WAITING and scope not in known:
-                self._agenda.want(scope, seconds=FIRST_DELAY)
+                self._event_queue.want(scope, seconds=FIRST_DELAY)
             resource = result.order.marketplace_resource_uuid
             created = result.status is OrderStatus.DONE and result.order.type == OrderType.CREATE
-            if created and resource is not None and Job.MEMBERSHIP in self._workplace.sites:
-                self._agenda.want(ResourceScope(resource), seconds=LONGEST_DELAY)
+            if created and resource is not None and Job.MEMBERSHIP in self._session.sites:
+                self._event_queue.want(ResourceScope(resource), seconds=LONGEST_DELAY)
 
     def _follow_members(self, report: MembershipReport) -> None:
         """Look again after a while for members whom the backend does not know yet.
@@ -300,11 +280,11 @@ class Passes:
         polling mode would: few may only seem many because others left shortly before.
         """
         if report.refusal:
-            self._agenda.want(Everything(), seconds=LONGEST_DELAY)
+            self._event_queue.want(Everything(), seconds=LONGEST_DELAY)
         for account in report.membership.accounts:
             if account.waiting:
                 scope = ResourceScope(account.wanted.resources[0].uuid)
-                self._agenda.want(scope, seconds=LONGEST_DELAY)
+                self._event_queue.want(scope, seconds=LONGEST_DELAY)
 
 
 def _first(reports: list[CycleReport], kind: type[Report]) -> Report | None:

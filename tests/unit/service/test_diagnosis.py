@@ -52,4 +52,4 @@ def test_a_defect_of_a_plugin_is_a_failed_check_after_those_that_were_made(
     first, second = backend_checks(testbed.offering(), Defective)
     assert first == FINE
     assert second.verdict is CheckStatus.FAILED
-    assert "a defect in the agent or a plugin: KeyError: 'surprise'" in second.detail
+    assert "bug in the agent or a plugin: KeyError: 'surprise'" in second.detail

@@ -14,13 +14,13 @@ from waldur_site_agent.config import Job
 from waldur_site_agent.events.pending import LONGEST_DELAY, EventQueue, Kind
 from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, ResourceScope
 from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS
-from waldur_site_agent.service.passes import EventSession, Passes
+from waldur_site_agent.service.passes import Passes, Session
 
 
 class Bench:
     """Passes over a house, and a clock that stands still until it is moved."""
 
-    def __init__(self, testbed: SimulatedSite, event_session: EventSession) -> None:
+    def __init__(self, testbed: SimulatedSite, event_session: Session) -> None:
         self.now = 0.0
         offering = UUID(testbed.sandbox.offering.uuid)
         self.event_queue = EventQueue(offering, [], structlog.get_logger(), clock=lambda: self.now)
@@ -47,7 +47,7 @@ def bench_of(testbed: SimulatedSite) -> Iterator[Bench]:
         Job.MEMBERSHIP: EVENT_PROCESS.renamed(MEMBERSHIP_SYNC),
     }
     with testbed.agent() as site:
-        yield Bench(testbed, EventSession(dict.fromkeys(modes, site), modes))
+        yield Bench(testbed, Session(dict.fromkeys(modes, site), modes))
 
 
 @pytest.fixture

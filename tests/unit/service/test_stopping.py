@@ -9,7 +9,7 @@ import pytest
 from harness import Installation, eventually
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
-IMPATIENT = {"waldur_site_agent.service.worker.STOP_WITHIN_SECONDS": 0.3}
+IMPATIENT = {"waldur_site_agent.service.pool.STOP_WITHIN_SECONDS": 0.3}
 LEFT = "stopped with work in hand; the next start finishes it"
 
 
@@ -132,7 +132,7 @@ def test_sigterm_during_once_begins_no_further_offering(installation: Installati
         eventually(lambda: "stopping" in service.text, "the signal")
         writes.release()
         assert service.wait() == 1
-        assert "the agent was asked to stop before its turn came" in service.text
+        assert "the agent was asked to stop before it reached this offering" in service.text
 
 
 def test_sighup_during_a_slow_write_waits_for_its_end(installation: Installation) -> None:

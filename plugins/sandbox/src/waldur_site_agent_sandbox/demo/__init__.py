@@ -28,8 +28,8 @@ from waldur_site_agent.cycles.usage_sending import UsageCycleReport
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.service.logs import configure_logs
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT, Mode
-from waldur_site_agent.service.passes import run_once
 from waldur_site_agent.service.session import Runtime
+from waldur_site_agent.service.worker import once
 from waldur_site_agent_sandbox import Order
 from waldur_site_agent_sandbox.demo.events import (
     STOMP_OVER_WEBSOCKET,
@@ -215,7 +215,7 @@ class Stage:
     def cycle(self, mode: Mode, *, dry_run: bool = False, quiet: bool = False) -> None:
         """One cycle of the agent, with what it took."""
         self.sandbox.requests.clear()
-        report = run_once(self._situation, self._offerings, mode, dry_run=dry_run)[0]
+        report = once(self._situation, self._offerings[0], mode, dry_run=dry_run)[0]
         self.failed |= report.failed
         if quiet:
             return

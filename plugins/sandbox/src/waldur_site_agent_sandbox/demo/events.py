@@ -14,7 +14,7 @@ import click
 from waldur_site_agent.service.modes import EVENT_PROCESS
 from waldur_site_agent.service.process import Stop
 from waldur_site_agent.service.session import Runtime
-from waldur_site_agent.service.worker import EventWorker
+from waldur_site_agent.service.worker import OnEvents, Worker
 from waldur_site_agent_sandbox import Sandbox
 
 PORT_VARIABLE = "DEMO_BROKER_PORT"
@@ -63,12 +63,12 @@ def play_events(
     Returns:
         Whether every change arrived.
     """
-    with _listening(runtime) as worker:
-        if not _wait(lambda: worker.status.connection.connected_since is not None):
-            trouble = worker.status.connection.trouble
+    with _listening(runtime) as events:
+        if not _wait(lambda: events.status.connection.connected_since is not None):
+            trouble = events.status.connection.trouble
             click.echo(f"The agent could not subscribe to events: {trouble}")
             return False
-        _wait(lambda: worker.status.scopes_waiting == 0)
+        _wait(lambda: events.status.scopes_waiting == 0)
         for line, change, has_arrived in changes:
             began = time.monotonic()
             change()
@@ -81,14 +81,16 @@ def play_events(
 
 
 @contextmanager
-def _listening(runtime: Runtime) -> Iterator[EventWorker]:
+def _listening(runtime: Runtime) -> Iterator[OnEvents]:
     """An agent that reacts to events while the body runs."""
     stop = Stop()
-    worker = EventWorker(runtime, runtime.configuration.offerings[0], EVENT_PROCESS, stop)
+    offering = runtime.configuration.offerings[0]
+    events = OnEvents(runtime, offering, EVENT_PROCESS, stop)
+    worker = Worker(runtime, offering, EVENT_PROCESS, stop, events)
     thread = threading.Thread(target=worker.run, name="event_process", daemon=True)
     thread.start()
     try:
-        yield worker
+        yield events
     finally:
         stop.request()
         thread.join(_PATIENCE_SECONDS)
