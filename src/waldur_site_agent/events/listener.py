@@ -149,7 +149,9 @@ class Listener:
                 if stop.is_set():  # what it works with may be closed already
                     return
                 log.exception("listening failed because of a defect")
-                trouble = DefectError(f"bug in the agent or a plugin: {type(error).__name__}: {error}")
+                trouble = DefectError(
+                    f"bug in the agent or a plugin: {type(error).__name__}: {error}"
+                )
             if stop.is_set() or trouble is None:
                 return
             tries = self._tries_after(tries)

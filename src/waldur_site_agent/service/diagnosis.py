@@ -208,12 +208,11 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
         yield Check(name=name, verdict=CheckStatus.FAILED, detail=f"{error}; {_NOT_CHECKED}")
     except Exception as error:  # a plugin may fail in any way; the other checks are still made
         log = structlog.get_logger()
-        log.exception("a check failed because of a defect", check=name)
+        log.exception("a check failed because of a bug in the agent or a plugin", check=name)
         yield Check(
             name=name,
             verdict=CheckStatus.FAILED,
-            detail=f"bug in the agent or a plugin: {type(error).__name__}: {error}; "
-            f"{_NOT_CHECKED}",
+            detail=f"bug in the agent or a plugin: {type(error).__name__}: {error}; {_NOT_CHECKED}",
             remedy="report it with the traceback above",
         )
 
