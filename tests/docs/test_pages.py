@@ -137,7 +137,8 @@ def test_a_command_that_is_shown_exists_with_these_options(line: str) -> None:
         found_name, found, arguments = command.resolve_command(context, arguments)
         assert found is not None, line
         command, name = found, found_name or name
-    parser = command.make_parser(click.Context(command, info_name=name, parent=context))
+    settings = command.context_settings  # the sandbox's own parser takes its options
+    parser = command.make_parser(click.Context(command, info_name=name, parent=context, **settings))
     _, left, _ = parser.parse_args(arguments)
     assert left == [], line
 
@@ -238,6 +239,27 @@ def test_every_make_target_that_is_shown_exists() -> None:
     shown = {target for text in texts for target in re.findall(r"(?:`|^\$ )make (\w+)", text, re.M)}
     assert {"demo", "test"} <= shown
     assert shown <= targets
+
+
+README_ROWS = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "plugins").glob("*/README.md")), ids=str)
+def test_every_module_that_a_plugin_lists_exists(page: Path) -> None:
+    rows = README_ROWS.findall(page.read_text(encoding="utf-8"))
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    (package,) = (page.parent / "src").iterdir()
+    modules = {path.stem for path in package.iterdir() if path.suffix in ("", ".py")}
+    assert set() == listed - modules
+
+
+def test_every_file_that_the_map_of_changes_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## Where to change what\n", 1)[1].split("\n## ")[0]
+    named = re.findall(r"`((?:\w[\w-]*/)+(?:\w+\.py)?)`", section)
+    assert len(named) > 20
+    places = (ROOT, ROOT / "src" / "waldur_site_agent")
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
 def test_the_index_names_every_mode_and_this_version_has_them_all() -> None:
