@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.processes import COMMANDS, environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "start.md"
-SANDBOX = "python -m waldur_site_agent_sandbox --demo"
+SANDBOX = "waldur-site-agent sandbox --demo"
 
 
 def written(heading: str) -> list[str]:

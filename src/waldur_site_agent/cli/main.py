@@ -10,6 +10,7 @@ from typing import Literal
 import click
 from click.shell_completion import get_completion_class
 
+from waldur_site_agent import __version__
 from waldur_site_agent.cli import aliases
 from waldur_site_agent.cli.commands import import_group, sync_limits
 from waldur_site_agent.cli.install import health, init_command, install_services
@@ -224,8 +225,9 @@ def _sandbox_command(name: str, short_help: str) -> click.Command:
         found = entry_points(group="waldur_site_agent.commands", name=name)
         if not found:
             give_up(
-                f"{name} is in another distribution, which is not installed: "
-                'pip install "waldur-site-agent[sandbox,slurm]"'
+                f"{name} is part of waldur-site-agent-sandbox, which is not installed; in a "
+                "checkout: pip install . ./plugins/sandbox ./plugins/slurm; from wheels: "
+                f'pip install --find-links DIR "waldur-site-agent[sandbox,slurm]=={__version__}"'
             )
         with interruptible():
             loaded: click.Command = next(iter(found)).load()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.processes import COMMANDS, environment
+from waldur_site_agent import __version__
 
 NOT_INSTALLED = """\
 import importlib.metadata
@@ -30,5 +31,7 @@ def test_it_says_what_to_install_and_prints_no_traceback(command: str, tmp_path:
     )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert f"{command} is in another distribution, which is not installed" in done.stderr
-    assert 'pip install "waldur-site-agent[sandbox,slurm]"' in done.stderr
+    missing = f"{command} is part of waldur-site-agent-sandbox, which is not installed"
+    assert missing in done.stderr
+    assert "pip install . ./plugins/sandbox ./plugins/slurm" in done.stderr
+    assert f'"waldur-site-agent[sandbox,slurm]=={__version__}"' in done.stderr

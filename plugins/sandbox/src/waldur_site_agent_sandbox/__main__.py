@@ -1,4 +1,4 @@
-"""Run the sandbox in the foreground: ``python -m waldur_site_agent_sandbox --demo``."""
+"""The sandbox in the foreground: ``waldur-site-agent sandbox --demo``, or ``python -m`` this."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m waldur_site_agent_sandbox",
+        prog="waldur-site-agent sandbox",
         description="A small Waldur in memory, to try an agent's configuration against.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (%(default)s)")

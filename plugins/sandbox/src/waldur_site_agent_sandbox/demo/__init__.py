@@ -50,8 +50,8 @@ try:
     from waldur_site_agent_slurm.simulator import SimulatedSlurm
 except ImportError as missing:
     give_up(
-        f"the demo needs the sandbox and the Slurm plugin ({missing}); "
-        "install waldur-site-agent[sandbox,slurm] from where the agent came from"
+        f"the demo needs the Slurm plugin, which is not installed ({missing}); "
+        "in a checkout: pip install . ./plugins/sandbox ./plugins/slurm"
     )
 
 

@@ -28,8 +28,8 @@ try:
     from waldur_site_agent_sandbox import Sandbox
 except ImportError as missing:
     give_up(
-        f"this demo needs the sandbox and the MOAB plugin ({missing}); "
-        "install waldur-site-agent[sandbox,slurm,moab] from where the agent came from"
+        f"this demo needs the MOAB plugin, which is not installed ({missing}); "
+        "in a checkout: pip install . ./plugins/sandbox ./plugins/slurm ./plugins/moab"
     )
 
 

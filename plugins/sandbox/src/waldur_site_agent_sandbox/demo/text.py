@@ -84,7 +84,7 @@ def print_what_is_next() -> None:
     click.echo(
         """\
   Try it by hand, without a cluster:   docs/start.md, or
-      python -m waldur_site_agent_sandbox --demo
+      waldur-site-agent sandbox --demo
   Set it up at your site:              waldur-site-agent init
   See what each command does:          waldur-site-agent --help"""
     )
