@@ -1,28 +1,21 @@
 """What gateway and sandbox are checked against: each other, and Waldur's own API description.
 
-The description is not part of this repository. It is looked up in the directory that
-``WALDUR_OPENAPI`` names, else in ``../shared/openapi`` next to the repository; tests that need it
-are skipped without it.
+What the tests need of the description stands in ``tests/data/api``; see ``extract_api``.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
+from contract import extract_api
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FILE_NAME = "waldur-agent-openapi.yaml"
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -98,13 +91,7 @@ class Description:
 
 @pytest.fixture(scope="session")
 def description() -> Description:
-    named = os.environ.get("WALDUR_OPENAPI")
-    directory = Path(named) if named else REPOSITORY.parent / "shared" / "openapi"
-    file = directory / FILE_NAME
-    if not file.is_file():
-        pytest.skip(f"no API description at {file}; WALDUR_OPENAPI may name its directory")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return Description(yaml.load(file.read_text(), Loader=loader))  # noqa: S506 - both are safe
+    return Description(extract_api.load())
 
 
 @pytest.fixture(params=["7.7.9", "8.0.2", "8.1.3"])
