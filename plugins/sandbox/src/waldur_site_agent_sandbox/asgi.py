@@ -1,4 +1,4 @@
-"""The HTTP face of the sandbox: routes, tokens, faults and the request log around the rules."""
+"""Waldur's API as a Starlette application: routes, tokens, faults and the request log."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from http import HTTPStatus
 
 from pydantic import JsonValue
 from starlette.applications import Starlette
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -30,19 +30,17 @@ from waldur_site_agent_sandbox.api import (
 )
 from waldur_site_agent_sandbox.faults import Fault, Faults
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
-    Query,
     RefusedError,
-    html_answer,
+    html_response,
     invalid,
-    json_answer,
     method_not_allowed,
 )
 from waldur_site_agent_sandbox.portal import Sessions
-from waldur_site_agent_sandbox.records import User
-from waldur_site_agent_sandbox.store import Journal, Request, Store, Transaction
+from waldur_site_agent_sandbox.store import Journal, Store
+from waldur_site_agent_sandbox.store import Request as JournalEntry
 
 OPERATIONS: tuple[Operation, ...] = (
     *account.OPERATIONS,
@@ -61,125 +59,113 @@ OPERATIONS: tuple[Operation, ...] = (
 """Every call of Waldur's API that the sandbox answers, in any generation."""
 
 CUT_EXTENSION = "sandbox.cut"
-"""Where the server leaves the means to cut a connection, in the request's extensions."""
-
-_NOBODY = ""
+"""The key in a request's ASGI extensions under which the server leaves a way to cut it off."""
 
 
-class WaldurSurface:
-    """Answers Waldur's API from a store, with the faults in force, and writes down what it did."""
+class WaldurApi:
+    """Answers Waldur's API from a store, with the faults in force, and logs each request."""
 
     def __init__(self, store: Store, sessions: Sessions, faults: Faults, journal: Journal) -> None:
         self._store = store
         self._sessions = sessions
         self._faults = faults
         self._journal = journal
-        self._in_a_hurry = False
+        self._stopping = False
 
     def application(self, more_routes: Sequence[Route]) -> Starlette:
         """Give the ASGI application, with the routes of the customer's side beside Waldur's."""
-        served = [each for each in OPERATIONS if self._store.generation.reached(*each.since)]
-        routes = [
-            Route(f"/api/{each.path}", self._endpoint(each), methods=[each.method])
-            for each in served
+        offered = [each for each in OPERATIONS if self._store.generation.reached(*each.since)]
+        self._routes = [
+            Route(f"/api/{each.path}", self._endpoint(each), methods=[each.method], name=each.name)
+            for each in offered
         ]
         app = Starlette(
-            routes=[*routes, *more_routes],
+            routes=[*self._routes, *more_routes],
             exception_handlers={
+                RefusedError: self._refused,
                 HTTPStatus.NOT_FOUND: self._no_route,
                 HTTPStatus.METHOD_NOT_ALLOWED: self._no_method,
             },
         )
-        app.router.redirect_slashes = False
-        self._routes = routes
+        app.router.redirect_slashes = False  # Waldur answers 301, Starlette 307
         return app
 
-    def hurry(self, *, hurried: bool = True) -> None:
-        """Let nobody wait for a slow answer any more: the server is about to stop."""
-        self._in_a_hurry = hurried
+    def skip_latency(self, *, skip: bool = True) -> None:
+        """Send slow answers at once: the server is about to stop."""
+        self._stopping = skip
 
-    def _endpoint(self, operation: Operation) -> Callable[[HttpRequest], Awaitable[Response]]:
-        async def endpoint(request: HttpRequest) -> Response:
+    def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
             content = await request.body()
             faults = self._faults.strike(operation.name)
+            request.state.operation, request.state.faults = operation.name, faults
             if "latency" in faults:
                 await self._linger(faults["latency"].seconds)
             if "cut" in faults:
-                self._write_down(request, operation.name, None, content, answered=False)
+                self._log(request, content, None, answered=False)
                 return _Cut()
-            answer = _instead(faults) or self._perform(operation, request, content, faults)
-            if "short_page" in faults:
-                answer = _shortened(answer, faults["short_page"].rows)
-            lost = "lost_answer" in faults
-            self._write_down(request, operation.name, answer.status, content, answered=not lost)
-            return _Cut() if lost else _response(answer)
+            response = _instead(faults) or self._perform(operation, request, content, faults)
+            return await self._finish(request, response)
 
         return endpoint
 
     def _perform(
-        self, operation: Operation, request: HttpRequest, content: bytes, faults: dict[str, Fault]
-    ) -> Answer:
-        try:
-            if operation.method == "GET":
-                back = faults["stale"].changes_ago if "stale" in faults else 0
-                user = self._user(request)
-                return operation.run(
-                    _call(self._store.read_committed(back), user, request, content)
-                )
-            with self._store.change(at_once=True) as tx:
-                user = self._user(request)
-                return operation.run(_call(tx, user, request, content))
-        except RefusedError as refusal:
-            return refusal.answer
-
-    def _user(self, request: HttpRequest) -> User:
+        self, operation: Operation, request: Request, content: bytes, faults: dict[str, Fault]
+    ) -> Response:
         header = request.headers.get("authorization", "")
-        return self._sessions.authenticate(self._store.read(), header)
+        user = self._sessions.authenticate(self._store.read(), header)
+        if operation.method == "GET":
+            back = faults["stale"].changes_ago if "stale" in faults else 0
+            tx = self._store.read_committed(back)
+            return operation.run(Call(request, _parsed(content), tx, user))
+        with self._store.change(at_once=True) as tx:
+            return operation.run(Call(request, _parsed(content), tx, user))
 
-    async def _linger(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while loop.time() < until and not self._in_a_hurry:
-            await asyncio.sleep(min(0.02, max(0.0, until - loop.time())))
+    async def _finish(self, request: Request, response: Response) -> Response:
+        """Log an answer and send it, unless a fault shortens or loses it."""
+        faults: dict[str, Fault] = getattr(request.state, "faults", {})
+        if "short_page" in faults:
+            _shorten(response, faults["short_page"].rows)
+        lost = "lost_answer" in faults
+        self._log(request, await request.body(), response.status_code, answered=not lost)
+        return _Cut() if lost else response
 
-    async def _no_route(self, request: HttpRequest, _error: Exception) -> Response:
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedError)  # noqa: S101  # Starlette hands over what it is registered for
+        return await self._finish(request, error.response())
+
+    async def _no_route(self, request: Request, _error: Exception) -> Response:
         path = request.url.path
         slashed = {**request.scope, "path": f"{path}/"}
         missing_slash = not path.endswith("/") and any(
             route.matches(slashed)[0] != Match.NONE for route in self._routes
         )
-        if missing_slash:
-            target = str(request.url.replace(path=f"{path}/"))
-            answer = Answer(int(HTTPStatus.MOVED_PERMANENTLY), headers={"Location": target})
-        else:
-            answer = html_answer(HTTPStatus.NOT_FOUND)
-        self._write_down(request, _NOBODY, answer.status, await request.body(), answered=True)
-        return _response(answer)
+        if not missing_slash:
+            return await self._finish(request, html_response(HTTPStatus.NOT_FOUND))
+        target = str(request.url.replace(path=f"{path}/"))
+        moved = Response(status_code=HTTPStatus.MOVED_PERMANENTLY, headers={"Location": target})
+        return await self._finish(request, moved)
 
-    async def _no_method(self, request: HttpRequest, _error: Exception) -> Response:
-        answer = method_not_allowed(request.method).answer
-        self._write_down(request, _NOBODY, answer.status, await request.body(), answered=True)
-        return _response(answer)
+    async def _no_method(self, request: Request, _error: Exception) -> Response:
+        return await self._finish(request, method_not_allowed(request.method).response())
 
-    def _write_down(
-        self,
-        request: HttpRequest,
-        operation: str,
-        status: int | None,
-        content: bytes,
-        *,
-        answered: bool,
-    ) -> None:
+    async def _linger(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while loop.time() < until and not self._stopping:
+            await asyncio.sleep(min(0.02, max(0.0, until - loop.time())))
+
+    def _log(self, request: Request, content: bytes, status: int | None, *, answered: bool) -> None:
         try:
             body = _parsed(content)
         except RefusedError:
             body = content.decode(errors="replace")
         self._journal.add(
-            Request(
+            JournalEntry(
                 method=request.method,
-                operation=operation,
-                path=request.url.path,
-                query=request.url.query,
+                operation=getattr(request.state, "operation", ""),
+                path=request.scope["path"],
+                query=request.scope["query_string"].decode(),
                 status=status,
                 body=body,
                 answered=answered,
@@ -187,18 +173,6 @@ class WaldurSurface:
                 time=self._store.clock.now(),
             )
         )
-
-
-def _call(tx: Transaction, user: User, request: HttpRequest, content: bytes) -> Call:
-    return Call(
-        tx=tx,
-        user=user,
-        path={name: str(value) for name, value in request.path_params.items()},
-        query=Query(tuple(request.query_params.multi_items())),
-        body=_parsed(content),
-        url=str(request.url.replace(query="")),
-        api=f"{request.base_url}api/",
-    )
 
 
 def _parsed(content: bytes) -> JsonValue:
@@ -211,37 +185,31 @@ def _parsed(content: bytes) -> JsonValue:
     return parsed
 
 
-def _instead(faults: dict[str, Fault]) -> Answer | None:
-    """Give the answer that takes the place of the true one, where there is such a fault."""
+def _instead(faults: dict[str, Fault]) -> Response | None:
+    """Give the answer that replaces the real one, if a fault asks for it."""
     if "status" in faults:
         fault = faults["status"]
         after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
         status = fault.status or HTTPStatus.SERVICE_UNAVAILABLE
-        return json_answer({"detail": HTTPStatus(status).phrase}, status, after)
+        return JsonResponse({"detail": HTTPStatus(status).phrase}, int(status), after)
     if "html" in faults:
-        return html_answer(faults["html"].status or HTTPStatus.OK)
+        return html_response(faults["html"].status or HTTPStatus.OK)
     return None
 
 
-def _shortened(answer: Answer, rows: int) -> Answer:
-    try:
-        page = json.loads(answer.content)
-    except ValueError:
-        return answer
-    if not isinstance(page, list):
-        return answer
-    return json_answer(page[: max(0, len(page) - rows)], answer.status, answer.headers)
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.content, answer.status, dict(answer.headers), answer.media_type)
+def _shorten(response: Response, rows: int) -> None:
+    """Remove the last rows of a page."""
+    page = json.loads(bytes(response.body)) if isinstance(response, JSONResponse) else None
+    if isinstance(page, list):
+        response.body = response.render(page[: max(0, len(page) - rows)])
+        response.headers["content-length"] = str(len(response.body))
 
 
 class _Cut(Response):
     """No response: the connection breaks."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # nothing is sent
-        """Break the connection, and stay until the server has noticed: it would answer 500."""
+        """Break the connection and wait until the server has noticed: it would answer 500."""
         scope["extensions"][CUT_EXTENSION]["abort"]()
         while (await receive())["type"] != "http.disconnect":
             pass

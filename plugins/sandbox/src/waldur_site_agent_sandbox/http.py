@@ -1,64 +1,56 @@
-"""What the server sends back, and how a rule says no."""
+"""Requests and answers of Waldur's API on top of Starlette, and how a rule refuses a request."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
 from pydantic import JsonValue
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from waldur_site_agent_sandbox.records import JsonObject, User
 from waldur_site_agent_sandbox.store import Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer."""
+class JsonResponse(JSONResponse):
+    """JSON in ASCII; it also carries what strict JSON has no form for, as clients may send it."""
 
-    status: int
-    content: bytes = b""
-    media_type: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    def render(self, content: JsonValue) -> bytes:
+        """Encode NaN and lone surrogates too."""
+        return json.dumps(content).encode()
 
 
-def json_answer(
-    body: JsonValue, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """Answer with JSON."""
-    return Answer(int(status), json.dumps(body).encode(), "application/json", dict(headers or {}))
+def empty_response(status: int = HTTPStatus.OK) -> Response:
+    """Answer without a body."""
+    return Response(status_code=int(status))
 
 
-def empty_answer(status: int = HTTPStatus.OK) -> Answer:
-    """Answer with no body."""
-    return Answer(int(status))
-
-
-def html_answer(status: int) -> Answer:
-    """Answer as a web server does that knows nothing of the API."""
+def html_response(status: int) -> Response:
+    """Answer as a web server that knows nothing of the API."""
     phrase = HTTPStatus(status).phrase
     head = f"<head><title>{phrase}</title></head>"
     page = f"<!doctype html>\n<html>{head}<body><h1>{phrase}</h1></body></html>\n"
-    return Answer(int(status), page.encode(), "text/html")
+    return HTMLResponse(page, int(status))
 
 
 class RefusedError(Exception):
-    """A rule said no. ``body`` is what the server tells the client, ``None`` an HTML page."""
+    """A rule refuses a request. ``body`` is sent as JSON; ``None`` stands for an HTML page."""
 
     def __init__(self, status: int, body: JsonValue) -> None:
         super().__init__(f"{int(status)}: {body}")
         self.status = int(status)
         self.body = body
 
-    @property
-    def answer(self) -> Answer:
-        """The refusal as an answer."""
-        return (
-            html_answer(self.status) if self.body is None else json_answer(self.body, self.status)
-        )
+    def response(self) -> Response:
+        """Give the answer that the client gets."""
+        if self.body is None:
+            return html_response(self.status)
+        return JsonResponse(self.body, self.status)
 
 
 def invalid(body: JsonValue) -> RefusedError:
@@ -120,63 +112,50 @@ def server_bug() -> RefusedError:
     return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """The part of the URL after the question mark; a name may stand there more than once."""
+class Call(Request):
+    """One authenticated request, with the transaction that it reads or changes."""
 
-    pairs: tuple[tuple[str, str], ...]
+    def __init__(self, request: Request, sent: JsonValue, tx: Transaction, user: User) -> None:
+        request.scope["user"] = user
+        super().__init__(request.scope)
+        self.tx = tx
+        self.sent = sent
+        """The body; ``{}`` if there is none."""
+        self.api = f"{request.base_url}api/"
+        """The root of the API, such as ``http://127.0.0.1:8080/api/``."""
 
-    def all(self, name: str) -> list[str]:
-        """Give every non-empty value of a name."""
-        return [value for key, value in self.pairs if key == name and value]
-
-    def last(self, name: str) -> str:
-        """Give the last value of a name, or nothing: how a filter for one value reads."""
-        values = self.all(name)
-        return values[-1] if values else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One authenticated request, as a rule sees it."""
-
-    tx: Transaction
-    user: User
-    """The user who calls."""
-    path: Mapping[str, str]
-    query: Query
-    body: JsonValue
-    url: str
-    """Scheme, host and path of the request, without its query."""
-    api: str
-    """Where the API begins, such as ``http://127.0.0.1:8080/api/``."""
+    @property
+    def user(self) -> User:
+        """The user whose token the request has."""
+        user: User = self.scope["user"]
+        return user
 
     def uuid(self, name: str = "uuid") -> str:
         """Give the UUID in the path.
 
         Raises:
-            RefusedError: 404, where it is none.
+            RefusedError: 404 if it is not a UUID.
         """
-        found = as_uuid(self.path[name])
+        found = as_uuid(self.path_params[name])
         if found is None:
             raise not_found()
         return found
 
     @property
     def fields(self) -> JsonObject:
-        """The body as an object; a missing body is an empty one.
+        """The body as an object.
 
         Raises:
-            RefusedError: 400, where it is something else.
+            RefusedError: 400 if it is anything else.
         """
-        if isinstance(self.body, dict):
-            return self.body
-        kind = type(self.body).__name__
+        if isinstance(self.sent, dict):
+            return self.sent
+        kind = type(self.sent).__name__
         message = f"Invalid data. Expected a dictionary, but got {kind}."
         raise invalid({"non_field_errors": [message]})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A call that the server offers. ``name`` is its operationId in the API's description."""
 
@@ -184,7 +163,7 @@ class Operation:
     method: str
     path: str
     """Below ``/api/``, with a slash at the end."""
-    run: Callable[[Call], Answer]
+    run: Callable[[Call], Response]
     since: tuple[int, ...] = ()
     """The first release that has it; older ones do not know the path."""
 

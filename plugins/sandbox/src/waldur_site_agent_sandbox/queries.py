@@ -9,15 +9,10 @@ from typing import TypeVar
 from urllib.parse import urlencode
 from zlib import crc32
 
-from waldur_site_agent_sandbox.http import (
-    Answer,
-    Call,
-    Query,
-    RefusedError,
-    as_uuid,
-    invalid,
-    json_answer,
-)
+from starlette.datastructures import QueryParams
+from starlette.responses import Response
+
+from waldur_site_agent_sandbox.http import Call, JsonResponse, RefusedError, as_uuid, invalid
 from waldur_site_agent_sandbox.records import JsonObject
 
 DEFAULT_PAGE_SIZE = 10
@@ -25,16 +20,26 @@ LARGEST_PAGE_SIZE = 300
 
 T = TypeVar("T")
 Test = Callable[[T], bool]
-Filter = Callable[[Query], Test[T] | None]
+Filter = Callable[[QueryParams], Test[T] | None]
 """Reads its parameter: the test that rows must pass, or ``None`` where it was not given."""
 Orderings = Mapping[str, Callable[[T], str]]
+
+
+def values(query: QueryParams, name: str) -> list[str]:
+    """Give all non-empty values of a parameter."""
+    return [value for value in query.getlist(name) if value]
+
+
+def last(query: QueryParams, name: str) -> str:
+    """Give the last non-empty value of a parameter, which is the one that counts; or nothing."""
+    return next(iter(values(query, name)[::-1]), "")
 
 
 def by_uuid(name: str, get: Callable[[T], str]) -> Filter[T]:
     """One UUID; anything else is a bad value."""
 
-    def read(query: Query) -> Test[T] | None:
-        text = query.last(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        text = last(query, name)
         if not text:
             return None
         wanted = as_uuid(text)
@@ -48,8 +53,8 @@ def by_uuid(name: str, get: Callable[[T], str]) -> Filter[T]:
 def by_uuids(name: str, get: Callable[[T], str]) -> Filter[T]:
     """UUIDs joined with commas; of a repeated parameter only the last counts."""
 
-    def read(query: Query) -> Test[T] | None:
-        text = query.last(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        text = last(query, name)
         if not text:
             return None
         wanted = {as_uuid(part.strip()) for part in text.split(",")}
@@ -63,8 +68,8 @@ def by_uuids(name: str, get: Callable[[T], str]) -> Filter[T]:
 def by_choice(name: str, choices: Sequence[str], get: Callable[[T], str]) -> Filter[T]:
     """Any of some fixed words, the parameter repeated; case counts, commas do not split."""
 
-    def read(query: Query) -> Test[T] | None:
-        wanted = query.all(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        wanted = values(query, name)
         if not wanted:
             return None
         for word in wanted:
@@ -78,8 +83,8 @@ def by_choice(name: str, choices: Sequence[str], get: Callable[[T], str]) -> Fil
 def by_text(name: str, matches: Callable[[T, str], bool]) -> Filter[T]:
     """Free text."""
 
-    def read(query: Query) -> Test[T] | None:
-        text = query.last(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        text = last(query, name)
         return (lambda row: matches(row, text)) if text else None
 
     return read
@@ -89,8 +94,8 @@ def by_flag(name: str, get: Callable[[T], bool]) -> Filter[T]:
     """True or false; other words are as good as nothing."""
     words = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
 
-    def read(query: Query) -> Test[T] | None:
-        wanted = words.get(query.last(name))
+    def read(query: QueryParams) -> Test[T] | None:
+        wanted = words.get(last(query, name))
         return None if wanted is None else (lambda row: get(row) is wanted)
 
     return read
@@ -99,8 +104,8 @@ def by_flag(name: str, get: Callable[[T], bool]) -> Filter[T]:
 def by_time(name: str, get: Callable[[T], datetime]) -> Filter[T]:
     """At that time or later."""
 
-    def read(query: Query) -> Test[T] | None:
-        text = query.last(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        text = last(query, name)
         if not text:
             return None
         try:
@@ -116,8 +121,8 @@ def by_time(name: str, get: Callable[[T], datetime]) -> Filter[T]:
 def by_day(name: str, matches: Callable[[T, date], bool]) -> Filter[T]:
     """A day such as ``2026-11-01``."""
 
-    def read(query: Query) -> Test[T] | None:
-        text = query.last(name)
+    def read(query: QueryParams) -> Test[T] | None:
+        text = last(query, name)
         if not text:
             return None
         try:
@@ -129,30 +134,30 @@ def by_day(name: str, matches: Callable[[T, date], bool]) -> Filter[T]:
     return read
 
 
-def scattered(query: Query, uuid: str) -> str:
+def scattered(call: Call, uuid: str) -> str:
     """Give rows that are alike another order on every page, as the database may."""
-    page = query.last("page") or "1"
+    page = last(call.query_params, "page") or "1"
     return f"\0{crc32((page + uuid).encode()):08x}"
 
 
-def select(query: Query, rows: Sequence[T], filters: Sequence[Filter[T]]) -> list[T]:
+def select(call: Call, rows: Sequence[T], filters: Sequence[Filter[T]]) -> list[T]:
     """Give the rows that pass every filter; parameters that no filter reads change nothing.
 
     Raises:
         RefusedError: 400 that names the parameter with a bad value.
     """
-    tests = [test for read in filters if (test := read(query)) is not None]
+    tests = [test for read in filters if (test := read(call.query_params)) is not None]
     return [row for row in rows if all(test(row) for test in tests)]
 
 
-def arrange(query: Query, rows: Sequence[T], orderings: Orderings[T], default: str) -> list[T]:
+def arrange(call: Call, rows: Sequence[T], orderings: Orderings[T], default: str) -> list[T]:
     """Sort by ``o``: names joined with commas, a minus sign for the reverse.
 
     Raises:
         RefusedError: 400 for a name that the list cannot be sorted by.
     """
     arranged = list(rows)
-    for name in reversed((query.last("o") or default).split(",")):
+    for name in reversed((last(call.query_params, "o") or default).split(",")):
         key = orderings.get(name.removeprefix("-"))
         if key is None:
             raise invalid({"o": [_no_choice(name)]})
@@ -160,9 +165,9 @@ def arrange(query: Query, rows: Sequence[T], orderings: Orderings[T], default: s
     return arranged
 
 
-def requested_page_size(query: Query) -> int:
+def requested_page_size(call: Call) -> int:
     """Give the page size in force: nonsense means the default, too much means the largest."""
-    text = query.last("page_size")
+    text = last(call.query_params, "page_size")
     wanted = int(text) if text.isdecimal() else 0
     return min(wanted, LARGEST_PAGE_SIZE) if wanted else DEFAULT_PAGE_SIZE
 
@@ -173,7 +178,7 @@ def page_answer(
     render: Callable[[T], JsonObject],
     *,
     offers_fields: bool = True,
-) -> Answer:
+) -> Response:
     """Answer with one page: a bare array, its place among the others in the headers.
 
     Without ``offers_fields``, the list is one of those that print every field in any case.
@@ -181,41 +186,42 @@ def page_answer(
     Raises:
         RefusedError: 404 for a page that is not there.
     """
-    size = requested_page_size(call.query)
-    last = max(1, -(-len(rows) // size))
-    text = call.query.last("page") or "1"
-    number = last if text == "last" else int(text) if text.isdecimal() else 0
-    if not 1 <= number <= last:
+    size = requested_page_size(call)
+    pages = max(1, -(-len(rows) // size))
+    text = last(call.query_params, "page") or "1"
+    number = pages if text == "last" else int(text) if text.isdecimal() else 0
+    if not 1 <= number <= pages:
         raise RefusedError(HTTPStatus.NOT_FOUND, {"detail": "Invalid page."})
     headers = {
         "X-Result-Count": str(len(rows)),
-        "Link": _links(call, number, last),
+        "Link": _links(call, number, pages),
     }
     page = rows[(number - 1) * size : number * size]
     whole = map(render, page)
-    shown = (choose_fields(call.query, row) for row in whole) if offers_fields else whole
-    return json_answer([*shown], headers=headers)
+    shown = (choose_fields(call, row) for row in whole) if offers_fields else whole
+    return JsonResponse([*shown], headers=headers)
 
 
-def wants(query: Query, name: str) -> bool:
+def wants(call: Call, name: str) -> bool:
     """Tell whether the client wants a field that is dear to make."""
-    chosen = query.all("field")
+    chosen = values(call.query_params, "field")
     return not chosen or name in chosen
 
 
-def choose_fields(query: Query, whole: JsonObject) -> JsonObject:
+def choose_fields(call: Call, whole: JsonObject) -> JsonObject:
     """Leave the fields asked for; unknown names are ignored, and all of them give everything."""
-    chosen = {name for name in query.all("field") if name in whole}
+    chosen = {name for name in values(call.query_params, "field") if name in whole}
     return {name: value for name, value in whole.items() if name in chosen} if chosen else whole
 
 
-def _links(call: Call, number: int, last: int) -> str:
-    pages = {"first": 1, "prev": number - 1, "next": number + 1, "last": last}
-    rest = [(key, value) for key, value in call.query.pairs if key != "page"]
+def _links(call: Call, number: int, count: int) -> str:
+    url = call.url.replace(query="")
+    pages = {"first": 1, "prev": number - 1, "next": number + 1, "last": count}
+    rest = [(key, value) for key, value in call.query_params.multi_items() if key != "page"]
     return ", ".join(
-        f'<{call.url}?{urlencode([*rest, ("page", str(page))])}>; rel="{name}"'
+        f'<{url}?{urlencode([*rest, ("page", str(page))])}>; rel="{name}"'
         for name, page in pages.items()
-        if 1 <= page <= last
+        if 1 <= page <= count
     )
 
 

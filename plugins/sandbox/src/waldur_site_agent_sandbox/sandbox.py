@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError, validate_call
 from pydantic_core import to_jsonable_python
 from starlette.applications import Starlette
-from starlette.requests import Request as HttpRequest
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from waldur_site_agent_sandbox import example, records, server, states
-from waldur_site_agent_sandbox.asgi import WaldurSurface
+from waldur_site_agent_sandbox.asgi import WaldurApi
 from waldur_site_agent_sandbox.broker import BrokerAddress
 from waldur_site_agent_sandbox.customer import CustomerSide
 from waldur_site_agent_sandbox.events import EventBus
@@ -217,28 +217,28 @@ class Sandbox:
     @cached_property
     def app(self) -> Starlette:
         """The ASGI application: Waldur's ``/api/``, and ``/sandbox/`` for the customer's side."""
-        return self._surface.application(_routes(self))
+        return self._api.application(_routes(self))
 
     @contextmanager
     def serve(self) -> Iterator[str]:
         """Serve in a thread, at a free port; gives the API's address ``http://127.0.0.1:PORT/api/``."""
-        self._surface.hurry(hurried=False)
+        self._api.skip_latency(skip=False)
         with server.served(self.app) as address:
             try:
                 yield f"{address}api/"
             finally:
-                self._surface.hurry()
+                self._api.skip_latency()
 
     def transport(self) -> InProcessTransport:
         """Take requests of an ``httpx.Client`` for ``in_process.ADDRESS`` without a network."""
         return InProcessTransport(self.app, self.clock)
 
     @cached_property
-    def _surface(self) -> WaldurSurface:
-        return WaldurSurface(self._store, self._sessions, self.faults, self.requests)
+    def _api(self) -> WaldurApi:
+        return WaldurApi(self._store, self._sessions, self.faults, self.requests)
 
 
-Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 _PYTHON_ONLY = {"current", "edit", "world"}
 
 
@@ -284,7 +284,7 @@ def _routes(sandbox: Sandbox) -> list[Route]:
 
 
 def _view(view: Callable[[], object]) -> Endpoint:
-    async def endpoint(_request: HttpRequest) -> Response:
+    async def endpoint(_request: Request) -> Response:
         return JSONResponse(_without_tokens(view()))
 
     return endpoint
@@ -293,7 +293,7 @@ def _view(view: Callable[[], object]) -> Endpoint:
 def _action(action: Callable[..., object]) -> Endpoint:
     checked = validate_call(action)
 
-    async def endpoint(request: HttpRequest) -> Response:
+    async def endpoint(request: Request) -> Response:
         try:
             arguments = await request.json() if await request.body() else {}
             return JSONResponse(_without_tokens(checked(**arguments)))

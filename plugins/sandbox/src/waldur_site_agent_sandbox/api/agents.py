@@ -6,14 +6,15 @@ from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import agents, permissions, rendering, states
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
     as_uuid,
     invalid,
-    json_answer,
     not_found,
 )
 from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
@@ -78,12 +79,12 @@ def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
     return identity
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.agent_identities.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("offering_uuid", lambda row: row.offering),
@@ -171,22 +172,22 @@ def _store_identity(call: Call, identity: AgentIdentity) -> None:
     call.tx.world.put(identity)
 
 
-def _create(call: Call) -> Answer:
+def _create(call: Call) -> Response:
     require_agent_rights(call, _described_offering(call))
     identity = _described(call, call.tx.new_uuid(), None)
     _store_identity(call, identity)
     printed = rendering.identity(call.tx, identity, call.api)
-    return json_answer(printed, HTTPStatus.CREATED)
+    return JsonResponse(printed, HTTPStatus.CREATED)
 
 
-def _update(call: Call) -> Answer:
+def _update(call: Call) -> Response:
     before = identity_of(call)
     identity = _described(call, before.uuid, before)
     _store_identity(call, identity)
-    return json_answer(rendering.identity(call.tx, identity, call.api))
+    return JsonResponse(rendering.identity(call.tx, identity, call.api))
 
 
-def _register_service(call: Call) -> Answer:
+def _register_service(call: Call) -> Response:
     identity = identity_of(call)
     name = text_of(call.fields, "name", 150)
     mode = _optional(call.fields, "mode", 100)
@@ -209,7 +210,7 @@ def _register_service(call: Call) -> Answer:
     )
     call.tx.world.put(service)
     status = HTTPStatus.OK if before else HTTPStatus.CREATED
-    return json_answer(rendering.service(call.tx, service, call.api), status)
+    return JsonResponse(rendering.service(call.tx, service, call.api), status)
 
 
 def _service(call: Call) -> AgentService:
@@ -220,7 +221,7 @@ def _service(call: Call) -> AgentService:
     return service
 
 
-def _register_processor(call: Call) -> Answer:
+def _register_processor(call: Call) -> Response:
     service = _service(call)
     name = text_of(call.fields, "name", 150)
     backend_type = text_of(call.fields, "backend_type", 100)
@@ -246,60 +247,50 @@ def _register_processor(call: Call) -> Answer:
     )
     call.tx.world.put(processor)
     status = HTTPStatus.OK if before else HTTPStatus.CREATED
-    return json_answer(rendering.processor(call.tx, processor, call.api), status)
+    return JsonResponse(rendering.processor(call.tx, processor, call.api), status)
 
 
-def _set_statistics(call: Call) -> Answer:
+def _set_statistics(call: Call) -> Response:
     service = _service(call)
     statistics = states.required(call.fields, "statistics")
     if not isinstance(statistics, dict):
         raise invalid({"statistics": ["Expected a dictionary."]})
     service = replace(service, statistics=statistics, modified=call.tx.now)
     call.tx.world.put(service)
-    return json_answer(rendering.service(call.tx, service, call.api))
+    return JsonResponse(rendering.service(call.tx, service, call.api))
 
 
 OPERATIONS = (
+    Operation("marketplace_site_agent_identities_list", "GET", _IDENTITIES, _list, since=_SINCE),
     Operation(
-        name="marketplace_site_agent_identities_list",
-        method="GET",
-        path=_IDENTITIES,
-        run=_list,
+        "marketplace_site_agent_identities_create", "POST", _IDENTITIES, _create, since=_SINCE
+    ),
+    Operation(
+        "marketplace_site_agent_identities_update",
+        "PUT",
+        f"{_IDENTITIES}{{uuid}}/",
+        _update,
         since=_SINCE,
     ),
     Operation(
-        name="marketplace_site_agent_identities_create",
-        method="POST",
-        path=_IDENTITIES,
-        run=_create,
+        "marketplace_site_agent_identities_register_service",
+        "POST",
+        f"{_IDENTITIES}{{uuid}}/register_service/",
+        _register_service,
         since=_SINCE,
     ),
     Operation(
-        name="marketplace_site_agent_identities_update",
-        method="PUT",
-        path=f"{_IDENTITIES}{{uuid}}/",
-        run=_update,
+        "marketplace_site_agent_services_register_processor",
+        "POST",
+        f"{_SERVICES}{{uuid}}/register_processor/",
+        _register_processor,
         since=_SINCE,
     ),
     Operation(
-        name="marketplace_site_agent_identities_register_service",
-        method="POST",
-        path=f"{_IDENTITIES}{{uuid}}/register_service/",
-        run=_register_service,
-        since=_SINCE,
-    ),
-    Operation(
-        name="marketplace_site_agent_services_register_processor",
-        method="POST",
-        path=f"{_SERVICES}{{uuid}}/register_processor/",
-        run=_register_processor,
-        since=_SINCE,
-    ),
-    Operation(
-        name="marketplace_site_agent_services_set_statistics",
-        method="POST",
-        path=f"{_SERVICES}{{uuid}}/set_statistics/",
-        run=_set_statistics,
+        "marketplace_site_agent_services_set_statistics",
+        "POST",
+        f"{_SERVICES}{{uuid}}/set_statistics/",
+        _set_statistics,
         since=_SINCE,
     ),
 )

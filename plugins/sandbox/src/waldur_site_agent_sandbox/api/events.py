@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 
 from pydantic import JsonValue
+from starlette.responses import Response
 
 from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.api.agents import identity_of
 from waldur_site_agent_sandbox.broker import BrokerTroubleError
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
     RefusedError,
     as_uuid,
-    empty_answer,
+    empty_response,
     invalid,
-    json_answer,
     not_found,
 )
 from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
@@ -44,12 +43,12 @@ def _visible(call: Call, row: EventSubscription) -> bool:
     return call.user.is_staff or row.user == call.user.uuid
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     everything = call.tx.world.event_subscriptions.values()
     visible = [row for row in everything if _visible(call, row)]
     users = call.tx.world.users
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("user_uuid", lambda row: row.user),
@@ -72,8 +71,8 @@ def _subscription(call: Call) -> EventSubscription:
     return row
 
 
-def _retrieve(call: Call) -> Answer:
-    return json_answer(rendering.subscription(call.tx, _subscription(call), call.api))
+def _retrieve(call: Call) -> Response:
+    return JsonResponse(rendering.subscription(call.tx, _subscription(call), call.api))
 
 
 def _subscribed(call: Call, objects: tuple[JsonValue, ...], description: str) -> EventSubscription:
@@ -96,7 +95,7 @@ def _subscribed(call: Call, objects: tuple[JsonValue, ...], description: str) ->
     return row
 
 
-def _create(call: Call) -> Answer:
+def _create(call: Call) -> Response:
     objects = call.fields.get("observable_objects", [])
     if not isinstance(objects, list):
         raise invalid({"observable_objects": ["Expected a list of items."]})
@@ -106,10 +105,10 @@ def _create(call: Call) -> Answer:
         _known_type(call, each["object_type"], "observable_objects")
     row = _subscribed(call, tuple(objects), str(call.fields.get("description", "")))
     printed = rendering.subscription(call.tx, row, call.api)
-    return json_answer(printed, HTTPStatus.CREATED)
+    return JsonResponse(printed, HTTPStatus.CREATED)
 
 
-def _destroy(call: Call) -> Answer:
+def _destroy(call: Call) -> Response:
     """Delete a subscription and its login; with a user's last one goes the whole virtual host."""
     row = _subscription(call)
     for queue in list(call.tx.world.subscription_queues.values()):
@@ -123,10 +122,10 @@ def _destroy(call: Call) -> Answer:
             call.tx.broker.delete_vhost(row.user)
     except BrokerTroubleError as error:
         raise _broken_broker(error) from error
-    return empty_answer(HTTPStatus.NO_CONTENT)
+    return empty_response(HTTPStatus.NO_CONTENT)
 
 
-def _create_queue(call: Call) -> Answer:
+def _create_queue(call: Call) -> Response:
     row = _subscription(call)
     given = str(states.required(call.fields, "offering_uuid"))
     kind = _known_type(call, states.required(call.fields, "object_type"), "object_type")
@@ -152,15 +151,15 @@ def _create_queue(call: Call) -> Answer:
         raise _broken_broker(error) from error
     call.tx.world.put(queue)
     printed = rendering.subscription_queue(call.tx, queue, call.api)
-    return json_answer(printed, HTTPStatus.OK if before else HTTPStatus.CREATED)
+    return JsonResponse(printed, HTTPStatus.OK if before else HTTPStatus.CREATED)
 
 
-def _list_queues(call: Call) -> Answer:
+def _list_queues(call: Call) -> Response:
     subscriptions = call.tx.world.event_subscriptions
     everything = call.tx.world.subscription_queues.values()
     visible = [row for row in everything if _visible(call, subscriptions[row.subscription])]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("event_subscription_uuid", lambda row: row.subscription),
@@ -177,7 +176,7 @@ def _list_queues(call: Call) -> Answer:
     )
 
 
-def _destroy_queue(call: Call) -> Answer:
+def _destroy_queue(call: Call) -> Response:
     queue = call.tx.world.subscription_queues.get(call.uuid())
     if queue is None:
         raise not_found()
@@ -189,10 +188,10 @@ def _destroy_queue(call: Call) -> Answer:
     except BrokerTroubleError as error:
         raise _broken_broker(error) from error
     call.tx.world.remove(queue)
-    return empty_answer(HTTPStatus.NO_CONTENT)
+    return empty_response(HTTPStatus.NO_CONTENT)
 
 
-def _register_event_subscription(call: Call) -> Answer:
+def _register_event_subscription(call: Call) -> Response:
     """Give the user's subscription to one kind of change: that of all agents and offerings."""
     identity_of(call)
     wanted = states.required(call.fields, "observable_object_type")
@@ -206,7 +205,7 @@ def _register_event_subscription(call: Call) -> Answer:
     except BrokerTroubleError as error:
         raise _broken_broker(error) from error
     if before and not stale:
-        return json_answer(rendering.subscription(call.tx, before, call.api))
+        return JsonResponse(rendering.subscription(call.tx, before, call.api))
     if before:
         for queue in list(call.tx.world.subscription_queues.values()):
             if queue.subscription == before.uuid:
@@ -214,7 +213,7 @@ def _register_event_subscription(call: Call) -> Answer:
         call.tx.world.remove(before)
     row = _subscribed(call, objects, str(call.fields.get("description", "")))
     printed = rendering.subscription(call.tx, row, call.api)
-    return json_answer(printed, HTTPStatus.CREATED)
+    return JsonResponse(printed, HTTPStatus.CREATED)
 
 
 def _wanted_types(call: Call) -> tuple[str, ...] | None:
@@ -227,7 +226,7 @@ def _wanted_types(call: Call) -> tuple[str, ...] | None:
     return tuple(_known_type(call, each, "object_types") for each in given)
 
 
-def _register_queue(call: Call) -> Answer:
+def _register_queue(call: Call) -> Response:
     """Give an agent's one queue; each call makes the present token the password."""
     identity = identity_of(call)
     types = _wanted_types(call)
@@ -254,49 +253,35 @@ def _register_queue(call: Call) -> Answer:
     except BrokerTroubleError as error:
         raise _broken_broker(error) from error
     call.tx.world.put(replace(row, modified=call.tx.now))
-    return json_answer(rendering.consumer(row), HTTPStatus.OK if before else HTTPStatus.CREATED)
-
-
-def _operation(
-    name: str,
-    method: str,
-    path: str,
-    run: Callable[[Call], Answer],
-    since: tuple[int, ...] = (),
-) -> Operation:
-    return Operation(name=name, method=method, path=path, run=run, since=since)
+    return JsonResponse(rendering.consumer(row), HTTPStatus.OK if before else HTTPStatus.CREATED)
 
 
 _ONE = f"{_SUBSCRIPTIONS}{{uuid}}/"
 _AGENT = f"{_IDENTITIES}{{uuid}}/"
 OPERATIONS = (
-    _operation("event_subscriptions_list", "GET", _SUBSCRIPTIONS, _list),
-    _operation("event_subscriptions_create", "POST", _SUBSCRIPTIONS, _create),
-    _operation("event_subscriptions_retrieve", "GET", _ONE, _retrieve),
-    _operation("event_subscriptions_destroy", "DELETE", _ONE, _destroy),
-    _operation(
-        "event_subscriptions_create_queue",
-        "POST",
-        f"{_ONE}create_queue/",
-        _create_queue,
-        (7, 9, 9),
+    Operation("event_subscriptions_list", "GET", _SUBSCRIPTIONS, _list),
+    Operation("event_subscriptions_create", "POST", _SUBSCRIPTIONS, _create),
+    Operation("event_subscriptions_retrieve", "GET", _ONE, _retrieve),
+    Operation("event_subscriptions_destroy", "DELETE", _ONE, _destroy),
+    Operation(
+        "event_subscriptions_create_queue", "POST", f"{_ONE}create_queue/", _create_queue, (7, 9, 9)
     ),
-    _operation("event_subscription_queues_list", "GET", _QUEUES, _list_queues, (7, 9, 9)),
-    _operation(
+    Operation("event_subscription_queues_list", "GET", _QUEUES, _list_queues, (7, 9, 9)),
+    Operation(
         "event_subscription_queues_destroy",
         "DELETE",
         f"{_QUEUES}{{uuid}}/",
         _destroy_queue,
         (7, 9, 9),
     ),
-    _operation(
+    Operation(
         "marketplace_site_agent_identities_register_event_subscription",
         "POST",
         f"{_AGENT}register_event_subscription/",
         _register_event_subscription,
         (7, 8, 5),
     ),
-    _operation(
+    Operation(
         "marketplace_site_agent_identities_register_queue",
         "POST",
         f"{_AGENT}register_queue/",

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions, states
 from waldur_site_agent_sandbox.api.agents import text_of
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
     as_uuid,
     invalid,
-    json_answer,
     not_found,
     wrong_state,
 )
@@ -40,12 +41,12 @@ def _created(row: BackendResource | BackendResourceRequest) -> str:
     return str(timestamp(row.created))
 
 
-def _list_resources(call: Call) -> Answer:
+def _list_resources(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.backend_resources.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("offering_uuid", lambda row: row.offering),
@@ -57,11 +58,11 @@ def _list_resources(call: Call) -> Answer:
             by_time("modified", lambda row: row.modified),
         ],
     )
-    rows = arrange(call.query, rows, {"created": _created}, "created")
+    rows = arrange(call, rows, {"created": _created}, "created")
     return page_answer(call, rows, lambda row: _print_resource(call, row), offers_fields=False)
 
 
-def _create_resource(call: Call) -> Answer:
+def _create_resource(call: Call) -> Response:
     """Take in what an agent found; the same thing twice makes two of it."""
     offering = _referred(call, "offering", call.tx.world.offerings)
     project = _referred(call, "project", call.tx.world.projects)
@@ -80,7 +81,7 @@ def _create_resource(call: Call) -> Answer:
     )
     _require_rights(call, offering)
     call.tx.world.put(row)
-    return json_answer(_print_resource(call, row), HTTPStatus.CREATED)
+    return JsonResponse(_print_resource(call, row), HTTPStatus.CREATED)
 
 
 def _referred(call: Call, name: str, table: Mapping[str, object]) -> str:
@@ -98,12 +99,12 @@ def _require_rights(call: Call, offering: str) -> None:
     permissions.require(call.tx, call.user, right, call.tx.world.offerings[offering], scopes)
 
 
-def _list_requests(call: Call) -> Answer:
+def _list_requests(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.backend_resource_requests.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("offering_uuid", lambda row: row.offering),
@@ -112,7 +113,7 @@ def _list_requests(call: Call) -> Answer:
             by_time("modified", lambda row: row.modified),
         ],
     )
-    rows = arrange(call.query, rows, {"created": _created}, "created")
+    rows = arrange(call, rows, {"created": _created}, "created")
     return page_answer(call, rows, lambda row: _print_request(call, row), offers_fields=False)
 
 
@@ -124,8 +125,8 @@ def _visible_request(call: Call) -> BackendResourceRequest:
     return row
 
 
-def _retrieve_request(call: Call) -> Answer:
-    return json_answer(_print_request(call, _visible_request(call)))
+def _retrieve_request(call: Call) -> Response:
+    return JsonResponse(_print_request(call, _visible_request(call)))
 
 
 def _authorized_request(call: Call, *valid: str) -> BackendResourceRequest:
@@ -136,21 +137,21 @@ def _authorized_request(call: Call, *valid: str) -> BackendResourceRequest:
     return row
 
 
-def _start_processing(call: Call) -> Answer:
+def _start_processing(call: Call) -> Response:
     row = _authorized_request(call, "Sent")
     now = call.tx.now
     call.tx.world.put(replace(row, state="Processing", started=now, modified=now))
-    return json_answer({"status": "Backend resource request is being processed."})
+    return JsonResponse({"status": "Backend resource request is being processed."})
 
 
-def _set_done(call: Call) -> Answer:
+def _set_done(call: Call) -> Response:
     row = _authorized_request(call, "Processing")
     now = call.tx.now
     call.tx.world.put(replace(row, state="Done", finished=now, modified=now))
-    return json_answer({"status": "Backend resource request is done."})
+    return JsonResponse({"status": "Backend resource request is done."})
 
 
-def _set_erred(call: Call) -> Answer:
+def _set_erred(call: Call) -> Response:
     """Note that a request failed, whatever state it is in."""
     row = _authorized_request(call, *_REQUEST_STATES)
     failed = replace(
@@ -162,7 +163,7 @@ def _set_erred(call: Call) -> Answer:
         error_traceback=states.require_text(call.fields, "error_traceback"),
     )
     call.tx.world.put(failed)
-    return json_answer({"status": "Backend resource request is erred."})
+    return JsonResponse({"status": "Backend resource request is erred."})
 
 
 def _print_resource(call: Call, row: BackendResource) -> JsonObject:
@@ -214,8 +215,8 @@ def _offering_side(call: Call, uuid: str) -> JsonObject:
     }
 
 
-def _operation(name: str, method: str, path: str, run: Callable[[Call], Answer]) -> Operation:
-    return Operation(name=name, method=method, path=path, run=run, since=_SINCE)
+def _operation(name: str, method: str, path: str, run: Callable[[Call], Response]) -> Operation:
+    return Operation(name, method, path, run, since=_SINCE)
 
 
 _ONE = f"{_REQUESTS}{{uuid}}/"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions
-from waldur_site_agent_sandbox.http import Answer, Call, Operation
+from waldur_site_agent_sandbox.http import Call, Operation
 from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
 from waldur_site_agent_sandbox.records import JsonObject, PeriodicPolicy, UserLimit
 from waldur_site_agent_sandbox.rendering import of_generation, timestamp
 
 
-def _list_user_limits(call: Call) -> Answer:
+def _list_user_limits(call: Call) -> Response:
     world = call.tx.world
     visibility = permissions.sight_of(call.tx, call.user)
     visible = [
@@ -19,7 +21,7 @@ def _list_user_limits(call: Call) -> Answer:
         or visibility.as_consumer(world.resources[row.resource].project)
     ]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("offering_uuid", lambda row: world.resources[row.resource].offering),
@@ -56,12 +58,12 @@ def _print_limit(call: Call, row: UserLimit) -> JsonObject:
     return of_generation(call.tx, "user_limit", whole)
 
 
-def _list_policies(call: Call) -> Answer:
+def _list_policies(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     policies = call.tx.world.periodic_policies.values()
     visible = [row for row in policies if visibility.as_provider(row.offering)]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("scope_uuid", lambda row: row.offering),
@@ -109,17 +111,17 @@ def _print_policy(call: Call, row: PeriodicPolicy) -> JsonObject:
 
 OPERATIONS = (
     Operation(
-        name="component_user_usage_limits_list",
-        method="GET",
-        path="component-user-usage-limits/",
-        run=_list_user_limits,
+        "component_user_usage_limits_list",
+        "GET",
+        "component-user-usage-limits/",
+        _list_user_limits,
         since=(7, 6, 5),
     ),
     Operation(
-        name="marketplace_slurm_periodic_usage_policies_list",
-        method="GET",
-        path="marketplace-slurm-periodic-usage-policies/",
-        run=_list_policies,
+        "marketplace_slurm_periodic_usage_policies_list",
+        "GET",
+        "marketplace-slurm-periodic-usage-policies/",
+        _list_policies,
         since=(7, 8, 8),
     ),
 )

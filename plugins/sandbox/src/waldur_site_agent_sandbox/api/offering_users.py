@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
-    empty_answer,
+    empty_response,
     invalid,
-    json_answer,
     not_found,
 )
 from waldur_site_agent_sandbox.permissions import Visibility
@@ -82,18 +83,18 @@ def _orderings(call: Call) -> Orderings[OfferingUser]:
     return {
         "created": lambda row: str(rendering.timestamp(row.created)),
         "modified": lambda row: str(rendering.timestamp(row.modified)),
-        "username": lambda row: f"{row.username or ''}{scattered(call.query, row.uuid)}",
+        "username": lambda row: f"{row.username or ''}{scattered(call, row.uuid)}",
         "user_first_name": lambda row: users[row.user].full_name,
         "user_last_name": lambda row: users[row.user].full_name.rpartition(" ")[2],
     }
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     accounts = call.tx.world.offering_users.values()
     visible = [row for row in accounts if _visible(call, visibility, row)]
-    rows = select(call.query, visible, _filters(call))
-    rows = arrange(call.query, rows, _orderings(call), "username")
+    rows = select(call, visible, _filters(call))
+    rows = arrange(call, rows, _orderings(call), "username")
     return page_answer(call, rows, lambda row: rendering.offering_user(call.tx, row, call.api))
 
 
@@ -114,12 +115,12 @@ def _authorized(call: Call) -> OfferingUser:
     return account
 
 
-def _retrieve(call: Call) -> Answer:
+def _retrieve(call: Call) -> Response:
     whole = rendering.offering_user(call.tx, _account(call), call.api)
-    return json_answer(choose_fields(call.query, whole))
+    return JsonResponse(choose_fields(call, whole))
 
 
-def _partial_update(call: Call) -> Answer:
+def _partial_update(call: Call) -> Response:
     account = _authorized(call)
     if "username" in call.fields:
         given = call.fields["username"]
@@ -128,55 +129,47 @@ def _partial_update(call: Call) -> Answer:
             message = f"Ensure this field has no more than {_LONGEST_USERNAME} characters."
             raise invalid({"username": [message]})
         account = states.set_username(call.tx, account, username)
-    return json_answer(rendering.offering_user(call.tx, account, call.api))
+    return JsonResponse(rendering.offering_user(call.tx, account, call.api))
 
 
-def _move(transition: Transition, call: Call) -> Answer:
+def _move(transition: Transition, call: Call) -> Response:
     account = _authorized(call)
     comment = str(call.fields.get("comment", ""))
     url = str(call.fields.get("comment_url", ""))
     states.move(call.tx, account, transition, comment, url)
-    return empty_answer()
+    return empty_response()
 
 
-def _update_restricted(call: Call) -> Answer:
+def _update_restricted(call: Call) -> Response:
     account = _authorized(call)
     restricted = states.required(call.fields, "is_restricted")
     if not isinstance(restricted, bool):
         raise invalid({"is_restricted": ["Must be a valid boolean."]})
     call.tx.world.put(replace(account, is_restricted=restricted, modified=call.tx.now))
-    return empty_answer()
+    return empty_response()
 
 
 def _transition(name: str, transition: Transition) -> Operation:
     return Operation(
-        name=f"marketplace_offering_users_{name}",
-        method="POST",
-        path=f"{_PATH}{{uuid}}/{name}/",
-        run=partial(_move, transition),
+        f"marketplace_offering_users_{name}",
+        "POST",
+        f"{_PATH}{{uuid}}/{name}/",
+        partial(_move, transition),
         since=transition.since,
     )
 
 
 OPERATIONS = (
-    Operation(name="marketplace_offering_users_list", method="GET", path=_PATH, run=_list),
+    Operation("marketplace_offering_users_list", "GET", _PATH, _list),
+    Operation("marketplace_offering_users_retrieve", "GET", f"{_PATH}{{uuid}}/", _retrieve),
     Operation(
-        name="marketplace_offering_users_retrieve",
-        method="GET",
-        path=f"{_PATH}{{uuid}}/",
-        run=_retrieve,
+        "marketplace_offering_users_partial_update", "PATCH", f"{_PATH}{{uuid}}/", _partial_update
     ),
     Operation(
-        name="marketplace_offering_users_partial_update",
-        method="PATCH",
-        path=f"{_PATH}{{uuid}}/",
-        run=_partial_update,
-    ),
-    Operation(
-        name="marketplace_offering_users_update_restricted",
-        method="POST",
-        path=f"{_PATH}{{uuid}}/update_restricted/",
-        run=_update_restricted,
+        "marketplace_offering_users_update_restricted",
+        "POST",
+        f"{_PATH}{{uuid}}/update_restricted/",
+        _update_restricted,
     ),
     *(_transition(name, transition) for name, transition in states.TRANSITIONS.items()),
 )

@@ -7,17 +7,17 @@ from functools import partial
 from http import HTTPStatus
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.responses import Response
 
 from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.api import project_accounts
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
     as_uuid,
-    empty_answer,
+    empty_response,
     invalid,
-    json_answer,
     not_found,
 )
 from waldur_site_agent_sandbox.queries import (
@@ -27,8 +27,10 @@ from waldur_site_agent_sandbox.queries import (
     by_text,
     by_uuid,
     choose_fields,
+    last,
     page_answer,
     select,
+    values,
 )
 from waldur_site_agent_sandbox.records import Component, JsonObject, Offering
 
@@ -46,12 +48,12 @@ _OFFERING_ORDERINGS: Orderings[Offering] = {
 }
 
 
-def _list_offerings(call: Call) -> Answer:
+def _list_offerings(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     visible = [row for row in call.tx.world.offerings.values() if visibility.as_provider(row.uuid)]
-    listed = {as_uuid(text.strip()) for text in call.query.last("uuid_list").split(",")}
+    listed = {as_uuid(text.strip()) for text in last(call.query_params, "uuid_list").split(",")}
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_uuid("customer_uuid", lambda row: row.customer),
@@ -59,10 +61,10 @@ def _list_offerings(call: Call) -> Answer:
             by_text("name", lambda row, text: text.lower() in row.name.lower()),
             by_text("name_exact", lambda row, text: row.name == text),
             by_text("uuid_list", lambda row, _text: row.uuid in listed),
-            by_text("type", lambda row, _text: row.type in call.query.all("type")),
+            by_text("type", lambda row, _text: row.type in values(call.query_params, "type")),
         ],
     )
-    rows = arrange(call.query, rows, _OFFERING_ORDERINGS, "name")
+    rows = arrange(call, rows, _OFFERING_ORDERINGS, "name")
     return page_answer(call, rows, lambda row: rendering.offering(call.tx, row, call.api))
 
 
@@ -74,9 +76,9 @@ def _offering(call: Call) -> Offering:
     return offering
 
 
-def _retrieve_offering(call: Call) -> Answer:
+def _retrieve_offering(call: Call) -> Response:
     whole = rendering.offering(call.tx, _offering(call), call.api)
-    return json_answer(choose_fields(call.query, whole))
+    return JsonResponse(choose_fields(call, whole))
 
 
 def _described(call: Call, uuid: str) -> Component:
@@ -105,17 +107,17 @@ def _described(call: Call, uuid: str) -> Component:
         raise invalid({name: ["A valid value is required."]}) from None
 
 
-def _create_component(call: Call) -> Answer:
+def _create_component(call: Call) -> Response:
     offering = _components_of(call)
     component = _described(call, call.tx.new_uuid())
     if component.type in {each.type for each in offering.components}:
         raise invalid({"non_field_errors": ["The fields offering, type must make a unique set."]})
     call.tx.world.put(replace(offering, components=(*offering.components, component)))
     newer = call.tx.generation.reached(7, 9, 0)
-    return empty_answer(HTTPStatus.CREATED if newer else HTTPStatus.OK)
+    return empty_response(HTTPStatus.CREATED if newer else HTTPStatus.OK)
 
 
-def _update_component(call: Call) -> Answer:
+def _update_component(call: Call) -> Response:
     offering = _components_of(call)
     uuid = as_uuid(str(states.required(call.fields, "uuid")))
     if uuid is None or uuid not in {each.uuid for each in offering.components}:
@@ -124,7 +126,7 @@ def _update_component(call: Call) -> Answer:
     changed = replace(_described(call, uuid), is_priced=before.is_priced)
     components = tuple(changed if each.uuid == uuid else each for each in offering.components)
     call.tx.world.put(replace(offering, components=components))
-    return empty_answer()
+    return empty_response()
 
 
 def _components_of(call: Call) -> Offering:
@@ -134,48 +136,43 @@ def _components_of(call: Call) -> Offering:
     return offering
 
 
-def _list_accounts(kind: str, call: Call) -> Answer:
+def _list_accounts(kind: str, call: Call) -> Response:
     offering = _offering(call)
     return project_accounts.answer(call, kind, lambda row: row.offering == offering.uuid)
 
 
 OPERATIONS = (
+    Operation("marketplace_provider_offerings_list", "GET", _OFFERINGS, _list_offerings),
     Operation(
-        name="marketplace_provider_offerings_list",
-        method="GET",
-        path=_OFFERINGS,
-        run=_list_offerings,
+        "marketplace_provider_offerings_retrieve",
+        "GET",
+        f"{_OFFERINGS}{{uuid}}/",
+        _retrieve_offering,
     ),
     Operation(
-        name="marketplace_provider_offerings_retrieve",
-        method="GET",
-        path=f"{_OFFERINGS}{{uuid}}/",
-        run=_retrieve_offering,
+        "marketplace_provider_offerings_create_offering_component",
+        "POST",
+        f"{_OFFERINGS}{{uuid}}/create_offering_component/",
+        _create_component,
     ),
     Operation(
-        name="marketplace_provider_offerings_create_offering_component",
-        method="POST",
-        path=f"{_OFFERINGS}{{uuid}}/create_offering_component/",
-        run=_create_component,
+        "marketplace_provider_offerings_update_offering_component",
+        "POST",
+        f"{_OFFERINGS}{{uuid}}/update_offering_component/",
+        _update_component,
     ),
     Operation(
-        name="marketplace_provider_offerings_update_offering_component",
-        method="POST",
-        path=f"{_OFFERINGS}{{uuid}}/update_offering_component/",
-        run=_update_component,
-    ),
-    Operation(
-        name="marketplace_provider_offerings_list_project_service_accounts_list",
-        method="GET",
-        path=f"{_OFFERINGS}{{uuid}}/list_project_service_accounts/",
-        run=partial(_list_accounts, "service"),
+        "marketplace_provider_offerings_list_project_service_accounts_list",
+        "GET",
+        f"{_OFFERINGS}{{uuid}}/list_project_service_accounts/",
+        partial(_list_accounts, "service"),
         since=(7, 8, 8),
     ),
     Operation(
-        name="marketplace_provider_offerings_list_course_accounts_list",
-        method="GET",
-        path=f"{_OFFERINGS}{{uuid}}/list_course_accounts/",
-        run=partial(_list_accounts, "course"),
+        "marketplace_provider_offerings_list_course_accounts_list",
+        "GET",
+        f"{_OFFERINGS}{{uuid}}/list_course_accounts/",
+        partial(_list_accounts, "course"),
         since=(7, 8, 8),
     ),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
-    empty_answer,
+    empty_response,
     invalid,
-    json_answer,
     method_not_allowed,
     not_found,
 )
@@ -60,11 +61,11 @@ def _filters(call: Call) -> list[Filter[Order]]:
     ]
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     visible = [order for order in call.tx.world.orders.values() if _visible(visibility, order)]
-    rows = select(call.query, visible, _filters(call))
-    rows = arrange(call.query, rows, _ORDERINGS, "created")
+    rows = select(call, visible, _filters(call))
+    rows = arrange(call, rows, _ORDERINGS, "created")
     return page_answer(call, rows, lambda row: rendering.order(call.tx, row, call.api))
 
 
@@ -75,16 +76,16 @@ def _order(call: Call) -> Order:
     return order
 
 
-def _retrieve(call: Call) -> Answer:
+def _retrieve(call: Call) -> Response:
     whole = rendering.order(call.tx, _order(call), call.api)
-    return json_answer(choose_fields(call.query, whole))
+    return JsonResponse(choose_fields(call, whole))
 
 
-def _approved(call: Call, words: str) -> Answer:
+def _approved(call: Call, words: str) -> Response:
     kind = call.tx.generation.approve_answer
     if kind == "empty":
-        return empty_answer()
-    return json_answer({"detail": words} if kind == "detail" else words)
+        return empty_response()
+    return JsonResponse({"detail": words} if kind == "detail" else words)
 
 
 def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUSTOMER) -> Order:
@@ -94,7 +95,7 @@ def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUS
     return order
 
 
-def _approve(call: Call) -> Answer:
+def _approve(call: Call) -> Response:
     order = _authorized(call, permissions.APPROVE_ORDER)
     attributes = call.fields.get("attributes", {})
     if not isinstance(attributes, dict):
@@ -103,11 +104,11 @@ def _approve(call: Call) -> Answer:
     return _approved(call, states.approve(call.tx, order, attributes if takes_body else {}))
 
 
-def _reject(call: Call) -> Answer:
+def _reject(call: Call) -> Response:
     order = _authorized(call, permissions.REJECT_ORDER)
     comment = str(call.fields.get("provider_rejection_comment", ""))
     states.reject(call.tx, order, comment)
-    return empty_answer()
+    return empty_response()
 
 
 def _for_agents(call: Call) -> Order:
@@ -120,53 +121,47 @@ def _for_agents(call: Call) -> Order:
     return order
 
 
-def _set_executing(call: Call) -> Answer:
+def _set_executing(call: Call) -> Response:
     states.set_executing(call.tx, _for_agents(call))
-    return empty_answer()
+    return empty_response()
 
 
-def _set_done(call: Call) -> Answer:
+def _set_done(call: Call) -> Response:
     states.set_done(call.tx, _for_agents(call))
-    return empty_answer()
+    return empty_response()
 
 
-def _set_erred(call: Call) -> Answer:
+def _set_erred(call: Call) -> Response:
     order = _for_agents(call)
     message = states.require_text(call.fields, "error_message")
     traceback = states.require_text(call.fields, "error_traceback")
     states.set_erred(call.tx, order, message, traceback)
-    return empty_answer()
+    return empty_response()
 
 
-def _retry(call: Call) -> Answer:
+def _retry(call: Call) -> Response:
     states.retry(call.tx, _for_agents(call))
-    return empty_answer()
+    return empty_response()
 
 
-def _set_backend_id(call: Call) -> Answer:
+def _set_backend_id(call: Call) -> Response:
     order = _authorized(call, permissions.SET_BACKEND_ID, permissions.OFFERING_OR_CUSTOMER)
     backend_id = str(states.required(call.fields, "backend_id"))
     if backend_id == order.backend_id:
-        return json_answer({"status": "Order backend_id is not changed."})
+        return JsonResponse({"status": "Order backend_id is not changed."})
     states.set_order(call.tx, order, backend_id=backend_id)
-    return json_answer({"status": "Order backend_id has been changed."})
+    return JsonResponse({"status": "Order backend_id has been changed."})
 
 
-def _action(name: str, run: Callable[[Call], Answer], since: tuple[int, ...] = ()) -> Operation:
+def _action(name: str, run: Callable[[Call], Response], since: tuple[int, ...] = ()) -> Operation:
     return Operation(
-        name=f"marketplace_orders_{name}",
-        method="POST",
-        path=f"{_PATH}{{uuid}}/{name}/",
-        run=run,
-        since=since,
+        f"marketplace_orders_{name}", "POST", f"{_PATH}{{uuid}}/{name}/", run, since=since
     )
 
 
 OPERATIONS = (
-    Operation(name="marketplace_orders_list", method="GET", path=_PATH, run=_list),
-    Operation(
-        name="marketplace_orders_retrieve", method="GET", path=f"{_PATH}{{uuid}}/", run=_retrieve
-    ),
+    Operation("marketplace_orders_list", "GET", _PATH, _list),
+    Operation("marketplace_orders_retrieve", "GET", f"{_PATH}{{uuid}}/", _retrieve),
     _action("approve_by_provider", _approve),
     _action("reject_by_provider", _reject),
     _action("set_state_executing", _set_executing),

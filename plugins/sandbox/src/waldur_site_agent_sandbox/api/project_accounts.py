@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from waldur_site_agent_sandbox.http import Answer, Call
+from starlette.responses import Response
+
+from waldur_site_agent_sandbox.http import Call
 from waldur_site_agent_sandbox.queries import (
     Orderings,
     arrange,
@@ -18,7 +20,7 @@ from waldur_site_agent_sandbox.records import JsonObject, ProjectAccount, Resour
 from waldur_site_agent_sandbox.rendering import day, of_generation, timestamp
 
 
-def answer(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Answer:
+def answer(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Response:
     """Answer with the accounts of projects that have a live resource that concerns the asker.
 
     Closed accounts are among them; service accounts without a username are not.
@@ -35,7 +37,7 @@ def answer(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Answe
         if row.kind == kind and row.project in projects and (row.username or kind == "course")
     ]
     rows = select(
-        call.query,
+        call,
         accounts,
         [
             by_uuid("project_uuid", lambda row: row.project),
@@ -46,7 +48,7 @@ def answer(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Answe
             ),
         ],
     )
-    rows = arrange(call.query, rows, _ORDERINGS, "created") if _sorts(call, kind) else rows
+    rows = arrange(call, rows, _ORDERINGS, "created") if _sorts(call, kind) else rows
     return page_answer(call, rows, lambda row: _print(call, row), offers_fields=False)
 
 
@@ -61,7 +63,7 @@ _ORDERINGS: Orderings[ProjectAccount] = {
 
 def _sorts(call: Call, kind: str) -> bool:
     """Only the provider's list of course accounts has an order to choose, on newer servers."""
-    return kind == "course" and "provider" in call.path and call.tx.generation.reached(8)
+    return kind == "course" and "provider" in call.path_params and call.tx.generation.reached(8)
 
 
 def _print(call: Call, row: ProjectAccount) -> JsonObject:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions
 from waldur_site_agent_sandbox.api.providers import holds_right, seller_of, served_projects
-from waldur_site_agent_sandbox.http import Answer, Call, Operation, denied, json_answer, not_found
+from waldur_site_agent_sandbox.http import Call, JsonResponse, Operation, denied, not_found
 from waldur_site_agent_sandbox.queries import (
     Filter,
     arrange,
@@ -20,11 +22,11 @@ from waldur_site_agent_sandbox.rendering import day, of_generation, timestamp
 _PROJECTS = "projects/"
 
 
-def _answer(call: Call, visible: list[Project]) -> Answer:
+def _answer(call: Call, visible: list[Project]) -> Response:
     customers = call.tx.world.customers
     slug: list[Filter[Project]] = [by_text("slug", lambda row, text: row.slug == text)]
     rows = select(
-        call.query,
+        call,
         visible,
         [
             by_text("name", lambda row, text: text.lower() in row.name.lower()),
@@ -41,26 +43,26 @@ def _answer(call: Call, visible: list[Project]) -> Answer:
         "end_date": lambda row: str(day(row.end_date)),
         "customer_name": lambda row: customers[row.customer].name,
     }
-    rows = arrange(call.query, rows, orderings, "name")
+    rows = arrange(call, rows, orderings, "name")
     return page_answer(call, rows, lambda row: _print(call, row))
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     """List the projects that a user has a role in; a provider's buyers are not among them."""
     visibility = permissions.sight_of(call.tx, call.user)
     everything = call.tx.world.projects.values()
     return _answer(call, [row for row in everything if visibility.as_consumer(row.uuid)])
 
 
-def _retrieve(call: Call) -> Answer:
+def _retrieve(call: Call) -> Response:
     project = call.tx.world.projects.get(call.uuid())
     visibility = permissions.sight_of(call.tx, call.user)
     if project is None or not visibility.as_consumer(project.uuid):
         raise not_found()
-    return json_answer(choose_fields(call.query, _print(call, project)))
+    return JsonResponse(choose_fields(call, _print(call, project)))
 
 
-def _list_for_provider(call: Call) -> Answer:
+def _list_for_provider(call: Call) -> Response:
     seller = seller_of(call)
     if not holds_right(call, seller, permissions.LIST_PROJECTS):
         raise denied()
@@ -99,12 +101,12 @@ def _print(call: Call, row: Project) -> JsonObject:
 
 
 OPERATIONS = (
-    Operation(name="projects_list", method="GET", path=_PROJECTS, run=_list),
-    Operation(name="projects_retrieve", method="GET", path=f"{_PROJECTS}{{uuid}}/", run=_retrieve),
+    Operation("projects_list", "GET", _PROJECTS, _list),
+    Operation("projects_retrieve", "GET", f"{_PROJECTS}{{uuid}}/", _retrieve),
     Operation(
-        name="marketplace_service_providers_projects_list",
-        method="GET",
-        path="marketplace-service-providers/{provider}/projects/",
-        run=_list_for_provider,
+        "marketplace_service_providers_projects_list",
+        "GET",
+        "marketplace-service-providers/{provider}/projects/",
+        _list_for_provider,
     ),
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions, rendering
 from waldur_site_agent_sandbox.api import project_accounts
-from waldur_site_agent_sandbox.http import Answer, Call, Operation, denied, not_found
+from waldur_site_agent_sandbox.http import Call, Operation, denied, not_found
 from waldur_site_agent_sandbox.queries import (
     Filter,
     Orderings,
@@ -30,10 +32,10 @@ def _sellers(call: Call) -> list[Customer]:
     return [call.tx.world.customers[uuid] for uuid in sellers]
 
 
-def _list_providers(call: Call) -> Answer:
-    rows = select(call.query, _sellers(call), [by_uuid("customer_uuid", lambda row: row.uuid)])
+def _list_providers(call: Call) -> Response:
+    rows = select(call, _sellers(call), [by_uuid("customer_uuid", lambda row: row.uuid)])
     rows = arrange(
-        call.query,
+        call,
         rows,
         {
             "created": lambda row: str(rendering.timestamp(row.created)),
@@ -78,7 +80,7 @@ def served_projects(call: Call, seller: Customer) -> set[str]:
     }
 
 
-def _list_project_permissions(call: Call) -> Answer:
+def _list_project_permissions(call: Call) -> Response:
     seller = seller_of(call)
     if not holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
         raise denied()
@@ -88,7 +90,7 @@ def _list_project_permissions(call: Call) -> Answer:
     roles = [role for role in active if role.scope_type == "project" and role.scope in served]
     activity: list[Filter[Role]] = [by_flag("is_active", lambda _role: True)]
     rows = select(
-        call.query,
+        call,
         roles,
         [
             by_uuid("user", lambda role: role.user),
@@ -99,7 +101,7 @@ def _list_project_permissions(call: Call) -> Answer:
             *(activity if call.tx.generation.reached(8) else []),
         ],
     )
-    rows = arrange(call.query, rows, _role_orderings(call), "created")
+    rows = arrange(call, rows, _role_orderings(call), "created")
     return page_answer(call, rows, lambda role: rendering.project_role(call.tx, role, call.api))
 
 
@@ -116,7 +118,7 @@ def _role_orderings(call: Call) -> Orderings[Role]:
     }
 
 
-def _list_accounts(kind: str, call: Call) -> Answer:
+def _list_accounts(kind: str, call: Call) -> Response:
     seller = seller_of(call)
     if not permissions.has_role_on(call.tx, call.user, seller):
         raise denied()
@@ -127,30 +129,25 @@ def _list_accounts(kind: str, call: Call) -> Answer:
 
 
 OPERATIONS = (
+    Operation("marketplace_service_providers_list", "GET", _PROVIDERS, _list_providers),
     Operation(
-        name="marketplace_service_providers_list",
-        method="GET",
-        path=_PROVIDERS,
-        run=_list_providers,
+        "marketplace_service_providers_project_permissions_list",
+        "GET",
+        f"{_PROVIDERS}{{provider}}/project_permissions/",
+        _list_project_permissions,
     ),
     Operation(
-        name="marketplace_service_providers_project_permissions_list",
-        method="GET",
-        path=f"{_PROVIDERS}{{provider}}/project_permissions/",
-        run=_list_project_permissions,
-    ),
-    Operation(
-        name="marketplace_service_providers_project_service_accounts_list",
-        method="GET",
-        path=f"{_PROVIDERS}{{provider}}/project_service_accounts/",
-        run=partial(_list_accounts, "service"),
+        "marketplace_service_providers_project_service_accounts_list",
+        "GET",
+        f"{_PROVIDERS}{{provider}}/project_service_accounts/",
+        partial(_list_accounts, "service"),
         since=(7, 7, 6),
     ),
     Operation(
-        name="marketplace_service_providers_course_accounts_list",
-        method="GET",
-        path=f"{_PROVIDERS}{{provider}}/course_accounts/",
-        run=partial(_list_accounts, "course"),
+        "marketplace_service_providers_course_accounts_list",
+        "GET",
+        f"{_PROVIDERS}{{provider}}/course_accounts/",
+        partial(_list_accounts, "course"),
         since=(7, 7, 8),
     ),
 )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from starlette.responses import Response
+
 from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
+    JsonResponse,
     Operation,
     denied,
-    empty_answer,
+    empty_response,
     invalid,
-    json_answer,
     not_found,
     server_bug,
 )
@@ -64,13 +65,13 @@ def _filters(call: Call) -> list[Filter[Resource]]:
     ]
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     world = call.tx.world
     visibility = permissions.sight_of(call.tx, call.user)
     visible = [row for row in world.resources.values() if visibility.as_provider(row.offering)]
     rows = arrange(
-        call.query,
-        select(call.query, visible, _filters(call)),
+        call,
+        select(call, visible, _filters(call)),
         {
             "backend_id": lambda row: row.backend_id,
             "created": lambda row: str(rendering.timestamp(row.created)),
@@ -88,7 +89,7 @@ def _list(call: Call) -> Answer:
 
 
 def _print(call: Call, resource: Resource) -> JsonObject:
-    return rendering.resource(call.tx, resource, call.api, lambda name: wants(call.query, name))
+    return rendering.resource(call.tx, resource, call.api, lambda name: wants(call, name))
 
 
 def _resource(call: Call) -> Resource:
@@ -108,28 +109,28 @@ def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUS
     return resource
 
 
-def _retrieve(call: Call) -> Answer:
-    return json_answer(choose_fields(call.query, _print(call, _resource(call))))
+def _retrieve(call: Call) -> Response:
+    return JsonResponse(choose_fields(call, _print(call, _resource(call))))
 
 
-def _team(call: Call) -> Answer:
+def _team(call: Call) -> Response:
     resource = _resource(call)
     roles = call.tx.world.team(resource.project, call.tx.now)
-    return json_answer(
+    return JsonResponse(
         [rendering.team_member(call.tx, role, resource.offering, call.api) for role in roles]
     )
 
 
-def _set_backend_id(call: Call) -> Answer:
+def _set_backend_id(call: Call) -> Response:
     scopes = permissions.OFFERING_OR_CUSTOMER
     resource = _authorized(call, permissions.SET_BACKEND_ID, scopes)
     if "backend_id" not in call.fields:
         raise server_bug()
     backend_id = str(states.required(call.fields, "backend_id"))
     if backend_id == resource.backend_id:
-        return json_answer({"status": "Resource backend_id is not changed."})
+        return JsonResponse({"status": "Resource backend_id is not changed."})
     states.set_resource(call.tx, resource, backend_id=backend_id)
-    return json_answer({"status": "Resource backend_id has been changed."})
+    return JsonResponse({"status": "Resource backend_id has been changed."})
 
 
 def _required_object(call: Call, name: str) -> JsonObject:
@@ -139,7 +140,7 @@ def _required_object(call: Call, name: str) -> JsonObject:
     return given
 
 
-def _set_limits(call: Call) -> Answer:
+def _set_limits(call: Call) -> Response:
     resource = _authorized(call, permissions.SET_STATE)
     limits = _required_object(call, "limits")
     if call.tx.generation.checks_limit_names:
@@ -149,28 +150,28 @@ def _set_limits(call: Call) -> Answer:
             raise invalid({"limits": [f"Invalid components: {', '.join(unknown)}."]})
     kept = states.limits_under_policy(call.tx, resource, limits)
     states.set_resource(call.tx, resource, limits=kept)
-    return json_answer({"status": "The resource limits are updated"})
+    return JsonResponse({"status": "The resource limits are updated"})
 
 
-def _set_backend_metadata(call: Call) -> Answer:
+def _set_backend_metadata(call: Call) -> Response:
     resource = _authorized(call, permissions.SET_BACKEND_METADATA)
     metadata = _required_object(call, "backend_metadata")
     states.set_resource(call.tx, resource, backend_metadata=metadata)
-    return json_answer({"status": "The backend metadata is updated"})
+    return JsonResponse({"status": "The backend metadata is updated"})
 
 
-def _refresh_last_sync(call: Call) -> Answer:
+def _refresh_last_sync(call: Call) -> Response:
     resource = _authorized(call, permissions.SET_STATE)
     states.set_resource(call.tx, resource, last_sync=call.tx.now)
-    return empty_answer()
+    return empty_response()
 
 
-def _set_as_ok(call: Call) -> Answer:
+def _set_as_ok(call: Call) -> Response:
     states.set_resource_ok(call.tx, _authorized(call, permissions.SET_STATE))
-    return empty_answer()
+    return empty_response()
 
 
-def _set_as_erred(call: Call) -> Answer:
+def _set_as_erred(call: Call) -> Response:
     newer = call.tx.generation.accepts_offering_scope
     scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
     resource = _authorized(call, permissions.SET_STATE, scopes)
@@ -181,33 +182,23 @@ def _set_as_erred(call: Call) -> Answer:
     states.set_resource(
         call.tx, resource, state="Erred", error_message=message, error_traceback=traceback
     )
-    return empty_answer()
+    return empty_response()
 
 
-def _action(name: str, run: Callable[[Call], Answer], since: tuple[int, ...] = ()) -> Operation:
+def _action(name: str, run: Callable[[Call], Response], since: tuple[int, ...] = ()) -> Operation:
     return Operation(
-        name=f"marketplace_provider_resources_{name}",
-        method="POST",
-        path=f"{_PATH}{{uuid}}/{name}/",
-        run=run,
+        f"marketplace_provider_resources_{name}",
+        "POST",
+        f"{_PATH}{{uuid}}/{name}/",
+        run,
         since=since,
     )
 
 
 OPERATIONS = (
-    Operation(name="marketplace_provider_resources_list", method="GET", path=_PATH, run=_list),
-    Operation(
-        name="marketplace_provider_resources_retrieve",
-        method="GET",
-        path=f"{_PATH}{{uuid}}/",
-        run=_retrieve,
-    ),
-    Operation(
-        name="marketplace_provider_resources_team_list",
-        method="GET",
-        path=f"{_PATH}{{uuid}}/team/",
-        run=_team,
-    ),
+    Operation("marketplace_provider_resources_list", "GET", _PATH, _list),
+    Operation("marketplace_provider_resources_retrieve", "GET", f"{_PATH}{{uuid}}/", _retrieve),
+    Operation("marketplace_provider_resources_team_list", "GET", f"{_PATH}{{uuid}}/team/", _team),
     _action("set_backend_id", _set_backend_id),
     _action("set_limits", _set_limits, since=(7, 6, 5)),
     _action("set_backend_metadata", _set_backend_metadata),

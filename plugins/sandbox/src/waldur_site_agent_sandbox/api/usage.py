@@ -7,16 +7,16 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from pydantic import JsonValue
+from starlette.responses import Response
 
 from waldur_site_agent_sandbox import permissions, rendering, rules, states
 from waldur_site_agent_sandbox.http import (
-    Answer,
     Call,
     Operation,
     RefusedError,
     all_fields,
     as_uuid,
-    empty_answer,
+    empty_response,
     invalid,
     not_found,
 )
@@ -27,6 +27,7 @@ from waldur_site_agent_sandbox.queries import (
     by_day,
     by_text,
     by_uuid,
+    last,
     page_answer,
     scattered,
     select,
@@ -72,26 +73,26 @@ def _filters(call: Call) -> list[Filter[ComponentUsage]]:
     ]
 
 
-def _list(call: Call) -> Answer:
+def _list(call: Call) -> Response:
     visibility = permissions.sight_of(call.tx, call.user)
     rows = call.tx.world.component_usages.values()
     visible = [row for row in rows if _visible(visibility, _resource_of(call, row))]
     month: Filter[ComponentUsage] = by_day(
         "billing_period", lambda row, day: row.billing_period == day
     )
-    found = select(call.query, visible, [*_filters(call), month])
+    found = select(call, visible, [*_filters(call), month])
     found.sort(key=lambda row: row.component_type)
     found.sort(key=lambda row: row.reported, reverse=True)
-    if call.query.last("o"):
+    if last(call.query_params, "o"):
         orderings = {
-            "billing_period": lambda row: f"{row.billing_period}{scattered(call.query, row.uuid)}",
-            "usage": lambda row: f"{row.usage:030.2f}{scattered(call.query, row.uuid)}",
+            "billing_period": lambda row: f"{row.billing_period}{scattered(call, row.uuid)}",
+            "usage": lambda row: f"{row.usage:030.2f}{scattered(call, row.uuid)}",
         }
-        found = arrange(call.query, found, orderings, "")
+        found = arrange(call, found, orderings, "")
     return page_answer(call, found, lambda row: rendering.usage(call.tx, row))
 
 
-def _list_user_usages(call: Call) -> Answer:
+def _list_user_usages(call: Call) -> Response:
     world = call.tx.world
     visibility = permissions.sight_of(call.tx, call.user)
     parents = [
@@ -100,25 +101,25 @@ def _list_user_usages(call: Call) -> Answer:
     month: Filter[ComponentUsage] = by_day(
         "component_usage__billing_period", lambda row, day: row.billing_period == day
     )
-    chosen = {row.uuid for row in select(call.query, parents, [*_filters(call), month])}
+    chosen = {row.uuid for row in select(call, parents, [*_filters(call), month])}
     visible = [row for row in world.user_usages.values() if row.component_usage in chosen]
     named: Filter[UserUsage] = by_text(
         "username", lambda row, text: text.lower() in row.username.lower()
     )
-    found = select(call.query, visible, [named])
-    if call.query.last("o"):
+    found = select(call, visible, [named])
+    if last(call.query_params, "o"):
         orderings = {
             "component_usage__billing_period": lambda row: (
-                f"{_parent_of(call, row).billing_period}{scattered(call.query, row.uuid)}"
+                f"{_parent_of(call, row).billing_period}{scattered(call, row.uuid)}"
             ),
-            "usage": lambda row: f"{row.usage:030.2f}{scattered(call.query, row.uuid)}",
-            "username": lambda row: f"{row.username}{scattered(call.query, row.uuid)}",
+            "usage": lambda row: f"{row.usage:030.2f}{scattered(call, row.uuid)}",
+            "username": lambda row: f"{row.username}{scattered(call, row.uuid)}",
         }
-        found = arrange(call.query, found, orderings, "")
+        found = arrange(call, found, orderings, "")
     return page_answer(call, found, lambda row: rendering.user_usage(call.tx, row, call.api))
 
 
-def _set_usage(call: Call) -> Answer:
+def _set_usage(call: Call) -> Response:
     resource, items, moment = all_fields(
         lambda: _reported_resource(call),
         lambda: _items(call, _read_component),
@@ -128,7 +129,7 @@ def _set_usage(call: Call) -> Answer:
     scopes = permissions.OFFERING_OR_CUSTOMER
     permissions.require(call.tx, call.user, permissions.SET_USAGE, offering, scopes)
     rules.report(call.tx, resource, items, moment, call.user)
-    return empty_answer(HTTPStatus.CREATED)
+    return empty_response(HTTPStatus.CREATED)
 
 
 def _reported_resource(call: Call) -> Resource:
@@ -213,44 +214,34 @@ def _account(call: Call, link: JsonValue) -> str:
     return uuid
 
 
-def _set_user_usage(call: Call) -> Answer:
+def _set_user_usage(call: Call) -> Response:
     anchor = _anchor(call)
     rules.report_users(call.tx, anchor, [_part(call, call.fields)], call.user)
-    return empty_answer(HTTPStatus.CREATED)
+    return empty_response(HTTPStatus.CREATED)
 
 
-def _set_user_usages(call: Call) -> Answer:
+def _set_user_usages(call: Call) -> Response:
     anchor = _anchor(call)
     parts = _items(call, lambda item: _part(call, item))
     rules.report_users(call.tx, anchor, parts, call.user)
-    return empty_answer(HTTPStatus.CREATED)
+    return empty_response(HTTPStatus.CREATED)
 
 
 OPERATIONS = (
-    Operation(name="marketplace_component_usages_list", method="GET", path=_USAGES, run=_list),
+    Operation("marketplace_component_usages_list", "GET", _USAGES, _list),
+    Operation("marketplace_component_user_usages_list", "GET", _USER_USAGES, _list_user_usages),
+    Operation("marketplace_component_usages_set_usage", "POST", f"{_USAGES}set_usage/", _set_usage),
     Operation(
-        name="marketplace_component_user_usages_list",
-        method="GET",
-        path=_USER_USAGES,
-        run=_list_user_usages,
+        "marketplace_component_usages_set_user_usage",
+        "POST",
+        f"{_USAGES}{{uuid}}/set_user_usage/",
+        _set_user_usage,
     ),
     Operation(
-        name="marketplace_component_usages_set_usage",
-        method="POST",
-        path=f"{_USAGES}set_usage/",
-        run=_set_usage,
-    ),
-    Operation(
-        name="marketplace_component_usages_set_user_usage",
-        method="POST",
-        path=f"{_USAGES}{{uuid}}/set_user_usage/",
-        run=_set_user_usage,
-    ),
-    Operation(
-        name="marketplace_component_usages_set_user_usages",
-        method="POST",
-        path=f"{_USAGES}{{uuid}}/set_user_usages/",
-        run=_set_user_usages,
+        "marketplace_component_usages_set_user_usages",
+        "POST",
+        f"{_USAGES}{{uuid}}/set_user_usages/",
+        _set_user_usages,
         since=(8, 0, 5),
     ),
 )
