@@ -1,7 +1,7 @@
-"""A hook of mkdocs: names of tests leave the sentences and tables of a page for its footnotes.
+"""A hook of mkdocs: names of tests move from sentences and tables to footnotes.
 
-In the repository a promise and its test stand together; on the web a name of a hundred characters
-would make a table wider than a screen.
+Most pages have such footnotes already; the hook is for pages that name tests in their text, such as
+the list of guarantees. A name of a hundred characters would make a table wider than a screen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.DOTALL | re.MULTILINE)
+_AS_IT_IS = re.compile(r"^( *)(```|~~~).*?^\1\2|^\[\^\d+\]: [^\n]*", re.DOTALL | re.MULTILINE)
+"""Code, and footnotes that are in the page already."""
 _NAME = r"`((?:[\w/]+\.py::)?test_\w+)`"
 _NAMED = re.compile(
     rf"(?P<claim> \({_NAME}\)|:\s{_NAME}(?=\s*(?:\||$|\.(?:\s|$))))|(?P<start>\.\s|\n\n)?{_NAME}",
@@ -35,9 +36,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         return _NAMED.sub(replaced, text)
 
     parts, end = [], 0
-    for fence in _FENCE.finditer(markdown):
-        parts += [rewrite(markdown[end : fence.start()]), fence[0]]
-        end = fence.end()
+    for kept in _AS_IT_IS.finditer(markdown):
+        parts += [rewrite(markdown[end : kept.start()]), kept[0]]
+        end = kept.end()
     parts.append(rewrite(markdown[end:]))
     if not notes:
         return markdown
