@@ -1,3 +1,3 @@
-"""The site agent of Waldur: makes marketplace orders come true, and keeps them true."""
+"""Provisions Waldur Marketplace orders on an HPC site and keeps them in sync."""
 
 __version__ = "2.0.0a1"

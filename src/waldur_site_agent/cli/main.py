@@ -1,24 +1,28 @@
-"""``waldur-site-agent``: everything the agent can do, as subcommands."""
+"""The command line: ``waldur-site-agent`` with its subcommands, and ``waldur_site_agent``."""
 
 from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal
 
 import click
 from click.shell_completion import get_completion_class
 
 from waldur_site_agent import __version__
-from waldur_site_agent.cli import aliases
-from waldur_site_agent.cli.commands import import_group, sync_limits
+from waldur_site_agent.cli.commands import (
+    components_load,
+    homedirs_create,
+    import_list,
+    limits_sync,
+    users_sync,
+)
+from waldur_site_agent.cli.diagnose import diagnose
 from waldur_site_agent.cli.install import health, init_command, install_services
 from waldur_site_agent.cli.run import (
     RunOptions,
     check_configuration,
     mode_option,
-    offering_option,
     print_configuration,
     removals_option,
     run,
@@ -28,6 +32,8 @@ from waldur_site_agent.cli.start import (
     config_option,
     give_up,
     interruptible,
+    offering_option,
+    output_option,
     reference_command,
     schema_command,
     version_option,
@@ -38,34 +44,19 @@ PROGRAM = "waldur-site-agent"
 _VARIABLE = "_WALDUR_SITE_AGENT_COMPLETE"
 
 
-@click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion_command(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete the commands and options of the agent.
-
-    For bash: waldur-site-agent completion bash > /etc/bash_completion.d/waldur-site-agent
-    """
-    kind = get_completion_class(shell)
-    if kind is None:  # pragma: no cover - click knows all three
-        raise click.UsageError(f"click does not know the shell {shell}")
-    click.echo(kind(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]} | colour_settings())
 @version_option
 def main() -> None:
-    """Makes Waldur's marketplace orders come true at this site, and keeps them true.
+    """Provisions Waldur Marketplace orders on an HPC site and keeps them in sync.
 
-    Start with `config check`, then `diagnose`, then `plan` to see what would be done, and only
-    then `run`.
+    Start with `config check`, `diagnose` and `plan`, which change nothing; then `run`.
     """
 
 
 @main.command("run")
 @mode_option
 @config_option
-@click.option("--once", is_flag=True, help="Do one cycle, then exit.")
+@click.option("--once", is_flag=True, help="Run one cycle, then exit.")
 @offering_option
 @removals_option
 def run_command(
@@ -87,17 +78,11 @@ def run_command(
 @config_option
 @offering_option
 @removals_option
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for machines.",
-)
+@output_option()
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Say by the exit code, too, when the plan is refused (3) or has trouble in it (1).",
+    help="Exit 3 if the plan is refused, 1 if it contains errors.",
 )
 def plan_command(
     mode: str,
@@ -120,9 +105,56 @@ def plan_command(
     sys.exit(run(options))
 
 
+@click.command("waldur_site_agent", context_settings={"help_option_names": ["-h", "--help"]})
+@mode_option
+@config_option
+@click.option("--once", is_flag=True, help="Run one cycle, then exit.")
+@click.option(
+    "--check-config",
+    is_flag=True,
+    help="Print the resolved configuration, secrets masked, and exit.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the plan of one cycle; change nothing in Waldur or the backend.",
+)
+@offering_option
+@removals_option
+@version_option
+def agent(
+    mode: str,
+    config_file: Path,
+    once: bool,
+    check_config: bool,
+    dry_run: bool,
+    offerings: tuple[str, ...],
+    allow_removals: bool,
+) -> None:
+    """Provision Waldur Marketplace orders on this site and keep them in sync.
+
+    Without --once or --dry-run the agent runs until it receives SIGTERM or SIGINT; SIGHUP reloads
+    the configuration.
+
+    Exit codes: 0 done, 1 something failed, 2 usage or configuration error, 3 refused by the guard.
+    """
+    if check_config:
+        print_configuration(config_file)
+        return
+    options = RunOptions(
+        mode=mode,
+        config_file=config_file,
+        once=once,
+        dry_run=dry_run,
+        offerings=offerings,
+        allow_removals=allow_removals,
+    )
+    sys.exit(run(options))
+
+
 @main.group("config")
 def config_group() -> None:
-    """Look at the configuration."""
+    """Check and describe the configuration."""
 
 
 @config_group.command("check")
@@ -130,12 +162,12 @@ def config_group() -> None:
 @click.option(
     "--show",
     is_flag=True,
-    help="Print the file with every default filled in, secrets masked, instead of a summary.",
+    help="Print the file with all defaults filled in and secrets masked, instead of a summary.",
 )
 def check_command(config_file: Path, *, show: bool) -> None:
-    """Check the file and say which backend does what for each offering.
+    """Check the file and print which backend does what for each offering.
 
-    Nothing but the file is looked at. Exit codes: 0 no error, 2 at least one; all are printed.
+    Neither Waldur nor a backend is contacted. Exit codes: 0 valid, 2 errors, which are all printed.
     """
     if show:
         print_configuration(config_file)
@@ -143,30 +175,28 @@ def check_command(config_file: Path, *, show: bool) -> None:
         check_configuration(config_file)
 
 
-config_group.add_command(schema_command)
-config_group.add_command(reference_command)
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(context: click.Context, shell: str) -> None:
+    """Print a completion script for your shell.
+
+    For bash: waldur-site-agent completion bash > /etc/bash_completion.d/waldur-site-agent
+    """
+    kind = get_completion_class(shell)
+    if kind is None:  # pragma: no cover - click knows all three
+        raise click.UsageError(f"click does not know the shell {shell}")
+    click.echo(kind(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
 
 
 @main.group("components")
 def components_group() -> None:
-    """The offering's components in Waldur."""
-
-
-components_group.add_command(aliases.load_components, "load")
-main.add_command(aliases.diagnostics, "diagnose")
-main.add_command(completion_command)
-main.add_command(init_command)
-main.add_command(health)
-main.add_command(install_services)
-main.add_command(import_group)
+    """Components of the offering in Waldur."""
 
 
 @main.group("users")
 def users_group() -> None:
-    """The people who use the offering."""
-
-
-users_group.add_command(aliases.sync_offering_users, "sync")
+    """Users of the offering."""
 
 
 @main.group("homedirs")
@@ -174,44 +204,36 @@ def homedirs_group() -> None:
     """Home directories of the offering's users."""
 
 
-homedirs_group.add_command(aliases.create_homedirs, "create")
-
-
 @main.group("limits")
 def limits_group() -> None:
     """Limits of the offering's resources."""
 
 
-@limits_group.command("sync")
-@click.option(
-    "--to",
-    type=click.Choice(["waldur", "backend"]),
-    default="waldur",
-    show_default=True,
-    help="The side that is changed: Waldur gets what the accounts have, or accounts what was sold.",
-)
-@config_option
-@offering_option
-@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
-def limits_sync_command(
-    to: Literal["waldur", "backend"],
-    config_file: Path,
-    offerings: tuple[str, ...],
-    dry_run: bool,
-) -> None:
-    """Make limits that differ the same on both sides, once.
-
-    Whatever the file's limits says for every cycle. Resources that an order decides about, shared
-    accounts, and limits that a periodic policy of Waldur owns are left as they are and named.
-    """
-    sys.exit(sync_limits(config_file, offerings, to=to, dry_run=dry_run))
+@main.group("import")
+def import_group() -> None:
+    """Backend accounts that Waldur does not know."""
 
 
-main.add_command(usage_group)
+for group, command in (
+    (config_group, schema_command),
+    (config_group, reference_command),
+    (components_group, components_load),
+    (users_group, users_sync),
+    (homedirs_group, homedirs_create),
+    (limits_group, limits_sync),
+    (import_group, import_list),
+    (main, usage_group),
+    (main, diagnose),
+    (main, health),
+    (main, init_command),
+    (main, install_services),
+    (main, completion_command),
+):
+    group.add_command(command)
 
 
 def _sandbox_command(name: str, short_help: str) -> click.Command:
-    """A command of the sandbox's distribution; it is loaded when it is used, if it is there."""
+    """A command of the sandbox's distribution, loaded on use if it is installed."""
 
     @click.command(
         name,
@@ -237,5 +259,5 @@ def _sandbox_command(name: str, short_help: str) -> click.Command:
     return command
 
 
-main.add_command(_sandbox_command("demo", "Watch orders become accounts on a simulated cluster."))
-main.add_command(_sandbox_command("sandbox", "Serve a small Waldur to try a configuration with."))
+main.add_command(_sandbox_command("demo", "Show orders being provisioned on a simulated cluster."))
+main.add_command(_sandbox_command("sandbox", "Run a small Waldur to try a configuration with."))

@@ -18,6 +18,7 @@ from waldur_site_agent.backends import (
     SetLimits,
     SetMemberLimits,
 )
+from waldur_site_agent.cli.start import on_one_line
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.site import CycleReport
@@ -101,11 +102,6 @@ def _lines(blocks: Iterable[Block]) -> Iterator[str]:
         for sign, subject, explanation in changes:
             shown = "~" if sign == IN_WALDUR else sign
             yield on_one_line(f"  {shown} {subject:<{_COLUMN}} {explanation}".rstrip())
-
-
-def on_one_line(text: str) -> str:
-    """The text without anything that could forge a line or play with the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _footer(signs: Counter[str], rest: str, *, is_empty: bool) -> str:

@@ -23,11 +23,11 @@ from waldur_site_agent.cli.start import (
     give_up,
     load,
     problems_in,
+    runtime_of,
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, resolved_yaml
 from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.service.diagnosis import warn_of_unused_settings
-from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, AnyMode, EventMode, jobs_of
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.pool import Unserved, WorkerPool, run_interruptible, serve
@@ -61,17 +61,6 @@ def mode_option(command: Callable[..., object]) -> Callable[..., object]:
         default="order_process",
         show_default=True,
         help="What to do: carry out orders, report usage, sync members, react to events, or all.",
-    )(command)
-
-
-def offering_option(command: Callable[..., object]) -> Callable[..., object]:
-    """The option that restricts a command to some offerings."""
-    return click.option(
-        "--offering",
-        "offerings",
-        multiple=True,
-        metavar="NAME_OR_UUID",
-        help="Only this offering; may be given several times.",
     )(command)
 
 
@@ -152,7 +141,12 @@ def run(options: RunOptions) -> int:
         for mode in modes:
             mode.period_seconds()
         work = _work(start, modes)
-        runtime = _runtime(start, options, Monitoring(options.mode, notifier=Notifier()))
+        runtime = runtime_of(
+            start,
+            dry_run=options.dry_run,
+            removals_allowed=options.allow_removals,
+            monitoring=Monitoring(options.mode, notifier=Notifier()),
+        )
     except (ConfigurationError, ValueError) as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration)
@@ -225,30 +219,6 @@ def _nobody_takes_part(start: Start, modes: Sequence[AnyMode]) -> str:
     return f"no offering of {start.source.path} takes part in mode {names}: {remedy}"
 
 
-def open_journal(start: Start, *, dry_run: bool) -> Journal:
-    """The journal of the file; dry runs write none.
-
-    Raises:
-        UsageError: it cannot be opened.
-    """
-    path = start.configuration.journal
-    try:
-        return Journal(Path(path) if path and not dry_run else None)
-    except OSError as error:
-        raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
-
-
-def _runtime(start: Start, options: RunOptions, monitoring: Monitoring) -> Runtime:
-    return Runtime(
-        configuration=start.configuration,
-        source=start.source,
-        registry=start.registry,
-        removals_allowed=options.allow_removals,
-        journal=open_journal(start, dry_run=options.dry_run),
-        monitoring=monitoring,
-    )
-
-
 def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> list[CycleReport]:
     reports: list[CycleReport] = []
     for offering, mode in work.pairs:
@@ -283,7 +253,10 @@ class _PoolMaker:
         served = {(offering.name, mode.name) for offering, mode in self.work.pairs}
         if any((entry.offering, entry.mode) in served for entry in work.broken):
             raise ConfigurationError(options.config_file, problems_in(start.broken))
-        pool = WorkerPool(_runtime(start, options, self.monitoring), work.pairs, work.broken)
+        runtime = runtime_of(
+            start, removals_allowed=options.allow_removals, monitoring=self.monitoring
+        )
+        pool = WorkerPool(runtime, work.pairs, work.broken)
         self.monitoring.adopt(start.configuration)
         self.work = work
         return pool

@@ -1,4 +1,4 @@
-"""What every command does first: read the configuration, set up the logs, pick the offerings."""
+"""What commands share: options, reading the configuration, the loop over offerings, exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ from waldur_site_agent.config import (
     load_usable,
 )
 from waldur_site_agent.config.describing import json_schema, reference_page, secrets_in
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.logs import configure_logs, redact
+from waldur_site_agent.service.monitoring import Monitoring
+from waldur_site_agent.service.session import Runtime
 
 DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
 """Exit codes: done; something failed; usage or configuration error; refused by the guard."""
@@ -57,6 +61,35 @@ config_option = click.option(
     show_default=True,
     help="The configuration file.",
 )
+
+
+def offering_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The ``--offering`` option."""
+    return click.option(
+        "--offering",
+        "offerings",
+        multiple=True,
+        metavar="NAME_OR_UUID",
+        help="Only this offering; repeatable.",
+    )(command)
+
+
+def dry_run_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The ``--dry-run`` option."""
+    return click.option(
+        "--dry-run", is_flag=True, help="Print what would be done; change nothing."
+    )(command)
+
+
+def output_option(*formats: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """The ``--output`` option."""
+    return click.option(
+        "--output",
+        type=click.Choice(formats or ("text", "json")),
+        default="text",
+        show_default=True,
+        help="Output format.",
+    )
 
 
 def colour_settings() -> dict[str, bool]:
@@ -215,10 +248,93 @@ def check_file(path: Path) -> Start:
     return start
 
 
+def on_one_line(text: str) -> str:
+    """The text with line breaks and control characters replaced by spaces."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
     """Say why on standard error, and exit."""
     click.echo(message, err=True)
     sys.exit(code)
+
+
+def runtime_of(
+    start: Start,
+    *,
+    dry_run: bool = False,
+    removals_allowed: bool = False,
+    monitoring: Monitoring | None = None,
+) -> Runtime:
+    """What the sessions of this process share.
+
+    Raises:
+        UsageError: the journal cannot be opened.
+    """
+    return Runtime(
+        configuration=start.configuration,
+        source=start.source,
+        registry=start.registry,
+        removals_allowed=removals_allowed,
+        journal=open_journal(start, dry_run=dry_run),
+        monitoring=monitoring or Monitoring(),
+    )
+
+
+def runtime_or_exit(start: Start, *, dry_run: bool) -> Runtime:
+    """:func:`runtime_of` for a command; exits with code 2 if the journal cannot be opened."""
+    try:
+        return runtime_of(start, dry_run=dry_run)
+    except UsageError as error:
+        give_up(str(error))
+
+
+def open_journal(start: Start, *, dry_run: bool) -> Journal:
+    """The configured journal; a dry run writes none.
+
+    Raises:
+        UsageError: the journal cannot be opened.
+    """
+    path = start.configuration.journal
+    try:
+        return Journal(Path(path) if path and not dry_run else None)
+    except OSError as error:
+        raise UsageError(f"{start.source.path}: journal: cannot be opened: {error}") from error
+
+
+def each_offering(
+    start: Start,
+    work: Callable[[Offering], int],
+    *,
+    offerings: Iterable[Offering] | None = None,
+    titles: bool = True,
+    errors_below: bool = True,
+) -> int:
+    """Do some work for each offering; an error with one does not stop the others.
+
+    Args:
+        start: the configuration and the offerings asked for.
+        work: what to do; it returns an exit code.
+        offerings: which of them; by default all that can be served.
+        titles: print the offering's name first.
+        errors_below: print errors below the title instead of on standard error.
+
+    Returns:
+        The exit code of the command.
+    """
+    code = DONE
+    for offering in start.offerings if offerings is None else offerings:
+        if titles:
+            click.echo(f"{offering.name}:")
+        try:
+            code = max(code, work(offering))
+        except (SiteAgentError, ConfigurationError) as error:
+            if errors_below:
+                click.echo(on_one_line(f"  ! {error}"))
+            else:
+                click.echo(f"! {offering.name}: {error}", err=True)
+            code = FAILED
+    return start.exit_code(code)
 
 
 def _select(

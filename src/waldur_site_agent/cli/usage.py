@@ -15,18 +15,21 @@ from pathlib import Path
 
 import click
 
-from waldur_site_agent.cli.plan import amount_text, on_one_line
-from waldur_site_agent.cli.run import offering_option, open_journal
+from waldur_site_agent.cli.plan import amount_text
 from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
     Start,
-    UsageError,
     config_option,
+    each_offering,
     give_up,
     load_or_exit,
+    offering_option,
+    on_one_line,
+    output_option,
+    runtime_or_exit,
 )
-from waldur_site_agent.config import ConfigurationError, Offering
+from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage_history import (
     Figures,
@@ -42,7 +45,7 @@ from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 from waldur_site_agent.service.modes import REPORT
-from waldur_site_agent.service.session import Runtime, open_site
+from waldur_site_agent.service.session import open_site
 
 _TEXT_COLUMNS = 4
 _LOWER = "lower than in Waldur"
@@ -249,13 +252,7 @@ def usage_group() -> None:
     metavar="NAME",
     help="Only this one, by account, name or UUID; may be given several times.",
 )
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json", "csv"]),
-    default="text",
-    show_default=True,
-    help="For people, for machines, or for spreadsheets.",
-)
+@output_option("text", "json", "csv")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -312,7 +309,7 @@ def load_command(
         click.echo(loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
 
-    sys.exit(_for_every_offering(start, load, sends=not dry_run))
+    sys.exit(_at_each_site(start, load, sends=not dry_run))
 
 
 def _show(start: Start, look: Look) -> int:
@@ -340,7 +337,7 @@ def _show(start: Start, look: Look) -> int:
             _plot(site, figures, months, files[site.offering.name])
         return _conclude(figures, [])
 
-    code = _for_every_offering(start, show, titles=False)
+    code = _at_each_site(start, show, titles=False)
     if sought and code == DONE and not comparisons:
         give_up(f"no resource here is called {' or '.join(sorted(sought))}")
     for name in sorted(sought):
@@ -456,38 +453,22 @@ def _served(start: Start) -> list[Offering]:
     return served
 
 
-def _for_every_offering(
+def _at_each_site(
     start: Start, work: Callable[[Site], int], *, titles: bool = True, sends: bool = False
 ) -> int:
-    try:
-        journal = open_journal(start, dry_run=not sends)
-    except UsageError as error:
-        give_up(str(error))
-    runtime = Runtime(
-        configuration=start.configuration,
-        source=start.source,
-        registry=start.registry,
-        journal=journal,
-    )
-    code = DONE
-    for offering in _served(start):
-        if titles:
-            click.echo(f"{offering.name}:")
-        try:
-            with open_site(runtime, offering, REPORT, lambda: False) as site:
-                code = max(code, work(site))
-        except click.UsageError as error:
-            give_up(error.message)
-        except (SiteAgentError, ConfigurationError) as error:
-            click.echo(f"! {offering.name}: {error}", err=True)
-            code = FAILED
-    return start.exit_code(code)
+    runtime = runtime_or_exit(start, dry_run=not sends)
+
+    def one(offering: Offering) -> int:
+        with open_site(runtime, offering, REPORT, lambda: False) as site:
+            return work(site)
+
+    return each_offering(start, one, offerings=_served(start), titles=titles, errors_below=False)
 
 
 def _refuse_future(site: Site, last: BillingMonth) -> None:
     current = BillingMonth.of(site.now(), site.zone)
     if last > current:
-        raise click.UsageError(f"{last} is still to come; the current month is {current}")
+        give_up(f"{last} is in the future; the current month is {current}")
 
 
 def _range(

@@ -278,7 +278,7 @@ def test_months_and_resources_that_are_not_there_are_usage_errors(
 ) -> None:
     for arguments, word in (
         (("show", "--month", "2026-13"), "month"),
-        (("show", "--month", "2999-01"), "still to come"),
+        (("show", "--month", "2999-01"), "is in the future"),
         (("show", "--from", "2026-01"), "belong together"),
         (("show", "--resource", "nobody"), "nobody"),
         (("show", "--plot", "usage.doc"), ".svg or .png"),

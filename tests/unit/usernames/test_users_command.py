@@ -82,7 +82,7 @@ def test_an_offering_whose_names_waldur_makes_is_left_alone(site: Installation) 
     sandbox.customer.edit(sandbox.offering, plugin_options=options)
     done = site.run(command=COMMAND)
     assert done.code == 0
-    assert 'Waldur makes the usernames here (policy "full_name")' in done.out
+    assert 'Waldur sets the usernames of this offering (policy "full_name")' in done.out
     assert sandbox.requests.writes() == []
 
 
