@@ -50,10 +50,8 @@ marketplace_slurm_periodic_usage_policies_list                    ok  -   ok  - 
 marketplace_orders_list                                           ok  ok  ok  ok  ok  ok  []
 marketplace_orders_retrieve                                       ok  ok  ok  ok  ok  ok  404
 marketplace_orders_approve_by_provider                            ok  ok  403 403 403 403 404
-marketplace_orders_reject_by_provider                             ok  ok  403 403 403 403 404
 marketplace_orders_set_state_done                                 ok  ok  403 403 403 403 404
 marketplace_orders_set_state_erred                                ok  ok  403 403 403 403 404
-marketplace_orders_set_backend_id                                 ok  -   ok  -   ok  -   404
 
 marketplace_provider_resources_list                               ok  ok  ok  ok  ok  ok  []
 marketplace_provider_resources_retrieve                           ok  ok  ok  ok  ok  ok  404
@@ -84,7 +82,6 @@ marketplace_offering_users_set_validation_complete                ok  ok  ok  ok
 marketplace_offering_users_set_error_creating                     ok  ok  ok  ok  403 403 404
 marketplace_offering_users_set_deleting                           ok  ok  ok  ok  403 403 404
 marketplace_offering_users_set_deleted                            ok  ok  ok  ok  403 403 404
-marketplace_offering_users_set_error_deleting                     ok  ok  ok  ok  403 403 404
 
 marketplace_component_usages_list                                 ok  ok  ok  ok  ok  ok  []
 marketplace_component_user_usages_list                            ok  ok  ok  ok  ok  ok  []
@@ -99,7 +96,6 @@ marketplace_site_agent_identities_register_service                ok  -   ok  - 
 marketplace_site_agent_identities_register_queue                  ok  -   ok  -   403 -   404
 marketplace_site_agent_identities_register_event_subscription     ok  -   ok  -   403 -   404
 marketplace_site_agent_services_register_processor                ok  -   ok  -   403 -   404
-marketplace_site_agent_services_set_statistics                    ok  -   ok  -   403 -   404
 event_subscriptions_list                                          ok  ok  ok  ok  ok  ok  ok
 event_subscriptions_create                                        ok  ok  ok  ok  ok  ok  ok
 event_subscriptions_create_queue                                  ok  -   ok  -   ok  -   400

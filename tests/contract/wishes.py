@@ -77,21 +77,11 @@ CASES = [
     ),
     Case("marketplace_orders_retrieve", lambda w: w.order(ID)),
     Case("marketplace_orders_approve_by_provider", lambda w: w.approve_order(ID), body={}),
-    Case(
-        "marketplace_orders_reject_by_provider",
-        lambda w: w.reject_order(ID, "full"),
-        body={"provider_rejection_comment": "full"},
-    ),
     Case("marketplace_orders_set_state_done", lambda w: w.complete_order(ID)),
     Case(
         "marketplace_orders_set_state_erred",
         lambda w: w.fail_order(ID, "no slug", "at line 1"),
         body={"error_message": "no slug", "error_traceback": "at line 1"},
-    ),
-    Case(
-        "marketplace_orders_set_backend_id",
-        lambda w: w.set_order_backend_id(ID, "hpc_climate"),
-        body={"backend_id": "hpc_climate"},
     ),
     Case(
         "marketplace_provider_resources_list",
@@ -206,5 +196,4 @@ CASES = [
     Case("marketplace_offering_users_set_error_creating", lambda w: w.set_error_creating(ID)),
     Case("marketplace_offering_users_set_deleting", lambda w: w.set_deleting(ID)),
     Case("marketplace_offering_users_set_deleted", lambda w: w.set_deleted(ID)),
-    Case("marketplace_offering_users_set_error_deleting", lambda w: w.set_error_deleting(ID)),
 ]

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from contract.wishes import COMPONENT_ID, ID, PAGE, Case
-from waldur_site_agent.model.events import AgentDependency
 from waldur_site_agent.model.usage import BillingMonth, UserUsage
 
 OCTOBER = BillingMonth(2026, 10)
@@ -23,11 +22,9 @@ AGENT = {
     "offering": str(COMPONENT_ID),
     "name": "agent",
     "version": "2.0.0",
-    "dependencies": [{"package": "slurm", "version": "22.05"}],
     "config_file_path": "/etc/agent.yaml",
     "last_restarted": MOMENT.isoformat(),
 }
-SLURM = [AgentDependency(package="slurm", version="22.05")]
 
 LATER_CASES = [
     Case(
@@ -105,7 +102,6 @@ LATER_CASES = [
             COMPONENT_ID,
             "agent",
             "2.0.0",
-            dependencies=SLURM,
             config_file_path="/etc/agent.yaml",
             last_restarted=MOMENT,
         ),
@@ -119,7 +115,6 @@ LATER_CASES = [
             COMPONENT_ID,
             "agent",
             "2.0.0",
-            dependencies=SLURM,
             config_file_path="/etc/agent.yaml",
             last_restarted=MOMENT,
         ),
@@ -134,11 +129,6 @@ LATER_CASES = [
         "marketplace_site_agent_services_register_processor",
         lambda w: w.register_processor(ID, "orders", "slurm", "22.05"),
         body={"name": "orders", "backend_type": "slurm", "backend_version": "22.05"},
-    ),
-    Case(
-        "marketplace_site_agent_services_set_statistics",
-        lambda w: w.set_statistics(ID, {"events": 3}),
-        body={"statistics": {"events": 3}},
     ),
     Case(
         "marketplace_site_agent_identities_register_queue",

@@ -23,14 +23,6 @@ class ObjectType:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentDependency:
-    """A piece of software that the agent works with, shown beside it in the portal."""
-
-    package: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentIdentity:
     """One agent at one offering."""
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import httpx
 
 from waldur_site_agent import __version__
-from waldur_site_agent.model.marketplace import User
 from waldur_site_agent.waldur.address import (
     ApiAddress,
     Proxy,
@@ -22,15 +21,13 @@ from waldur_site_agent.waldur.address import (
     trusted_authorities,
     unusable_proxy,
 )
-from waldur_site_agent.waldur.api import agents as ops
-from waldur_site_agent.waldur.api.agents import AgentIdentitiesApi, EventsApi
+from waldur_site_agent.waldur.api.agents import AgentIdentitiesApi, EventsApi, ServerApi
 from waldur_site_agent.waldur.api.imports import ImportsApi
 from waldur_site_agent.waldur.api.offerings import OfferingsApi
 from waldur_site_agent.waldur.api.orders import OrdersApi
 from waldur_site_agent.waldur.api.people import OfferingUsersApi, PeopleApi
 from waldur_site_agent.waldur.api.resources import ResourcesApi
 from waldur_site_agent.waldur.api.usage import UsageApi
-from waldur_site_agent.waldur.errors import AccessDeniedError
 from waldur_site_agent.waldur.http import Connection, without_cookies
 from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
 
@@ -40,6 +37,7 @@ def _utc_now() -> datetime:
 
 
 class Waldur(
+    ServerApi,
     OfferingsApi,
     OrdersApi,
     ResourcesApi,
@@ -166,20 +164,6 @@ class Waldur(
         except ValueError:
             return None
         return (date - received).total_seconds() if date.tzinfo else None
-
-    def whoami(self) -> User:
-        """The user whose token this is, with its roles."""
-        return self._read(ops.ME)
-
-    def server_version(self) -> str:
-        """The version of the server, as it spells it; empty for all but its staff and support.
-
-        To be shown to people. What a server can do is found out by the calls themselves.
-        """
-        try:
-            return self._read(ops.VERSION).version
-        except AccessDeniedError:
-            return ""
 
 
 def _proxy_for(address: ApiAddress) -> Proxy | None:

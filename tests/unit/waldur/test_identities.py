@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.events import AgentDependency, ObjectType, QueueRegistration
+from waldur_site_agent.model.events import ObjectType, QueueRegistration
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     ConflictError,
@@ -71,7 +71,6 @@ def test_an_agent_introduces_itself_and_never_shows_its_configuration(server: Sc
         ID,
         NAME,
         "2.0.0",
-        dependencies=[AgentDependency(package="slurm", version="22.05.8")],
         config_file_path="/etc/waldur/agent.yaml",
         last_restarted=STARTED,
     )
@@ -80,7 +79,6 @@ def test_an_agent_introduces_itself_and_never_shows_its_configuration(server: Sc
         "offering": ID,
         "name": NAME,
         "version": "2.0.0",
-        "dependencies": [{"package": "slurm", "version": "22.05.8"}],
         "config_file_path": "/etc/waldur/agent.yaml",
         "last_restarted": "2026-11-02T10:00:00+00:00",
     }
@@ -131,12 +129,6 @@ def test_what_is_registered_may_be_new_or_there_already(server: Scripted, status
             lambda w: w.register_processor(ID, "orders", "slurm"),
             f"marketplace-site-agent-services/{ID}/register_processor/",
             {"name": "orders", "backend_type": "slurm"},
-            {"uuid": ID},
-        ),
-        (
-            lambda w: w.set_statistics(ID, {"events": 3}),
-            f"marketplace-site-agent-services/{ID}/set_statistics/",
-            {"statistics": {"events": 3}},
             {"uuid": ID},
         ),
         (

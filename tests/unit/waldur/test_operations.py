@@ -35,22 +35,11 @@ CPU = WaldurComponent(
     ("act", "path", "body"),
     [
         (lambda w: w.approve_order(ID), f"marketplace-orders/{ID}/approve_by_provider/", {}),
-        (lambda w: w.reject_order(ID), f"marketplace-orders/{ID}/reject_by_provider/", {}),
-        (
-            lambda w: w.reject_order(ID, "full"),
-            f"marketplace-orders/{ID}/reject_by_provider/",
-            {"provider_rejection_comment": "full"},
-        ),
         (lambda w: w.complete_order(ID), f"marketplace-orders/{ID}/set_state_done/", None),
         (
             lambda w: w.fail_order(ID, "no slug"),
             f"marketplace-orders/{ID}/set_state_erred/",
             {"error_message": "no slug", "error_traceback": ""},
-        ),
-        (
-            lambda w: w.set_order_backend_id(ID, "x"),
-            f"marketplace-orders/{ID}/set_backend_id/",
-            {"backend_id": "x"},
         ),
         (
             lambda w: w.set_backend_id(UUID(ID), "Ünï"),

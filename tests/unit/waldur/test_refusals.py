@@ -179,7 +179,6 @@ CANNOT = "Cannot transition to OK from current state: 5. Valid states: Requested
         Waldur.set_error_creating,
         Waldur.set_deleting,
         Waldur.set_deleted,
-        Waldur.set_error_deleting,
     ],
 )
 @pytest.mark.parametrize("body", [{"detail": CANNOT}, [CANNOT]])

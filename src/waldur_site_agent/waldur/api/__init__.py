@@ -1,7 +1,7 @@
-"""What the gateway can ask Waldur: one value for each operation of the REST API.
+"""The operations of Waldur's REST API that the gateway uses, one module per subject.
 
-The identifiers are those of Waldur's OpenAPI document, against which the contract tests check
-this table.
+Their identifiers are those of Waldur's OpenAPI document, against which the contract tests check
+them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,8 @@ from waldur_site_agent.waldur.operation import Operation
 
 OPERATIONS: tuple[Operation[object | None], ...] = tuple(
     operation
-    for subject in (
-        agents,
-        offerings,
-        orders,
-        resources,
-        people,
-        people,
-        usage,
-        agents,
-        agents,
-        imports,
-    )
+    for subject in (agents, offerings, orders, resources, people, usage, imports)
     for operation in vars(subject).values()
     if isinstance(operation, Operation)
 )
-"""All of them, for tests and for documentation."""
+"""All operations, for tests and for documentation."""

@@ -1,15 +1,13 @@
-"""What the agent tells about itself."""
+"""The agent in Waldur: its user, identities, services and processors, and its event queues."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 from waldur_site_agent.model.events import (
-    AgentDependency,
     AgentIdentity,
     AgentProcessor,
     AgentService,
@@ -19,99 +17,133 @@ from waldur_site_agent.model.events import (
 )
 from waldur_site_agent.model.marketplace import User
 from waldur_site_agent.waldur.codec import decode, read_json, uuid_text
-from waldur_site_agent.waldur.errors import AbsentOperationError
+from waldur_site_agent.waldur.errors import AbsentOperationError, AccessDeniedError
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import changing, listing_pages, making, reading
+from waldur_site_agent.waldur.operation import Operation
 
 _IDENTITIES = "marketplace-site-agent-identities/"
 _SERVICES = "marketplace-site-agent-services/"
-# Without ``config_file_content``: the configuration may hold secrets, and stays at the site.
+_SUBSCRIPTIONS = "event-subscriptions/"
+# Without ``config_file_content``: the configuration may hold secrets and never leaves the site.
 _IDENTITY_KEYS = (
     "offering",
     "name",
     "version",
-    "dependencies",
     "config_file_path",
     "last_restarted",
 )
 
-IDENTITIES = listing_pages(
-    "marketplace_site_agent_identities_list",
-    "list the agents of offering {uuid}",
-    _IDENTITIES,
-    AgentIdentity,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """The server's version."""
+
+    version: str
+
+
+ME = Operation(
+    id="users_me_retrieve",
+    purpose="read whose token this is",
+    path="users/me/",
+    answer=User,
+    chooses_fields=True,  # also keeps the token itself out of the answer
+)
+VERSION = Operation(
+    id="version_retrieve", purpose="read the server's version", path="version/", answer=Version
+)
+
+
+class ServerApi(ApiClient):
+    """The token's user and the server's version."""
+
+    def whoami(self) -> User:
+        """The user that the token belongs to, with its roles."""
+        return self._read(ME)
+
+    def server_version(self) -> str:
+        """The server's version, as the server writes it; empty unless the user is staff or support.
+
+        For display only. Whether a server supports an operation is found out by calling it.
+        """
+        try:
+            return self._read(VERSION).version
+        except AccessDeniedError:
+            return ""
+
+
+IDENTITIES = Operation(
+    id="marketplace_site_agent_identities_list",
+    purpose="list the agents of offering {uuid}",
+    path=_IDENTITIES,
+    answer=AgentIdentity,
     filters=("offering_uuid", "name"),
-    ordered_by=None,
-    chooses_fields=False,
+    paged=True,
 )
-CREATE_IDENTITY = making(
-    "marketplace_site_agent_identities_create",
-    "introduce the agent of offering {uuid}",
-    _IDENTITIES,
-    AgentIdentity,
+CREATE_IDENTITY = Operation(
+    id="marketplace_site_agent_identities_create",
+    purpose="create the identity of the agent of offering {uuid}",
+    method="POST",
+    path=_IDENTITIES,
+    answer=AgentIdentity,
     body=_IDENTITY_KEYS,
-    safe_to_repeat=False,
 )
-UPDATE_IDENTITY = changing(
-    "marketplace_site_agent_identities_update",
-    "update agent {uuid}",
-    f"{_IDENTITIES}{{uuid}}/",
-    AgentIdentity,
-    body=_IDENTITY_KEYS,
+UPDATE_IDENTITY = Operation(
+    id="marketplace_site_agent_identities_update",
+    purpose="update agent {uuid}",
     method="PUT",
+    path=f"{_IDENTITIES}{{uuid}}/",
+    answer=AgentIdentity,
+    body=_IDENTITY_KEYS,
+    idempotent=True,
 )
-REGISTER_SERVICE = making(
-    "marketplace_site_agent_identities_register_service",
-    "register a service of agent {uuid}",
-    f"{_IDENTITIES}{{uuid}}/register_service/",
-    AgentService,
+REGISTER_SERVICE = Operation(
+    id="marketplace_site_agent_identities_register_service",
+    purpose="register a service of agent {uuid}",
+    method="POST",
+    path=f"{_IDENTITIES}{{uuid}}/register_service/",
+    answer=AgentService,
     body=("name", "mode"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-REGISTER_PROCESSOR = making(
-    "marketplace_site_agent_services_register_processor",
-    "register a processor of service {uuid}",
-    f"{_SERVICES}{{uuid}}/register_processor/",
-    AgentProcessor,
+REGISTER_PROCESSOR = Operation(
+    id="marketplace_site_agent_services_register_processor",
+    purpose="register a processor of service {uuid}",
+    method="POST",
+    path=f"{_SERVICES}{{uuid}}/register_processor/",
+    answer=AgentProcessor,
     body=("name", "backend_type", "backend_version"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SET_STATISTICS = making(
-    "marketplace_site_agent_services_set_statistics",
-    "set the statistics of service {uuid}",
-    f"{_SERVICES}{{uuid}}/set_statistics/",
-    AgentService,
-    body=("statistics",),
-    safe_to_repeat=True,
-)
-REGISTER_QUEUE = making(
-    "marketplace_site_agent_identities_register_queue",
-    "register the event queue of agent {uuid}",
-    f"{_IDENTITIES}{{uuid}}/register_queue/",
-    QueueRegistration,
+REGISTER_QUEUE = Operation(
+    id="marketplace_site_agent_identities_register_queue",
+    purpose="register the event queue of agent {uuid}",
+    method="POST",
+    path=f"{_IDENTITIES}{{uuid}}/register_queue/",
+    answer=QueueRegistration,
     body=("object_types",),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-REGISTER_EVENT_SUBSCRIPTION = making(
-    "marketplace_site_agent_identities_register_event_subscription",
-    "register an event subscription of agent {uuid}",
-    f"{_IDENTITIES}{{uuid}}/register_event_subscription/",
-    EventSubscription,
+REGISTER_EVENT_SUBSCRIPTION = Operation(
+    id="marketplace_site_agent_identities_register_event_subscription",
+    purpose="register an event subscription of agent {uuid}",
+    method="POST",
+    path=f"{_IDENTITIES}{{uuid}}/register_event_subscription/",
+    answer=EventSubscription,
     body=("observable_object_type", "description"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
 
 
 class AgentIdentitiesApi(ApiClient):
-    """Agent identities, their services and processors, and the queue that events come from.
+    """Agent identities, their services and processors, and their event queues.
 
-    All of it came with server 7.8.5; before, ``AbsentOperationError`` says so. What is registered
-    under a name that is there already is that one again.
+    They need server 7.8.5; older servers raise ``AbsentOperationError``. Registering under an
+    existing name returns the existing object.
     """
 
     def identities(self, offering_uuid: UUID | str, name: str) -> Listing[AgentIdentity]:
-        """The agents of this very name at an offering: one, or none."""
+        """The agents with exactly this name at an offering: one or none."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(IDENTITIES, offering.hex, offering_uuid=offering.hex, name=name)
         return listing.with_items(
@@ -124,23 +156,19 @@ class AgentIdentitiesApi(ApiClient):
         name: str,
         version: str,
         *,
-        dependencies: Sequence[AgentDependency] = (),
         config_file_path: str = "",
         last_restarted: datetime | None = None,
     ) -> AgentIdentity:
-        """Introduce an agent.
+        """Create an agent's identity.
 
         Args:
-            offering_uuid: The offering that it works for.
-            name: What it is called; unique at the offering by agreement, not by force.
+            offering_uuid: The offering that it serves.
+            name: Its name; unique at the offering by convention, Waldur does not enforce it.
             version: The agent's version.
-            dependencies: What it works with, and the versions.
-            config_file_path: Where its configuration is; the content is never sent.
-            last_restarted: When the process began, aware; Waldur takes the present for it.
+            config_file_path: The path of its configuration; the content is never sent.
+            last_restarted: When the process started, aware; the current time if left out.
         """
-        body = _identity_body(
-            offering_uuid, name, version, dependencies, config_file_path, last_restarted
-        )
+        body = _identity_body(offering_uuid, name, version, config_file_path, last_restarted)
         return self._change(CREATE_IDENTITY, offering_uuid, body)
 
     def update_identity(
@@ -150,44 +178,36 @@ class AgentIdentitiesApi(ApiClient):
         name: str,
         version: str,
         *,
-        dependencies: Sequence[AgentDependency] = (),
         config_file_path: str = "",
         last_restarted: datetime | None = None,
     ) -> AgentIdentity:
-        """Tell all of an agent anew, as :meth:`create_identity` does; the offering stays."""
-        body = _identity_body(
-            offering_uuid, name, version, dependencies, config_file_path, last_restarted
-        )
+        """Replace an agent's identity, with the arguments of :meth:`create_identity`."""
+        body = _identity_body(offering_uuid, name, version, config_file_path, last_restarted)
         return self._change(UPDATE_IDENTITY, uuid, body)
 
     def register_service(self, identity_uuid: UUID | str, name: str, mode: str) -> AgentService:
-        """Register a job of an agent and set it active."""
+        """Register a service (a job) of an agent and set it active."""
         return self._change(REGISTER_SERVICE, identity_uuid, {"name": name, "mode": mode})
 
     def register_processor(
         self, service_uuid: UUID | str, name: str, backend_type: str, backend_version: str = ""
     ) -> AgentProcessor:
-        """Register a part of a service, and say that it ran just now: the sign of life.
+        """Register a processor of a service and report that it ran just now: the heartbeat.
 
-        Waldur shows a service as idle ten minutes after the last one.
+        Waldur shows a service as idle ten minutes after the last heartbeat.
         """
         body = {"name": name, "backend_type": backend_type}
         if backend_version:
             body["backend_version"] = backend_version
         return self._change(REGISTER_PROCESSOR, service_uuid, body)
 
-    def set_statistics(self, service_uuid: UUID | str, statistics: Mapping[str, Any]) -> None:
-        """Replace the figures that the portal shows of a service."""
-        self._change(SET_STATISTICS, service_uuid, {"statistics": dict(statistics)})
-
     def register_queue(
         self, identity_uuid: UUID | str, object_types: Sequence[str]
     ) -> QueueRegistration:
-        """Have one queue made for all events of an agent; absent before server 8.1.
+        """Create one queue for all events of an agent; absent before server 8.1.
 
-        Repeating it sets the broker's password to the token in use now, and may bring another
-        login: it is to be called at every start and after a refused login. No types at all would
-        mean every type.
+        Repeating it sets the broker's password to the current token and may return another login:
+        call it at every start and after a refused login. An empty list means every type.
 
         Raises:
             ConflictError: The queue belongs to another Waldur user.
@@ -198,10 +218,10 @@ class AgentIdentitiesApi(ApiClient):
     def register_event_subscription(
         self, identity_uuid: UUID | str, object_type: str, description: str = ""
     ) -> EventSubscription:
-        """Have the user's subscription for a type of object made or found.
+        """Create or find the user's subscription for an object type.
 
-        All agents and offerings of the user share it. If its login at the broker is gone it is
-        made anew, under another UUID.
+        All agents and offerings of the user share it. If its login at the broker is gone, Waldur
+        creates another, with another UUID.
         """
         body = {"observable_object_type": object_type}
         if description:
@@ -209,83 +229,59 @@ class AgentIdentitiesApi(ApiClient):
         return self._change(REGISTER_EVENT_SUBSCRIPTION, identity_uuid, body)
 
 
-def _identity_body(
-    offering_uuid: UUID | str,
-    name: str,
-    version: str,
-    dependencies: Sequence[AgentDependency],
-    config_file_path: str,
-    last_restarted: datetime | None,
-) -> dict[str, object]:
-    body: dict[str, object] = {
-        "offering": uuid_text(offering_uuid),
-        "name": name,
-        "version": version,
-    }
-    if dependencies:
-        body["dependencies"] = [asdict(dependency) for dependency in dependencies]
-    if config_file_path:
-        body["config_file_path"] = config_file_path
-    if last_restarted is not None:
-        body["last_restarted"] = last_restarted.astimezone(UTC).isoformat()
-    return body
-
-
-_PATH = "event-subscriptions/"
-
-EVENT_SUBSCRIPTIONS = listing_pages(
-    "event_subscriptions_list",
-    "list the event subscriptions",
-    _PATH,
-    EventSubscription,
+EVENT_SUBSCRIPTIONS = Operation(
+    id="event_subscriptions_list",
+    purpose="list the event subscriptions",
+    path=_SUBSCRIPTIONS,
+    answer=EventSubscription,
     filters=("user_uuid",),
-    chooses_fields=False,
+    paged=True,
+    orders=("created",),
 )
-CREATE_EVENT_SUBSCRIPTION = making(
-    "event_subscriptions_create",
-    "create an event subscription",
-    _PATH,
-    EventSubscription,
+CREATE_EVENT_SUBSCRIPTION = Operation(
+    id="event_subscriptions_create",
+    purpose="create an event subscription",
+    method="POST",
+    path=_SUBSCRIPTIONS,
+    answer=EventSubscription,
     body=("description", "observable_objects"),
-    safe_to_repeat=False,
 )
-EVENT_QUEUES = listing_pages(
-    "event_subscription_queues_list",
-    "count the queues of event subscriptions",
-    "event-subscription-queues/",
-    SubscriptionQueue,
-    filters=(),
-    ordered_by=None,
-    chooses_fields=False,
+EVENT_QUEUES = Operation(
+    id="event_subscription_queues_list",
+    purpose="count the queues of event subscriptions",
+    path="event-subscription-queues/",
+    answer=SubscriptionQueue,
+    paged=True,
 )
-CREATE_QUEUE = making(
-    "event_subscriptions_create_queue",
-    "create a queue of event subscription {uuid}",
-    f"{_PATH}{{uuid}}/create_queue/",
-    SubscriptionQueue,
+CREATE_QUEUE = Operation(
+    id="event_subscriptions_create_queue",
+    purpose="create a queue of event subscription {uuid}",
+    method="POST",
+    path=f"{_SUBSCRIPTIONS}{{uuid}}/create_queue/",
+    answer=SubscriptionQueue,
     body=("offering_uuid", "object_type"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
 
 
 class EventsApi(ApiClient):
-    """Subscriptions of the token's user, and their queues.
+    """Event subscriptions of the token's user, and their queues.
 
-    There is no way to delete one: Waldur would remove the user's virtual host with the last of
-    them, and every queue and event in it.
+    There is no method to delete one: with the last subscription, Waldur would remove the user's
+    virtual host with every queue and event in it.
     """
 
     def event_subscriptions(
         self, user_uuid: UUID | str | None = None
     ) -> Listing[EventSubscription]:
-        """The subscriptions that the token's user sees; of everybody, or of one user."""
+        """The subscriptions that the token's user sees; of all users or of one."""
         user = {} if user_uuid is None else {"user_uuid": uuid_text(user_uuid)}
         return self._list(EVENT_SUBSCRIPTIONS, **user)
 
     def create_event_subscription(
         self, description: str, object_types: Sequence[str]
     ) -> EventSubscription:
-        """Subscribe the token's user; a second call makes a second subscription."""
+        """Subscribe the token's user; a second call creates a second subscription."""
         body = {
             "description": description,
             "observable_objects": [{"object_type": name} for name in object_types],
@@ -295,7 +291,7 @@ class EventsApi(ApiClient):
         return decode(CREATE_EVENT_SUBSCRIPTION, read_json(response), response)
 
     def makes_event_queues(self) -> bool:
-        """Whether the server makes queues for events itself, as those from 7.9.9 on do."""
+        """Whether the server creates event queues itself, as servers since 7.9.9 do."""
         try:
             self._count(EVENT_QUEUES)
         except AbsentOperationError:
@@ -305,26 +301,28 @@ class EventsApi(ApiClient):
     def create_queue(
         self, subscription_uuid: UUID | str, offering_uuid: UUID | str, object_type: str
     ) -> SubscriptionQueue:
-        """Have the queue made, or found, that one offering's events of a type go to.
+        """Create or find the queue for one offering's events of a type.
 
-        Absent before server 7.9.9, where the first SUBSCRIBE makes the queue.
+        Absent before server 7.9.9, where the first SUBSCRIBE creates the queue.
         """
         body = {"offering_uuid": uuid_text(offering_uuid), "object_type": object_type}
         return self._change(CREATE_QUEUE, subscription_uuid, body)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """The server's answer about itself."""
-
-    version: str
-
-
-ME = reading(
-    "users_me_retrieve",
-    "read whose token this is",
-    "users/me/",
-    User,
-    query=("field",),  # also keeps the token itself out of the answer
-)
-VERSION = reading("version_retrieve", "read the server's version", "version/", Version)
+def _identity_body(
+    offering_uuid: UUID | str,
+    name: str,
+    version: str,
+    config_file_path: str,
+    last_restarted: datetime | None,
+) -> dict[str, object]:
+    body: dict[str, object] = {
+        "offering": uuid_text(offering_uuid),
+        "name": name,
+        "version": version,
+    }
+    if config_file_path:
+        body["config_file_path"] = config_file_path
+    if last_restarted is not None:
+        body["last_restarted"] = last_restarted.astimezone(UTC).isoformat()
+    return body

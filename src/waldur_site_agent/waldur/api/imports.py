@@ -1,4 +1,4 @@
-"""What the agent asks about the import of resources."""
+"""Import of resources: requests, importable resources, and projects to import them into."""
 
 from __future__ import annotations
 
@@ -9,81 +9,94 @@ from uuid import UUID
 from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, Project
 from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import listing_pages, making, reading, writing
+from waldur_site_agent.waldur.operation import Operation
 
 _REQUESTS = "backend-resource-requests/"
 _RESOURCES = "backend-resources/"
 
-BACKEND_RESOURCE_REQUESTS = listing_pages(
-    "backend_resource_requests_list",
-    "list the import requests of offering {uuid}",
-    _REQUESTS,
-    BackendResourceRequest,
+BACKEND_RESOURCE_REQUESTS = Operation(
+    id="backend_resource_requests_list",
+    purpose="list the import requests of offering {uuid}",
+    path=_REQUESTS,
+    answer=BackendResourceRequest,
     filters=("offering_uuid", "state"),
-    chooses_fields=False,
+    paged=True,
+    orders=("created",),
 )
-BACKEND_RESOURCE_REQUEST = reading(
-    "backend_resource_requests_retrieve",
-    "read import request {uuid}",
-    f"{_REQUESTS}{{uuid}}/",
-    BackendResourceRequest,
+BACKEND_RESOURCE_REQUEST = Operation(
+    id="backend_resource_requests_retrieve",
+    purpose="read import request {uuid}",
+    path=f"{_REQUESTS}{{uuid}}/",
+    answer=BackendResourceRequest,
 )
-START_IMPORT = writing(
-    "backend_resource_requests_start_processing",
-    "start with import request {uuid}",
-    f"{_REQUESTS}{{uuid}}/start_processing/",
-    safe_to_repeat=False,
+START_IMPORT: Operation[None] = Operation(
+    id="backend_resource_requests_start_processing",
+    purpose="start with import request {uuid}",
+    method="POST",
+    path=f"{_REQUESTS}{{uuid}}/start_processing/",
 )
-IMPORT_DONE = writing(
-    "backend_resource_requests_set_done",
-    "mark import request {uuid} as done",
-    f"{_REQUESTS}{{uuid}}/set_done/",
-    safe_to_repeat=False,
+IMPORT_DONE: Operation[None] = Operation(
+    id="backend_resource_requests_set_done",
+    purpose="mark import request {uuid} as done",
+    method="POST",
+    path=f"{_REQUESTS}{{uuid}}/set_done/",
 )
-IMPORT_ERRED = writing(
-    "backend_resource_requests_set_erred",
-    "mark import request {uuid} as erred",
-    f"{_REQUESTS}{{uuid}}/set_erred/",
+IMPORT_ERRED: Operation[None] = Operation(
+    id="backend_resource_requests_set_erred",
+    purpose="mark import request {uuid} as erred",
+    method="POST",
+    path=f"{_REQUESTS}{{uuid}}/set_erred/",
     body=("error_message", "error_traceback"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-BACKEND_RESOURCES = listing_pages(
-    "backend_resources_list",
-    "list the importable resources of offering {uuid}",
-    _RESOURCES,
-    BackendResource,
+BACKEND_RESOURCES = Operation(
+    id="backend_resources_list",
+    purpose="list the importable resources of offering {uuid}",
+    path=_RESOURCES,
+    answer=BackendResource,
     filters=("offering_uuid",),
-    chooses_fields=False,
+    paged=True,
+    orders=("created",),
 )
-CREATE_BACKEND_RESOURCE = making(
-    "backend_resources_create",
-    "offer a resource of offering {uuid} for import",
-    _RESOURCES,
-    BackendResource,
+CREATE_BACKEND_RESOURCE = Operation(
+    id="backend_resources_create",
+    purpose="offer a resource of offering {uuid} for import",
+    method="POST",
+    path=_RESOURCES,
+    answer=BackendResource,
     body=("name", "project", "offering", "backend_id", "backend_metadata"),
-    safe_to_repeat=False,
 )
-PROVIDER_PROJECTS = listing_pages(
-    "marketplace_service_providers_projects_list",
-    "list the projects of service provider {uuid}",
-    "marketplace-service-providers/{uuid}/projects/",
-    Project,
-    filters=(),
+PROVIDER_PROJECTS = Operation(
+    id="marketplace_service_providers_projects_list",
+    purpose="list the projects of service provider {uuid}",
+    path="marketplace-service-providers/{uuid}/projects/",
+    answer=Project,
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
 )
-PROJECTS = listing_pages("projects_list", "list the projects", "projects/", Project, filters=())
+PROJECTS = Operation(
+    id="projects_list",
+    purpose="list the projects",
+    path="projects/",
+    answer=Project,
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
+)
 
 
 class ImportsApi(ApiClient):
-    """Requests for what can be imported, what is offered in answer, and projects to put it in.
+    """Import requests, importable resources, and the projects that they can be imported into.
 
-    A request goes from Sent to Processing to Done, or to Erred from anywhere; another order is a
-    ``ConflictError``.
+    A request goes from Sent to Processing to Done, or from any state to Erred; any other change
+    raises ``ConflictError``.
     """
 
     def backend_resource_requests(
         self, offering_uuid: UUID | str, states: Iterable[str]
     ) -> Listing[BackendResourceRequest]:
-        """The requests about an offering in these states, oldest first."""
+        """The import requests of an offering in these states, oldest first."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(
             BACKEND_RESOURCE_REQUESTS,
@@ -108,12 +121,12 @@ class ImportsApi(ApiClient):
         self._write(IMPORT_DONE, uuid)
 
     def import_erred(self, uuid: UUID | str, message: str) -> None:
-        """Any state -> Erred, with the reason for the one who asked."""
-        # Servers index both keys: leaving one out is answered with HTTP 500.
+        """Any state -> Erred, with the reason, which the requester sees."""
+        # Servers answer HTTP 500 if either key is missing.
         self._write(IMPORT_ERRED, uuid, {"error_message": message, "error_traceback": ""})
 
     def backend_resources(self, offering_uuid: UUID | str) -> Listing[BackendResource]:
-        """What was offered for import already, and was not imported yet."""
+        """The importable resources that were registered before and are not imported yet."""
         offering = UUID(uuid_text(offering_uuid))
         listing = self._list(BACKEND_RESOURCES, offering.hex, offering_uuid=offering.hex)
         return listing.with_items(
@@ -128,10 +141,10 @@ class ImportsApi(ApiClient):
         backend_id: str,
         backend_metadata: Mapping[str, Any],
     ) -> BackendResource:
-        """Offer something for import; it cannot be changed later, and twice makes two.
+        """Register an importable resource. It cannot be changed later; a second call makes another.
 
         Raises:
-            LostAnswerError: It may have been made: read :meth:`backend_resources` first.
+            LostAnswerError: It may have been created: read :meth:`backend_resources` first.
         """
         body = {
             "name": name,
@@ -147,5 +160,5 @@ class ImportsApi(ApiClient):
         return self._list(PROVIDER_PROJECTS, uuid_text(provider_uuid))
 
     def projects(self) -> Listing[Project]:
-        """The projects that the token's user sees: often none of those that buy from it."""
+        """The projects that the token's user sees, often none of the provider's customers."""
         return self._list(PROJECTS)

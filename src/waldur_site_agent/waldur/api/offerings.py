@@ -1,4 +1,4 @@
-"""What the agent asks about offerings."""
+"""Offerings, their components and policies, and their service providers."""
 
 from __future__ import annotations
 
@@ -12,68 +12,70 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.waldur.codec import COMPONENT_KEYS, component_body, uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import listing_pages, reading, writing
+from waldur_site_agent.waldur.operation import Operation
 
-OFFERING = reading(
-    "marketplace_provider_offerings_retrieve",
-    "read offering {uuid}",
-    "marketplace-provider-offerings/{uuid}/",
-    WaldurOffering,
-    query=("field",),
+OFFERING = Operation(
+    id="marketplace_provider_offerings_retrieve",
+    purpose="read offering {uuid}",
+    path="marketplace-provider-offerings/{uuid}/",
+    answer=WaldurOffering,
+    chooses_fields=True,
 )
-CREATE_COMPONENT = writing(
-    "marketplace_provider_offerings_create_offering_component",
-    "create a component of offering {uuid}",
-    "marketplace-provider-offerings/{uuid}/create_offering_component/",
+CREATE_COMPONENT: Operation[None] = Operation(
+    id="marketplace_provider_offerings_create_offering_component",
+    purpose="create a component of offering {uuid}",
+    method="POST",
+    path="marketplace-provider-offerings/{uuid}/create_offering_component/",
     body=COMPONENT_KEYS,
-    safe_to_repeat=False,
 )
-UPDATE_COMPONENT = writing(
-    "marketplace_provider_offerings_update_offering_component",
-    "update a component of offering {uuid}",
-    "marketplace-provider-offerings/{uuid}/update_offering_component/",
+UPDATE_COMPONENT: Operation[None] = Operation(
+    id="marketplace_provider_offerings_update_offering_component",
+    purpose="update a component of offering {uuid}",
+    method="POST",
+    path="marketplace-provider-offerings/{uuid}/update_offering_component/",
     body=("uuid", *COMPONENT_KEYS),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SERVICE_PROVIDERS = listing_pages(
-    "marketplace_service_providers_list",
-    "list the service providers of customer {uuid}",
-    "marketplace-service-providers/",
-    ServiceProvider,
+SERVICE_PROVIDERS = Operation(
+    id="marketplace_service_providers_list",
+    purpose="list the service providers of customer {uuid}",
+    path="marketplace-service-providers/",
+    answer=ServiceProvider,
     filters=("customer_uuid",),
-    ordered_by="customer_name",  # ``created`` is not on offer here
+    paged=True,
+    orders=("customer_name",),  # this list cannot be sorted by ``created``
+    chooses_fields=True,
 )
-PERIODIC_POLICIES = listing_pages(
-    "marketplace_slurm_periodic_usage_policies_list",
-    "list the periodic usage policies of offering {uuid}",
-    "marketplace-slurm-periodic-usage-policies/",
-    PeriodicPolicy,
+PERIODIC_POLICIES = Operation(
+    id="marketplace_slurm_periodic_usage_policies_list",
+    purpose="list the periodic usage policies of offering {uuid}",
+    path="marketplace-slurm-periodic-usage-policies/",
+    answer=PeriodicPolicy,
     filters=("scope_uuid",),
-    ordered_by=None,
-    chooses_fields=False,
+    paged=True,
 )
 
 
 class OfferingsApi(ApiClient):
-    """Offerings, their components and policies, and who sells them."""
+    """Offerings, their components and policies, and their service providers."""
 
     def offering(self, uuid: UUID | str) -> WaldurOffering:
         """An offering with its components."""
         return self._read(OFFERING, uuid)
 
     def create_component(self, offering_uuid: UUID | str, component: WaldurComponent) -> None:
-        """Add a component to an offering; values that it leaves empty are Waldur's to choose."""
+        """Add a component to an offering; Waldur chooses the values that are left empty."""
         self._write(CREATE_COMPONENT, offering_uuid, component_body(component))
 
     def update_component(self, offering_uuid: UUID | str, component: WaldurComponent) -> None:
-        """Change a component, found by its own UUID; what it leaves empty stays as it is."""
+        """Change a component, found by its own UUID; values left empty stay as they are."""
         if component.uuid is None:
             raise ValueError(f"component {component.type!r} was not read from Waldur: no UUID")
         body = {"uuid": component.uuid.hex, **component_body(component)}
         self._write(UPDATE_COMPONENT, offering_uuid, body)
 
     def service_providers(self, customer_uuid: UUID | str) -> Listing[ServiceProvider]:
-        """The service provider that a customer is: one, or none."""
+        """The service provider of a customer: one or none."""
         return self._list(
             SERVICE_PROVIDERS, uuid_text(customer_uuid), customer_uuid=uuid_text(customer_uuid)
         )
@@ -81,7 +83,7 @@ class OfferingsApi(ApiClient):
     def periodic_policies(self, offering_uuid: UUID | str) -> Listing[PeriodicPolicy]:
         """The periodic usage policies of an offering; absent before server 7.8.8.
 
-        While there is one, Waldur drops changes of the agent to limits of limit components.
+        While there is one, Waldur drops the agent's changes to limits of limit components.
         """
         return self._list(
             PERIODIC_POLICIES, uuid_text(offering_uuid), scope_uuid=uuid_text(offering_uuid)

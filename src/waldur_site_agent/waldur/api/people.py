@@ -1,4 +1,4 @@
-"""What the agent asks about the people and the accounts of projects."""
+"""People: roles in projects, service and course accounts, and offering users."""
 
 from __future__ import annotations
 
@@ -7,64 +7,63 @@ from uuid import UUID
 from waldur_site_agent.model.marketplace import OfferingUser, ProjectAccount, ProjectRole, has_ended
 from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation, changing, listing_pages, reading, writing
+from waldur_site_agent.waldur.operation import Operation
 
-PROJECT_ROLES = listing_pages(
-    "marketplace_service_providers_project_permissions_list",
-    "list the project roles of service provider {uuid}",
-    "marketplace-service-providers/{uuid}/project_permissions/",
-    ProjectRole,
+PROJECT_ROLES = Operation(
+    id="marketplace_service_providers_project_permissions_list",
+    purpose="list the project roles of service provider {uuid}",
+    path="marketplace-service-providers/{uuid}/project_permissions/",
+    answer=ProjectRole,
     filters=("is_active",),
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
 )
-SERVICE_ACCOUNTS = listing_pages(
-    "marketplace_service_providers_project_service_accounts_list",
-    "list the service accounts of service provider {uuid}",
-    "marketplace-service-providers/{uuid}/project_service_accounts/",
-    ProjectAccount,
+SERVICE_ACCOUNTS = Operation(
+    id="marketplace_service_providers_project_service_accounts_list",
+    purpose="list the service accounts of service provider {uuid}",
+    path="marketplace-service-providers/{uuid}/project_service_accounts/",
+    answer=ProjectAccount,
     filters=("project_uuid",),
-    ordered_by=None,
-    chooses_fields=False,
+    paged=True,
 )
-COURSE_ACCOUNTS = listing_pages(
-    "marketplace_service_providers_course_accounts_list",
-    "list the course accounts of service provider {uuid}",
-    "marketplace-service-providers/{uuid}/course_accounts/",
-    ProjectAccount,
+COURSE_ACCOUNTS = Operation(
+    id="marketplace_service_providers_course_accounts_list",
+    purpose="list the course accounts of service provider {uuid}",
+    path="marketplace-service-providers/{uuid}/course_accounts/",
+    answer=ProjectAccount,
     filters=("project_uuid",),
-    chooses_fields=False,
+    paged=True,
+    orders=("created",),
 )
-OFFERING_SERVICE_ACCOUNTS = listing_pages(
-    "marketplace_provider_offerings_list_project_service_accounts_list",
-    "list the service accounts of offering {uuid}",
-    "marketplace-provider-offerings/{uuid}/list_project_service_accounts/",
-    ProjectAccount,
-    filters=(),
-    ordered_by=None,
-    chooses_fields=False,
+OFFERING_SERVICE_ACCOUNTS = Operation(
+    id="marketplace_provider_offerings_list_project_service_accounts_list",
+    purpose="list the service accounts of offering {uuid}",
+    path="marketplace-provider-offerings/{uuid}/list_project_service_accounts/",
+    answer=ProjectAccount,
+    paged=True,
 )
-OFFERING_COURSE_ACCOUNTS = listing_pages(
-    "marketplace_provider_offerings_list_course_accounts_list",
-    "list the course accounts of offering {uuid}",
-    "marketplace-provider-offerings/{uuid}/list_course_accounts/",
-    ProjectAccount,
-    filters=(),
-    ordered_by=None,
-    chooses_fields=False,
+OFFERING_COURSE_ACCOUNTS = Operation(
+    id="marketplace_provider_offerings_list_course_accounts_list",
+    purpose="list the course accounts of offering {uuid}",
+    path="marketplace-provider-offerings/{uuid}/list_course_accounts/",
+    answer=ProjectAccount,
+    paged=True,
 )
 
 
 class PeopleApi(ApiClient):
     """Roles in projects, service accounts and course accounts.
 
-    The lists of accounts hold closed ones too. Those of a provider need a right on the
-    organization, those of an offering (server 7.8.8) a role on the offering alone.
+    The lists of accounts include closed ones. A provider's lists need a role on the organization,
+    those of an offering (server 7.8.8) only a role on the offering.
     """
 
     def project_roles(self, service_provider_uuid: UUID | str) -> Listing[ProjectRole]:
         """The active roles in all projects that have a resource of this provider.
 
-        A project that is missing may have resources of unshared offerings only: ask for the team
-        of a resource before concluding that nobody is in it. Roles past their end are left out.
+        A missing project may have resources of unshared offerings only: read the team of a
+        resource before concluding that it has no members. Ended roles are left out.
         """
         listing = self._list(PROJECT_ROLES, uuid_text(service_provider_uuid), is_active=True)
         now = self._connection.now()
@@ -99,71 +98,75 @@ class PeopleApi(ApiClient):
         return self._list(OFFERING_COURSE_ACCOUNTS, uuid_text(offering_uuid))
 
 
-_PATH = "marketplace-offering-users/"
+_OFFERING_USERS = "marketplace-offering-users/"
 _COMMENT = ("comment", "comment_url")
 
 
-OFFERING_USERS = listing_pages(
-    "marketplace_offering_users_list",
-    "list the users of offering {uuid}",
-    _PATH,
-    OfferingUser,
+OFFERING_USERS = Operation(
+    id="marketplace_offering_users_list",
+    purpose="list the users of offering {uuid}",
+    path=_OFFERING_USERS,
+    answer=OfferingUser,
     filters=("offering_uuid", "user_uuid"),
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
     extra_fields=("offering_uuid",),
 )
-OFFERING_USER = reading(
-    "marketplace_offering_users_retrieve",
-    "read offering user {uuid}",
-    f"{_PATH}{{uuid}}/",
-    OfferingUser,
-    query=("field",),
+OFFERING_USER = Operation(
+    id="marketplace_offering_users_retrieve",
+    purpose="read offering user {uuid}",
+    path=f"{_OFFERING_USERS}{{uuid}}/",
+    answer=OfferingUser,
+    chooses_fields=True,
 )
-SET_USERNAME = changing(
-    "marketplace_offering_users_partial_update",
-    "set the username of offering user {uuid}",
-    f"{_PATH}{{uuid}}/",
-    OfferingUser,
+SET_USERNAME = Operation(
+    id="marketplace_offering_users_partial_update",
+    purpose="set the username of offering user {uuid}",
+    method="PATCH",
+    path=f"{_OFFERING_USERS}{{uuid}}/",
+    answer=OfferingUser,
     body=("username",),
+    idempotent=True,
 )
 
 
-def _transition(name: str, wish: str, *, body: tuple[str, ...] | None = None) -> Operation[None]:
-    return writing(
-        f"marketplace_offering_users_{name}",
-        f"{wish} offering user {{uuid}}",
-        f"{_PATH}{{uuid}}/{name}/",
+def _transition(name: str, verb: str, *, body: tuple[str, ...] | None = None) -> Operation[None]:
+    return Operation(
+        id=f"marketplace_offering_users_{name}",
+        purpose=f"{verb} offering user {{uuid}}",
+        method="POST",
+        path=f"{_OFFERING_USERS}{{uuid}}/{name}/",
         body=body,
-        safe_to_repeat=False,
     )
 
 
 BEGIN_CREATING = _transition("begin_creating", "begin to create the account of")
 SET_OK = _transition("set_ok", "mark as OK")
 SET_PENDING_ACCOUNT_LINKING = _transition(
-    "set_pending_account_linking", "ask to link the account of", body=_COMMENT
+    "set_pending_account_linking", "request account linking for", body=_COMMENT
 )
 SET_PENDING_ADDITIONAL_VALIDATION = _transition(
-    "set_pending_additional_validation", "ask for more about", body=_COMMENT
+    "set_pending_additional_validation", "request validation of", body=_COMMENT
 )
-SET_VALIDATION_COMPLETE = _transition("set_validation_complete", "end the validation of")
+SET_VALIDATION_COMPLETE = _transition("set_validation_complete", "complete the validation of")
 SET_ERROR_CREATING = _transition("set_error_creating", "report the failed creation of")
 SET_DELETING = _transition("set_deleting", "begin to delete")
 SET_DELETED = _transition("set_deleted", "mark as deleted")
-SET_ERROR_DELETING = _transition("set_error_deleting", "report the failed deletion of")
 
 
 class OfferingUsersApi(ApiClient):
-    """Offering users and their life.
+    """Offering users and their states.
 
-    The calls that move one to another state raise ``TransitionRefusedError`` where its state does
-    not allow it, for instance because it is in that other state already. They came with server
-    7.7.5; before, ``AbsentOperationError`` says that there are no states.
+    The methods that change the state raise ``TransitionRefusedError`` if the current state does
+    not allow it, for instance because the user is in that state already. They need server 7.7.5;
+    older servers have no states and raise ``AbsentOperationError``.
     """
 
     def offering_users(
         self, offering_uuid: UUID | str, user_uuid: UUID | str | None = None
     ) -> Listing[OfferingUser]:
-        """The usernames of an offering, in every state; of all people, or of one."""
+        """The usernames of an offering, in every state; of all users or of one."""
         person = {} if user_uuid is None else {"user_uuid": uuid_text(user_uuid)}
         return self._list(
             OFFERING_USERS,
@@ -177,10 +180,10 @@ class OfferingUsersApi(ApiClient):
         return self._read(OFFERING_USER, uuid)
 
     def set_username(self, offering_user_uuid: UUID | str, username: str) -> OfferingUser:
-        """Give an offering user its name.
+        """Set the username of an offering user.
 
         Returns:
-            The offering user as it is afterwards: on newer servers a new name makes it OK.
+            The offering user afterwards: on newer servers, setting a name makes it OK.
         """
         return self._change(SET_USERNAME, offering_user_uuid, {"username": username})
 
@@ -197,7 +200,7 @@ class OfferingUsersApi(ApiClient):
     ) -> None:
         """Creating, Error creating or Pending additional validation -> Pending account linking.
 
-        The person sees the comment, and the link next to it.
+        The user sees the comment and the link.
         """
         self._write(SET_PENDING_ACCOUNT_LINKING, uuid, _comment(comment, url))
 
@@ -206,7 +209,7 @@ class OfferingUsersApi(ApiClient):
     ) -> None:
         """Creating, Error creating or Pending account linking -> Pending additional validation.
 
-        The person sees the comment, and the link next to it.
+        The user sees the comment and the link.
         """
         self._write(SET_PENDING_ADDITIONAL_VALIDATION, uuid, _comment(comment, url))
 
@@ -223,15 +226,11 @@ class OfferingUsersApi(ApiClient):
         self._write(SET_DELETING, uuid)
 
     def set_deleted(self, uuid: UUID | str) -> None:
-        """Deleting -> Deleted: the person has no access any more."""
+        """Deleting -> Deleted: the user no longer has access."""
         self._write(SET_DELETED, uuid)
-
-    def set_error_deleting(self, uuid: UUID | str) -> None:
-        """Requested deletion or Deleting -> Error deleting."""
-        self._write(SET_ERROR_DELETING, uuid)
 
 
 def _comment(comment: str, url: str) -> dict[str, object]:
-    """Both where they say something: an empty link is no link to Waldur, but a mistake."""
+    """The values that are not empty: Waldur refuses an empty link as invalid."""
     given = {"comment": comment, "comment_url": url}
     return {key: value for key, value in given.items() if value}

@@ -1,4 +1,4 @@
-"""What the agent asks about resources."""
+"""Resources: their state, limits, metadata and team."""
 
 from __future__ import annotations
 
@@ -17,88 +17,99 @@ from waldur_site_agent.model.marketplace import (
 from waldur_site_agent.waldur.codec import bad_answer, decode, number, read_rows, uuid_text
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import listing_pages, reading, writing
+from waldur_site_agent.waldur.operation import Operation
 
-RESOURCES = listing_pages(
-    "marketplace_provider_resources_list",
-    "list the resources of offering {uuid}",
-    "marketplace-provider-resources/",
-    Resource,
+RESOURCES = Operation(
+    id="marketplace_provider_resources_list",
+    purpose="list the resources of offering {uuid}",
+    path="marketplace-provider-resources/",
+    answer=Resource,
     filters=("offering_uuid", "state"),
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
 )
-RESOURCES_NAMED = listing_pages(
-    "marketplace_provider_resources_list",
-    "list the resources of one name in the backend",
-    "marketplace-provider-resources/",
-    Resource,
+RESOURCES_BY_BACKEND_ID = Operation(
+    id="marketplace_provider_resources_list",
+    purpose="list the resources with one backend id",
+    path="marketplace-provider-resources/",
+    answer=Resource,
     filters=("backend_id", "state"),
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
 )
-RESOURCE = reading(
-    "marketplace_provider_resources_retrieve",
-    "read resource {uuid}",
-    "marketplace-provider-resources/{uuid}/",
-    Resource,
-    query=("field",),
+RESOURCE = Operation(
+    id="marketplace_provider_resources_retrieve",
+    purpose="read resource {uuid}",
+    path="marketplace-provider-resources/{uuid}/",
+    answer=Resource,
+    chooses_fields=True,
 )
-TEAM = reading(  # a plain list, never in pages
-    "marketplace_provider_resources_team_list",
-    "read the team of resource {uuid}",
-    "marketplace-provider-resources/{uuid}/team/",
-    TeamMember,
+TEAM = Operation(  # a plain list, never in pages
+    id="marketplace_provider_resources_team_list",
+    purpose="read the team of resource {uuid}",
+    path="marketplace-provider-resources/{uuid}/team/",
+    answer=TeamMember,
 )
-SET_BACKEND_ID = writing(
-    "marketplace_provider_resources_set_backend_id",
-    "set the backend id of resource {uuid}",
-    "marketplace-provider-resources/{uuid}/set_backend_id/",
+SET_BACKEND_ID: Operation[None] = Operation(
+    id="marketplace_provider_resources_set_backend_id",
+    purpose="set the backend id of resource {uuid}",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/set_backend_id/",
     body=("backend_id",),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SET_LIMITS = writing(
-    "marketplace_provider_resources_set_limits",
-    "set the limits of resource {uuid}",
-    "marketplace-provider-resources/{uuid}/set_limits/",
+SET_LIMITS: Operation[None] = Operation(
+    id="marketplace_provider_resources_set_limits",
+    purpose="set the limits of resource {uuid}",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/set_limits/",
     body=("limits",),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SET_BACKEND_METADATA = writing(
-    "marketplace_provider_resources_set_backend_metadata",
-    "set the backend metadata of resource {uuid}",
-    "marketplace-provider-resources/{uuid}/set_backend_metadata/",
+SET_BACKEND_METADATA: Operation[None] = Operation(
+    id="marketplace_provider_resources_set_backend_metadata",
+    purpose="set the backend metadata of resource {uuid}",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/set_backend_metadata/",
     body=("backend_metadata",),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-REFRESH_LAST_SYNC = writing(
-    "marketplace_provider_resources_refresh_last_sync",
-    "refresh the sync time of resource {uuid}",
-    "marketplace-provider-resources/{uuid}/refresh_last_sync/",
-    safe_to_repeat=True,
+REFRESH_LAST_SYNC: Operation[None] = Operation(
+    id="marketplace_provider_resources_refresh_last_sync",
+    purpose="refresh the sync time of resource {uuid}",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/refresh_last_sync/",
+    idempotent=True,
 )
-SET_AS_OK = writing(
-    "marketplace_provider_resources_set_as_ok",
-    "mark resource {uuid} as OK",
-    "marketplace-provider-resources/{uuid}/set_as_ok/",
-    safe_to_repeat=True,
+SET_AS_OK: Operation[None] = Operation(
+    id="marketplace_provider_resources_set_as_ok",
+    purpose="mark resource {uuid} as OK",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/set_as_ok/",
+    idempotent=True,
 )
-SET_AS_ERRED = writing(
-    "marketplace_provider_resources_set_as_erred",
-    "mark resource {uuid} as erred",
-    "marketplace-provider-resources/{uuid}/set_as_erred/",
+SET_AS_ERRED: Operation[None] = Operation(
+    id="marketplace_provider_resources_set_as_erred",
+    purpose="mark resource {uuid} as erred",
+    method="POST",
+    path="marketplace-provider-resources/{uuid}/set_as_erred/",
     body=("error_message", "error_traceback"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-USER_LIMITS = listing_pages(
-    "component_user_usage_limits_list",
-    "list the limits of single users of offering {uuid}",
-    "component-user-usage-limits/",
-    UserLimit,
+USER_LIMITS = Operation(
+    id="component_user_usage_limits_list",
+    purpose="list the limits of single users of offering {uuid}",
+    path="component-user-usage-limits/",
+    answer=UserLimit,
     filters=("offering_uuid",),
-    ordered_by=None,
-    chooses_fields=False,
+    paged=True,
 )
 
 
 class ResourcesApi(ApiClient):
-    """Resources: what they are to be, who is in them, and what the agent tells of them."""
+    """Resources, their teams, and the limits of single users."""
 
     def resources(
         self,
@@ -109,7 +120,7 @@ class ResourcesApi(ApiClient):
     ) -> Listing[Resource]:
         """The resources of an offering in these states, oldest first.
 
-        ``with_order_in_progress`` asks for the order under way too, which makes the answer large.
+        ``with_order_in_progress`` also asks for that order, which makes the answer large.
         """
         return self._list(
             RESOURCES,
@@ -122,16 +133,16 @@ class ResourcesApi(ApiClient):
     def resources_named(
         self, backend_id: str, states: Iterable[str] = ResourceState.ALIVE
     ) -> Listing[Resource]:
-        """The resources of this very backend id in all offerings that the token's user sees."""
+        """The resources with exactly this backend id, in all offerings that the user sees."""
         return self._list(
-            RESOURCES_NAMED,
+            RESOURCES_BY_BACKEND_ID,
             without=("order_in_progress",),
             backend_id=backend_id,
             state=[*states],
         )
 
     def resource(self, uuid: UUID | str) -> Resource:
-        """One resource as it is now, with the order under way."""
+        """One resource as it is now, with its order in progress."""
         return self._read(RESOURCE, uuid)
 
     def team(self, resource_uuid: UUID | str) -> tuple[TeamMember, ...]:
@@ -151,36 +162,36 @@ class ResourcesApi(ApiClient):
         return tuple(m for m in members if not has_ended(m.expiration_time, now))
 
     def set_backend_id(self, resource_uuid: UUID | str, backend_id: str) -> None:
-        """Tell Waldur the resource's name in the backend."""
+        """Set the resource's name in the backend."""
         self._write(SET_BACKEND_ID, resource_uuid, {"backend_id": backend_id})
 
     def set_limits(self, resource_uuid: UUID | str, limits: Mapping[str, Decimal]) -> None:
         """Replace all limits of a resource, in Waldur's measured units.
 
-        Only keys of limit components may be there: others break later orders of the resource.
+        Only limit components may have a key: others break later orders of the resource.
         """
         numbers = {component: number(limit) for component, limit in limits.items()}
         self._write(SET_LIMITS, resource_uuid, {"limits": numbers})
 
     def set_backend_metadata(self, resource_uuid: UUID | str, metadata: Mapping[str, Any]) -> None:
-        """Replace the backend metadata of a resource, whole."""
+        """Replace all backend metadata of a resource."""
         self._write(SET_BACKEND_METADATA, resource_uuid, {"backend_metadata": dict(metadata)})
 
     def refresh_last_sync(self, resource_uuid: UUID | str) -> None:
-        """Note on the resource that it was compared with the backend just now."""
+        """Record on the resource that it was compared with the backend just now."""
         self._write(REFRESH_LAST_SYNC, resource_uuid)
 
     def set_as_ok(self, resource_uuid: UUID | str) -> None:
-        """Mark a resource as OK, whatever it was before; a terminated one is refused."""
+        """Mark a resource as OK from any state; Waldur refuses a terminated one."""
         self._write(SET_AS_OK, resource_uuid)
 
     def set_as_erred(self, resource_uuid: UUID | str, message: str) -> None:
-        """Mark a resource as erred, for its owner too."""
+        """Mark a resource as erred; its owner sees the message."""
         body = {"error_message": message, "error_traceback": ""}
         self._write(SET_AS_ERRED, resource_uuid, body)
 
     def user_limits(self, offering_uuid: UUID | str) -> Listing[UserLimit]:
-        """The limits that customers set for single people, of all resources of an offering."""
+        """The limits that customers set for single users, for all resources of an offering."""
         return self._list(
             USER_LIMITS, uuid_text(offering_uuid), offering_uuid=uuid_text(offering_uuid)
         )

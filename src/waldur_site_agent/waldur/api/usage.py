@@ -1,4 +1,4 @@
-"""What the agent asks and tells about usage."""
+"""Usage of components by resources and by single users."""
 
 from __future__ import annotations
 
@@ -19,69 +19,75 @@ from waldur_site_agent.waldur.codec import amount_text, uuid_text
 from waldur_site_agent.waldur.errors import PastMonthRefusedError
 from waldur_site_agent.waldur.http import Call, Connection
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import listing_pages, writing
+from waldur_site_agent.waldur.operation import Operation
 
 _PATH = "marketplace-component-usages/"
 
-COMPONENT_USAGES = listing_pages(
-    "marketplace_component_usages_list",
-    "list the usage of offering {uuid}",
-    _PATH,
-    ComponentUsage,
+COMPONENT_USAGES = Operation(
+    id="marketplace_component_usages_list",
+    purpose="list the usage of offering {uuid}",
+    path=_PATH,
+    answer=ComponentUsage,
     filters=("offering_uuid", "billing_period"),
-    ordered_by=None,  # all that is on offer is alike for many rows: at first, every usage is zero
-    other_orders=("usage", "-usage"),
+    paged=True,
+    # Every order on offer ties for many rows: at first, every usage is zero.
+    orders=(None, "usage", "-usage"),
+    chooses_fields=True,
     extra_fields=("offering_uuid",),
 )
-COMPONENT_USER_USAGES = listing_pages(
-    "marketplace_component_user_usages_list",
-    "list the usage of single users of offering {uuid}",
-    "marketplace-component-user-usages/",
-    ComponentUserUsage,
+COMPONENT_USER_USAGES = Operation(
+    id="marketplace_component_user_usages_list",
+    purpose="list the usage of single users of offering {uuid}",
+    path="marketplace-component-user-usages/",
+    answer=ComponentUserUsage,
     filters=("offering_uuid", "component_usage__billing_period"),
-    ordered_by=None,
-    other_orders=("username", "-username"),
+    paged=True,
+    orders=(None, "username", "-username"),
+    chooses_fields=True,
     extra_fields=("offering_uuid",),
 )
-SET_USAGE = writing(
-    "marketplace_component_usages_set_usage",
-    "report the usage of resource {uuid}",
-    f"{_PATH}set_usage/",
+SET_USAGE: Operation[None] = Operation(
+    id="marketplace_component_usages_set_usage",
+    purpose="report the usage of resource {uuid}",
+    method="POST",
+    path=f"{_PATH}set_usage/",
     body=("resource", "usages", "date"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-USAGE_DATES = writing(  # sent without ``usages``, so that no server takes it
-    "marketplace_component_usages_set_usage",
-    "find out whether reports of usage may be dated",
-    f"{_PATH}set_usage/",
+USAGE_DATES: Operation[None] = Operation(  # sent without ``usages``, so no server accepts it
+    id="marketplace_component_usages_set_usage",
+    purpose="check whether usage reports may carry a date",
+    method="POST",
+    path=f"{_PATH}set_usage/",
     body=("usages", "date"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SET_USER_USAGE = writing(
-    "marketplace_component_usages_set_user_usage",
-    "report one user's part of component usage {uuid}",
-    f"{_PATH}{{uuid}}/set_user_usage/",
+SET_USER_USAGE: Operation[None] = Operation(
+    id="marketplace_component_usages_set_user_usage",
+    purpose="report one user's share of component usage {uuid}",
+    method="POST",
+    path=f"{_PATH}{{uuid}}/set_user_usage/",
     body=("username", "usage", "user"),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-SET_USER_USAGES = writing(
-    "marketplace_component_usages_set_user_usages",
-    "report the users' parts of component usage {uuid}",
-    f"{_PATH}{{uuid}}/set_user_usages/",
+SET_USER_USAGES: Operation[None] = Operation(
+    id="marketplace_component_usages_set_user_usages",
+    purpose="report the users' shares of component usage {uuid}",
+    method="POST",
+    path=f"{_PATH}{{uuid}}/set_user_usages/",
     body=("usages",),
-    safe_to_repeat=True,
+    idempotent=True,
 )
-
 
 _NO_DATE = "none"
-"""What no server takes for a date."""
+"""A value that no server accepts as a date."""
 
 
 class UsageApi(ApiClient):
-    """Usage of components by resources, and by single people. Amounts are in measured units.
+    """Usage of components by resources and by single users. Amounts are in measured units.
 
-    Every amount that is sent replaces the one that Waldur has of that month; nothing is added up,
-    so that all of it may be sent again.
+    Every amount that is sent replaces the one that Waldur has for that month; nothing is added
+    up, so everything may be sent again.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -92,9 +98,9 @@ class UsageApi(ApiClient):
     def component_usages(
         self, offering_uuid: UUID | str, month: BillingMonth
     ) -> Listing[ComponentUsage]:
-        """What Waldur has of a month, for all resources of an offering.
+        """The usage that Waldur has for a month, for all resources of an offering.
 
-        Waldur cuts its months at midnight UTC and names them by their first day.
+        Waldur's months begin at midnight UTC and are named by their first day.
         """
         return self._list(
             COMPONENT_USAGES,
@@ -106,7 +112,7 @@ class UsageApi(ApiClient):
     def component_user_usages(
         self, offering_uuid: UUID | str, month: BillingMonth
     ) -> Listing[ComponentUserUsage]:
-        """What Waldur has of a month for single people, in all resources of an offering."""
+        """The usage of single users that Waldur has for a month, for a whole offering."""
         listing = self._list(
             COMPONENT_USER_USAGES,
             uuid_text(offering_uuid),
@@ -118,10 +124,10 @@ class UsageApi(ApiClient):
         )
 
     def count_component_user_usages(self, offering_uuid: UUID | str, month: BillingMonth) -> int:
-        """How many rows :meth:`component_user_usages` would bring, for one small request.
+        """How many rows :meth:`component_user_usages` would return, for one small request.
 
         Raises:
-            TemporaryError: Also when the server does not say it.
+            TemporaryError: Also when the server does not say.
         """
         return self._count(
             COMPONENT_USER_USAGES,
@@ -132,36 +138,36 @@ class UsageApi(ApiClient):
 
     @property
     def usage_dates_accepted(self) -> bool | None:
-        """What :meth:`accepts_usage_dates` found out; ``None`` before it was asked."""
+        """What :meth:`accepts_usage_dates` found; ``None`` before its first call."""
         return self._usage_dates_accepted
 
     def accepts_usage_dates(self) -> bool:
-        """Whether :meth:`set_usage` may be given a time; found out once, without the version.
+        """Whether :meth:`set_usage` may be given a time; checked once.
 
-        Servers before 7.9 ignore the date, and would book a past month's usage under the current
-        one. The version tells that to staff alone, so the call itself is asked: a report without
-        figures and with a date that is none is refused by every server and stores nothing, and a
-        server that reads dates complains of this one.
+        Servers before 7.9 ignore the date and would book a past month's usage under the current
+        month. Only staff can read the version, so the operation itself is probed: every server
+        refuses a report without amounts and with an invalid date, and stores nothing; a server
+        that reads dates complains about the date.
 
         Raises:
             TemporaryError: Waldur could not be asked.
             AccessDeniedError: The token may not report usage.
-            PermanentError: Another refusal that tells nothing about dates.
+            PermanentError: Another refusal that says nothing about dates.
         """
         with self._usage_dates_lock:  # several threads may be about to report their first usage
             if self._usage_dates_accepted is None:
-                self._usage_dates_accepted = self._complains_of_a_wrong_date()
+                self._usage_dates_accepted = self._rejects_invalid_date()
             return self._usage_dates_accepted
 
-    def _complains_of_a_wrong_date(self) -> bool:
+    def _rejects_invalid_date(self) -> bool:
         try:
             self._connection.send(Call.of(USAGE_DATES, body={"date": _NO_DATE}))
         except PastMonthRefusedError:
             return True
         except PermanentError as error:
             if type(error) is not PermanentError:
-                raise  # 403, 404, 405 and the like tell nothing about dates
-            return False  # it complains of the missing figures alone
+                raise  # 403, 404, 405 and the like say nothing about dates
+            return False  # it only complains about the missing amounts
         return False
 
     def set_usage(
@@ -170,19 +176,19 @@ class UsageApi(ApiClient):
         amounts: Mapping[str, Decimal],
         when: datetime | None = None,
     ) -> None:
-        """Report a resource's usage of the current month, or of the month of a moment in UTC.
+        """Report a resource's usage in the current month, or in the UTC month of ``when``.
 
         Args:
             resource_uuid: The resource; it must be OK, Updating or Terminating.
-            amounts: By component type, in measured units with at most two decimals. All
-                components belong together: old servers show only those of the last report.
-            when: An aware time in the month that is meant, where the server accepts one. Without
-                it the report is sent exactly once: repeated a moment later, it might be booked
-                into the next month.
+            amounts: By component type, in measured units with at most two decimals. Send all
+                components together: old servers show only those of the last report.
+            when: An aware time in the month to report, if the server accepts one. Without it
+                the report is sent exactly once: a repetition might be booked into the next
+                month.
 
         Raises:
-            PastMonthRefusedError: The month has passed, and the token is not of staff.
-            PermanentError: Also where the resource's state or a component does not allow it.
+            PastMonthRefusedError: The month has closed, and the token is not a staff token.
+            PermanentError: Also if the resource's state or a component does not allow it.
         """
         body: dict[str, object] = {
             "resource": uuid_text(resource_uuid),
@@ -197,25 +203,27 @@ class UsageApi(ApiClient):
             body["date"] = when.astimezone(UTC).isoformat()
         self._write(SET_USAGE, resource_uuid, body, once=when is None)
 
-    def set_user_usages(self, component_usage_uuid: UUID | str, parts: Sequence[UserUsage]) -> None:
-        """Report what each of several people used of one component usage, in one go.
+    def set_user_usages(
+        self, component_usage_uuid: UUID | str, user_usages: Sequence[UserUsage]
+    ) -> None:
+        """Report the shares of several users in one component usage, in one request.
 
-        People that are left out keep what Waldur has of them.
+        Users that are left out keep what Waldur has for them.
 
         Raises:
-            AbsentOperationError: The server lacks it (before 8.0.5): report one by one.
+            AbsentOperationError: The server does not have it (before 8.0.5): report one by one.
         """
-        usages = [self._part(part) for part in parts]
+        usages = [self._user_usage(usage) for usage in user_usages]
         self._write(SET_USER_USAGES, component_usage_uuid, {"usages": usages})
 
-    def set_user_usage(self, component_usage_uuid: UUID | str, part: UserUsage) -> None:
-        """Report what one person used of one component usage."""
-        self._write(SET_USER_USAGE, component_usage_uuid, self._part(part))
+    def set_user_usage(self, component_usage_uuid: UUID | str, user_usage: UserUsage) -> None:
+        """Report one user's share of one component usage."""
+        self._write(SET_USER_USAGE, component_usage_uuid, self._user_usage(user_usage))
 
-    def _part(self, part: UserUsage) -> dict[str, object]:
-        told: dict[str, object] = {"username": part.username, "usage": amount_text(part.usage)}
-        if part.offering_user_uuid is not None:
-            told["user"] = self._connection.address.join(
-                f"marketplace-offering-users/{part.offering_user_uuid.hex}/"
+    def _user_usage(self, usage: UserUsage) -> dict[str, object]:
+        body: dict[str, object] = {"username": usage.username, "usage": amount_text(usage.usage)}
+        if usage.offering_user_uuid is not None:
+            body["user"] = self._connection.address.join(
+                f"marketplace-offering-users/{usage.offering_user_uuid.hex}/"
             )
-        return told
+        return body
