@@ -1,4 +1,4 @@
-"""Finds plugins by their entry-point names; imports one only when it is asked for."""
+"""Backend and username backend plugins: found by entry point, imported only when used."""
 
 from __future__ import annotations
 
@@ -21,30 +21,39 @@ from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem,
 from waldur_site_agent.config.source import Place
 from waldur_site_agent.model.errors import PermanentError
 
-Contract = TypeVar("Contract")
+Contract = TypeVar("Contract", bound=Backend | UsernameBackend)
+
+NO_NAMES = "base"
+"""The default of ``username_management_backend``; works without any plugin."""
 
 
 class PluginError(PermanentError):
     """A plugin is installed but cannot be used; the text names its distribution."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginGroup(Generic[Contract]):
-    """One kind of plugin: where it is announced and how it is told from something else."""
+    """One kind of plugin: where it is registered, configured and checked."""
 
     entry_points: str
     """The entry-point group."""
     noun: str
     """What messages call a plugin of this kind, such as ``backend``."""
+    settings_key: str
+    """The key of an offering that holds the settings of the plugin."""
+    settings_of: Callable[[Offering], Mapping[str, object]]
+    """The settings under that key."""
     fits: Callable[[object], TypeGuard[type[Contract]]]
-    """Whether what an entry point leads to is a class of this kind."""
-    distributions: Mapping[str, str] = field(default_factory=dict)
-    """The distributions of plugins that belong to the agent, by the plugin's name."""
+    """Whether an entry point leads to a class of this kind."""
+    distributions: Mapping[str, str]
+    """The distributions of the agent's own plugins, by the plugin's name."""
+    built_in: Mapping[str, type[Contract]] = field(default_factory=dict)
+    """The classes that are used where no plugin of their name is installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[Contract]):
-    """A class that some installed distribution offers under a name."""
+    """A class that an installed distribution offers under a name."""
 
     name: str
     distribution: str
@@ -55,7 +64,7 @@ class Plugin(Generic[Contract]):
         """Import the plugin.
 
         Raises:
-            PluginError: the import failed or the name leads to something of another kind.
+            PluginError: The import failed, or the entry point leads to something else.
         """
         noun = self.group.noun
         try:
@@ -73,51 +82,78 @@ class Plugin(Generic[Contract]):
         return loaded
 
 
-def plugins_of(group: PluginGroup[Contract]) -> dict[str, Plugin[Contract]]:
-    """Every plugin of a kind that is installed, by name; nothing is imported yet."""
-    plugins = {}
-    for entry_point in entry_points(group=group.entry_points):
-        distribution = entry_point.dist.name if entry_point.dist else "an unknown distribution"
-        plugins[entry_point.name] = Plugin(entry_point.name, distribution, group, entry_point)
-    return plugins
-
-
-class PluginClasses(Generic[Contract]):
-    """The classes of one kind of plugin, each imported once, beside ready-made ones."""
+class PluginRegistry(Generic[Contract]):
+    """The plugins of one kind, each imported once."""
 
     def __init__(
         self, group: PluginGroup[Contract], extra: Mapping[str, type[Contract]] | None = None
     ) -> None:
+        """Args: ``extra`` adds classes under names of their own, for tests and the demo."""
         self._group = group
         self._extra = dict(extra or {})
         self._loaded: dict[str, type[Contract]] = {}
 
     def names(self) -> list[str]:
-        """All names under which a plugin can be asked for."""
-        return sorted({*self._extra, *plugins_of(self._group)})
+        """All names that an offering may use."""
+        return sorted({*self._group.built_in, *self._installed()})
 
-    def find(self, name: str) -> type[Contract]:
-        """The class behind a name.
+    def backend_class(self, name: str) -> type[Contract]:
+        """The class of a name.
 
         Raises:
-            PluginError: no such plugin is installed, or it cannot be loaded.
+            PluginError: No such plugin is installed, or it cannot be loaded.
         """
         if name in self._extra:
             return self._extra[name]
         if name not in self._loaded:
-            plugin = plugins_of(self._group).get(name)
+            plugin = _installed_plugins(self._group).get(name)
+            if plugin is None and name in self._group.built_in:
+                return self._group.built_in[name]
             if plugin is None:
                 raise PluginError(self._not_installed(name))
             self._loaded[name] = plugin.load()
         return self._loaded[name]
 
-    def _not_installed(self, name: str) -> str:
-        """What to do about a name that nothing is installed under.
+    def settings(
+        self, name: str, offering: Offering, source: Source | None, number: int = 0
+    ) -> BackendSettings:
+        """Check an offering's settings for a plugin against the model that the plugin owns.
 
-        Packages are named only where there is such a package: a made-up name is an invitation to
-        install whatever somebody publishes under it.
+        Args:
+            name: The plugin.
+            offering: The offering.
+            source: The file, for the places in messages.
+            number: The position of the offering in the file, from 0.
+
+        Raises:
+            ConfigurationError: A key or value is wrong, with its place in the file.
+            PluginError: The plugin is not installed or cannot be loaded, or its own check failed.
         """
-        noun, installed, ours = self._group.noun, self.names(), self._group.distributions
+        model = self.backend_class(name).Settings
+        key = self._group.settings_key
+        try:
+            return model.model_validate(self._group.settings_of(offering))
+        except ValidationError as error:
+            if source is None:
+                raise
+            problems = problems_of(error, source, model, ("offerings", number, key))
+            raise ConfigurationError(source.path, problems) from None
+        except Exception as error:  # a plugin may fail in any way; the other offerings go on
+            raise PluginError(
+                f"its plugin failed while checking {key}: {type(error).__name__}: {error}; "
+                "report this to the authors of the plugin"
+            ) from error
+
+    def _installed(self) -> list[str]:
+        return sorted({*self._extra, *_installed_plugins(self._group)})
+
+    def _not_installed(self, name: str) -> str:
+        """What to do about a name for which no plugin is installed.
+
+        Only existing packages are suggested: a made-up name would invite people to install
+        whatever somebody publishes under it.
+        """
+        noun, installed, ours = self._group.noun, self._installed(), self._group.distributions
         text = f'no {noun} "{name}" is installed; '
         known = {each.lower(): each for each in (*ours, *installed)}
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
@@ -132,195 +168,123 @@ class PluginClasses(Generic[Contract]):
         return text
 
 
-def checked_settings(
-    model: type[BackendSettings], values: Mapping[str, object], source: Source | None, at: Place
-) -> BackendSettings:
-    """Check what the file says at a place against the model that a plugin owns.
+class Registry(PluginRegistry[Backend]):
+    """The backends."""
 
-    Raises:
-        ConfigurationError: a key or value is wrong, with its place in the file.
-        PluginError: the plugin's own check of them failed.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        if source is None:
-            raise
-        raise ConfigurationError(source.path, problems_of(error, source, model, at)) from None
-    except Exception as error:  # a plugin may fail in any way; the other offerings go on
-        raise PluginError(
-            f"its plugin failed while checking {at[-1] if at else 'the settings'}: "
-            f"{type(error).__name__}: {error}; report this to the authors of the plugin"
-        ) from error
+    def __init__(self, extra: Mapping[str, type[Backend]] | None = None) -> None:
+        super().__init__(_BACKENDS, extra)
+
+    def open(self, name: str, settings: BackendSettings, offering: Offering) -> Backend:
+        """Create the backend of an offering; nothing is read or started yet."""
+        return self.backend_class(name)(settings, offering.components)
 
 
-def _is_backend(loaded: object) -> TypeGuard[type[Backend]]:
-    return isinstance(loaded, type) and issubclass(loaded, Backend)
+class UsernameRegistry(PluginRegistry[UsernameBackend]):
+    """The username backends."""
 
+    def __init__(self, extra: Mapping[str, type[UsernameBackend]] | None = None) -> None:
+        super().__init__(_USERNAME_BACKENDS, extra)
 
-BACKENDS = PluginGroup(
-    "waldur_site_agent.backends",
-    "backend",
-    _is_backend,
-    {"moab": "waldur-site-agent-moab", "slurm": "waldur-site-agent-slurm"},
-)
+    def open(
+        self, offering: Offering, source: Source | None = None, number: int = 0
+    ) -> UsernameBackend:
+        """Create the username backend of an offering; nothing is read or started yet.
+
+        Raises:
+            ConfigurationError, PluginError: As :meth:`settings`.
+        """
+        name = offering.username_management_backend
+        return self.backend_class(name)(self.settings(name, offering, source, number))
 
 
 def installed_plugins() -> dict[str, Plugin[Backend]]:
-    """Every backend that is installed, by name; nothing is imported yet."""
-    return plugins_of(BACKENDS)
+    """The installed backends, by name; nothing is imported yet."""
+    return _installed_plugins(_BACKENDS)
 
 
-class Registry:
-    """Knows the backends; tests and the demo put ready-made ones beside the installed."""
-
-    def __init__(self, extra: Mapping[str, type[Backend]] | None = None) -> None:
-        self._classes = PluginClasses(BACKENDS, extra)
-
-    def names(self) -> list[str]:
-        """All names under which a backend can be asked for."""
-        return self._classes.names()
-
-    def backend_class(self, name: str) -> type[Backend]:
-        """The class behind a name.
-
-        Raises:
-            PluginError: no such backend is installed, or it cannot be loaded.
-        """
-        return self._classes.find(name)
-
-    def settings(
-        self, name: str, offering: Offering, source: Source | None, number: int = 0
-    ) -> BackendSettings:
-        """Check ``backend_settings`` of an offering against the model that the plugin owns.
-
-        Raises:
-            ConfigurationError: a key or value is wrong, with its place in the file.
-            PluginError: the backend cannot be loaded.
-        """
-        model = self.backend_class(name).Settings
-        at = ("offerings", number, "backend_settings")
-        return checked_settings(model, offering.backend_settings, source, at)
-
-    def open(self, name: str, settings: BackendSettings, offering: Offering) -> Backend:
-        """Make the backend of an offering; nothing is read or started yet."""
-        return self.backend_class(name)(settings, offering.components)
+def installed_username_plugins() -> dict[str, Plugin[UsernameBackend]]:
+    """The installed username backends, by name; nothing is imported yet."""
+    return _installed_plugins(_USERNAME_BACKENDS)
 
 
 def backend_problems(
     registry: Registry, offering: Offering, job: Job, source: Source
 ) -> list[Problem]:
-    """Why the backend that an offering names for a job cannot be used; empty where it can.
+    """Why the backend that an offering names for a job cannot be used; empty if it can.
 
     Args:
-        registry: where backends are looked up.
-        offering: an offering of the file.
-        job: the job; nothing is checked where the offering does not have it done.
-        source: the file, for the places in messages.
+        registry: The backends.
+        offering: An offering of the file.
+        job: The job; nothing is checked if the offering does not use it.
+        source: The file, for the places in messages.
     """
     name = offering.backend_for(job)
-    if not name:
-        return []
+    # Older files name one backend for all jobs.
+    return _problems(registry, name, offering, source, job.value, "backend_type") if name else []
+
+
+def username_backend_problems(
+    registry: UsernameRegistry, offering: Offering, source: Source
+) -> list[Problem]:
+    """Why the username backend of an offering cannot be used; empty if it can.
+
+    Args:
+        registry: The username backends.
+        offering: An offering of the file.
+        source: The file, for the places in messages.
+    """
+    name = offering.username_management_backend
+    return _problems(registry, name, offering, source, "username_management_backend")
+
+
+def _problems(
+    registry: PluginRegistry[Contract], name: str, offering: Offering, source: Source, *keys: str
+) -> list[Problem]:
+    """Check a plugin and its settings; ``keys`` are those that may name the plugin."""
     number = source.offering_number(offering.name)
     try:
         registry.settings(name, offering, source, number)
     except ConfigurationError as error:
         return list(error.problems)
     except PluginError as error:
-        at: Place = ("offerings", number, job.value)
-        if source.lines.get(at) is None:  # an older file that names one backend for every job
-            at = ("offerings", number, "backend_type")
+        places: list[Place] = [("offerings", number, key) for key in keys]
+        at = next((place for place in places if source.lines.get(place) is not None), places[-1])
         return [Problem(source.line(at), at, str(error))]
     return []
 
 
-NO_NAMES = "base"
-"""The default of ``username_management_backend``; works without any plugin."""
+def _installed_plugins(group: PluginGroup[Contract]) -> dict[str, Plugin[Contract]]:
+    plugins = {}
+    for entry_point in entry_points(group=group.entry_points):
+        distribution = entry_point.dist.name if entry_point.dist else "an unknown distribution"
+        plugins[entry_point.name] = Plugin(entry_point.name, distribution, group, entry_point)
+    return plugins
+
+
+def _is_backend(loaded: object) -> TypeGuard[type[Backend]]:
+    return isinstance(loaded, type) and issubclass(loaded, Backend)
 
 
 def _is_username_backend(loaded: object) -> TypeGuard[type[UsernameBackend]]:
     return isinstance(loaded, type) and issubclass(loaded, UsernameBackend)
 
 
-USERNAME_BACKENDS = PluginGroup(
-    "waldur_site_agent.username_management_backends",
-    "username backend",
-    _is_username_backend,
-    dict.fromkeys((NO_NAMES, "template"), "waldur-site-agent-basic-username-management"),
+_BACKENDS = PluginGroup(
+    entry_points="waldur_site_agent.backends",
+    noun="backend",
+    settings_key="backend_settings",
+    settings_of=lambda offering: offering.backend_settings,
+    fits=_is_backend,
+    distributions={"moab": "waldur-site-agent-moab", "slurm": "waldur-site-agent-slurm"},
 )
-
-
-def installed_username_plugins() -> dict[str, Plugin[UsernameBackend]]:
-    """Every username backend that is installed, by name; nothing is imported yet."""
-    return plugins_of(USERNAME_BACKENDS)
-
-
-class UsernameRegistry:
-    """Knows the username backends; tests put ready-made ones beside the installed."""
-
-    def __init__(self, extra: Mapping[str, type[UsernameBackend]] | None = None) -> None:
-        self._classes = PluginClasses(USERNAME_BACKENDS, extra)
-
-    def names(self) -> list[str]:
-        """All names under which a username backend can be asked for."""
-        return sorted({NO_NAMES, *self._classes.names()})
-
-    def backend_class(self, name: str) -> type[UsernameBackend]:
-        """The class behind a name.
-
-        Raises:
-            PluginError: no such backend is installed, or it cannot be loaded.
-        """
-        if name == NO_NAMES and name not in self._classes.names():
-            return NoUsernames
-        return self._classes.find(name)
-
-    def settings(
-        self, offering: Offering, source: Source | None, number: int = 0
-    ) -> BackendSettings:
-        """Check ``username_management_settings`` against the model that the plugin owns.
-
-        Args:
-            offering: the offering, which also names the backend.
-            source: the file, for the places in messages.
-            number: the place of the offering in the file, from 0.
-
-        Raises:
-            ConfigurationError: a key or value is wrong, with its place in the file.
-            PluginError: the backend is not installed or cannot be loaded.
-        """
-        model = self.backend_class(offering.username_management_backend).Settings
-        at = ("offerings", number, "username_management_settings")
-        return checked_settings(model, offering.username_management_settings, source, at)
-
-    def open(
-        self, offering: Offering, source: Source | None = None, number: int = 0
-    ) -> UsernameBackend:
-        """Make the username backend of an offering; nothing is read or started yet.
-
-        Raises:
-            ConfigurationError, PluginError: as :meth:`settings`.
-        """
-        settings = self.settings(offering, source, number)
-        return self.backend_class(offering.username_management_backend)(settings)
-
-
-def username_backend_problems(
-    registry: UsernameRegistry, offering: Offering, source: Source
-) -> list[Problem]:
-    """Why the username backend of an offering cannot be used; empty where it can.
-
-    Args:
-        registry: where the backends are looked up.
-        offering: an offering of the file.
-        source: the file again, for the places in messages.
-    """
-    number = source.offering_number(offering.name)
-    try:
-        registry.settings(offering, source, number)
-    except ConfigurationError as error:
-        return list(error.problems)
-    except PluginError as error:
-        at = ("offerings", number, "username_management_backend")
-        return [Problem(source.line(at), at, str(error))]
-    return []
+_USERNAME_BACKENDS = PluginGroup(
+    entry_points="waldur_site_agent.username_management_backends",
+    noun="username backend",
+    settings_key="username_management_settings",
+    settings_of=lambda offering: offering.username_management_settings,
+    fits=_is_username_backend,
+    distributions=dict.fromkeys(
+        (NO_NAMES, "template"), "waldur-site-agent-basic-username-management"
+    ),
+    built_in={NO_NAMES: NoUsernames},
+)

@@ -155,7 +155,7 @@ def test_a_missing_template_says_what_to_install(installed: list[EntryPoint]) ->
     [
         ("no_such_module_anywhere:X", "cannot be loaded: ModuleNotFoundError"),
         ("waldur_site_agent.backends:Backend", "is not a username backend"),
-        ("waldur_site_agent.backends:Verdict.OK", "is not a username backend"),
+        ("waldur_site_agent.backends:CheckStatus.OK", "is not a username backend"),
     ],
 )
 def test_a_broken_plugin_is_refused_with_the_reason(
