@@ -1,4 +1,4 @@
-"""The gateway: the only code that knows Waldur's REST API."""
+"""The gateway to Waldur: the only code that knows its REST API."""
 
 from waldur_site_agent.waldur.address import ApiAddress
 from waldur_site_agent.waldur.client import Waldur

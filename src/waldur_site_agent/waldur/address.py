@@ -1,4 +1,4 @@
-"""Where the API is, and which redirects from there may be followed with the token in hand."""
+"""The API's address: URL, redirects, TLS and proxies."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class ApiAddress:
         if parts.scheme not in _DEFAULT_PORTS:
             raise _unusable("it does not start with https:// or http://")
         if not _HOST_CHARACTERS.fullmatch(host):
-            raise _unusable("it names no host" if not host else f"{host!r} is not a host's name")
+            raise _unusable("it has no host" if not host else f"{host!r} is not a host name")
         if parts.username is not None or parts.password is not None:
-            raise _unusable("it holds a user name or a password, which have no place here")
+            raise _unusable("it contains a user name or password, which is not allowed here")
         if parts.query or parts.fragment:
-            raise _unusable("it has a query or a fragment, which an API URL has not")
+            raise _unusable("it has a query or a fragment, which an API URL must not have")
         steps = [step for step in parts.path.split("/") if step]
         if steps and steps[-1] == "api":
             steps.pop()
@@ -71,7 +71,7 @@ class ApiAddress:
 
     @property
     def host(self) -> str:
-        """The host, and the port where it is not the usual one; for messages."""
+        """The host, with the port if it is not the default; for messages."""
         return self.origin.partition("://")[2]
 
     def join(self, path: str) -> str:
@@ -85,14 +85,14 @@ class ApiAddress:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A redirect as the server sent it, judged by what it would do with token and method."""
+    """A redirect, and whether it may be followed."""
 
     source: str
     target: str
 
     @classmethod
     def read(cls, source: str, location: str) -> Redirect:
-        """Resolve a ``Location`` header against the URL that was asked."""
+        """Resolve a ``Location`` header against the URL of the request."""
         try:
             target = urljoin(source, location)
         except ValueError:
@@ -100,7 +100,7 @@ class Redirect:
         return cls(source=source, target=target)
 
     @property
-    def keeps_the_token_home(self) -> bool:
+    def stays_on_host(self) -> bool:
         """Whether the target is the same origin, or the same host over https instead of http."""
         try:
             before, after = httpx.URL(self.source), httpx.URL(self.target)
@@ -113,7 +113,7 @@ class Redirect:
         return before.scheme == "http" and after.scheme == "https"
 
     @property
-    def keeps_the_path(self) -> bool:
+    def keeps_path(self) -> bool:
         """Whether the target is the same address but for the scheme or the trailing slash."""
         before, after = urlsplit(self.source), urlsplit(self.target)
         return (
@@ -127,29 +127,29 @@ class Redirect:
         """The https origin to use from now on, if the redirect only adds encryption."""
         before, after = urlsplit(self.source), urlsplit(self.target)
         adds_encryption = before.scheme == "http" and after.scheme == "https"
-        if not adds_encryption or before.path != after.path or not self.keeps_the_token_home:
+        if not adds_encryption or before.path != after.path or not self.stays_on_host:
             return None
         return ApiAddress.parse(f"https://{after.netloc}").origin
 
 
 def _unusable(why: str) -> PermanentError:
-    # The URL itself is not repeated: people paste tokens and passwords into it.
+    # The URL is not repeated: it may contain a pasted token or password.
     return PermanentError(f"waldur_api_url cannot be used: {why}", remedy=_EXAMPLE)
 
 
-_CHOSEN_BY_ENVIRONMENT = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
-    """The certificate authorities to check a server against.
+    """The certificate authorities that are trusted for TLS.
 
-    They are those of the machine and those that come with the client, or, in place of both, what
-    ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name; and, besides, those in ``ca_file`` (PEM).
+    They are those of the machine and those that come with the HTTP client, or, instead of both,
+    those in ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``; and those in ``ca_file`` (PEM).
 
     Raises:
-        PermanentError: A file cannot be read, or holds no certificate.
+        PermanentError: A file cannot be read, or contains no certificate.
     """
-    chosen = [name for name in _CHOSEN_BY_ENVIRONMENT if os.environ.get(name)]
+    chosen = [name for name in _CA_VARIABLES if os.environ.get(name)]
     try:
         context = httpx.create_ssl_context()
     except OSError as error:
@@ -165,12 +165,14 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
         except OSError as error:
             raise PermanentError(
                 f"ca_file {ca_file!r} cannot be used ({error})",
-                remedy="it names a file of PEM certificates that the agent may read",
+                remedy="set it to a file of PEM certificates that the agent can read",
             ) from error
     return context
 
 
-_UNKNOWN_AUTHORITY = "name the authority that signed it in ca_file, or install it on this machine"
+_UNKNOWN_AUTHORITY = (
+    "set ca_file to the CA certificate that signed it, or install it on this machine"
+)
 _STRICT = (
     "Python 3.13 and later accept only authorities that follow RFC 5280: reissue the CA "
     "certificate with {what} and replace it in ca_file; server certificates that it signed with "
@@ -185,34 +187,34 @@ _REMEDIES: Mapping[int, str] = {
     86: _STRICT.format(what="subjectKeyIdentifier=hash"),
     85: "reissue the server's certificate with authorityKeyIdentifier=keyid: Python 3.13 and later "
     "require it",
-    10: "renew the server's certificate, or the authority's if that is what has expired",
+    10: "renew the expired certificate: the server's or that of its CA",
     9: "check the clock of this machine",
-    62: "use the name that the certificate was issued for, or reissue it with this name",
-    64: "use the name that the certificate was issued for, or reissue it with this address",
+    62: "use the name that the certificate was issued for, or reissue it for this name",
+    64: "use the name that the certificate was issued for, or reissue it for this address",
 }
 """By OpenSSL's code of the verification error (``openssl verify`` lists them)."""
 
 
 def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
-    """What to do about a certificate that was refused."""
+    """What to do about a certificate that failed verification."""
     return _REMEDIES.get(getattr(error, "verify_code", 0), _UNKNOWN_AUTHORITY)
 
 
 _CREDENTIALS = re.compile(r"(^|//|[\s\"'(])[^/\s\"']*@")
-_REMEDY = "correct or unset it in the environment that the agent is started with"
+_REMEDY = "correct or unset it in the agent's environment"
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the variable that names it."""
+    """A proxy, and the environment variable that sets it."""
 
     variable: str
     url: str
-    """As the variable has it: it may hold a password."""
+    """As in the variable; it may contain a password."""
 
     @property
     def full_url(self) -> str:
-        """The URL with its scheme; without one a proxy speaks HTTP."""
+        """The URL with its scheme; the default is http."""
         return self.url if "://" in self.url else f"http://{self.url}"
 
     def __str__(self) -> str:
@@ -230,13 +232,13 @@ def masked(text: str) -> str:
 def proxy_for(
     host: str, kinds: Sequence[str], environ: Mapping[str, str] | None = None
 ) -> Proxy | None:
-    """The proxy that the environment names for a host, if any.
+    """The proxy that the environment sets for a host, if any.
 
     Args:
-        host: its name or address.
-        kinds: which variables count, the first one that is set: ``https`` means ``https_proxy``
-            and ``HTTPS_PROXY``.
-        environ: the environment.
+        host: Its name or address.
+        kinds: The variables to look at, the first one that is set counts: ``https`` means
+            ``https_proxy`` and ``HTTPS_PROXY``.
+        environ: The environment.
     """
     environ = os.environ if environ is None else environ
     for kind in kinds:
@@ -249,7 +251,7 @@ def proxy_for(
 
 
 def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of ``no_proxy`` means this host, or a domain that it is in."""
+    """Whether an entry of ``no_proxy`` matches this host or its domain."""
     name = entry.strip().partition("://")[2] or entry.strip()
     bare = re.sub(r":\d+$", "", name) if name.count(":") == 1 else name
     domain = bare.strip("[]").lstrip("*").lstrip(".").lower()
@@ -261,7 +263,7 @@ def _covers(entry: str, host: str) -> bool:
 
 
 def unusable_proxy(error: Exception, environ: Mapping[str, str] | None = None) -> PermanentError:
-    """Why the client cannot be set up: names the variable that has something unusable."""
+    """Why the HTTP client cannot be set up: the proxy variable that is invalid."""
     environ = os.environ if environ is None else environ
     for kind in ("http", "https", "all"):
         found = _variable(f"{kind}_proxy", environ)
@@ -282,7 +284,7 @@ def unusable_proxy(error: Exception, environ: Mapping[str, str] | None = None) -
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The name and value of a variable; in lower case it counts over the other, empty not."""
+    """The name and value of a variable; lower case takes precedence, empty means unset."""
     for spelling in _spellings(name):
         if spelling in environ:
             return (spelling, environ[spelling]) if environ[spelling] else None
@@ -299,9 +301,9 @@ def _problem_of_proxy(url: str) -> str:
     except httpx.InvalidURL as error:
         return f"it is not a URL ({masked(str(error))})"
     except ValueError:
-        return "its scheme is none of http, https, socks5 and socks5h"
+        return "its scheme must be http, https, socks5 or socks5h"
     if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        return "a SOCKS proxy needs the package socksio beside the agent (pip install socksio)"
+        return "a SOCKS proxy needs the package socksio (pip install socksio)"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The gateway's face: one method for each thing that the agent asks of Waldur."""
+"""The client of Waldur's REST API."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Waldur(
     EventsApi,
     ImportsApi,
 ):
-    """Waldur's REST API at one server with one token; threads may share it.
+    """Waldur's REST API on one server with one token; threads may share it.
 
-    Every method raises ``TemporaryError`` when Waldur cannot be asked or answers badly, and
-    ``PermanentError`` when it refuses; :mod:`waldur_site_agent.waldur.errors` has the kinds.
+    Every method raises ``TemporaryError`` if Waldur cannot be reached or its response is invalid,
+    and ``PermanentError`` if it refuses; :mod:`waldur_site_agent.waldur.errors` lists the kinds.
     UUIDs may be given as text, with or without dashes.
     """
 
@@ -69,23 +69,23 @@ class Waldur(
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        """Prepare the conversation; nothing is sent yet.
+        """Prepare the client; nothing is sent yet.
 
         Args:
             api_url: Waldur's API, with or without ``/api`` and the trailing slash.
             token: The API token of the agent's user.
-            mode: The agent's mode; the server shows it in its log, and knows the agent by it.
+            mode: The agent's mode, part of the ``User-Agent`` header.
             verify: Whether the server's certificate is checked.
-            authorities: A file of authorities (PEM) to trust besides those of the machine.
+            authorities: A file of CA certificates (PEM) to trust besides those of the machine.
             timeouts: Seconds for the phases of one attempt.
             retry: How often a failed request is sent again, and when.
-            transport: Stands in for the network in tests.
-            sleep: Waits for so many seconds; may raise to end the waiting.
+            transport: Replaces the network in tests.
+            sleep: Waits for a number of seconds; may raise to end the wait.
             now: The time, in UTC.
 
         Raises:
-            PermanentError: The URL, the token, the authorities, or a proxy that the environment
-                names cannot be used.
+            PermanentError: The URL, the token, the CA certificates, or a proxy set in the
+                environment cannot be used.
         """
         address = ApiAddress.parse(api_url)
         trusted = trusted_authorities(authorities) if verify else False
@@ -127,7 +127,7 @@ class Waldur(
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the object is not usable afterwards."""
+        """Close the connections; the client cannot be used afterwards."""
         self._connection.close()
 
     @property
@@ -142,25 +142,25 @@ class Waldur(
 
     @property
     def requests_made(self) -> int:
-        """How many requests were sent, repetitions and redirects included."""
+        """How many requests were sent, including retries and redirects."""
         return self.request_counts.total()
 
-    def watch_requests(self, told: Callable[[str, int | str, float], None]) -> None:
-        """Tell of each request from now on: operation id, HTTP status or ``"error"``, seconds.
+    def watch_requests(self, on_request: Callable[[str, int | str, float], None]) -> None:
+        """Call back for each request with operation id, HTTP status or ``"error"``, and seconds.
 
-        Called in the thread that made the request, before its answer is looked at.
+        Called in the thread that made the request, before its response is read.
         """
-        self._connection.told = told
+        self._connection.on_request = on_request
 
     def clock_ahead_seconds(self) -> float | None:
-        """How far the server's clock was ahead of ours at its last answer; behind is negative.
+        """How far the server's clock was ahead of ours in its last response; negative if behind.
 
-        ``None`` before the first answer, and where the server does not send the time. To the
-        second: the header has no more, and the way of the answer counts as being behind.
+        ``None`` before the first response, and if the server does not send the time. Precise to a
+        second, like the header; the response's travel time counts as being behind.
         """
-        said, received = self._connection.last_date
+        header, received = self._connection.last_date
         try:
-            date = parsedate_to_datetime(said)
+            date = parsedate_to_datetime(header)
         except ValueError:
             return None
         return (date - received).total_seconds() if date.tzinfo else None

@@ -1,4 +1,4 @@
-"""Values become the JSON that Waldur reads."""
+"""JSON bodies for Waldur, and decoding of its responses."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ COMPONENT_KEYS = (
 )
 
 
-_TOO_LARGE_AN_AMOUNT = 10**18
+_AMOUNT_LIMIT = 10**18
 
 
 def uuid_text(uuid: UUID | str) -> str:
     """The 32 hexadecimal digits that Waldur itself writes.
 
     Raises:
-        PermanentError: The text is no UUID.
+        PermanentError: The text is not a UUID.
     """
     try:
         return (uuid if isinstance(uuid, UUID) else UUID(uuid)).hex
@@ -56,7 +56,7 @@ def number(value: Decimal) -> int | float:
     """A decimal as a JSON number: whole numbers exactly, others to fifteen digits.
 
     Raises:
-        PermanentError: It is not finite, which JSON cannot say.
+        PermanentError: It is not finite, which JSON cannot express.
     """
     if not value.is_finite():
         raise PermanentError(f"{value} is not a number that Waldur can hold")
@@ -64,13 +64,13 @@ def number(value: Decimal) -> int | float:
 
 
 def amount_text(value: Decimal) -> str:
-    """An amount of usage as Waldur takes it: a text with two decimals.
+    """An amount of usage as Waldur accepts it: a string with two decimals.
 
     Raises:
         PermanentError: It is not finite, or longer than Waldur's eighteen digits.
-        ValueError: It has more than two decimals: it was not rounded, and here is not the place.
+        ValueError: It has more than two decimals; the caller rounds.
     """
-    if not value.is_finite() or abs(value) >= _TOO_LARGE_AN_AMOUNT:
+    if not value.is_finite() or abs(value) >= _AMOUNT_LIMIT:
         raise PermanentError(f"{value} is not a number that Waldur can hold")
     if value != round(value, 2):
         raise ValueError(f"{value} has more than two decimals; usage is rounded before it is sent")
@@ -78,7 +78,7 @@ def amount_text(value: Decimal) -> str:
 
 
 def component_body(component: WaldurComponent) -> dict[str, object]:
-    """A component without what is empty: Waldur then chooses, or leaves it as it is."""
+    """A component without its empty values, which Waldur then chooses or leaves unchanged."""
     held = {field.name: getattr(component, field.name) for field in fields(component)}
     body: dict[str, object] = {
         "type": component.type,
@@ -95,15 +95,15 @@ def component_body(component: WaldurComponent) -> dict[str, object]:
 Answer = TypeVar("Answer")
 Row = Mapping[str, object]
 
-# No type says that a key's own type is that of its value; ``_adapter`` keeps them together.
+# Types cannot express that each adapter is that of its key; ``_adapter`` ensures it.
 _adapters: dict[type[object], TypeAdapter[Any]] = {}
 
 
 def read_json(response: httpx.Response) -> object:
-    """The body of an answer.
+    """The body of a response.
 
     Raises:
-        TemporaryError: It is no JSON; a login page or a proxy's, perhaps.
+        TemporaryError: It is not JSON, but for example a login page.
     """
     try:
         body: object = json.loads(response.content)
@@ -133,12 +133,12 @@ def read_rows(response: httpx.Response) -> list[Row]:
 def decode(
     operation: Operation[Answer], row: object, response: httpx.Response, place: str = ""
 ) -> Answer:
-    """One object of an answer as a value of the operation's model.
+    """Decode one object of a response into the operation's model.
 
-    A null means the same as an absent field, so that the model's defaults apply.
+    A null means the same as an absent field, so the model's defaults apply.
 
     Raises:
-        TemporaryError: A required field is missing, or a field has a type that it cannot have.
+        TemporaryError: A required field is missing, or a field has the wrong type.
     """
     if not isinstance(row, dict):
         raise bad_answer(response, f"it is not an object but {_kind(row)}")
@@ -155,16 +155,16 @@ def decode(
 
 
 def bad_answer(response: httpx.Response, why: str) -> TemporaryError:
-    """An answer that came with a success status but is not what the operation promises."""
-    url = response.request.url
+    """The error for a successful response whose body is not what the operation promises."""
+    request, url = response.request, response.request.url
     return TemporaryError(
-        f"{url.host} gave a bad answer to {response.request.method} {url.path}: {shorten(why)}",
-        remedy="it is tried again later",
+        f"{url.host} sent an invalid response to {request.method} {url.path}: {shorten(why)}",
+        remedy="it will be retried",
     )
 
 
 def _adapter(model: type[Answer]) -> TypeAdapter[Answer]:
-    # Adapters cost milliseconds each: they are built when the first answer of their kind arrives.
+    # Adapters take milliseconds each: they are built when first needed.
     adapter = _adapters.get(model)
     if adapter is None:
         adapter = _adapters[model] = TypeAdapter(model)
@@ -174,7 +174,7 @@ def _adapter(model: type[Answer]) -> TypeAdapter[Answer]:
 def _without_nulls(row: Row) -> dict[str, object]:
     """The row, and the rows in its lists, without nulls.
 
-    Objects directly below keep theirs: in limits and attributes, a null is a value.
+    Nested objects keep theirs: in limits and attributes, a null is a value.
     """
     return {
         key: [_without_nulls(v) if isinstance(v, dict) else v for v in value]
@@ -186,5 +186,5 @@ def _without_nulls(row: Row) -> dict[str, object]:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
-    return names.get(type(value), "a number or a truth value")
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
+    return names.get(type(value), "a number or a boolean")

@@ -1,4 +1,4 @@
-"""Independent calls side by side: a few threads, results in the order of the questions."""
+"""Independent calls in a few threads, with results in the order of the items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _one_at_a_time = contextvars.ContextVar("one_at_a_time", default=False)
 def one_at_a_time() -> Iterator[None]:
     """Make calls in the order of their items and in this thread while the body runs.
 
-    Tests that must be repeatable need it.
+    For tests that must be reproducible.
     """
     token = _one_at_a_time.set(True)
     try:
@@ -35,7 +35,7 @@ def one_at_a_time() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Attempt(Generic[Item, Value]):
-    """What became of one call."""
+    """The result of one call."""
 
     item: Item
     value: Value | None = None
@@ -48,10 +48,10 @@ def concurrently(
 ) -> list[Attempt[Item, Value]]:
     """Call the function for every item, at most ``workers`` at a time.
 
-    The attempts come in the order of the items. A failure of one item leaves the others alone;
-    anything that is not a :class:`SiteAgentError` is a bug and propagates once the calls under
-    way have ended, and calls that have not begun are dropped. Context variables (the logger's
-    among them) are those of the caller. A call that hangs does not keep the process alive.
+    The attempts are in the order of the items. An item that fails does not affect the others; an
+    exception that is not a :class:`SiteAgentError` is a bug and propagates once running calls have
+    ended, and calls that have not started are dropped. Context variables (such as the logger's)
+    are those of the caller. A call that hangs does not keep the process alive.
     """
     waiting = list(items)
 
@@ -88,15 +88,14 @@ def concurrently(
 def in_background(function: Callable[[], Value], name: str) -> Future[Value]:
     """Call the function in a thread of its own, which does not keep the process alive.
 
-    Threads of an executor would: the interpreter waits for them when it ends, however long they
-    hang in a socket.
+    An executor's threads would: the interpreter waits for them at exit, however long they hang.
     """
     future: Future[Value] = Future()
 
     def call() -> None:
         try:
             future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - raised by result(), in the asker's thread
+        except BaseException as error:  # noqa: BLE001 - raised by result(), in the caller's thread
             future.set_exception(error)
 
     threading.Thread(target=call, name=name, daemon=True).start()

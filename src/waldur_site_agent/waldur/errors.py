@@ -1,4 +1,4 @@
-"""How a conversation with Waldur fails, in the agent's two families of failure."""
+"""Errors of Waldur's REST API, temporary or permanent, and the text of error responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
 
 class LostAnswerError(TemporaryError):
-    """A write was sent and its answer never came (timeout, cut connection, HTTP 502 or 504).
+    """A write was sent and no answer came (timeout, closed connection, HTTP 502 or 504).
 
     It may have taken effect: read the object before writing again.
     """
@@ -22,32 +22,32 @@ class LostAnswerError(TemporaryError):
 class TokenRefusedError(TemporaryError):
     """HTTP 401: the token is wrong, was revoked or has expired.
 
-    Temporary, because it says nothing about the object that was being worked on.
+    Temporary, because it says nothing about the object of the request.
     """
 
 
 class AccessDeniedError(PermanentError):
-    """HTTP 403: the token is good, but its user lacks the right for this operation."""
+    """HTTP 403: the token is valid, but its user lacks the permission for this operation."""
 
 
 class NotFoundError(PermanentError):
-    """HTTP 404: there is no such object, or the token's user may not see it."""
+    """HTTP 404: the object does not exist, or the token's user may not see it."""
 
 
 class ConflictError(PermanentError):
-    """HTTP 409: the object's state does not allow the operation; the text has Waldur's words."""
+    """HTTP 409: the object's state does not allow the operation; the text quotes Waldur."""
 
 
 class TransitionRefusedError(PermanentError):
-    """HTTP 400: an offering user cannot go to that state from the one it is in; read it."""
+    """HTTP 400: the offering user's current state does not allow this change; read it again."""
 
 
 class OrderingRefusedError(PermanentError):
-    """HTTP 400 about ``o``: the server does not sort the list in this way."""
+    """HTTP 400 about ``o``: the server cannot sort the list in this order."""
 
 
 class PastMonthRefusedError(PermanentError):
-    """HTTP 400 about the date: only staff may report usage of a month that has passed."""
+    """HTTP 400 about the date: only staff may report usage of a closed month."""
 
 
 class AbsentOperationError(PermanentError):
@@ -55,26 +55,24 @@ class AbsentOperationError(PermanentError):
 
 
 class BodyRefusedError(PermanentError):
-    """HTTP 415: the server reads no body of this kind here."""
+    """HTTP 415: the server does not accept a JSON body for this operation."""
 
 
-_LONGEST = 300
-_UNNAMED = frozenset({"non_field_errors", "detail", "__all__", "status"})
-_MARKUP_WITHOUT_WORDS = re.compile(
-    r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.S | re.I
-)
+_MAX_LENGTH = 300
+_GENERAL_KEYS = frozenset({"non_field_errors", "detail", "__all__", "status"})
+_INVISIBLE_MARKUP = re.compile(r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.S | re.I)
 _TAG = re.compile(r"<[^>]*>?")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.S | re.I)
 
 
 def is_markup(response: httpx.Response) -> bool:
-    """Whether a body is a page for people (HTML, XML) instead of an answer of the API."""
+    """Whether a body is a web page (HTML or XML) instead of an API response."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind in {"text/html", "application/xhtml+xml"} or response.content.lstrip()[:1] == b"<"
 
 
-def is_api_answer(response: httpx.Response) -> bool:
-    """Whether a body is JSON, as all of the API's own words are."""
+def is_json(response: httpx.Response) -> bool:
+    """Whether a body is JSON, as all responses of the API are."""
     try:
         json.loads(response.content)
     except (ValueError, RecursionError):
@@ -82,8 +80,8 @@ def is_api_answer(response: httpx.Response) -> bool:
     return True
 
 
-def complains_of(response: httpx.Response, field: str) -> bool:
-    """Whether an error body names this field of the request as the mistake."""
+def error_names(response: httpx.Response, field: str) -> bool:
+    """Whether an error body names this field of the request."""
     try:
         body: object = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -91,21 +89,21 @@ def complains_of(response: httpx.Response, field: str) -> bool:
     return isinstance(body, Mapping) and field in body
 
 
-def server_words(response: httpx.Response) -> str:
-    """What the server said, shortened, on one line; empty if it said nothing."""
+def error_text(response: httpx.Response) -> str:
+    """The message in an error response, shortened, on one line; empty if there is none."""
     try:
-        words = "; ".join(flatten(json.loads(response.content)))
+        text = "; ".join(flatten(json.loads(response.content)))
     except (ValueError, RecursionError):
-        words = _words_of_page(response.text) if is_markup(response) else response.text
-    return shorten(words)
+        text = _page_text(response.text) if is_markup(response) else response.text
+    return shorten(text)
 
 
 def flatten(body: object, place: str = "") -> Iterator[str]:
-    """Every message in a decoded error body, with the name of the field it speaks of."""
+    """Every message in a decoded error body, with the name of its field."""
     if isinstance(body, Mapping):
         for key, value in body.items():
             name = str(key)
-            yield from flatten(value, place if name in _UNNAMED else _below(place, name))
+            yield from flatten(value, place if name in _GENERAL_KEYS else _below(place, name))
     elif isinstance(body, Sequence) and not isinstance(body, str):
         plain = [str(item) for item in body if isinstance(item, str | int | float)]
         if plain:
@@ -118,17 +116,17 @@ def flatten(body: object, place: str = "") -> Iterator[str]:
         yield f"{place}: {text}" if place else text
 
 
-def shorten(words: str, longest: int = _LONGEST) -> str:
-    """The words on one line, without control characters, cut at ``longest`` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+def shorten(text: str, max_length: int = _MAX_LENGTH) -> str:
+    """The text on one line, without control characters, cut at ``max_length`` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= max_length else f"{line[: max_length - 1].rstrip()}…"
 
 
 def _below(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _words_of_page(page: str) -> str:
+def _page_text(page: str) -> str:
     title = _TITLE.search(page)
-    words = title.group(1) if title else _MARKUP_WITHOUT_WORDS.sub(" ", page)
-    return html.unescape(_TAG.sub(" ", words))
+    text = title.group(1) if title else _INVISIBLE_MARKUP.sub(" ", page)
+    return html.unescape(_TAG.sub(" ", text))

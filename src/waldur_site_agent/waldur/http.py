@@ -1,7 +1,7 @@
-"""One server and one token: sends declared operations, repeats what may be repeated.
+"""Connections to one server with one token: sending operations, retries, redirects.
 
-Everything that comes back from here is an answer with a success status; everything else has
-become an error of the agent's two families.
+What is returned from here is a successful response; everything else is raised as a temporary or
+permanent error.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from waldur_site_agent.waldur.retry import (
     FailedAttempt,
     Repeat,
     RetryPolicy,
-    trouble_in_answer,
-    trouble_without_answer,
+    classify_error,
+    classify_response,
 )
 
 QueryValue = str | int | bool | Sequence[str]
 
 _log = structlog.get_logger(__name__)
-_MOST_REDIRECTS = 5
-_METHOD_KEPT = frozenset({httpx.codes.TEMPORARY_REDIRECT, httpx.codes.PERMANENT_REDIRECT})
-_FOR_GOOD = frozenset({httpx.codes.MOVED_PERMANENTLY, httpx.codes.PERMANENT_REDIRECT})
-_REDIRECTS = frozenset({httpx.codes.FOUND, httpx.codes.SEE_OTHER}) | _METHOD_KEPT | _FOR_GOOD
+_MAX_REDIRECTS = 5
+_KEEPS_METHOD = frozenset({httpx.codes.TEMPORARY_REDIRECT, httpx.codes.PERMANENT_REDIRECT})
+_PERMANENT = frozenset({httpx.codes.MOVED_PERMANENTLY, httpx.codes.PERMANENT_REDIRECT})
+_REDIRECTS = frozenset({httpx.codes.FOUND, httpx.codes.SEE_OTHER}) | _KEEPS_METHOD | _PERMANENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One operation on one object, ready to be sent as often as needed."""
+    """One operation on one object, ready to be sent."""
 
     operation: Operation[object | None]
     purpose: str
@@ -59,10 +59,10 @@ class Call:
         query: Mapping[str, QueryValue] | None = None,
         body: Mapping[str, object] | None = None,
     ) -> Call:
-        """Fill a declared operation in.
+        """Fill in a declared operation.
 
-        ``uuid`` (32 hexadecimal digits) is the object in the path or, for lists, that it is about.
-        A sequence in ``query`` becomes one parameter for each of its values.
+        ``uuid`` (32 hexadecimal digits) is the object in the path or, for lists, in error messages.
+        A sequence in ``query`` becomes one parameter per value.
         """
         undeclared = {*(query or ())} - {*operation.query} | {*(body or ())} - {
             *(operation.body or ())
@@ -81,7 +81,7 @@ class Call:
         )
 
     def without_body(self) -> Call:
-        """The same, for servers that take no body."""
+        """The same call, for servers that accept no body."""
         return Call(
             operation=self.operation, purpose=self.purpose, path=self.path, query=self.query
         )
@@ -101,14 +101,14 @@ class Connection:
         now: Callable[[], datetime],
         proxy: Proxy | None = None,
     ) -> None:
-        """``proxy`` is what stands in between, for messages."""
+        """``proxy`` is the proxy that the client uses, for messages."""
         self._proxy = proxy
         self.now = now
         self.address = address
-        self.told: Callable[[str, int | str, float], None] | None = None
-        """Told of each request: operation, HTTP status or ``"error"``, and seconds."""
+        self.on_request: Callable[[str, int | str, float], None] | None = None
+        """Called for each request with the operation, HTTP status or ``"error"``, and seconds."""
         self.last_date = ("", now())
-        """The ``Date`` of the last answer, as the server wrote it, and when it came."""
+        """The ``Date`` header of the last response, and when the response came."""
         self._client = client
         self._client.headers["Authorization"] = f"Token {_checked(token)}"
         self._token = token
@@ -118,24 +118,24 @@ class Connection:
         self._counting = threading.Lock()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     @property
     def request_counts(self) -> Counter[tuple[str, int | str]]:
-        """How many requests were sent, by operation and by HTTP status or ``"error"``."""
+        """How many requests were sent, by operation and HTTP status or ``"error"``."""
         with self._counting:
             return Counter(self._counts)
 
     def send(self, call: Call, *, once: bool = False) -> httpx.Response:
-        """Send until there is an answer with a success status, or no hope of one.
+        """Send until there is a successful response, or a retry is pointless.
 
-        ``once`` is for what may mean something else a moment later: it is never sent again, even
-        where the server surely did not act on it.
+        ``once`` is for requests whose meaning depends on the time: they are never sent again, even
+        if the server did not act on them.
 
         Raises:
-            TemporaryError: Waldur could not be asked, or did not answer as it should.
-            LostAnswerError: The same, and a write may have taken effect.
+            TemporaryError: Waldur could not be reached, or its response is invalid.
+            LostAnswerError: The same, but a write may have taken effect.
             PermanentError: Waldur refused.
         """
         lost: LostAnswerError | None = None
@@ -161,7 +161,7 @@ class Connection:
         try:
             response = self._follow(call)
         except httpx.RequestError as error:
-            return trouble_without_answer(
+            return classify_error(
                 error,
                 purpose=call.purpose,
                 host=self.address.host,
@@ -171,7 +171,7 @@ class Connection:
         if isinstance(response, FailedAttempt):
             return response
         if not response.is_success:
-            return trouble_in_answer(
+            return classify_response(
                 response,
                 purpose=call.purpose,
                 host=self.address.host,
@@ -181,18 +181,18 @@ class Connection:
             )
         if is_write and is_markup(response):
             text = (
-                f"cannot {call.purpose}: {self.address.host} answered with a web page, not with an "
-                "answer of Waldur's API: check waldur_api_url and the proxies"
+                f"cannot {call.purpose}: {self.address.host} answered with a web page instead of a "
+                "response of Waldur's API: check waldur_api_url and the proxies"
             )
             return FailedAttempt(
-                error=LostAnswerError(f"{text}; whether it took effect is not known")
+                error=LostAnswerError(f"{text}; the request may have taken effect")
             )
         return response
 
     def _follow(self, call: Call) -> httpx.Response | FailedAttempt:
-        """Send, and follow redirects that lose neither the method nor the token."""
+        """Send, and follow redirects that keep the method and the token's host."""
         url = httpx.URL(self.address.join(call.path), params=call.query or None)
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             response = self._exchange(call, url)
             if response.status_code not in _REDIRECTS:
                 return response
@@ -200,10 +200,10 @@ class Connection:
             refused = self._refused_redirect(call, response.status_code, redirect)
             if refused is not None:
                 return refused
-            if response.status_code in _FOR_GOOD and redirect.secure_origin is not None:
+            if response.status_code in _PERMANENT and redirect.secure_origin is not None:
                 self.address = self.address.over(redirect.secure_origin)
             url = httpx.URL(redirect.target)
-        text = f"cannot {call.purpose}: {self.address.host} redirects in a circle"
+        text = f"cannot {call.purpose}: {self.address.host} redirects in a loop"
         return FailedAttempt(error=TemporaryError(f"{text}; check waldur_api_url and the proxies"))
 
     def _refused_redirect(
@@ -211,14 +211,14 @@ class Connection:
     ) -> FailedAttempt | None:
         text = f"cannot {call.purpose}: {self.address.host} redirects (HTTP {status}) to"
         shown = redirect.target.partition("?")[0]
-        if not redirect.keeps_the_token_home:
-            why = "where the token is not sent; if it is right, set waldur_api_url to it"
+        if not redirect.stays_on_host:
+            why = "where the token is not sent; if it is correct, set waldur_api_url to it"
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         if call.operation.is_write and status == httpx.codes.SEE_OTHER:
-            why = "instead of answering; whether it took effect is not known"
+            why = "instead of answering; the request may have taken effect"
             return FailedAttempt(error=LostAnswerError(f"{text} {shown} {why}"))
-        if call.operation.is_write and status not in _METHOD_KEPT and not redirect.keeps_the_path:
-            why = "where a write cannot follow; check waldur_api_url and the proxies"
+        if call.operation.is_write and status not in _KEEPS_METHOD and not redirect.keeps_path:
+            why = "which a write cannot follow; check waldur_api_url and the proxies"
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         return None
 
@@ -237,8 +237,8 @@ class Connection:
             seconds = time.monotonic() - began
             with self._counting:
                 self._counts[call.operation.id, status] += 1
-            if self.told is not None:
-                self.told(call.operation.id, status, seconds)
+            if self.on_request is not None:
+                self.on_request(call.operation.id, status, seconds)
             _log.debug(
                 "waldur request",
                 operation=call.operation.id,
@@ -249,14 +249,14 @@ class Connection:
 
 
 def without_cookies() -> CookieJar:
-    """A jar that stays empty: a session cookie next to a token makes Waldur ask for CSRF proof."""
+    """A cookie jar that stays empty: with a session cookie, Waldur requires a CSRF token."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def _checked(token: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise PermanentError(
-            "waldur_api_token cannot be used: it is empty or holds characters that no token has; "
+            "waldur_api_token cannot be used: it is empty or has characters that no token has; "
             "copy it again from the profile of the agent's user in Waldur"
         )
     return token

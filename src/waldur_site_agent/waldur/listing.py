@@ -1,4 +1,4 @@
-"""Lists that know whether they are complete: nothing is taken away on the word of half a list."""
+"""Lists in pages, and whether they are complete: nobody is removed because of a partial list."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ Item_co = TypeVar("Item_co", covariant=True)
 Other = TypeVar("Other")
 
 PAGE_SIZE = 300
-"""The most that Waldur sends; it cuts larger wishes to this."""
+"""The largest page size that Waldur supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be understood; what of it can be tells whom it may concern."""
+    """A row that cannot be decoded; its readable fields show what it may concern."""
 
     error: TemporaryError
-    """The field, and why."""
+    """Which field, and why."""
     row: Row
 
     def __str__(self) -> str:
         return str(self.error)
 
     def text(self, field: str) -> str | None:
-        """The text of a field, empty where there is none; ``None`` if it is something else."""
+        """The text of a field, empty if it is absent; ``None`` if it is not a string."""
         value = self.row.get(field)
         return "" if value is None else value if isinstance(value, str) else None
 
     def uuid(self, field: str) -> UUID | None:
-        """The UUID that a field is, or that its URL ends in; ``None`` if there is none."""
+        """The UUID in a field, or at the end of its URL; ``None`` if there is none."""
         return uuid_from_url(self.text(field) or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Item_co]):
-    """The rows of a list that answer the question, and whether all of them arrived."""
+    """The rows of a list that match the filters, and whether all of them arrived."""
 
     items: tuple[Item_co, ...]
     total: int | None
-    """How many rows the server says there are; ``None`` if it does not say."""
+    """How many rows the server counts; ``None`` if it does not say."""
     complete: bool
-    """Every page was fetched, no row came twice or got lost, and the count is the server's."""
+    """Every page was fetched, no row is duplicated or missing, and the server's count agrees."""
     received: int | None = None
-    """How many different rows came; ``items`` are fewer where a server ignores a filter."""
+    """How many different rows arrived; ``items`` has fewer if a server ignores a filter."""
     unreadable: tuple[UnreadableRow, ...] = ()
-    """Rows that cannot be understood; they are not among the items."""
+    """Rows that cannot be decoded; they are not among the items."""
 
     def with_items(self, items: Iterable[Other]) -> Listing[Other]:
-        """What was made of the items, chosen or translated, as complete as they were."""
+        """A listing of selected or converted items, as complete as this one."""
         received = len(self.items) if self.received is None else self.received
         return Listing(
             items=tuple(items),
@@ -72,13 +72,13 @@ class Listing(Generic[Item_co]):
         )
 
     def require_complete(self, what: str) -> tuple[Item_co, ...]:
-        """The items, if they are all.
+        """The items, if the list is complete.
 
         Args:
-            what: What they are, in the plural, for the message.
+            what: What the items are, in the plural, for the message.
 
         Raises:
-            TemporaryError: Some may be missing, or cannot be understood.
+            TemporaryError: Some may be missing, or cannot be decoded.
         """
         if self.unreadable:
             raise self.unreadable[0].error
@@ -87,10 +87,10 @@ class Listing(Generic[Item_co]):
     def require_every_page(self, what: str) -> tuple[Item_co, ...]:
         """The items, if all rows arrived; those in ``unreadable`` are not among them.
 
-        Whoever asks so takes nothing away from what an unreadable row could concern.
+        The caller must not remove anything that an unreadable row could concern.
 
         Args:
-            what: What they are, in the plural, for the message.
+            what: What the items are, in the plural, for the message.
 
         Raises:
             TemporaryError: Some may be missing.
@@ -105,62 +105,60 @@ class Listing(Generic[Item_co]):
             if received != self.total
             else f"the list of {what} changed while it was read"
         )
-        raise TemporaryError(
-            f"{arrived}; nothing is concluded from an incomplete list, it is read again later"
-        )
+        raise TemporaryError(f"{arrived}; an incomplete list is not used, it will be read again")
 
 
 @dataclass(frozen=True, slots=True)
 class RawListing:
-    """All pages of a list, rows undecoded, with one of the answers for error messages."""
+    """All pages of a list, rows not decoded, with one of the responses for error messages."""
 
     rows: tuple[Row, ...]
     total: int | None
     complete: bool
-    steady: bool
+    stable: bool
     """Whether the server's count is known and was the same on every page."""
     received: int
-    answer: httpx.Response
+    response: httpx.Response
 
 
 def read_in_orders(
     fetch: Callable[[str | None, int], httpx.Response], orders: Sequence[str | None]
 ) -> RawListing:
-    """Read a list in one order, and in others as long as rows of equal rank hide behind each other.
+    """Read a list in one order, then in others while rows that sort equally are missing.
 
-    A database may sort rows that are alike differently for each page: some come twice and others
-    not at all. Another order hides other rows; together they are all of them as soon as they are
-    as many as the server counts. A list whose count moves is not waited for.
+    A database may sort equal rows differently for each page: some come twice and others not at
+    all. Another order misses other rows; combined they are complete once there are as many as the
+    server counts. If the count changes, other orders are not tried.
 
     Args:
-        fetch: Asks for a page, by the name of the order (``None``: the server's own) and number.
-        orders: What to try, one after the other.
+        fetch: Requests a page by order (``None``: the server's own) and number.
+        orders: The orders to try, one after the other.
     """
     raw = read_pages(partial(fetch, orders[0]))
-    together = {_identity(row): row for row in raw.rows}
+    combined = {_identity(row): row for row in raw.rows}
     for order in orders[1:]:
-        if raw.complete or not raw.steady:
+        if raw.complete or not raw.stable:
             break
-        again = read_pages(partial(fetch, order))
-        if again.complete:
-            return again
-        together.update((_identity(row), row) for row in again.rows)
-        steady = again.steady and again.total == raw.total
+        reread = read_pages(partial(fetch, order))
+        if reread.complete:
+            return reread
+        combined.update((_identity(row), row) for row in reread.rows)
+        stable = reread.stable and reread.total == raw.total
         raw = replace(
-            again,
-            rows=tuple(together.values()),
-            complete=steady and len(together) == again.total,
-            steady=steady,
-            received=len(together),
+            reread,
+            rows=tuple(combined.values()),
+            complete=stable and len(combined) == reread.total,
+            stable=stable,
+            received=len(combined),
         )
     return raw
 
 
 def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
-    """Fetch the pages in order until the rows are as many as the server says there are.
+    """Fetch the pages in order until there are as many rows as the server counts.
 
     Args:
-        fetch: Asks for the page of a number, from 1.
+        fetch: Requests a page by number, from 1.
     """
     rows: list[Row] = []
     seen: set[str] = set()
@@ -183,14 +181,14 @@ def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
         if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
             break
     total = totals[-1]
-    steady = total is not None and len({*totals}) == 1
+    stable = total is not None and len({*totals}) == 1
     return RawListing(
         rows=tuple(rows),
         total=total,
-        complete=steady and accounted == total,
-        steady=steady,
+        complete=stable and accounted == total,
+        stable=stable,
         received=accounted,
-        answer=response,
+        response=response,
     )
 
 
@@ -199,8 +197,8 @@ def matching(
 ) -> Iterator[tuple[int, Row]]:
     """The rows whose fields have wanted values, with their numbers from 1.
 
-    Servers ignore filters that they do not know and then send everything. A field that a row
-    does not have, or that is no text, cannot be checked and counts as wanted.
+    Servers ignore filters that they do not know and send everything. A field that is absent or
+    not a string cannot be checked and counts as a match.
     """
     for number, row in enumerate(rows, 1):
         if all(
@@ -211,7 +209,7 @@ def matching(
 
 
 def _identity(row: Row) -> str:
-    """What makes a row the same as another: its UUID, or all of it where rows have none."""
+    """What identifies a row: its UUID, or all of its fields if it has none."""
     return str(row["uuid"]) if row.get("uuid") else repr(sorted(row.items()))
 
 
@@ -221,7 +219,7 @@ def _comparable(field: str, value: object) -> str:
 
 
 def total_rows(response: httpx.Response) -> int | None:
-    """How many rows the list has on the server, all pages together; ``None`` if it is not said."""
+    """How many rows the list has on the server, in all pages; ``None`` if it does not say."""
     header = response.headers.get("x-result-count", "").strip()
     return int(header) if header.isascii() and header.isdigit() else None
 
@@ -247,12 +245,12 @@ _log = structlog.get_logger(__name__)
 
 
 class ApiClient:
-    """Carries declared operations out over one connection; the subjects build on it."""
+    """Carries out declared operations over one connection; the base of the APIs per subject."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._refused_orders: set[tuple[str, str]] = set()
-        """By operation, the values of ``o`` that this server does not know."""
+        """The values of ``o`` that this server refused, with the operation."""
 
     def _read(self, operation: Operation[Answer], uuid: UUID | str | None = None) -> Answer:
         query: dict[str, QueryValue] = {}
@@ -278,9 +276,9 @@ class ApiClient:
             query["field"] = [name for name in operation.asked_fields if name not in without]
 
         def fetch(order: str | None, page: int) -> httpx.Response:
-            place: dict[str, QueryValue] = {"o": order} if order is not None else {}
+            ordering: dict[str, QueryValue] = {"o": order} if order is not None else {}
             return self._connection.send(
-                Call.of(operation, uuid=uuid, query={**query, **place, "page": page})
+                Call.of(operation, uuid=uuid, query={**query, **ordering, "page": page})
             )
 
         raw = self._read_in_orders(operation, fetch)
@@ -298,7 +296,7 @@ class ApiClient:
     ) -> RawListing:
         """Read a list in the orders that the server knows, or in its own.
 
-        An order is a precaution: a server that refuses it is asked without.
+        An order is only a precaution: if the server refuses it, the list is read without.
         """
 
         def fetch_ordered(order: str | None, page: int) -> httpx.Response:
@@ -308,7 +306,7 @@ class ApiClient:
                 if order is None:
                     raise
                 self._refused_orders.add((operation.id, order))
-                _log.info("this Waldur does not sort a list as asked", reason=str(error))
+                _log.info("Waldur cannot sort a list by the requested field", reason=str(error))
                 raise
 
         orders = self._known_orders(operation)
@@ -328,7 +326,7 @@ class ApiClient:
         return known or (None,)
 
     def _count(self, operation: Operation[Answer], uuid: str = "", **filters: QueryValue) -> int:
-        """How many rows a list has, without the rows."""
+        """How many rows a list has, without reading them."""
         query: dict[str, QueryValue] = {**filters, "page": 1, "page_size": 1}
         if "field" in operation.query:
             query["field"] = "uuid"
@@ -351,7 +349,7 @@ class ApiClient:
     def _change(
         self, operation: Operation[Answer], uuid: UUID | str, body: Mapping[str, object]
     ) -> Answer:
-        """Write, and read the object in the answer; ``uuid`` is it, or what it is made for."""
+        """Write, and decode the response; ``uuid`` is the object or its parent, for messages."""
         call = Call.of(operation, uuid=uuid_text(uuid), body=body)
         response = self._connection.send(call)
         return decode(operation, read_json(response), response)
@@ -364,7 +362,7 @@ def _decoded(
     unreadable: list[UnreadableRow] = []
     for number, row in matching(raw.rows, wanted):
         try:
-            items.append(decode(operation, row, raw.answer, f"row {number}"))
+            items.append(decode(operation, row, raw.response, f"row {number}"))
         except TemporaryError as error:
             unreadable.append(UnreadableRow(error, row))
     return Listing(

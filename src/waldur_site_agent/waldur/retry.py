@@ -1,4 +1,4 @@
-"""What went wrong with one attempt: which error it is, and whether it may be tried again."""
+"""Timeouts, retry policy, and classification of failed requests."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from waldur_site_agent.waldur.errors import (
     PastMonthRefusedError,
     TokenRefusedError,
     TransitionRefusedError,
-    complains_of,
-    is_api_answer,
+    error_names,
+    error_text,
+    is_json,
     is_markup,
-    server_words,
 )
 
-_DICE = random.SystemRandom()
+_random = random.SystemRandom()
 
 
 def full_jitter(ceiling: float) -> float:
-    """A random wait between nothing and ``ceiling`` seconds: agents of many sites spread out."""
-    return _DICE.uniform(0, ceiling)
+    """A random wait of at most ``ceiling`` seconds, so that agents of many sites spread out."""
+    return _random.uniform(0, ceiling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +47,23 @@ class Timeouts:
 
     connect: float = 10.0
     read: float = 60.0
-    """Between two pieces of the answer; Waldur computes long lists before it sends the first."""
+    """Between two chunks of the response; Waldur builds long lists before it sends anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often a request that may be repeated is sent, and the waits in between in seconds."""
+    """How often a request that may be repeated is sent, and the waits in between, in seconds."""
 
     attempts: int = 4
-    """All of them, the first included."""
+    """The number of attempts, the first included."""
     first_wait: float = 0.5
     longest_wait: float = 20.0
     longest_retry_after: float = 60.0
-    """The most that a server's ``Retry-After`` is honoured; then the next cycle is soon enough."""
+    """The longest ``Retry-After`` that is honoured; beyond that, the next cycle retries."""
     jitter: Callable[[float], float] = full_jitter
 
     def wait_before(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds to wait before the attempt of this number (2 is the first repetition)."""
+        """Seconds to wait before the attempt of this number (2 is the first retry)."""
         if retry_after is not None:
             return min(retry_after, self.longest_retry_after)
         doublings = min(attempt - 2, 30)
@@ -92,7 +92,7 @@ _NEVER_REACHED = (
     httpx.UnsupportedProtocol,
     httpx.LocalProtocolError,
 )
-_OF_PROXIES = frozenset(
+_PROXY_STATUSES = frozenset(
     {
         httpx.codes.FORBIDDEN,
         httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
@@ -102,26 +102,27 @@ _OF_PROXIES = frozenset(
     }
 )
 _AUTHENTICATION_REMEDY = (
-    "check waldur_api_token; a token with a lifetime dies when the agent is silent for longer: "
-    "give the agent's user a token without one"
+    "check waldur_api_token; a token with a lifetime expires when the agent is idle for longer: "
+    "give the agent's user a token without a lifetime"
 )
 _TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
-_PLAIN_AT_TLS = re.compile(
+_HTTP_TO_TLS_PORT = re.compile(
     r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
 )
-_NO_TLS_HERE = "start waldur_api_url with http://, or name the port at which https is served"
-_TLS_HERE = "this port wants TLS: start waldur_api_url with https://"
-_NOT_THE_API = "this is not an answer of Waldur's API: check waldur_api_url and the proxies"
-_BUSY = "Waldur is busy or being restarted; it is tried again later"
+_USE_HTTP = "start waldur_api_url with http://, or set the port that serves https"
+_USE_HTTPS = "this port requires TLS: start waldur_api_url with https://"
+_NOT_THE_API = "this is not a response of Waldur's API: check waldur_api_url and the proxies"
+_RETRY = "it will be retried"
+_BUSY = f"Waldur is busy or restarting; {_RETRY}"
 
 
 class Repeat(enum.Enum):
-    """Whether the same request may be sent again at once."""
+    """Whether the same request may be sent again immediately."""
 
-    ALWAYS = "Waldur certainly did not act on it"
+    ALWAYS = "Waldur did not act on it"
     IF_SAFE = "Waldur may have acted on it"
-    NEVER = "the same request would meet the same answer"
+    NEVER = "the same request would get the same answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class FailedAttempt:
     """Seconds that the server asked to wait."""
 
 
-def trouble_without_answer(
+def classify_error(
     error: httpx.RequestError,
     *,
     purpose: str,
@@ -142,7 +143,7 @@ def trouble_without_answer(
     is_write: bool,
     proxy: Proxy | None = None,
 ) -> FailedAttempt:
-    """Judge an attempt to which no answer came; ``proxy`` is what stands in between."""
+    """Classify an attempt that got no response; ``proxy`` is the proxy that it went through."""
     why = str(error) or type(error).__name__
     certificate = _certificate_error(error)
     if certificate is not None:
@@ -150,33 +151,33 @@ def trouble_without_answer(
         remedy = certificate_remedy(certificate)
         return FailedAttempt(error=TemporaryError(text, remedy=remedy))
     if _answered_without_tls(error):
-        text = f"cannot {purpose}: {host} does not speak TLS at this port ({why})"
-        return FailedAttempt(error=TemporaryError(text, remedy=_NO_TLS_HERE))
+        text = f"cannot {purpose}: {host} does not speak TLS on this port ({why})"
+        return FailedAttempt(error=TemporaryError(text, remedy=_USE_HTTP))
     if proxy is not None and isinstance(error, _NEVER_REACHED):
-        return _proxy_trouble(f"cannot {purpose}", host, proxy, error)
+        return _proxy_failure(f"cannot {purpose}", host, proxy, error)
     if isinstance(error, _NEVER_REACHED):
-        text = f"cannot {purpose}: {host} cannot be reached ({why}); it is tried again later"
-        remedy = "if this lasts, check the network and waldur_api_url"
+        text = f"cannot {purpose}: {host} cannot be reached ({why}); {_RETRY}"
+        remedy = "if this persists, check the network and waldur_api_url"
         return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
     if isinstance(error, httpx.TimeoutException):
-        why = f"{why}: no answer in time"
+        why = f"{why}: timed out"
     by = f" through {proxy}" if proxy else ""
-    return _lost(f"cannot {purpose}: {host} was asked{by} but did not answer ({why})", is_write)
+    return _lost(f"cannot {purpose}: no response from {host}{by} ({why})", is_write)
 
 
-def _proxy_trouble(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
-    """With a proxy in between, only the proxy itself is ever connected to."""
+def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
+    """Connections go to the proxy, never to the host behind it."""
     why = masked(str(error)) or type(error).__name__
     if isinstance(error, httpx.ProxyError):
-        text = f"{text}: {proxy} does not connect to {host} ({why})"
+        text = f"{text}: {proxy} cannot connect to {host} ({why})"
     else:
-        text = f"{text}: {proxy} cannot be reached ({why}), so {host} was not asked"
-    remedy = "it is tried again later; if this lasts, correct the variable, or add the host of "
+        text = f"{text}: {proxy} cannot be reached ({why}), so nothing was sent to {host}"
+    remedy = f"{_RETRY}; if this persists, correct the variable, or add the host of "
     remedy += "waldur_api_url to NO_PROXY"
     return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
 
 
-def trouble_in_answer(
+def classify_response(
     response: httpx.Response,
     *,
     purpose: str,
@@ -185,28 +186,28 @@ def trouble_in_answer(
     secret: str,
     proxy: Proxy | None = None,
 ) -> FailedAttempt:
-    """Judge an answer whose status is not a success; ``proxy`` is what stands in between."""
+    """Classify an unsuccessful response; ``proxy`` is the proxy that it came through."""
     status = response.status_code
-    if proxy is not None and status in _OF_PROXIES and response.url.scheme == "http":
+    if proxy is not None and status in _PROXY_STATUSES and response.url.scheme == "http":
         host = f"{host}, or {proxy},"
-    words = server_words(response)
+    message = error_text(response)
     if secret:
-        words = words.replace(secret, "***")
-    said = f"{host} answered HTTP {status}" + (f': "{words}"' if words else " without a word")
-    text = f"cannot {purpose}: {said}"
+        message = message.replace(secret, "***")
+    answered = f"{host} answered HTTP {status}"
+    text = f"cannot {purpose}: {answered}" + (f': "{message}"' if message else " without a message")
     retry_after = read_retry_after(response.headers.get("retry-after"))
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        error = TemporaryError(text, remedy="it is tried again more slowly")
+        error = TemporaryError(text, remedy="it will be retried more slowly")
         return FailedAttempt(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return _server_trouble(text, status, retry_after, is_write)
+        return _server_failure(text, status, retry_after, is_write)
     if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
         error = TemporaryError(text, remedy=_BUSY)
         return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return FailedAttempt(error=_refusal(text, status, response))
 
 
-def _server_trouble(
+def _server_failure(
     text: str, status: int, retry_after: float | None, is_write: bool
 ) -> FailedAttempt:
     if status == httpx.codes.SERVICE_UNAVAILABLE:
@@ -216,7 +217,7 @@ def _server_trouble(
         )
     if status in {httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.NOT_IMPLEMENTED}:
         # Waldur's writes are database transactions: after a 500 nothing has changed.
-        remedy = "this is a fault in Waldur: its log tells more; it is tried again later"
+        remedy = f"this is an error in Waldur, see its log; {_RETRY}"
         error = TemporaryError(text, remedy=remedy)
         return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return _lost(text, is_write, retry_after)
@@ -225,28 +226,28 @@ def _server_trouble(
 def _lost(text: str, is_write: bool, retry_after: float | None = None) -> FailedAttempt:
     error: TemporaryError
     if is_write:
-        remedy = "it may have taken effect: what became of it is read before it is sent again"
+        remedy = "it may have taken effect; the object is read before anything is sent again"
         error = LostAnswerError(text, remedy=remedy)
     else:
-        error = TemporaryError(text, remedy="it is tried again later")
+        error = TemporaryError(text, remedy=_RETRY)
     return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
 
 
 def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:
     if status == httpx.codes.UNAUTHORIZED:
         return TokenRefusedError(text, remedy=_AUTHENTICATION_REMEDY)
-    absent = status == httpx.codes.NOT_FOUND and not is_api_answer(response)
+    absent = status == httpx.codes.NOT_FOUND and not is_json(response)
     if absent or status == httpx.codes.METHOD_NOT_ALLOWED:
         return AbsentOperationError(
             text,
             remedy="this server does not have the operation: check waldur_api_url, the server's "
             "version and the offering's type",
         )
-    wants_tls = status == httpx.codes.BAD_REQUEST and _PLAIN_AT_TLS.search(response.text)
-    elsewhere = status < httpx.codes.BAD_REQUEST or is_markup(response) or wants_tls
-    if elsewhere or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
-        # Not Waldur's verdict on the object: something between here and there said it.
-        return TemporaryError(text, remedy=_TLS_HERE if wants_tls else _NOT_THE_API)
+    requires_tls = status == httpx.codes.BAD_REQUEST and _HTTP_TO_TLS_PORT.search(response.text)
+    not_waldur = status < httpx.codes.BAD_REQUEST or is_markup(response) or requires_tls
+    if not_waldur or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        # Not Waldur's answer about the object, but that of something in between.
+        return TemporaryError(text, remedy=_USE_HTTPS if requires_tls else _NOT_THE_API)
     if status == httpx.codes.BAD_REQUEST:
         return _invalid_request(text, response)
     kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
@@ -255,18 +256,18 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
 
 def _invalid_request(text: str, response: httpx.Response) -> PermanentError:
     if _TRANSITION_REFUSED.search(text):
-        return TransitionRefusedError(text, remedy="its state has moved on: read it again")
-    if complains_of(response, "o"):
+        return TransitionRefusedError(text, remedy="its state has changed: read it again")
+    if error_names(response, "o"):
         return OrderingRefusedError(text, remedy="the list is read in the server's own order")
-    if complains_of(response, "date"):
-        return PastMonthRefusedError(text, remedy="past months are for staff to report")
+    if error_names(response, "date"):
+        return PastMonthRefusedError(text, remedy="only staff may report closed months")
     return PermanentError(text)
 
 
 _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
     httpx.codes.FORBIDDEN: (
         AccessDeniedError,
-        "give the agent's user the role that this needs (docs/waldur-api.md lists them)",
+        "give the agent's user a role with this permission (see docs/waldur-api.md)",
     ),
     httpx.codes.NOT_FOUND: (
         NotFoundError,
@@ -278,7 +279,7 @@ _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
 
 
 def _answered_without_tls(error: BaseException | None) -> bool:
-    """Whether https was spoken to a server that speaks http at that port."""
+    """Whether https was used on a port that speaks http."""
     while error is not None:
         if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
             return True

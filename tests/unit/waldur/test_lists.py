@@ -182,7 +182,7 @@ def test_a_bad_row_is_named_and_keeps_the_list_from_counting_as_complete(
     with pytest.raises(TemporaryError) as caught:
         listing.require_complete("orders")
     message = str(caught.value)
-    assert "waldur.example.com gave a bad answer to GET /api/marketplace-orders/" in message
+    assert "waldur.example.com sent an invalid response to GET /api/marketplace-orders/" in message
     assert "row 2 field" in message
     assert field in message
 

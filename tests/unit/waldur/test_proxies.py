@@ -79,7 +79,7 @@ def test_a_proxy_that_refuses_is_named_with_what_it_said(monkeypatch: pytest.Mon
         monkeypatch.setenv("all_proxy", f"http://{address}")
         error = failure()
     assert asked[0] == b"CONNECT waldur.example.org:443 HTTP/1.1"
-    assert f"the proxy http://{address} (all_proxy) does not connect" in str(error)
+    assert f"the proxy http://{address} (all_proxy) cannot connect" in str(error)
     assert "407" in str(error)
     assert isinstance(error, TemporaryError)
 
@@ -97,7 +97,7 @@ def test_a_proxys_answer_instead_of_waldurs_names_it(monkeypatch: pytest.MonkeyP
     ("name", "value", "words"),
     [
         ("ALL_PROXY", "socks5://agent:secret@127.0.0.1:9", "needs the package socksio"),
-        ("https_proxy", "foo://agent:secret@proxy", "its scheme is none of http"),
+        ("https_proxy", "foo://agent:secret@proxy", "its scheme must be http"),
         ("HTTP_PROXY", "http://agent:secret@proxy:port", "it is not a URL"),
         ("HTTPS_PROXY", "http://agent:s/e@cret@[::1", "it is not a URL"),
         ("NO_PROXY", "localhost,[::1", "'[::1' is neither a host name nor an address"),

@@ -127,6 +127,6 @@ def test_a_passing_redirect_is_not_remembered(server: Scripted) -> None:
 
 def test_a_circle_of_redirects_ends(server: Scripted) -> None:
     server.replies = [elsewhere(302, "/api/users/me/")]
-    with pytest.raises(TemporaryError, match="circle"):
+    with pytest.raises(TemporaryError, match="loop"):
         server.waldur().whoami()
     assert len(server.requests) <= 5

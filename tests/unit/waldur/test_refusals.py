@@ -41,19 +41,19 @@ PAGE = "<html><title>Not here</title><body>Log in</body></html>"
         (httpx.Response(404, json={"detail": "Not found."}), NotFoundError, "Not found."),
         (httpx.Response(404, html=PAGE), AbsentOperationError, "Not here"),
         (httpx.Response(404, text="default backend"), AbsentOperationError, "default backend"),
-        (httpx.Response(404), AbsentOperationError, "without a word"),
+        (httpx.Response(404), AbsentOperationError, "without a message"),
         (
             httpx.Response(
                 400,
                 html="<title>400 The plain HTTP request was sent to HTTPS port</title>",
             ),
             TemporaryError,
-            "this port wants TLS: start waldur_api_url with https://",
+            "this port requires TLS: start waldur_api_url with https://",
         ),
         (
             httpx.Response(400, text="Client sent an HTTP request to an HTTPS server.\n"),
             TemporaryError,
-            "this port wants TLS: start waldur_api_url with https://",
+            "this port requires TLS: start waldur_api_url with https://",
         ),
         (
             httpx.Response(405, json={"detail": "Method not allowed."}),
@@ -86,7 +86,7 @@ def test_a_refusal_becomes_its_error_with_the_servers_words(
 @pytest.mark.parametrize("status", [300, 304, 400, 403, 407, 409, 413])
 def test_a_page_of_some_proxy_is_not_waldurs_verdict(server: Scripted, status: int) -> None:
     server.replies = [httpx.Response(status, html=PAGE)]
-    with pytest.raises(TemporaryError, match="not an answer of Waldur's API"):
+    with pytest.raises(TemporaryError, match="not a response of Waldur's API"):
         server.waldur().complete_order(UUID)
 
 
@@ -138,7 +138,7 @@ def test_a_read_that_is_answered_with_something_else_is_tried_later(
 ) -> None:
     server.replies = [reply]
     with pytest.raises(
-        TemporaryError, match=r"waldur\.example\.com gave a bad answer to GET /api/users/me/"
+        TemporaryError, match=r"waldur\.example\.com sent an invalid response to GET /api/users/me/"
     ):
         server.waldur().whoami()
 

@@ -1,1 +1,1 @@
-"""Username backends: one that makes none, and one that makes them from a template."""
+"""Username backends: one that generates none, and one that uses a template."""

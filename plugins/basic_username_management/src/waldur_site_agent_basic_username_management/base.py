@@ -1,4 +1,4 @@
-"""``base``: the site makes no usernames."""
+"""``base``: the site generates no usernames."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from waldur_site_agent.backends import NoUsernames
 
 
 class BaseUsernameBackend(NoUsernames):
-    """Makes no usernames and knows none; nobody's account in Waldur is touched."""
+    """Generates no usernames; accounts in Waldur are left unchanged."""

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from waldur_site_agent.backends import BackendSettings
 
 FIELDS = ("first_name", "last_name", "full_name", "email_local", "waldur_username")
-"""What a pattern may ask for."""
+"""The fields that a pattern may use."""
 
 _TOKEN = re.compile(
     r"""
@@ -31,14 +31,14 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A part that is the same for everybody."""
+    """A part that is the same for all users."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class PatternField:
-    """A part that is taken from the person."""
+    """A part that is taken from the user's attributes."""
 
     name: str
     start: int | None = None
@@ -47,12 +47,12 @@ class PatternField:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern that was understood."""
+    """A parsed pattern."""
 
     parts: tuple[Text | PatternField, ...]
 
     def fill(self, value_of: Callable[[str], str]) -> str:
-        """The pattern with each field's value in its place; cuts count in the value's letters."""
+        """The pattern with each field replaced by its value, cut as the pattern says."""
         return "".join(
             part.text if isinstance(part, Text) else value_of(part.name)[part.start : part.stop]
             for part in self.parts
@@ -60,10 +60,10 @@ class Pattern:
 
 
 def parse_pattern(pattern: str) -> Pattern:
-    """Understand a pattern.
+    """Parse a pattern.
 
     Raises:
-        ValueError: it is none; the text says what is wrong and what is accepted.
+        ValueError: It is invalid; the text says what is wrong and what is accepted.
     """
     parts: list[Text | PatternField] = []
     position = 0
@@ -91,20 +91,20 @@ def _part(token: re.Match[str]) -> Text | PatternField:
     return PatternField(name, start, stop)
 
 
-def _known_pattern(text: str) -> str:
+def _check_pattern(text: str) -> str:
     parse_pattern(text)
     return text
 
 
-def _nothing_is_empty(value: Any) -> Any:
+def _none_as_empty_list(value: Any) -> Any:
     return () if value is None else value
 
 
-def _no_substitutions(value: Any) -> Any:
+def _none_as_empty_map(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _one_letter_each(substitutions: dict[str, str]) -> dict[str, str]:
+def _check_substitutions(substitutions: dict[str, str]) -> dict[str, str]:
     composed = {normalize("NFC", key): text for key, text in substitutions.items()}
     for letter, ascii_text in composed.items():
         if len(letter) != 1:
@@ -117,15 +117,15 @@ def _one_letter_each(substitutions: dict[str, str]) -> dict[str, str]:
 class TemplateSettings(BackendSettings):
     """How names are made from what Waldur knows about people."""
 
-    pattern: Annotated[str, AfterValidator(_known_pattern)]
+    pattern: Annotated[str, AfterValidator(_check_pattern)]
     """Such as ``{first_name[0]}{last_name}``."""
     max_length: int = Field(default=31, ge=4, le=100)
     """Number included; 31 is what login records take."""
-    reserved_names: Annotated[frozenset[str], BeforeValidator(_nothing_is_empty)] = frozenset()
+    reserved_names: Annotated[frozenset[str], BeforeValidator(_none_as_empty_list)] = frozenset()
     """Names that nobody gets, beside the usual ones."""
     avoid_system_users: bool = True
     """Whether a name that the operating system knows is taken."""
     substitutions: Annotated[
-        dict[str, str], BeforeValidator(_no_substitutions), AfterValidator(_one_letter_each)
+        dict[str, str], BeforeValidator(_none_as_empty_map), AfterValidator(_check_substitutions)
     ] = Field(default_factory=dict)
     """How letters are spelled where the usual way is not wanted, such as ``ü``: ``ue``."""

@@ -1,7 +1,7 @@
-"""``template``: usernames from what Waldur knows about a person.
+"""``template``: usernames from the attributes that Waldur has of a user.
 
-The same person gets the same name as long as the names around stay the same: nothing is random,
-and what was given stays, because Waldur keeps it.
+Nothing is random: the same user gets the same name as long as the other names are the same. A name
+that was given stays, because Waldur keeps it.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def spell(text: str, substitutions: Mapping[str, str]) -> str:
 
 
 def letters_of_name(ascii_text: str) -> str:
-    """Letters and digits alone: ``anne-marie o'neill`` is ``annemarieoneill``."""
+    """Only letters and digits: ``anne-marie o'neill`` is ``annemarieoneill``."""
     return _NOT_IN_A_NAME.sub("", ascii_text)
 
 
 def letters_of_identifier(ascii_text: str) -> str:
-    """Letters, digits and ``._-``, for texts that are identifiers already."""
+    """Letters, digits and ``._-``, for texts that are already identifiers."""
     return _NOT_IN_AN_IDENTIFIER.sub("", ascii_text)
 
 
 def as_stem(text: str, max_length: int) -> str:
-    """The text as the beginning of a username: from its first letter, cut, without loose ends."""
+    """The text as a username's stem: from its first letter, cut, without trailing punctuation."""
     return _BEFORE_THE_FIRST_LETTER.sub("", text)[:max_length].rstrip("._-")
 
 
@@ -60,17 +60,17 @@ _ROLES = """
     admin administrator hostmaster postmaster webmaster abuse security support info help guest
     test user demo anonymous
 """
-_WORDS_OF_ACCOUNTING_TOOLS = "all any default none null parent"
+_ACCOUNTING_KEYWORDS = "all any default none null parent"
 
-RESERVED = frozenset(f"{_SYSTEM} {_SERVICES} {_ROLES} {_WORDS_OF_ACCOUNTING_TOOLS}".split())
+RESERVED = frozenset(f"{_SYSTEM} {_SERVICES} {_ROLES} {_ACCOUNTING_KEYWORDS}".split())
 """The names reserved everywhere; a site adds its own with ``reserved_names``."""
 
 
-_MOST_NAMESAKES = 9999
+_MAX_NUMBER = 9999
 
 
 def known_to_system(name: str) -> bool:
-    """Whether the operating system has a user of this name, wherever it gets its users from."""
+    """Whether the operating system knows a user of this name, from any source (NSS)."""
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -79,7 +79,7 @@ def known_to_system(name: str) -> bool:
 
 
 class TemplateUsernameBackend(UsernameBackend):
-    """Fills a pattern with a person's attributes, and numbers namesakes from 2 on."""
+    """Fills a pattern with a user's attributes; numbers names that are taken from 2 on."""
 
     Settings = TemplateSettings
     generating_has_effects = False
@@ -87,11 +87,11 @@ class TemplateUsernameBackend(UsernameBackend):
     def __init__(
         self, settings: BackendSettings, known_to_system: Callable[[str], bool] = known_to_system
     ) -> None:
-        """Remember, but look nothing up yet.
+        """Keep the settings; nothing is looked up yet.
 
         Args:
-            settings: the :class:`TemplateSettings`.
-            known_to_system: looks a name up in the operating system.
+            settings: The :class:`TemplateSettings`.
+            known_to_system: Looks a name up in the operating system.
         """
         super().__init__(settings)
         if not isinstance(settings, TemplateSettings):
@@ -104,20 +104,20 @@ class TemplateUsernameBackend(UsernameBackend):
         self._given: dict[str, UUID] = {}
 
     def names_held(self, holders: Mapping[str, frozenset[UUID]]) -> None:
-        """Hear which names are taken; what was given in the cycle before is among them."""
+        """Set which names are taken; they include those given in the previous cycle."""
         self._holders = holders
         self._given = {}
 
     def get_username(self, offering_user: OfferingUser) -> str | None:
-        """The name that Waldur has for the person already, unless somebody else has it too."""
+        """The name that Waldur already has for the user, unless another user has it too."""
         name = offering_user.username
-        return name if name and self._is_nobody_elses(name.lower(), offering_user) else None
+        return name if name and self._is_not_held_by_others(name.lower(), offering_user) else None
 
     def generate_username(self, offering_user: OfferingUser) -> str:
-        """Make the person's name.
+        """Generate the user's name.
 
         Raises:
-            PermanentError: an attribute that the pattern needs is missing or has no usable
+            PermanentError: An attribute that the pattern needs is missing or has no usable
                 letter, or all numbers are taken.
         """
         stem = self._stem(offering_user)
@@ -126,7 +126,7 @@ class TemplateUsernameBackend(UsernameBackend):
                 self._given[name] = offering_user.user_uuid
                 return name
         raise PermanentError(
-            f'{_called(offering_user)}: "{stem}" and all its numbers are taken; raise max_length '
+            f'{_named(offering_user)}: "{stem}" and all its numbers are taken; raise max_length '
             "or choose a pattern that tells more people apart"
         )
 
@@ -135,14 +135,14 @@ class TemplateUsernameBackend(UsernameBackend):
         stem = as_stem(filled, self._settings.max_length)
         if not stem:
             raise PermanentError(
-                f'{_called(user)}: pattern "{self._settings.pattern}" gives "{filled}", which has '
+                f'{_named(user)}: pattern "{self._settings.pattern}" gives "{filled}", which has '
                 "no letter a username could begin with; correct the name in Waldur or the pattern"
             )
         return stem
 
     def _candidates(self, stem: str) -> Iterator[str]:
         yield stem
-        for number in range(2, _MOST_NAMESAKES + 1):
+        for number in range(2, _MAX_NUMBER + 1):
             digits = str(number)
             room = self._settings.max_length - len(digits)
             if room < 1:
@@ -150,13 +150,13 @@ class TemplateUsernameBackend(UsernameBackend):
             yield as_stem(stem, room) + digits
 
     def _is_free(self, name: str, user: OfferingUser) -> bool:
-        if name in self._reserved or not self._is_nobody_elses(name, user):
+        if name in self._reserved or not self._is_not_held_by_others(name, user):
             return False
         if self._given.get(name) == user.user_uuid:
             return True
         return not (self._settings.avoid_system_users and self._known_to_system(name))
 
-    def _is_nobody_elses(self, name: str, user: OfferingUser) -> bool:
+    def _is_not_held_by_others(self, name: str, user: OfferingUser) -> bool:
         holders = self._holders.get(name, frozenset()) | {self._given.get(name, user.user_uuid)}
         return holders <= {user.user_uuid}
 
@@ -164,7 +164,7 @@ class TemplateUsernameBackend(UsernameBackend):
         text = _ATTRIBUTES[field](user).strip()
         if not text:
             raise PermanentError(
-                f"{_called(user)}: Waldur shows no {field}, which the username pattern "
+                f"{_named(user)}: Waldur shows no {field}, which the username pattern "
                 f'"{self._settings.pattern}" needs; let the offering expose it, or choose a '
                 "pattern without it"
             )
@@ -173,7 +173,7 @@ class TemplateUsernameBackend(UsernameBackend):
         value = letters_of_name(ascii_text) if is_name else letters_of_identifier(ascii_text)
         if not value:
             raise PermanentError(
-                f"{_called(user)}: {field} {text!r} has no letter that a username may have; "
+                f"{_named(user)}: {field} {text!r} has no letter that a username may have; "
                 "choose a pattern without it, or add substitutions"
             )
         return value
@@ -188,5 +188,5 @@ _ATTRIBUTES: Mapping[str, Callable[[OfferingUser], str]] = {
 }
 
 
-def _called(user: OfferingUser) -> str:
+def _named(user: OfferingUser) -> str:
     return f'user "{user.user_username or user.user_uuid}"'

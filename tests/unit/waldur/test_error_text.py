@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.waldur.errors import flatten, server_words, shorten
+from waldur_site_agent.waldur.errors import error_text, flatten, shorten
 
 WORDS = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
 BODIES = st.recursive(
@@ -45,17 +45,17 @@ BODIES = st.recursive(
     ],
 )
 def test_every_shape_of_error_body_becomes_one_sentence(body: str, expected: str) -> None:
-    assert expected == server_words(httpx.Response(400, content=body.encode()))
+    assert expected == error_text(httpx.Response(400, content=body.encode()))
 
 
 def test_bytes_that_are_no_text_do_not_get_in_the_way() -> None:
-    words = server_words(httpx.Response(500, content=b"\xff\xfe\x00broken"))
+    words = error_text(httpx.Response(500, content=b"\xff\xfe\x00broken"))
     assert "broken" in words
 
 
 def test_deep_nesting_does_not_get_in_the_way() -> None:
     body = b"[" * 100_000
-    assert len(server_words(httpx.Response(400, content=body))) <= 300
+    assert len(error_text(httpx.Response(400, content=body))) <= 300
 
 
 def leaves(body: object) -> list[str]:
