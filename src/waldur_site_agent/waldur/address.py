@@ -17,6 +17,32 @@ from waldur_site_agent.model.errors import PermanentError
 _EXAMPLE = "write it like https://waldur.example.com/api/"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST_CHARACTERS = re.compile(r"[\w.:%-]+")
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_UNKNOWN_AUTHORITY = (
+    "set ca_file to the CA certificate that signed it, or install it on this machine"
+)
+_STRICT = (
+    "Python 3.13 and later accept only authorities that follow RFC 5280: reissue the CA "
+    "certificate with {what} and replace it in ca_file; server certificates that it signed with "
+    "the same key stay valid"
+)
+_REMEDIES: Mapping[int, str] = {
+    92: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
+    89: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    79: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    24: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
+    32: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
+    86: _STRICT.format(what="subjectKeyIdentifier=hash"),
+    85: "reissue the server's certificate with authorityKeyIdentifier=keyid: Python 3.13 and later "
+    "require it",
+    10: "renew the expired certificate: the server's or that of its CA",
+    9: "check the clock of this machine",
+    62: "use the name that the certificate was issued for, or reissue it for this name",
+    64: "use the name that the certificate was issued for, or reissue it for this address",
+}
+"""By OpenSSL's code of the verification error (``openssl verify`` lists them)."""
+_CREDENTIALS = re.compile(r"(^|//|[\s\"'(])[^/\s\"']*@")
+_REMEDY = "correct or unset it in the agent's environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +158,6 @@ class Redirect:
         return ApiAddress.parse(f"https://{after.netloc}").origin
 
 
-def _unusable(why: str) -> PermanentError:
-    # The URL is not repeated: it may contain a pasted token or password.
-    return PermanentError(f"waldur_api_url cannot be used: {why}", remedy=_EXAMPLE)
-
-
-_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
 def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
     """The certificate authorities that are trusted for TLS.
 
@@ -170,38 +188,9 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
     return context
 
 
-_UNKNOWN_AUTHORITY = (
-    "set ca_file to the CA certificate that signed it, or install it on this machine"
-)
-_STRICT = (
-    "Python 3.13 and later accept only authorities that follow RFC 5280: reissue the CA "
-    "certificate with {what} and replace it in ca_file; server certificates that it signed with "
-    "the same key stay valid"
-)
-_REMEDIES: Mapping[int, str] = {
-    92: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
-    89: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
-    79: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
-    24: _STRICT.format(what="basicConstraints=critical,CA:TRUE"),
-    32: _STRICT.format(what="keyUsage=critical,keyCertSign,cRLSign"),
-    86: _STRICT.format(what="subjectKeyIdentifier=hash"),
-    85: "reissue the server's certificate with authorityKeyIdentifier=keyid: Python 3.13 and later "
-    "require it",
-    10: "renew the expired certificate: the server's or that of its CA",
-    9: "check the clock of this machine",
-    62: "use the name that the certificate was issued for, or reissue it for this name",
-    64: "use the name that the certificate was issued for, or reissue it for this address",
-}
-"""By OpenSSL's code of the verification error (``openssl verify`` lists them)."""
-
-
 def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
     """What to do about a certificate that failed verification."""
     return _REMEDIES.get(getattr(error, "verify_code", 0), _UNKNOWN_AUTHORITY)
-
-
-_CREDENTIALS = re.compile(r"(^|//|[\s\"'(])[^/\s\"']*@")
-_REMEDY = "correct or unset it in the agent's environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +239,6 @@ def proxy_for(
     return None
 
 
-def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of ``no_proxy`` matches this host or its domain."""
-    name = entry.strip().partition("://")[2] or entry.strip()
-    bare = re.sub(r":\d+$", "", name) if name.count(":") == 1 else name
-    domain = bare.strip("[]").lstrip("*").lstrip(".").lower()
-    return (
-        name == "*"
-        or (bool(domain) and (host.lower() + ".").endswith(f".{domain}."))
-        or (host.lower() == domain)
-    )
-
-
 def unusable_proxy(error: Exception, environ: Mapping[str, str] | None = None) -> PermanentError:
     """Why the HTTP client cannot be set up: the proxy variable that is invalid."""
     environ = os.environ if environ is None else environ
@@ -280,6 +257,23 @@ def unusable_proxy(error: Exception, environ: Mapping[str, str] | None = None) -
         f"the proxies of the environment ({names or 'none is set'}) cannot be used: "
         f"{masked(str(error))}",
         remedy=_REMEDY,
+    )
+
+
+def _unusable(why: str) -> PermanentError:
+    # The URL is not repeated: it may contain a pasted token or password.
+    return PermanentError(f"waldur_api_url cannot be used: {why}", remedy=_EXAMPLE)
+
+
+def _covers(entry: str, host: str) -> bool:
+    """Whether an entry of ``no_proxy`` matches this host or its domain."""
+    name = entry.strip().partition("://")[2] or entry.strip()
+    bare = re.sub(r":\d+$", "", name) if name.count(":") == 1 else name
+    domain = bare.strip("[]").lstrip("*").lstrip(".").lower()
+    return (
+        name == "*"
+        or (bool(domain) and (host.lower() + ".").endswith(f".{domain}."))
+        or (host.lower() == domain)
     )
 
 

@@ -17,6 +17,9 @@ from waldur_site_agent.model.marketplace import WaldurComponent
 from waldur_site_agent.waldur.errors import shorten
 from waldur_site_agent.waldur.operation import Operation
 
+Answer = TypeVar("Answer")
+Row = Mapping[str, object]
+
 COMPONENT_KEYS = (
     "type",
     "name",
@@ -34,8 +37,9 @@ COMPONENT_KEYS = (
     "is_boolean",
 )
 
-
 _AMOUNT_LIMIT = 10**18
+# Types cannot express that each adapter is that of its key; ``_adapter`` ensures it.
+_adapters: dict[type[object], TypeAdapter[Any]] = {}
 
 
 def uuid_text(uuid: UUID | str) -> str:
@@ -92,11 +96,28 @@ def component_body(component: WaldurComponent) -> dict[str, object]:
     return body
 
 
-Answer = TypeVar("Answer")
-Row = Mapping[str, object]
+def decode(
+    operation: Operation[Answer], row: object, response: httpx.Response, place: str = ""
+) -> Answer:
+    """Decode one object of a response into the operation's model.
 
-# Types cannot express that each adapter is that of its key; ``_adapter`` ensures it.
-_adapters: dict[type[object], TypeAdapter[Any]] = {}
+    A null means the same as an absent field, so the model's defaults apply.
+
+    Raises:
+        TemporaryError: A required field is missing, or a field has the wrong type.
+    """
+    if not isinstance(row, dict):
+        raise bad_answer(response, f"it is not an object but {_kind(row)}")
+    if operation.answer is None:
+        raise ValueError(f"the answer of {operation.id} has no model")
+    try:
+        return _adapter(operation.answer).validate_python(_without_nulls(row))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(step) for step in first["loc"]) or "(all of it)"
+        missing = first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}
+        why = "is missing" if missing else f"cannot be used: {first['msg']}"
+        raise bad_answer(response, f"{place} field {field!r} {why}".lstrip()) from error
 
 
 def read_json(response: httpx.Response) -> object:
@@ -128,30 +149,6 @@ def read_rows(response: httpx.Response) -> list[Row]:
         if not isinstance(row, dict):
             raise bad_answer(response, f"row {position} is not an object but {_kind(row)}")
     return body
-
-
-def decode(
-    operation: Operation[Answer], row: object, response: httpx.Response, place: str = ""
-) -> Answer:
-    """Decode one object of a response into the operation's model.
-
-    A null means the same as an absent field, so the model's defaults apply.
-
-    Raises:
-        TemporaryError: A required field is missing, or a field has the wrong type.
-    """
-    if not isinstance(row, dict):
-        raise bad_answer(response, f"it is not an object but {_kind(row)}")
-    if operation.answer is None:
-        raise ValueError(f"the answer of {operation.id} has no model")
-    try:
-        return _adapter(operation.answer).validate_python(_without_nulls(row))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(step) for step in first["loc"]) or "(all of it)"
-        missing = first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}
-        why = "is missing" if missing else f"cannot be used: {first['msg']}"
-        raise bad_answer(response, f"{place} field {field!r} {why}".lstrip()) from error
 
 
 def bad_answer(response: httpx.Response, why: str) -> TemporaryError:

@@ -16,21 +16,7 @@ from waldur_site_agent.model.errors import SiteAgentError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-
 _one_at_a_time = contextvars.ContextVar("one_at_a_time", default=False)
-
-
-@contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Make calls in the order of their items and in this thread while the body runs.
-
-    For tests that must be reproducible.
-    """
-    token = _one_at_a_time.set(True)
-    try:
-        yield
-    finally:
-        _one_at_a_time.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +86,16 @@ def in_background(function: Callable[[], Value], name: str) -> Future[Value]:
 
     threading.Thread(target=call, name=name, daemon=True).start()
     return future
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Make calls in the order of their items and in this thread while the body runs.
+
+    For tests that must be reproducible.
+    """
+    token = _one_at_a_time.set(True)
+    try:
+        yield
+    finally:
+        _one_at_a_time.reset(token)

@@ -11,6 +11,12 @@ import httpx
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
+_MAX_LENGTH = 300
+_GENERAL_KEYS = frozenset({"non_field_errors", "detail", "__all__", "status"})
+_INVISIBLE_MARKUP = re.compile(r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.S | re.I)
+_TAG = re.compile(r"<[^>]*>?")
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.S | re.I)
+
 
 class LostAnswerError(TemporaryError):
     """A write was sent and no answer came (timeout, closed connection, HTTP 502 or 504).
@@ -56,13 +62,6 @@ class AbsentOperationError(PermanentError):
 
 class BodyRefusedError(PermanentError):
     """HTTP 415: the server does not accept a JSON body for this operation."""
-
-
-_MAX_LENGTH = 300
-_GENERAL_KEYS = frozenset({"non_field_errors", "detail", "__all__", "status"})
-_INVISIBLE_MARKUP = re.compile(r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.S | re.I)
-_TAG = re.compile(r"<[^>]*>?")
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.S | re.I)
 
 
 def is_markup(response: httpx.Response) -> bool:

@@ -39,54 +39,6 @@ _PERMANENT = frozenset({httpx.codes.MOVED_PERMANENTLY, httpx.codes.PERMANENT_RED
 _REDIRECTS = frozenset({httpx.codes.FOUND, httpx.codes.SEE_OTHER}) | _KEEPS_METHOD | _PERMANENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One operation on one object, ready to be sent."""
-
-    operation: Operation[object | None]
-    purpose: str
-    path: str
-    query: tuple[tuple[str, str], ...] = ()
-    content: bytes | None = None
-    """The JSON body; ``None`` where none is sent."""
-
-    @classmethod
-    def of(
-        cls,
-        operation: Operation[object | None],
-        *,
-        uuid: str = "",
-        query: Mapping[str, QueryValue] | None = None,
-        body: Mapping[str, object] | None = None,
-    ) -> Call:
-        """Fill in a declared operation.
-
-        ``uuid`` (32 hexadecimal digits) is the object in the path or, for lists, in error messages.
-        A sequence in ``query`` becomes one parameter per value.
-        """
-        undeclared = {*(query or ())} - {*operation.query} | {*(body or ())} - {
-            *(operation.body or ())
-        }
-        if undeclared:
-            raise ValueError(f"{operation.id} declares no {', '.join(sorted(undeclared))}")
-        content = None
-        if operation.body is not None:
-            content = json.dumps(body or {}, allow_nan=False).encode()
-        return cls(
-            operation=operation,
-            purpose=operation.purpose.format(uuid=uuid),
-            path=operation.path.format(uuid=uuid),
-            query=tuple(_parameters(query or {})),
-            content=content,
-        )
-
-    def without_body(self) -> Call:
-        """The same call, for servers that accept no body."""
-        return Call(
-            operation=self.operation, purpose=self.purpose, path=self.path, query=self.query
-        )
-
-
 class Connection:
     """A pool of connections to one server, with one token. Threads may share it."""
 
@@ -246,6 +198,54 @@ class Connection:
                 seconds=round(seconds, 3),
             )
         return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One operation on one object, ready to be sent."""
+
+    operation: Operation[object | None]
+    purpose: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    content: bytes | None = None
+    """The JSON body; ``None`` where none is sent."""
+
+    @classmethod
+    def of(
+        cls,
+        operation: Operation[object | None],
+        *,
+        uuid: str = "",
+        query: Mapping[str, QueryValue] | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> Call:
+        """Fill in a declared operation.
+
+        ``uuid`` (32 hexadecimal digits) is the object in the path or, for lists, in error messages.
+        A sequence in ``query`` becomes one parameter per value.
+        """
+        undeclared = {*(query or ())} - {*operation.query} | {*(body or ())} - {
+            *(operation.body or ())
+        }
+        if undeclared:
+            raise ValueError(f"{operation.id} declares no {', '.join(sorted(undeclared))}")
+        content = None
+        if operation.body is not None:
+            content = json.dumps(body or {}, allow_nan=False).encode()
+        return cls(
+            operation=operation,
+            purpose=operation.purpose.format(uuid=uuid),
+            path=operation.path.format(uuid=uuid),
+            query=tuple(_parameters(query or {})),
+            content=content,
+        )
+
+    def without_body(self) -> Call:
+        """The same call, for servers that accept no body."""
+        return Call(
+            operation=self.operation, purpose=self.purpose, path=self.path, query=self.query
+        )
 
 
 def without_cookies() -> CookieJar:

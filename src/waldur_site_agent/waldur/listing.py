@@ -20,30 +20,12 @@ from waldur_site_agent.waldur.operation import Operation
 
 Item_co = TypeVar("Item_co", covariant=True)
 Other = TypeVar("Other")
+Answer = TypeVar("Answer")
 
 PAGE_SIZE = 300
 """The largest page size that Waldur supports."""
 
-
-@dataclass(frozen=True, slots=True)
-class UnreadableRow:
-    """A row that cannot be decoded; its readable fields show what it may concern."""
-
-    error: TemporaryError
-    """Which field, and why."""
-    row: Row
-
-    def __str__(self) -> str:
-        return str(self.error)
-
-    def text(self, field: str) -> str | None:
-        """The text of a field, empty if it is absent; ``None`` if it is not a string."""
-        value = self.row.get(field)
-        return "" if value is None else value if isinstance(value, str) else None
-
-    def uuid(self, field: str) -> UUID | None:
-        """The UUID in a field, or at the end of its URL; ``None`` if there is none."""
-        return uuid_from_url(self.text(field) or "")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,139 +91,24 @@ class Listing(Generic[Item_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class RawListing:
-    """All pages of a list, rows not decoded, with one of the responses for error messages."""
+class UnreadableRow:
+    """A row that cannot be decoded; its readable fields show what it may concern."""
 
-    rows: tuple[Row, ...]
-    total: int | None
-    complete: bool
-    stable: bool
-    """Whether the server's count is known and was the same on every page."""
-    received: int
-    response: httpx.Response
+    error: TemporaryError
+    """Which field, and why."""
+    row: Row
 
+    def __str__(self) -> str:
+        return str(self.error)
 
-def read_in_orders(
-    fetch: Callable[[str | None, int], httpx.Response], orders: Sequence[str | None]
-) -> RawListing:
-    """Read a list in one order, then in others while rows that sort equally are missing.
+    def text(self, field: str) -> str | None:
+        """The text of a field, empty if it is absent; ``None`` if it is not a string."""
+        value = self.row.get(field)
+        return "" if value is None else value if isinstance(value, str) else None
 
-    A database may sort equal rows differently for each page: some come twice and others not at
-    all. Another order misses other rows; combined they are complete once there are as many as the
-    server counts. If the count changes, other orders are not tried.
-
-    Args:
-        fetch: Requests a page by order (``None``: the server's own) and number.
-        orders: The orders to try, one after the other.
-    """
-    raw = read_pages(partial(fetch, orders[0]))
-    combined = {_identity(row): row for row in raw.rows}
-    for order in orders[1:]:
-        if raw.complete or not raw.stable:
-            break
-        reread = read_pages(partial(fetch, order))
-        if reread.complete:
-            return reread
-        combined.update((_identity(row), row) for row in reread.rows)
-        stable = reread.stable and reread.total == raw.total
-        raw = replace(
-            reread,
-            rows=tuple(combined.values()),
-            complete=stable and len(combined) == reread.total,
-            stable=stable,
-            received=len(combined),
-        )
-    return raw
-
-
-def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
-    """Fetch the pages in order until there are as many rows as the server counts.
-
-    Args:
-        fetch: Requests a page by number, from 1.
-    """
-    rows: list[Row] = []
-    seen: set[str] = set()
-    arrived = accounted = 0
-    totals: list[int | None] = []
-    for page in _count_from_one():
-        try:
-            response = fetch(page)
-        except NotFoundError:
-            if page == 1:
-                raise
-            break  # "Invalid page.": there are fewer rows than the first page promised
-        page_rows = read_rows(response)
-        totals.append(total_rows(response))
-        arrived += len(page_rows)
-        fresh = [row for row in page_rows if _identity(row) not in seen]
-        accounted += len(fresh)
-        rows.extend({_identity(row): row for row in fresh}.values())
-        seen.update(map(_identity, fresh))
-        if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
-            break
-    total = totals[-1]
-    stable = total is not None and len({*totals}) == 1
-    return RawListing(
-        rows=tuple(rows),
-        total=total,
-        complete=stable and accounted == total,
-        stable=stable,
-        received=accounted,
-        response=response,
-    )
-
-
-def matching(
-    rows: Collection[Row], wanted: Mapping[str, Collection[str]]
-) -> Iterator[tuple[int, Row]]:
-    """The rows whose fields have wanted values, with their numbers from 1.
-
-    Servers ignore filters that they do not know and send everything. A field that is absent or
-    not a string cannot be checked and counts as a match.
-    """
-    for number, row in enumerate(rows, 1):
-        if all(
-            not isinstance(row.get(field), str) or _comparable(field, row[field]) in values
-            for field, values in wanted.items()
-        ):
-            yield number, row
-
-
-def _identity(row: Row) -> str:
-    """What identifies a row: its UUID, or all of its fields if it has none."""
-    return str(row["uuid"]) if row.get("uuid") else repr(sorted(row.items()))
-
-
-def _comparable(field: str, value: object) -> str:
-    text = str(value)
-    return text.replace("-", "").lower() if field.endswith("uuid") else text
-
-
-def total_rows(response: httpx.Response) -> int | None:
-    """How many rows the list has on the server, in all pages; ``None`` if it does not say."""
-    header = response.headers.get("x-result-count", "").strip()
-    return int(header) if header.isascii() and header.isdigit() else None
-
-
-def _is_last(response: httpx.Response, rows: list[Row], arrived: int, total: int | None) -> bool:
-    if total is not None:
-        return arrived >= total
-    if "link" in response.headers:
-        return "next" not in response.links
-    return len(rows) < PAGE_SIZE
-
-
-def _count_from_one() -> Iterator[int]:
-    page = 1
-    while True:
-        yield page
-        page += 1
-
-
-Answer = TypeVar("Answer")
-
-_log = structlog.get_logger(__name__)
+    def uuid(self, field: str) -> UUID | None:
+        """The UUID in a field, or at the end of its URL; ``None`` if there is none."""
+        return uuid_from_url(self.text(field) or "")
 
 
 class ApiClient:
@@ -353,6 +220,137 @@ class ApiClient:
         call = Call.of(operation, uuid=uuid_text(uuid), body=body)
         response = self._connection.send(call)
         return decode(operation, read_json(response), response)
+
+
+@dataclass(frozen=True, slots=True)
+class RawListing:
+    """All pages of a list, rows not decoded, with one of the responses for error messages."""
+
+    rows: tuple[Row, ...]
+    total: int | None
+    complete: bool
+    stable: bool
+    """Whether the server's count is known and was the same on every page."""
+    received: int
+    response: httpx.Response
+
+
+def read_in_orders(
+    fetch: Callable[[str | None, int], httpx.Response], orders: Sequence[str | None]
+) -> RawListing:
+    """Read a list in one order, then in others while rows that sort equally are missing.
+
+    A database may sort equal rows differently for each page: some come twice and others not at
+    all. Another order misses other rows; combined they are complete once there are as many as the
+    server counts. If the count changes, other orders are not tried.
+
+    Args:
+        fetch: Requests a page by order (``None``: the server's own) and number.
+        orders: The orders to try, one after the other.
+    """
+    raw = read_pages(partial(fetch, orders[0]))
+    combined = {_identity(row): row for row in raw.rows}
+    for order in orders[1:]:
+        if raw.complete or not raw.stable:
+            break
+        reread = read_pages(partial(fetch, order))
+        if reread.complete:
+            return reread
+        combined.update((_identity(row), row) for row in reread.rows)
+        stable = reread.stable and reread.total == raw.total
+        raw = replace(
+            reread,
+            rows=tuple(combined.values()),
+            complete=stable and len(combined) == reread.total,
+            stable=stable,
+            received=len(combined),
+        )
+    return raw
+
+
+def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
+    """Fetch the pages in order until there are as many rows as the server counts.
+
+    Args:
+        fetch: Requests a page by number, from 1.
+    """
+    rows: list[Row] = []
+    seen: set[str] = set()
+    arrived = accounted = 0
+    totals: list[int | None] = []
+    for page in _count_from_one():
+        try:
+            response = fetch(page)
+        except NotFoundError:
+            if page == 1:
+                raise
+            break  # "Invalid page.": there are fewer rows than the first page promised
+        page_rows = read_rows(response)
+        totals.append(total_rows(response))
+        arrived += len(page_rows)
+        fresh = [row for row in page_rows if _identity(row) not in seen]
+        accounted += len(fresh)
+        rows.extend({_identity(row): row for row in fresh}.values())
+        seen.update(map(_identity, fresh))
+        if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
+            break
+    total = totals[-1]
+    stable = total is not None and len({*totals}) == 1
+    return RawListing(
+        rows=tuple(rows),
+        total=total,
+        complete=stable and accounted == total,
+        stable=stable,
+        received=accounted,
+        response=response,
+    )
+
+
+def matching(
+    rows: Collection[Row], wanted: Mapping[str, Collection[str]]
+) -> Iterator[tuple[int, Row]]:
+    """The rows whose fields have wanted values, with their numbers from 1.
+
+    Servers ignore filters that they do not know and send everything. A field that is absent or
+    not a string cannot be checked and counts as a match.
+    """
+    for number, row in enumerate(rows, 1):
+        if all(
+            not isinstance(row.get(field), str) or _comparable(field, row[field]) in values
+            for field, values in wanted.items()
+        ):
+            yield number, row
+
+
+def total_rows(response: httpx.Response) -> int | None:
+    """How many rows the list has on the server, in all pages; ``None`` if it does not say."""
+    header = response.headers.get("x-result-count", "").strip()
+    return int(header) if header.isascii() and header.isdigit() else None
+
+
+def _identity(row: Row) -> str:
+    """What identifies a row: its UUID, or all of its fields if it has none."""
+    return str(row["uuid"]) if row.get("uuid") else repr(sorted(row.items()))
+
+
+def _comparable(field: str, value: object) -> str:
+    text = str(value)
+    return text.replace("-", "").lower() if field.endswith("uuid") else text
+
+
+def _is_last(response: httpx.Response, rows: list[Row], arrived: int, total: int | None) -> bool:
+    if total is not None:
+        return arrived >= total
+    if "link" in response.headers:
+        return "next" not in response.links
+    return len(rows) < PAGE_SIZE
+
+
+def _count_from_one() -> Iterator[int]:
+    page = 1
+    while True:
+        yield page
+        page += 1
 
 
 def _decoded(

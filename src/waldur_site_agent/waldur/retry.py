@@ -34,6 +34,37 @@ from waldur_site_agent.waldur.errors import (
 )
 
 _random = random.SystemRandom()
+_NEVER_REACHED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+_PROXY_STATUSES = frozenset(
+    {
+        httpx.codes.FORBIDDEN,
+        httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
+)
+_AUTHENTICATION_REMEDY = (
+    "check waldur_api_token; a token with a lifetime expires when the agent is idle for longer: "
+    "give the agent's user a token without a lifetime"
+)
+_TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
+_HTTP_TO_TLS_PORT = re.compile(
+    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
+)
+_USE_HTTP = "start waldur_api_url with http://, or set the port that serves https"
+_USE_HTTPS = "this port requires TLS: start waldur_api_url with https://"
+_NOT_THE_API = "this is not a response of Waldur's API: check waldur_api_url and the proxies"
+_RETRY = "it will be retried"
+_BUSY = f"Waldur is busy or restarting; {_RETRY}"
 
 
 def full_jitter(ceiling: float) -> float:
@@ -68,53 +99,6 @@ class RetryPolicy:
             return min(retry_after, self.longest_retry_after)
         doublings = min(attempt - 2, 30)
         return self.jitter(min(self.first_wait * 2.0**doublings, self.longest_wait))
-
-
-def read_retry_after(header: str | None, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for: a number or an HTTP date, else ``None``."""
-    text = (header or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now())
-    except (ValueError, OverflowError):
-        return None
-
-
-_NEVER_REACHED = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-)
-_PROXY_STATUSES = frozenset(
-    {
-        httpx.codes.FORBIDDEN,
-        httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
-        httpx.codes.BAD_GATEWAY,
-        httpx.codes.SERVICE_UNAVAILABLE,
-        httpx.codes.GATEWAY_TIMEOUT,
-    }
-)
-_AUTHENTICATION_REMEDY = (
-    "check waldur_api_token; a token with a lifetime expires when the agent is idle for longer: "
-    "give the agent's user a token without a lifetime"
-)
-_TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
-_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
-_HTTP_TO_TLS_PORT = re.compile(
-    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
-)
-_USE_HTTP = "start waldur_api_url with http://, or set the port that serves https"
-_USE_HTTPS = "this port requires TLS: start waldur_api_url with https://"
-_NOT_THE_API = "this is not a response of Waldur's API: check waldur_api_url and the proxies"
-_RETRY = "it will be retried"
-_BUSY = f"Waldur is busy or restarting; {_RETRY}"
 
 
 class Repeat(enum.Enum):
@@ -165,18 +149,6 @@ def classify_error(
     return _lost(f"cannot {purpose}: no response from {host}{by} ({why})", is_write)
 
 
-def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
-    """Connections go to the proxy, never to the host behind it."""
-    why = masked(str(error)) or type(error).__name__
-    if isinstance(error, httpx.ProxyError):
-        text = f"{text}: {proxy} cannot connect to {host} ({why})"
-    else:
-        text = f"{text}: {proxy} cannot be reached ({why}), so nothing was sent to {host}"
-    remedy = f"{_RETRY}; if this persists, correct the variable, or add the host of "
-    remedy += "waldur_api_url to NO_PROXY"
-    return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
-
-
 def classify_response(
     response: httpx.Response,
     *,
@@ -205,6 +177,46 @@ def classify_response(
         error = TemporaryError(text, remedy=_BUSY)
         return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
     return FailedAttempt(error=_refusal(text, status, response))
+
+
+def read_retry_after(header: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for: a number or an HTTP date, else ``None``."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now())
+    except (ValueError, OverflowError):
+        return None
+
+
+_REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
+    httpx.codes.FORBIDDEN: (
+        AccessDeniedError,
+        "give the agent's user a role with this permission (see docs/waldur-api.md)",
+    ),
+    httpx.codes.NOT_FOUND: (
+        NotFoundError,
+        "it was deleted, or the token's user may not see it",
+    ),
+    httpx.codes.CONFLICT: (ConflictError, ""),
+    httpx.codes.UNSUPPORTED_MEDIA_TYPE: (BodyRefusedError, ""),
+}
+
+
+def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
+    """Connections go to the proxy, never to the host behind it."""
+    why = masked(str(error)) or type(error).__name__
+    if isinstance(error, httpx.ProxyError):
+        text = f"{text}: {proxy} cannot connect to {host} ({why})"
+    else:
+        text = f"{text}: {proxy} cannot be reached ({why}), so nothing was sent to {host}"
+    remedy = f"{_RETRY}; if this persists, correct the variable, or add the host of "
+    remedy += "waldur_api_url to NO_PROXY"
+    return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
 
 
 def _server_failure(
@@ -262,20 +274,6 @@ def _invalid_request(text: str, response: httpx.Response) -> PermanentError:
     if error_names(response, "date"):
         return PastMonthRefusedError(text, remedy="only staff may report closed months")
     return PermanentError(text)
-
-
-_REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
-    httpx.codes.FORBIDDEN: (
-        AccessDeniedError,
-        "give the agent's user a role with this permission (see docs/waldur-api.md)",
-    ),
-    httpx.codes.NOT_FOUND: (
-        NotFoundError,
-        "it was deleted, or the token's user may not see it",
-    ),
-    httpx.codes.CONFLICT: (ConflictError, ""),
-    httpx.codes.UNSUPPORTED_MEDIA_TYPE: (BodyRefusedError, ""),
-}
 
 
 def _answered_without_tls(error: BaseException | None) -> bool:

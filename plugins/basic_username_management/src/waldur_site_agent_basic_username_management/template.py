@@ -21,29 +21,7 @@ from waldur_site_agent_basic_username_management.settings import TemplateSetting
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]")
 _NOT_IN_AN_IDENTIFIER = re.compile(r"[^a-z0-9._-]")
 _BEFORE_THE_FIRST_LETTER = re.compile(r"\A[^a-z]+")
-
-
-def spell(text: str, substitutions: Mapping[str, str]) -> str:
-    """The text in lower-case ASCII; the substitutions (such as ``ü``: ``ue``) come first."""
-    composed = unicodedata.normalize("NFC", text).lower()
-    replaced = "".join(substitutions.get(letter, letter) for letter in composed)
-    return anyascii(replaced).lower()
-
-
-def letters_of_name(ascii_text: str) -> str:
-    """Only letters and digits: ``anne-marie o'neill`` is ``annemarieoneill``."""
-    return _NOT_IN_A_NAME.sub("", ascii_text)
-
-
-def letters_of_identifier(ascii_text: str) -> str:
-    """Letters, digits and ``._-``, for texts that are already identifiers."""
-    return _NOT_IN_AN_IDENTIFIER.sub("", ascii_text)
-
-
-def as_stem(text: str, max_length: int) -> str:
-    """The text as a username's stem: from its first letter, cut, without trailing punctuation."""
-    return _BEFORE_THE_FIRST_LETTER.sub("", text)[:max_length].rstrip("._-")
-
+_MAX_NUMBER = 9999
 
 _SYSTEM = """
     root toor daemon bin sys sync games man lp mail news uucp proxy backup list irc gnats nobody
@@ -66,7 +44,26 @@ RESERVED = frozenset(f"{_SYSTEM} {_SERVICES} {_ROLES} {_ACCOUNTING_KEYWORDS}".sp
 """The names reserved everywhere; a site adds its own with ``reserved_names``."""
 
 
-_MAX_NUMBER = 9999
+def spell(text: str, substitutions: Mapping[str, str]) -> str:
+    """The text in lower-case ASCII; the substitutions (such as ``ü``: ``ue``) come first."""
+    composed = unicodedata.normalize("NFC", text).lower()
+    replaced = "".join(substitutions.get(letter, letter) for letter in composed)
+    return anyascii(replaced).lower()
+
+
+def letters_of_name(ascii_text: str) -> str:
+    """Only letters and digits: ``anne-marie o'neill`` is ``annemarieoneill``."""
+    return _NOT_IN_A_NAME.sub("", ascii_text)
+
+
+def letters_of_identifier(ascii_text: str) -> str:
+    """Letters, digits and ``._-``, for texts that are already identifiers."""
+    return _NOT_IN_AN_IDENTIFIER.sub("", ascii_text)
+
+
+def as_stem(text: str, max_length: int) -> str:
+    """The text as a username's stem: from its first letter, cut, without trailing punctuation."""
+    return _BEFORE_THE_FIRST_LETTER.sub("", text)[:max_length].rstrip("._-")
 
 
 def known_to_system(name: str) -> bool:
