@@ -21,6 +21,8 @@ from waldur_site_agent.backends.actions import (
     SetLimits,
     SetMemberLimits,
     Skipped,
+    members_of,
+    resource_of,
 )
 from waldur_site_agent.backends.contract import (
     AccountLinkingRequired,
@@ -65,4 +67,6 @@ __all__ = [
     "UsernameBackend",
     "failed_check",
     "make_checks",
+    "members_of",
+    "resource_of",
 ]

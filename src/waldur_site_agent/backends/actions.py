@@ -116,6 +116,24 @@ Action: TypeAlias = (
 )
 
 
+def resource_of(action: Action) -> str:
+    """The resource that an action changes; empty where it is about people alone."""
+    match action:
+        case CreateHomeDirectories():
+            return ""
+        case _:
+            return action.resource
+
+
+def members_of(action: Action) -> tuple[str, ...]:
+    """Those whom an action lets into a resource, or puts out of it."""
+    match action:
+        case AddMembers() | RemoveMembers():
+            return action.members
+        case _:
+            return ()
+
+
 class Result(enum.Enum):
     """What became of an action."""
 

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from waldur_site_agent.backends import Outcome, Result
+from waldur_site_agent.backends import (
+    CreateHomeDirectories,
+    Outcome,
+    Result,
+    members_of,
+    resource_of,
+)
 from waldur_site_agent.cycles.site import Site, cause_of
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.planning.plan import Step
@@ -38,7 +44,7 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
 
 def _log(site: Site, step: Step, outcome: Outcome) -> None:
     """What was done is a line each time; what fails may fail for many, and for days."""
-    action, resource = type(outcome.action).__name__, getattr(outcome.action, "resource", "")
+    action, resource = type(outcome.action).__name__, resource_of(outcome.action)
     fields: dict[str, Any] = {"action": action, "resource": resource}
     if step.order:
         fields["order"] = str(step.order)
@@ -71,10 +77,10 @@ def _log(site: Site, step: Step, outcome: Outcome) -> None:
 
 
 def members_served(outcome: Outcome) -> list[str]:
-    """The members of an action that were not left out."""
+    """The people that an action is about, without those who were left out."""
     skipped = {left.name for left in outcome.skipped}
     action = outcome.action
-    named: tuple[str, ...] = getattr(action, "members", ()) or getattr(action, "users", ())
+    named = action.users if isinstance(action, CreateHomeDirectories) else members_of(action)
     return [member for member in named if member not in skipped]
 
 

@@ -13,6 +13,8 @@ from waldur_site_agent.backends import (
     Result,
     SetAccess,
     SetMemberLimits,
+    members_of,
+    resource_of,
 )
 from waldur_site_agent.cycles.applying import Applied, apply_steps, send_write
 from waldur_site_agent.cycles.deletions import (
@@ -107,8 +109,8 @@ def foresee_membership(
     ``refused`` is what the guard does not let through: those accounts do not count as synced, and
     the people in question stay.
     """
-    broken = {getattr(step.action, "resource", "") for step in refused.steps}
-    still_present = {name for step in refused.steps for name in getattr(step.action, "members", ())}
+    broken = {resource_of(step.action) for step in refused.steps}
+    still_present = {name for step in refused.steps for name in members_of(step.action)}
     still_present |= wanted.still_present
     if any(account.wanted.members is None for account in membership.accounts):
         still_present.add("*")
@@ -427,7 +429,7 @@ def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
 
 def _is_unsaved(step: Step, unsaved: dict[str, str]) -> bool:
     noted = isinstance(step.action, SetAccess | SetMemberLimits)
-    return noted and getattr(step.action, "resource", "") in unsaved
+    return noted and resource_of(step.action) in unsaved
 
 
 def _access_changed(applied: Sequence[Applied]) -> bool:
@@ -451,12 +453,8 @@ def _failures(applied: Sequence[Applied]) -> list[str]:
 
 def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
     """The accounts on which something failed or was refused."""
-    broken = {
-        getattr(step.action, "resource", "")
-        for step, outcome in applied
-        if outcome.error is not None
-    }
-    return broken | {getattr(step.action, "resource", "") for step in refused.steps}
+    broken = {resource_of(step.action) for step, outcome in applied if outcome.error is not None}
+    return broken | {resource_of(step.action) for step in refused.steps}
 
 
 def _still_in(
@@ -466,7 +464,7 @@ def _still_in(
     still_present: set[str] = set()
     failed = [step for step, outcome in applied if outcome.error is not None]
     for step in (*failed, *refused.steps):
-        still_present |= set(getattr(step.action, "members", ()))
+        still_present |= set(members_of(step.action))
     still_present |= {left.name for _, outcome in applied for left in outcome.skipped}
     if any(account.wanted.members is None for account in membership.accounts):
         still_present.add("*")
@@ -484,8 +482,7 @@ def _log(site: Site, report: MembershipReport) -> None:
         site.conditions.note("no limit", text, level=logging.INFO, reason=text)
     if report.refusal:
         names = {
-            getattr(step.action, "resource", ""): list(getattr(step.action, "members", ()))
-            for step in report.refused.steps
+            resource_of(step.action): list(members_of(step.action)) for step in report.refused.steps
         }
         site.log.error("removals refused", reason=report.refusal, members=names)
 

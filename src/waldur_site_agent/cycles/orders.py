@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from waldur_site_agent.backends import BackendState, CreateResource
+from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
 from waldur_site_agent.cycles.last_usage import foresee_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -370,7 +370,7 @@ def _log(site: Site, report: OrdersReport) -> None:
             case _:
                 _note_waiting(site, result)
     if report.refusal:
-        accounts = [getattr(step.action, "resource", "") for step in report.refused.steps]
+        accounts = [resource_of(step.action) for step in report.refused.steps]
         site.log.error("removals refused", accounts=accounts, reason=report.refusal)
 
 
