@@ -25,10 +25,10 @@ from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Order, Project, Resource, Sandbox, User
 from waldur_site_agent_sandbox.records import JsonObject
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_slurm.simulator.state import SimAccount
-from waldur_site_agent_slurm.work import PollTimeout
 
 COMPONENTS = {
     "cpu": ComponentSettings(

@@ -33,8 +33,8 @@ from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.retry import RetryPolicy
 from waldur_site_agent_sandbox.in_process import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.work import PollTimeout
 
 TIGHT = 2
 """How many removals are too many where the site is careful."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -199,6 +200,16 @@ class Backend(ABC):
         Cheap and in process: nothing is started.
         """
         return frozenset()
+
+    def session(self) -> AbstractContextManager[None]:
+        """Join the parts of one pass: an ``observe``, and every ``apply`` that follows from it.
+
+        Within the block ``apply`` may build on what was read before, and a backend that lets in
+        one writer at a time may keep others out from the first ``apply`` to the end. What cannot
+        be undone, and every refusal for good, still rests on a reading of its own. This default
+        joins nothing.
+        """
+        return nullcontext()
 
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
         """Carry out the actions in their order; one outcome for each, as they become known.

@@ -8,6 +8,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -148,6 +149,12 @@ class HomeDirectories:
         self._wanted = settings.enable_user_homedir_account_creation
         self._before = ("sudo", "-n") if settings.homedir_sudo else ()
         self._is_chosen = "homedir_umask" in settings.model_fields_set
+
+    def usable(self, users: Iterable[str]) -> Iterator[str]:
+        """Those of the users whose names can be given to a command."""
+        for user in users:
+            with suppress(PermanentError):
+                yield self._user_name(user)
 
     def diagnose(self) -> Iterator[Check]:
         """Whether home directories can be made; for the plugin's own diagnosis, never raises."""

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from waldur_site_agent.model.errors import TemporaryError
 OWN_DIRECTORY = Path("/run/waldur-site-agent")
 _PUBLIC_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
 _EVERYBODY = 0o666
+_READING_OTHERS, _WRITING_OTHERS = 0o044, 0o022
 _POLL_SECONDS = 0.05
 _LONGEST_NOTE = 300
 
@@ -67,13 +69,84 @@ def exclusive_lock(
         LockHeldError: another process held it all the time.
         TemporaryError: the file cannot be used.
     """
+    with held_lock(path, wait_seconds, purpose, stopping) as held:
+        yield held.descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which file a lock is, and when a holder last signed it."""
+
+    inode: int
+    signed: int
+
+
+_NEVER_HELD = Mark(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock that this process holds."""
+
+    descriptor: int
+    before: Mark
+    """The mark that the lock had until it was taken."""
+
+
+@contextmanager
+def held_lock(
+    path: Path, wait_seconds: float, purpose: str, stopping: Callable[[], bool] = bool
+) -> Iterator[HeldLock]:
+    """The same as :func:`exclusive_lock`; tells besides whether others held it meanwhile."""
     descriptor = open_lock(path)
     try:
         _acquire(descriptor, path, wait_seconds, purpose, stopping)
+        before = _mark(descriptor)
         _sign(descriptor)
-        yield descriptor
+        yield HeldLock(descriptor, before)
     finally:
         os.close(descriptor)
+
+
+def mark_of_free_lock(path: Path) -> Mark | None:
+    """The mark of a lock that nobody holds at this moment.
+
+    Whoever takes the lock later finds the same mark if nobody had it in between. ``None``: it is
+    held, it cannot be used, or somebody could hold it without signing the file.
+    """
+    try:
+        descriptor = _open_existing(path)
+    except FileNotFoundError:
+        return _NEVER_HELD
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return _mark(descriptor) if _is_signed_by_all(descriptor) else None
+    except BlockingIOError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _mark(descriptor: int) -> Mark:
+    found = os.fstat(descriptor)
+    return Mark(found.st_ino, found.st_mtime_ns) if found.st_size else _NEVER_HELD
+
+
+def _is_signed_by_all(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    can_write = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    return can_write and (mode & _READING_OTHERS) >> 1 == mode & _WRITING_OTHERS
+
+
+def probe_lock(path: Path) -> None:
+    """Check that the lock file can be opened, without waiting for anybody.
+
+    Raises:
+        TemporaryError: it can be neither opened nor made.
+    """
+    os.close(open_lock(path))
 
 
 def open_lock(path: Path) -> int:

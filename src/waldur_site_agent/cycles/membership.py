@@ -198,30 +198,37 @@ def sync_membership(
     _note_usernames(site, report)
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
-    state = _in_waldurs_spelling(site, wanted, site.backend.observe())
-    wanted = _in_sight(wanted, usernames.users, state, scope_filter)
-    membership = _plan(site, wanted, state)
-    confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
-    if confirmed is not wanted:
-        wanted, membership = confirmed, _plan(site, confirmed, state)
-    membership = _with_limits(site, membership, state)
-    guarded = _guarded(site, wanted, membership, state)
-    report = replace(
-        report,
-        membership=membership,
-        resources=sum(len(account.resources) for account in wanted.accounts),
-        refused=guarded.refused,
-        refusal=guarded.reason,
-        removals_suspended=wanted.removals_suspended,
-    )
-    _log(site, report)
-    if dry_run:
-        writes = foresee_membership(
-            site, wanted, state, membership, guarded.refused, whole_offering=scope_filter.everything
+    with site.backend.session():
+        state = _in_waldurs_spelling(site, wanted, site.backend.observe())
+        wanted = _in_sight(wanted, usernames.users, state, scope_filter)
+        membership = _plan(site, wanted, state)
+        confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
+        if confirmed is not wanted:
+            wanted, membership = confirmed, _plan(site, confirmed, state)
+        membership = _with_limits(site, membership, state)
+        guarded = _guarded(site, wanted, membership, state)
+        report = replace(
+            report,
+            membership=membership,
+            resources=sum(len(account.resources) for account in wanted.accounts),
+            refused=guarded.refused,
+            refusal=guarded.reason,
+            removals_suspended=wanted.removals_suspended,
         )
-        return replace(report, writes=writes)
-    _remember_removals(site, scope_filter, guarded)
-    failures = _carry_out(site, wanted, state, membership, guarded)
+        _log(site, report)
+        if dry_run:
+            writes = foresee_membership(
+                site,
+                wanted,
+                state,
+                membership,
+                guarded.refused,
+                whole_offering=scope_filter.everything,
+            )
+            return replace(report, writes=writes)
+        _remember_removals(site, scope_filter, guarded)
+        changes = _change_backend(site, wanted, state, membership, guarded)
+    failures = _tell_waldur(site, wanted, state, guarded, changes)
     if scope_filter.everything:
         failures += _mark_missing(site, membership)
     return replace(report, failures=tuple(failures))
@@ -329,20 +336,43 @@ def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) 
         site.memory.removals_since_full_pass += removals_in(guarded.allowed)
 
 
-def _carry_out(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Changes:
+    """What was done in the backend, and what Waldur was told before it."""
+
+    membership: MembershipPlan
+    """With what the resources now remember."""
+    users_to_delete: Sequence[OfferingUser]
+    applied: Sequence[Applied]
+    unsaved: Mapping[str, str]
+    """By account, why it was left alone: what undoing the change needs could not be saved."""
+
+
+def _change_backend(
     site: Site,
     wanted: Gathered,
     state: BackendState,
     membership: MembershipPlan,
     guarded: Guarded,
-) -> list[str]:
-    """Change the backend, then tell Waldur; return what went wrong."""
-    failures = [*_troubles(membership), *wanted.not_understood]
+) -> _Changes:
+    """Save what undoing the changes needs, then make them."""
     users_to_delete = begin_deletions(site, wanted.users_to_delete)
     membership, unsaved = _remember(site, membership, state)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
-    applied = apply_steps(site, steps)
-    failures += _failures(applied)
+    return _Changes(
+        membership=membership,
+        users_to_delete=users_to_delete,
+        applied=apply_steps(site, steps),
+        unsaved=unsaved,
+    )
+
+
+def _tell_waldur(
+    site: Site, wanted: Gathered, state: BackendState, guarded: Guarded, changes: _Changes
+) -> list[str]:
+    """Tell Waldur what became of the backend; return what went wrong on either side."""
+    applied, membership, unsaved = changes.applied, changes.membership, changes.unsaved
+    failures = [*_troubles(membership), *wanted.not_understood, *_failures(applied)]
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     still_present = _still_in(applied, guarded.refused, membership) | wanted.still_present
@@ -350,7 +380,7 @@ def _carry_out(
         *wanted.unconfirmed,
         *unsaved.values(),
         *tell_waldur(site, membership, after, broken),
-        *_finish(site, wanted, users_to_delete, still_present),
+        *_finish(site, wanted, changes.users_to_delete, still_present),
     ]
     note_failures(site, "not synced", others)
     return failures + others

@@ -145,14 +145,15 @@ def process_orders(
     if not found:
         repairs = _foreseen_repairs(site) if dry_run else ()
         return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
-    state = site.backend.observe()
     if dry_run:
-        return _foresee(site, found, snapshot, state)
-    orders, refused = approve_pending(site, found)
-    approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
-    plans, waiting = _decide(site, orders, approved, state)
-    allowed = _guarded(site, plans, state)
-    errors = _carry_out(site, plans, allowed)
+        return _foresee(site, found, snapshot, site.backend.observe())
+    with site.backend.session():
+        state = site.backend.observe()
+        orders, refused = approve_pending(site, found)
+        approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
+        plans, waiting = _decide(site, orders, approved, state)
+        allowed = _guarded(site, plans, state)
+        errors = _carry_out(site, plans, allowed)
     errors |= report_last_usage(site, plans, state, errors)
     closed = close_orders(site, [_verdict(plan, errors) for plan in plans])
     _remember_updates(site, closed)

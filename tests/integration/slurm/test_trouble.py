@@ -24,9 +24,8 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.client import ProcessRunner
+from waldur_site_agent_slurm.client import PollTimeout, ProcessRunner
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

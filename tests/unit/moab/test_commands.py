@@ -23,6 +23,7 @@ from waldur_site_agent.backends import (
     SetLimits,
     TemporaryError,
 )
+from waldur_site_agent.backends.locking import exclusive_lock
 from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_moab import commands
@@ -31,7 +32,6 @@ from waldur_site_agent_moab.client import (
     MamUnavailableError,
     UserUnknownError,
     failure,
-    writer_lock,
 )
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import SimulatedMam, write_executables
@@ -212,7 +212,7 @@ def test_a_deposit_that_a_killed_agent_left_behind_is_waited_for(tmp_path: Path)
     assert isinstance(outcome.error, TemporaryError)
     assert "the mam command that it left running" in str(outcome.error)
     (tmp_path / "go").touch()
-    with writer_lock(tmp_path / "lock", 30):
+    with exclusive_lock(tmp_path / "lock", 30, ""):
         pass
     (outcome,) = MoabBackend(settings(tmp_path), {}).apply([wanted])
     assert outcome.result is Result.UNCHANGED

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import pytest
 
 from waldur_site_agent.backends import (
     Access,
+    Action,
     AddMembers,
     DeleteResource,
     RemoveMembers,
@@ -16,20 +16,17 @@ from waldur_site_agent.backends import (
     SetLimits,
     SetMemberLimits,
 )
-from waldur_site_agent_slurm.work import batches
-
-if TYPE_CHECKING:
-    from waldur_site_agent_slurm.work import SlurmAction
+from waldur_site_agent.backends.command_line import batches
 
 LIMIT = {"cpu": Decimal(1)}
 
 
-def sizes(*actions: SlurmAction) -> list[int]:
+def sizes(*actions: Action) -> list[int]:
     return [len(batch) for batch in batches(list(actions))]
 
 
 def test_everything_that_membership_sync_plans_is_one_pass() -> None:
-    actions: list[SlurmAction] = []
+    actions: list[Action] = []
     for account in ("a", "b", "c"):
         actions += [
             RemoveMembers(account, ("ada",)),
@@ -55,7 +52,5 @@ def test_everything_that_membership_sync_plans_is_one_pass() -> None:
         (DeleteResource("a"), AddMembers("a", ("ada",))),
     ],
 )
-def test_what_undoes_or_needs_the_other_is_a_second_pass(
-    earlier: SlurmAction, later: SlurmAction
-) -> None:
+def test_what_undoes_or_needs_the_other_is_a_second_pass(earlier: Action, later: Action) -> None:
     assert sizes(earlier, later) == [1, 1]

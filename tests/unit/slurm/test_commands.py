@@ -24,11 +24,11 @@ from waldur_site_agent.backends.actions import Access
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm import commands
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.members import new_defaults
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
-from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,23 +11,29 @@ import pytest
 
 from harness.patience import eventually
 from waldur_site_agent.backends import AddMembers, Result, SetLimits, TemporaryError
+from waldur_site_agent.backends.locking import exclusive_lock, probe_lock
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.client import default_lock_file, probe_lock, writer_lock
+from waldur_site_agent_slurm.client import LOCK_PURPOSE
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from waldur_site_agent_slurm.client import writer_lock
-with writer_lock(Path(sys.argv[1]), 0):
+from waldur_site_agent.backends.locking import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), 0, ""):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
+    return exclusive_lock(path, wait_seconds, LOCK_PURPOSE)
 
 
 def hold(path: Path) -> subprocess.Popen[str]:
@@ -135,7 +141,8 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_default_file_is_named_after_the_cluster() -> None:
-    assert default_lock_file("big").name == "waldur-site-agent-slurm-big.lock"
+    backend = SlurmBackend(SlurmSettings(cluster="big"), {})
+    assert backend.lock_file().name == "waldur-site-agent-slurm-big.lock"
 
 
 def test_while_another_writes_every_action_fails_for_now_and_nothing_is_started(

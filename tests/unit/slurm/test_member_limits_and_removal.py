@@ -18,9 +18,9 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
-from waldur_site_agent_slurm.work import PollTimeout
 
 if TYPE_CHECKING:
     from pathlib import Path

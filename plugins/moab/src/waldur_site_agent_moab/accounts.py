@@ -20,25 +20,27 @@ from waldur_site_agent.backends import (
     SiteAgentError,
     TemporaryError,
 )
+from waldur_site_agent.backends.account_tree import refuse_default
+from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_moab import commands
-from waldur_site_agent_moab.client import MamUnavailableError
+from waldur_site_agent_moab.client import MamUnavailableError, Work
 from waldur_site_agent_moab.facts import Account, Books, Mam, change_to
-from waldur_site_agent_moab.names import ROOT, account_name, listed_user_name, user_name
-from waldur_site_agent_moab.work import Work
+from waldur_site_agent_moab.names import ROOT, TREE, account_name, listed_user_name, user_name
 
 
-def delete(work: Work, action: DeleteResource) -> None:
+def delete(work: Work, task: Task[DeleteResource]) -> None:
     """Delete a resource's account, and the empty account of its project."""
-    account = work.mam.accounts.get(account_name(action.resource, "account"))
+    action = task.action
+    account = work.now.accounts.get(account_name(action.resource, "account"))
     if account is not None:
-        refuse_to_delete(account, work.settings.default_account, work.mam)
-        _remove(work, account)
+        refuse_to_delete(account, work.settings.default_account, work.now)
+        _remove(work, task, account)
     if action.project_container is not None:
         name = account_name(action.project_container, "project account")
-        container = work.mam.accounts.get(name)
-        if container and is_empty_container(container, work.settings.default_account, work.mam):
-            _remove(work, container)
+        container = work.now.accounts.get(name)
+        if container and is_empty_container(container, work.settings.default_account, work.now):
+            _remove(work, task, container)
 
 
 def refuse_to_delete(account: Account, default_account: str, mam: Mam) -> None:
@@ -48,11 +50,7 @@ def refuse_to_delete(account: Account, default_account: str, mam: Mam) -> None:
         PermanentError: others belong to it, or its money is not its own alone.
     """
     name = account.key
-    if name in (default_account, ROOT):
-        raise PermanentError(
-            f"{name}: not deleted: it is the default_account of backend_settings; whoever asked "
-            "for this meant another account"
-        )
+    refuse_default(name, (default_account, ROOT))
     if children := mam.children(name):
         raise PermanentError(
             f"{name}: not deleted: it is the organization of the accounts {', '.join(children)}; "
@@ -76,46 +74,46 @@ def is_empty_container(account: Account, default_account: str, mam: Mam) -> bool
     )
 
 
-def _remove(work: Work, account: Account) -> None:
+def _remove(work: Work, task: AnyTask, account: Account) -> None:
     """Delete the fund before the account: the other way round it would be nobody's."""
-    for fund in work.mam.funds_of(account.key):
-        left = work.mam.books_of(fund).left
-        work.write(commands.delete_fund(fund.id))
+    for fund in work.now.funds_of(account.key):
+        left = work.now.books_of(fund).left
+        work.write(task, commands.delete_fund(fund.id))
         _log.info("deleted fund %s of %s with %s left in it", fund.id, account.key, f"{left:f}")
-    work.write(commands.delete_account(account.name))
-    work.mam = work.mam.without_account(account.key)
+    work.write(task, commands.delete_account(account.name))
+    work.now = work.now.without_account(account.key)
     _log.info("deleted the account %s", account.key)
 
 
-def add_members(work: Work, action: AddMembers) -> None:
+def add_members(work: Work, task: Task[AddMembers]) -> None:
     """Let people charge an account; whoever cannot be served is left out."""
-    account = work.account(action.resource)
-    for member in dict.fromkeys(action.members):
+    account = work.account(task.action.resource)
+    for member in dict.fromkeys(task.action.members):
         try:
             user = user_name(member)
             if user not in account.users:
-                work.write(commands.add_user(account.name, user))
+                work.write(task, commands.add_user(account.name, user))
         except MamUnavailableError:
             raise
         except (TemporaryError, PermanentError) as error:
-            work.progress.leave_out(member, error)
+            work.ledger.leave_out(task, member, error)
 
 
-def remove_members(work: Work, action: RemoveMembers) -> None:
+def remove_members(work: Work, task: Task[RemoveMembers]) -> None:
     """Let people no longer charge an account. All are tried before a failure is told.
 
     Raises:
         TemporaryError: somebody could not be removed.
         PermanentError: a command would misread the name of somebody who is in the account.
     """
-    account = work.mam.accounts.get(account_name(action.resource, "account"))
+    account = work.now.accounts.get(account_name(task.action.resource, "account"))
     if account is None:
         return
     failed: SiteAgentError | None = None
-    listed = {account.listed_as(member) for member in action.members} - {None}
+    listed = {work.listed_as(member, account.users) for member in task.action.members} - {None}
     for user in sorted(name for name in listed if name is not None):
         try:
-            work.write(commands.remove_user(account.name, listed_user_name(user)))
+            work.write(task, commands.remove_user(account.name, listed_user_name(user)))
         except MamUnavailableError:
             raise
         except (TemporaryError, PermanentError) as error:
@@ -124,12 +122,13 @@ def remove_members(work: Work, action: RemoveMembers) -> None:
         raise failed
 
 
-def set_access(work: Work, action: SetAccess) -> None:
+def set_access(work: Work, task: Task[SetAccess]) -> None:
     """Switch an account off or on again.
 
     Raises:
         PermanentError: it is to be downscaled, which an account cannot be.
     """
+    action = task.action
     account = work.account(action.resource)
     if action.access is Access.DOWNSCALED:
         raise PermanentError(
@@ -138,19 +137,19 @@ def set_access(work: Work, action: SetAccess) -> None:
         )
     active = action.access is Access.NORMAL
     if account.is_active != active:
-        work.write(commands.set_active(account.name, active=active))
+        work.write(task, commands.set_active(account.name, active=active))
 
 
 DEPOSIT = "deposit"
 """The only component: the money, or whatever the site counts in, that a resource may spend."""
 
 
-def set_limits(work: Work, action: SetLimits) -> None:
+def set_limits(work: Work, task: Task[SetLimits]) -> None:
     """Deposit or withdraw until what was bought is the wanted limit."""
-    name = work.account(action.resource).key
-    wanted = checked_deposit(name, action.limits)
-    if DEPOSIT in action.limits:
-        set_deposit(work, name, wanted)
+    name = work.account(task.action.resource).key
+    wanted = checked_deposit(name, task.action.limits)
+    if DEPOSIT in task.action.limits:
+        set_deposit(work, task, name, wanted)
 
 
 def checked_deposit(name: str, limits: Mapping[str, Decimal | None]) -> Decimal | None:
@@ -170,22 +169,22 @@ def checked_deposit(name: str, limits: Mapping[str, Decimal | None]) -> Decimal 
     return wanted
 
 
-def set_deposit(work: Work, name: str, wanted: Decimal | None) -> None:
+def set_deposit(work: Work, task: AnyTask, name: str, wanted: Decimal | None) -> None:
     """Carry out the difference between what was bought and what is wanted.
 
     Raises:
         PermanentError: the account's money is not understood, or the limit too low.
     """
-    fund = work.mam.fund_of(name)
-    if not _change(name, wanted, work.mam.books_of(fund)):
+    fund = work.now.fund_of(name)
+    if not _change(name, wanted, work.now.books_of(fund)):
         return
     before = work.client.books(fund.id)
     change = _change(name, wanted, before)
     if change > 0:
-        work.write(commands.deposit(fund.id, work.account(name).name, change))
+        work.write(task, commands.deposit(fund.id, work.account(name).name, change))
         _log.info("deposited %s in fund %s of %s", f"{change:f}", fund.id, name)
     if change < 0:
-        work.write(commands.withdraw(fund.id, -change))
+        work.write(task, commands.withdraw(fund.id, -change))
         _log.info("withdrew %s from fund %s of %s", f"{-change:f}", fund.id, name)
         _check_the_setting(work, name, fund.id, before)
 
@@ -220,24 +219,24 @@ def ignore(component: str) -> None:
 _log = logging.getLogger(__name__)
 
 
-def create(work: Work, action: CreateResource) -> None:
+def create(work: Work, task: Task[CreateResource]) -> None:
     """Make what is missing of a resource, finishing what an interrupted run began."""
-    placement = action.placement
-    wanted = checked_deposit(placement.id, action.limits)
-    missing = containers_to_make(placement, work.mam)
-    own = work.mam.accounts.get(placement.id)
+    placement = task.action.placement
+    wanted = checked_deposit(placement.id, task.action.limits)
+    missing = containers_to_make(placement, work.now)
+    own = work.now.accounts.get(placement.id)
     if own is not None:
-        refuse_foreign(placement, own)
+        TREE.refuse_foreign(placement, own.name, own.organization)
     for container in missing:
-        _make(work, container.id, container.title, container.organization)
+        _make(work, task, container.id, container.title, container.organization)
     if own is None:
-        _make(work, placement.id, placement.title, placement.organization)
-    if not work.mam.funds_of(placement.id):
-        work.write(commands.create_fund(placement.id))
+        _make(work, task, placement.id, placement.title, placement.organization)
+    if not work.now.funds_of(placement.id):
+        work.write(task, commands.create_fund(placement.id))
         if wanted:
-            work.mam = replace(work.mam, funds=work.client.funds())
+            work.now = replace(work.now, funds=work.client.funds())
     if wanted:
-        set_deposit(work, placement.id, wanted)
+        set_deposit(work, task, placement.id, wanted)
 
 
 def containers_to_make(placement: Placement, mam: Mam) -> list[Container]:
@@ -246,40 +245,20 @@ def containers_to_make(placement: Placement, mam: Mam) -> list[Container]:
     Raises:
         PermanentError: a name is taken by an account that is not ours, or cannot be used.
     """
-    for kind, name in placement.names():
-        account_name(name, f"{kind} account")
+    TREE.check_names(placement)
     return [c for c in placement.containers if _is_missing(placement, c, mam)]
-
-
-def refuse_foreign(placement: Placement, existing: Account) -> None:
-    """Raise unless an account is the one that an interrupted run for this placement made.
-
-    Raises:
-        PermanentError: its organization differs: it belongs to somebody else.
-    """
-    if existing.organization != placement.organization:
-        raise PermanentError(
-            f'{placement.id}: cannot create: account "{existing.name}" exists with organization '
-            f'"{existing.organization}", not "{placement.organization}"; rename it or set another '
-            "allocation_prefix"
-        )
 
 
 def _is_missing(placement: Placement, container: Container, mam: Mam) -> bool:
     existing = mam.accounts.get(container.id)
     if existing is None:
         return True
-    # earlier agents made project accounts that are their own organization
-    if existing.organization not in (container.organization, container.id):
-        raise PermanentError(
-            f'{placement.id}: cannot create: the {container.kind} account "{container.id}" exists '
-            f'with organization "{existing.organization}", not "{container.organization}", so it '
-            f"was not made by this agent; rename it or set another {container.kind}_prefix"
-        )
+    if existing.organization != container.id:  # as earlier agents made project accounts
+        TREE.refuse_foreign_container(placement, container, existing.organization)
     return False
 
 
-def _make(work: Work, name: str, title: str, organization: str) -> None:
-    work.write(commands.create_account(name, title, organization))
-    work.mam = work.mam.with_account(Account(name=name, organization=organization))
+def _make(work: Work, task: AnyTask, name: str, title: str, organization: str) -> None:
+    work.write(task, commands.create_account(name, title, organization))
+    work.now = work.now.with_account(Account(name=name, organization=organization))
     _log.info("made the account %s", name)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from waldur_site_agent.backends import (
     Access,
     Action,
     AddMembers,
-    Backend,
     BackendResource,
     BackendSettings,
     BackendState,
@@ -21,32 +20,31 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
-    Outcome,
     RemoveMembers,
-    Result,
     SetAccess,
     SetLimits,
-    SetMemberLimits,
-    TemporaryError,
+)
+from waldur_site_agent.backends.command_line import (
+    LOCK_WAIT_SECONDS,
+    CommandLineBackend,
+    Task,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
+from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import ProcessRunner, Runner
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, UsageReport
-from waldur_site_agent_moab import charging, placing
+from waldur_site_agent_moab import charging
 from waldur_site_agent_moab.accounts import DEPOSIT, ignore
-from waldur_site_agent_moab.apply import Applying
-from waldur_site_agent_moab.client import MamClient, default_lock_file, writer_lock
+from waldur_site_agent_moab.apply import PHASES, difference
+from waldur_site_agent_moab.client import LOCK_PURPOSE, MamClient, Work
 from waldur_site_agent_moab.diagnosis import diagnose, money_trouble
 from waldur_site_agent_moab.facts import Account, Mam, in_cents
-from waldur_site_agent_moab.names import is_user_name, user_name
+from waldur_site_agent_moab.names import TREE, user_name
 from waldur_site_agent_moab.settings import MoabSettings
-from waldur_site_agent_moab.work import MamAction
 
 _log = logging.getLogger(__name__)
-
-LOCK_WAIT_SECONDS = 120.0
 
 
 def process_runner(settings: MoabSettings) -> Runner:
@@ -65,7 +63,7 @@ def process_runner(settings: MoabSettings) -> Runner:
     )
 
 
-class MoabBackend(Backend):
+class MoabBackend(CommandLineBackend[Mam, Work]):
     """Resources are accounts with a fund of their own; the limit is what was deposited for them."""
 
     Settings: ClassVar[type[BackendSettings]] = MoabSettings
@@ -79,6 +77,8 @@ class MoabBackend(Backend):
             CreateHomeDirectories,
         }
     )
+    phases = PHASES
+    lock_purpose = LOCK_PURPOSE
 
     def __init__(
         self,
@@ -93,41 +93,67 @@ class MoabBackend(Backend):
 
         ``lock_wait_seconds`` bounds the wait for another writer.
         """
-        super().__init__(settings, components)
         if not isinstance(settings, MoabSettings):
             raise TypeError(f"MoabSettings expected, got {type(settings).__name__}")
+        super().__init__(
+            settings,
+            components,
+            homes=homes or HomeDirectories(ProcessRunner(), settings, user_name),
+            lock_wait_seconds=lock_wait_seconds,
+        )
         self._moab = settings
         self._client = MamClient(
             runner or process_runner(settings),
             settings.command_timeout_seconds,
             deposited_falls=settings.deposited_after_withdrawal == "falls",
         )
-        self._homes = homes or HomeDirectories(ProcessRunner(), settings, user_name)
-        if not settings.enable_user_homedir_account_creation:
-            self.supports = self.supports - {CreateHomeDirectories}
         if settings.pause_by_deactivation:
             self.supports = self.supports | {SetAccess}
-        self._lock_wait_seconds = lock_wait_seconds
         self._told: frozenset[str] = frozenset()
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
-        yield from diagnose(self._client, self._moab, self.components, self._lock_file())
+        yield from diagnose(self._client, self._moab, self.components, self.lock_file())
         yield from self._homes.diagnose()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; organizations stand for the tree."""
-        return placing.place(request, slug, self._moab)
+        return TREE.place(request, slug, self._moab)
 
-    def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
-        """Read everything in at most four processes; ``ids`` would not make it fewer."""
-        mam = self._client.read()
+    def read(self) -> Mam:
+        """Read everything in at most four processes."""
+        return self._client.read()
+
+    def state_of(self, reading: Mam) -> BackendState:
+        """Every account; what cannot be told of its money is logged."""
         for component in self.components.keys() - {DEPOSIT}:
             ignore(component)
-        self._tell_of_money(mam)
+        self._tell_of_money(reading)
         return BackendState(
-            resources={name: self._resource(account, mam) for name, account in mam.accounts.items()}
+            resources={
+                name: self._resource(account, reading) for name, account in reading.accounts.items()
+            }
         )
+
+    def lock_file(self) -> Path:
+        """The site's own choice, or the file of this machine's agents."""
+        return self._moab.lock_file or default_lock_file("waldur-site-agent-moab.lock")
+
+    def begin(self, reading: Mam, lock: int) -> Work:
+        """See :meth:`CommandLineBackend.begin`."""
+        return Work(now=reading, client=self._client.holding(lock), settings=self._moab)
+
+    def difference(self, task: Task[Any], work: Work, reading: Mam) -> str:  # noqa: ARG002 - the kit's
+        """See :meth:`CommandLineBackend.difference`."""
+        return difference(task, reading)
+
+    def needs_own_reading(self, action: Action, reading: Mam) -> bool:  # noqa: ARG002 - the kit's
+        """Whatever moves money, and deletions."""
+        return isinstance(action, CreateResource | SetLimits | DeleteResource)
+
+    def client(self) -> MamClient:
+        """What runs the commands."""
+        return self._client
 
     def counts(self, component: str) -> bool:
         """Jobs are charged deposits, and nothing else."""
@@ -164,54 +190,6 @@ class MoabBackend(Backend):
     def usage(self, since: Mapping[str, datetime], period: Period) -> UsageReport:
         """See :meth:`usages`."""
         return self.usages(since, [period])[0]
-
-    def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
-        """Those the operating system knows whose home directory does not exist."""
-        if not self._moab.enable_user_homedir_account_creation:
-            return frozenset()
-        return self._homes.missing(user for user in users if is_user_name(user))
-
-    def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
-        """Make the home directories that are missing; no lock is needed for that."""
-        if CreateHomeDirectories not in self.supports:
-            return self._unsupported(action)
-        return self._homes.create(action)
-
-    def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
-        """Carry out the actions one after the other, under the lock.
-
-        Actions whose wanted state is there already start no writing command.
-        """
-        in_mam = [action for action in actions if self._is_of_mam(action)]
-        done = iter(self._apply_in_mam(in_mam))
-        return [
-            next(done) if self._is_of_mam(action) else self._apply_one(action) for action in actions
-        ]
-
-    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
-        """See :meth:`Backend.watch_commands`; home directories are not among them."""
-        self._client.commands.tell(told)
-
-    def commands_run(self) -> Mapping[str, int]:
-        """Processes, as ``mam read`` and ``mam write``."""
-        return self._client.counts()
-
-    def _apply_in_mam(self, actions: Sequence[MamAction]) -> list[Outcome]:
-        if not actions:
-            return []
-        try:
-            with writer_lock(self._lock_file(), self._lock_wait_seconds) as lock:
-                return Applying(self._client.holding(lock), self._moab).run(actions)
-        except TemporaryError as error:
-            return [Outcome(action, Result.FAILED, error) for action in actions]
-
-    def _is_of_mam(self, action: Action) -> TypeGuard[MamAction]:
-        if isinstance(action, SetAccess):
-            return SetAccess in self.supports
-        return not isinstance(action, SetMemberLimits | CreateHomeDirectories)
-
-    def _lock_file(self) -> Path:
-        return self._moab.lock_file or default_lock_file()
 
     def _resource(self, account: Account, mam: Mam) -> BackendResource:
         access = None

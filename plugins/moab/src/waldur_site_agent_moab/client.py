@@ -3,59 +3,36 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from copy import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from typing import TypeAlias
 
-from waldur_site_agent.backends import TemporaryError, locking
+from waldur_site_agent.backends import PermanentError, TemporaryError, command_line
+from waldur_site_agent.backends.command_line import (
+    AnyTask,
+    BackendUnavailableError,
+    CommandClient,
+)
 from waldur_site_agent.backends.processes import (
-    CommandLog,
-    CommandMissingError,
     CommandResult,
-    CommandTimedOutError,
     Runner,
     described,
-    inheriting,
 )
 from waldur_site_agent_moab import commands, facts
 from waldur_site_agent_moab.commands import Argv
-from waldur_site_agent_moab.facts import Allocation, Books, Charge, Fund, Mam, books_of
+from waldur_site_agent_moab.facts import Account, Allocation, Books, Charge, Fund, Mam, books_of
+from waldur_site_agent_moab.names import account_name
+from waldur_site_agent_moab.settings import MoabSettings
 
-_PURPOSE = (
+LOCK_PURPOSE = (
     "deposits are made by one agent at a time: look at that process if it should have ended, or, "
     "where it has, at the mam command that it left running"
 )
 
 
-def default_lock_file() -> Path:
-    """Return the lock file of this machine's agents, in the first usable directory."""
-    return locking.default_lock_file("waldur-site-agent-moab.lock")
-
-
-def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
-    """Hold the lock while the body runs; gives the descriptor, for writing commands to inherit.
-
-    Raises:
-        TemporaryError: another writer held it all the time, or the file cannot be used.
-    """
-    return locking.exclusive_lock(path, wait_seconds, _PURPOSE)
-
-
-def probe_lock(path: Path) -> None:
-    """Check that the lock file can be opened, without waiting for anybody.
-
-    Raises:
-        TemporaryError: it can be neither opened nor made.
-    """
-    os.close(locking.open_lock(path))
-
-
-class MamUnavailableError(TemporaryError):
+class MamUnavailableError(BackendUnavailableError):
     """No command has a chance at the moment: what is left is not even tried."""
 
 
@@ -117,17 +94,23 @@ _log = logging.getLogger(__name__)
 _WRITING = ("mam-create-", "mam-delete-", "mam-modify-", "mam-deposit", "mam-withdraw")
 
 
-class MamClient:
+class MamClient(CommandClient):
     """One accounting manager, seen through its commands. Every failure is a ``TemporaryError``."""
+
+    unavailable = MamUnavailableError
 
     def __init__(self, runner: Runner, timeout: float, *, deposited_falls: bool = False) -> None:
         """``deposited_falls``: a withdrawal lowers ``Deposited``, so withdrawals need no asking."""
-        self._runner = runner
-        self._timeout = timeout
+        super().__init__(runner, timeout)
         self._deposited_falls = deposited_falls
-        self._lock: int | None = None
-        self.commands = CommandLog()
-        """Counts what is run; shared by all copies of the client."""
+
+    def label(self, argv: Sequence[str], *, writes: bool) -> str:  # noqa: ARG002 - all are mam-*
+        """``mam read`` or ``mam write``."""
+        return f"mam {'write' if writes else 'read'}"
+
+    def failure(self, result: CommandResult) -> TemporaryError | None:
+        """See :func:`failure`."""
+        return failure(result)
 
     def read(self) -> Mam:
         """Read every account, fund and allocation; at most four processes.
@@ -154,32 +137,6 @@ class MamClient:
         """Read what was ever withdrawn, by fund."""
         return facts.parse_withdrawals(self.ask(commands.list_withdrawals()))
 
-    def holding(self, lock: int) -> MamClient:
-        """Return the same client for the holder of the writer lock.
-
-        Its writing commands inherit the descriptor: should this process be killed, the lock is
-        held until the command that it left behind has ended.
-        """
-        holder = copy(self)
-        holder._lock = lock  # noqa: SLF001 - of the same class
-        return holder
-
-    def ask(self, argv: Argv) -> str:
-        """Run a command that changes nothing and return what it printed."""
-        return self._run(argv).stdout
-
-    def write(self, argv: Argv) -> None:
-        """Run a command that changes something.
-
-        That it gave no sign of failure does not prove anything yet: read back.
-        """
-        with inheriting(self._lock):
-            self._run(argv)
-
-    def counts(self) -> Mapping[str, int]:
-        """How many processes were started: ``mam read`` and ``mam write``."""
-        return self.commands.counts()
-
     def _books(self, fund: str | None) -> dict[str, Books]:
         allocations = facts.parse_allocations(self.ask(commands.list_allocations(fund)))
         return books_of(allocations, self._withdrawn(allocations))
@@ -196,14 +153,30 @@ class MamClient:
             _log.warning("the withdrawals could not be read: %s", error)
             return None
 
-    def _run(self, argv: Argv) -> CommandResult:
-        kind = "write" if argv[0].startswith(_WRITING) else "read"
-        with self.commands.running(f"mam {kind}"):
-            try:
-                result = self._runner.run(argv, self._timeout)
-            except (CommandTimedOutError, CommandMissingError) as error:
-                raise MamUnavailableError(str(error)) from error
-            error_found = failure(result)
-            if error_found is not None:
-                raise error_found
-        return result
+
+@dataclass(slots=True, kw_only=True)
+class Work(command_line.Work[Mam]):
+    """Everything that one batch is carried out with."""
+
+    client: MamClient
+    settings: MoabSettings
+
+    def write(self, task: AnyTask, argv: Argv) -> None:
+        """Run a writing command for a task."""
+        self.ledger.writes(task)
+        self.client.write(argv)
+
+    def account(self, name: str) -> Account:
+        """The account that an action is about.
+
+        Raises:
+            PermanentError: the name cannot be used, or there is no such account.
+        """
+        key = account_name(name, "account")
+        account = self.now.accounts.get(key)
+        if account is None:
+            raise PermanentError(
+                f'{key}: there is no account "{key}" in the accounting manager; it was removed, '
+                "or never made"
+            )
+        return account

@@ -12,12 +12,13 @@ from waldur_site_agent.backends import (
     Look,
     PermanentError,
     SiteAgentError,
+    locking,
     make_checks,
 )
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.accounts import DEPOSIT
-from waldur_site_agent_moab.client import MamClient, probe_lock
+from waldur_site_agent_moab.client import MamClient
 from waldur_site_agent_moab.facts import Mam
 from waldur_site_agent_moab.settings import MoabSettings
 
@@ -100,7 +101,7 @@ def _components(components: Mapping[str, Component]) -> Iterator[Check]:
 
 
 def _lock(path: Path) -> Iterator[Check]:
-    probe_lock(path)
+    locking.probe_lock(path)
     yield Check(name="lock file", verdict=CheckStatus.OK, detail=str(path))
 
 

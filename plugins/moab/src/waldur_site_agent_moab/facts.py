@@ -120,13 +120,6 @@ class Account:
         """The name as it is compared."""
         return self.name.lower()
 
-    def listed_as(self, user: str) -> str | None:
-        """How a user is listed: by this name, or by one that alone differs in case only."""
-        if user in self.users:
-            return user
-        alike = [name for name in self.users if name.lower() == user.lower()]
-        return alike[0] if len(alike) == 1 else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fund:
@@ -147,6 +140,11 @@ class Mam:
     funds: Mapping[str, Fund] = field(default_factory=dict)
     books: Mapping[str, Books] = field(default_factory=dict)
     """By fund; a fund without an allocation has empty books."""
+
+    def members_of(self, account: str) -> frozenset[str] | None:
+        """The users of an account; ``None`` where there is no such account."""
+        found = self.accounts.get(account)
+        return None if found is None else found.users
 
     def children(self, name: str) -> tuple[str, ...]:
         """The accounts whose organization is this account, sorted; itself left out."""

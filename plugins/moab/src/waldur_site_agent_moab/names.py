@@ -6,23 +6,24 @@ be an option. So nothing but an allow-list protects a site.
 
 from __future__ import annotations
 
-from waldur_site_agent.backends.naming import PREFIX_RULE, Naming, plain_text
+from waldur_site_agent.backends.account_tree import AccountTree
+from waldur_site_agent.backends.naming import PREFIX_RULE, Naming
 
 __all__ = [
     "PREFIX_RULE",
     "ROOT",
+    "TREE",
     "account_name",
-    "description",
     "is_user_name",
     "listed_user_name",
-    "prefixed_name",
     "user_name",
 ]
 
 ROOT = "root"
 
 _NAMING = Naming("MOAB", "'root' is the administrator of the accounting manager")
-_DESCRIPTION_BYTES = 200
+TREE = AccountTree(_NAMING, project_organization="customer", dropped="-+ ", needs_description=True)
+"""How accounts are placed and told from those of others."""
 
 
 def account_name(name: str, kind: str) -> str:
@@ -32,15 +33,6 @@ def account_name(name: str, kind: str) -> str:
         PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
     """
     return _NAMING.account(name, kind)
-
-
-def prefixed_name(kind: str, prefix: str, slug: str) -> str:
-    """Return the name of the account for a slug; see :meth:`Naming.prefixed`.
-
-    Raises:
-        PermanentError: there is no slug, or the name that results cannot be used.
-    """
-    return _NAMING.prefixed(kind, prefix, slug)
 
 
 def user_name(name: str) -> str:
@@ -64,11 +56,3 @@ def listed_user_name(name: str) -> str:
 def is_user_name(name: str) -> bool:
     """Whether a username can be given to a command at all."""
     return _NAMING.is_user(name)
-
-
-def description(text: str, name: str) -> str:
-    """Return free text for an account's description; the account's name where nothing is left.
-
-    A text that began with ``-`` would be read as an option.
-    """
-    return plain_text(text, _DESCRIPTION_BYTES).lstrip("-+ ") or name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from waldur_site_agent.backends import (
@@ -12,8 +12,11 @@ from waldur_site_agent.backends import (
     PermanentError,
     TemporaryError,
 )
+from waldur_site_agent.backends.account_tree import refuse_default
+from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_slurm import commands, tres
+from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import NewAccount
 from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.members import (
@@ -26,18 +29,16 @@ from waldur_site_agent_slurm.members import (
     take_rights,
     write_when_jobs_are_over,
 )
-from waldur_site_agent_slurm.names import ROOT, account_name
-from waldur_site_agent_slurm.work import Task, Work
+from waldur_site_agent_slurm.names import ROOT, TREE, account_name
 
 _log = logging.getLogger(__name__)
 
 
-def create_accounts(work: Work, tasks: Iterable[Task]) -> None:
+def create_accounts(work: Work, tasks: Iterable[Task[CreateResource]]) -> None:
     """Carry out the creations of a batch, one after the other."""
     for task in tasks:
-        if isinstance(task.action, CreateResource):
-            with work.ledger.attempt(task):
-                _create(work, task, task.action)
+        with work.ledger.attempt(task):
+            _create(work, task, task.action)
 
 
 def accounts_to_make(placement: Placement, cluster: Cluster) -> list[NewAccount]:
@@ -47,8 +48,7 @@ def accounts_to_make(placement: Placement, cluster: Cluster) -> list[NewAccount]
         PermanentError: a name is taken by an account that is not ours, or cannot be used.
         TemporaryError: the account under which customers are made does not exist.
     """
-    for kind, name in placement.names():
-        account_name(name, f"{kind} account")
+    TREE.check_names(placement)
     missing = [
         NewAccount(container.id, container.parent, container.title, container.organization)
         for container in placement.containers
@@ -75,17 +75,13 @@ def refuse_foreign(placement: Placement, existing: Account) -> None:
     Raises:
         PermanentError: parent or organization differ: it belongs to somebody else.
     """
-    remedy = "rename it or set another allocation_prefix"
-    start = f'{placement.id}: cannot create: Slurm account "{existing.name}" exists'
     if existing.parent != placement.parent:
         raise PermanentError(
-            f'{start} under "{existing.parent or ""}", not under "{placement.parent}"; {remedy}'
+            f'{placement.id}: cannot create: Slurm account "{existing.name}" exists under '
+            f'"{existing.parent or ""}", not under "{placement.parent}"; rename it or set another '
+            "allocation_prefix"
         )
-    if existing.organization != placement.organization:
-        raise PermanentError(
-            f'{start} with organization "{existing.organization}", '
-            f'not "{placement.organization}"; {remedy}'
-        )
+    TREE.refuse_foreign(placement, existing.name, existing.organization)
 
 
 def _container_is_missing(placement: Placement, container: Container, cluster: Cluster) -> bool:
@@ -93,12 +89,7 @@ def _container_is_missing(placement: Placement, container: Container, cluster: C
     if existing is None:
         _refuse_foreign_record(placement.id, container.id, container.organization, cluster)
         return True
-    if existing.organization != container.organization:
-        raise PermanentError(
-            f'{placement.id}: cannot create: the {container.kind} account "{container.id}" exists '
-            f'with organization "{existing.organization}", not "{container.organization}", so it '
-            f"was not made by this agent; rename it or set another {container.kind}_prefix"
-        )
+    TREE.refuse_foreign_container(placement, container, existing.organization)
     if existing.parent != container.parent:
         _log.info(
             "the %s account %r is under %r, not under %r; it is used where it is",
@@ -118,27 +109,27 @@ def _refuse_foreign_record(resource: str, name: str, organization: str, cluster:
         )
 
 
-def _create(work: Work, task: Task, action: CreateResource) -> None:
+def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> None:
     resource = action.placement.id
     limits = {
         name: tres.whole_amount(name, amount, resource) for name, amount in action.limits.items()
     }
-    missing = accounts_to_make(action.placement, work.cluster)
+    missing = accounts_to_make(action.placement, work.now)
     for new in missing:
         own_limits = limits if new.name == resource else {}
         work.ledger.writes(task)
-        work.client.write(commands.add_account(new, own_limits, work.only))
+        work.client.change(commands.add_account(new, own_limits, work.only))
         work.note(_as_made(new, own_limits))
     if not any(new.name == resource for new in missing):
         _complete_limits(work, task, resource, limits)
 
 
-def _complete_limits(work: Work, task: Task, resource: str, limits: Mapping[str, int]) -> None:
-    found = work.cluster.accounts[resource].limits
+def _complete_limits(work: Work, task: AnyTask, resource: str, limits: Mapping[str, int]) -> None:
+    found = work.now.accounts[resource].limits
     lacking = {n: v for n, v in limits.items() if not tres.is_set_to(n, found, v)}
     if lacking:
         work.ledger.writes(task)
-        work.client.write(commands.set_limits((resource,), lacking, work.only))
+        work.client.change(commands.set_limits((resource,), lacking, work.only))
 
 
 def _as_made(new: NewAccount, limits: Mapping[str, int]) -> Account:
@@ -150,19 +141,16 @@ def _as_made(new: NewAccount, limits: Mapping[str, int]) -> Account:
     )
 
 
-def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
+def delete_accounts(work: Work, tasks: Sequence[Task[DeleteResource]]) -> None:
     """Carry out the deletions of a batch."""
-    deletions: dict[Task, DeleteResource] = {}
-    doomed: list[Task] = []
+    doomed: list[Task[DeleteResource]] = []
     default = work.settings.default_account
     for task in tasks:
-        if isinstance(task.action, DeleteResource):
-            with work.ledger.attempt(task):
-                deletions[task] = task.action
-                if work.cluster.find(account_name(task.account, "account")) is not None:
-                    going = {other.account for other in doomed}
-                    refuse_to_delete(task.account, default, going, work.cluster)
-                    doomed.append(task)
+        with work.ledger.attempt(task):
+            if work.now.find(account_name(task.account, "account")) is not None:
+                going = {other.account for other in doomed}
+                refuse_to_delete(task.account, default, going, work.now)
+                doomed.append(task)
     rights = take_rights(work, dict.fromkeys(doomed))
     for task, failure in rights.items():
         with work.ledger.attempt(task):
@@ -173,16 +161,16 @@ def delete_accounts(work: Work, tasks: Iterable[Task]) -> None:
             if jobs:
                 raise still_there(work, task.account, jobs, cancelled=True)
     doomed = work.ledger.alive(doomed)
-    members = {task: removable(work.cluster.accounts[task.account].users) for task in doomed}
+    members = {task: removable(work.now.accounts[task.account].users) for task in doomed}
     bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
-    for task in work.ledger.alive(deletions):
+    for task in work.ledger.alive(tasks):
         with work.ledger.attempt(task):
             if task in doomed:
                 last = bound.get(task, frozenset())
                 if last != members[task] or in_several_partitions(work, task, last):
                     remove_users(work, task, last)
                 _remove(work, task, task.account)
-            _remove_container(work, task, deletions[task].project_container)
+            _remove_container(work, task, task.action.project_container)
 
 
 def refuse_to_delete(
@@ -195,11 +183,7 @@ def refuse_to_delete(
     Raises:
         PermanentError: other accounts hang below it, or new users and customers need it.
     """
-    if name == default_account:
-        raise PermanentError(
-            f"{name}: not deleted: it is the default_account of backend_settings, under which "
-            "customers are made; whoever asked for this meant another account"
-        )
+    refuse_default(name, (default_account,))
     children = [child for child in cluster.children(name) if child not in going]
     if children:
         raise PermanentError(
@@ -222,18 +206,18 @@ def is_empty_container(account: Account | None, default_account: str, cluster: C
     )
 
 
-def _remove(work: Work, task: Task, name: str) -> None:
-    refuse_to_delete(name, work.settings.default_account, (), work.cluster)
+def _remove(work: Work, task: AnyTask, name: str) -> None:
+    refuse_to_delete(name, work.settings.default_account, (), work.now)
     work.ledger.writes(task)
-    members = len(work.cluster.accounts[name].users)
+    members = len(work.now.accounts[name].users)
     argv = commands.remove_account(name, work.only)
     write_when_jobs_are_over(work, argv, 1 + members)
     work.forget(name)
 
 
-def _remove_container(work: Work, task: Task, container: str | None) -> None:
+def _remove_container(work: Work, task: AnyTask, container: str | None) -> None:
     if container is None:
         return
     name = account_name(container, "project account")
-    if is_empty_container(work.cluster.find(name), work.settings.default_account, work.cluster):
+    if is_empty_container(work.now.find(name), work.settings.default_account, work.now):
         _remove(work, task, name)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from waldur_site_agent.backends import TemporaryError
+from waldur_site_agent.backends.command_line import BackendUnavailableError
 from waldur_site_agent.backends.processes import CommandResult, described
 
 
@@ -200,7 +201,7 @@ def remarks_of(stderr: str) -> tuple[str, ...]:
     return tuple(" ".join(line.split()) for line in stderr.splitlines() if line.strip())
 
 
-class DatabaseUnavailableError(TemporaryError):
+class DatabaseUnavailableError(BackendUnavailableError):
     """No command to slurmdbd has a chance at the moment: what is left is not even tried."""
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from waldur_site_agent.backends import (
     Action,
     AddMembers,
-    Backend,
     BackendResource,
     BackendSettings,
     BackendState,
@@ -22,39 +21,40 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
-    Outcome,
     PermanentError,
     RemoveMembers,
-    Result,
     SetAccess,
     SetLimits,
     SetMemberLimits,
-    TemporaryError,
     processes,
 )
+from waldur_site_agent.backends.command_line import (
+    LOCK_WAIT_SECONDS,
+    CommandLineBackend,
+    Task,
+)
 from waldur_site_agent.backends.homes import HomeDirectories
+from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, UsageReport
-from waldur_site_agent_slurm import placing, tres
-from waldur_site_agent_slurm.apply import Applying
+from waldur_site_agent_slurm import tres
+from waldur_site_agent_slurm.apply import PHASES, difference
 from waldur_site_agent_slurm.client import (
+    LOCK_PURPOSE,
+    PollTimeout,
     ProcessRunner,
     SlurmClient,
-    default_lock_file,
-    writer_lock,
+    Work,
 )
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.facts import Account, Cluster
-from waldur_site_agent_slurm.names import is_user_name, user_name
+from waldur_site_agent_slurm.names import TREE, is_user_name, user_name
 from waldur_site_agent_slurm.qos import access_of, remembered
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
 from waldur_site_agent_slurm.usernames import are_two_people
-from waldur_site_agent_slurm.work import PollTimeout, SlurmAction
-
-LOCK_WAIT_SECONDS = 120.0
 
 
 def system_user_name(name: str) -> str:
@@ -74,7 +74,11 @@ def system_user_exists(name: str) -> bool:
     return True
 
 
-class SlurmBackend(Backend):
+def _lock_file_of(cluster: str) -> Path:
+    return default_lock_file(f"waldur-site-agent-slurm-{cluster}.lock")
+
+
+class SlurmBackend(CommandLineBackend[Cluster, Work]):
     """Resources are accounts, members are associations, limits are GrpTRESMins."""
 
     Settings: ClassVar[type[BackendSettings]] = SlurmSettings
@@ -90,6 +94,8 @@ class SlurmBackend(Backend):
             CreateHomeDirectories,
         }
     )
+    phases = PHASES
+    lock_purpose = LOCK_PURPOSE
 
     def __init__(
         self,
@@ -110,21 +116,21 @@ class SlurmBackend(Backend):
         ``patience`` bounds the wait for cancelled jobs, ``lock_wait_seconds`` that for another
         writer of the same cluster.
         """
-        super().__init__(settings, components)
         if not isinstance(settings, SlurmSettings):
             raise TypeError(f"SlurmSettings expected, got {type(settings).__name__}")
+        super().__init__(
+            settings,
+            components,
+            homes=homes or HomeDirectories(processes.ProcessRunner(), settings, user_name),
+            lock_wait_seconds=lock_wait_seconds,
+        )
         self._slurm = settings
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
         self._system_name = system_name or system_user_name
-        self._homes = homes or HomeDirectories(processes.ProcessRunner(), settings, user_name)
-        if not settings.enable_user_homedir_account_creation:
-            self.supports = self.supports - {CreateHomeDirectories}
         self._known: dict[str, bool] = {}
-        self._homeless: dict[str, bool] = {}
         self._patience = patience or PollTimeout()
-        self._lock_wait_seconds = lock_wait_seconds
         self._cluster_name = settings.cluster
         self._cluster_was_read = False
         self._jobs = JobReader(self._client, settings.usage_timeout_seconds, clock, now)
@@ -132,26 +138,74 @@ class SlurmBackend(Backend):
 
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
-        yield from diagnose(self._client, self._slurm, self.components, self._lock_file)
+        yield from diagnose(self._client, self._slurm, self.components, self.lock_file)
         yield from self._homes.diagnose()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; the tree is default_account, customer, project, allocation."""
-        return placing.place(request, slug, self._slurm)
+        return TREE.place(request, slug, self._slurm)
 
-    def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
-        """Read the whole cluster in one process; ``ids`` would not make it cheaper."""
-        self._known.clear()
-        self._homeless.clear()
-        self._client.forget()
-        cluster = self._read()
+    def read(self) -> Cluster:
+        """Read the whole cluster in one process."""
+        cluster = self._client.accounts()
+        self._cluster_name = cluster.name
+        self._cluster_was_read = True
+        return cluster
+
+    def state_of(self, reading: Cluster) -> BackendState:
+        """Every account that can be used in the cluster."""
         return BackendState(
             resources={
-                name: self._resource(account, cluster)
-                for name, account in cluster.accounts.items()
+                name: self._resource(account, reading)
+                for name, account in reading.accounts.items()
                 if account.associated
             }
         )
+
+    def forget(self) -> None:
+        """Forget what was found out besides the accounts, because a new pass begins."""
+        super().forget()
+        self._known.clear()
+        self._client.forget()
+
+    def lock_file(self) -> Path:
+        """The site's own choice, or a file named after the cluster, which may take a reading."""
+        return self.lock_file_if_known() or _lock_file_of(self.read().name)
+
+    def lock_file_if_known(self) -> Path | None:
+        """The same; ``None`` where it would take a reading."""
+        if self._slurm.lock_file is not None or not self._cluster_name:
+            return self._slurm.lock_file
+        return _lock_file_of(self._cluster_name)
+
+    def begin(self, reading: Cluster, lock: int) -> Work:
+        """See :meth:`CommandLineBackend.begin`."""
+        return Work(
+            now=reading,
+            client=self._client.holding(lock),
+            settings=self._slurm,
+            user_exists=self._user_exists,
+            patience=self._patience,
+            system_name=self._system_name,
+        )
+
+    def difference(self, task: Task[Any], work: Work, reading: Cluster) -> str:
+        """See :meth:`CommandLineBackend.difference`."""
+        return difference(task, work, reading)
+
+    def needs_own_reading(self, action: Action, reading: Cluster) -> bool:
+        """Deletions, and removals by which a user may go from the cluster as a whole."""
+        match action:
+            case RemoveMembers():
+                account = reading.accounts.get(action.resource.lower())
+                members = account.members.values() if account is not None else ()
+                return any(member.associations > 1 for member in members)
+            case _:
+                return super().needs_own_reading(action, reading)
+
+    def client(self) -> SlurmClient:
+        """What runs the commands."""
+        return self._client
 
     def not_yet_usable(self, users: Iterable[str]) -> frozenset[str]:
         """Those the operating system does not know; unusable names are another matter."""
@@ -162,16 +216,6 @@ class SlurmBackend(Backend):
             self._known[name] = self._user_exists(name)
         return frozenset(name for name in usable if not self._known[name])
 
-    def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
-        """Those the operating system knows whose home directory does not exist."""
-        if not self._slurm.enable_user_homedir_account_creation:
-            return frozenset()
-        usable = frozenset(user for user in users if is_user_name(user))
-        unseen = usable - self._homeless.keys()
-        lacking = self._homes.missing(unseen)
-        self._homeless |= {name: name in lacking for name in unseen}
-        return frozenset(name for name in usable if self._homeless[name])
-
     def is_listed_as(self, name: str, listed: str) -> bool:
         """See :meth:`Backend.is_listed_as`; asks slurmdbd for ``PreserveCaseUser``."""
         return not self._client.keeps_case() and not are_two_people(
@@ -181,28 +225,6 @@ class SlurmBackend(Backend):
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:
         """Compare as Slurm prints: memory comes with two decimals of its suffix."""
         return tres.agree(component, wanted, found)
-
-    def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
-        """Make the home directories that are missing; no lock is needed for that."""
-        if CreateHomeDirectories not in self.supports:
-            return self._unsupported(action)
-        self._homeless.clear()
-        return self._homes.create(action)
-
-    def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
-        """Carry out the actions, grouped; one reading before and one after, under the lock.
-
-        Actions whose wanted state the cluster already has start no writing command.
-        """
-        in_slurm = [action for action in actions if _is_of_slurm(action)]
-        done = iter(self._apply_in_slurm(in_slurm))
-        return [
-            next(done) if _is_of_slurm(action) else self._apply_one(action) for action in actions
-        ]
-
-    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
-        """See :meth:`Backend.watch_commands`; home directories are not among them."""
-        self._client.commands.tell(told)
 
     def usages(
         self, since: Mapping[str, datetime], periods: Sequence[Period]
@@ -227,44 +249,15 @@ class SlurmBackend(Backend):
         timeout = self._slurm.usage_timeout_seconds
         return differences(self._client, self._jobs, period, counted, timeout)
 
-    def commands_run(self) -> Mapping[str, int]:
-        """Processes by program; sacctmgr as ``sacctmgr read`` and ``sacctmgr write``."""
-        return self._client.counts()
-
-    def _apply_in_slurm(self, actions: Sequence[SlurmAction]) -> list[Outcome]:
-        if not actions:
-            return []
-        try:
-            with writer_lock(self._lock_file(), self._lock_wait_seconds) as lock:
-                client = self._client.holding(lock)
-                applying = Applying(
-                    client, self._slurm, self._user_exists, self._patience, self._system_name
-                )
-                return applying.run(actions)
-        except TemporaryError as error:
-            return [Outcome(action, Result.FAILED, error) for action in actions]
-
-    def _read(self) -> Cluster:
-        cluster = self._client.accounts()
-        self._cluster_name = cluster.name
-        self._cluster_was_read = True
-        return cluster
-
     def _require_sight(self) -> None:
         """Make sure, once, that sacct's answer has everything: it says nothing of what it lacks."""
         if self._slurm.cluster is not None and not self._cluster_was_read:
-            self._read()  # of a cluster that does not exist it has no word of complaint
+            self.read()  # of a cluster that does not exist it has no word of complaint
         if not self._jobs_are_shown:
             check = jobs_of_others(self._client)
             if check.verdict is CheckStatus.FAILED:
                 raise PermanentError(f"usage cannot be read: {check.detail}; {check.remedy}")
             self._jobs_are_shown = True
-
-    def _lock_file(self) -> Path:
-        """The site's own choice, or a file named after the cluster, which may take a reading."""
-        if self._slurm.lock_file is not None:
-            return self._slurm.lock_file
-        return default_lock_file(self._cluster_name or self._read().name)
 
     def _resource(self, account: Account, cluster: Cluster) -> BackendResource:
         return BackendResource(
@@ -280,7 +273,3 @@ class SlurmBackend(Backend):
             access=access_of(cluster.qos_of(account.name), self._slurm),
             metadata=remembered(account, cluster),
         )
-
-
-def _is_of_slurm(action: Action) -> TypeGuard[SlurmAction]:
-    return not isinstance(action, CreateHomeDirectories)

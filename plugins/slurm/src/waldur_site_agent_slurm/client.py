@@ -9,25 +9,19 @@ import re
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from copy import copy
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from waldur_site_agent.backends import TemporaryError, locking, processes
-from waldur_site_agent.backends.processes import (
-    CommandLog,
-    CommandResult,
-    Runner,
-    command_line,
-    inheriting,
-)
-from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent.backends import TemporaryError, command_line, processes
+from waldur_site_agent.backends.command_line import CommandClient
+from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent_slurm import commands, facts, usernames
 from waldur_site_agent_slurm.answers import DatabaseUnavailableError, failure, remarks_of
 from waldur_site_agent_slurm.commands import Argv
-from waldur_site_agent_slurm.facts import Cluster
+from waldur_site_agent_slurm.facts import Account, Cluster
+from waldur_site_agent_slurm.settings import SlurmSettings
 
 _BLOCK = 1 << 16
 _MOST_COMPLAINTS = 1 << 16
@@ -203,26 +197,31 @@ def operating_system_user() -> str:
         return str(os.geteuid())
 
 
-def _name(program: str, *, writes: bool) -> str:
-    kind = ("write" if writes else "read") if program == "sacctmgr" else ""
-    return f"{program} {kind}".strip()
-
-
-class SlurmClient:
+class SlurmClient(CommandClient):
     """One cluster, seen through its commands. Every failure is a ``TemporaryError``."""
 
     def __init__(self, runner: Runner, cluster: str | None, timeout: float) -> None:
-        self._runner = runner
+        super().__init__(runner, timeout)
         self.cluster = cluster
-        self._timeout = timeout
-        self._lock: int | None = None
-        self.commands = CommandLog()
-        """Counts what is run; shared by all copies of the client."""
         self._names: dict[str, frozenset[str]] = {}
         self._unreadable: set[str] = set()
         """Accounts of which it was logged that limits cannot be read."""
         self._remarks: set[str] = set()
         """Remarks that were logged; shared by all copies of the client."""
+
+    def label(self, argv: Sequence[str], *, writes: bool) -> str:
+        """The program; of sacctmgr also whether it reads or writes."""
+        kind = ("write" if writes else "read") if argv[0] == "sacctmgr" else ""
+        return f"{argv[0]} {kind}".strip()
+
+    def failure(self, result: CommandResult) -> TemporaryError | None:
+        """See :func:`answers.failure`."""
+        return failure(result, operating_system_user())
+
+    def checked(self, result: CommandResult) -> CommandResult:
+        """Return the result of a command that did not fail, and log what it remarked."""
+        self._log_remarks(super().checked(result))
+        return result
 
     def accounts(self) -> Cluster:
         """Read every account of the cluster, in one process."""
@@ -276,16 +275,6 @@ class SlurmClient:
         """Forget what was read before, because a new cycle begins."""
         self._names.clear()
 
-    def holding(self, lock: int) -> SlurmClient:
-        """Return the same client for the holder of the writer lock.
-
-        Its writing commands inherit the descriptor: should this process be killed, the lock is
-        held until the command that it left behind has ended.
-        """
-        holder = copy(self)
-        holder._lock = lock  # noqa: SLF001 - of the same class
-        return holder
-
     def jobs(self, accounts: Iterable[str]) -> tuple[facts.Job, ...]:
         """List the jobs of accounts that are not over."""
         return tuple(
@@ -299,11 +288,6 @@ class SlurmClient:
         for portion in commands.chunks(job.id for job in jobs):
             self.ask(commands.cancel_jobs(portion, self.cluster))
 
-    def ask(self, argv: Argv) -> str:
-        """Run a command that changes no account and return what it printed."""
-        with self.commands.running(_name(argv[0], writes=False)):
-            return self._checked(self._runner.run(argv, self._timeout)).stdout
-
     def stream(self, argv: Argv, timeout: float, read: Callable[[Iterator[str]], None]) -> None:
         """Run a command that changes nothing and may print a lot; ``read`` gets its lines.
 
@@ -312,33 +296,17 @@ class SlurmClient:
         Raises:
             TemporaryError: the command failed, hung, or its output was cut off.
         """
-        with self.commands.running(_name(argv[0], writes=False)):
-            result = self._checked(stream(self._runner, argv, timeout, read))
+        with self.commands.running(self.label(argv, writes=False)):
+            result = self.checked(stream(self._runner, argv, timeout, read))
             if result.stdout:
                 raise TemporaryError(
-                    f"{command_line(argv)} ended in the middle of a line "
+                    f"{processes.command_line(argv)} ended in the middle of a line "
                     f"({result.stdout[:80]!a}): its answer is not whole, nothing is taken from it"
                 )
 
-    def write(self, argv: Argv, names: int = 1) -> None:
-        """Run a command that changes accounts; ``names`` is the number of objects in it.
-
-        That it gave no sign of failure does not prove anything yet: read back.
-        """
-        timeout = self._timeout + _SECONDS_PER_NAME * names
-        with self.commands.running(_name(argv[0], writes=True)), inheriting(self._lock):
-            self._checked(self._runner.run(argv, timeout))
-
-    def counts(self) -> Mapping[str, int]:
-        """How many processes were started, by program; sacctmgr by reading and writing."""
-        return self.commands.counts()
-
-    def _checked(self, result: CommandResult) -> CommandResult:
-        error = failure(result, operating_system_user())
-        if error is not None:
-            raise error
-        self._log_remarks(result)
-        return result
+    def change(self, argv: Argv, names: int = 1) -> None:
+        """Run a command that changes accounts; ``names`` is the number of objects in it."""
+        self.write(argv, _SECONDS_PER_NAME * names)
 
     def _log_remarks(self, result: CommandResult) -> None:
         """Log what a command printed on standard error without failing; each remark once."""
@@ -349,30 +317,63 @@ class SlurmClient:
                 _log.warning("%s printed a remark: %s", result.argv[0], ascii(remark[:400]))
 
 
-_PURPOSE = (
+@dataclass(frozen=True, slots=True)
+class PollTimeout:
+    """How long to wait for jobs to end, and how often to look."""
+
+    seconds: float = 45
+    """More than Slurm's KillWait (30 s), which a job that ignores SIGTERM takes."""
+    pause: float = 0.3
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def looks(self) -> Iterator[None]:
+        """Yield once for each look, pausing in between, until the time is over."""
+        deadline = self.clock() + self.seconds
+        yield
+        while self.clock() < deadline:
+            self.sleep(self.pause)
+            yield
+
+
+@dataclass(slots=True, kw_only=True)
+class Work(command_line.Work[Cluster]):
+    """Everything a phase works with."""
+
+    client: SlurmClient
+    settings: SlurmSettings
+    user_exists: Callable[[str], bool]
+    patience: PollTimeout
+    system_name: Callable[[str], str] = str
+    """A user's name as the operating system has it."""
+
+    @property
+    def only(self) -> str | None:
+        """The cluster to name in commands; ``None`` where slurmdbd has just one."""
+        return self.settings.cluster
+
+    def listed_as(self, name: str, users: Collection[str]) -> str | None:
+        """How a user is listed among ``users``; see :func:`usernames.listed_as`."""
+        return usernames.listed_as(name, users, self.client.keeps_case, self._are_two_people)
+
+    def _are_two_people(self, name: str, other: str) -> bool:
+        return usernames.are_two_people(name, other, self.user_exists, self.system_name)
+
+    def note(self, account: Account) -> None:
+        """Remember an account as the commands so far should have left it."""
+        self.now = self.now.with_account(account)
+
+    def note_members(self, account: str, users: Iterable[str]) -> None:
+        """Remember users as members, as the commands so far should have left it."""
+        known = self.now.accounts[account]
+        self.note(replace(known, users=known.users.union(users)))
+
+    def forget(self, name: str) -> None:
+        """Remember that an account should be gone by now."""
+        self.now = self.now.without_account(name)
+
+
+LOCK_PURPOSE = (
     "Slurm's database takes one writer at a time: look at that process if it should have ended, "
     "or, where it has, at the sacctmgr that it left running"
 )
-
-
-def default_lock_file(cluster: str) -> Path:
-    """Return the lock file of a cluster, in the first usable of the usual directories."""
-    return locking.default_lock_file(f"waldur-site-agent-slurm-{cluster}.lock")
-
-
-def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
-    """Hold the lock while the body runs; gives the descriptor, for writing commands to inherit.
-
-    Raises:
-        TemporaryError: another writer held it all the time, or the file cannot be used.
-    """
-    return locking.exclusive_lock(path, wait_seconds, _PURPOSE)
-
-
-def probe_lock(path: Path) -> None:
-    """Check that the lock file can be opened, without waiting for anybody.
-
-    Raises:
-        TemporaryError: it can be neither opened nor made.
-    """
-    os.close(locking.open_lock(path))

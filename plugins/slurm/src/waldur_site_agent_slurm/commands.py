@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from waldur_site_agent_slurm.facts import ACCOUNT_COLUMNS
-from waldur_site_agent_slurm.names import description
+from waldur_site_agent_slurm.names import TREE
 
 Argv: TypeAlias = tuple[str, ...]
 
@@ -102,7 +102,7 @@ def add_account(account: NewAccount, limits: Mapping[str, int], cluster: str | N
         *(*_WRITE, "add", "account", f"name={_filled(account.name)}", *_only(cluster)),
         f"parent={_filled(account.parent)}",
         # an empty description is an error, and leaves nothing
-        f"description={description(account.title) or account.name}",
+        f"description={TREE.description(account.title) or account.name}",
         f"organization={_filled(account.organization)}",
         *((f"GrpTRESMins={_amounts(limits)}",) if limits else ()),
     )

@@ -7,12 +7,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from waldur_site_agent.backends import Check, CheckStatus, Look, TemporaryError, make_checks
+from waldur_site_agent.backends import (
+    Check,
+    CheckStatus,
+    Look,
+    TemporaryError,
+    locking,
+    make_checks,
+)
 from waldur_site_agent.backends.processes import CommandTimedOutError, command_line
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.answers import ControllerUnavailableError, DatabaseUnavailableError
-from waldur_site_agent_slurm.client import SlurmClient, operating_system_user, probe_lock
+from waldur_site_agent_slurm.client import SlurmClient, operating_system_user
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.usage import queries
 
@@ -333,5 +340,5 @@ def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
 
 def _lock(lock_file: Callable[[], Path]) -> Iterator[Check]:
     path = lock_file()
-    probe_lock(path)
+    locking.probe_lock(path)
     yield Check(name="lock file", verdict=CheckStatus.OK, detail=str(path))

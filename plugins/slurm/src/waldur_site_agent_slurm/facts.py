@@ -86,6 +86,11 @@ class Cluster:
         account = self.accounts.get(name)
         return account if account is not None and account.associated else None
 
+    def members_of(self, account: str) -> frozenset[str] | None:
+        """The users of an account that can be used in this cluster; ``None``: there is none."""
+        found = self.find(account)
+        return None if found is None else found.users
+
     @property
     def users(self) -> frozenset[str]:
         """Everybody with an association in this cluster."""

@@ -13,9 +13,11 @@ from waldur_site_agent.backends import (
     SetLimits,
     SetMemberLimits,
     TemporaryError,
+    resource_of,
 )
+from waldur_site_agent.backends.command_line import AnyTask, BackendUnavailableError, Task
 from waldur_site_agent_slurm import commands, tres
-from waldur_site_agent_slurm.answers import DatabaseUnavailableError
+from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.facts import Account, Member
 from waldur_site_agent_slurm.names import account_name, listed_user_name, user_name
 from waldur_site_agent_slurm.qos import (
@@ -28,40 +30,38 @@ from waldur_site_agent_slurm.qos import (
     refuse_unknown,
     restriction,
 )
-from waldur_site_agent_slurm.work import Task, Work
 
 Change: TypeAlias = frozenset[tuple[str, int | None]]
 
 
-def set_limits(work: Work, tasks: Iterable[Task]) -> None:
+def set_limits(work: Work, tasks: Iterable[Task[SetLimits]]) -> None:
     """Carry out the limit changes of a batch."""
-    same: defaultdict[Change, list[Task]] = defaultdict(list)
+    same: defaultdict[Change, list[Task[SetLimits]]] = defaultdict(list)
     for task in tasks:
-        if isinstance(task.action, SetLimits):
-            with work.ledger.attempt(task):
-                change = _change(task.action, usable_account(work, task))
-                if change:
-                    same[change].append(task)
+        with work.ledger.attempt(task):
+            change = _change(task.action, usable_account(work, task))
+            if change:
+                same[change].append(task)
     for change, alike in same.items():
         for portion in commands.chunks(task.account for task in alike):
             concerned = [task for task in alike if task.account in portion]
             with work.ledger.attempt(*concerned):
                 work.ledger.writes(*concerned)
                 argv = commands.set_limits(portion, dict(change), work.only)
-                work.client.write(argv, len(portion))
+                work.client.change(argv, len(portion))
 
 
-def usable_account(work: Work, task: Task) -> Account:
+def usable_account(work: Work, task: AnyTask) -> Account:
     """Return the account that an action is about.
 
     Raises:
         PermanentError: the name cannot be used, or there is no such account.
     """
-    name = account_name(task.action.resource, "account")
-    account = work.cluster.find(name)
+    name = account_name(resource_of(task.action), "account")
+    account = work.now.find(name)
     if account is None:
         raise PermanentError(
-            f'{name}: there is no Slurm account "{name}" in cluster {work.cluster.name}; '
+            f'{name}: there is no Slurm account "{name}" in cluster {work.now.name}; '
             "it was removed, or never made"
         )
     return account
@@ -84,25 +84,24 @@ def _change(action: SetLimits, account: Account) -> Change:
     return frozenset((n, v) for n, v in wanted if not tres.is_set_to(n, account.limits, v))
 
 
-def set_member_limits(work: Work, tasks: Iterable[Task]) -> None:
+def set_member_limits(work: Work, tasks: Iterable[Task[SetMemberLimits]]) -> None:
     """Carry out the changes of members' limits of a batch."""
-    same: defaultdict[tuple[str, Change], dict[str, Task]] = defaultdict(dict)
+    same: defaultdict[tuple[str, Change], dict[str, Task[SetMemberLimits]]] = defaultdict(dict)
     for task in tasks:
-        if isinstance(task.action, SetMemberLimits):
-            with work.ledger.attempt(task):
-                user, change = _change_member(work, task, task.action)
-                if change:
-                    same[task.account, change][user] = task
+        with work.ledger.attempt(task):
+            user, change = _change_member(work, task, task.action)
+            if change:
+                same[task.account, change][user] = task
     for (account, change), alike in same.items():
         for portion in commands.chunks(alike):
             concerned = [alike[user] for user in portion]
             with work.ledger.attempt(*concerned):
                 work.ledger.writes(*concerned)
                 argv = commands.set_member_limits(portion, account, dict(change), work.only)
-                work.client.write(argv, len(portion))
+                work.client.change(argv, len(portion))
 
 
-def _change_member(work: Work, task: Task, action: SetMemberLimits) -> tuple[str, Change]:
+def _change_member(work: Work, task: AnyTask, action: SetMemberLimits) -> tuple[str, Change]:
     """The user as the cluster lists the member, and what is to be changed."""
     account = usable_account(work, task)
     listed = work.listed_as(action.member, account.users)
@@ -133,20 +132,19 @@ def _refuse_unknown(action: SetMemberLimits, unknown: Iterable[str]) -> None:
         )
 
 
-def set_access(work: Work, tasks: Iterable[Task]) -> None:
+def set_access(work: Work, tasks: Iterable[Task[SetAccess]]) -> None:
     """Carry out the access changes of a batch."""
-    targets: dict[Task, Target] = {}
+    targets: dict[Task[SetAccess], Target] = {}
     for task in tasks:
-        if isinstance(task.action, SetAccess):
-            with work.ledger.attempt(task):
-                target = _target(work, task, task.action)
-                if target is not None:
-                    refuse_unknown(task.account, target, work.client.qos_names())
-                    targets[task] = target
+        with work.ledger.attempt(task):
+            target = _target(work, task, task.action)
+            if target is not None:
+                refuse_unknown(task.account, target, work.client.qos_names())
+                targets[task] = target
     for task in targets:
         with work.ledger.attempt(task):
             _free_members(work, task)
-    same: defaultdict[Qos, list[Task]] = defaultdict(list)
+    same: defaultdict[Qos, list[AnyTask]] = defaultdict(list)
     for task in work.ledger.alive(targets):
         same[targets[task].qos].append(task)
     for qos, alike in same.items():
@@ -157,25 +155,25 @@ def set_access(work: Work, tasks: Iterable[Task]) -> None:
             _set_members(work, task, targets[task].members)
 
 
-def _target(work: Work, task: Task, action: SetAccess) -> Target | None:
+def _target(work: Work, task: AnyTask, action: SetAccess) -> Target | None:
     """What the account is to get; ``None`` when it has it."""
     account = usable_account(work, task)
     if action.access is not Access.NORMAL:
         target = restriction(action.access, work.settings)
         is_done = is_set_to(account, target.qos)
         return None if is_done and not _with_own_qos(work, task) else target
-    if access_of(work.cluster.qos_of(account.name), work.settings) not in RESTRICTED:
+    if access_of(work.now.qos_of(account.name), work.settings) not in RESTRICTED:
         return None
-    inherited = work.cluster.qos_of(account.parent or "")
+    inherited = work.now.qos_of(account.parent or "")
     return before_restriction(action.restore, inherited, work.settings)
 
 
-def _with_own_qos(work: Work, task: Task) -> list[str]:
-    members = work.cluster.accounts[task.account].members
+def _with_own_qos(work: Work, task: AnyTask) -> list[str]:
+    members = work.now.accounts[task.account].members
     return [user for user, member in members.items() if member.has_own_qos]
 
 
-def _free_members(work: Work, task: Task) -> None:
+def _free_members(work: Work, task: AnyTask) -> None:
     """Let users with a QOS of their own inherit the account's.
 
     It would not reach them, and one of them is enough for Slurm to refuse the account's new
@@ -184,23 +182,23 @@ def _free_members(work: Work, task: Task) -> None:
     _set_members(work, task, dict.fromkeys(_with_own_qos(work, task), Qos()))
 
 
-def _set_members(work: Work, task: Task, members: Mapping[str, Qos]) -> None:
+def _set_members(work: Work, task: AnyTask, members: Mapping[str, Qos]) -> None:
     same: defaultdict[Qos, list[str]] = defaultdict(list)
-    for user in members.keys() & work.cluster.accounts[task.account].users:
+    for user in members.keys() & work.now.accounts[task.account].users:
         same[members[user]].append(user)
     for qos, users in same.items():
         for portion in commands.chunks(users):
             work.ledger.writes(task)
             argv = commands.set_member_qos(portion, task.account, qos.names, qos.default, work.only)
-            work.client.write(argv, len(portion))
+            work.client.change(argv, len(portion))
 
 
-def _switch(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
+def _switch(work: Work, tasks: Sequence[AnyTask], qos: Qos) -> None:
     """One command for all; one for each when Slurm refuses, which it does because of any."""
     with work.ledger.attempt(*tasks):
         try:
             _write(work, tasks, qos)
-        except DatabaseUnavailableError:
+        except BackendUnavailableError:
             raise
         except TemporaryError:
             if len(tasks) == 1:
@@ -212,7 +210,7 @@ def _switch(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
             _write(work, [task], qos)
 
 
-def _write(work: Work, tasks: Sequence[Task], qos: Qos) -> None:
+def _write(work: Work, tasks: Sequence[AnyTask], qos: Qos) -> None:
     work.ledger.writes(*tasks)
     accounts = sorted(task.account for task in tasks)
-    work.client.write(commands.set_access(accounts, qos.names, qos.default, work.only), len(tasks))
+    work.client.change(commands.set_access(accounts, qos.names, qos.default, work.only), len(tasks))

@@ -15,43 +15,41 @@ from waldur_site_agent.backends import (
     SiteAgentError,
     TemporaryError,
 )
+from waldur_site_agent.backends.command_line import AnyTask, BackendUnavailableError, Task
 from waldur_site_agent_slurm import commands, usernames
-from waldur_site_agent_slurm.answers import DatabaseUnavailableError, JobsActiveError
+from waldur_site_agent_slurm.answers import JobsActiveError
+from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.facts import Cluster, Job, UserRecord
 from waldur_site_agent_slurm.limits import usable_account
 from waldur_site_agent_slurm.names import ROOT, account_name, is_removable, listed_user_name
-from waldur_site_agent_slurm.work import Task, Work
 
 
-def add_members(work: Work, tasks: Iterable[Task]) -> None:
+def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
     """Carry out the additions of a batch."""
     exists = cache(work.user_exists)
-    joining: dict[Task, frozenset[str]] = {}
+    joining: dict[Task[AddMembers], frozenset[str]] = {}
     for task in tasks:
-        if isinstance(task.action, AddMembers):
-            with work.ledger.attempt(task):
-                account = usable_account(work, task)
-                joining[task] = _servable(work, task, task.action, exists) - account.users
+        with work.ledger.attempt(task):
+            account = usable_account(work, task)
+            joining[task] = _servable(work, task, task.action, exists) - account.users
     _introduce(work, joining)
     for task in work.ledger.alive(joining):
         with work.ledger.attempt(task):
             for portion in commands.chunks(joining[task]):
                 work.ledger.writes(task)
                 argv = commands.add_users(portion, task.account, work.only)
-                work.client.write(argv, len(portion))
+                work.client.change(argv, len(portion))
                 work.note_members(task.account, portion)
 
 
 def _servable(
-    work: Work, task: Task, action: AddMembers, exists: Callable[[str], bool]
+    work: Work, task: AnyTask, action: AddMembers, exists: Callable[[str], bool]
 ) -> frozenset[str]:
     servable = set()
     for member in action.members:
         try:
-            name = usernames.name_to_add(
-                member, work.cluster, work.client.keeps_case, work.system_name
-            )
+            name = usernames.name_to_add(member, work.now, work.client.keeps_case, work.system_name)
         except PermanentError as error:
             work.ledger.leave_out(task, member, error)
             continue
@@ -69,18 +67,18 @@ def _waits(name: str, resource: str) -> TemporaryError:
     )
 
 
-def _introduce(work: Work, joining: Mapping[Task, frozenset[str]]) -> None:
+def _introduce(work: Work, joining: Mapping[AnyTask, frozenset[str]]) -> None:
     """Give users that are new to the cluster their default account.
 
     ``root`` is closed to them: with DefaultAccount=root sacctmgr also associates them with the
     root account, where no limit would hold them.
     """
-    new = frozenset().union(*joining.values()) - work.cluster.users
+    new = frozenset().union(*joining.values()) - work.now.users
     default = work.settings.default_account
     for portion in commands.chunks(new):
         concerned = [task for task, users in joining.items() if not users.isdisjoint(portion)]
         with work.ledger.attempt(*concerned):
-            if work.cluster.find(default) is None:
+            if work.now.find(default) is None:
                 raise TemporaryError(
                     f"the account {default!r} that new users get as their default does not exist "
                     "in the cluster; make it, or set another default_account in backend_settings"
@@ -88,20 +86,22 @@ def _introduce(work: Work, joining: Mapping[Task, frozenset[str]]) -> None:
             work.ledger.writes(*concerned)
             closed = default == ROOT
             argv = commands.introduce_users(portion, default, closed=closed, cluster=work.only)
-            work.client.write(argv, len(portion))
+            work.client.change(argv, len(portion))
             work.note_members(default, portion)
 
 
-Leaving: TypeAlias = Mapping[Task, Collection[str] | None]
+Leaving: TypeAlias = Mapping[AnyTask, Collection[str] | None]
 
 
-def jobs_in_the_way(work: Work, leaving: Leaving, *, cancel: bool) -> Mapping[Task, Sequence[Job]]:
+def jobs_in_the_way(
+    work: Work, leaving: Leaving, *, cancel: bool
+) -> Mapping[AnyTask, Sequence[Job]]:
     """Return the jobs of these users (``None``: of everybody) in the accounts of the tasks.
 
     With ``cancel`` they are cancelled first, and those are returned that do not end in time.
     Without slurmctld all tasks fail, because nobody knows whether there are jobs.
     """
-    found: defaultdict[Task, list[Job]] = defaultdict(list)
+    found: defaultdict[AnyTask, list[Job]] = defaultdict(list)
     tasks = tuple(leaving)
     if not tasks:
         return found
@@ -149,7 +149,7 @@ def _cancel_and_wait(work: Work, leaving: Leaving) -> list[Job]:
     return jobs
 
 
-def _concerns(job: Job, task: Task, leaving: Leaving) -> bool:
+def _concerns(job: Job, task: AnyTask, leaving: Leaving) -> bool:
     users = leaving[task]
     # the database does not tell case apart, so neither does the removal of an association
     is_theirs = users is None or job.user.lower() in {user.lower() for user in users}
@@ -168,30 +168,30 @@ _log = logging.getLogger(__name__)
 
 
 def take_rights(
-    work: Work, leaving: Mapping[Task, Collection[str] | None]
-) -> Mapping[Task, SiteAgentError]:
+    work: Work, leaving: Mapping[AnyTask, Collection[str] | None]
+) -> Mapping[AnyTask, SiteAgentError]:
     """Take the right of coordinators among those who leave (``None``: of everybody).
 
     Returns:
         By task, why a right is not known to be taken. The association is removed all the same,
         but the action has failed.
     """
-    failures: dict[Task, SiteAgentError] = {}
+    failures: dict[AnyTask, SiteAgentError] = {}
     if not leaving:
         return failures
-    trees = {task: _with_those_below(task.account, work.cluster) for task in leaving}
+    trees = {task: _with_those_below(task.account, work.now) for task in leaving}
     try:
         found = work.client.coordinators({name for tree in trees.values() for name in tree})
-    except DatabaseUnavailableError:
+    except BackendUnavailableError:
         raise
     except TemporaryError as error:
         return dict.fromkeys(leaving, error)
-    taken: dict[Task, Collection[str] | None] = {}
+    taken: dict[AnyTask, Collection[str] | None] = {}
     for task, users in leaving.items():
-        rights = rights_to_take(task.account, trees[task], users, found, work.cluster)
+        rights = rights_to_take(task.account, trees[task], users, found, work.now)
         try:
             _take(work, task, rights)
-        except DatabaseUnavailableError:
+        except BackendUnavailableError:
             raise
         except TemporaryError as error:
             failures[task] = error
@@ -202,11 +202,11 @@ def take_rights(
     return failures
 
 
-def _take(work: Work, task: Task, rights: Mapping[tuple[str, ...], Collection[str]]) -> None:
+def _take(work: Work, task: AnyTask, rights: Mapping[tuple[str, ...], Collection[str]]) -> None:
     for accounts, people in rights.items():
         for portion in commands.chunks(people):
             work.ledger.writes(task)
-            work.client.write(commands.remove_coordinators(portion, accounts), len(portion))
+            work.client.change(commands.remove_coordinators(portion, accounts), len(portion))
 
 
 def rights_to_take(
@@ -245,13 +245,13 @@ def _with_those_below(account: str, cluster: Cluster) -> frozenset[str]:
     return frozenset(found)
 
 
-def _warn_of_what_is_left(work: Work, leaving: Mapping[Task, Collection[str] | None]) -> None:
+def _warn_of_what_is_left(work: Work, leaving: Mapping[AnyTask, Collection[str] | None]) -> None:
     """Say who has the right still: by an account above, which is not what is left here."""
     left = work.client.coordinators({task.account for task in leaving})
     for task, users in leaving.items():
         listed = left.get(task.account, frozenset())
         for user in sorted(listed if users is None else listed.intersection(users)):
-            account = work.cluster.find(task.account)
+            account = work.now.find(task.account)
             above = (account.parent if account is not None else None) or "root"
             _log.warning(
                 "%s leaves %s but is a coordinator of an account above it, and can come back; if "
@@ -281,7 +281,7 @@ def leaving_administrators(
 
 
 def keep_administrators(
-    work: Work, leaving: Mapping[Task, frozenset[str]], records: Mapping[str, UserRecord]
+    work: Work, leaving: Mapping[AnyTask, frozenset[str]], records: Mapping[str, UserRecord]
 ) -> frozenset[str]:
     """Associate them with the default account, as users are who are new to the cluster.
 
@@ -290,7 +290,7 @@ def keep_administrators(
     """
     default = work.settings.default_account
     by_account = {task.account: users for task, users in leaving.items() if task.account != default}
-    admins = leaving_administrators(work.cluster, by_account, records)
+    admins = leaving_administrators(work.now, by_account, records)
     kept: set[str] = set()
     for portion in commands.chunks(admins):
         concerned = [task for task in leaving if not leaving[task].isdisjoint(portion)]
@@ -298,7 +298,7 @@ def keep_administrators(
             work.ledger.writes(*concerned)
             closed = default == ROOT
             argv = commands.introduce_users(portion, default, closed=closed, cluster=work.only)
-            work.client.write(argv, len(portion))
+            work.client.change(argv, len(portion))
             work.note_members(default, portion)
             kept.update(portion)
     for user in sorted(kept):
@@ -311,18 +311,17 @@ def keep_administrators(
     return frozenset(kept)
 
 
-def remove_members(work: Work, tasks: Iterable[Task]) -> None:
+def remove_members(work: Work, tasks: Iterable[Task[RemoveMembers]]) -> None:
     """Carry out the removals of a batch."""
-    leaving: dict[Task, frozenset[str]] = {}
-    refused: dict[Task, SiteAgentError] = {}
+    leaving: dict[AnyTask, frozenset[str]] = {}
+    refused: dict[AnyTask, SiteAgentError] = {}
     for task in tasks:
-        if isinstance(task.action, RemoveMembers):
-            with work.ledger.attempt(task):
-                users, refusal = _present(work, task.action)
-                if users:
-                    leaving[task] = users
-                if refusal is not None:
-                    refused[task] = refusal
+        with work.ledger.attempt(task):
+            users, refusal = _present(work, task.action)
+            if users:
+                leaving[task] = users
+            if refusal is not None:
+                refused[task] = refusal
     for task, failure in take_rights(work, leaving).items():
         refused.setdefault(task, failure)
     cancel = work.settings.cancel_jobs_on_removal
@@ -349,7 +348,7 @@ def _with_jobs(users: frozenset[str], jobs: Sequence[Job]) -> frozenset[str]:
     return frozenset(user for user in users if user.lower() in owners)
 
 
-def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
+def remove_users(work: Work, task: AnyTask, users: frozenset[str]) -> None:
     """End the associations of users with the task's account.
 
     The users either all have it as their default account, or none of them: Slurm refuses the
@@ -366,31 +365,31 @@ def remove_users(work: Work, task: Task, users: frozenset[str]) -> None:
         write_when_jobs_are_over(work, argv, len(portion))
 
 
-def in_several_partitions(work: Work, task: Task, users: frozenset[str]) -> frozenset[str]:
+def in_several_partitions(work: Work, task: AnyTask, users: frozenset[str]) -> frozenset[str]:
     """Return the users that Slurm does not let out of this account, their last one.
 
     Of their associations for several partitions one is the default account. Such users are
     removed as a whole; those who keep another account got another default before.
     """
-    members = work.cluster.accounts[task.account].members
+    members = work.now.accounts[task.account].members
     return frozenset(
         user
         for user in users
         if user in members
         and members[user].associations > 1
-        and work.cluster.accounts_of(user) == {task.account}
+        and work.now.accounts_of(user) == {task.account}
     )
 
 
 def find_other_defaults(
-    work: Work, leaving: Mapping[Task, frozenset[str]]
-) -> Mapping[Task, frozenset[str]]:
+    work: Work, leaving: Mapping[AnyTask, frozenset[str]]
+) -> Mapping[AnyTask, frozenset[str]]:
     """Change the default account of everybody whose default is the account to be left.
 
     Users without another account keep it as their default until they lose it, and with it their
     record: these are returned, by task.
     """
-    bound: dict[Task, frozenset[str]] = dict.fromkeys(leaving, frozenset())
+    bound: dict[AnyTask, frozenset[str]] = dict.fromkeys(leaving, frozenset())
     if not leaving:
         return bound
     tasks = tuple(leaving)
@@ -402,7 +401,7 @@ def find_other_defaults(
             for user, record in records.items()
         }
         moves = new_defaults(
-            work.cluster,
+            work.now,
             {task.account: users for task, users in leaving.items()},
             defaults,
             work.settings.default_account,
@@ -413,7 +412,7 @@ def find_other_defaults(
                 for portion in commands.chunks(users):
                     work.ledger.writes(*concerned)
                     argv = commands.set_default_account(portion, account, work.only)
-                    work.client.write(argv, len(portion))
+                    work.client.change(argv, len(portion))
         moved = {user for users in moves.values() for user in users}
         for task in tasks:
             still = (user for user in leaving[task] - moved if defaults.get(user) == task.account)
@@ -452,7 +451,7 @@ def write_when_jobs_are_over(work: Work, argv: Argv, names: int) -> None:
     refusal: TemporaryError | None = None
     for _ in work.patience.looks():
         try:
-            work.client.write(argv, names)
+            work.client.change(argv, names)
         except JobsActiveError as error:
             refusal = error
         else:
@@ -462,7 +461,7 @@ def write_when_jobs_are_over(work: Work, argv: Argv, names: int) -> None:
 
 def _present(work: Work, action: RemoveMembers) -> tuple[frozenset[str], PermanentError | None]:
     """Who of those to be removed is in the account, as listed; and why one cannot be removed."""
-    account = work.cluster.find(account_name(action.resource, "account"))
+    account = work.now.find(account_name(action.resource, "account"))
     found: set[str] = set()
     refusal: PermanentError | None = None
     users = account.users if account is not None else frozenset()

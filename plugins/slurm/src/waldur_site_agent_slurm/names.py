@@ -8,17 +8,17 @@ without a word. So nothing but an allow-list protects a site.
 from __future__ import annotations
 
 from waldur_site_agent.backends import PermanentError
-from waldur_site_agent.backends.naming import PREFIX_RULE, Naming, plain_text
+from waldur_site_agent.backends.account_tree import AccountTree
+from waldur_site_agent.backends.naming import PREFIX_RULE, Naming
 
 __all__ = [
     "PREFIX_RULE",
     "ROOT",
+    "TREE",
     "account_name",
-    "description",
     "is_removable",
     "is_user_name",
     "listed_user_name",
-    "prefixed_name",
     "user_name",
 ]
 
@@ -26,7 +26,8 @@ ROOT = "root"
 """The account that every Slurm cluster has, above all others; also its only first user."""
 
 _NAMING = Naming("Slurm", "in Slurm 'root' is the whole cluster", values_are_joined=True)
-_DESCRIPTION_BYTES = 200
+TREE = AccountTree(_NAMING, "Slurm account")
+"""How accounts are placed and told from those of others."""
 
 
 def account_name(name: str, kind: str) -> str:
@@ -36,15 +37,6 @@ def account_name(name: str, kind: str) -> str:
         PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
     """
     return _NAMING.account(name, kind)
-
-
-def prefixed_name(kind: str, prefix: str, slug: str) -> str:
-    """Return the name of the account for a slug; see :meth:`Naming.prefixed`.
-
-    Raises:
-        PermanentError: there is no slug, or the name that results cannot be used.
-    """
-    return _NAMING.prefixed(kind, prefix, slug)
 
 
 def user_name(name: str) -> str:
@@ -77,12 +69,3 @@ def is_removable(name: str) -> bool:
 def is_user_name(name: str) -> bool:
     """Whether a username can be given to Slurm at all."""
     return _NAMING.is_user(name)
-
-
-def description(text: str) -> str:
-    """Return free text without what breaks sacctmgr's output or is altered on its way in.
-
-    Quotes would be turned into backticks, ``|`` and line ends break the parsable output, and
-    control characters help nobody. Long texts are cut well below the 255 bytes of the database.
-    """
-    return plain_text(text, _DESCRIPTION_BYTES)

@@ -1,0 +1,171 @@
+"""The tree of accounts that a command-line backend keeps: customers, projects, resources. Pure.
+
+A container or a resource is ours if it carries the organization that its placement says; whatever
+else has the name belongs to somebody else and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from waldur_site_agent.backends.naming import Naming, plain_text
+from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
+from waldur_site_agent.model.errors import PermanentError
+
+_DESCRIPTION_BYTES = 200
+
+
+class TreeSettings(Protocol):
+    """What ``backend_settings`` say about the tree."""
+
+    @property
+    def default_account(self) -> str:
+        """The account above all customers."""
+        ...
+
+    @property
+    def customer_prefix(self) -> str:
+        """Customers' accounts are named this + slug."""
+        ...
+
+    @property
+    def project_prefix(self) -> str:
+        """Projects' accounts are named this + slug."""
+        ...
+
+    @property
+    def allocation_prefix(self) -> str:
+        """Resources' accounts are named this + slug."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTree:
+    """How the accounts of one backend are named, described and told from those of others."""
+
+    naming: Naming
+    account: str = "account"
+    """What an account is called in messages: ``Slurm account``."""
+    project_organization: Literal["customer", "project"] = "project"
+    """Whose name a project's account has as its organization."""
+    dropped: str = ""
+    """What a description must not begin with, because a command would take it for an option."""
+    needs_description: bool = False
+    """Whether the account's name stands in for an empty description."""
+
+    def description(self, text: str, name: str = "") -> str:
+        """Return free text without what commands alter on its way in or break on its way out."""
+        plain = plain_text(text, _DESCRIPTION_BYTES)
+        plain = plain.lstrip(self.dropped) if self.dropped else plain
+        return plain or (name if self.needs_description else "")
+
+    def place(self, request: ResourceRequest, slug: str, settings: TreeSettings) -> Placement:
+        """Name a resource and the accounts above it.
+
+        Raises:
+            PermanentError: a slug is missing or cannot be a name, or two accounts get one name.
+        """
+        prefixes = {
+            "customer": settings.customer_prefix,
+            "project": settings.project_prefix,
+            "allocation": settings.allocation_prefix,
+        }
+        slugs = (request.customer_slug, request.project_slug, slug)
+        names = {
+            kind: self.naming.prefixed(kind, prefix, each)
+            for (kind, prefix), each in zip(prefixes.items(), slugs, strict=True)
+        }
+        _refuse_same(names, prefixes, settings.default_account)
+        customer, project, allocation = names.values()
+        return Placement(
+            id=allocation,
+            title=self.description(request.resource_name, allocation),
+            parent=project,
+            organization=project,
+            containers=(
+                Container(
+                    kind="customer",
+                    id=customer,
+                    parent=settings.default_account,
+                    title=self.description(request.customer_name, customer),
+                    organization=customer,
+                ),
+                Container(
+                    kind="project",
+                    id=project,
+                    parent=customer,
+                    title=self.description(request.project_name, project),
+                    organization=names[self.project_organization],
+                ),
+            ),
+        )
+
+    def check_names(self, placement: Placement) -> None:
+        """Raise unless every account of a placement can be named to a command.
+
+        Raises:
+            PermanentError: one of them cannot.
+        """
+        for kind, name in placement.names():
+            self.naming.account(name, f"{kind} account")
+
+    def refuse_foreign(self, placement: Placement, name: str, organization: str) -> None:
+        """Raise unless an account that has the resource's name is what an interrupted run made.
+
+        Raises:
+            PermanentError: its organization differs: it belongs to somebody else.
+        """
+        if organization != placement.organization:
+            raise PermanentError(
+                f'{placement.id}: cannot create: {self.account} "{name}" exists with organization '
+                f'"{organization}", not "{placement.organization}"; rename it or set another '
+                "allocation_prefix"
+            )
+
+    def refuse_foreign_container(
+        self, placement: Placement, container: Container, organization: str
+    ) -> None:
+        """Raise unless an account that has a container's name was made by the agent.
+
+        Raises:
+            PermanentError: its organization differs.
+        """
+        if organization != container.organization:
+            raise PermanentError(
+                f'{placement.id}: cannot create: the {container.kind} account "{container.id}" '
+                f'exists with organization "{organization}", not "{container.organization}", so it '
+                f"was not made by this agent; rename it or set another {container.kind}_prefix"
+            )
+
+
+def refuse_default(name: str, kept: Collection[str]) -> None:
+    """Raise when an account must stay because everything else is below it.
+
+    Raises:
+        PermanentError: it is one of ``kept``.
+    """
+    if name in kept:
+        raise PermanentError(
+            f"{name}: not deleted: it is the default_account of backend_settings, under which "
+            "customers are made; whoever asked for this meant another account"
+        )
+
+
+def _refuse_same(names: dict[str, str], prefixes: dict[str, str], default_account: str) -> None:
+    taken = {default_account: "default"}
+    for kind, name in names.items():
+        other = taken.setdefault(name, kind)
+        if other == kind:
+            continue
+        if other == "default":
+            raise PermanentError(
+                f'the {kind} account would be "{name}", which is the default_account; '
+                f"set another {kind}_prefix"
+            )
+        raise PermanentError(
+            f'the {other} account and the {kind} account would both be "{name}"; set '
+            f'{other}_prefix ("{prefixes[other]}") and {kind}_prefix ("{prefixes[kind]}") to '
+            "different values"
+        )

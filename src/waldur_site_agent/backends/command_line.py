@@ -1,0 +1,618 @@
+"""What backends that are driven by commands have in common.
+
+One writer at a time, one reading, the actions kind by kind, a reading afterwards, and a verdict on
+each action from what that reading shows. A plugin brings the reading, the commands and the phases.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+from waldur_site_agent.backends import locking
+from waldur_site_agent.backends.actions import (
+    Action,
+    AddMembers,
+    BackendState,
+    CreateHomeDirectories,
+    CreateResource,
+    DeleteResource,
+    Outcome,
+    RemoveMembers,
+    Result,
+    SetLimits,
+    SetMemberLimits,
+    Skipped,
+    resource_of,
+)
+from waldur_site_agent.backends.contract import Backend, BackendSettings
+from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
+from waldur_site_agent.backends.processes import (
+    CommandLog,
+    CommandMissingError,
+    CommandResult,
+    CommandTimedOutError,
+    Runner,
+    inheriting,
+)
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.marketplace import Component
+
+LOCK_WAIT_SECONDS = 120.0
+_READING_LASTS_SECONDS = 60.0
+"""How long the agent builds on a reading; the lock does not keep administrators from writing."""
+_SHOWN = 5
+
+Argv = Sequence[str]
+Client = TypeVar("Client", bound="CommandClient")
+ActionT_co = TypeVar("ActionT_co", bound=Action, covariant=True)
+
+
+class BackendUnavailableError(TemporaryError):
+    """No command has a chance at the moment: what is left of a batch is not even tried."""
+
+
+class CommandClient:
+    """Runs the commands of one backend, counts them and raises what :meth:`failure` finds."""
+
+    unavailable: ClassVar[type[BackendUnavailableError]] = BackendUnavailableError
+    """What a command that hangs, or cannot be started, is taken for."""
+
+    def __init__(self, runner: Runner, timeout: float) -> None:
+        self._runner = runner
+        self._timeout = timeout
+        self._lock: int | None = None
+        self.commands = CommandLog()
+        """Counts what is run; shared by all copies of the client."""
+
+    def failure(self, result: CommandResult) -> SiteAgentError | None:
+        """What a finished command says went wrong; success still has to be read back."""
+        raise NotImplementedError
+
+    def label(self, argv: Argv, *, writes: bool) -> str:
+        """The name under which a command is counted."""
+        return f"{argv[0]} {'write' if writes else 'read'}"
+
+    def holding(self: Client, lock: int) -> Client:
+        """Return the same client for the holder of the writer lock.
+
+        Its writing commands inherit the descriptor: should this process be killed, the lock is
+        held until the command that it left behind has ended.
+        """
+        holder = copy(self)
+        holder._lock = lock  # noqa: SLF001 - of the same class
+        return holder
+
+    def ask(self, argv: Argv) -> str:
+        """Run a command that changes nothing and return what it printed."""
+        with self.commands.running(self.label(argv, writes=False)):
+            return self._run(argv, self._timeout).stdout
+
+    def write(self, argv: Argv, extra_seconds: float = 0) -> None:
+        """Run a command that changes something.
+
+        That it gave no sign of failure does not prove anything yet: read back.
+        """
+        with self.commands.running(self.label(argv, writes=True)), inheriting(self._lock):
+            self._run(argv, self._timeout + extra_seconds)
+
+    def checked(self, result: CommandResult) -> CommandResult:
+        """Return the result of a command that did not fail.
+
+        Raises:
+            SiteAgentError: it failed.
+        """
+        error = self.failure(result)
+        if error is not None:
+            raise error
+        return result
+
+    def _run(self, argv: Argv, timeout: float) -> CommandResult:
+        try:
+            result = self._runner.run(argv, timeout)
+        except self.unavailable:
+            raise
+        except (CommandTimedOutError, CommandMissingError) as error:
+            raise self.unavailable(error.problem, remedy=error.remedy) from error
+        return self.checked(result)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many processes were started, by :meth:`label`."""
+        return self.commands.counts()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task(Generic[ActionT_co]):
+    """One action and its place in the list that was asked for; equal to itself alone."""
+
+    index: int
+    action: ActionT_co
+
+    @property
+    def account(self) -> str:
+        """The account as the backend spells it, in lower case; not checked yet."""
+        return resource_of(self.action).lower()
+
+
+AnyTask: TypeAlias = Task[Any]
+
+
+def batches(actions: Sequence[Action]) -> list[list[AnyTask]]:
+    """Cut the list where carrying out a batch kind by kind would change what comes out.
+
+    Within a batch two actions on one account either have nothing to do with each other or are
+    in the order of the phases, and none undoes what another did: one reading at the end of the
+    batch shows what became of all of them. Between accounts the order does not matter.
+    """
+    result: list[list[AnyTask]] = [[]]
+    met: dict[str, list[Action]] = {}
+    for index, action in enumerate(actions):
+        task = Task(index, action)
+        if any(not _go_together(earlier, action) for earlier in met.get(task.account, ())):
+            result.append([])
+            met = {}
+        met.setdefault(task.account, []).append(action)
+        result[-1].append(task)
+    return result
+
+
+def _go_together(earlier: Action, later: Action) -> bool:
+    if DeleteResource in (type(earlier), type(later)):
+        return isinstance(earlier, RemoveMembers)
+    if isinstance(later, CreateResource):
+        return False
+    if isinstance(earlier, CreateResource):
+        return not isinstance(later, SetLimits)
+    one, other = _people(earlier), _people(later)
+    if one is None or other is None:
+        return type(earlier) is not type(later)
+    if one.isdisjoint(other):
+        return type(earlier) is not type(later) or isinstance(later, SetMemberLimits)
+    return isinstance(earlier, AddMembers) and isinstance(later, SetMemberLimits)
+
+
+def _people(action: Action) -> frozenset[str] | None:
+    """The users that an action is about; ``None`` when it is about the account."""
+    match action:
+        case AddMembers() | RemoveMembers():
+            return frozenset(member.lower() for member in action.members)
+        case SetMemberLimits():
+            return frozenset({action.member.lower()})
+    return None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the tasks of a batch so far."""
+
+    errors: dict[int, SiteAgentError] = field(default_factory=dict)
+    skipped: defaultdict[int, list[Skipped]] = field(default_factory=lambda: defaultdict(list))
+    written: set[int] = field(default_factory=set)
+    """Tasks for which a writing command was started."""
+
+    @contextmanager
+    def attempt(self, *tasks: AnyTask) -> Iterator[None]:
+        """Note a failure of the body as the failure of these tasks, and go on.
+
+        Raises:
+            BackendUnavailableError: nothing that follows has a chance.
+        """
+        try:
+            yield
+        except SiteAgentError as error:
+            for task in tasks:
+                self.errors.setdefault(task.index, error)
+            if isinstance(error, BackendUnavailableError):
+                raise
+
+    def writes(self, *tasks: AnyTask) -> None:
+        """Note that a writing command is about to be started for these tasks."""
+        self.written.update(task.index for task in tasks)
+
+    def leave_out(self, task: AnyTask, name: str, error: SiteAgentError) -> None:
+        """Note that one member is not served, while the others are."""
+        self.skipped[task.index].append(Skipped(name, error))
+
+    def alive(self, tasks: Iterable[Task[ActionT_co]]) -> list[Task[ActionT_co]]:
+        """Those that have not failed."""
+        return [task for task in tasks if task.index not in self.errors]
+
+
+class Reading(Protocol):
+    """Every account of the backend, from one complete read."""
+
+    def members_of(self, account: str) -> frozenset[str] | None:
+        """The users of an account; ``None`` where there is no such account."""
+        ...
+
+
+R = TypeVar("R", bound=Reading)
+
+
+@dataclass(slots=True, kw_only=True)
+class Work(Generic[R]):
+    """What the phases of one batch share; a plugin adds its client and its settings."""
+
+    now: R
+    """As it was read, with what the commands since then should have changed."""
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def listed_as(self, name: str, users: Collection[str]) -> str | None:
+        """How a user is listed among ``users``: by this name, or by the only one like it."""
+        if name in users:
+            return name
+        alike = [user for user in users if user.lower() == name.lower()]
+        return alike[0] if len(alike) == 1 else None
+
+
+W = TypeVar("W", bound=Work[Any])
+
+
+class _Session(Generic[R]):
+    """The reading, and once something was written the lock, that the parts of a pass share."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._lock: locking.HeldLock | None = None
+        self._reading: R | None = None
+        self._read_at = 0.0
+        self._mark: locking.Mark | None = None
+
+    def lock(self, hold: Callable[[], AbstractContextManager[locking.HeldLock]]) -> int:
+        """Take the lock, unless the session has it; it is held until the session ends."""
+        if self._lock is None:
+            self._lock = self._stack.enter_context(hold())
+            if self._mark is None or self._lock.before != self._mark:
+                self._reading = None  # somebody may have written since
+        return self._lock.descriptor
+
+    def read(self, path: Path | None, read: Callable[[], R]) -> R:
+        """Read, and keep the reading for those who write later."""
+        self._reading = None
+        if self._lock is None:
+            self._mark = None if path is None else locking.mark_of_free_lock(path)
+        began = time.monotonic()
+        reading = read()
+        self.keep(reading, began)
+        return reading
+
+    def keep(self, reading: R | None, read_at: float) -> None:
+        """Hand a reading on to the next part of the pass; ``None``: it has to read anew."""
+        self._reading, self._read_at = reading, read_at
+
+    def reading(self) -> R | None:
+        """What the holder of the lock may build on."""
+        if time.monotonic() - self._read_at > _READING_LASTS_SECONDS:
+            return None
+        return self._reading
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._stack.close()
+
+
+class CommandLineBackend(Backend, Generic[R, W]):
+    """A backend that reads everything at once and changes it by commands."""
+
+    phases: ClassVar[Mapping[type, Callable[..., None]]]
+    """By kind of action, in the order of a batch: ``phase(work, tasks)`` carries out its tasks,
+    for all accounts together. Phases without a task are not entered."""
+    lock_purpose: ClassVar[str]
+    """What the writer lock protects and what to do about a holder, for messages."""
+
+    def __init__(
+        self,
+        settings: BackendSettings,
+        components: Mapping[str, Component],
+        *,
+        homes: HomeDirectories | None = None,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+    ) -> None:
+        super().__init__(settings, components)
+        wanted = (
+            isinstance(settings, HomeSettings) and settings.enable_user_homedir_account_creation
+        )
+        self._homes = homes if wanted else None
+        if self._homes is None:
+            self.supports = self.supports - {CreateHomeDirectories}
+        self._homeless: dict[str, bool] = {}
+        self._lock_wait_seconds = lock_wait_seconds
+        self._session: _Session[R] | None = None
+
+    @abstractmethod
+    def read(self) -> R:
+        """Read every account anew.
+
+        Raises:
+            TemporaryError: it failed or is not known to be complete.
+        """
+
+    @abstractmethod
+    def state_of(self, reading: R) -> BackendState:
+        """The reading in the terms of the contract."""
+
+    @abstractmethod
+    def lock_file(self) -> Path:
+        """Where the writers of this backend queue up.
+
+        Raises:
+            TemporaryError: that took a reading, which failed.
+        """
+
+    @abstractmethod
+    def begin(self, reading: R, lock: int) -> W:
+        """What a batch works with; writing commands are to inherit the lock."""
+
+    @abstractmethod
+    def difference(self, task: AnyTask, work: W, reading: R) -> str:
+        """What a reading shows instead of what an action asked for; empty where that is there.
+
+        Members and the existence of the account have been compared already.
+        """
+
+    @abstractmethod
+    def client(self) -> CommandClient:
+        """What runs the commands."""
+
+    def lock_file_if_known(self) -> Path | None:
+        """The same as :meth:`lock_file`, without reading for it."""
+        return self.lock_file()
+
+    def needs_own_reading(self, action: Action, reading: R) -> bool:  # noqa: ARG002 - for overriding
+        """Whether an action cannot be undone, so that it never builds on an earlier reading."""
+        return isinstance(action, DeleteResource)
+
+    def forget(self) -> None:
+        """Forget what was found out besides the accounts, because a new pass begins."""
+        self._homeless.clear()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """See :meth:`Backend.session`."""
+        self._session = _Session()
+        try:
+            yield
+        finally:
+            session, self._session = self._session, None
+            session.close()
+
+    def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
+        """Read everything at once; ``ids`` would not make it cheaper."""
+        self.forget()
+        if self._session is None:
+            return self.state_of(self.read())
+        return self.state_of(self._session.read(self.lock_file_if_known(), self.read))
+
+    def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
+        """Carry out the actions, grouped, under the lock; read afterwards, and judge by that.
+
+        Actions whose wanted state is there already start no writing command.
+        """
+        done = iter(self._apply([action for action in actions if self._has_phase(action)]))
+        return [
+            next(done) if self._has_phase(action) else self._apply_one(action) for action in actions
+        ]
+
+    def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
+        """Those the operating system knows whose home directory does not exist."""
+        if self._homes is None:
+            return frozenset()
+        names = frozenset(self._homes.usable(users))
+        unseen = names - self._homeless.keys()
+        lacking = self._homes.missing(unseen)
+        self._homeless |= {name: name in lacking for name in unseen}
+        return frozenset(name for name in names if self._homeless[name])
+
+    def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
+        """Make the home directories that are missing; no lock is needed for that."""
+        if self._homes is None:
+            return self._unsupported(action)
+        self._homeless.clear()
+        return self._homes.create(action)
+
+    def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
+        """See :meth:`Backend.watch_commands`; home directories are not among them."""
+        self.client().commands.tell(told)
+
+    def commands_run(self) -> Mapping[str, int]:
+        """Processes, by what the client calls them."""
+        return self.client().counts()
+
+    def _has_phase(self, action: Action) -> bool:
+        return type(action) in self.phases and type(action) in self.supports
+
+    def _apply(self, actions: Sequence[Action]) -> list[Outcome]:
+        if not actions:
+            return []
+        try:
+            with self._writing() as lock:
+                return _Run(self, lock, self._session).run(actions)
+        except TemporaryError as error:
+            return [Outcome(action, Result.FAILED, error) for action in actions]
+
+    @contextmanager
+    def _writing(self) -> Iterator[int]:
+        if self._session is not None:
+            yield self._session.lock(self._hold)
+            return
+        with self._hold() as held:
+            yield held.descriptor
+
+    def _hold(self) -> AbstractContextManager[locking.HeldLock]:
+        return locking.held_lock(self.lock_file(), self._lock_wait_seconds, self.lock_purpose)
+
+
+class _HaltedError(Exception):
+    """The rest of the actions has no chance; carries the outcomes of the current batch."""
+
+    def __init__(self, outcomes: list[Outcome], cause: TemporaryError) -> None:
+        super().__init__(str(cause))
+        self.outcomes = outcomes
+        self.cause = cause
+
+
+class _Run(Generic[R, W]):
+    """Carries out one list of actions; the caller holds the lock."""
+
+    def __init__(
+        self, backend: CommandLineBackend[R, W], lock: int, session: _Session[R] | None
+    ) -> None:
+        self._backend = backend
+        self._lock = lock
+        self._session = session
+        self._reading = None if session is None else session.reading()
+        self._is_handed_on = self._reading is not None
+        self._not_made: dict[str, SiteAgentError] = {}
+
+    def run(self, actions: Sequence[Action]) -> list[Outcome]:
+        """Return one outcome for each action, in their order."""
+        outcomes: list[Outcome] = []
+        halted: TemporaryError | None = None
+        for batch in batches(actions):
+            if halted is None:
+                try:
+                    outcomes += self._batch(batch)
+                    continue
+                except _HaltedError as error:
+                    outcomes += error.outcomes
+                    halted = error.cause
+                    continue
+                except TemporaryError as error:
+                    halted = error
+            outcomes += [Outcome(task.action, Result.FAILED, halted) for task in batch]
+        if halted is not None and self._session is not None:
+            self._session.keep(None, 0)
+        return outcomes
+
+    def _batch(self, batch: Sequence[AnyTask]) -> list[Outcome]:
+        """Carry out a batch, and again with a reading of its own what failed for good.
+
+        Raises:
+            TemporaryError: nothing could be read, nothing was begun.
+            _HaltedError: the backend went away.
+        """
+        reading = self._reading
+        if reading is None or (
+            self._is_handed_on
+            and any(self._backend.needs_own_reading(task.action, reading) for task in batch)
+        ):
+            reading = self._read()
+        handed_on = self._is_handed_on
+        done, work = self._attempt(batch, reading)
+        if not handed_on:
+            return done
+        again = [
+            task
+            for task, outcome in zip(batch, done, strict=True)
+            if isinstance(outcome.error, PermanentError) and task.index not in work.ledger.written
+        ]
+        if not again:
+            return done
+        corrected, _ = self._attempt(again, self._read() if self._is_handed_on else self._now())
+        by_task = dict(zip(again, corrected, strict=True))
+        return [by_task.get(task, outcome) for task, outcome in zip(batch, done, strict=True)]
+
+    def _now(self) -> R:
+        return self._read() if self._reading is None else self._reading
+
+    def _read(self) -> R:
+        began = time.monotonic()
+        self._reading = self._backend.read()
+        self._is_handed_on = False
+        if self._session is not None:
+            self._session.keep(self._reading, began)
+        return self._reading
+
+    def _attempt(self, batch: Sequence[AnyTask], reading: R) -> tuple[list[Outcome], W]:
+        work = self._backend.begin(reading, self._lock)
+        for task in batch:
+            if isinstance(task.action, CreateResource):
+                self._not_made.pop(task.account, None)
+        self._refuse_what_was_not_made(work, batch)
+        try:
+            for kind, phase in self._backend.phases.items():
+                tasks = [task for task in work.ledger.alive(batch) if type(task.action) is kind]
+                if tasks:
+                    phase(work, tasks)
+                    self._note_what_was_not_made(work, tasks)
+                    self._refuse_what_was_not_made(work, batch)
+            if work.ledger.written:
+                reading = self._read()
+        except TemporaryError as error:
+            raise _HaltedError(self._unconfirmed(batch, work, reading, error), error) from error
+        return [self._outcome(task, work, reading) for task in batch], work
+
+    def _note_what_was_not_made(self, work: W, tasks: Iterable[AnyTask]) -> None:
+        for task in tasks:
+            if isinstance(task.action, CreateResource) and task.index in work.ledger.errors:
+                self._not_made.setdefault(task.account, work.ledger.errors[task.index])
+
+    def _refuse_what_was_not_made(self, work: W, batch: Iterable[AnyTask]) -> None:
+        """An account that was refused or could not be made may be somebody else's."""
+        for task in batch:
+            error = self._not_made.get(task.account)
+            if error is not None:
+                family = PermanentError if isinstance(error, PermanentError) else TemporaryError
+                text = f"{task.account}: left alone because it could not be made: {error}"
+                work.ledger.errors.setdefault(task.index, family(text))
+
+    def _unconfirmed(
+        self, batch: Iterable[AnyTask], work: W, before: R, error: TemporaryError
+    ) -> list[Outcome]:
+        """Outcomes when the backend went away: what no reading has confirmed has failed."""
+        outcomes = []
+        for task in batch:
+            if task.index not in work.ledger.errors:
+                judged = self._outcome(task, work, before)
+                if judged.result is Result.UNCHANGED:
+                    outcomes.append(judged)
+                    continue
+                work.ledger.errors[task.index] = error
+            outcomes.append(self._outcome(task, work, before))
+        return outcomes
+
+    def _outcome(self, task: AnyTask, work: W, reading: R) -> Outcome:
+        """What became of a task, from its failure or from what was read afterwards."""
+        ledger = work.ledger
+        skipped = tuple(ledger.skipped.get(task.index, ()))
+        error = ledger.errors.get(task.index)
+        if error is None and (shown := self._difference(task, work, reading)):
+            error = TemporaryError(
+                f"{task.account}: the commands succeeded, but reading back shows {shown}; "
+                "it is tried again; if it stays so, somebody else is changing this account"
+            )
+        if error is not None:
+            return Outcome(task.action, Result.FAILED, error, skipped)
+        result = Result.DONE if task.index in ledger.written else Result.UNCHANGED
+        return Outcome(task.action, result, None, skipped)
+
+    def _difference(self, task: AnyTask, work: W, reading: R) -> str:
+        users = reading.members_of(task.account)
+        unserved = {entry.name for entry in work.ledger.skipped.get(task.index, ())}
+        match task.action:
+            case DeleteResource():
+                return "" if users is None else "that the account still exists"
+            case RemoveMembers(members=members):
+                present = users or frozenset()
+                served = {member for member in members if member not in unserved}
+                return listed("still in it", {m for m in served if work.listed_as(m, present)})
+            case _ if users is None:
+                return "that there is no such account"
+            case AddMembers(members=members):
+                served = {member for member in members if member not in unserved}
+                return listed("not in it", {m for m in served if not work.listed_as(m, users)})
+            case _:
+                return self._backend.difference(task, work, reading)
+
+
+def listed(where: str, names: Collection[str]) -> str:
+    """Say where some users are, as a part of a message; empty for nobody."""
+    shown = ", ".join(sorted(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{shown} {where}" if names else ""
