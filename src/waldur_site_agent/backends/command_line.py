@@ -21,6 +21,7 @@ from waldur_site_agent.backends.actions import (
     Action,
     AddMembers,
     BackendState,
+    Check,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -316,11 +317,12 @@ class CommandLineBackend(Backend, Generic[R, W]):
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         super().__init__(settings, components)
-        wanted = (
-            isinstance(settings, HomeSettings) and settings.enable_user_homedir_account_creation
-        )
-        self._homes = homes if wanted else None
-        if self._homes is None:
+        self._homes = homes
+        if not (
+            homes is not None
+            and isinstance(settings, HomeSettings)
+            and settings.enable_user_homedir_account_creation
+        ):
             self.supports = self.supports - {CreateHomeDirectories}
         self._homeless: dict[str, bool] = {}
         self._lock_wait_seconds = lock_wait_seconds
@@ -402,7 +404,7 @@ class CommandLineBackend(Backend, Generic[R, W]):
 
     def missing_home_directories(self, users: Iterable[str]) -> frozenset[str]:
         """Those the operating system knows whose home directory does not exist."""
-        if self._homes is None:
+        if self._homes is None or CreateHomeDirectories not in self.supports:
             return frozenset()
         names = frozenset(self._homes.usable(users))
         unseen = names - self._homeless.keys()
@@ -412,10 +414,14 @@ class CommandLineBackend(Backend, Generic[R, W]):
 
     def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
         """Make the home directories that are missing; no lock is needed for that."""
-        if self._homes is None:
+        if self._homes is None or CreateHomeDirectories not in self.supports:
             return self._unsupported(action)
         self._homeless.clear()
         return self._homes.create(action)
+
+    def check_homes(self) -> Iterable[Check]:
+        """What :meth:`diagnose` says of home directories."""
+        return () if self._homes is None else self._homes.diagnose()
 
     def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
         """See :meth:`Backend.watch_commands`; home directories are not among them."""

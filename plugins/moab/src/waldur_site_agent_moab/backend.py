@@ -114,7 +114,7 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
         yield from diagnose(self._client, self._moab, self.components, self.lock_file())
-        yield from self._homes.diagnose()
+        yield from self.check_homes()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; organizations stand for the tree."""

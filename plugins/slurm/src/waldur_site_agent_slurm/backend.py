@@ -139,7 +139,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
         yield from diagnose(self._client, self._slurm, self.components, self.lock_file)
-        yield from self._homes.diagnose()
+        yield from self.check_homes()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; the tree is default_account, customer, project, allocation."""
