@@ -24,6 +24,7 @@ from waldur_site_agent.service.session import Runtime, open_site
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "write-a-backend.md"
 TEMPLATE = ROOT / "examples" / "plugin"
+COMMAND_LINE = ROOT / "examples" / "plugin-command-line"
 
 
 def _loaded(name: str, file: Path) -> ModuleType:
@@ -41,10 +42,15 @@ EXAMPLE = _loaded("my_site_backend.backend", TEMPLATE / "src" / "my_site_backend
 TestTemplate = _loaded(
     "my_site_backend_conformance", TEMPLATE / "tests" / "test_conformance.py"
 ).TestJsonFileBackend
+TALLY = _loaded("tally_backend.backend", COMMAND_LINE / "src" / "tally_backend" / "backend.py")
+TestCommandLineTemplate = _loaded(
+    "tally_backend_conformance", COMMAND_LINE / "tests" / "test_tally_conformance.py"
+).TestTallyBackend
 
 
 def test_the_page_shows_what_the_template_has() -> None:
-    sources = [file.read_text(encoding="utf-8") for file in TEMPLATE.rglob("*.py")]
+    files = (*TEMPLATE.rglob("*.py"), *COMMAND_LINE.rglob("*.py"))
+    sources = [file.read_text(encoding="utf-8") for file in files]
     sources.append((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))
     shown = re.findall(r"```(?:python|toml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(shown) >= 3

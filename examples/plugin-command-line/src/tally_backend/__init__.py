@@ -1,0 +1,1 @@
+"""A backend for waldur-site-agent on the commands of ``tallyctl``."""
