@@ -31,7 +31,7 @@ from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDE
 from waldur_site_agent.service.passes import Passes, Session, check_token, run_cycle
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.retry import RetryPolicy
-from waldur_site_agent_sandbox.in_process import ADDRESS
+from waldur_site_agent_sandbox.server import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings

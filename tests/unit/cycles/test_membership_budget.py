@@ -9,7 +9,7 @@ import pytest
 
 from harness import SimulatedSite
 from waldur_site_agent_sandbox import OfferingUser, Project, Resource, Role, User
-from waldur_site_agent_sandbox.world import World
+from waldur_site_agent_sandbox.store import World
 from waldur_site_agent_slurm.commands import NAMES_PER_COMMAND
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
 

@@ -12,7 +12,7 @@ from harness.patience import PATIENCE_SECONDS
 from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from waldur_site_agent_sandbox.example import DemoWorld
+    from waldur_site_agent_sandbox import DemoWorld
 
 APPROVE = "marketplace_orders_approve_by_provider"
 

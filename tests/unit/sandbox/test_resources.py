@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from waldur_site_agent_sandbox import Resource, Sandbox
-from waldur_site_agent_sandbox.example import DemoWorld
+from waldur_site_agent_sandbox import DemoWorld, Resource, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from waldur_site_agent_sandbox.example import DemoWorld
 from waldur_site_agent_sandbox.faults import Fault
 from waldur_site_agent_sandbox.http import RefusedError
 from waldur_site_agent_sandbox.records import (
@@ -30,7 +29,7 @@ from waldur_site_agent_sandbox.records import (
     UserLimit,
     UserUsage,
 )
-from waldur_site_agent_sandbox.sandbox import Sandbox
+from waldur_site_agent_sandbox.sandbox import DemoWorld, Sandbox
 from waldur_site_agent_sandbox.store import Request
 
 __all__ = [

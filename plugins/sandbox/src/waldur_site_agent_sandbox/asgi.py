@@ -15,15 +15,12 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from waldur_site_agent_sandbox.api import (
-    account,
     agents,
     events,
     imports,
-    limits,
-    offering_users,
     offerings,
     orders,
-    projects,
+    people,
     providers,
     resources,
     usage,
@@ -38,23 +35,20 @@ from waldur_site_agent_sandbox.http import (
     invalid,
     method_not_allowed,
 )
-from waldur_site_agent_sandbox.portal import Sessions
+from waldur_site_agent_sandbox.permissions import Sessions
 from waldur_site_agent_sandbox.store import Journal, Store
 from waldur_site_agent_sandbox.store import Request as JournalEntry
 
 OPERATIONS: tuple[Operation, ...] = (
-    *account.OPERATIONS,
+    *people.OPERATIONS,
     *offerings.OPERATIONS,
     *providers.OPERATIONS,
     *orders.OPERATIONS,
     *resources.OPERATIONS,
-    *offering_users.OPERATIONS,
-    *limits.OPERATIONS,
     *usage.OPERATIONS,
     *agents.OPERATIONS,
     *events.OPERATIONS,
     *imports.OPERATIONS,
-    *projects.OPERATIONS,
 )
 """Every call of Waldur's API that the sandbox answers, in any generation."""
 

@@ -16,14 +16,15 @@ from typing import Literal, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from waldur_site_agent_sandbox import permissions, senders, states
+from waldur_site_agent_sandbox import broker, permissions, states
 from waldur_site_agent_sandbox.broker import (
     BrokerAddress,
     BrokerTroubleError,
+    Destination,
     NoBroker,
+    Occurrence,
     RabbitManagement,
 )
-from waldur_site_agent_sandbox.occurrences import Destination, Occurrence
 from waldur_site_agent_sandbox.records import (
     EventSubscription,
     JsonObject,
@@ -34,8 +35,7 @@ from waldur_site_agent_sandbox.records import (
     Role,
     subscription_queue_name,
 )
-from waldur_site_agent_sandbox.store import Store, Transaction
-from waldur_site_agent_sandbox.world import World
+from waldur_site_agent_sandbox.store import Store, Transaction, World
 
 
 class Outbox:
@@ -567,7 +567,7 @@ class EventBus:
 
     def _send(self, address: BrokerAddress, message: Destination) -> None:
         try:
-            senders.send(address, message)
+            broker.send(address, message)
         except BrokerTroubleError as error:
             self.failures.append(str(error))
 

@@ -1,90 +1,48 @@
-"""What every part of the customer's side stands on."""
+"""The customer's side, but for people and orders: accounts, user limits, usage, imports, reminders.
+
+``Portal`` and ``change`` are what every action is built on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TypeVar
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import wraps
+from http import HTTPStatus
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from waldur_site_agent_sandbox.http import as_uuid, not_authenticated
-from waldur_site_agent_sandbox.records import Offering, User
-from waldur_site_agent_sandbox.store import Store, Transaction
-from waldur_site_agent_sandbox.world import Record, World
+from waldur_site_agent_sandbox import events, rules, states
+from waldur_site_agent_sandbox.broker import Occurrence
+from waldur_site_agent_sandbox.http import RefusedError, as_uuid, invalid
+from waldur_site_agent_sandbox.permissions import Sessions
+from waldur_site_agent_sandbox.records import (
+    BackendResource,
+    BackendResourceRequest,
+    ComponentUsage,
+    JsonObject,
+    Offering,
+    OfferingUser,
+    PeriodicPolicy,
+    Project,
+    ProjectAccount,
+    Resource,
+    User,
+    UserLimit,
+    UserUsage,
+)
+from waldur_site_agent_sandbox.store import Record, Store, Transaction, World, name_of_table
 
-
-class Sessions:
-    """When each user was last heard of. Not part of the world: a request is no change of it."""
-
-    def __init__(self) -> None:
-        self._last_seen: dict[str, datetime] = {}
-        self._expired: set[str] = set()
-
-    def authenticate(self, tx: Transaction, header: str) -> User:
-        """Give the user whose token an Authorization header holds.
-
-        Raises:
-            RefusedError: 401 with the reason.
-        """
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() not in {"token", "bearer"}:
-            raise not_authenticated("Authentication credentials were not provided.")
-        if not token.strip():
-            raise not_authenticated("Invalid token header. No credentials provided.")
-        for user in tx.world.users.values():
-            if user.token and user.token == token.strip():
-                self._admit(user, tx.now)
-                return user
-        raise not_authenticated("Invalid token.")
-
-    def expire(self, user: User) -> None:
-        """Let a user's token be too old from now on."""
-        self._expired.add(user.uuid)
-
-    def renew(self, user: User) -> None:
-        """Let a user's token be fresh."""
-        self._expired.discard(user.uuid)
-        self._last_seen.pop(user.uuid, None)
-
-    def _admit(self, user: User, now: datetime) -> None:
-        if not user.is_active:
-            raise not_authenticated("User inactive or deleted.")
-        last_seen = self._last_seen.get(user.uuid, now)
-        if user.token_lifetime is not None:
-            silence = now - last_seen
-            if silence > timedelta(seconds=user.token_lifetime):
-                self._expired.add(user.uuid)
-        if user.uuid in self._expired:
-            raise not_authenticated("Token has expired.")
-        self._last_seen[user.uuid] = now
-
-
-def find(table: Mapping[str, R], wanted: R | str, kind: str) -> R:
-    """Give the record that a person means.
-
-    Raises:
-        LookupError: There is none, or more than one of that name.
-    """
-    if not isinstance(wanted, str):
-        return table[wanted.uuid]
-    uuid = as_uuid(wanted)
-    if uuid is not None and uuid in table:
-        return table[uuid]
-    found = [row for row in table.values() if wanted in _names(row)]
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} {kind} called {wanted!r}; use the UUID")
-    return found[0]
-
-
-def _names(record: Record) -> set[str]:
-    return {str(getattr(record, field, "")) for field in ("slug", "username", "name")}
-
-
+P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 
 class Portal:
-    """The way into the store for those who need no API."""
+    """Access to the store for everybody who does not use the API."""
 
     def __init__(self, store: Store, sessions: Sessions) -> None:
         self._store = store
@@ -92,14 +50,14 @@ class Portal:
 
     @property
     def world(self) -> World:
-        """Everything there is, at this moment."""
+        """The current content of this Waldur."""
         return self._store.read().world
 
     def current(self, record: R) -> R:
         """Give a record as it is now.
 
         Raises:
-            KeyError: It is gone.
+            KeyError: It was removed.
         """
         return self.world.current(record)
 
@@ -111,8 +69,411 @@ class Portal:
         return changed
 
 
-def offering_meant(tx: Transaction, wanted: Offering | str | None) -> Offering:
-    """Give the offering that a person means; who names none means the first."""
-    if wanted is not None:
-        return find(tx.world.offerings, wanted, "offerings")
-    return next(iter(tx.world.offerings.values()))
+S = TypeVar("S", bound=Portal)
+
+
+def change(method: Callable[Concatenate[S, Transaction, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Run a method in a transaction, its first argument, which callers do not see."""
+
+    @wraps(method)
+    def in_transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._store.change() as tx:
+            return method(self, tx, *args, **kwargs)
+
+    signature = inspect.signature(method)
+    visible = [each for name, each in signature.parameters.items() if name != "tx"]
+    vars(in_transaction)["__signature__"] = signature.replace(parameters=visible)
+    return in_transaction
+
+
+def find(tx: Transaction, kind: type[R], wanted: R | str) -> R:
+    """Give the record that a person means, by UUID, slug, username or name.
+
+    Raises:
+        LookupError: No record or more than one matches.
+    """
+    table = tx.world.table(kind)
+    if not isinstance(wanted, str):
+        return table[wanted.uuid]
+    uuid = as_uuid(wanted)
+    if uuid is not None and uuid in table:
+        return table[uuid]
+    found = [row for row in table.values() if wanted in _names(row)]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} {name_of_table(kind)} called {wanted!r}; use the UUID")
+    return found[0]
+
+
+def _names(record: Record) -> set[str]:
+    return {str(getattr(record, field, "")) for field in ("slug", "username", "name")}
+
+
+def offering_or_first(tx: Transaction, wanted: Offering | str | None) -> Offering:
+    """Give the offering that a person means; without one, the first."""
+    return next(iter(tx.world.offerings.values())) if wanted is None else find(tx, Offering, wanted)
+
+
+class AccountSide(Portal):
+    """What the portal lets people do with accounts, and with limits that no order changes."""
+
+    @change
+    def set_account(
+        self,
+        tx: Transaction,
+        user: User | str,
+        username: str | None = None,
+        state: str = "OK",
+        is_restricted: bool = False,
+        offering: Offering | str | None = None,
+    ) -> OfferingUser:
+        """Give a person an account at an offering, or change the one there is.
+
+        Without ``username`` it is called what the person is called in Waldur.
+        """
+        person = find(tx, User, user)
+        place = offering_or_first(tx, offering)
+        account = tx.world.offering_user(place.uuid, person.uuid) or OfferingUser(
+            uuid=tx.new_uuid(),
+            created=tx.now,
+            modified=tx.now,
+            user=person.uuid,
+            offering=place.uuid,
+        )
+        return tx.world.put(
+            replace(
+                account,
+                username=person.username if username is None else username,
+                state=state,
+                is_restricted=is_restricted,
+                modified=tx.now,
+            )
+        )
+
+    @change
+    def request_deletion(
+        self, tx: Transaction, user: User | str, offering: Offering | str | None = None
+    ) -> OfferingUser:
+        """Ask for the deletion of the account that a person has at an offering; it must be OK."""
+        account = _account(tx, user, offering_or_first(tx, offering))
+        transition = states.TRANSITIONS["request_deletion"]
+        states.move(tx, account, transition, "", "")
+        return tx.world.current(account)
+
+    def add_service_account(
+        self, project: Project | str, username: str, state: str = "OK", email: str = ""
+    ) -> ProjectAccount:
+        """Give a project an account for its programs."""
+        return self._add_project_account("service", project, username, state, email)
+
+    def add_course_account(
+        self, project: Project | str, username: str | None, state: str = "OK", email: str = ""
+    ) -> ProjectAccount:
+        """Give a project an account for a course; one that is Pending has no username yet."""
+        return self._add_project_account("course", project, username, state, email)
+
+    @change
+    def set_project_account_state(
+        self, tx: Transaction, account: ProjectAccount | str, state: str
+    ) -> ProjectAccount:
+        """Close an account of a project, or bring it to any other state; closed ones stay."""
+        found = find(tx, ProjectAccount, account)
+        _require_state(tx, found.kind, state)
+        return tx.world.put(replace(found, state=state, modified=tx.now))
+
+    @change
+    def set_user_limit(
+        self,
+        tx: Transaction,
+        resource: Resource | str,
+        user: User | str,
+        component_type: str,
+        limit: Decimal | float | str,
+    ) -> UserLimit:
+        """Let a person use no more than this of one component of a resource."""
+        found = find(tx, Resource, resource)
+        place = tx.world.offerings[found.offering]
+        account = _account(tx, user, place)
+        if component_type not in {each.type for each in place.components}:
+            raise invalid({"component": [f"{place.name} has no component {component_type}."]})
+        before = tx.world.user_limit(found.uuid, account.uuid, component_type)
+        return tx.world.put(
+            UserLimit(
+                uuid=before.uuid if before else tx.new_uuid(),
+                created=before.created if before else tx.now,
+                resource=found.uuid,
+                account=account.uuid,
+                component_type=component_type,
+                limit=_two_places(limit),
+            )
+        )
+
+    @change
+    def clear_user_limit(
+        self, tx: Transaction, resource: Resource | str, user: User | str, component_type: str
+    ) -> None:
+        """Let a person use as much of a component as the resource has; no limit is no error."""
+        found = find(tx, Resource, resource)
+        account = _account(tx, user, tx.world.offerings[found.offering])
+        limit = tx.world.user_limit(found.uuid, account.uuid, component_type)
+        if limit is not None:
+            tx.world.remove(limit)
+
+    @change
+    def add_periodic_policy(
+        self, tx: Transaction, offering: Offering | str | None = None
+    ) -> PeriodicPolicy:
+        """Let Waldur set the limits of an offering's resources anew each period."""
+        if not tx.generation.has_periodic_policies:
+            message = f"a server of release {tx.generation.version} has no periodic policies"
+            raise ValueError(message)
+        place = offering_or_first(tx, offering)
+        return tx.world.put(PeriodicPolicy(uuid=tx.new_uuid(), created=tx.now, offering=place.uuid))
+
+    @change
+    def remove_periodic_policy(self, tx: Transaction, policy: PeriodicPolicy | str) -> None:
+        """Let the limits be the business of orders and of the agent again."""
+        tx.world.remove(find(tx, PeriodicPolicy, policy))
+
+    @change
+    def _add_project_account(
+        self,
+        tx: Transaction,
+        kind: Literal["service", "course"],
+        project: Project | str,
+        username: str | None,
+        state: str,
+        email: str,
+    ) -> ProjectAccount:
+        _require_state(tx, kind, state)
+        return tx.world.put(
+            ProjectAccount(
+                uuid=tx.new_uuid(),
+                created=tx.now,
+                modified=tx.now,
+                kind=kind,
+                project=find(tx, Project, project).uuid,
+                username=username,
+                state=state,
+                email=email,
+            )
+        )
+
+
+def _account(tx: Transaction, user: User | str, offering: Offering) -> OfferingUser:
+    person = find(tx, User, user)
+    account = tx.world.offering_user(offering.uuid, person.uuid)
+    if account is None:
+        message = f"{person.username!r} has no account at {offering.name!r}; set_account makes one"
+        raise LookupError(message)
+    return account
+
+
+def _require_state(tx: Transaction, kind: str, state: str) -> None:
+    known = tx.generation.project_account_states[kind]
+    if state not in known:
+        message = f"{kind} accounts of this release are {', '.join(known)}; not {state!r}"
+        raise ValueError(message)
+
+
+def _two_places(limit: Decimal | float | str) -> str:
+    amount = Decimal(str(limit))
+    if not amount.is_finite() or amount < 0:
+        raise invalid({"limit": ["A valid number is required."]})
+    return f"{amount:.2f}"
+
+
+class UsageSide(Portal):
+    """Months are named by any of their days, or as ``2026-11``; none means the present one."""
+
+    def usage_rows(
+        self, resource: Resource | str, month: date | str | None = None
+    ) -> list[ComponentUsage]:
+        """Give the rows of a month as they are stored, oldest first."""
+        tx = self._store.read()
+        found = find(tx, Resource, resource)
+        first = _first_day(tx, month)
+        rows = tx.world.component_usages.values()
+        return [row for row in rows if (row.resource, row.billing_period) == (found.uuid, first)]
+
+    def usages(
+        self, resource: Resource | str, month: date | str | None = None
+    ) -> dict[str, Decimal]:
+        """Give what a customer pays for in a month, by component: the sum over all plans."""
+        total: dict[str, Decimal] = defaultdict(Decimal)
+        for row in self.usage_rows(resource, month):
+            total[row.component_type] += row.usage
+        return dict(total)
+
+    def user_usages(
+        self, resource: Resource | str, month: date | str | None = None
+    ) -> dict[str, dict[str, Decimal]]:
+        """Give what each person used in a month: username, then component."""
+        used: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+        for parent in self.usage_rows(resource, month):
+            for row in rules.user_rows(self._store.read(), parent):
+                used[row.username][parent.component_type] += row.usage
+        return {username: dict(amounts) for username, amounts in used.items()}
+
+    @change
+    def put_usage(
+        self,
+        tx: Transaction,
+        resource: Resource | str,
+        component_type: str,
+        usage: Decimal | float | str,
+        month: date | str | None = None,
+        plan_period: str = "",
+    ) -> ComponentUsage:
+        """Store a usage as only an administrator of the database can, in any month.
+
+        With a ``plan_period`` of its own, it is a second row beside the one that reports change.
+        """
+        found = find(tx, Resource, resource)
+        first = _first_day(tx, month)
+        before = rules.row_of(tx, found.uuid, component_type, first, plan_period)
+        return tx.world.put(
+            ComponentUsage(
+                uuid=before.uuid if before else tx.new_uuid(),
+                created=before.created if before else tx.now,
+                reported=tx.now,
+                resource=found.uuid,
+                component_type=component_type,
+                billing_period=first,
+                usage=Decimal(str(usage)),
+                plan_period=plan_period,
+            )
+        )
+
+    @change
+    def put_user_usage(
+        self,
+        tx: Transaction,
+        parent: ComponentUsage | str,
+        username: str,
+        usage: Decimal | float | str,
+    ) -> UserUsage:
+        """Store one person's part of a usage, as only an administrator of the database can."""
+        return tx.world.put(
+            UserUsage(
+                uuid=tx.new_uuid(),
+                created=tx.now,
+                modified=tx.now,
+                component_usage=find(tx, ComponentUsage, parent).uuid,
+                username=username,
+                usage=Decimal(str(usage)),
+            )
+        )
+
+
+def _first_day(tx: Transaction, month: date | str | None) -> date:
+    if month is None:
+        return rules.month_of(tx.now)
+    day = date.fromisoformat(f"{month}-01"[:10]) if isinstance(month, str) else month
+    return day.replace(day=1)
+
+
+class ImportSide(Portal):
+    """What staff do to bring into Waldur what is in a backend."""
+
+    @change
+    def request_import(
+        self, tx: Transaction, offering: Offering | str | None = None
+    ) -> BackendResourceRequest:
+        """Ask what an offering's backend has that no resource claims."""
+        return tx.world.put(
+            BackendResourceRequest(
+                uuid=tx.new_uuid(),
+                created=tx.now,
+                modified=tx.now,
+                offering=offering_or_first(tx, offering).uuid,
+            )
+        )
+
+    def importable(self, offering: Offering | str | None = None) -> list[BackendResource]:
+        """Give what agents found at an offering."""
+        tx = self._store.read()
+        place = offering_or_first(tx, offering)
+        return [row for row in tx.world.backend_resources.values() if row.offering == place.uuid]
+
+    @change
+    def forget_importable(self, tx: Transaction, offering: Offering | str | None = None) -> None:
+        """Remove what agents found at an offering, as an import by staff does."""
+        place = offering_or_first(tx, offering)
+        for row in list(tx.world.backend_resources.values()):
+            if row.offering == place.uuid:
+                tx.world.remove(row)
+
+    def agent_states(self, offering: Offering | str | None = None) -> dict[str, str]:
+        """Give the states of the services of an offering's agents, by name, as the portal shows."""
+        tx = self._store.read()
+        place = offering_or_first(tx, offering)
+        identities = {
+            row.uuid for row in tx.world.agent_identities.values() if row.offering == place.uuid
+        }
+        return {
+            row.name: states.service_state(tx, row)
+            for row in tx.world.agent_services.values()
+            if row.identity in identities
+        }
+
+
+_OLD_ENOUGH = timedelta(hours=1)
+
+
+class NudgeSide(Portal):
+    """What staff and tasks of the server do to have agents look again."""
+
+    def sync_user_roles(
+        self, project: Project | str, resource: Resource | str | None = None
+    ) -> None:
+        """Ask agents to compare everybody in a project, or in one of its resources."""
+        tx = self._store.read()
+        found = find(tx, Project, project)
+        payload: JsonObject = {"project_uuid": found.uuid, "project_name": found.name}
+        if resource is None:
+            offerings = events.offerings_of(tx, found.uuid)
+        else:
+            one = find(tx, Resource, resource)
+            payload["resource_uuid"] = one.uuid
+            offerings = [one.offering]
+        for offering in offerings:
+            self._store.announce(
+                Occurrence(object_type="user_role", offering=offering, payload=payload), tx
+            )
+
+    def pull(self, resource: Resource | str) -> None:
+        """Ask agents to look at a resource."""
+        tx = self._store.read()
+        found = find(tx, Resource, resource)
+        self._store.announce(events.resource(tx, found), tx)
+
+    def sync_resources(self, user: User | str, offering: Offering | str | None = None) -> None:
+        """Ask agents to look at all resources of an offering; without any agent that is refused."""
+        tx = self._store.read()
+        place = offering_or_first(tx, offering)
+        agents = {
+            row.uuid for row in tx.world.agent_identities.values() if row.offering == place.uuid
+        }
+        if not any(row.identity in agents for row in tx.world.event_consumers.values()):
+            raise RefusedError(HTTPStatus.CONFLICT, {"detail": "No agent is subscribed."})
+        person = find(tx, User, user)
+        what = Occurrence(
+            object_type="offering_resources_sync",
+            offering=place.uuid,
+            payload={"requested_by_user_uuid": person.uuid},
+        )
+        self._store.announce(what, tx)
+
+    def remind_of_orders(self) -> int:
+        """Tell again of orders that wait for the provider for more than an hour; gives how many."""
+        tx = self._store.read()
+        waiting = [
+            order
+            for order in tx.world.orders.values()
+            if order.state == "pending-provider" and tx.now - order.created > _OLD_ENOUGH
+        ]
+        for number, order in enumerate(waiting, start=1):
+            what = events.order(tx, order)
+            payload: JsonObject = {**what.payload, "sequence_number": number}
+            self._store.announce(replace(what, payload=payload), tx)
+        return len(waiting)

@@ -8,7 +8,7 @@ from datetime import date, datetime
 
 from pydantic import JsonValue
 
-from waldur_site_agent_sandbox import agents
+from waldur_site_agent_sandbox import states
 from waldur_site_agent_sandbox.permissions import roles_of
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
@@ -578,7 +578,7 @@ def identity(tx: Transaction, row: AgentIdentity, api: str) -> JsonObject:
 def service(tx: Transaction, row: AgentService, api: str) -> JsonObject:
     """Print a service with its processors."""
     owner = tx.world.agent_identities[row.identity]
-    processors = [_nested_processor(each, api) for each in agents.processors_of(tx, row)]
+    processors = [_nested_processor(each, api) for each in states.processors_of(tx, row)]
     whole: JsonObject = {
         **_nested_service(tx, row, api),
         "identity": owner.uuid,
@@ -657,7 +657,7 @@ def _nested_service(tx: Transaction, row: AgentService, api: str) -> JsonObject:
         "url": f"{api}marketplace-site-agent-services/{row.uuid}/",
         "name": row.name,
         "mode": row.mode,
-        "state": agents.state_of(tx, row),
+        "state": states.service_state(tx, row),
         "statistics": row.statistics,
         "created": timestamp(row.created),
         "modified": timestamp(row.modified),

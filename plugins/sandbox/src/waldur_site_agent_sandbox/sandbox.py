@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -18,19 +19,41 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from waldur_site_agent_sandbox import example, records, server, states
+from waldur_site_agent_sandbox import records, server, states
 from waldur_site_agent_sandbox.asgi import WaldurApi
 from waldur_site_agent_sandbox.broker import BrokerAddress
 from waldur_site_agent_sandbox.customer import CustomerSide
 from waldur_site_agent_sandbox.events import EventBus
-from waldur_site_agent_sandbox.example import DemoWorld
 from waldur_site_agent_sandbox.faults import Faults
 from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.http import RefusedError
-from waldur_site_agent_sandbox.in_process import InProcessTransport
-from waldur_site_agent_sandbox.portal import Sessions
-from waldur_site_agent_sandbox.records import Customer, Offering, Task, User
+from waldur_site_agent_sandbox.permissions import Sessions
+from waldur_site_agent_sandbox.records import Customer, Offering, Order, Project, Task, User
+from waldur_site_agent_sandbox.server import InProcessTransport
 from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction
+
+_AGENT_USERNAME = "site-agent"
+"""What the user is called in Waldur whose token the agent has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSite:
+    """The selling side: who it is, what it sells, and the user whose token the agent has."""
+
+    provider: Customer
+    offering: Offering
+    agent: User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoWorld:
+    """Two projects of one organization with five people, and an order of each project."""
+
+    customer: Customer
+    climate: Project
+    physics: Project
+    people: tuple[User, ...]
+    orders: tuple[Order, ...]
 
 
 class Worker:
@@ -151,7 +174,7 @@ class Sandbox:
         self.customer = CustomerSide(self._store, self._sessions)
         """What people do in the portal."""
         if not self.customer.world.offerings:
-            example.open_site(self.customer, token_lifetime)
+            _open_site(self.customer, token_lifetime)
 
     @property
     def offering(self) -> Offering:
@@ -167,7 +190,7 @@ class Sandbox:
     def agent(self) -> User:
         """The user that was made for the agent."""
         users = self.customer.world.users.values()
-        return next(user for user in users if user.username == example.AGENT_USERNAME)
+        return next(user for user in users if user.username == _AGENT_USERNAME)
 
     @property
     def token(self) -> str:
@@ -212,7 +235,7 @@ class Sandbox:
 
     def fill_demo(self) -> DemoWorld:
         """Make the demo's customers, projects, people and orders."""
-        return example.fill(self.customer)
+        return _fill_demo(self.customer)
 
     @cached_property
     def app(self) -> Starlette:
@@ -236,6 +259,49 @@ class Sandbox:
     @cached_property
     def _api(self) -> WaldurApi:
         return WaldurApi(self._store, self._sessions, self.faults, self.requests)
+
+
+def _open_site(customer: CustomerSide, token_lifetime: int | None = None) -> ProviderSite:
+    """Make a provider with an offering of type Marketplace.Slurm and a user for the agent."""
+    provider = customer.add_customer("Example Computing Centre")
+    offering = customer.add_offering("Example Cluster", provider)
+    customer.add_component("cpu", "limit", "k-Hours", offering, "CPU", unit_factor=60000)
+    customer.add_component("mem", "limit", "GB-hours", offering, "RAM", unit_factor=61440)
+    agent = customer.add_user(_AGENT_USERNAME, "Site Agent", token_lifetime=token_lifetime)
+    customer.add_customer_role(provider, agent)
+    return ProviderSite(provider=provider, offering=customer.current(offering), agent=agent)
+
+
+def _fill_demo(customer: CustomerSide) -> DemoWorld:
+    """Make the demo: a GPU component, an organization, two projects, five people, two orders."""
+    customer.add_component("gres/gpu", "usage", "GPU-hours", name="GPU", unit_factor=60)
+    university = customer.add_customer("University of Example", "uni")
+    climate = customer.add_project("Climate model", university, "climate")
+    physics = customer.add_project("Plasma physics", university, "physics")
+    names = {
+        "ada": "Ada Lovelace",
+        "grace": "Grace Hopper",
+        "alan": "Alan Turing",
+        "emmy": "Emmy Noether",
+        "lise": "Lise Meitner",
+    }
+    people = tuple(
+        customer.add_user(username, full_name, f"{username}@example.org")
+        for username, full_name in names.items()
+    )
+    for person in people:
+        customer.set_account(person)
+    for person in people[:3]:
+        customer.add_member(climate, person, "admin" if person is people[0] else "member")
+    for person in people[2:]:
+        customer.add_member(physics, person, "admin" if person is people[-1] else "member")
+    orders = (
+        customer.place_create_order(climate, "Ocean runs", {"cpu": 600, "mem": 2000}),
+        customer.place_create_order(physics, "Tokamak edge", {"cpu": 120, "mem": 480}),
+    )
+    return DemoWorld(
+        customer=university, climate=climate, physics=physics, people=people, orders=orders
+    )
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -1,4 +1,4 @@
-"""The life of orders and resources: what each call does to both."""
+"""The life of orders, resources, accounts and agents: what each call does to them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from http import HTTPStatus
 
 from pydantic import JsonValue
 
 from waldur_site_agent_sandbox.http import RefusedError, invalid, server_bug, wrong_state
-from waldur_site_agent_sandbox.records import JsonObject, OfferingUser, Order, Resource, Task
+from waldur_site_agent_sandbox.records import (
+    AgentProcessor,
+    AgentService,
+    JsonObject,
+    OfferingUser,
+    Order,
+    Resource,
+    Task,
+)
 from waldur_site_agent_sandbox.store import Transaction
 
 ORDER_STATES = (
@@ -410,3 +419,33 @@ def _ascii(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.sub(r"[^\w\s-]", "", plain.lower())
     return re.sub(r"[-\s]+", "-", words).strip("-_")
+
+
+SILENCE_UNTIL_IDLE = timedelta(minutes=10)
+
+AGENT_TYPES = frozenset(
+    {
+        "Marketplace.Slurm",
+        "Marketplace.SiteAgent",
+        "Marketplace.Script",
+        "Marketplace.Basic",
+        "OpenStack.Tenant",
+    }
+)
+"""Types of offerings that may have agents."""
+
+
+def processors_of(tx: Transaction, service: AgentService) -> list[AgentProcessor]:
+    """Give what does a service's job."""
+    return [row for row in tx.world.agent_processors.values() if row.service == service.uuid]
+
+
+def service_state(tx: Transaction, service: AgentService) -> str:
+    """Give a service's state at this moment.
+
+    Idle is one whose newest processor ran more than ten minutes ago, and it stays so until the
+    service is registered again: another run alone does not wake it.
+    """
+    runs = [row.last_run for row in processors_of(tx, service)]
+    silent = bool(runs) and tx.now - max(*runs, service.registered) > SILENCE_UNTIL_IDLE
+    return "Idle" if silent and service.state == "Active" else service.state

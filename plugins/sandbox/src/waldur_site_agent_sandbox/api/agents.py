@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import agents, permissions, rendering, states
+from waldur_site_agent_sandbox import permissions, rendering, states
 from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
@@ -109,7 +109,7 @@ def _described_offering(call: Call) -> Offering:
     offering = call.tx.world.offerings.get(uuid)
     if offering is None:
         raise invalid({"offering": [f"Object with uuid={given} does not exist."]})
-    if offering.type not in agents.AGENT_TYPES:
+    if offering.type not in states.AGENT_TYPES:
         raise invalid({"offering": ["Offering type is not compatible with site agents."]})
     return offering
 
@@ -225,8 +225,8 @@ def _register_processor(call: Call) -> Response:
     service = _service(call)
     name = text_of(call.fields, "name", 150)
     backend_type = text_of(call.fields, "backend_type", 100)
-    call.tx.world.put(replace(service, state=agents.state_of(call.tx, service)))
-    rows = agents.processors_of(call.tx, service)
+    call.tx.world.put(replace(service, state=states.service_state(call.tx, service)))
+    rows = states.processors_of(call.tx, service)
     before = next((row for row in rows if row.name == name), None)
     processor = before or AgentProcessor(
         uuid=call.tx.new_uuid(),

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from waldur_site_agent_sandbox import permissions, rendering, states
-from waldur_site_agent_sandbox.api import project_accounts
+from waldur_site_agent_sandbox.api.people import project_accounts
 from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
@@ -138,7 +138,7 @@ def _components_of(call: Call) -> Offering:
 
 def _list_accounts(kind: str, call: Call) -> Response:
     offering = _offering(call)
-    return project_accounts.answer(call, kind, lambda row: row.offering == offering.uuid)
+    return project_accounts(call, kind, lambda row: row.offering == offering.uuid)
 
 
 OPERATIONS = (

@@ -1,4 +1,4 @@
-"""Waldur's API: marketplace-service-providers, an organization in its role of selling."""
+"""Waldur's API: service providers, and projects as providers and as their members see them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from functools import partial
 from starlette.responses import Response
 
 from waldur_site_agent_sandbox import permissions, rendering
-from waldur_site_agent_sandbox.api import project_accounts
-from waldur_site_agent_sandbox.http import Call, Operation, denied, not_found
+from waldur_site_agent_sandbox.api.people import project_accounts
+from waldur_site_agent_sandbox.http import Call, JsonResponse, Operation, denied, not_found
 from waldur_site_agent_sandbox.queries import (
     Filter,
     Orderings,
     arrange,
     by_flag,
     by_text,
+    by_time,
     by_uuid,
+    choose_fields,
     page_answer,
     select,
 )
-from waldur_site_agent_sandbox.records import Customer, Role
+from waldur_site_agent_sandbox.records import Customer, JsonObject, Project, Role
+from waldur_site_agent_sandbox.rendering import day, of_generation, timestamp
 
 _PROVIDERS = "marketplace-service-providers/"
 
@@ -46,7 +49,7 @@ def _list_providers(call: Call) -> Response:
     return page_answer(call, rows, lambda row: rendering.provider(call.tx, row, call.api))
 
 
-def holds_right(call: Call, seller: Customer, right: str) -> bool:
+def _holds_right(call: Call, seller: Customer, right: str) -> bool:
     """Tell whether the asker has a right on the organization itself."""
     return call.user.is_staff or any(
         right in permissions.rights_of(role.name, call.tx.generation)
@@ -55,7 +58,7 @@ def holds_right(call: Call, seller: Customer, right: str) -> bool:
     )
 
 
-def seller_of(call: Call) -> Customer:
+def _seller_of(call: Call) -> Customer:
     """Give the organization whose record as a provider the path names.
 
     Raises:
@@ -68,7 +71,7 @@ def seller_of(call: Call) -> Customer:
     return seller
 
 
-def served_projects(call: Call, seller: Customer) -> set[str]:
+def _served_projects(call: Call, seller: Customer) -> set[str]:
     """Projects that have a live resource of a shared offering of this seller."""
     world = call.tx.world
     return {
@@ -81,11 +84,11 @@ def served_projects(call: Call, seller: Customer) -> set[str]:
 
 
 def _list_project_permissions(call: Call) -> Response:
-    seller = seller_of(call)
-    if not holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
+    seller = _seller_of(call)
+    if not _holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
         raise denied()
     world = call.tx.world
-    served = served_projects(call, seller)
+    served = _served_projects(call, seller)
     active = world.active_roles(call.tx.now)
     roles = [role for role in active if role.scope_type == "project" and role.scope in served]
     activity: list[Filter[Role]] = [by_flag("is_active", lambda _role: True)]
@@ -119,12 +122,91 @@ def _role_orderings(call: Call) -> Orderings[Role]:
 
 
 def _list_accounts(kind: str, call: Call) -> Response:
-    seller = seller_of(call)
+    seller = _seller_of(call)
     if not permissions.has_role_on(call.tx, call.user, seller):
         raise denied()
     offerings = call.tx.world.offerings
-    return project_accounts.answer(
-        call, kind, lambda row: offerings[row.offering].customer == seller.uuid
+    return project_accounts(call, kind, lambda row: offerings[row.offering].customer == seller.uuid)
+
+
+_PROJECTS = "projects/"
+
+
+def _project_page(call: Call, visible: list[Project]) -> Response:
+    customers = call.tx.world.customers
+    slug: list[Filter[Project]] = [by_text("slug", lambda row, text: row.slug == text)]
+    rows = select(
+        call,
+        visible,
+        [
+            by_text("name", lambda row, text: text.lower() in row.name.lower()),
+            by_text("name_exact", lambda row, text: row.name == text),
+            by_text("query", lambda row, text: text.lower() in f"{row.name} {row.slug}".lower()),
+            by_text("backend_id", lambda _row, _text: False),
+            by_time("created", lambda row: row.created),
+            *(slug if call.tx.generation.reached(7, 6, 5) else []),
+        ],
+    )
+    orderings = {
+        "created": lambda row: str(timestamp(row.created)),
+        "name": lambda row: row.name,
+        "end_date": lambda row: str(day(row.end_date)),
+        "customer_name": lambda row: customers[row.customer].name,
+    }
+    rows = arrange(call, rows, orderings, "name")
+    return page_answer(call, rows, lambda row: _print_project(call, row))
+
+
+def _list_projects(call: Call) -> Response:
+    """List the projects that a user has a role in; a provider's buyers are not among them."""
+    visibility = permissions.sight_of(call.tx, call.user)
+    everything = call.tx.world.projects.values()
+    return _project_page(call, [row for row in everything if visibility.as_consumer(row.uuid)])
+
+
+def _retrieve_project(call: Call) -> Response:
+    project = call.tx.world.projects.get(call.uuid())
+    visibility = permissions.sight_of(call.tx, call.user)
+    if project is None or not visibility.as_consumer(project.uuid):
+        raise not_found()
+    return JsonResponse(choose_fields(call, _print_project(call, project)))
+
+
+def _list_for_provider(call: Call) -> Response:
+    seller = _seller_of(call)
+    if not _holds_right(call, seller, permissions.LIST_PROJECTS):
+        raise denied()
+    served = _served_projects(call, seller)
+    everything = call.tx.world.projects.values()
+    return _project_page(call, [row for row in everything if row.uuid in served])
+
+
+def _print_project(call: Call, row: Project) -> JsonObject:
+    customer = call.tx.world.customers[row.customer]
+    return of_generation(
+        call.tx,
+        "project",
+        {
+            "url": f"{call.api}{_PROJECTS}{row.uuid}/",
+            "uuid": row.uuid,
+            "created": timestamp(row.created),
+            "name": row.name,
+            "slug": row.slug,
+            "description": row.description,
+            "end_date": day(row.end_date),
+            "start_date": None,
+            "backend_id": "",
+            "is_removed": False,
+            "is_industry": False,
+            "customer": f"{call.api}customers/{customer.uuid}/",
+            "customer_uuid": customer.uuid,
+            "customer_name": customer.name,
+            "customer_slug": customer.slug,
+            "customer_abbreviation": "",
+            "customer_native_name": "",
+            "user_affiliations": [],
+            "affiliation": None,
+        },
     )
 
 
@@ -149,5 +231,13 @@ OPERATIONS = (
         f"{_PROVIDERS}{{provider}}/course_accounts/",
         partial(_list_accounts, "course"),
         since=(7, 7, 8),
+    ),
+    Operation("projects_list", "GET", _PROJECTS, _list_projects),
+    Operation("projects_retrieve", "GET", f"{_PROJECTS}{{uuid}}/", _retrieve_project),
+    Operation(
+        "marketplace_service_providers_projects_list",
+        "GET",
+        "marketplace-service-providers/{provider}/projects/",
+        _list_for_provider,
     ),
 )

@@ -1,8 +1,10 @@
-"""Waldur's API: marketplace-offering-users, the accounts that people have at an offering."""
+"""Waldur's API: users, offering users, and accounts of projects; the server's version."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from starlette.responses import Response
@@ -12,6 +14,7 @@ from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
     Operation,
+    denied,
     empty_response,
     invalid,
     not_found,
@@ -32,8 +35,24 @@ from waldur_site_agent_sandbox.queries import (
     scattered,
     select,
 )
-from waldur_site_agent_sandbox.records import OfferingUser
+from waldur_site_agent_sandbox.records import JsonObject, OfferingUser, ProjectAccount, Resource
+from waldur_site_agent_sandbox.rendering import day, of_generation, timestamp
 from waldur_site_agent_sandbox.states import Transition
+
+
+def _me(call: Call) -> Response:
+    lifetime = call.user.token_lifetime
+    expires = None if lifetime is None else call.tx.now + timedelta(seconds=lifetime)
+    whole = rendering.user(call.tx, call.user, call.api, expires)
+    return JsonResponse(choose_fields(call, whole))
+
+
+def _version(call: Call) -> Response:
+    if not call.user.is_staff:
+        raise denied()
+    version = call.tx.generation.version
+    return JsonResponse({"version": version, "latest_version": version})
+
 
 _PATH = "marketplace-offering-users/"
 _LONGEST_USERNAME = 100
@@ -159,7 +178,93 @@ def _transition(name: str, transition: Transition) -> Operation:
     )
 
 
+def project_accounts(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Response:
+    """Answer with the accounts of projects that have a live resource that concerns the asker.
+
+    Closed accounts are among them; service accounts without a username are not.
+    """
+    world = call.tx.world
+    projects = {
+        row.project
+        for row in world.resources.values()
+        if row.state != "Terminated" and concerns(row)
+    }
+    accounts = [
+        row
+        for row in world.project_accounts.values()
+        if row.kind == kind and row.project in projects and (row.username or kind == "course")
+    ]
+    rows = select(
+        call,
+        accounts,
+        [
+            by_uuid("project_uuid", lambda row: row.project),
+            by_text("username", lambda row, text: row.username == text),
+            by_text("email", lambda row, text: row.email == text),
+            by_choice(
+                "state", call.tx.generation.project_account_states[kind], lambda row: row.state
+            ),
+        ],
+    )
+    rows = arrange(call, rows, _ACCOUNT_ORDERINGS, "created") if _sorts(call, kind) else rows
+    return page_answer(call, rows, lambda row: _print_account(call, row), offers_fields=False)
+
+
+_ACCOUNT_ORDERINGS: Orderings[ProjectAccount] = {
+    "created": lambda row: str(timestamp(row.created)),
+    "modified": lambda row: str(timestamp(row.modified)),
+    "username": lambda row: row.username or "",
+    "email": lambda row: row.email,
+    "state": lambda row: row.state,
+}
+
+
+def _sorts(call: Call, kind: str) -> bool:
+    """Only the provider's list of course accounts has an order to choose, on newer servers."""
+    return kind == "course" and "provider" in call.path_params and call.tx.generation.reached(8)
+
+
+def _print_account(call: Call, row: ProjectAccount) -> JsonObject:
+    project = call.tx.world.projects[row.project]
+    customer = call.tx.world.customers[project.customer]
+    path = "project-service-accounts" if row.kind == "service" else "course-accounts"
+    whole: JsonObject = {
+        "url": f"{call.api}marketplace-{path}/{row.uuid}/",
+        "uuid": row.uuid,
+        "created": timestamp(row.created),
+        "modified": timestamp(row.modified),
+        "username": row.username,
+        "description": row.description,
+        "error_message": "",
+        "error_traceback": "",
+        "state": row.state,
+        "email": row.email,
+        "project": project.uuid,
+        "project_uuid": project.uuid,
+        "project_name": project.name,
+        "customer_uuid": customer.uuid,
+        "customer_name": customer.name,
+    }
+    if row.kind == "service":
+        whole |= {
+            "token": None,
+            "expires_at": None,
+            "preferred_identifier": "",
+            "customer_abbreviation": "",
+        }
+    else:
+        whole |= {
+            "project_slug": project.slug,
+            "project_start_date": None,
+            "project_end_date": day(project.end_date),
+            "user_uuid": None,
+        }
+    return of_generation(call.tx, f"{row.kind}_account", whole)
+
+
 OPERATIONS = (
+    Operation("users_me_retrieve", "GET", "users/me/", _me),
+    Operation("version_retrieve", "GET", "version/", _version),
     Operation("marketplace_offering_users_list", "GET", _PATH, _list),
     Operation("marketplace_offering_users_retrieve", "GET", f"{_PATH}{{uuid}}/", _retrieve),
     Operation(
