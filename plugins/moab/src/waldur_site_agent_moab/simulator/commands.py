@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from waldur_site_agent.backends.simulation import Answer
 from waldur_site_agent_moab.simulator.state import (
-    Answer,
     RefusedError,
     Request,
     SimAccount,

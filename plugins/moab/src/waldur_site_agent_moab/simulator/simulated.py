@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import shlex
-import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from waldur_site_agent.backends.processes import (
-    CommandResult,
-    CommandTimedOutError,
-    Runner,
-    command_line,
+from waldur_site_agent.backends import simulation
+from waldur_site_agent.backends.simulation import (
+    Answer,
+    HungError,
+    SimulatedTool,
 )
 from waldur_site_agent_moab.simulator.commands import CHANGES, LISTS
 from waldur_site_agent_moab.simulator.state import (
-    Answer,
     Outage,
     RefusedError,
     SimCharge,
@@ -34,50 +28,25 @@ VERSION = "simulated accounting manager\n"
 _ANSWERS = {**LISTS, **CHANGES}
 
 
-class HungError(Exception):
-    """The command would block until somebody kills it."""
-
-
-class SimulatedMam:
-    """Answers argument vectors as the administrator's guide says, for all that the plugin sends.
-
-    With ``state_file`` every command reads and writes the file under a lock, so that separate
-    processes share one accounting manager; without, it lives in this object. Safe for threads.
-    """
+class SimulatedMam(SimulatedTool[SimMam]):
+    """Answers argument vectors as the administrator's guide says, for all that the plugin sends."""
 
     def __init__(self, *, state_file: Path | None = None) -> None:
-        self._file = state_file
-        self._state = new_state()
-        self._mutex = threading.RLock()
-        self.commands_run: Counter[str] = Counter()
-        """Commands by program."""
-        self.history: list[tuple[str, ...]] = []
+        super().__init__(new_state(), SimMam.from_json, state_file)
 
-    def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
-        """Return exit code, standard output and standard error of a command.
-
-        Raises:
-            HungError: the command would give no answer.
-        """
-        program = PurePath(argv[0]).name
-        with self.change() as state:
-            self.commands_run[program] += 1
-            self.history.append(tuple(argv))
-            outage = _outage(state)
-            if outage is Outage.HUNG:
-                raise HungError
-            if outage is Outage.REFUSED:
-                return Answer(1, "", "Failed to connect to server: Connection refused\n")
-            if outage is Outage.NO_PERMISSION and program in CHANGES:
-                return Answer(1, "", "User agent is not authorized to perform this action\n")
-            answer = _answer(state, program, list(argv[1:]))
-            if outage is Outage.LOST_ANSWER:
-                raise HungError
-            return answer
-
-    def runner(self) -> Runner:
-        """Return what to give to ``MoabBackend(runner=...)``."""
-        return SimulatedRunner(self)
+    def answer(self, state: SimMam, program: str, words: list[str]) -> Answer:
+        """See :meth:`SimulatedTool.answer`."""
+        outage = _outage(state)
+        if outage is Outage.HUNG:
+            raise HungError
+        if outage is Outage.REFUSED:
+            return Answer(1, "", "Failed to connect to server: Connection refused\n")
+        if outage is Outage.NO_PERMISSION and program in CHANGES:
+            return Answer(1, "", "User agent is not authorized to perform this action\n")
+        answer = _answer(state, program, words)
+        if outage is Outage.LOST_ANSWER:
+            raise HungError
+        return answer
 
     def charge(
         self, account: str, user: str, amount: Decimal, start: datetime, end: datetime
@@ -111,47 +80,6 @@ class SimulatedMam:
             with self.change() as state:
                 state.outage = None
 
-    @contextmanager
-    def change(self) -> Iterator[SimMam]:
-        """Give access to the state itself; changes are kept when the body ends."""
-        with self._mutex:
-            if self._file is None:
-                yield self._state
-                return
-            with self._file.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0)
-                text = file.read()
-                state = SimMam.from_json(text) if text else self._state
-                try:
-                    yield state
-                finally:
-                    file.truncate(0)
-                    file.write(state.to_json())
-
-    @property
-    def state(self) -> SimMam:
-        """The state as it is at the moment, for looking at."""
-        with self.change() as state:
-            return state
-
-
-class SimulatedRunner:
-    """A :class:`Runner` that starts nothing; a command that hangs times out at once."""
-
-    def __init__(self, mam: SimulatedMam) -> None:
-        self._mam = mam
-
-    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        """See :meth:`Runner.run`."""
-        command = tuple(argv)
-        try:
-            return CommandResult(command, *self._mam.run(command))
-        except HungError as error:
-            raise CommandTimedOutError(
-                f"{command_line(command)} gave no answer within {timeout:g} seconds"
-            ) from error
-
 
 def _outage(state: SimMam) -> Outage | None:
     if state.outage is not None and state.commands_until_outage > 0:
@@ -172,17 +100,10 @@ def _answer(state: SimMam, program: str, words: list[str]) -> Answer:
         return refusal.answer
 
 
+MODULE = "waldur_site_agent_moab.simulator"
 PROGRAMS = (*LISTS, *CHANGES)
-_EXECUTABLE = 0o755
 
 
 def write_executables(directory: Path, state_file: Path) -> Path:
     """Make the directory with its commands, all on the state in ``state_file``; return it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    module = [sys.executable, "-m", "waldur_site_agent_moab.simulator"]
-    for program in PROGRAMS:
-        command = shlex.join([*module, "--state", str(state_file.absolute()), program])
-        path = directory / program
-        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
-        path.chmod(_EXECUTABLE)
-    return directory
+    return simulation.write_executables(directory, state_file, MODULE, PROGRAMS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple
 
 from pydantic import TypeAdapter
+
+from waldur_site_agent.backends import simulation
 
 _ZERO = Decimal(0)
 
@@ -129,21 +130,11 @@ def new_state() -> SimMam:
     return SimMam(accounts={"root": SimAccount("root", "all customers", "root")})
 
 
-class Answer(NamedTuple):
-    """What a command leaves behind."""
-
-    exit_code: int
-    stdout: str = ""
-    stderr: str = ""
-
-
-class RefusedError(Exception):
+class RefusedError(simulation.RefusedError):
     """The command ends here with this complaint, and changes nothing."""
 
-    @property
-    def answer(self) -> Answer:
-        """What the command says."""
-        return Answer(1, "", f"{self}\n")
+    def __init__(self, complaint: str) -> None:
+        super().__init__(simulation.Answer(1, "", f"{complaint}\n"))
 
 
 @dataclass

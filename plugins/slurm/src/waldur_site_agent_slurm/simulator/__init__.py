@@ -4,10 +4,11 @@ It answers what the plugin sends as 22.05 does; a test sends the same commands t
 compares. It is no scheduler: jobs run until they are cancelled or ended by the test.
 """
 
+from waldur_site_agent.backends.simulation import HungError
 from waldur_site_agent_slurm.simulator.request import write_executables
 from waldur_site_agent_slurm.simulator.showing import render_tree
 from waldur_site_agent_slurm.simulator.simulated import SimulatedSlurm
-from waldur_site_agent_slurm.simulator.state import HungError, Outage, SimState
+from waldur_site_agent_slurm.simulator.state import Outage, SimState
 
 __all__ = [
     "HungError",

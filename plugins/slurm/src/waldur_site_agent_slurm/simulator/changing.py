@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm.simulator import limits, showing
 from waldur_site_agent_slurm.simulator.limits import read_limits
 from waldur_site_agent_slurm.simulator.request import (
-    Answer,
-    RefusedError,
     Request,
     lowered,
     names,

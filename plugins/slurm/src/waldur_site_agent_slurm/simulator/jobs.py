@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from waldur_site_agent_slurm.simulator.request import Answer, names
+from waldur_site_agent.backends.simulation import Answer
+from waldur_site_agent_slurm.simulator.request import names
 from waldur_site_agent_slurm.simulator.state import SimJob, SimRun, SimState
 
 _TAKE_VALUE = ("-S", "-E", "-j", "-M", "-s", "-A", "-t")

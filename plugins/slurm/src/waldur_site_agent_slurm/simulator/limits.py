@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm import tres
-from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, unknown_option
+from waldur_site_agent_slurm.simulator.request import unknown_option
 from waldur_site_agent_slurm.simulator.state import SimState
 
 CLEARED = -1

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-
-class Answer(NamedTuple):
-    """What a command leaves behind."""
-
-    exit_code: int
-    stdout: str = ""
-    stderr: str = ""
-
-
-class RefusedError(Exception):
-    """The command ends here with this answer, and changes nothing."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.stderr or answer.stdout)
-        self.answer = answer
+from waldur_site_agent.backends import simulation
+from waldur_site_agent.backends.simulation import Answer, RefusedError
 
 
 @dataclass
@@ -106,17 +90,10 @@ def _expanded(name: str) -> list[str]:
     return result
 
 
+MODULE = "waldur_site_agent_slurm.simulator"
 PROGRAMS = ("sacct", "sacctmgr", "scancel", "scontrol", "squeue", "sreport")
-_EXECUTABLE = 0o755
 
 
 def write_executables(directory: Path, state_file: Path) -> Path:
     """Make the directory with its commands, all on the cluster in ``state_file``; return it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    module = [sys.executable, "-m", "waldur_site_agent_slurm.simulator"]
-    for program in PROGRAMS:
-        command = shlex.join([*module, "--state", str(state_file.absolute()), program])
-        path = directory / program
-        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
-        path.chmod(_EXECUTABLE)
-    return directory
+    return simulation.write_executables(directory, state_file, MODULE, PROGRAMS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.limits import printed
-from waldur_site_agent_slurm.simulator.request import Answer, RefusedError, lowered, names
+from waldur_site_agent_slurm.simulator.request import lowered, names
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimState
 
 Row: TypeAlias = dict[str, str]

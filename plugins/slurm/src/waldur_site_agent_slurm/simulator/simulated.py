@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from waldur_site_agent.backends.processes import CommandResult, Runner, command_line
+from waldur_site_agent.backends.simulation import Answer, SimulatedTool
 from waldur_site_agent_slurm.client import CommandTimedOutError
 from waldur_site_agent_slurm.simulator import changing, jobs, showing
-from waldur_site_agent_slurm.simulator.request import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.state import (
-    HungError,
     Outage,
     SimJob,
     SimRun,
@@ -51,41 +46,25 @@ _PROGRAMS: dict[str, Callable[[SimState, list[str]], Answer]] = {
 _OF_SLURMDBD = {"stats": jobs.statistics, "config": jobs.configuration}
 
 
-class SimulatedSlurm:
-    """Answers argument vectors as Slurm 22.05 does, for everything that the plugin sends.
+class SimulatedSlurm(SimulatedTool[SimState]):
+    """Answers argument vectors as Slurm 22.05 does, for everything that the plugin sends."""
 
-    With ``state_file`` every command reads and writes the file under a lock, so that separate
-    processes share one cluster; without, the cluster lives in this object. Safe for threads.
-    """
+    timed_out = CommandTimedOutError
 
     def __init__(self, *, cluster: str = "simulated", state_file: Path | None = None) -> None:
-        self._file = state_file
-        self._state = new_state(cluster)
-        self._mutex = threading.RLock()
-        self.commands_run: Counter[str] = Counter()
-        """Commands by program, as :meth:`SlurmBackend.commands_run` counts them."""
-        self.history: list[tuple[str, ...]] = []
+        super().__init__(new_state(cluster), SimState.from_json, state_file)
 
-    def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
-        """Return exit code, standard output and standard error of a command.
+    def label(self, program: str, words: Sequence[str]) -> str:
+        """As :meth:`SlurmBackend.commands_run` counts."""
+        kind = ("write" if _writes(words) else "read") if program == "sacctmgr" else ""
+        return f"{program} {kind}".strip()
 
-        Raises:
-            HungError: the command would block, because slurmdbd hangs.
-        """
-        program, words = PurePath(argv[0]).name, list(argv[1:])
-        with self.change() as state:
-            self._count(program, words, tuple(argv))
-            if program == "sacctmgr" and "-V" in words:
-                return Answer(0, VERSION)
-            try:
-                trouble = answer_during_outage(state, program, writes=_writes(words))
-                return trouble or _answer(state, program, words)
-            except RefusedError as refusal:
-                return refusal.answer
-
-    def runner(self) -> Runner:
-        """Return what to give to ``SlurmBackend(runner=...)``."""
-        return SimulatedRunner(self)
+    def answer(self, state: SimState, program: str, words: list[str]) -> Answer:
+        """See :meth:`SimulatedTool.answer`."""
+        if program == "sacctmgr" and "-V" in words:
+            return Answer(0, VERSION)
+        trouble = answer_during_outage(state, program, writes=_writes(words))
+        return trouble or _answer(state, program, words)
 
     def submit_job(
         self,
@@ -179,52 +158,6 @@ class SimulatedSlurm:
             yield
         finally:
             self.end_outage()
-
-    @contextmanager
-    def change(self) -> Iterator[SimState]:
-        """Give access to the cluster itself; changes are kept when the body ends."""
-        with self._mutex:
-            if self._file is None:
-                yield self._state
-                return
-            with self._file.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.seek(0)
-                text = file.read()
-                state = SimState.from_json(text) if text else self._state
-                try:
-                    yield state
-                finally:
-                    file.truncate(0)
-                    file.write(state.to_json())
-
-    @property
-    def state(self) -> SimState:
-        """The cluster as it is at the moment, for looking at."""
-        with self.change() as state:
-            return state
-
-    def _count(self, program: str, words: Sequence[str], argv: tuple[str, ...]) -> None:
-        kind = ("write" if _writes(words) else "read") if program == "sacctmgr" else ""
-        self.commands_run[f"{program} {kind}".strip()] += 1
-        self.history.append(argv)
-
-
-class SimulatedRunner:
-    """A :class:`Runner` that starts nothing; a command that hangs times out at once."""
-
-    def __init__(self, slurm: SimulatedSlurm) -> None:
-        self._slurm = slurm
-
-    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        """See :meth:`Runner.run`."""
-        command = tuple(argv)
-        try:
-            return CommandResult(command, *self._slurm.run(command))
-        except HungError as error:
-            raise CommandTimedOutError(
-                f"{command_line(command)} gave no answer within {timeout:g} seconds"
-            ) from error
 
 
 def _writes(words: Sequence[str]) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
-from waldur_site_agent_slurm.simulator.request import Answer, names
+from waldur_site_agent.backends.simulation import Answer, HungError
+from waldur_site_agent_slurm.simulator.request import names
 
 
 class Outage(enum.Enum):
@@ -233,10 +234,6 @@ _DENIED = (
     "sacctmgr: error: Your user doesn't have privilege to perform this action\n"
     " Error with request: Access/permission denied\n"
 )
-
-
-class HungError(Exception):
-    """The command would block until somebody kills it."""
 
 
 def answer_during_outage(state: SimState, program: str, *, writes: bool) -> Answer | None:
