@@ -267,6 +267,19 @@ class BatchConformance(Hooks):
         assert parents <= set(state.resources)
         assert state.resources[resource] == backend.observe([resource]).resources[resource]
 
+    def test_the_parts_of_a_session_build_on_what_those_before_them_did(
+        self, backend: Backend, stem: str
+    ) -> None:
+        placement = self.placement(backend, stem)
+        with backend.session():
+            assert placement.id not in backend.observe().resources
+            expect(backend, CreateResource(placement), Result.DONE)
+            expect(backend, AddMembers(placement.id, self.people[:2]), Result.DONE)
+            expect(backend, RemoveMembers(placement.id, self.people[:1]), Result.DONE)
+            assert {self.people[1]} == found(backend, placement.id).members
+            expect(backend, DeleteResource(placement.id), Result.DONE)
+        assert placement.id not in backend.observe().resources
+
     def test_nothing_to_do_is_answered_without_work(self, backend: Backend) -> None:
         before = dict(backend.commands_run())
         assert list(backend.apply([])) == []
