@@ -1,1 +1,1 @@
-"""From the message broker to the cycle that an event asks for, and to the part it is about."""
+"""Events from Waldur's message broker, and the scopes they ask the agent to look at."""

@@ -1,8 +1,8 @@
-"""What the agent needs of a message broker, whatever protocol it speaks.
+"""The message broker, independent of the protocol.
 
-A transport connects and subscribes; a connection delivers and acknowledges. Neither reconnects,
-retries or remembers: a connection that fails once is of no further use, and whoever owns it decides
-when to try again. Nothing here knows what a message means.
+A transport connects and subscribes; a connection delivers and acknowledges. Neither reconnects or
+retries: a connection that fails once is useless, and its owner decides when to connect again.
+Nothing here depends on the content of messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from waldur_site_agent.waldur.address import certificate_remedy, trusted_authori
 
 
 class ConnectionLostError(TemporaryError):
-    """The connection is over, or could not be made: closed, silent for too long, not verified."""
+    """The connection ended or could not be made: closed, timed out, or not trusted."""
 
 
 class LoginRefusedError(TemporaryError):
@@ -30,7 +30,7 @@ class LoginRefusedError(TemporaryError):
 
 
 class QueueRefusedError(TemporaryError):
-    """A queue is missing, has other properties, or may not be read: register again."""
+    """A queue is missing, has different properties, or access is denied: register again."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Address:
     port: int
     path: str
     tls: bool = True
-    """``wss://``; without it everything, passwords too, is readable on the way."""
+    """Use ``wss://``; without it everything, passwords included, is sent in clear text."""
     verify: bool = True
-    """Whether the broker's certificate must be valid and bear its name."""
+    """Whether to verify the broker's certificate and host name."""
     ca_file: str = ""
-    """A file of certificate authorities trusted besides the system's."""
+    """A file of certificate authorities trusted in addition to the system's."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -54,7 +54,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Subscription:
-    """Who reads which queues: what a registration with Waldur gave."""
+    """The login and queues that a registration with Waldur returned."""
 
     vhost: str
     """The virtual host of the broker; Waldur has one per user."""
@@ -63,67 +63,67 @@ class Subscription:
     queues: tuple[str, ...]
     """Full names of queues; with MQTT, topics."""
     declared: bool
-    """Whether the server made the queues; if not, the subscription makes them."""
+    """Whether the server created the queues; if not, subscribing creates them."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message, given to this connection and to no other until it is acknowledged."""
+    """One message, delivered to this connection only until it is acknowledged."""
 
     body: bytes
     queue: str
     """The queue as the subscription names it; with MQTT, the topic."""
     headers: Mapping[str, str]
     redelivered: bool
-    """A hint that it may have been seen before; brokers say it of unseen messages too."""
+    """The broker's redelivery flag; it may also be set on messages never seen before."""
     ack: object
-    """What the connection needs to acknowledge it; of no use with another connection."""
+    """What the connection needs to acknowledge it; invalid on any other connection."""
 
 
 class Connection(Protocol):
     """A confirmed subscription.
 
-    Messages that are not acknowledged come back to some consumer when the connection ends. After a
+    Unacknowledged messages are redelivered to some consumer when the connection ends. After a
     ``ConnectionLostError`` every further call except ``close`` and ``heard_seconds_ago`` raises it.
     """
 
     def receive(self, timeout_seconds: float) -> Delivery | None:
-        """Return the next message, or ``None`` if none came in time; called by one thread only.
+        """Return the next message, or ``None`` on timeout; called by one thread only.
 
         Raises:
-            ConnectionLostError: The connection is over, for whatever reason.
+            ConnectionLostError: The connection has ended, for whatever reason.
         """
         ...
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that a message is dealt with; any thread, a second time does nothing.
+        """Acknowledge a message, from any thread; a second call does nothing.
 
-        The broker does not confirm it: if the connection breaks now, the message may come again.
+        The broker does not confirm it: if the connection breaks, the message may be redelivered.
 
         Raises:
-            ConnectionLostError: The connection is over; the message will come again.
+            ConnectionLostError: The connection has ended; the message will be redelivered.
         """
         ...
 
     def close(self) -> None:
-        """End the connection; a second time does nothing, and nothing is raised."""
+        """Close the connection; a second call does nothing, and no error is raised."""
         ...
 
     def heard_seconds_ago(self) -> float:
-        """How long nothing came from the broker, heart-beats included, by a monotonic clock."""
+        """Seconds since anything, heart-beats included, came from the broker."""
         ...
 
 
 class Transport(Protocol):
-    """A way to one broker."""
+    """Connects to one broker."""
 
     def connect(self, subscription: Subscription) -> Connection:
-        """Log in and subscribe to every queue; return when the broker confirmed them all.
+        """Log in and subscribe to every queue; return when the broker has confirmed them all.
 
         Raises:
             LoginRefusedError: Login, password or virtual host are not accepted.
-            QueueRefusedError: A queue does not exist, or is not as the subscription expects it.
-            ConnectionLostError: Anything else: unreachable, certificate not trusted, no answer.
+            QueueRefusedError: A queue does not exist, or has different properties.
+            ConnectionLostError: Anything else: unreachable, certificate not trusted, timeout.
         """
         ...
 
@@ -131,14 +131,13 @@ class Transport(Protocol):
 _log = structlog.get_logger(__name__)
 
 LARGEST_BODY = 16 * 1024 * 1024
-"""Bytes of a body that are kept; Waldur's events have a few thousand."""
+"""Larger bodies are dropped; Waldur's events have a few thousand bytes."""
 
 
 class Mailbox:
-    """The messages of one connection, and its end; threads may share it.
+    """The messages received on one connection, and how it ended. Thread-safe.
 
-    The broker bounds how many messages wait here: it gives out no more than it was told to before
-    some are acknowledged.
+    Its size is bounded by the prefetch limit of the broker.
     """
 
     def __init__(self) -> None:
@@ -150,15 +149,15 @@ class Mailbox:
 
     @property
     def end(self) -> ConnectionLostError | None:
-        """Why the connection is over, or nothing while it lives."""
+        """Why the connection ended; ``None`` while it is open."""
         return self._end
 
     def hear(self) -> None:
-        """Note that something came from the broker."""
+        """Note that data came from the broker."""
         self._heard = time.monotonic()
 
     def heard_seconds_ago(self) -> float:
-        """How long nothing came from the broker."""
+        """Seconds since data came from the broker."""
         return time.monotonic() - self._heard
 
     def put(
@@ -179,13 +178,13 @@ class Mailbox:
             return self._waiting.popleft() if self._waiting else None
 
     def settle(self, delivery: Delivery) -> bool:
-        """Return whether this message is still to be acknowledged; from now on it is not."""
+        """Mark a message as acknowledged; return whether it was unacknowledged until now."""
         with self._changed:
             self.raise_if_over()
             return self._unacknowledged.pop(id(delivery), None) is not None
 
     def finish(self, end: ConnectionLostError) -> None:
-        """End the connection for everybody who waits; the first reason stays."""
+        """Mark the connection as ended and wake all waiting threads; the first reason counts."""
         with self._changed:
             if self._end is None:
                 self._end = end
@@ -194,16 +193,16 @@ class Mailbox:
             self._changed.notify_all()
 
     def raise_if_over(self) -> None:
-        """Raise why the connection is over, if it is."""
+        """Raise the reason why the connection ended, if it has."""
         if self._end is not None:
             # a new one each time: a traceback grows with every raise of the same object
             raise ConnectionLostError(str(self._end)) from self._end
 
 
 def warn_of_dropped_body(queue: str, size: int) -> None:
-    """Say that a message is handed on without its body, because that is too large."""
+    """Log that the body of a message is dropped because it is too large."""
     _log.warning(
-        "a message is far larger than any event of Waldur; its body is dropped",
+        "message larger than any event of Waldur; dropping its body",
         queue=queue,
         bytes=size,
         limit=LARGEST_BODY,
@@ -211,12 +210,12 @@ def warn_of_dropped_body(queue: str, size: int) -> None:
 
 
 def tls_context(address: Address) -> ssl.SSLContext | None:
-    """Return how to check the broker's certificate, or nothing for a connection without TLS.
+    """Return the TLS context for the broker, or ``None`` for a connection without TLS.
 
-    The same authorities as for Waldur's API are trusted.
+    The certificate authorities are those trusted for Waldur's API.
 
     Raises:
-        ConnectionLostError: ``ca_file`` or the authorities of the machine cannot be read.
+        ConnectionLostError: ``ca_file`` or the system's authorities cannot be read.
     """
     if not address.tls:
         return None
@@ -231,16 +230,16 @@ def tls_context(address: Address) -> ssl.SSLContext | None:
 
 
 def unreachable(address: Address, error: Exception) -> ConnectionLostError:
-    """Say what went wrong before the two sides spoke, and what to look at."""
+    """Describe a failure to connect, with a remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = f"its certificate is not trusted ({error.verify_message})"
+        reason = f"certificate not trusted ({error.verify_message})"
         remedy = certificate_remedy(error)
     elif isinstance(error, ssl.SSLError):
-        reason = f"TLS fails ({error.reason or error})"
+        reason = f"TLS failed ({error.reason or error})"
         remedy = "check the port and websocket_use_tls"
     elif isinstance(error, TimeoutError):
-        reason, remedy = "no answer in time", "check host, port and the firewall"
+        reason, remedy = "timed out", "check host, port and the firewall"
     else:
         reason = f"{error or type(error).__name__}"
-        remedy = "check host and port, and that it runs"
+        remedy = "check host and port, and that it is running"
     return ConnectionLostError(f"{address}: {reason}", remedy=remedy)

@@ -1,8 +1,8 @@
-"""Keeps a confirmed subscription at the broker, for as long as the process lives.
+"""Keeps the subscription at the broker alive for as long as the process runs.
 
-One thread connects, receives and connects again, without end. Whatever goes wrong, it waits a
-random time (see :func:`longest_pause`) and starts over; after each new subscription everything is
-compared once, because the broker may have lost what came in between.
+One thread connects, receives and reconnects forever. After an error it waits for a random time (see
+:func:`longest_pause`) before it reconnects; each new subscription is followed by a full pass,
+because events may have been lost in between.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
 
 FIRST_PAUSE = 1.0
-"""Seconds: the longest pause before the second try; it doubles with each further one."""
+"""Seconds: the longest pause before the second attempt; it doubles with each further one."""
 LONGEST_PAUSE = 60.0
 LONGEST_PAUSE_WHEN_REFUSED = 900.0
-"""The same where Waldur has no events for this agent until somebody changes something."""
+"""The same if Waldur sends no events until an administrator changes something."""
 STEADY_SECONDS = 10.0
-"""A subscription that lasts shorter is followed by a pause, or it would be a loop without one."""
+"""A shorter subscription is followed by a pause, to avoid a busy loop."""
 TRIES_AFTER_A_SHORT_ONE = 4
-"""The longest pause is then eight seconds."""
+"""Attempts to count after a short subscription: the longest pause is then eight seconds."""
 SECONDS_BETWEEN_CATCH_UPS = 30.0
-"""Full passes because of new connections are at least so far apart."""
+"""The minimum time between full passes caused by new connections."""
 SECONDS_BETWEEN_WARNINGS = 600.0
-"""Warnings of the same trouble are at least so far apart, unless there was a connection between."""
+"""The minimum time between two warnings of the same error without a connection in between."""
 TRIES_BEFORE_REGISTERING_AGAIN = 4
 _RECEIVE_SECONDS = 1.0
 _LONGEST_EXPONENT = 10
 
 
 def longest_pause(tries: int, trouble: SiteAgentError) -> float:
-    """The upper bound, in seconds, of the random pause after so many failed tries.
+    """The upper bound, in seconds, of the random pause after some failed attempts.
 
-    It doubles with each try. A refusal by Waldur (a server without events, a missing right) lasts
-    until somebody changes something, so it is asked about less and less often.
+    It doubles with each attempt. A refusal by Waldur (no event support, a missing permission) lasts
+    until somebody changes something, so it is retried less and less often.
     """
     refused = isinstance(trouble, PermanentError)
     limit = LONGEST_PAUSE_WHEN_REFUSED if refused else LONGEST_PAUSE
@@ -53,7 +53,7 @@ def longest_pause(tries: int, trouble: SiteAgentError) -> float:
 
 
 class Registrar(Protocol):
-    """Gets a subscription from Waldur."""
+    """Registers with Waldur for events."""
 
     def subscribe(self, after: SiteAgentError | None = None) -> Subscription:
         """Register, or register again."""
@@ -62,20 +62,20 @@ class Registrar(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """How the connection stands at one moment."""
+    """A snapshot of the connection."""
 
     connected_since: datetime | None = None
-    """When the subscription was confirmed, aware; ``None`` while there is none."""
+    """When the subscription was confirmed; ``None`` if not connected."""
     heard_seconds_ago: float | None = None
-    """How long nothing came from the broker, heart-beats included; ``None`` when not connected."""
+    """Seconds since the last data or heart-beat from the broker; ``None`` if not connected."""
     connections: int = 0
-    """How many subscriptions were confirmed since the start."""
+    """The number of confirmed subscriptions since the start."""
     trouble: str = ""
     """Why there is no connection."""
 
 
 class Listener:
-    """One offering's connection to the broker, and the thread that keeps it."""
+    """One offering's connection to the broker, and the thread that maintains it."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Listener:
         self._lasted: float | None = None
 
     def start(self) -> None:
-        """Begin to listen; also when an earlier thread died, or hangs and is given up."""
+        """Start the thread, also as a replacement for one that died or hangs."""
         self._stop = stop = threading.Event()
         self._thread = threading.Thread(
             target=self._listen, args=(stop,), name="events", daemon=True
@@ -110,12 +110,12 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the connection; what was not acknowledged stays in the queue."""
+        """Close the connection; unacknowledged messages stay in the queue."""
         self._stop.set()
         self.drop_connection()
 
     def drop_connection(self) -> None:
-        """Give the present connection up; another one is made."""
+        """Drop the current connection; the thread then reconnects."""
         connection = self._connection
         if connection is not None:
             connection.close()
@@ -127,7 +127,7 @@ class Listener:
 
     @property
     def status(self) -> ConnectionStatus:
-        """How the connection stands now."""
+        """The current state of the connection."""
         connection = self._connection
         return ConnectionStatus(
             connected_since=self._since if connection is not None else None,
@@ -137,7 +137,7 @@ class Listener:
         )
 
     def _listen(self, stop: threading.Event) -> None:
-        """The body of the thread; ``stop`` is its own: a thread that was given up has another."""
+        """The body of the thread; each thread has a ``stop`` of its own."""
         log, tries = self._log, 0
         trouble: SiteAgentError | None = None
         while not stop.is_set():
@@ -145,10 +145,10 @@ class Listener:
                 self._receive(stop, tries, trouble)
             except SiteAgentError as error:
                 trouble = error
-            except Exception as error:  # a defect must not make the agent deaf
-                if stop.is_set():  # what it works with may be closed already
+            except Exception as error:  # a bug must not end the thread
+                if stop.is_set():  # the site may be closed already
                     return
-                log.exception("listening failed because of a defect")
+                log.exception("listening failed because of a bug in the agent or a plugin")
                 trouble = DefectError(
                     f"bug in the agent or a plugin: {type(error).__name__}: {error}"
                 )
@@ -158,17 +158,17 @@ class Listener:
             self._rest(tries, trouble, stop)
 
     def _tries_after(self, tries: int) -> int:
-        """Start anew after a subscription; one that was short keeps a little of its delay."""
+        """Count attempts from zero after a subscription, or from a few if it was short."""
         confirmed, self._lasted = self._lasted, None
         if confirmed is None:
             return tries + 1
         return 1 if confirmed >= STEADY_SECONDS else min(tries + 1, TRIES_AFTER_A_SHORT_ONE)
 
     def _receive(self, stop: threading.Event, tries: int, trouble: SiteAgentError | None) -> None:
-        """Connect and take messages in until the connection ends or the agent stops."""
+        """Connect and receive messages until the connection ends or the agent stops."""
         connection = self._connect(tries, trouble)
         try:
-            if stop.is_set():  # the connection that counts may be another thread's by now
+            if stop.is_set():  # another thread may own the connection by now
                 return
             self._begin(connection)
             confirmed, self._lasted = self._clock(), 0.0
@@ -181,7 +181,7 @@ class Listener:
             self._end(connection)
 
     def _connect(self, tries: int, trouble: SiteAgentError | None) -> Connection:
-        """Connect as registered before, or register again where that may be the remedy."""
+        """Connect with the last registration, or register again if that may help."""
         known = self._subscription
         lost = isinstance(trouble, ConnectionLostError)
         if known is None or not lost or tries % TRIES_BEFORE_REGISTERING_AGAIN == 0:
@@ -196,7 +196,7 @@ class Listener:
         self._log.info("listening to events", connections=self._confirmed)
 
     def _until_the_next_catch_up(self) -> float:
-        """Seconds; one that is still to come makes up for this connection, too."""
+        """Seconds until the next full pass; one that is already due also covers this connection."""
         now, last = self._clock(), self._last_catch_up
         if last is None:
             last = now
@@ -216,24 +216,24 @@ class Listener:
         stop.wait(pause)
 
     def _complain(self, trouble: str, pause: float) -> None:
-        """Warn of what is new, and of what lasts only now and then: tries may go on for days."""
+        """Warn of a new error at once, and of a lasting one now and then."""
         now, news = self._clock(), trouble != self._trouble or self._warn_after is None
         warn = self._log.debug
         if news or now >= (self._warn_after or now):
             warn, self._warn_after = self._log.warning, now + SECONDS_BETWEEN_WARNINGS
         self._trouble = trouble
-        warn("not listening to events; tried again", reason=trouble, seconds=round(pause, 1))
+        warn("not listening to events; will retry", reason=trouble, seconds=round(pause, 1))
 
 
 LOOK_EVERY_SECONDS = 5.0
 SILENT_AFTER_SECONDS = 40.0
-"""Heart-beats come every ten seconds, and the connection itself should give up before this."""
+"""Heart-beats come every ten seconds; the connection should time out before this."""
 HUNG_AFTER_SECONDS = 50.0
-"""A pass in which no request, command or message has moved for so long."""
+"""A pass counts as hung after this time without a request, command or message."""
 
 
 class Listening(Protocol):
-    """What is watched of the thread that listens."""
+    """The part of a listener that the watchdog uses."""
 
     @property
     def is_alive(self) -> bool:
@@ -242,32 +242,32 @@ class Listening(Protocol):
 
     @property
     def status(self) -> ConnectionStatus:
-        """How the connection stands."""
+        """The state of the connection."""
         ...
 
     def start(self) -> None:
-        """Begin to listen anew, in a thread of its own."""
+        """Start a new thread."""
         ...
 
     def stop(self) -> None:
-        """Give thread and connection up."""
+        """Stop thread and connection."""
         ...
 
     def drop_connection(self) -> None:
-        """Give the connection up; the thread makes another."""
+        """Drop the connection; the thread reconnects."""
         ...
 
 
 @dataclass(slots=True)
 class Movement:
-    """When the work last moved, as far as its counters show."""
+    """When the progress counter last changed."""
 
     counter: int
     at: float
 
 
 class Watchdog:
-    """Looks at the listening thread and at the pass in hand, every few seconds."""
+    """Checks the listening thread and the current pass every few seconds."""
 
     def __init__(
         self,
@@ -276,11 +276,11 @@ class Watchdog:
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare to watch.
+        """Create a watchdog; it does not run yet.
 
         Args:
-            listening: whom to watch and mend.
-            progress: a number that grows while a pass moves; ``None`` between passes.
+            listening: the listener to watch and restart.
+            progress: a counter that grows during a pass; ``None`` between passes.
             log: bound to the offering.
             clock: monotonic seconds.
         """
@@ -293,19 +293,19 @@ class Watchdog:
         self._dropped = False
         self._movement: Movement | None = None
         self.hung = False
-        """Whether the pass in hand does not move."""
+        """Whether the current pass makes no progress."""
 
     def start(self) -> None:
-        """Begin to look, in a thread of its own."""
+        """Start checking, in a thread of its own."""
         threading.Thread(target=self._watch, name="events watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more; from now on nothing is started again."""
+        """Stop checking; nothing is restarted from now on."""
         with self._starting:
             self._stop.set()
 
     def look(self) -> None:
-        """Look once, and mend what can be mended."""
+        """Check once, and restart what has failed."""
         self._look_at_the_thread()
         self._look_at_the_pass()
 
@@ -314,27 +314,27 @@ class Watchdog:
         while not self._stop.wait(LOOK_EVERY_SECONDS):
             try:
                 self.look()
-            except Exception:  # whoever watches must not fall asleep
-                log.exception("watching failed because of a defect")
+            except Exception:  # a bug must not end the watchdog
+                log.exception("watchdog failed because of a bug in the agent")
 
     def _look_at_the_thread(self) -> None:
         if not self._listening.is_alive:
-            self._start_again("the thread that listens to events has died; started again")
+            self._start_again("the event listener thread died; restarted")
             return
         silent = self._listening.status.heard_seconds_ago
         if silent is None or silent < SILENT_AFTER_SECONDS:
             self._dropped = False
         elif not self._dropped:
             self._dropped = True
-            self._log.error("the connection to the broker is silent; replaced", seconds=int(silent))
+            self._log.error("no data from the broker; reconnecting", seconds=int(silent))
             self._listening.drop_connection()
         else:
             self._dropped = False
             self._listening.stop()
-            self._start_again("the thread that listens to events hangs; given up, started again")
+            self._start_again("the event listener thread hangs; replaced")
 
     def _start_again(self, why: str) -> None:
-        """Unless the watch ended meanwhile: then nobody would end the new thread."""
+        """Unless the watchdog was stopped meanwhile: then nobody would stop the new thread."""
         with self._starting:
             if not self._stop.is_set():
                 self._log.error(why)
@@ -349,7 +349,7 @@ class Watchdog:
         elif not self.hung and now - self._movement.at >= HUNG_AFTER_SECONDS:
             self.hung = True
             self._log.error(
-                "the pass in hand does not move",
+                "no progress in the current cycle",
                 seconds=int(now - self._movement.at),
                 remedy="every request and command has a timeout and ends by itself; if this "
                 "lasts, look at the backend, then restart the agent",
@@ -357,7 +357,7 @@ class Watchdog:
 
 
 class Presence:
-    """A sign of life at a steady pace, from a thread of its own."""
+    """Sends health pings to Waldur at a fixed interval, in a thread of its own."""
 
     def __init__(
         self, ping: Callable[[], None], every_seconds: float, log: FilteringBoundLogger
@@ -368,11 +368,11 @@ class Presence:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin; the first sign comes after one period, registering was one."""
+        """Start the thread; the first ping follows after one interval."""
         threading.Thread(target=self._keep_pinging, name="events presence", daemon=True).start()
 
     def stop(self) -> None:
-        """Give no more signs."""
+        """Stop pinging."""
         self._stop.set()
 
     def _keep_pinging(self) -> None:
@@ -381,28 +381,28 @@ class Presence:
             try:
                 self._ping()
             except SiteAgentError as error:
-                log.warning("Waldur did not take the sign of life", reason=str(error))
-            except Exception:  # the next sign may get through
-                if self._stop.is_set():  # what it works with may be closed already
+                log.warning("health ping to Waldur failed", reason=str(error))
+            except Exception:  # the next ping may succeed
+                if self._stop.is_set():  # the site may be closed already
                     return
-                log.exception("the sign of life failed because of a defect")
+                log.exception("health ping failed because of a bug in the agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStatus:
-    """One moment; numbers count from the start of the worker."""
+    """A snapshot; counters start with the worker."""
 
     connection: ConnectionStatus = field(default_factory=ConnectionStatus)
     scopes_waiting: int = 0
-    """How many parts of the offering should be looked at, or looked at again after a failure."""
+    """How many scopes are due for a pass, first attempt or retry."""
     oldest_waiting_seconds: float = 0.0
     counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Messages by type of object and what was made of them (:attr:`EventQueue.counts`)."""
+    """Messages by object type and outcome (:attr:`EventQueue.counts`)."""
     hangs: bool = False
-    """Whether the pass in hand does not move."""
+    """Whether the current pass makes no progress."""
 
     def describe(self) -> dict[str, object]:
-        """All of it as values that JSON knows."""
+        """All of it, as JSON values."""
         connection = self.connection
         since, heard = connection.connected_since, connection.heard_seconds_ago
         return {

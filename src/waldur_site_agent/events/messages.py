@@ -1,8 +1,7 @@
-"""A message from the broker as what it means: where to look, and what was announced there.
+"""Parses messages from the broker: which scope to look at, and what was announced about it.
 
-The content comes from outside and may be anything. Nothing of it is carried out: it says only
-which part of the offering to compare anew. Fields that are not known are passed over, fields that
-are missing make the part larger.
+The content is untrusted and never carried out: it only says which part of the offering to compare
+again. Unknown fields are ignored; missing fields widen the scope.
 """
 
 from __future__ import annotations
@@ -39,23 +38,23 @@ _PROGRESS = {
     "canceled": 4,
     "rejected": 4,
 }
-"""How far an order is in each state; it never goes back."""
+"""The progress of an order by state; it never goes back."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderAnnounced:
-    """An order is in some state; ``""`` where the event does not say which."""
+    """The state of an order; ``""`` if the event does not have it."""
 
     order: UUID
     state: str
 
     @property
     def subject(self) -> Hashable:
-        """What a later announcement of the same replaces."""
+        """The key by which a later announcement replaces this one."""
         return self.order
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
-        """Whether the order is as far as that, or farther."""
+        """Whether the order has reached that state or a later one."""
         found = snapshot.orders.get(self.order)
         if found is None:
             return False
@@ -64,7 +63,7 @@ class OrderAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class RoleAnnounced:
-    """A person got a role in a project, or lost it."""
+    """A user was granted or lost a role in a project."""
 
     project: UUID
     person: UUID
@@ -73,11 +72,11 @@ class RoleAnnounced:
 
     @property
     def subject(self) -> Hashable:
-        """What a later announcement of the same replaces."""
+        """The key by which a later announcement replaces this one."""
         return self.project, self.person, short_role(self.role)
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
-        """Whether the project's roles agree; a project that is not served has nothing to show."""
+        """Whether the project's roles match; a project that is not served always does."""
         roles = snapshot.roles.get(self.project)
         if roles is None:
             return True
@@ -88,7 +87,7 @@ class RoleAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class FlagsAnnounced:
-    """Switches of a resource; ``None`` for those that the event does not mention."""
+    """Flags of a resource; ``None`` for those that the event does not mention."""
 
     resource: UUID
     paused: bool | None = None
@@ -97,11 +96,11 @@ class FlagsAnnounced:
 
     @property
     def subject(self) -> Hashable:
-        """What a later announcement of the same replaces."""
+        """The key by which a later announcement replaces this one."""
         return self.resource
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
-        """Whether the resource has these switches so; one that is gone has nothing to show."""
+        """Whether the resource has these flags; one that is gone always does."""
         found = snapshot.resources.get(self.resource)
         if found is None:
             return True
@@ -117,7 +116,7 @@ class FlagsAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class UserAnnounced:
-    """A person's account at the offering is there, under this name if one is given, or gone."""
+    """An offering user exists, with this username if one is given, or was removed."""
 
     person: UUID
     username: str = ""
@@ -125,11 +124,11 @@ class UserAnnounced:
 
     @property
     def subject(self) -> Hashable:
-        """What a later announcement of the same replaces."""
+        """The key by which a later announcement replaces this one."""
         return self.person
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
-        """Whether the offering's users agree."""
+        """Whether the offering users match."""
         found = snapshot.users.get(self.person)
         if found is None:
             return not self.exists
@@ -143,7 +142,7 @@ class UserAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class ProjectAccountAnnounced:
-    """A service or course account of a project works, or does not any more."""
+    """A service or course account of a project was enabled or disabled."""
 
     project: UUID
     username: str
@@ -151,11 +150,11 @@ class ProjectAccountAnnounced:
 
     @property
     def subject(self) -> Hashable:
-        """What a later announcement of the same replaces."""
+        """The key by which a later announcement replaces this one."""
         return self.project, normalize_username(self.username)
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
-        """Whether the project's accounts agree; a project that is not served shows nothing."""
+        """Whether the project's accounts match; a project that is not served always does."""
         if self.project not in snapshot.roles:
             return True
         return (
@@ -172,19 +171,19 @@ Payload = Mapping[str, object]
 Meaning = tuple[Scope, Announcement | None]
 
 OFFERING_RESOURCES_SYNC = "offering_resources_sync"
-"""The provider wants everything compared (servers from 8.0.9)."""
+"""The provider asks for a full pass (servers from 8.0.9)."""
 
 LONGEST_BODY = 4 * 1024 * 1024
-"""Bytes. Waldur's own messages are far below a thousandth of it."""
+"""Maximum size in bytes; Waldur's own messages are more than a thousand times smaller."""
 
 _QUEUE = re.compile(r"offering[_/]([0-9a-f]{32})[_/]([a-z_]+)$")
-"""How queues and topics of one type of object end; newer servers have one queue for all."""
+"""The suffixes of queues and topics by object type; newer servers have a single queue."""
 _LONGEST_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something of this offering may have changed."""
+    """A part of this offering may have changed."""
 
     object_type: str
     scope: Scope
@@ -193,7 +192,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Nothing of this agent's: another offering, or a type that it does not act on."""
+    """A message about another offering, or of a type that the agent does not act on."""
 
     object_type: str
     why: str
@@ -202,7 +201,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """It cannot be understood."""
+    """A message that cannot be parsed."""
 
     reason: str
 
@@ -211,16 +210,16 @@ Message: TypeAlias = Event | Ignored | Unusable
 
 
 class _UnusableError(ValueError):
-    """A field that is needed is missing or wrong."""
+    """A required field is missing or invalid."""
 
 
 def read_message(body: bytes, queue: str, offering: UUID) -> Message:
-    """Understand a message, or say why it cannot be; never raises.
+    """Parse a message; never raises.
 
     Args:
-        body: what was delivered.
-        queue: from where; the queues of older servers say the type of object by their name.
-        offering: the offering that this agent serves here.
+        body: the message's body.
+        queue: where it came from; on older servers the name of the queue has the object type.
+        offering: the offering that is served.
     """
     try:
         return _understood(_payload(body), _QUEUE.search(queue), offering)
@@ -230,7 +229,7 @@ def read_message(body: bytes, queue: str, offering: UUID) -> Message:
 
 def _payload(body: bytes) -> Payload:
     if len(body) > LONGEST_BODY:
-        raise _UnusableError(f"it has {len(body)} bytes, more than {LONGEST_BODY}")
+        raise _UnusableError(f"it has {len(body)} bytes; the maximum is {LONGEST_BODY}")
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -244,7 +243,7 @@ def _understood(payload: Payload, queue: re.Match[str] | None, offering: UUID) -
     object_type = _text(payload, "object_type") or (queue.group(2) if queue else "")
     about = _uuid(payload, "offering_uuid") or (UUID(queue.group(1)) if queue else None)
     if not object_type:
-        raise _UnusableError("it does not say what it is about")
+        raise _UnusableError("it has no object type")
     if about not in (None, offering):
         return Ignored(_shown(object_type), "foreign")
     if object_type not in _READERS:
@@ -349,5 +348,5 @@ def _flag(payload: Payload, key: str) -> bool | None:
 
 
 def _shown(object_type: str) -> str:
-    """A type that nobody knows, as it may stand in a log."""
+    """An unknown type, made safe for the log."""
     return "".join(c for c in object_type[:_LONGEST_SHOWN] if c.isprintable())

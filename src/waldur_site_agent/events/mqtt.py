@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 over WebSocket, for servers of 2025 that publish to topics."""
+"""MQTT 3.1.1 over WebSocket, for Waldur servers of 2025, which publish to topics."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from waldur_site_agent.events.broker import (
 
 _BAD_LOGINS = ("Bad user name or password", "Not authorized")
 _AT_LEAST_ONCE = 1
-"""The quality of service that is asked for; a message published with 0 is delivered with 0."""
+"""The requested quality of service; a message published with 0 is delivered with 0."""
 
 
 class MqttConnection:
-    """A session of MQTT 3.1.1; the promises are those of :class:`transport.Connection`.
+    """An MQTT 3.1.1 session; see :class:`~waldur_site_agent.events.broker.Connection`.
 
-    Except one: what was published with quality of service 0 needs no acknowledgement and does not
-    come back when the connection breaks.
+    One difference: messages published with quality of service 0 need no acknowledgement and are
+    not redelivered when the connection breaks.
     """
 
     def __init__(self, client: Client, address: Address, subscription: Subscription) -> None:
@@ -58,12 +58,12 @@ class MqttConnection:
         client.on_log = self._on_log
 
     def start(self, timeout_seconds: float) -> None:
-        """Log in and subscribe on the network thread; wait until the broker confirmed both.
+        """Log in and subscribe on the network thread; wait until the broker has confirmed both.
 
         Raises:
             LoginRefusedError: Login, password or virtual host are not accepted.
             QueueRefusedError: A topic is refused.
-            ConnectionLostError: The connection ended, or no confirmation came in time.
+            ConnectionLostError: The connection ended, or the confirmation timed out.
         """
         self._client.loop_start()
         if not self._subscribed.wait(timeout_seconds):
@@ -73,11 +73,11 @@ class MqttConnection:
         self._mailbox.raise_if_over()
 
     def receive(self, timeout_seconds: float) -> Delivery | None:
-        """Return the next message, or ``None`` if none came in time."""
+        """Return the next message, or ``None`` on timeout."""
         return self._mailbox.receive(timeout_seconds)
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that a message is dealt with."""
+        """Acknowledge a message."""
         if not self._mailbox.settle(delivery) or not isinstance(delivery.ack, int):
             return
         if self._client.ack(delivery.ack, _AT_LEAST_ONCE) != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -85,17 +85,17 @@ class MqttConnection:
             self._mailbox.raise_if_over()
 
     def close(self) -> None:
-        """End the connection; the session with its unacknowledged messages stays at the broker."""
+        """Close the connection; the broker keeps the session with its unacknowledged messages."""
         self._finish(f"{self._where}: closed by this side")
         if self._client.is_connected():  # otherwise the library logs a complaint
             self._client.disconnect()
         self._client.loop_stop()
         socket = self._client.socket()
-        if socket is not None:  # a broker that does not read took no farewell
+        if socket is not None:  # the broker may have stopped reading
             socket.close()
 
     def heard_seconds_ago(self) -> float:
-        """How long nothing came from the broker, answers to pings included."""
+        """Seconds since anything, ping responses included, came from the broker."""
         return self._mailbox.heard_seconds_ago()
 
     def _refuse_login(self, said: str) -> None:
@@ -160,7 +160,7 @@ class MqttConnection:
         _properties: Properties | None,
     ) -> None:
         if not self._logged_in and self._refusal is None:
-            # RabbitMQ 3.10 closes the WebSocket in place of refusing a login
+            # RabbitMQ 3.10 closes the WebSocket instead of refusing a login
             self._refuse_login("the broker closed the connection without an answer")
         self._finish(
             f"{self._where}: the connection ended ({reason}); connect again; if it happens all the "
@@ -168,7 +168,7 @@ class MqttConnection:
         )
 
     def _on_log(self, _client: Client, _userdata: object, _level: int, text: str) -> None:
-        # the one place where the library tells of every packet, answers to pings too
+        # the only hook that the library calls for every packet, ping responses included
         if text.startswith("Received"):
             self._mailbox.hear()
 
@@ -177,24 +177,24 @@ _CONNECT_SECONDS = 15.0
 
 
 class MqttTransport:
-    """Connects to one broker by MQTT; see :class:`transport.Transport`.
+    """Connects to a broker over MQTT; see :class:`~waldur_site_agent.events.broker.Transport`.
 
-    ``Subscription.queues`` are topics here, and ``declared`` has no meaning.
+    ``Subscription.queues`` are topics here, and ``declared`` is ignored.
     """
 
     def __init__(self, address: Address, *, keepalive_seconds: int = 10) -> None:
-        """Keep how to connect.
+        """Create a transport; it does not connect yet.
 
         Args:
             address: Where the broker's WebSocket listens.
-            keepalive_seconds: After so long without a packet the broker is asked for one; after as
-                long again without an answer it is given up.
+            keepalive_seconds: Idle time before a ping; after the same time without a response the
+                connection is dropped.
         """
         self._address = address
         self._keepalive_seconds = keepalive_seconds
 
     def connect(self, subscription: Subscription) -> MqttConnection:
-        """Log in and subscribe; return when the broker confirmed every topic."""
+        """Log in and subscribe; return when the broker has confirmed every topic."""
         client = self._client(subscription)
         connection = MqttConnection(client, self._address, subscription)
         with ExitStack() as undo:
@@ -233,11 +233,11 @@ class MqttTransport:
 
 
 def client_id(subscription: Subscription) -> str:
-    """Return the name of the session at the broker.
+    """Return the MQTT client ID.
 
-    The same for the same subscription, so that messages wait for an agent that restarts; another
-    for another, because two connections of one name end each other.
+    It is stable for a subscription, so that messages wait for a restarting agent, and unique to it,
+    because two connections with one client ID disconnect each other.
     """
     parts = (subscription.vhost, subscription.login, *sorted(subscription.queues))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return f"wsa-{digest[:19]}"  # 23 characters: what every server of MQTT 3.1.1 accepts
+    return f"wsa-{digest[:19]}"  # every MQTT 3.1.1 server accepts up to 23 characters

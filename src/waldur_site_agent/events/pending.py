@@ -1,4 +1,4 @@
-"""Where the thread that listens and the thread that works meet: messages in, passes out."""
+"""The queue between the listening thread and the worker: messages in, batches of scopes out."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from waldur_site_agent.events.messages import Announcement, Event, Message, Unus
 from waldur_site_agent.model.backend import Everything, ImportScope, OrderScope, Scope
 
 READ_AGAIN_AFTER = (1.0, 5.0, 30.0)
-"""Seconds after which Waldur is read again when it does not show what was announced."""
+"""Seconds until Waldur is read again if it does not show an announced change yet."""
 FIRST_DELAY = 1.0
-"""Seconds before the second try of what failed; every further delay is twice as long."""
+"""Seconds before the first retry; every further delay is twice as long."""
 LONGEST_DELAY = 300.0
-"""Seconds between two tries of what keeps failing: as often as the polling modes try."""
+"""The longest delay between retries, in seconds: the period of the polling modes."""
 LONGEST_REST = 60.0
-"""Seconds between two passes of a kind while Waldur or the backend cannot be read at all."""
+"""Seconds between two passes of a kind while Waldur or the backend cannot be read."""
 HOLD_SECONDS = 600.0
-"""How long a message stays unacknowledged because its scope keeps failing.
+"""How long a message stays unacknowledged while its scope keeps failing.
 
-Brokers close a connection whose messages wait for half an hour. The scope itself waits on, and
-after a crash the full pass at the start covers it.
+Brokers close a connection whose messages are unacknowledged for half an hour. The scope stays
+pending, and after a crash the full pass at start covers it.
 """
 _LONGEST_EXPONENT = 16
 _EVERYBODY = 0
 
 
 class Kind(enum.Enum):
-    """What does a pass over a scope."""
+    """The kinds of passes."""
 
     EVERYTHING = "everything"
     ORDERS = "orders"
@@ -46,7 +46,7 @@ class Kind(enum.Enum):
 
 
 def kind_of(scope: Scope) -> Kind:
-    """Which pass covers a scope; passes of one kind cover several scopes at once."""
+    """The kind of pass that covers a scope; one pass covers several scopes of its kind."""
     match scope:
         case Everything():
             return Kind.EVERYTHING
@@ -60,30 +60,30 @@ def kind_of(scope: Scope) -> Kind:
 
 @dataclass(slots=True)
 class PendingScope:
-    """One scope and what is known about it."""
+    """A scope that waits for a pass."""
 
     scope: Scope
     since: float
-    """Since when it should have been looked at."""
+    """When it became due."""
     due: float
     tickets: list[object] = field(default_factory=list)
-    """The messages that are not acknowledged yet; usually one."""
+    """Its unacknowledged messages; usually one."""
     announced: dict[Hashable, Announcement] = field(default_factory=dict)
     failures: int = 0
     group: int = _EVERYBODY
-    """With whom it shares a pass: it may be what spoiled the pass of others."""
+    """The scopes that share its passes, after a pass failed because of one of several."""
     readings: int = 0
-    """How often Waldur was read and did not show what was announced."""
+    """How many times Waldur was read without showing the announced change."""
     early: bool = False
-    """Whether the pass that has it took it along before its time."""
+    """Whether a pass took it along before it was due."""
 
 
 @dataclass(slots=True)
 class Rest:
-    """How passes of a kind rest because one side could not be read."""
+    """The pause of one kind of pass because one side could not be read."""
 
     cut_short: int = 0
-    """How many in a row."""
+    """How many failures in a row."""
     until: float = 0.0
 
 
@@ -113,7 +113,7 @@ class PendingScopes:
         return len(self._entries)
 
     def waited(self, now: float) -> list[float]:
-        """For how many seconds each entry has waited; what is planned for later does not count."""
+        """For how many seconds each due entry has been waiting."""
         return [now - entry.since for entry in self._entries.values() if entry.since <= now]
 
     def scopes(self) -> frozenset[Scope]:
@@ -129,10 +129,10 @@ class PendingScopes:
         ticket: object | None = None,
         due: float | None = None,
     ) -> list[object]:
-        """Let a scope wait, merged with what waits there; return the messages to acknowledge.
+        """Add a scope, merged with a pending one; return the messages to acknowledge.
 
-        What failed before keeps its delay: news about it do not mend what failed. A full pass is
-        asked for only where something may have been missed, so it does not wait.
+        A scope that failed before keeps its delay: further news does not fix the failure. A full
+        pass is only requested when events may have been lost, so it does not wait.
         """
         due = now if due is None else due
         entry = self._entries.get(scope)
@@ -158,10 +158,10 @@ class PendingScopes:
         return entry.due if rest is None else max(entry.due, rest.until)
 
     def take(self, now: float) -> Batch | None:
-        """The scopes of the next pass, taken out of the list; ``None`` while nothing is due.
+        """Remove and return the scopes of the next pass; ``None`` while nothing is due.
 
-        The one that is due for the longest time decides, but what spoiled a pass lets others go
-        first every other time. A full pass takes everything along.
+        The scope that has been due longest decides, but every other time one that made a pass fail
+        lets others go first. A full pass takes everything along.
         """
         due = sorted((e for e in self._entries.values() if self._due(e) <= now), key=self._due)
         if not due:
@@ -183,7 +183,7 @@ class PendingScopes:
         return Batch(kind, tuple(chosen))
 
     def failed(self, entry: PendingScope, now: float) -> list[object]:
-        """Let an entry wait for another try; return the messages to acknowledge."""
+        """Schedule a retry of an entry; return the messages to acknowledge."""
         self._rests.pop(kind_of(entry.scope), None)
         entry.failures += 1
         growth = 2 ** min(entry.failures - 1, _LONGEST_EXPONENT)
@@ -191,9 +191,9 @@ class PendingScopes:
         return self._put_back(entry, now)
 
     def spoiled(self, entries: Sequence[PendingScope], now: float) -> list[object]:
-        """Some part of a pass failed, and it is not known which; return what to acknowledge.
+        """Note that a pass failed for one of its scopes; return the messages to acknowledge.
 
-        Each half is tried by itself, until what fails is alone and keeps nobody else from passing.
+        Each half is retried separately, until the failing scope is alone and holds up no other.
         """
         if len(entries) == 1:
             entries[0].group = next(self._groups)
@@ -208,10 +208,10 @@ class PendingScopes:
         return done
 
     def cut_short(self, kind: Kind, entries: Iterable[PendingScope], now: float) -> list[object]:
-        """One side could not be read at all; return the messages to acknowledge.
+        """Note that one side could not be read at all; return the messages to acknowledge.
 
-        That is nobody's fault in particular: all passes of the kind rest, for longer each time,
-        and what came meanwhile goes with the next.
+        No scope in particular is to blame: all passes of the kind pause, longer each time, and the
+        next one also covers what came in meanwhile.
         """
         rest = self._rests.setdefault(kind, Rest())
         growth = 2 ** min(rest.cut_short, _LONGEST_EXPONENT)
@@ -224,10 +224,10 @@ class PendingScopes:
         return done
 
     def passed(self, entry: PendingScope, snapshot: WaldurSnapshot, now: float) -> list[object]:
-        """Take note of a pass that went well; return the messages to acknowledge.
+        """Note a successful pass; return the messages to acknowledge.
 
-        Where Waldur does not show what was announced the entry waits for another reading, three
-        times; then somebody has changed it back, or the event was wrong.
+        If Waldur does not show an announced change, the entry waits for another pass, up to three
+        times; after that it was changed back, or the event was wrong.
         """
         if entry.scope == Everything():
             self._rests.clear()
@@ -237,7 +237,7 @@ class PendingScopes:
         if not missing:
             return entry.tickets
         entry.announced = missing
-        if entry.early and entry.due > now:  # a reading that was not due yet does not count
+        if entry.early and entry.due > now:  # a pass that was not due yet does not count
             return self._put_back(entry, now)
         if entry.readings >= len(READ_AGAIN_AFTER):
             return entry.tickets
@@ -246,7 +246,7 @@ class PendingScopes:
         return self._put_back(entry, now)
 
     def _put_back(self, entry: PendingScope, now: float) -> list[object]:
-        """Merge with what has come about the scope in the meantime."""
+        """Put an entry back, merged with what has come in about its scope meanwhile."""
         younger = self._entries.get(entry.scope)
         superseded: list[object] = []
         if younger is not None:
@@ -263,19 +263,19 @@ class PendingScopes:
 
 
 _OTHER = "other"
-"""Counts for types that the agent does not know: others may make as many up as they like."""
+"""The label for all unknown types, so that their number stays bounded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """A message that is to be acknowledged, and where."""
+    """A message to acknowledge, and its connection."""
 
     connection: Connection
     delivery: Delivery
 
 
 class EventQueue:
-    """What is to be looked at, and what for; threads may share it."""
+    """The scopes that events ask to look at, and their unacknowledged messages. Thread-safe."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class EventQueue:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def receive(self, delivery: Delivery, connection: Connection) -> None:
-        """Take a message in; what needs no pass is acknowledged at once."""
+        """Accept a message; if it needs no pass, it is acknowledged at once."""
         message = read_message(delivery.body, delivery.queue, self._offering)
         ticket = Ticket(connection, delivery)
         if isinstance(message, Event) and message.object_type in self._object_types:
@@ -303,14 +303,14 @@ class EventQueue:
             self._acknowledge([ticket])
 
     def want(self, scope: Scope, *, seconds: float = 0.0) -> None:
-        """Let a scope wait without a message, to be looked at in so many seconds."""
+        """Add a scope without a message, due in some seconds."""
         with self._news:
             now = self._clock()
             self._waiting.add(scope, now, due=now + seconds)
             self._news.notify_all()
 
     def take(self, timeout_seconds: float) -> Batch | None:
-        """What the next pass covers; ``None`` when nothing is due in time."""
+        """The scopes of the next pass; ``None`` if nothing becomes due before the timeout."""
         with self._news:
             batch = self._waiting.take(self._clock())
             if batch is None:
@@ -323,43 +323,43 @@ class EventQueue:
             return batch
 
     def passed(self, entries: Iterable[PendingScope], snapshot: WaldurSnapshot) -> None:
-        """The pass over these went well: acknowledge them, or read again what is not shown yet."""
+        """Note a successful pass: acknowledge, or look again if a change is not visible yet."""
         with self._news:
             now = self._clock()
             done = [t for entry in entries for t in self._waiting.passed(entry, snapshot, now)]
         self._acknowledge(done)
 
     def failed(self, entries: Iterable[PendingScope]) -> None:
-        """These did not go well: they are tried again, after a growing delay."""
+        """Note failed scopes: they are retried after a growing delay."""
         with self._news:
             now = self._clock()
             done = [ticket for entry in entries for ticket in self._waiting.failed(entry, now)]
         self._acknowledge(done)
 
     def spoiled(self, entries: Sequence[PendingScope]) -> None:
-        """Some of these did not go well, and it is not known which: they are tried apart."""
+        """Note that some of these scopes failed: they are retried in smaller groups."""
         with self._news:
             done = self._waiting.spoiled(entries, self._clock())
         self._acknowledge(done)
 
     def cut_short(self, kind: Kind, entries: Iterable[PendingScope]) -> None:
-        """The pass over these could not read one side: passes of its kind rest for a while."""
+        """Note that one side could not be read: passes of this kind pause for a while."""
         with self._news:
             done = self._waiting.cut_short(kind, entries, self._clock())
         self._acknowledge(done)
 
     @property
     def counts(self) -> Mapping[tuple[str, str], int]:
-        """How many messages came, by type of object and what was made of them.
+        """The number of messages by object type and outcome.
 
-        ``waiting`` (a pass was asked for), ``merged`` (one waited already), ``ignored``,
-        ``foreign`` (another offering's), ``unusable``.
+        Outcomes: ``waiting`` (a pass was scheduled), ``merged`` (one was pending already),
+        ``ignored``, ``foreign`` (another offering's), ``unusable``.
         """
         with self._news:
             return dict(self._counts)
 
     def waited_seconds(self) -> list[float]:
-        """For how long each scope has waited for a pass that should have come by now."""
+        """How long each due scope has been waiting for a pass."""
         with self._news:
             return self._waiting.waited(self._clock())
 
@@ -376,22 +376,24 @@ class EventQueue:
     def _leave_out(self, message: Message, queue: str) -> None:
         if isinstance(message, Unusable):
             self._count(_OTHER, "unusable")
-            self._log.warning("message not understood", queue=queue, reason=message.reason)
+            self._log.warning("cannot parse message", queue=queue, reason=message.reason)
             return
         why = "ignored" if isinstance(message, Event) else message.why
         known = message.object_type in self._object_types
         self._count(message.object_type if known else _OTHER, why)
-        self._log.debug("message left out", about=message.object_type, reason=why)
+        self._log.debug("message ignored", about=message.object_type, reason=why)
 
     def _count(self, object_type: str, outcome: str) -> None:
         with self._news:
             self._counts[object_type, outcome] += 1
 
     def _acknowledge(self, tickets: Iterable[object]) -> None:
-        """Tell the broker; where the connection is gone, the message comes again, harmlessly."""
+        """Acknowledge messages; without the connection they are redelivered, harmlessly."""
         for ticket in tickets:
             if isinstance(ticket, Ticket):
                 try:
                     ticket.connection.acknowledge(ticket.delivery)
                 except ConnectionLostError as error:
-                    self._log.debug("message not acknowledged; it comes again", reason=str(error))
+                    self._log.debug(
+                        "message not acknowledged; it will be redelivered", reason=str(error)
+                    )

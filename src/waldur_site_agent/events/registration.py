@@ -1,8 +1,8 @@
-"""Asks Waldur for the queues of an offering's events, in the way that this server knows.
+"""Registers with Waldur for the events of an offering, with the API that the server supports.
 
-Three generations of servers are about. What a server does not have is found out by trying, and
-remembered until a connection is refused. Nothing is ever deleted: with a user's last subscription
-Waldur removes the user's whole virtual host, every queue and message in it.
+There are three generations of servers. What a server lacks is found out by trying, and remembered
+until a connection is refused. Nothing is ever deleted: with a user's last subscription Waldur
+removes the user's whole virtual host, with all queues and messages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from waldur_site_agent.waldur import (
 SERVICE = "event_process"
 _DESCRIPTION = "waldur-site-agent"
 _NEW_LOGIN_SECONDS = 3600.0
-"""How often at most a subscription is made only because the logins of all others are refused."""
+"""How many subscriptions are created at most because the logins of all others are refused."""
 
 
 def object_types_of(offering: Offering) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def object_types_of(offering: Offering) -> tuple[str, ...]:
 
 
 class Registration:
-    """This agent, as Waldur knows it, at one offering."""
+    """Registers this agent for the events of one offering."""
 
     def __init__(
         self,
@@ -76,14 +76,14 @@ class Registration:
         self._new_login_after = 0.0
 
     def subscribe(self, after: SiteAgentError | None = None) -> Subscription:
-        """Register, or register again, and say what to subscribe to at the broker.
+        """Register, or register again, and return what to subscribe to at the broker.
 
         Args:
-            after: why the last connection could not be made or ended.
+            after: why the last connection failed.
 
         Raises:
-            TemporaryError: Waldur could not be asked, or another user owns the queue.
-            PermanentError: Waldur refuses; the text says what is to be changed.
+            TemporaryError: Waldur could not be reached, or another user owns the queue.
+            PermanentError: Waldur refuses; the message has the remedy.
         """
         if isinstance(after, LoginRefusedError | QueueRefusedError):
             self._absent.clear()
@@ -95,10 +95,10 @@ class Registration:
         return subscription
 
     def ping(self) -> None:
-        """Tell Waldur that the agent is alive; it shows it as idle after ten silent minutes.
+        """Send a health ping; Waldur shows an agent as idle after ten minutes without one.
 
         Raises:
-            SiteAgentError: Waldur did not take it.
+            SiteAgentError: Waldur did not accept it.
         """
         if self._service is None:
             self._waldur.offering(self._uuid)
@@ -124,7 +124,7 @@ class Registration:
     # The agent's identity
 
     def _introduce(self) -> None:
-        """Make the agent, its service and its processor known, where the server has such."""
+        """Register the agent's identity, service and processor, if the server supports them."""
         if "identities" in self._absent:
             return
         try:
@@ -135,14 +135,14 @@ class Registration:
             self._beat(service.uuid)
         except AbsentOperationError:
             self._absent.add("identities")
-        except NotFoundError:  # removed by somebody: made anew next time
+        except NotFoundError:  # removed by somebody: created again next time
             self._identity = self._service = None
         except AccessDeniedError as error:
             self._absent.add("identities")
             self._log.warning(
-                "this token may not register the agent with Waldur; it goes on without",
+                "no permission to register the agent's identity in Waldur; continuing without it",
                 reason=str(error),
-                remedy="give its user OFFERING.UPDATE on the offering",
+                remedy="grant the token's user OFFERING.UPDATE on the offering",
             )
 
     def _identify(self) -> UUID:
@@ -172,7 +172,7 @@ class Registration:
                 found = self._waldur.register_queue(identity, [*types, OFFERING_RESOURCES_SYNC])
             except (AbsentOperationError, ConflictError, AccessDeniedError):
                 raise
-            except PermanentError:  # a type that this server does not know yet
+            except PermanentError:  # a type that this server does not support yet
                 found = self._waldur.register_queue(identity, types)
         except ConflictError as error:
             raise TemporaryError(
@@ -200,18 +200,18 @@ class Registration:
                 raise
             except PermanentError as error:
                 self._log.warning(
-                    "Waldur does not send events of this type; full passes make up for it",
+                    "Waldur does not send events of this type; relying on full passes",
                     type=object_type,
                     reason=str(error),
                 )
                 continue
-            # any login of the user's virtual host may read all of its queues
+            # any login of the user's virtual host can read all of its queues
             login, vhost = login or subscription.uuid.hex, vhost or host
             queues.append(name)
             declared = "create_queue" not in self._absent
         if not queues:
             raise PermanentError(
-                f'Waldur sends no events at all for offering "{self._offering.name}"',
+                f'Waldur sends no events for offering "{self._offering.name}"',
                 remedy="see the warnings above, or set stomp_enabled and mqtt_enabled to false",
             )
         return Subscription(
@@ -223,11 +223,11 @@ class Registration:
         )
 
     def _subscription(self, object_type: str, *, may_refuse: bool) -> EventSubscription:
-        """The user's subscription for a type, with a login that is not known to be refused.
+        """The user's subscription for a type, with a login that was not refused.
 
-        Waldur gives a login the token of the moment it was made and never another one, so a
-        subscription from before a change of the token is of no use to log in with; its queue
-        still is, by another login.
+        The password of a login is the user's token at the time it was created, for good. So after a
+        change of token an old subscription cannot be used to log in, but its queue can be read with
+        another login.
         """
         found = self._registered(object_type)
         if found is not None and (may_refuse or found.uuid.hex not in self._refused_logins):
@@ -274,13 +274,13 @@ class Registration:
         return name, user.hex
 
     def _warn_of_servers_without_mqtt(self) -> None:
-        """Servers that make queues for events have left MQTT; the warning itself is a luxury."""
+        """Warn if the server no longer publishes over MQTT; a failure to find out is ignored."""
         try:
             makes_queues = self._waldur.makes_event_queues()
         except PermanentError:
             return
         if makes_queues:
             self._log.warning(
-                "this Waldur publishes no events over MQTT any more; only full passes see news",
+                "this Waldur no longer publishes events over MQTT; relying on full passes",
                 remedy="set mqtt_enabled to false and stomp_enabled to true",
             )

@@ -1,4 +1,4 @@
-"""STOMP 1.2 over WebSocket, as RabbitMQ speaks it."""
+"""STOMP 1.2 over WebSocket, for RabbitMQ."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ from waldur_site_agent.waldur.address import Proxy, masked, proxy_for
 HEART_BEAT = b"\n"
 
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
-"""Also in CONNECT: RabbitMQ unescapes it, though STOMP 1.2 would leave it as it is."""
+"""Used in CONNECT as well: RabbitMQ unescapes it there, contrary to STOMP 1.2."""
 _UNESCAPES = {escaped: plain for plain, escaped in _ESCAPES.items()}
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _LARGEST_HEAD = 64 * 1024
 
 
 class FrameError(ValueError):
-    """The bytes are not STOMP, and what follows cannot be understood either."""
+    """The data is not STOMP; the rest of the stream cannot be parsed either."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, its headers in order; of a repeated header the first counts."""
+    """A frame with its headers in order; the first of repeated headers counts."""
 
     command: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     dropped_bytes: int = 0
-    """The size of a body that was too large to be kept; ``body`` is empty then."""
+    """The size of a body that was dropped as too large; ``body`` is empty then."""
 
 
 def encode(frame: Frame) -> bytes:
-    """Return the frame as it goes over the wire."""
+    """Return the encoded frame."""
     lines = [frame.command]
     lines += [f"{_escape(name)}:{_escape(value)}" for name, value in frame.headers.items()]
     if frame.body:
@@ -80,7 +80,7 @@ def _unescape(text: str) -> str:
 
 
 class Decoder:
-    """Puts frames together from pieces that may end anywhere; of a large body only its size."""
+    """Decodes frames from chunks of any size; keeps only the size of a large body."""
 
     def __init__(self, largest_body: int) -> None:
         self._largest_body = largest_body
@@ -88,10 +88,10 @@ class Decoder:
         self._body: _Body | None = None
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
-        """Yield the frames that this piece completes; heart-beats yield nothing.
+        """Yield the frames that this chunk completes; heart-beats yield nothing.
 
         Raises:
-            FrameError: This is not STOMP; the decoder is of no further use.
+            FrameError: The data is not STOMP; the decoder cannot be used any more.
         """
         rest = self._pending + piece
         self._pending = b""
@@ -107,7 +107,7 @@ class Decoder:
                 yield frame
 
     def _head(self, rest: bytes) -> tuple[_Body | None, bytes]:
-        """Split off command and headers, if they are there."""
+        """Split off command and headers, if they are complete."""
         rest = rest.lstrip(b"\r\n")
         found = _END_OF_HEADERS.search(rest)
         if found is None:
@@ -117,7 +117,7 @@ class Decoder:
         command, *lines = rest[: found.start()].decode(errors="replace").split("\n")
         command = command.rstrip("\r")
         if not command.isalpha():
-            raise FrameError(f"{command[:40]!r} is no command")
+            raise FrameError(f"{command[:40]!r} is not a command")
         headers: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.rstrip("\r").partition(":")
@@ -127,7 +127,7 @@ class Decoder:
 
 
 class _Body:
-    """The body of a frame while it arrives, and the NUL after it."""
+    """The body of a frame that is being received, and the NUL after it."""
 
     def __init__(self, command: str, headers: dict[str, str], largest: int) -> None:
         self._command = command
@@ -154,7 +154,9 @@ class _Body:
         if mine == len(piece):
             return b""
         if piece[mine] != 0:
-            raise FrameError(f"{self._command} of {self._length} bytes does not end where it says")
+            raise FrameError(
+                f"{self._command} of {self._length} bytes is longer than its content-length"
+            )
         self.complete = True
         return piece[mine + 1 :]
 
@@ -167,7 +169,7 @@ _LONGEST_QUOTE = 300
 
 
 def quoted(frame: Frame, secret: str) -> str:
-    """Return what an ``ERROR`` frame says, on one line, without the secret."""
+    """Return the text of an ``ERROR`` frame on one line, with the secret masked."""
     body = frame.body.decode(errors="replace")
     text = " ".join(f"{frame.headers.get('message', '')}: {body}".split())
     if secret:
@@ -181,11 +183,11 @@ def broker_said(where: str, frame: Frame, secret: str) -> str:
 
 
 def closed(where: str, error: Exception) -> str:
-    """The WebSocket is closed, by a closing frame or without."""
+    """The WebSocket was closed, with or without a close frame."""
     if isinstance(error, ConnectionClosed):
         if error.sent is not None and error.sent.code == _TOO_BIG:
             return (
-                f"{where}: a message is larger than any that RabbitMQ sends by default; "
+                f"{where}: a message exceeds RabbitMQ's default maximum size; "
                 "purge the queue or lower max_message_size of the broker"
             )
         if error.rcvd is not None:
@@ -195,17 +197,17 @@ def closed(where: str, error: Exception) -> str:
 
 
 def silent(where: str, seconds: float) -> str:
-    """Nothing came from the broker for so long."""
+    """Nothing came from the broker for too long."""
     return f"{where}: nothing heard for {seconds:g} s, not even a heart-beat; connect again"
 
 
 def not_stomp(where: str, error: Exception) -> str:
-    """The broker sent what cannot be understood."""
-    return f"{where}: what came is not STOMP ({error}); check the path and the proxies between"
+    """The broker sent data that is not STOMP."""
+    return f"{where}: the answer is not STOMP ({error}); check the path and any proxies in between"
 
 
 def queue_refused(reason: str, queues: Iterable[str]) -> str:
-    """The broker ended the session when it was asked for these queues."""
+    """The broker ended the session at the subscription to these queues."""
     names = ", ".join(sorted(queues)) or "none"
     return (
         f"{reason}; no subscription to {names}: it does not exist, has other properties, or may "
@@ -217,14 +219,14 @@ _TOO_BIG = 1009
 
 
 _SILENT_BEATS = 2.5
-"""So many intervals without anything from the broker, and the connection counts as dead."""
+"""The connection counts as dead after this many intervals without data from the broker."""
 _LONGEST_CLOSING_SECONDS = 4.0
 _EARLY = 0.8
-"""Heart-beats are sent after this part of the interval, so that a slow network does not matter."""
+"""Heart-beats are sent after this fraction of the interval, to allow for a slow network."""
 
 
 class StompConnection:
-    """A session of STOMP 1.2; the promises are those of :class:`transport.Connection`."""
+    """A STOMP 1.2 session; see :class:`~waldur_site_agent.events.broker.Connection`."""
 
     def __init__(
         self,
@@ -256,11 +258,11 @@ class StompConnection:
             thread.start()
 
     def subscribe(self, prefetch: int, timeout_seconds: float) -> None:
-        """Subscribe to every queue and wait until the broker confirmed them all.
+        """Subscribe to every queue and wait until the broker has confirmed them all.
 
         Raises:
             QueueRefusedError: The broker ended the session instead.
-            ConnectionLostError: No confirmation came in time, or the network failed.
+            ConnectionLostError: The confirmation timed out, or the network failed.
         """
         wanted = {str(number) for number in range(len(self._subscription.queues))}
         try:
@@ -280,20 +282,20 @@ class StompConnection:
             raise
 
     def receive(self, timeout_seconds: float) -> Delivery | None:
-        """Return the next message, or ``None`` if none came in time."""
+        """Return the next message, or ``None`` on timeout."""
         return self._mailbox.receive(timeout_seconds)
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Tell the broker that a message is dealt with."""
+        """Acknowledge a message."""
         if self._mailbox.settle(delivery):
             self._send(Frame("ACK", {"id": str(delivery.ack)}))
 
     def close(self) -> None:
-        """End the session in good order if the broker plays along, else at once."""
+        """Close the session gracefully if the broker cooperates, otherwise at once."""
         if self._mailbox.end is None:
             self._mailbox.finish(ConnectionLostError(f"{self._where}: closed by this side"))
             self._over.set()
-            # a thread that is stuck in sending would keep the handshake from beginning
+            # a thread that is blocked in send would delay the closing handshake
             late = threading.Timer(_LONGEST_CLOSING_SECONDS, self._cut)
             late.daemon = True
             late.start()
@@ -306,7 +308,7 @@ class StompConnection:
                 thread.join(timeout=5)
 
     def heard_seconds_ago(self) -> float:
-        """How long nothing came from the broker, heart-beats included."""
+        """Seconds since anything, heart-beats included, came from the broker."""
         return self._mailbox.heard_seconds_ago()
 
     def _send(self, frame: Frame) -> None:
@@ -332,7 +334,7 @@ class StompConnection:
         except FrameError as error:
             self._finish(not_stomp(self._where, error))
         finally:
-            # whatever else ended this thread is a defect, and nobody is to wait for it
+            # anything else that ends this thread is a bug; wake up waiting threads
             self._finish(f"{self._where}: the reading thread ended")
 
     def _read_one(self) -> None:
@@ -372,7 +374,7 @@ class StompConnection:
         self._mailbox.put(frame.body, queue, frame.headers, redelivered, ack)
 
     def _broken(self, error: ConnectionClosed | OSError) -> None:
-        # a closing frame in place of a confirmation is how RabbitMQ refuses a queue
+        # RabbitMQ refuses a queue with a close frame instead of a confirmation
         if isinstance(error, ConnectionClosed) and error.rcvd is not None:
             self._refused = True
         self._finish(closed(self._where, error))
@@ -387,10 +389,10 @@ class StompConnection:
         self._cut()
 
     def _cut(self) -> None:
-        """Shut the socket down: this alone wakes a thread that is stuck in sending.
+        """Shut the socket down: only this wakes a thread that is blocked in send.
 
-        The method of the base class, because that of TLS sockets takes TLS away from a reading
-        thread.
+        This calls the method of the base class, because that of TLS sockets removes TLS under a
+        reading thread.
         """
         try:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -399,7 +401,7 @@ class StompConnection:
 
 
 def destination(queue: str, declared: bool) -> str:
-    """Return where RabbitMQ has a queue that exists, or one that subscribing makes."""
+    """Return the destination of a queue that exists, or that subscribing creates."""
     return f"/{'amq/' if declared else ''}queue/{queue}"
 
 
@@ -417,12 +419,12 @@ def _subscribing(number: str, queue: str, declared: bool, prefetch: int) -> Fram
 
 
 _CONNECT_SECONDS = 15.0
-"""For each of: reaching the broker, logging in, being subscribed."""
+"""The timeout for each of: connecting, logging in, subscribing."""
 _CLOSE_SECONDS = 2.0
 _LARGEST_FRAME = 129 * 1024 * 1024
 """RabbitMQ's largest message by default, 128 MiB until version 3.13 and 16 MiB since, and headers.
 
-A larger one ends the connection before it is read, and comes again.
+A larger one ends the connection before it is read, and is redelivered.
 """
 
 _NO_WEBSOCKET = (
@@ -431,36 +433,36 @@ _NO_WEBSOCKET = (
     InvalidHandshake,
     InvalidProxy,
     InvalidURI,
-    ImportError,  # of a SOCKS proxy without the package that it needs
-    ValueError,  # of a proxy whose port is no number
+    ImportError,  # a SOCKS proxy without the package that it needs
+    ValueError,  # a proxy whose port is not a number
 )
-"""What the library raises."""
+"""The exceptions of the library."""
 
 _quiet = logging.getLogger("waldur_site_agent.events.stomp.websocket")
 _quiet.setLevel(logging.WARNING)
-"""At level DEBUG the library would log every frame, the one with the password too."""
+"""Keeps the library from logging frames at level DEBUG, the one with the password included."""
 
 
 class StompTransport:
-    """Connects to one broker by STOMP; see :class:`transport.Transport`."""
+    """Connects to a broker over STOMP; see :class:`~waldur_site_agent.events.broker.Transport`."""
 
     def __init__(
         self, address: Address, *, prefetch: int = 20, heartbeat_seconds: float = 10
     ) -> None:
-        """Keep how to connect.
+        """Create a transport; it does not connect yet.
 
         Args:
             address: Where the broker's WebSocket listens.
-            prefetch: How many messages of a queue may be out unacknowledged.
-            heartbeat_seconds: How often each side is to say that it lives; a broker that is silent
-                for two and a half times as long is given up.
+            prefetch: How many messages of a queue may be unacknowledged.
+            heartbeat_seconds: The interval of heart-beats in both directions; the connection is
+                dropped after two and a half intervals without data from the broker.
         """
         self._address = address
         self._prefetch = prefetch
         self._heartbeat_seconds = heartbeat_seconds
 
     def connect(self, subscription: Subscription) -> StompConnection:
-        """Log in and subscribe; return when the broker confirmed every queue."""
+        """Log in and subscribe; return when the broker has confirmed every queue."""
         with ExitStack() as undo:
             websocket = self._dial(undo)
             decoder = Decoder(LARGEST_BODY)
@@ -479,7 +481,7 @@ class StompTransport:
         return connection
 
     def _dial(self, undo: ExitStack) -> ClientConnection:
-        """Open the WebSocket, through the proxy of the environment if there is one for it."""
+        """Open the WebSocket, through a proxy if the environment has one for it."""
         context = tls_context(self._address)
         proxy = _proxy_to(self._address)
         try:
@@ -510,7 +512,7 @@ class StompTransport:
     def _log_in(
         self, websocket: ClientConnection, decoder: Decoder, subscription: Subscription
     ) -> tuple[float, float]:
-        """Return how often the broker sends heart-beats and wants to have some, in seconds."""
+        """Return how often the broker sends and expects heart-beats, in seconds."""
         where = f"{self._address} (virtual host {subscription.vhost})"
         milliseconds = max(1, round(self._heartbeat_seconds * 1000))
         headers = {
@@ -579,7 +581,7 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
     if isinstance(error, InvalidStatus):
         text = f"{address}: HTTP {error.response.status_code} instead of a WebSocket"
         return ConnectionLostError(text, remedy="check stomp_ws_path and proxies")
-    if isinstance(error, ssl.SSLError):  # a refused certificate is a ValueError, too
+    if isinstance(error, ssl.SSLError):  # an untrusted certificate is a ValueError, too
         return unreachable(address, error)
     if proxy is not None and not isinstance(error, (InvalidHandshake, InvalidURI)):
         return _no_proxy(address, proxy, error)
@@ -592,7 +594,7 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
 
 
 def _no_proxy(address: Address, proxy: Proxy, error: Exception) -> ConnectionLostError:
-    """With a proxy in between, only the proxy itself is ever connected to."""
+    """Describe a failure to connect through a proxy."""
     why = masked(str(error)) or type(error).__name__
     remedy = f"correct {proxy.variable}, or add {address.host} to NO_PROXY"
     return ConnectionLostError(f"{address}: {proxy} fails ({why})", remedy=remedy)

@@ -1,4 +1,4 @@
-"""Looks at everything an offering needs, without changing anything, and says how it stands."""
+"""Checks everything that an offering needs, without changing anything."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TOLERABLE_SECONDS = 60.0
 
 
 def diagnose_machine(configuration: Configuration, source: Source) -> Iterator[Check]:
-    """What concerns all offerings alike; never raises."""
+    """Checks of this machine, which concern all offerings; never raises."""
     yield from _secrets(configuration, source)
     yield _time_zone(configuration)
     yield _locks()
@@ -54,7 +54,7 @@ def diagnose_machine(configuration: Configuration, source: Source) -> Iterator[C
 def clock_check(ahead_seconds: float | None) -> Check:
     """Compare this machine's clock with the server's."""
     if ahead_seconds is None:
-        detail = "the server does not say what time it is"
+        detail = "the server's answer has no Date header"
         return Check(name="clock", verdict=CheckStatus.WARNING, detail=detail)
     if abs(ahead_seconds) <= _TOLERABLE_SECONDS:
         return Check(name="clock", verdict=CheckStatus.OK, detail="agrees with the server's")
@@ -69,7 +69,7 @@ def clock_check(ahead_seconds: float | None) -> Check:
 
 
 def _secrets(configuration: Configuration, source: Source) -> Iterator[Check]:
-    """The files that hold tokens, each once."""
+    """The files that hold tokens, without repetitions."""
     paths = {
         source.path.parent / os.path.expandvars(offering.waldur_api_token_file)
         for offering in configuration.offerings
@@ -77,7 +77,7 @@ def _secrets(configuration: Configuration, source: Source) -> Iterator[Check]:
     }
     try:
         text = source.path.read_text(encoding="utf-8")
-    except OSError:  # it was read a moment ago, so this is about to be noticed anyway
+    except OSError:  # it was read a moment ago; whoever reads it next reports the error
         text = ""
     holds_a_token = any(o.token and o.token in text for o in configuration.offerings)
     yield _readable_for_few("configuration file", source.path, secret=holds_a_token)
@@ -97,7 +97,7 @@ def _readable_for_few(name: str, path: Path, *, secret: bool) -> Check:
         name=name,
         verdict=CheckStatus.OK if allowed else CheckStatus.WARNING,
         detail=f"{path} has mode {mode:04o}"
-        + ("" if allowed else f": it {holds}can be read or changed by others than its owner"),
+        + ("" if allowed else f": it {holds}can be read or changed by users other than its owner"),
         remedy="" if allowed else f"chmod {'640' if secret else '644'} {path}",
     )
 
@@ -106,13 +106,15 @@ def _time_zone(configuration: Configuration) -> Check:
     zone: tzinfo = billing_zone(configuration)
     if configuration.timezone or _is_utc(zone):
         return Check(
-            name="time zone", verdict=CheckStatus.OK, detail=f"billing months are cut in {zone}"
+            name="time zone",
+            verdict=CheckStatus.OK,
+            detail=f"billing months begin and end in {zone}",
         )
     return Check(
         name="time zone",
         verdict=CheckStatus.WARNING,
-        detail=f"billing months are cut in {zone}, the machine's, because timezone is not set",
-        remedy="set timezone, so that another machine counts alike; UTC is how Waldur counts",
+        detail=f"billing months begin and end in {zone}, the machine's, as timezone is not set",
+        remedy="set timezone, so that every machine bills the same months; Waldur itself uses UTC",
     )
 
 
@@ -130,7 +132,7 @@ def _locks() -> Check:
         verdict=CheckStatus.WARNING,
         detail=f"{directory}, because this user cannot use {OWN_DIRECTORY}: agents of other users "
         "may not see these locks",
-        remedy="run this as the user of the service, which makes the directory for itself "
+        remedy="run this as the service's user; systemd creates the directory for the service "
         "(RuntimeDirectory=waldur-site-agent)",
     )
 
@@ -143,16 +145,16 @@ def _writable(key: str, path: Path) -> Check:
         name=key,
         verdict=CheckStatus.FAILED,
         detail=f"{path} cannot be written by this user",
-        remedy=f"make {path.parent} and let the agent's user write there",
+        remedy=f"create {path.parent} and make it writable for the agent's user",
     )
 
 
 _SHORT_LIFETIME_SECONDS = 86400
-_NOT_CHECKED = "the checks after it were not made"
+_NOT_CHECKED = "the checks that follow were skipped"
 
 
 def diagnose_waldur(offering: Offering) -> Iterator[Check]:
-    """Server, token, rights, offering, components and open orders; never raises."""
+    """Check server, token, permissions, offering, components and open orders; never raises."""
     yield from never_raising("Waldur", _waldur_checks(offering))
 
 
@@ -172,13 +174,13 @@ def _waldur_checks(offering: Offering) -> Iterator[Check]:
 
 
 def diagnose_backends(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
-    """Every backend that the offering names, each asked once; never raises."""
+    """Let each backend of the offering run its own checks, once; never raises."""
     names = sorted({name for job in Job if (name := offering.backend_for(job))})
     if not names:
         yield Check(
             name="backend",
             verdict=CheckStatus.WARNING,
-            detail="no backend is named, so no job runs for this offering",
+            detail="no backend is configured, so no job runs for this offering",
             remedy=f"set {', '.join(job.value for job in Job)} as needed",
         )
     number = source.offering_number(offering.name)
@@ -199,14 +201,14 @@ def _backend_checks(
 
 
 def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """The checks; what cuts them short becomes the last of them."""
+    """Yield the checks; an exception becomes the last of them."""
     try:
         yield from checks
     except SiteAgentError as error:
         yield failed_check(name, error, f"{error.problem}; {_NOT_CHECKED}")
     except ConfigurationError as error:
         yield Check(name=name, verdict=CheckStatus.FAILED, detail=f"{error}; {_NOT_CHECKED}")
-    except Exception as error:  # a plugin may fail in any way; the other checks are still made
+    except Exception as error:  # a plugin may fail in any way; the other checks still run
         log = structlog.get_logger()
         log.exception("a check failed because of a bug in the agent or a plugin", check=name)
         yield Check(
@@ -246,14 +248,14 @@ def _offering(found: WaldurOffering) -> Iterator[Check]:
         yield Check(
             name="offering users",
             verdict=CheckStatus.WARNING,
-            detail="service_provider_can_create_offering_user is off, or not shown to this token",
-            remedy="switch it on in the offering's integration options, or no member is ever added",
+            detail="service_provider_can_create_offering_user is off, or not visible to this token",
+            remedy="enable it in the offering's integration options; until then no member is added",
         )
 
 
 def _rights(user: User, found: WaldurOffering) -> Check:
     if user.is_staff:
-        return _passed("rights", "staff: may do everything")
+        return _passed("rights", "staff: all permissions")
     on_customer = [p.role_name for p in user.permissions if p.scope_uuid == found.customer_uuid]
     on_offering = [p.role_name for p in user.permissions if p.scope_uuid == found.uuid]
     if on_customer:
@@ -264,8 +266,8 @@ def _rights(user: User, found: WaldurOffering) -> Check:
         return Check(
             name="rights",
             verdict=CheckStatus.WARNING,
-            detail=f"{', '.join(on_offering)} of the offering only: orders cannot be approved, and "
-            "older servers refuse other calls too",
+            detail=f"{', '.join(on_offering)} of the offering only: cannot approve orders, and "
+            "older servers refuse other calls as well",
             remedy=remedy,
         )
     return Check(
@@ -284,7 +286,7 @@ def _components(offering: Offering, found: WaldurOffering) -> Iterator[Check]:
         yield Check(
             name=f"component {component.type}",
             verdict=CheckStatus.FAILED,
-            detail="is configured but Waldur does not have it",
+            detail="is configured, but missing in Waldur",
             remedy=load,
         )
     for component in plan.update:
@@ -300,7 +302,7 @@ def _components(offering: Offering, found: WaldurOffering) -> Iterator[Check]:
         yield Check(
             name=f"component {name}",
             verdict=CheckStatus.WARNING,
-            detail="is in Waldur but not configured; the agent does not serve it",
+            detail="is in Waldur, but not configured; the agent ignores it",
             remedy="add it to backend_components, or archive it in Waldur",
         )
 
@@ -326,10 +328,10 @@ _STATUS_OF_A_PATH_THAT_IS_NOT_THERE = 404
 
 
 def diagnose_broker(offering: Offering, *, login: bool = False) -> Iterator[Check]:
-    """Connection, certificate, WebSocket; with ``login`` also registration; never raises.
+    """Check connection, certificate and WebSocket, and with ``login`` registration; never raises.
 
-    To log in, the agent registers at Waldur as ``event_process`` does when it starts; whatever
-    is delivered meanwhile goes back to the queue.
+    To log in, the agent registers in Waldur as ``event_process`` does at start; messages that
+    are delivered meanwhile go back to the queue.
     """
     if offering.by_events:
         yield from never_raising("broker", _broker_checks(offering, login=login))
@@ -346,14 +348,14 @@ def _broker_checks(offering: Offering, *, login: bool) -> Iterator[Check]:
 
 
 def _connection(address: Address) -> Check:
-    """TCP, and TLS where it is on."""
+    """Check TCP, and TLS if it is enabled."""
     try:
         context = tls_context(address)
         with socket.create_connection((address.host, address.port), _SECONDS) as plain:
             if context is None:
-                return _passed("broker", f"{address} can be reached, without TLS")
+                return _passed("broker", f"{address} is reachable, without TLS")
             with context.wrap_socket(plain, server_hostname=address.host) as secure:
-                detail = f"{address} can be reached, {secure.version()}"
+                detail = f"{address} is reachable, {secure.version()}"
                 return _passed("broker", detail + ("" if address.verify else ", not verified"))
     except OSError as error:
         return failed_check("broker", unreachable(address, error))
@@ -373,8 +375,8 @@ def _websocket(address: Address, subprotocol: str) -> Check:
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return _failed(
-            f"{address} does not answer as a web server: {type(error).__name__}: {error}",
-            "the port has to be that of the web server or of the broker's WebSocket",
+            f"{address} does not answer like a web server: {type(error).__name__}: {error}",
+            "use the port of the web server or of the broker's WebSocket",
             _WEBSOCKET,
         )
     finally:
@@ -387,14 +389,16 @@ def _websocket(address: Address, subprotocol: str) -> Check:
         f"{address.path} answers HTTP {status} instead of 101",
         "check stomp_ws_path or mqtt_ws_path, and the web server's rule for it"
         if wrong_path
-        else "the web server in front of the broker has to pass WebSockets on",
+        else "the web server in front of the broker must forward WebSockets",
         _WEBSOCKET,
     )
 
 
 def _login(offering: Offering) -> Check:
     if offering.mqtt_enabled:
-        detail = "not tried: a second MQTT client of the same name would disconnect a running agent"
+        detail = (
+            "skipped: a second MQTT client with the same client ID would disconnect a running agent"
+        )
         return Check(name="broker's login", verdict=CheckStatus.OK, detail=detail)
     try:
         with connect(offering, "diagnostics") as waldur:
@@ -413,16 +417,16 @@ def _failed(detail: str, remedy: str = "", name: str = "broker") -> Check:
 _WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
 _SHOWN = 20
 _NEXT = {
-    "backend": "the next cycle tells Waldur what the account has (limits: backend)",
-    "waldur": "the next membership_sync sets what was sold (limits: waldur)",
+    "backend": "the next cycle reports the account's limits to Waldur (limits: backend)",
+    "waldur": "the next membership_sync sets the limits sold (limits: waldur)",
     "report": "neither side changes (limits: report)",
 }
 
 
 def diagnose_limits(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
-    """Every limit on which the two sides do not agree, with the command that mends it.
+    """Every limit that differs between Waldur and backend, with the command that corrects it.
 
-    To be asked when the other checks of Waldur and the backend went well; never raises.
+    To be called after the other checks of Waldur and the backend passed; never raises.
     """
     yield from never_raising("limits", _checks(offering, source, registry))
 
@@ -500,12 +504,12 @@ def _remedy(offering: Offering, resources: int, *, is_missing: bool) -> str:
 
 
 def warn_of_unused_settings(configuration: Configuration) -> None:
-    """Log which settings of an offering need another one that is not there."""
+    """Log settings that have no effect because a setting they depend on is missing."""
     log = structlog.get_logger()
     for offering in configuration.offerings:
         for key, needed in _unused(offering):
             log.warning(
-                "a setting has no effect",
+                "setting has no effect",
                 offering=offering.name,
                 setting=key,
                 remedy=f"set {needed}",

@@ -1,12 +1,11 @@
-"""Reports defects to Sentry, where the site has set ``sentry_dsn``; and only what helps to mend.
+"""Reports bugs to Sentry if the site has set ``sentry_dsn``, with only what helps to fix them.
 
-A report is put together anew from what it may hold, instead of being cleaned of what it may not:
-kinds of exceptions, the places in the code, the constant text of the log line, mode and offering,
-versions. Local variables, arguments of the process, the environment, requests and the machine's
-name are never part of it. The texts of exceptions quote what the agent worked on, people
-included: they are left out unless ``sentry_send_names`` is set, and then known secrets are masked.
+A report is built from an allow-list: exception types, code locations, the constant text of the log
+line, mode, offering and versions. Local variables, process arguments, the environment, requests and
+the host name are never included. Exception messages quote names of accounts and people: they are
+left out unless ``sentry_send_names`` is set, and known secrets are masked even then.
 
-Imported only when it is needed: the library takes longer to import than the rest of the agent.
+Imported on demand: the library takes longer to import than the rest of the agent.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _TAGS = ("offering", "mode")
 
 
 class ErrorReports:
-    """The line to Sentry, for as long as the process lives or until it is set up anew."""
+    """The connection to Sentry, for the lifetime of the process or until it is set up again."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class ErrorReports:
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
     ) -> None:
-        """Set up the library for the whole process; an empty ``dsn`` switches it off.
+        """Set up the library for the whole process; an empty ``dsn`` disables it.
 
         ``transport`` replaces the network in tests.
         """
@@ -70,14 +69,14 @@ class ErrorReports:
             )
         except BadDsn as error:
             structlog.get_logger().error(
-                "no error reports: sentry_dsn cannot be used", reason=concealed(str(error))
+                "error reporting disabled: invalid sentry_dsn", reason=concealed(str(error))
             )
-        except ValueError as error:  # the library reads the proxies of the environment, too
+        except ValueError as error:  # the library also reads the proxy variables of the environment
             reason = str(unusable_proxy(error, environ))
-            structlog.get_logger().error("no error reports", reason=concealed(reason))
+            structlog.get_logger().error("error reporting disabled", reason=concealed(reason))
 
     def defect(self, error: BaseException, event: Mapping[str, Any]) -> None:
-        """Report an exception; ``event`` is the line of the log that told of it."""
+        """Report an exception; ``event`` is the log line that it was logged with."""
         with sentry_sdk.new_scope() as scope:
             for name in _TAGS:
                 if name in event:
@@ -86,7 +85,7 @@ class ErrorReports:
             scope.capture_exception(error)
 
     def flush(self) -> None:
-        """Send what waits; at most so long that nobody minds at the end."""
+        """Flush pending events, bounded by the shutdown timeout."""
         sentry_sdk.flush(timeout=_FLUSH_WITHIN_SECONDS)
 
     def _harmless(self, event: Any) -> Any:
@@ -111,5 +110,5 @@ class ErrorReports:
 
 
 def _integrations() -> list[Integration]:
-    """What the library may listen to by itself: threads and processes that die of an exception."""
+    """The library's own hooks that are used: uncaught exceptions of threads and of the process."""
     return [ExcepthookIntegration(), ThreadingIntegration(propagate_scope=False)]

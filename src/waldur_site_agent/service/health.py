@@ -1,9 +1,8 @@
-"""Whether the process does its work: tells a stuck cycle from a long one, and both from idleness.
+"""Health of the process: tells a stuck cycle from a long one, and both from idling.
 
-Every answer from Waldur, every command that ended and every action is progress. Each of them has
-a timeout of its own, so a cycle without any of it for longer than its allowance waits for
-something that will not come. A failing cycle is not a stuck one: it is tried again, and no
-restart would help it.
+Every response from Waldur, every finished command and every action counts as progress. Each has a
+timeout of its own, so a cycle that makes no progress for longer than the allowance is stuck. A
+failing cycle is not stuck: it is retried, and a restart would not help.
 """
 
 from __future__ import annotations
@@ -23,46 +22,46 @@ from typing import Any
 import structlog
 
 STUCK_AFTER_SECONDS = 1800.0
-"""The allowance where the configuration gives none."""
+"""The default allowance."""
 
 
 class HealthStatus(Enum):
-    """How the process, or one worker of it, stands; from best to worst."""
+    """The health of the process or of one worker, from best to worst."""
 
     OK = "ok"
     FAILING = "failing"
-    """It works, but could not start, or could not do all of its last cycle: see the reason."""
+    """It runs, but could not start, or could not complete its last cycle: see the reason."""
     STUCK = "stuck"
     DEAD = "dead"
-    """Its thread has ended although nobody asked for it."""
+    """Its thread has ended unexpectedly."""
 
     @property
     def alive(self) -> bool:
-        """Whether a restart would not help."""
+        """Whether no restart is needed."""
         return self in (HealthStatus.OK, HealthStatus.FAILING)
 
 
 @dataclass(slots=True)
 class WorkerHealth:
-    """One offering in one mode, as its worker lives through it. Threads may share it."""
+    """The health of the worker of one offering in one mode. Thread-safe."""
 
     offering: str
     mode: str
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     thread: threading.Thread | None = None
-    """Who works; ``None`` where nobody has begun."""
+    """The worker's thread; ``None`` before the start."""
     working: bool = False
     resting_until: float = 0.0
     last_progress: float = 0.0
     last_success: datetime | None = None
     troubles: dict[str, str] = field(default_factory=dict)
-    """By job, why its last pass did not do all of its work; under ``""`` why nothing started."""
+    """By job, why its last pass was incomplete; under ``""`` why the worker could not start."""
     cycles: int = 0
     served: bool = False
-    """Whether a start went through: Waldur knows the token and the backend could be opened."""
+    """Whether a start succeeded: the token is valid and the backend could be opened."""
     relieved: bool = False
-    """Whether the worker was asked to end: then its end is none to worry about."""
+    """Whether the worker was asked to end, so that its end is expected."""
 
     def __post_init__(self) -> None:
         self.last_progress = self.monotonic()
@@ -70,50 +69,50 @@ class WorkerHealth:
 
     @property
     def trouble(self) -> str:
-        """Why the last start or cycle did not do all of its work; empty when it did."""
+        """Why the last start or cycle was incomplete; empty if it was not."""
         return "; ".join(dict.fromkeys(filter(None, self.troubles.values())))
 
     def begin(self) -> None:
-        """Work begins: a start or a cycle."""
+        """A start or a cycle begins."""
         self.working = True
         self.progress()
 
     def progress(self) -> None:
-        """Something came back."""
+        """Note progress."""
         self.last_progress = self.monotonic()
 
     def start(self) -> None:
-        """The start went through; cycles can begin."""
+        """The start succeeded; cycles can begin."""
         self.served, self.troubles = True, {}
 
     def succeed(self, job: str = "", impairment: str = "") -> None:
-        """A cycle of a job went through, with or without something that it could not do."""
+        """A cycle of a job was completed, possibly with an impairment."""
         self.troubles = {**self.troubles, job: impairment}
         self.last_success = self.wall()
 
     def fail(self, trouble: str, job: str = "") -> None:
-        """A start, or a cycle of a job, did not go through; it will be tried again."""
+        """A start, or a cycle of a job, failed; it will be retried."""
         self.troubles = {**self.troubles, job: trouble}
 
     def end(self) -> None:
-        """The work in hand has ended, well or not."""
+        """A cycle has ended, successfully or not."""
         self.cycles += 1
         self.working = False
         self.resting_until = self.monotonic()
         self.progress()
 
     def rest(self, seconds: float) -> None:
-        """Nothing to do for so long."""
+        """The worker pauses for some seconds."""
         self.working = False
         self.resting_until = self.monotonic() + seconds
 
     def silent_seconds(self) -> float:
-        """For how long nothing came back, not counting planned rest."""
+        """The time since the last progress, without planned pauses."""
         since = self.last_progress if self.working else max(self.resting_until, self.last_progress)
         return max(0.0, self.monotonic() - since)
 
     def verdict(self, allowance: float) -> HealthStatus:
-        """How it stands, where it may be silent for ``allowance`` seconds."""
+        """The status, given that the worker may be silent for ``allowance`` seconds."""
         if self.thread is not None and self.thread.ident and not self.thread.is_alive():
             return HealthStatus.OK if self.relieved else HealthStatus.DEAD
         if self.silent_seconds() > allowance:
@@ -121,7 +120,7 @@ class WorkerHealth:
         return HealthStatus.FAILING if self.trouble else HealthStatus.OK
 
     def describe(self, allowance: float) -> dict[str, Any]:
-        """The same as values that JSON knows."""
+        """The same as JSON values."""
         success = self.last_success
         return {
             "offering": self.offering,
@@ -136,7 +135,7 @@ class WorkerHealth:
 
 
 class Health:
-    """All duties of the process, and the connections for events. Threads may share it."""
+    """The health of all workers, and of the connections for events. Thread-safe."""
 
     def __init__(self, stuck_after_seconds: float = STUCK_AFTER_SECONDS) -> None:
         self.stuck_after_seconds = stuck_after_seconds
@@ -146,12 +145,12 @@ class Health:
         self._began = datetime.now(UTC)
 
     def worker_health(self, offering: str, mode: str) -> WorkerHealth:
-        """The worker of an offering in a mode; the same one each time it is asked for."""
+        """The health of an offering in a mode; the same object at each call."""
         with self._lock:
             return self._duties.setdefault((offering, mode), WorkerHealth(offering, mode))
 
     def take_over(self, offering: str, mode: str, thread: threading.Thread) -> WorkerHealth:
-        """A new worker takes over: what its predecessor left unfinished is forgotten."""
+        """Start afresh for a new worker; only the time of the last success is kept."""
         old = self.worker_health(offering, mode)
         new = WorkerHealth(offering, mode, thread=thread, last_success=old.last_success)
         with self._lock:
@@ -159,7 +158,7 @@ class Health:
         return new
 
     def cannot_serve(self, offering: str, mode: str, reason: str) -> None:
-        """Nobody works on this one until the configuration is read again; it counts as failing."""
+        """Mark an offering as failing until the configuration is reloaded."""
         worker_health = WorkerHealth(offering, mode)
         worker_health.fail(reason)
         worker_health.rest(math.inf)
@@ -167,13 +166,13 @@ class Health:
             self._duties[offering, mode] = worker_health
 
     def retire(self) -> None:
-        """Everybody was asked to end; successors take over what they serve."""
+        """Mark all workers as asked to end."""
         with self._lock:
             for worker_health in self._duties.values():
                 worker_health.relieved = True
 
     def forget_relieved(self) -> None:
-        """Drop the duties that nobody took over."""
+        """Drop the workers that no new worker replaced."""
         with self._lock:
             self._duties = {key: d for key, d in self._duties.items() if not d.relieved}
             self._events = {key: ask for key, ask in self._events.items() if key in self._duties}
@@ -181,27 +180,27 @@ class Health:
     def watch_events(
         self, offering: str, status: Callable[[], dict[str, Any]], mode: str = "event_process"
     ) -> None:
-        """Let ``status`` say how the offering's connection for events stands.
+        """Ask ``status`` for the state of the offering's connection for events.
 
-        Its answer goes into the report as it is; ``connected`` (bool) becomes a metric. It is
-        forgotten with the worker of that mode: an offering that is polled again has no connection.
+        Its answer goes into the report unchanged; ``connected`` (bool) becomes a metric. It is
+        dropped with the worker of that mode: an offering that is polled has no connection.
         """
         with self._lock:
             self._events[offering, mode] = status
 
     def all_workers(self) -> list[WorkerHealth]:
-        """All duties, in the order of their first day."""
+        """All workers, in the order in which they first appeared."""
         with self._lock:
             return list(self._duties.values())
 
     def events(self) -> dict[str, dict[str, Any]]:
-        """How the connections for events stand, by offering."""
+        """The state of the connections for events, by offering."""
         with self._lock:
             watched = dict(self._events)
         return {offering: status() for (offering, _), status in watched.items()}
 
     def verdict(self) -> HealthStatus:
-        """The worst of all duties."""
+        """The worst status of all workers."""
         order = list(HealthStatus)
         found = [
             worker_health.verdict(self.stuck_after_seconds) for worker_health in self.all_workers()
@@ -209,11 +208,11 @@ class Health:
         return max(found, key=order.index, default=HealthStatus.OK)
 
     def has_served(self) -> bool:
-        """Whether any worker has seen a start that went through."""
+        """Whether the start of any worker succeeded."""
         return any(worker_health.served for worker_health in self.all_workers())
 
     def report(self) -> dict[str, Any]:
-        """Everything, as values that JSON knows."""
+        """The full report, as JSON values."""
         return {
             "status": self.verdict().value,
             "since": self._began.isoformat(timespec="seconds"),
@@ -227,21 +226,21 @@ class Health:
 
 
 FRESH_SECONDS = 60.0
-"""A file older than this is that of a process that writes no more."""
+"""The age at which a health file counts as abandoned."""
 WRITE_EVERY_SECONDS = 10.0
 MODE_IN_PATH = "{mode}"
-"""Stands in ``health_file`` for the mode of the process."""
+"""Placeholder in ``health_file`` for the mode of the process."""
 
 
 class HealthFile:
-    """Written anew, as a whole, every few seconds."""
+    """The health file, replaced atomically every few seconds."""
 
     def __init__(self, path: str, mode: str) -> None:
         self.path = Path(path.replace(MODE_IN_PATH, mode))
         self._complained = False
 
     def write(self, report: dict[str, Any]) -> None:
-        """Put the report where readers find either it or its predecessor, never half of one."""
+        """Replace the file atomically, so that readers never see half of it."""
         text = json.dumps({**report, "pid": os.getpid(), "written": time.time()}, default=str)
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -250,20 +249,20 @@ class HealthFile:
         except OSError as error:
             if not self._complained:
                 structlog.get_logger().error(
-                    "health file not written", path=str(self.path), reason=str(error)
+                    "cannot write the health file", path=str(self.path), reason=str(error)
                 )
             self._complained = True
         else:
             self._complained = False
 
     def remove(self) -> None:
-        """Take it away: the process ends as it should."""
+        """Remove the file: the process ends normally."""
         self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a health file says, or why it says nothing."""
+    """The content of a health file, or why it cannot be used."""
 
     path: Path
     status: str
@@ -273,24 +272,24 @@ class Finding:
 
 
 def read_health(path: Path) -> Finding:
-    """Judge a health file; one that is missing, old or unreadable is that of a dead process."""
+    """Read a health file; a missing, old or unreadable one means that the process is dead."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         age = time.time() - float(report["written"])
         verdict = HealthStatus(report["status"])
         workers: list[dict[str, Any]] = report["workers"]
     except FileNotFoundError:
-        return _missing(path, "there is no such file: the agent does not run, or has just begun")
+        return _missing(path, "no such file: the agent is not running, or has just started")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return _missing(path, f"it cannot be read: {type(error).__name__}: {error}")
+        return _missing(path, f"cannot be read: {type(error).__name__}: {error}")
     if age > FRESH_SECONDS:
-        said = f"it was written {age:.0f} s ago, and should be every {WRITE_EVERY_SECONDS:g} s"
+        said = f"written {age:.0f} s ago, but should be rewritten every {WRITE_EVERY_SECONDS:g} s"
         return _missing(path, said)
     return Finding(path, verdict.value, verdict.alive, "; ".join(_words(workers)), report)
 
 
 def files_of(path: str, mode: str | None) -> list[Path]:
-    """The files that ``health_file`` stands for: one, or one for each mode found."""
+    """The files that ``health_file`` refers to: one, or one per mode found."""
     if MODE_IN_PATH not in path:
         return [Path(path)]
     if mode is not None:

@@ -1,7 +1,7 @@
-"""The journal: every change on either side as a line of JSON, for audits and "who did this?".
+"""The journal: every change on either side as a line of JSON, for audits.
 
-The file is opened for each process and again on SIGHUP, so that logrotate can move it away; every
-line is flushed before the agent goes on.
+The file is opened at start and reopened on SIGHUP, so that logrotate can move it away. Every line
+is flushed before the agent goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from waldur_site_agent.planning.writes import Write
 
 
 class Journal:
-    """Appends to a file, or to nothing where the site keeps no journal."""
+    """Appends to a file, or does nothing if the site keeps no journal."""
 
     def __init__(self, path: Path | None = None) -> None:
         """Open the file.
@@ -40,15 +40,15 @@ class Journal:
             self._stream = path.open("a", encoding="utf-8")
 
     def close(self) -> None:
-        """Close the file; what comes later is dropped."""
+        """Close the file; later entries are dropped."""
         with self._lock:
             if self._stream is not None:
-                with suppress(OSError):  # what could not be written was reported then
+                with suppress(OSError):  # a failed write was logged when it happened
                     self._stream.close()
                 self._stream = None
 
     def recorder(self, offering: str, mode: str) -> Callable[[Step, Outcome], None]:
-        """What writes down the actions of one offering in one mode."""
+        """A function that records the actions of one offering in one mode."""
 
         def record(step: Step, outcome: Outcome) -> None:
             self._write({"offering": offering, "mode": mode, **_entry(step, outcome)})
@@ -58,7 +58,7 @@ class Journal:
     def recorder_of_writes(
         self, offering: str, mode: str
     ) -> Callable[[Write, SiteAgentError | None], None]:
-        """What writes down the changes in Waldur of one offering in one mode."""
+        """A function that records the changes in Waldur of one offering in one mode."""
 
         def record(write: Write, error: SiteAgentError | None) -> None:
             self._write({"offering": offering, "mode": mode, **_entry_of_write(write, error)})
@@ -73,8 +73,8 @@ class Journal:
             try:
                 self._stream.write(json.dumps({"time": now, **entry}, ensure_ascii=False) + "\n")
                 self._stream.flush()
-            except OSError as error:  # a full disk must not stop the work it records
-                structlog.get_logger().error("journal not written", reason=str(error))
+            except OSError as error:  # a full disk must not stop the work
+                structlog.get_logger().error("cannot write the journal", reason=str(error))
 
 
 def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _entry_of_write(write: Write, error: SiteAgentError | None) -> dict[str, Any
 
 
 def plain_write(write: Write) -> dict[str, Any]:
-    """A change in Waldur as values that JSON knows."""
+    """A change in Waldur, as JSON values."""
     return {
         "side": "waldur",
         "action": write.call.value,
@@ -113,7 +113,7 @@ def plain_write(write: Write) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """An action, or a part of it, as values that JSON knows."""
+    """An action, or a part of it, as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Structured logs: readable on a terminal, JSON on demand, and never a secret in them."""
+"""Structured logs, as text or JSON, with secrets masked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MASK = "********"
 
 
 class _Concealer:
-    """Replaces known secrets wherever they turn up in a finished line."""
+    """Masks known secrets in rendered log lines."""
 
     def __init__(self) -> None:
         self.secrets: tuple[str, ...] = ()
@@ -33,19 +33,19 @@ _conceal = _Concealer()
 
 
 def redact(secrets: Iterable[str]) -> None:
-    """Add texts that no line of the log may contain; very short ones would mask everything."""
+    """Register texts that must not appear in the log; very short ones are ignored."""
     longer = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
     spelt = {quoted(secret)[1:-1] for secret in longer for quoted in (json.dumps, repr)}
     _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer, *spelt}, key=len, reverse=True))
 
 
 def concealed(text: str) -> str:
-    """The text with every known secret masked, as lines of the log have it."""
+    """The text with every known secret masked."""
     return _conceal(None, "", text)
 
 
 class _Defects:
-    """Tells of lines that come with an exception which is none of the two expected families."""
+    """Passes on exceptions that belong to neither of the two expected error families."""
 
     def __init__(self) -> None:
         self.told: tuple[Callable[[BaseException, EventDict], None], ...] = ()
@@ -60,7 +60,7 @@ class _Defects:
 
 
 def _exception_of(exc_info: object) -> BaseException | None:
-    """The exception that a line was logged with: itself, as a tuple, or "the one in hand"."""
+    """The exception of a log line: given as such, as a tuple, or the current one."""
     if isinstance(exc_info, BaseException):
         return exc_info
     found = exc_info if isinstance(exc_info, tuple) else sys.exc_info() if exc_info else ()
@@ -71,7 +71,7 @@ _defects = _Defects()
 
 
 def watch_defects(*told: Callable[[BaseException, EventDict], None]) -> None:
-    """Have these called with each defect that is logged from now on, instead of those before."""
+    """Call these for each bug that is logged from now on, instead of earlier listeners."""
     _defects.told = told
 
 
@@ -80,7 +80,7 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
-        style: ``console`` for people, ``json`` for machines.
+        style: ``console`` or ``json``.
         stream: where to write; standard error when not given, so that plans on standard output
             can be piped.
     """
@@ -92,7 +92,7 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *_renderers(style, colors=stream.isatty()),
-            _conceal,  # type: ignore[list-item]  # works on the finished line, as a renderer does
+            _conceal,  # type: ignore[list-item]  # gets the rendered line
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
         logger_factory=structlog.WriteLoggerFactory(stream),
@@ -104,7 +104,7 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
 def _renderers(style: str, *, colors: bool) -> list[structlog.typing.Processor]:
     if style == "json":
         return [
-            # local variables stay out: any of them may hold a token or somebody's address
+            # no local variables: any of them may hold a token or an e-mail address
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
@@ -124,7 +124,7 @@ def _number(level: str) -> int:
 
 
 class _Forwarder(logging.Handler):
-    """What libraries log through the standard library joins the same stream."""
+    """Send the log records of libraries to the same stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event: EventDict = {"library": record.name}

@@ -1,4 +1,4 @@
-"""What the process counts, for Prometheus; imported only where ``metrics_listen`` is set."""
+"""Prometheus metrics and the HTTP endpoint; imported only if ``metrics_listen`` is set."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _SECONDS_OF_A_CALL = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """A registry of its own, so that nothing else of the process slips in. Threads may share it."""
+    """The metrics, in a registry of their own. Thread-safe."""
 
     def __init__(self, health: Health) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(_OfHealth(health))
-        build = self._gauge("build_info", "Always 1; the labels say what runs.", ("version",))
+        build = self._gauge("build_info", "Always 1; the labels have the versions.", ("version",))
         build.labels(__version__).set(1)
         self._of_cycles()
         self._of_calls()
 
     def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
     def cycle_ended(self, work: tuple[str, str], report: CycleReport, seconds: float) -> None:
@@ -85,21 +85,23 @@ class Metrics:
     def _of_cycles(self) -> None:
         self.cycles = self._counter(
             "cycles",
-            "Cycles by result: success; partial (something in it failed or waits); cut_short.",
+            "Cycles by result: success; partial (some objects failed or wait); cut_short.",
             (*_WORK, "result"),
         )
         self.cycle_seconds = self._histogram(
-            "cycle_duration_seconds", "How long cycles took.", _WORK, _SECONDS_OF_A_CYCLE
+            "cycle_duration_seconds", "Duration of cycles.", _WORK, _SECONDS_OF_A_CYCLE
         )
         self.last_success = self._gauge(
-            "last_success_timestamp_seconds", "When a cycle last was not cut short.", _WORK
+            "last_success_timestamp_seconds",
+            "Time of the last cycle that was not cut short.",
+            _WORK,
         )
         self.refused_plans = self._counter(
-            "refused_plans", "Plans of which removals were refused as too many.", _WORK
+            "refused_plans", "Plans whose removals were refused because there were too many.", _WORK
         )
         self.removals_suspended = self._gauge(
             "removals_suspended",
-            "1: nobody left any account in the last cycle: a list could not be read.",
+            "1: no member was removed in the last cycle because a list could not be read.",
             _WORK,
         )
         self.actions = self._counter(
@@ -108,21 +110,23 @@ class Metrics:
             (*_WORK, "action", "result"),
         )
         self.skipped = self._counter(
-            "left_out_members", "Members that an action that was carried out left out.", _WORK
+            "left_out_members",
+            "Members that were skipped by an action that succeeded otherwise.",
+            _WORK,
         )
         self.defects = self._counter(
-            "defects", "Errors that are bugs of the agent or of a plugin.", ()
+            "defects", "Exceptions caused by bugs in the agent or a plugin.", ()
         )
 
     def _of_calls(self) -> None:
         self.requests = self._counter(
             "waldur_requests",
-            "Requests to Waldur by operation and HTTP status; error: no answer came.",
+            "Requests to Waldur by operation and HTTP status; error: no response.",
             ("operation", "status"),
         )
         self.request_seconds = self._histogram(
             "waldur_request_duration_seconds",
-            "How long Waldur took to answer.",
+            "Response time of Waldur.",
             ("operation",),
             _SECONDS_OF_A_CALL,
         )
@@ -133,7 +137,7 @@ class Metrics:
         )
         self.command_seconds = self._histogram(
             "backend_command_duration_seconds",
-            "How long commands of backends took.",
+            "Duration of backend commands.",
             ("command",),
             _SECONDS_OF_A_CALL,
         )
@@ -151,13 +155,13 @@ class Metrics:
 
 
 class _OfHealth(Collector):
-    """What is not counted but looked at when somebody asks."""
+    """Gauges that are computed at each scrape."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
 
     def describe(self) -> Iterable[Metric]:
-        """Name the metrics, also while there is nothing to say."""
+        """Describe the metrics, even while there are no samples."""
         return [*self._of_workers(), *self._of_events()]
 
     def collect(self) -> Iterable[Metric]:
@@ -167,17 +171,17 @@ class _OfHealth(Collector):
     def _of_workers(self) -> Iterable[Metric]:
         alive = GaugeMetricFamily(
             f"{PREFIX}_worker_alive",
-            "0: a worker is stuck or dead and only a restart helps.",
+            "0: a worker is stuck or dead, and only a restart helps.",
             labels=_WORK,
         )
         failing = GaugeMetricFamily(
             f"{PREFIX}_worker_failing",
-            "1: the last start or cycle did not do all of its work; /health says why.",
+            "1: the last start or cycle did not complete all of its work; /health has the reason.",
             labels=_WORK,
         )
         silent = GaugeMetricFamily(
             f"{PREFIX}_worker_silent_seconds",
-            "For how long nothing came back to a worker, not counting planned rest.",
+            "Time since the last progress of a worker, without planned pauses.",
             labels=_WORK,
         )
         for worker_health in self._health.all_workers():
@@ -193,16 +197,18 @@ class _OfHealth(Collector):
             GaugeMetricFamily(f"{PREFIX}_event_{name}", text, labels=("offering",))
             for name, text in (
                 ("connection_up", "1: connected and subscribed at the message broker."),
-                ("scopes_waiting", "What messages announced and no pass has looked at yet."),
-                ("oldest_waiting_seconds", "How long the oldest of these waits."),
+                ("scopes_waiting", "Scopes announced by messages that no pass has covered yet."),
+                ("oldest_waiting_seconds", "How long the oldest of these has been waiting."),
             )
         )
         connections = CounterMetricFamily(
-            f"{PREFIX}_event_connections", "Connections made to the broker.", labels=("offering",)
+            f"{PREFIX}_event_connections",
+            "Connections to the message broker since the start.",
+            labels=("offering",),
         )
         messages = CounterMetricFamily(
             f"{PREFIX}_event_messages",
-            "Messages from the broker, by type of object and what was made of them.",
+            "Messages from the broker, by object type and what became of them.",
             labels=("offering", "type", "outcome"),
         )
         for offering, status in self._health.events().items():
@@ -221,17 +227,17 @@ def _number(value: Any) -> float:
 
 
 _PATIENCE_SECONDS = 10.0
-"""How long a client may take to say what it wants."""
+"""How long a client may take to send its request."""
 _TEXT = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 _JSON = "application/json"
 
 
 class Endpoint:
-    """Serves in threads that do not keep the process alive."""
+    """Serves requests in daemon threads."""
 
     def __init__(self, address: str, health: Health, exposition: Callable[[], bytes]) -> None:
-        """Listen.
+        """Bind and listen.
 
         Raises:
             OSError: the address is taken or not one of this machine.
@@ -249,7 +255,7 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """Where it listens; of interest where the address asked for port 0."""
+        """The address it listens on, with the actual port if port 0 was asked for."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
@@ -265,7 +271,7 @@ class _Server(ThreadingHTTPServer):
     exposition: Callable[[], bytes]
 
     def server_bind(self) -> None:
-        """Bind, without asking the name service what this machine is called."""
+        """Bind, without a DNS lookup of the host name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
@@ -281,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Answer one of the two questions."""
+        """Serve ``/metrics`` or ``/health``."""
         status, kind, body = self._answer(urlsplit(self.path).path.rstrip("/"))
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -302,5 +308,5 @@ class _Handler(BaseHTTPRequestHandler):
         return HTTPStatus.NOT_FOUND, _TEXT, b"there are /health and /metrics\n"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base class
-        """A scrape every few seconds is nothing to log but when somebody looks for it."""
+        """Log at debug level only: scrapes are frequent."""
         structlog.get_logger().debug("endpoint", said=format % args)

@@ -20,19 +20,19 @@ MODE_NAMES = ("order_process", "report", "membership_sync", "event_process", "al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """One job that the agent does again and again."""
+    """A job that the agent repeats every period."""
 
     name: str
     job: Job
     period_variable: str
     default_minutes: float
     start: Callable[[Site], None]
-    """Done once per process and offering, before the first cycle."""
+    """Runs once per process and offering, before the first cycle."""
     cycle: Callable[..., CycleReport]
     beside_events: bool = False
-    """Whether it serves offerings, too, whose orders and members follow events."""
+    """Whether the mode also serves offerings whose orders and members follow events."""
     before_month_ends: timedelta | None = None
-    """How long before Waldur's month ends (in UTC) there is one more cycle."""
+    """An extra cycle runs this long before the billing month of Waldur ends (in UTC)."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -53,19 +53,19 @@ class Mode:
         return part
 
     def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:
-        """How often a cycle begins.
+        """The period of the mode.
 
         Raises:
-            ValueError: the variable is set to something that is not a positive number.
+            ValueError: the variable is not set to a positive number.
         """
         text = (os.environ if environ is None else environ).get(self.period_variable, "").strip()
         minutes = _positive(self.period_variable, text) if text else self.default_minutes
         return minutes * 60
 
     def seconds_to_rest(self, seconds: float, now: datetime) -> float:
-        """How long to wait for the next cycle, given the seconds until the next turn.
+        """How long to wait for the next cycle, given the seconds until the next period.
 
-        Less shortly before a month ends, where the mode has a cycle then.
+        Less shortly before the end of a month, if the mode has an extra cycle then.
         """
         if self.before_month_ends is None:
             return seconds
@@ -119,18 +119,18 @@ REPORT = Mode(
     start=_begin_nothing,
     cycle=report_usage,
     beside_events=True,
-    before_month_ends=timedelta(minutes=12),  # servers without dates take nothing in the last ten
+    before_month_ends=timedelta(minutes=12),  # servers without dates accept nothing in the last ten
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventMode:
-    """The mode that does the jobs of others when events ask for it."""
+    """A mode that does the jobs of others when events ask for it."""
 
     name: str
     parts: tuple[Mode, ...]
     ping_seconds: float
-    """How often Waldur hears of the agent at least, whether there are events or not."""
+    """The longest time between two health pings to Waldur."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -146,11 +146,11 @@ class EventMode:
         return tuple(part for part in self.parts if offering.backend_for(part.job))
 
     def renamed(self, part: Mode) -> Mode:
-        """A part as it appears in the log and to Waldur."""
+        """The part as it appears in the log and in Waldur."""
         return replace(part, name=self.name)
 
     def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:  # noqa: ARG002 - as modes have it
-        """How long Waldur hears nothing of an idle agent."""
+        """The longest time without a request to Waldur while idle."""
         return self.ping_seconds
 
 

@@ -1,7 +1,7 @@
-"""What a process tells of itself: to systemd, in a file, over HTTP, and to Sentry.
+"""How a process reports its state: to systemd, in a health file, over HTTP, and to Sentry.
 
-It lives as long as the process; crews come and go below it. Nothing here may stop the work: what
-cannot be told is logged, and the agent goes on.
+Monitoring lives as long as the process and outlives worker pools. A failure to report is logged and
+never stops the work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class SiteWatch:
-    """Watches the work on one offering in one mode."""
+    """Records the progress of one offering in one mode."""
 
     def __init__(
         self, health: Health, metrics: Metrics | None, offering: str, mode: str, job: str = ""
@@ -84,16 +84,16 @@ class SiteWatch:
 
 
 LISTEN_VARIABLE = "WALDUR_SITE_AGENT_METRICS_LISTEN"
-"""Overrides ``metrics_listen``, because several services of one file need an address each."""
+"""Overrides ``metrics_listen``: services that share a file need an address each."""
 READY_WITHIN_SECONDS = 60.0
-"""How long the start waits for Waldur before systemd is told that it is over all the same."""
+"""How long to wait for Waldur before reporting readiness to systemd anyway."""
 _BEAT_SECONDS = 5.0
 _MORE_TIME_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class Monitoring:
-    """Told of everything that happens; :meth:`beat` passes it on."""
+    """Collects the state of the process; :meth:`beat` publishes it."""
 
     mode: str = ""
     health: Health = field(default_factory=Health)
@@ -111,7 +111,7 @@ class Monitoring:
     _written: str = ""
 
     def adopt(self, configuration: Configuration, environ: Mapping[str, str] | None = None) -> None:
-        """Do as the configuration says from now on; at start, and each time it was read again."""
+        """Apply a configuration, at start and after each reload."""
         environ = os.environ if environ is None else environ
         minutes = configuration.stuck_after_minutes
         self.health.stuck_after_seconds = minutes * 60 if minutes else STUCK_AFTER_SECONDS
@@ -125,15 +125,15 @@ class Monitoring:
         self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
 
     def watch(self, offering: str, mode: str, job: str = "") -> SiteWatch:
-        """Who watches the work on one job of an offering in one mode."""
+        """The observer of one job of an offering in one mode."""
         return SiteWatch(self.health, self.metrics, offering, mode, job)
 
     def conditions(self, offering: str, mode: str, job: str = "") -> Conditions:
-        """What was logged about that work; kept when the configuration is read again."""
+        """The conditions logged for that job; they survive a reload."""
         return self._conditions.setdefault((offering, mode, job), Conditions())
 
     def beat(self) -> None:
-        """Called by the main thread all the time: pass on what is due."""
+        """Publish what is due; the main thread calls this several times a second."""
         now = self.monotonic()
         self._began = self._began or now
         if now < self._next_beat:
@@ -145,11 +145,11 @@ class Monitoring:
             self._write(self._file, now)
 
     def stopping(self) -> None:
-        """The end has begun; systemd's own limit counts from here, its watchdog no more."""
+        """Shutdown has begun; from now on systemd's stop timeout applies, not its watchdog."""
         self.notifier.stopping()
 
     def close(self) -> None:
-        """Take away what others would take for signs of life, and send what waits."""
+        """Remove the health file, close the endpoint, and flush error reports."""
         watch_defects()
         if self._reports is not None:
             self._reports.flush()
@@ -160,7 +160,7 @@ class Monitoring:
             self._endpoint = None
 
     def _write(self, file: HealthFile, now: float) -> None:
-        """Write the file when it is due, and at once when there is news."""
+        """Write the file when it is due, and immediately when the state changes."""
         report = self.health.report()
         if now >= self._next_file or report["status"] != self._written:
             self._next_file, self._written = now + WRITE_EVERY_SECONDS, report["status"]
@@ -194,7 +194,7 @@ class Monitoring:
     def report_errors(
         self, configuration: Configuration, environ: Mapping[str, str] | None = None
     ) -> None:
-        """Count defects, and report them where the configuration says, from now on."""
+        """Count bugs and report them as configured."""
         dsn = configuration.sentry_dsn.get_secret_value() if configuration.sentry_dsn else ""
         if dsn or self._reports is not None:
             from waldur_site_agent.service.error_reports import ErrorReports  # noqa: PLC0415 - slow
@@ -217,7 +217,7 @@ class Monitoring:
             self._endpoint = None
         if not address:
             return
-        # imported here: most of the time of a start would go into what few sites have switched on
+        # imported on demand: the import takes most of the start-up time, and few sites enable it
         from waldur_site_agent.service.metrics import Endpoint, Metrics  # noqa: PLC0415
 
         self.metrics = self.metrics or Metrics(self.health)
@@ -226,10 +226,10 @@ class Monitoring:
             self._endpoint = Endpoint(address, self.health, self.metrics.exposition)
         except (OSError, OverflowError, ValueError) as error:
             log.error(
-                "no metrics: cannot listen; the agent goes on without",
+                "metrics disabled: cannot bind the listen address",
                 metrics_listen=address,
                 reason=str(error),
-                remedy=f"give each service an address of its own in {LISTEN_VARIABLE}",
+                remedy=f"set a separate address for each service in {LISTEN_VARIABLE}",
             )
         else:
             log.info("metrics", metrics_listen=address)

@@ -1,4 +1,4 @@
-"""One pass over an offering, by itself or as a cycle of the service."""
+"""One pass over an offering, as a cycle of the service or on its own."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _SILENT_TOKEN_SHARE = 0.5
 
 
 def check_token(site: Site, mode: Mode) -> None:
-    """Make sure that the token serves the offering, and warn of one that will die of silence.
+    """Check that the token gives access to the offering; warn if it may expire between cycles.
 
     Raises:
-        TemporaryError: the token does not, or Waldur could not be asked.
+        TemporaryError: it does not, or Waldur could not be reached.
     """
     user = check_offering_access(site)
     site.log.info("connected", waldur=site.waldur.base_url, user=user.username)
     if user.token_lifetime and mode.period_seconds() > user.token_lifetime * _SILENT_TOKEN_SHARE:
         site.log.warning(
-            "the token expires when it is not used for a while",
+            "the token may expire between two cycles",
             token_lifetime_seconds=user.token_lifetime,
             remedy="set the token lifetime of this user to none in Waldur",
         )
@@ -53,19 +53,19 @@ def check_token(site: Site, mode: Mode) -> None:
 def run_cycle(
     site: Site, mode: Mode, *, dry_run: bool = False, complete: bool = True
 ) -> CycleReport:
-    """One pass that never raises: what went wrong is in the report and in the log.
+    """Run one pass; it never raises: errors are in the report and the log.
 
-    ``complete`` says whether it looks at the whole offering, and not at some scopes only.
+    ``complete``: whether the pass covers the whole offering instead of some scopes.
     """
     began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
     site.watch.cycle_began()
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:
-        if not dry_run:  # a dry run prints the reason in place of the plan
-            site.log.warning("cycle cut short; tried again next time", reason=str(error))
+        if not dry_run:  # a dry run prints the reason instead of the plan
+            site.log.warning("cycle cut short; will retry", reason=str(error))
         report = CycleReport(offering=site.offering.name, trouble=str(error))
-    except Exception as error:  # a bug: it must not end a service that runs for months
+    except Exception as error:  # a bug must not end the service
         site.log.exception("cycle failed because of a bug in the agent or a plugin")
         report = CycleReport(offering=site.offering.name, trouble=bug_text(error))
     report = replace(
@@ -144,14 +144,14 @@ class Session:
 
     @property
     def site(self) -> Site:
-        """Any of the sites: they share the offering, its log and its Waldur."""
+        """Any of the sites: they share offering, log and Waldur."""
         return next(iter(self.sites.values()))
 
     def start(self, *, dry_run: bool = False) -> None:
-        """Do what modes do once per process, before their first cycle.
+        """Do what the modes do once per process, before their first cycle.
 
         Raises:
-            SiteAgentError: Waldur could not be asked, or the token does not serve the offering.
+            SiteAgentError: Waldur cannot be reached, or the token gives no access to the offering.
         """
         for number, (job, site) in enumerate(self.sites.items()):
             if number == 0:
@@ -160,20 +160,20 @@ class Session:
                 self.modes[job].start(site)
 
     def progress(self) -> int:
-        """A number that grows with every answer of Waldur and every command that ended."""
+        """A counter of responses from Waldur and finished commands."""
         return sum(
             site.waldur.requests_made + sum(site.backend.commands_run().values())
             for site in self.sites.values()
         )
 
     def full_pass(self, *, dry_run: bool = False) -> list[CycleReport]:
-        """Orders first, because somebody waits for them; then members, usernames and imports."""
+        """Orders first, because users wait for them; then members, usernames and imports."""
         return [
             run_cycle(site, self.modes[job], dry_run=dry_run) for job, site in self.sites.items()
         ]
 
     def run(self, job: Job, cycle: Callable[..., CycleReport], batch: Batch) -> CycleReport:
-        """One pass over the scopes of a batch; what goes wrong is in the report."""
+        """Run one pass over the scopes of a batch; errors are in the report."""
 
         def scoped(site: Site, *, dry_run: bool) -> CycleReport:  # noqa: ARG001 - a mode's cycle
             return cycle(site, scopes=batch.scopes)
@@ -182,14 +182,14 @@ class Session:
 
 
 class Passes:
-    """Carries batches out, and tells the event queue what became of their scopes."""
+    """Runs the pass for each batch of events and reports the result to the event queue."""
 
     def __init__(self, session: Session, event_queue: EventQueue) -> None:
         self._session = session
         self._event_queue = event_queue
 
     def carry_out(self, batch: Batch) -> None:
-        """Do the pass that covers a batch."""
+        """Run the pass that covers a batch."""
         match batch.kind:
             case Kind.EVERYTHING:
                 self._everything(batch)
@@ -259,10 +259,10 @@ class Passes:
     def _follow_orders(
         self, report: OrdersReport, *, known: frozenset[Scope] = frozenset()
     ) -> None:
-        """Go on with what is left over, as the next cycle of a polling mode would.
+        """Schedule follow-up passes, as the next cycle of a polling mode would do the work.
 
-        A new account gets its service accounts, and members for whom the order could not wait,
-        from a look at its members.
+        A membership pass adds service accounts to a new account, and the members whom the
+        operating system did not know yet when the order was done.
         """
         for result in report.results:
             scope = OrderScope(result.order.uuid)
@@ -274,10 +274,10 @@ class Passes:
                 self._event_queue.want(ResourceScope(resource), seconds=LONGEST_DELAY)
 
     def _follow_members(self, report: MembershipReport) -> None:
-        """Look again after a while for members whom the backend does not know yet.
+        """Schedule another pass for members whom the backend does not know yet.
 
-        Where removals were refused, a full pass judges them as a whole, as the next cycle of a
-        polling mode would: few may only seem many because others left shortly before.
+        After refused removals a full pass checks them all together, as the next cycle of a polling
+        mode would.
         """
         if report.refusal:
             self._event_queue.want(Everything(), seconds=LONGEST_DELAY)

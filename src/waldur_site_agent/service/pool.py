@@ -1,4 +1,4 @@
-"""The agent as a process: its workers, the signals it obeys, and how it ends."""
+"""The worker pool of the process: signals, reload and shutdown."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from waldur_site_agent.waldur.concurrency import in_background
 Value = TypeVar("Value")
 
 STOP_WITHIN_SECONDS = 30.0
-"""How long work in hand may take after a signal; then the process ends all the same."""
+"""How long the current work may take after a signal before the process exits anyway."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_SECONDS = 0.2
 _WORK_ENDED = 0
-"""Stands in the queue of signals, so that nobody waits for the next poll; no signal is 0."""
+"""Put into the queue of signals to wake the main thread; no signal has the number 0."""
 
 
 def serve(
-    pool: WorkerPool, make_crew: Callable[[], WorkerPool], monitoring: Monitoring | None = None
+    pool: WorkerPool, make_pool: Callable[[], WorkerPool], monitoring: Monitoring | None = None
 ) -> int:
-    """Work until a signal says stop; return the exit code.
+    """Run the workers until a signal stops them; return the exit code.
 
-    SIGTERM and SIGINT finish the object in hand, then stop, within ``STOP_WITHIN_SECONDS``; a
-    second one stops at once. What is not finished then is finished by the next start. SIGHUP
-    starts a new worker pool from a fresh reading of the configuration once the old one has finished
-    what it had begun; a configuration with errors is reported and the old pool goes on.
+    SIGTERM and SIGINT let the workers finish their current object, within
+    ``STOP_WITHIN_SECONDS``; a second signal stops at once. The next start takes up unfinished
+    work. SIGHUP reloads the configuration and replaces the worker pool once the current work is
+    finished; if the configuration is invalid, that is logged and the old pool goes on.
     """
     log = structlog.get_logger()
     monitoring = monitoring or Monitoring()
@@ -59,7 +59,7 @@ def serve(
                 _wait_or_end(pool.at_work, received)
                 return 0
             if number == signal.SIGHUP:
-                successor = _read_again(make_crew) or successor
+                successor = _read_again(make_pool) or successor
             if successor is not None:
                 pool.stop_all()
                 if pool.at_work():
@@ -67,12 +67,12 @@ def serve(
                 else:
                     pool.close()
                     pool, successor = successor.started(), None
-    log.error("every worker has ended; see above why")
+    log.error("all workers have ended; see the errors above")
     return 1
 
 
 def run_interruptible(work: Callable[[Stop], Value]) -> Value:
-    """Do one piece of work, which SIGTERM and SIGINT ask to stop as :func:`serve` has it."""
+    """Run ``work``; SIGTERM and SIGINT ask it to stop, as in :func:`serve`."""
     stop = Stop()
     with _received(_STOP_SIGNALS) as received:
         task = in_background(lambda: work(stop), "once")
@@ -88,16 +88,16 @@ def run_interruptible(work: Callable[[Stop], Value]) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """An offering in a mode whose configuration cannot be used."""
+    """An offering that a mode cannot serve because of its configuration."""
 
     offering: str
     mode: str
     reason: str
 
     def log(self) -> None:
-        """Say so, with every problem of the file."""
+        """Log it with every problem of the configuration."""
         structlog.get_logger().error(
-            "offering not served: its configuration cannot be used",
+            "offering not served: its configuration is invalid",
             offering=self.offering,
             mode=self.mode,
             reason=self.reason,
@@ -106,7 +106,7 @@ class Unserved:
 
 
 class WorkerPool:
-    """All workers of the process; replaced as a whole when the configuration is read again."""
+    """All workers of the process; replaced as a whole on reload."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class WorkerPool:
         work: Sequence[tuple[Offering, AnyMode]],
         unserved: Sequence[Unserved] = (),
     ) -> None:
-        """``unserved`` are those that health and metrics show as failing, beside the workers."""
+        """Health and metrics show ``unserved`` as failing, beside the workers."""
         self.stop = Stop()
         self._unserved = unserved
         self._runtime = runtime
@@ -127,7 +127,7 @@ class WorkerPool:
         ]
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start all workers."""
         health = self._runtime.monitoring.health
         for worker, thread in zip(self.workers, self._threads, strict=True):
             health.take_over(worker.offering.name, worker.mode.name, thread)
@@ -138,22 +138,22 @@ class WorkerPool:
         health.forget_relieved()
 
     def stop_all(self) -> None:
-        """Ask all workers to finish what they have in hand and to begin nothing new."""
+        """Ask all workers to finish their current object and start nothing new."""
         self._runtime.monitoring.health.retire()
         self.stop.request()
 
     def close(self) -> None:
-        """Give back what the workers shared; only when none is at work any more."""
+        """Release shared resources, after all workers have ended."""
         self._runtime.journal.close()
 
     def at_work(self) -> bool:
-        """Whether any worker has not ended yet."""
+        """Whether any worker is still running."""
         return any(thread.is_alive() for thread in self._threads)
 
 
 @dataclass(slots=True)
 class _Successor:
-    """A worker pool that begins when the one before it has ended."""
+    """A worker pool that starts when the old one has ended."""
 
     pool: WorkerPool
     next_explanation: float = 0.0
@@ -161,49 +161,47 @@ class _Successor:
     def explain_the_wait(self) -> None:
         if time.monotonic() >= self.next_explanation:
             self.next_explanation = time.monotonic() + STOP_WITHIN_SECONDS
-            structlog.get_logger().info(
-                "the new configuration waits until the work in hand is finished"
-            )
+            structlog.get_logger().info("reload waits until the current work is finished")
 
     def started(self) -> WorkerPool:
         self.pool.start()
         structlog.get_logger().info(
-            "configuration read again",
+            "configuration reloaded",
             offerings=len({worker.offering.name for worker in self.pool.workers}),
         )
         return self.pool
 
 
-def _read_again(make_crew: Callable[[], WorkerPool]) -> _Successor | None:
+def _read_again(make_pool: Callable[[], WorkerPool]) -> _Successor | None:
     try:
-        return _Successor(make_crew())
+        return _Successor(make_pool())
     except (ConfigurationError, SiteAgentError, ValueError, OSError) as error:
         structlog.get_logger().error(
-            "configuration not read again; the old one stays in force", reason=str(error)
+            "configuration not reloaded; the old one stays in force", reason=str(error)
         )
         return None
 
 
 def _wait_or_end(at_work: Callable[[], bool], received: queue.SimpleQueue[int]) -> None:
-    """Wait until the work ends; end the process when it takes too long or is asked for again."""
+    """Wait until the work ends; exit if it takes too long or a second signal arrives."""
     deadline = time.monotonic() + STOP_WITHIN_SECONDS
     while at_work():
         if _next(received) in _STOP_SIGNALS:
-            _end_process("asked to stop a second time")
+            _end_process("a second stop signal was received")
         if time.monotonic() >= deadline:
-            _end_process(f"the work in hand took longer than {STOP_WITHIN_SECONDS:g} s")
+            _end_process(f"the current work took longer than {STOP_WITHIN_SECONDS:g} s")
 
 
 def _end_process(reason: str) -> NoReturn:
-    """End at once, whatever the threads are doing; the next start finds what is left to do.
+    """Exit at once, whatever the threads are doing; the next start takes up the unfinished work.
 
-    A command of the backend that is under way is not killed: half a write helps nobody, and the
-    lock that it holds keeps other writers away until it has ended.
+    A running backend command is not killed: it may be in the middle of a write, and the lock that
+    it holds keeps other writers away until it has ended.
     """
     structlog.get_logger().error(
-        "stopped with work in hand; the next start finishes it",
+        "stopped with unfinished work; the next start takes it up",
         reason=reason,
-        commands="a backend command that still runs is left to end by itself",
+        commands="a running backend command is left to finish",
     )
     sys.stdout.flush()
     sys.stderr.flush()

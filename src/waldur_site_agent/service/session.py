@@ -1,4 +1,4 @@
-"""An offering at work in this process: its Waldur, its backend and its lock."""
+"""Opens what one offering needs to be served: Waldur client, backends, locks, broker transport."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from waldur_site_agent.waldur import Waldur
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What all sessions of a process share."""
+    """The state that all sessions of a process share."""
 
     configuration: Configuration
     source: Source
@@ -40,17 +40,17 @@ class Runtime:
     journal: Journal = field(default_factory=Journal)
     monitoring: Monitoring = field(default_factory=Monitoring)
     server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By the URL of Waldur's API, which optional calls the server has."""
+    """By API URL, which optional calls the server supports."""
     named: dict[str, set[UUID]] = field(default_factory=dict)
-    """By offering, the resources that this process gave a name, in whatever mode."""
+    """By offering, the resources that this process gave a backend_id, in any mode."""
 
 
 def connect(
     offering: Offering, mode: str, *, sleep: Callable[[float], None] = time.sleep
 ) -> Waldur:
-    """A client for the offering's Waldur; nothing is asked yet.
+    """A client for the offering's Waldur; it does not send a request yet.
 
-    ``sleep`` waits before a request is repeated; it may raise to end the waiting.
+    ``sleep`` waits before a request is repeated; it may raise to end the wait.
 
     Raises:
         PermanentError: the URL, the token or ``ca_file`` cannot be used.
@@ -73,18 +73,18 @@ def open_site(
     stopping: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Site]:
-    """Everything that the cycles of one offering need, closed at the end.
+    """Everything that the cycles of one offering need; closed on exit.
 
     Args:
-        runtime: what the process knows.
-        offering: whom to serve.
-        mode: which job's backend is opened.
-        stopping: whether the agent was asked to stop.
-        sleep: waits for Waldur; may raise a ``TemporaryError`` to end the waiting.
+        runtime: shared by all sessions of the process.
+        offering: the offering to serve.
+        mode: the mode whose backend is opened.
+        stopping: whether a stop was requested.
+        sleep: waits before a request is repeated; may raise a ``TemporaryError``.
 
     Raises:
-        ConfigurationError: the backend does not like its settings.
-        SiteAgentError: the backend or the connection to Waldur cannot be made.
+        ConfigurationError: the backend does not accept its settings.
+        SiteAgentError: the backend or the connection to Waldur cannot be opened.
     """
     name = offering.backend_for(mode.job)
     settings = _settings(runtime, offering, name)
@@ -123,14 +123,14 @@ def open_site(
 
 
 def _settle(site: Site) -> None:
-    """Log what was noted outside of a cycle, by a command or before a start failed."""
+    """Log conditions noted outside a cycle, by a command or before a failed start."""
     site.conditions.settle(site.log, site.now(), complete=False)
 
 
 def _usernames(runtime: Runtime, offering: Offering, mode: Mode) -> UsernameBackend:
-    """The offering's username backend in the mode that asks for names; elsewhere one without any.
+    """The offering's username backend in membership mode; in other modes a stub.
 
-    So a username backend that cannot be used stops neither orders nor reports.
+    So a broken username backend stops neither orders nor reports.
     """
     if mode.job != Job.MEMBERSHIP:
         return NoUsernames(BackendSettings())
@@ -152,10 +152,10 @@ def _connected(
 
 
 def _siblings(runtime: Runtime, offering: Offering, mode: Mode) -> Iterator[Offering]:
-    """Offerings whose reports would bill the same usage, if they had accounts in common.
+    """Offerings that would bill the same usage twice if they shared an account with this one.
 
-    Those of the file that report the same components of the same machine; none in modes that
-    report nothing.
+    These are the offerings of the file that report the same components of the same cluster; none
+    in modes that do not report usage.
     """
     name = offering.backend_for(Job.REPORT)
     if mode.job == Job.MEMBERSHIP or offering.backend_for(mode.job) != name:
@@ -170,7 +170,7 @@ def _siblings(runtime: Runtime, offering: Offering, mode: Mode) -> Iterator[Offe
             same = own.is_same_place_as(_settings(runtime, other, name))
         except (ConfigurationError, PluginError) as error:
             structlog.get_logger().warning(
-                "whether accounts are shared with another offering is not known",
+                "cannot check whether accounts are shared with another offering",
                 offering=offering.name,
                 mode=mode.name,
                 other=other.name,
@@ -195,7 +195,7 @@ def _thresholds(runtime: Runtime, safety: Safety) -> Thresholds:
 
 
 def billing_zone(configuration: Configuration) -> tzinfo:
-    """The time zone of the billing months: the file's, else the machine's own."""
+    """The time zone of billing months: the configured one, or the machine's."""
     name = configuration.timezone
     return ZoneInfo(name) if name else get_localzone()
 
@@ -204,10 +204,10 @@ def billing_zone(configuration: Configuration) -> tzinfo:
 def only_copy(
     offering: Offering, mode: Mode, wait_seconds: float, stopping: Callable[[], bool] = bool
 ) -> Iterator[None]:
-    """Keep a second copy of the same mode away from the offering while the body runs.
+    """Lock an offering in a mode, so that no second process serves it at the same time.
 
     Raises:
-        LockHeldError: another copy is at work; the text says which process it is.
+        LockHeldError: another process holds the lock; the message names it.
         TemporaryError: the lock file cannot be used.
     """
     name = f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{mode.name}.lock"
@@ -220,14 +220,14 @@ def only_copy(
 
 
 MESSAGES_IN_HAND = 500
-"""How many messages the broker gives out before the first of them is acknowledged.
+"""How many messages the broker delivers before the first is acknowledged.
 
-One for each scope that waits: a pass can cover only what was delivered when it began.
+One for each pending scope: a pass only covers what was delivered before it began.
 """
 
 
 def broker_address(offering: Offering) -> Address:
-    """Where the WebSocket of the offering's broker listens; by default beside the API."""
+    """The address of the broker's WebSocket; by default on the API's host."""
     if offering.mqtt_enabled:
         host, port, path = offering.mqtt_ws_host, offering.mqtt_ws_port, offering.mqtt_ws_path
     else:
@@ -243,9 +243,9 @@ def broker_address(offering: Offering) -> Address:
 
 
 def open_transport(offering: Offering) -> Transport:
-    """The transport for the offering's broker; nothing is connected yet."""
+    """The transport for the offering's broker; it does not connect yet."""
     address = broker_address(offering)
-    # imported here: an offering needs one of the two, and most need none
+    # imported on demand: an offering needs one of the two, most need none
     if offering.mqtt_enabled:
         from waldur_site_agent.events.mqtt import MqttTransport  # noqa: PLC0415
 

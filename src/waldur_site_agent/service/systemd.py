@@ -1,4 +1,4 @@
-"""The files that run the agent as a service of a machine: systemd, logrotate, sudo."""
+"""The files that run the agent as a service: systemd units, logrotate, sudoers."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 """
 _FOR_ROOT = f"""\
-# home directories are made below /home or wherever the site has them, and given away
+# home directories are created below /home or elsewhere, then chowned to their users
 {_FOR_EVERYBODY}ProtectSystem=full
 CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID"""
 _FOR_A_USER = f"""\
-# home directories are looked at, not made: ProtectHome=yes would make all of them seem missing
+# home directories are checked, not created: ProtectHome=yes would hide all of them
 {_FOR_EVERYBODY}PrivateDevices=yes
 ProtectSystem=strict
 ProtectHome=read-only
 CapabilityBoundingSet=
 AmbientCapabilities="""
 _FOR_A_USER_WITH_SUDO = """\
-# whatever implies NoNewPrivileges for an ordinary user would keep sudo from working, and a
-# read-only file system would be read-only for what sudo starts, too
+# NoNewPrivileges, and every option that implies it, would break sudo; a read-only file system
+# would also be read-only for the command that sudo runs
 NoNewPrivileges=no
 PrivateTmp=yes
 ProtectSystem=full
@@ -63,44 +63,44 @@ ProtectControlGroups=yes"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What a site may choose about its services."""
+    """The choices a site has for its services."""
 
     program: Path = PROGRAM
     config: Path = CONFIGURATION
     user: str = ""
-    """An ordinary user to run as; root when empty."""
+    """The unprivileged user to run as; root if empty."""
     credential: Path | None = None
-    """A file with the token, which systemd hands over as the credential ``token``."""
+    """A file with the token, which systemd passes as the credential ``token``."""
     sudo_homes: bool = False
-    """Whether the ordinary user makes home directories through sudo."""
+    """Whether the unprivileged user creates home directories through sudo."""
     legacy: bool = False
     """For systemd older than 240."""
     homedir_umask: str = "0077"
 
     def __post_init__(self) -> None:
-        """Refuse what systemd would understand as more than one word.
+        """Refuse values that systemd would split into several words.
 
         Raises:
-            ValueError: something holds a character that needs quoting, or does not go together.
+            ValueError: a value needs quoting, or options exclude each other.
         """
         words = (self.program, self.config, self.user, self.credential or "", self.homedir_umask)
         for word in map(str, words):
             if word and not _SAFE_WORD.fullmatch(word):
-                raise ValueError(f"{word!r}: use letters, digits and . _ - / @ + = : , % alone")
+                raise ValueError(f"{word!r}: use only letters, digits and . _ - / @ + = : , %")
         for path in (self.program, self.config, self.credential):
             if path is not None and not path.is_absolute():
-                raise ValueError(f"{str(path)!r}: systemd needs the whole path, from / on")
+                raise ValueError(f"{str(path)!r}: systemd needs an absolute path")
         if self.sudo_homes and not self.user:
-            raise ValueError("root needs no sudo: give --user too, or leave --sudo-homes out")
+            raise ValueError("root needs no sudo: add --user, or omit --sudo-homes")
         if self.credential and self.legacy:
             raise ValueError(
-                "a systemd older than 240 knows no credentials: leave --credential or --legacy out"
+                "systemd older than 240 has no credentials: omit --credential or --legacy"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to be installed."""
+    """A file to install."""
 
     path: Path
     text: str
@@ -134,7 +134,7 @@ def unit(mode: str, choices: Choices) -> str:
 
 
 def service_files(modes: list[str], choices: Choices) -> list[File]:
-    """Everything that belongs to the services of these modes."""
+    """All files for the services of these modes."""
     found = [File(Path(UNITS, f"{unit_name(mode)}.service"), unit(mode, choices)) for mode in modes]
     found.append(File(Path(LOGROTATE, "waldur-site-agent"), logrotate()))
     if choices.sudo_homes:
@@ -143,17 +143,17 @@ def service_files(modes: list[str], choices: Choices) -> list[File]:
 
 
 def logrotate() -> str:
-    """The text for logrotate."""
+    """The logrotate configuration."""
     return _template("logrotate").template
 
 
 def sudoers(choices: Choices) -> str:
-    """The rule that lets the agent's user make home directories."""
+    """The sudoers rule that lets the agent's user create home directories."""
     return _template("sudoers").substitute(user=choices.user, umask=choices.homedir_umask)
 
 
 def _own_environment(config: Path) -> str:
-    """The line for the environment file that ``init`` puts beside a configuration elsewhere."""
+    """The line for an environment file that ``init`` wrote in another directory."""
     if config.parent == CONFIGURATION.parent:
         return ""
     return f"EnvironmentFile=-{config.parent / ENVIRONMENT_FILE}"

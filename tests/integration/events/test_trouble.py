@@ -170,7 +170,7 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
     for payload in nonsense:
         events.publish("order", payload)
     joins(event_site, project, resource, "cyd", event_site.cyd)
-    eventually(lambda: service.text.count("message not understood") >= 3, "warnings")
+    eventually(lambda: service.text.count("cannot parse message") >= 3, "warnings")
     assert "Traceback" not in service.text
     assert service.process.poll() is None
 

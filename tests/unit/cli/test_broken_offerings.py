@@ -56,7 +56,7 @@ def test_the_other_offering_is_served_and_the_exit_code_says_that_not_all_is_wel
     done = installation.run("--once")
     assert done.code == 1
     assert testbed.state(order) == "done"
-    assert "offering not served: its configuration cannot be used" in done.err
+    assert "offering not served: its configuration is invalid" in done.err
     assert message in done.err
     assert f"{installation.file}:" in done.err
 
@@ -188,7 +188,7 @@ def test_a_reload_that_would_end_what_is_served_is_refused(installation: Install
         assert NOT_FOUND in service.text
         installation.write_offerings({"allow_decrease": "true"}, sound)
         service.send(signal.SIGHUP)
-        eventually(lambda: "configuration read again" in service.text, "the file is accepted")
+        eventually(lambda: "configuration reloaded" in service.text, "the file is accepted")
         order = testbed.order(testbed.project(ada="ada01"))
         assert testbed.state(order) == "pending-provider"
 
@@ -201,7 +201,7 @@ def test_a_reload_with_an_offering_that_was_broken_before_is_accepted(
         eventually(lambda: "connected" in service.text, "it works")
         write(installation, {"order_processing_backend": "slurmm"}, timezone="UTC")
         service.send(signal.SIGHUP)
-        eventually(lambda: "configuration read again" in service.text, "the file is accepted")
+        eventually(lambda: "configuration reloaded" in service.text, "the file is accepted")
         assert service.text.count("offering not served") == 2
 
 

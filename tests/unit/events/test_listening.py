@@ -246,7 +246,7 @@ def test_hours_without_a_broker_are_a_warning_now_and_then(broker: FakeBroker) -
         broker.connections[-1].incoming.put(ConnectionLostError("no route"))
         eventually(lambda: len(broker.connections) == 2, "another one")
         listener.stop()
-    tries = [each["log_level"] for each in logged if "tried again" in each["event"]]
+    tries = [each["log_level"] for each in logged if "will retry" in each["event"]]
     assert tries == ["warning", "warning"]
 
 

@@ -145,5 +145,5 @@ def test_a_server_that_left_mqtt_is_found_out_without_its_version(
     with capture_logs() as logs, an_old_house(tmp_path, version) as testbed:
         subscription_of(testbed, stomp_enabled=False, mqtt_enabled=True)
         assert testbed.sandbox.requests.count("version_retrieve") == 0
-    said = [entry for entry in logs if "over MQTT any more" in entry["event"]]
+    said = [entry for entry in logs if "no longer publishes events over MQTT" in entry["event"]]
     assert len(said) == warned

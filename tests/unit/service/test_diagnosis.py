@@ -43,7 +43,7 @@ def test_a_token_that_cannot_be_used_is_a_failed_check(testbed: SimulatedSite) -
 def test_a_backend_that_cannot_be_opened_is_a_failed_check(testbed: SimulatedSite) -> None:
     (check,) = backend_checks(testbed.offering(), Unopenable)
     assert (check.name, check.verdict) == ("backend slurm", CheckStatus.FAILED)
-    assert check.detail == "the licence server is away; the checks after it were not made"
+    assert check.detail == "the licence server is away; the checks that follow were skipped"
 
 
 def test_a_defect_of_a_plugin_is_a_failed_check_after_those_that_were_made(

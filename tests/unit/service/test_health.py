@@ -139,7 +139,7 @@ def test_an_old_file_is_that_of_a_dead_agent(tmp_path: Path) -> None:
     file.path.write_text(json.dumps(report | {"written": time.time() - FRESH_SECONDS - 1}))
     found = read_health(file.path)
     assert not found.alive
-    assert "it was written 61 s ago" in found.detail
+    assert "written 61 s ago" in found.detail
 
 
 def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_after_a_rotation_sighup_opens_the_file_again(installation: Installation
         eventually(partial(is_done, testbed, first), "the first order")
         path.rename(path.with_suffix(".1"))
         service.send(signal.SIGHUP)
-        eventually(lambda: "configuration read again" in service.text, "the reload")
+        eventually(lambda: "configuration reloaded" in service.text, "the reload")
         second = testbed.order(project, "two")
         eventually(partial(is_done, testbed, second), "the second order")
         eventually(lambda: len(of_backend(path)) == 2, "two new lines")

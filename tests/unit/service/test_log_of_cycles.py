@@ -118,6 +118,6 @@ def test_a_cycle_that_is_cut_short_ends_no_condition(process: Process) -> None:
     testbed.order(testbed.project(ada="ada01"))
     assert len(process.cycle(ORDER_PROCESS)) == 1
     testbed.sandbox.faults.add("marketplace_orders_list", "status", status=503, times=None)
-    assert process.events(ORDER_PROCESS) == ["cycle cut short; tried again next time"]
+    assert process.events(ORDER_PROCESS) == ["cycle cut short; will retry"]
     testbed.sandbox.faults.clear()
     assert process.events(ORDER_PROCESS) == []

@@ -74,7 +74,7 @@ def test_sighup_reads_the_configuration_again(installation: Installation) -> Non
             backend_settings=installation.backend_settings | {"allocation_prefix": "new_"}
         )
         service.send(signal.SIGHUP)
-        eventually(lambda: "configuration read again" in service.text, "the reload")
+        eventually(lambda: "configuration reloaded" in service.text, "the reload")
         order = testbed.order(testbed.project(ada="ada01"))
         eventually(lambda: is_done(testbed, order), "an order after the reload")
     assert testbed.resource(order).backend_id.startswith("new_")
@@ -88,8 +88,8 @@ def test_a_reload_counts_an_offering_once_however_many_modes_serve_it(
     with installation.service("-m", "all", **QUICKLY) as service:
         eventually(lambda: testbed.sandbox.requests.count("users_me_retrieve") > 1, "the start")
         service.send(signal.SIGHUP)
-        eventually(lambda: "configuration read again" in service.text, "the reload")
-        assert "configuration read again offerings=1\n" in service.text
+        eventually(lambda: "configuration reloaded" in service.text, "the reload")
+        assert "configuration reloaded offerings=1\n" in service.text
 
 
 def test_a_wrong_configuration_on_sighup_leaves_the_old_one_in_force(

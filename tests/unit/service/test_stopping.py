@@ -10,7 +10,7 @@ from harness import Installation, eventually
 
 QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 IMPATIENT = {"waldur_site_agent.service.pool.STOP_WITHIN_SECONDS": 0.3}
-LEFT = "stopped with work in hand; the next start finishes it"
+LEFT = "stopped with unfinished work; the next start takes it up"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
@@ -67,7 +67,7 @@ def test_work_that_takes_too_long_is_left_to_the_next_start(
             service.send(signal.SIGTERM)
             assert service.wait() == 1
             assert LEFT in service.text
-            assert "the work in hand took longer than 0.3 s" in service.text
+            assert "the current work took longer than 0.3 s" in service.text
         assert testbed.state(order) == "executing"
         writes.release()
         assert installation.run("--once").code == 0
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_the_agent_at_once(
         service.send(signal.SIGINT)
         assert service.wait() == 1
         assert LEFT in service.text
-        assert "asked to stop a second time" in service.text
+        assert "a second stop signal was received" in service.text
 
 
 def test_sigterm_during_once_finishes_the_write_in_hand_and_says_that_work_is_left(
@@ -148,14 +148,14 @@ def test_sighup_during_a_slow_write_waits_for_its_end(installation: Installation
             backend_settings=installation.backend_settings | {"allocation_prefix": "new_"}
         )
         service.send(signal.SIGHUP)
-        waits = "waits until the work in hand is finished"
+        waits = "waits until the current work is finished"
         eventually(lambda: service.text.count(waits) >= 2, "more than the patience")
         assert service.process.poll() is None
-        assert "configuration read again" not in service.text
+        assert "configuration reloaded" not in service.text
         assert service.text.count("connected") == 1
         writes.release()
         eventually(lambda: testbed.state(order) == "done", "the order")
-        eventually(lambda: "configuration read again" in service.text, "the reload")
+        eventually(lambda: "configuration reloaded" in service.text, "the reload")
         later = testbed.order(testbed.project("later", bob="bob01"))
         eventually(lambda: testbed.state(later) == "done", "an order after the reload")
     assert testbed.resource(later).backend_id.startswith("new_")
@@ -171,7 +171,7 @@ def test_sigterm_is_heard_while_a_new_configuration_waits(installation: Installa
     ):
         eventually(writes.begun, "a write")
         service.send(signal.SIGHUP)
-        eventually(lambda: "waits until the work in hand" in service.text, "the reload")
+        eventually(lambda: "waits until the current work" in service.text, "the reload")
         service.send(signal.SIGTERM)
         assert service.wait() == 1
         assert LEFT in service.text
