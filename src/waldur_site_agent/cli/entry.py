@@ -1,4 +1,4 @@
-"""Where the command ``waldur-site-agent`` begins, quickly, so that Ctrl+C is always heeded."""
+"""Entry point of ``waldur-site-agent``; handles Ctrl+C even while modules are imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import signal
 
 def main() -> None:
     """Run the command."""
-    # Some packages catch every exception while they are imported, KeyboardInterrupt too; there is
-    # nothing to clean up yet.
+    # Some packages swallow KeyboardInterrupt during import; there is nothing to clean up yet.
     signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(130))
     from waldur_site_agent.cli.main import main as command  # noqa: PLC0415 - takes a second
 

@@ -1,4 +1,4 @@
-"""``install-services`` and ``health``: the agent as a service of a machine."""
+"""``init``, ``install-services`` and ``health``: setting the agent up as a service."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ from waldur_site_agent.waldur.address import ApiAddress
     "modes",
     type=click.Choice(MODE_NAMES),
     multiple=True,
-    help="Only the service of this mode; may be given several times. Default: every one.",
+    help="Only the service of this mode; repeatable. Default: all modes.",
 )
-@click.option("--user", default="", help="Run as this ordinary user, instead of root.")
+@click.option("--user", default="", help="Run as this unprivileged user instead of root.")
 @click.option(
     "--sudo-homes",
     is_flag=True,
-    help="With --user: make home directories through a sudo rule, which is installed too.",
+    help="With --user: create home directories through sudo; also installs the sudo rule.",
 )
-@click.option("--legacy", is_flag=True, help="For systemd older than 240: log files.")
+@click.option("--legacy", is_flag=True, help="For systemd older than 240: write log files.")
 @click.option(
     "-c",
     "--config-file",
@@ -72,7 +72,7 @@ from waldur_site_agent.waldur.address import ApiAddress
 @click.option(
     "--credential",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A file with the token, which systemd hands over; then set "
+    help="File with the token, passed by systemd as a credential; also set "
     "waldur_api_token_file: ${CREDENTIALS_DIRECTORY}/token.",
 )
 @click.option(
@@ -80,7 +80,7 @@ from waldur_site_agent.waldur.address import ApiAddress
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/"),
     show_default=True,
-    help="Install below this directory.",
+    help="Install under this directory.",
 )
 @click.option("--force", is_flag=True, help="Replace files that differ.")
 def install_services(
@@ -97,8 +97,8 @@ def install_services(
 ) -> None:
     """Install the agent's services for systemd, or print them.
 
-    Nothing is enabled or started. A file that is there and differs is left alone and named, unless
-    --force is given; put local changes into drop-ins (systemctl edit).
+    No service is enabled or started. Existing files that differ are listed and kept, unless --force
+    is given; put local changes into drop-ins (systemctl edit).
     """
     try:
         choices = Choices(
@@ -121,18 +121,20 @@ def install_services(
 
 @click.command("health")
 @config_option
-@click.option("-m", "--mode", type=click.Choice(MODE_NAMES), help="The process of this mode only.")
+@click.option("-m", "--mode", type=click.Choice(MODE_NAMES), help="Only the process of this mode.")
 @click.option(
-    "--strict", is_flag=True, help="Fail, too, while cycles fail; a restart would not help then."
+    "--strict",
+    is_flag=True,
+    help="Also exit 1 while cycles fail, although a restart would not help.",
 )
 def health(config_file: Path, mode: str | None, strict: bool) -> None:
-    """Say whether the running agent makes progress, from its health file; for probes.
+    """Check the health of the running agent, from its health file; for probes.
 
-    Exit codes: 0 it does, 1 it is stuck, dead or not there, 2 health_file is not set.
+    Exit codes: 0 healthy, 1 stuck, dead or not running, 2 health_file is not set.
     """
     path = load_or_exit(config_file, quiet=True).configuration.health_file
     if not path:
-        give_up(f"{config_file}: health_file is not set, so there is nothing to look at")
+        give_up(f"{config_file}: health_file is not set, so there is nothing to check")
     code = DONE
     for found in map(read_health, files_of(path, mode)):
         click.echo(f"{found.status}: {found.detail}")
@@ -142,7 +144,7 @@ def health(config_file: Path, mode: str | None, strict: bool) -> None:
 
 
 def _program() -> Path:
-    """The agent's own program in the installation that this command belongs to."""
+    """The agent's executable in the same environment as this command."""
     beside = Path(sys.executable).parent / PROGRAM.name
     return beside if beside.exists() else PROGRAM
 
@@ -159,7 +161,7 @@ def _install(found: Sequence[File], root: Path, *, force: bool, first: str) -> i
         if word == "DIFFERS":
             code = FAILED
     if code == FAILED:
-        click.echo("files that differ were left as they are; --force replaces them")
+        click.echo("files that differ were kept; --force replaces them")
     else:
         click.echo(f"next: systemctl daemon-reload && systemctl enable --now {first}")
     return code
@@ -192,27 +194,33 @@ _PROGRAMS = {"slurm": "sacctmgr", "moab": "mam-list-accounts"}
     show_default=True,
     help="The configuration file to write; the token goes into the file 'environment' beside it.",
 )
-@click.option("--waldur-url", metavar="URL", help="Waldur, such as https://waldur.example.com.")
+@click.option(
+    "--waldur-url", metavar="URL", help="URL of Waldur, such as https://waldur.example.com."
+)
 @click.option(
     "--offering-uuid",
     metavar="UUID",
-    help="The offering; its UUID is in the address of its page in Waldur.",
+    help="UUID of the offering, as in the address of its page in Waldur.",
 )
 @click.option(
     "--token-file",
     metavar="FILE",
-    help="Read the token of the agent's user from this file; '-' reads standard input.",
+    help="Read the agent's API token from this file; '-' is standard input.",
 )
-@click.option("--backend", metavar="NAME", help="The backend, such as slurm or moab.")
-@click.option("--name", help="What the offering is called in logs and reports of the agent.")
+@click.option("--backend", metavar="NAME", help="Name of the backend, such as slurm or moab.")
+@click.option("--name", help="Name of the offering in the agent's logs and output.")
 @click.option(
     "--setting",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A key of backend_settings, such as slurm_bin_path=/opt/slurm/bin; may be repeated.",
+    help="A key of backend_settings, such as slurm_bin_path=/opt/slurm/bin; repeatable.",
 )
-@click.option("--force", is_flag=True, help="Replace existing files; the old ones get '.old'.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace existing files; the old ones are kept with the suffix '.old'.",
+)
 def init_command(
     *,
     config_file: Path,
@@ -224,10 +232,10 @@ def init_command(
     settings: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Write a first configuration with comments, and an environment file for the token.
+    """Write a commented configuration, and an environment file with the token.
 
-    What no option gives is asked for on the terminal; without a terminal every option is needed.
-    Waldur and the cluster are not contacted. Existing files are left alone without --force.
+    Missing options are asked for on the terminal; without a terminal all are required. Neither
+    Waldur nor the cluster is contacted. Existing files are kept unless --force is given.
     """
     environment = config_file.parent / ENVIRONMENT_FILE
     _refuse_existing([config_file, environment], force=force)
@@ -271,17 +279,17 @@ def _refuse_existing(files: list[Path], *, force: bool) -> None:
     there = [str(file) for file in files if os.path.lexists(file)]
     if there and not force:
         give_up(
-            f"nothing was written, because this exists already: {', '.join(there)}; name another "
+            f"nothing written, because these files exist: {', '.join(there)}; name another "
             "file with -c, or give --force, which keeps the old files as FILE.old"
         )
 
 
 def _require_terminal_or(options: dict[str, str | None]) -> None:
-    """Ask nobody who is not there."""
+    """Refuse to prompt without a terminal."""
     missing = [option for option, value in options.items() if value is None]
     if missing and not sys.stdin.isatty():
         raise click.UsageError(
-            f"there is no terminal to ask on, so these options are needed: {', '.join(missing)}"
+            f"no terminal to prompt on; these options are required: {', '.join(missing)}"
         )
 
 
@@ -359,19 +367,19 @@ def _installed(text: str) -> str:
 
 def _line(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise click.BadParameter("a name on one line is needed")
+        raise click.BadParameter("enter a name on one line")
     return text.strip()
 
 
 def _setting(text: str) -> tuple[str, str]:
     key, sign, value = text.partition("=")
     if not sign or not key.isidentifier():
-        raise click.UsageError(f"--setting {text}: KEY=VALUE is needed")
+        raise click.UsageError(f"--setting {text}: expected KEY=VALUE")
     return key, value
 
 
 def _write(file: Path, text: str, environment: Path, token: str, *, force: bool) -> None:
-    """Write both files or none; the token's is closed to others from its first moment."""
+    """Write both files or neither; the token's file is created with mode 0600."""
     made: list[Path] = []
     kept: dict[Path, Path] = {}
     try:
@@ -403,7 +411,7 @@ def _write(file: Path, text: str, environment: Path, token: str, *, force: bool)
 
 
 def _other_variables(old: Path | None) -> str:
-    """What else the replaced environment file set, such as the periods of the services."""
+    """Other variables of the replaced environment file, such as the periods of the services."""
     lines = old.read_text(encoding="utf-8").splitlines() if old else []
     return "".join(
         f"{line}\n" for line in lines if not line.lstrip().startswith(f"{TOKEN_VARIABLE}=")
@@ -421,11 +429,11 @@ def _say_what_is_next(file: Path, answers: Answers) -> None:
     name = shlex.quote(str(file))
     click.echo(
         f"""
-Look through the file, then:
-  waldur-site-agent diagnose -c {name}          # is everything there? changes nothing
+Review the file, then run:
+  waldur-site-agent diagnose -c {name}          # check the setup; changes nothing
   waldur-site-agent components load -c {name}   # write the offering's components to Waldur
   waldur-site-agent plan -c {name}              # what the agent would do; changes nothing
 
-When the plan is what you want: waldur-site-agent install-services"""
+When the plan is right: waldur-site-agent install-services"""
         + ("" if file == CONFIGURATION else f" -c {shlex.quote(str(file.absolute()))}")
     )

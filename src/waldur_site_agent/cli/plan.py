@@ -1,4 +1,4 @@
-"""A plan as people like to read it: a block per resource, a line per change, a footer."""
+"""Prints plans: as text, a block per resource and a line per change, or as JSON."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Change = tuple[str, str, str]
 """Sign, subject and explanation."""
 
 IN_WALDUR = "w"
-"""The sign of what is changed in Waldur, not in the backend."""
+"""The sign of changes in Waldur."""
 
 Block = tuple[str, list[str], list[Change]]
 """A heading, remarks, and the changes below it."""
 
 
 def report_text(report: CycleReport) -> str:
-    """What one cycle would do, for people."""
+    """What one cycle would do, as text."""
     if report.trouble:
         return f"No plan could be made: {on_one_line(report.trouble)}"
     writes = _by_subject(w for w in report.writes if w.call is not Call.REFRESH_LAST_SYNC)
@@ -83,7 +83,7 @@ def report_text(report: CycleReport) -> str:
 
 
 def what_it_is_about(report: CycleReport) -> str:
-    """In a word, for a heading where several reports are printed."""
+    """The subject of a report in a word, for headings."""
     match report:
         case OrdersReport():
             return "orders"
@@ -144,7 +144,7 @@ def _by_subject(writes: Iterable[Write]) -> dict[str, list[Write]]:
 
 
 def _other_writes(writes: Mapping[str, Iterable[Write]]) -> Iterator[Block]:
-    """What is changed in Waldur and belongs to no block above."""
+    """Changes in Waldur that belong to none of the blocks above."""
     changes = [
         (sign, subject, f"{name}  {text}")
         for name, group in writes.items()
@@ -156,14 +156,14 @@ def _other_writes(writes: Mapping[str, Iterable[Write]]) -> Iterator[Block]:
 
 
 def _sync_marks(writes: Iterable[Write]) -> Iterator[Block]:
-    """One line for all of them: they say nothing about the resources."""
+    """One line for all of them."""
     marks = sum(write.call is Call.REFRESH_LAST_SYNC for write in writes)
     if marks:
         yield "Time of the last synchronization", [], [(IN_WALDUR, "in Waldur", f"{marks} renewed")]
 
 
 def write_changes(write: Write) -> Iterator[Change]:
-    """The lines of one change in Waldur; what is made there is one line."""
+    """The lines of one change in Waldur; a created object is one line."""
     if write.call is Call.CREATE_BACKEND_RESOURCE:
         yield IN_WALDUR, "in Waldur", f"{write}  {write.reason}"
         return
@@ -188,7 +188,7 @@ def _order_remarks(plan: OrderPlan) -> Iterator[str]:
     if plan.note:
         yield f"    {plan.note}"
     if plan.problem is None and not plan.steps and not plan.note:
-        yield "    everything is there; only to be marked done"
+        yield "    nothing to change; the order is only marked as done"
 
 
 def _account_block(plan: AccountPlan, writes: Iterable[Write]) -> Block:
@@ -249,7 +249,7 @@ def _skipped_blocks(report: UsageCycleReport) -> Iterator[Block]:
 
 
 def _parts_text(parts: PartsChange) -> str:
-    """The users whose part changes; the first ones where there are many."""
+    """The users whose usage changes, or the first of them if there are many."""
     texts = [
         f"{user} {amount_text(old)} -> {amount_text(new)}"
         for user, (old, new) in parts.users.items()
@@ -268,7 +268,7 @@ def _unchanged(report: UsageCycleReport) -> int:
 
 
 def amount_text(amount: Decimal | None) -> str:
-    """An amount of measured units as people read it."""
+    """An amount of measured units, rounded for display."""
     return "none" if amount is None else f"{amount:.2f}"
 
 
@@ -376,7 +376,7 @@ def _content(report: CycleReport) -> dict[str, Any]:
 
 
 def month_json(outcome: MonthOutcome) -> list[dict[str, Any]]:
-    """The usage of a month, an entry for each resource; amounts are text, they are exact."""
+    """The usage of a month, one entry per resource; amounts are text, to stay exact."""
     plan = outcome.plan
     parts = {(change.account, change.component): change for change in outcome.part_changes}
     return [
@@ -395,7 +395,7 @@ def month_json(outcome: MonthOutcome) -> list[dict[str, Any]]:
 
 
 def _parts(change: PartsChange | None) -> dict[str, Any]:
-    """The users whose part is to be sent."""
+    """The users whose usage is to be sent."""
     users = change.users if change is not None else {}
     return {
         name: {"before": None if old is None else f"{old:.2f}", "after": f"{new:.2f}"}

@@ -1,4 +1,4 @@
-"""The agent itself: one cycle, a dry run, or the service."""
+"""Runs the agent: as a service, for one cycle, or as a dry run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from waldur_site_agent.service.worker import once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What the command line says about a run."""
+    """The command-line options of a run."""
 
     mode: str
     config_file: Path
@@ -47,29 +47,29 @@ class RunOptions:
     offerings: tuple[str, ...] = ()
     allow_removals: bool = False
     exit_code: bool = False
-    """Whether a dry run says by its exit code what the plan holds, not only whether it was made."""
+    """Whether the exit code of a dry run reflects the plan, not only errors in making it."""
     output: str = "text"
-    """How a dry run prints its plan: ``text`` or ``json``."""
+    """The output format of a dry run: ``text`` or ``json``."""
 
 
 def mode_option(command: Callable[..., object]) -> Callable[..., object]:
-    """The option that says which job to do."""
+    """The ``--mode`` option."""
     return click.option(
         "-m",
         "--mode",
         type=click.Choice(MODE_NAMES),
         default="order_process",
         show_default=True,
-        help="What to do: carry out orders, report usage, sync members, react to events, or all.",
+        help="What to do: process orders, report usage, sync members, react to events, or all.",
     )(command)
 
 
 def removals_option(command: Callable[..., object]) -> Callable[..., object]:
-    """The option that overrules the guard."""
+    """The ``--allow-removals`` option."""
     return click.option(
         "--allow-removals",
         is_flag=True,
-        help="Carry out removals that the guard would refuse as too many.",
+        help="Allow more removals than the safety thresholds permit.",
     )(command)
 
 
@@ -81,7 +81,7 @@ def print_configuration(path: Path) -> None:
 
 
 def check_configuration(path: Path) -> None:
-    """Say who does what for each offering; exit with 2 and every error if the file has any."""
+    """Print which backend does what for each offering; exit with 2 if the file has errors."""
     start = check_file(path)
     warn_of_unused_settings(start.configuration)
     offerings = start.configuration.offerings
@@ -92,7 +92,7 @@ def check_configuration(path: Path) -> None:
 
 
 def _who_does_what(offering: Offering) -> str:
-    """The modes that serve an offering and by which backend, on one line."""
+    """The modes that serve an offering, with their backends, on one line."""
     by_backend: dict[str, list[str]] = {}
     for mode in AVAILABLE.values():
         if mode.serves(offering):
@@ -115,7 +115,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
-    """By offering's name, its ``backend_settings`` with the defaults of the backends it uses."""
+    """By offering name, its ``backend_settings`` with all defaults filled in."""
     return {
         offering.name: {
             key: value
@@ -129,7 +129,7 @@ def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
 
 
 def run(options: RunOptions) -> int:
-    """Run the agent as the command line says; the exit code is returned."""
+    """Run the agent as the options say; return the exit code."""
     modes = _modes(options.mode)
     try:
         start = load(
@@ -158,7 +158,7 @@ def run(options: RunOptions) -> int:
                 run_interruptible(lambda stop: _once(runtime, work, options, stop)), options
             )
         monitoring.adopt(start.configuration)
-        faulthandler.enable()  # systemd's watchdog ends a stuck agent by SIGABRT: say where it was
+        faulthandler.enable()  # systemd's watchdog aborts a stuck agent: print where it was
         pool = WorkerPool(runtime, work.pairs, work.broken)
         return serve(pool, _PoolMaker(options, modes, monitoring, work), monitoring)
     finally:
@@ -171,18 +171,18 @@ def _modes(name: str) -> list[AnyMode]:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Which offering is served in which mode, and which cannot be."""
+    """The pairs of offering and mode to serve, and those that cannot be served."""
 
     pairs: tuple[tuple[Offering, AnyMode], ...]
     broken: tuple[Unserved, ...]
 
 
 def _work(start: Start, modes: Sequence[AnyMode]) -> _Work:
-    """Share out the offerings among the modes.
+    """Find the offerings that each mode serves.
 
     Raises:
-        ConfigurationError: every offering that takes part is broken.
-        UsageError: none takes part.
+        ConfigurationError: the configuration of every such offering is invalid.
+        UsageError: there are none.
     """
     taking_part = [(o, mode) for o in start.chosen for mode in modes if mode.serves(o)]
     pairs = [(o, mode) for o, mode in taking_part if not start.is_broken(o, mode.jobs)]
@@ -224,7 +224,7 @@ def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> lis
     for offering, mode in work.pairs:
         reports += once(runtime, offering, mode, dry_run=options.dry_run, stop=stop)
     for broken in work.broken:
-        if not options.dry_run:  # a dry run prints the reason in place of the plan
+        if not options.dry_run:  # a dry run prints the reason instead of the plan
             broken.log()
         reports.append(CycleReport(offering=broken.offering, trouble=broken.reason))
     return reports
@@ -232,20 +232,20 @@ def _once(runtime: Runtime, work: _Work, options: RunOptions, stop: Stop) -> lis
 
 @dataclass(slots=True)
 class _PoolMaker:
-    """Reads the configuration again and puts workers on every offering."""
+    """Makes a worker pool from a freshly read configuration."""
 
     options: RunOptions
     modes: Sequence[AnyMode]
     monitoring: Monitoring
     work: _Work
-    """Of the worker pool that was made last."""
+    """The work of the current worker pool."""
 
     def __call__(self) -> WorkerPool:
         """Make the next worker pool.
 
         Raises:
-            ConfigurationError, UsageError: the file cannot be used, or what is served now could
-                not be served any more: then everything stays as it is.
+            ConfigurationError, UsageError: the file is invalid, or breaks an offering that is
+                currently served; the current pool then stays in place.
         """
         options = self.options
         start = load(options.config_file, wanted=options.offerings, jobs=jobs_of(self.modes))

@@ -93,25 +93,25 @@ def output_option(*formats: str) -> Callable[[Callable[..., object]], Callable[.
 
 
 def colour_settings() -> dict[str, bool]:
-    """Settings of a command's context: no colours where NO_COLOR is set, as no-color.org has it."""
+    """Context settings of a command: no colours if NO_COLOR is set (no-color.org)."""
     return {"color": False} if os.environ.get("NO_COLOR") else {}
 
 
 class UsageError(ValueError):
-    """The command line asks for something that the configuration does not have."""
+    """The command line does not fit the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An offering of the file that cannot be served, at least not in some of its jobs."""
+    """An offering of the file that cannot be served, in all or some of its jobs."""
 
     offering: str
     jobs: frozenset[Job]
-    """The jobs that cannot be done; none where the whole entry cannot be used."""
+    """The jobs that cannot be done; empty if the whole entry is invalid."""
     error: ConfigurationError
 
     def stops(self, offering: Offering, jobs: Collection[Job]) -> bool:
-        """Whether one of these jobs cannot be done for the offering."""
+        """Whether any of these jobs cannot be done for the offering."""
         return self.offering == offering.name and (
             not self.jobs or any(job in self.jobs for job in jobs)
         )
@@ -124,29 +124,29 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A checked configuration and what is needed to work by it."""
+    """A checked configuration, and the offerings and jobs asked for."""
 
     configuration: Configuration
     source: Source
     registry: Registry
     chosen: tuple[Offering, ...]
-    """The offerings that were asked for and can be read."""
+    """The offerings asked for whose entries are valid."""
     jobs: tuple[Job, ...] = ()
-    """The jobs that were asked for."""
+    """The jobs asked for."""
     broken: tuple[Broken, ...] = ()
-    """What of those asked for cannot be served; the others can."""
+    """Those of the offerings asked for that cannot be served."""
 
     @property
     def offerings(self) -> tuple[Offering, ...]:
-        """The offerings that were asked for and can be served in every job asked for."""
+        """The offerings that can be served in every job asked for."""
         return tuple(o for o in self.chosen if not self.is_broken(o, self.jobs))
 
     def is_broken(self, offering: Offering, jobs: Collection[Job]) -> bool:
-        """Whether one of these jobs cannot be done for the offering."""
+        """Whether any of these jobs cannot be done for the offering."""
         return any(broken.stops(offering, jobs) for broken in self.broken)
 
     def exit_code(self, code: int) -> int:
-        """The code of a command that did its work for :attr:`offerings`."""
+        """The exit code of a command that ended with ``code`` for :attr:`offerings`."""
         return max(code, FAILED) if self.broken else code
 
 
@@ -158,18 +158,18 @@ def load(
     usernames: bool = False,
     quiet: bool = False,
 ) -> Start:
-    """Read and check the file; an offering that cannot be used leaves the others as they are.
+    """Read and check the file; an invalid offering does not affect the others.
 
     Args:
         path: the configuration file.
-        wanted: names or UUIDs of offerings; all of them when empty.
+        wanted: names or UUIDs of offerings; all of them if empty.
         jobs: the jobs whose backends must be installed and accept their settings.
-        usernames: whether the username backends must be, too; they are where members are synced.
-        quiet: log warnings only, for commands whose output is what matters.
+        usernames: whether to check username backends even if no members are synced.
+        quiet: log only warnings and errors.
 
     Raises:
-        ConfigurationError: the file cannot be used, or none of the offerings asked for.
-        UsageError: an offering is wanted that the file does not have.
+        ConfigurationError: the file, or every offering asked for, is invalid.
+        UsageError: the file does not have an offering that was asked for.
     """
     loaded = load_usable(path)
     configuration, source = loaded.configuration, loaded.source
@@ -187,7 +187,7 @@ def load(
 
 
 def _can_be_served(start: Start, offering: Offering) -> bool:
-    """Whether anything that was asked for can be done for the offering."""
+    """Whether any job asked for can be done for the offering."""
     jobs = [job for job in start.jobs if offering.backend_for(job)]
     if not start.jobs:
         return not start.is_broken(offering, ())
@@ -215,14 +215,14 @@ def _broken_jobs(
 
 
 def problems_in(broken: Iterable[Broken]) -> list[Problem]:
-    """All problems, each once: several jobs may have the same backend."""
+    """All problems without repetitions: several jobs may have the same backend."""
     return list(dict.fromkeys(p for entry in broken for p in entry.error.problems))
 
 
 def load_or_exit(path: Path, **arguments: object) -> Start:
-    """:func:`load` for a command, with errors printed for people.
+    """:func:`load` for a command, with errors printed to standard error.
 
-    Exits with code 2 where nothing can be done. Where some offerings cannot be served they are
+    Exits with code 2 if nothing can be done. If only some offerings cannot be served, they are
     named on standard error, and the command ends with :meth:`Start.exit_code`.
     """
     loader: Callable[..., Start] = load
@@ -233,12 +233,12 @@ def load_or_exit(path: Path, **arguments: object) -> Start:
     if start.broken:
         click.echo(str(ConfigurationError(path, problems_in(start.broken))), err=True)
         names = ", ".join(f'"{name}"' for name in dict.fromkeys(b.offering for b in start.broken))
-        click.echo(f"left out because of this: {names}", err=True)
+        click.echo(f"skipped because of this: {names}", err=True)
     return start
 
 
 def check_file(path: Path) -> Start:
-    """:func:`load` for looking at the file itself: any problem at all ends with code 2."""
+    """:func:`load` for commands about the file itself: any problem exits with code 2."""
     try:
         start = load(path, jobs=tuple(Job), usernames=True, quiet=True)
     except ConfigurationError as error:
@@ -254,7 +254,7 @@ def on_one_line(text: str) -> str:
 
 
 def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
-    """Say why on standard error, and exit."""
+    """Print a message to standard error and exit."""
     click.echo(message, err=True)
     sys.exit(code)
 
@@ -315,7 +315,7 @@ def each_offering(
     Args:
         start: the configuration and the offerings asked for.
         work: what to do; it returns an exit code.
-        offerings: which of them; by default all that can be served.
+        offerings: the offerings; by default all that can be served.
         titles: print the offering's name first.
         errors_below: print errors below the title instead of on standard error.
 
@@ -340,7 +340,7 @@ def each_offering(
 def _select(
     loaded: Loaded, wanted: tuple[str, ...], path: Path
 ) -> tuple[tuple[Offering, ...], tuple[BrokenOffering, ...]]:
-    """The offerings that are meant: those that can be read, and those that cannot."""
+    """The offerings asked for: those with valid entries, and the others."""
     readable, unreadable = loaded.configuration.offerings, loaded.broken
     if not wanted:
         return readable, unreadable
@@ -370,9 +370,9 @@ def _is_meant(offering: Offering | BrokenOffering, text: str) -> bool:
 
 @click.command("schema")
 def schema_command() -> None:
-    """Print a JSON Schema of the file, with the settings of the installed plugins.
+    """Print a JSON Schema of the file, including the settings of the installed plugins.
 
-    An editor that knows YAML completes and checks with it; put this line at the top of the file:
+    Editors use it for completion and validation; put this line at the top of the file:
     # yaml-language-server: $schema=waldur-site-agent.schema.json
     """
     click.echo(json.dumps(json_schema(*_models()), indent=2))
@@ -380,12 +380,12 @@ def schema_command() -> None:
 
 @click.command("reference")
 def reference_command() -> None:
-    """Print every key of the file with its type, default and meaning, as Markdown."""
+    """Print all keys of the file with type, default and description, as Markdown."""
     click.echo(reference_page(*_models()), nl=False)
 
 
 def _models() -> tuple[dict[str, type[BaseModel]], dict[str, type[BaseModel]]]:
-    """The settings models of the backends and username backends that are installed."""
+    """The settings models of the installed backends and username backends."""
     backends, usernames = Registry(), UsernameRegistry()
     return (
         dict(_settings(backends.names(), backends.backend_class)),
@@ -400,16 +400,16 @@ def _settings(
         try:
             yield name, find(name).Settings
         except PluginError as error:
-            click.echo(f"left out: {error}", err=True)
+            click.echo(f"skipped: {error}", err=True)
 
 
 INTERRUPTED = 130
-"""The exit code after SIGINT, as shells have it."""
+"""The exit code after SIGINT, by shell convention."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the body at once; what it cleans up is not disturbed again."""
+    """Let SIGINT and SIGTERM interrupt the body once; its cleanup is not interrupted."""
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -428,7 +428,7 @@ def interruptible() -> Iterator[None]:
 
 
 def version_text() -> str:
-    """One line for the agent, one for each plugin, one for Python."""
+    """The versions of the agent, each plugin and Python, one per line."""
     lines = [f"waldur-site-agent {__version__}"]
     for kind, plugins in (
         ("backend", installed_plugins()),
@@ -445,7 +445,7 @@ def _version_of(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "of unknown version"
+        return "(unknown version)"
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -1,4 +1,4 @@
-"""``usage``: a look at the figures, and past months for Waldur."""
+"""``usage``: compares usage with Waldur, plots it, and reports past months."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _HEADING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What was used of one offering's resources next to what Waldur has."""
+    """Usage of one offering's resources compared with Waldur's figures."""
 
     offering: str
     plans: Sequence[MonthPlan]
@@ -74,7 +74,7 @@ class Comparison:
 
 
 def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Component]) -> str:
-    """What was used next to what Waldur has, a line per component of each resource."""
+    """Usage compared with Waldur's figures, one line per resource and component."""
     head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "USED", "IN WALDUR", "DIFFERENCE", "")
     rows = [
         (
@@ -95,7 +95,7 @@ def comparison_table(plans: Iterable[MonthPlan], components: Mapping[str, Compon
 
 
 def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
-    """What was sent, or would be, a line per component that changed."""
+    """What was sent, or would be, one line per component that changed."""
     head = ("MONTH", "ACCOUNT", "RESOURCE", "COMPONENT", "BEFORE", "AFTER", "")
     rows = [
         (
@@ -114,11 +114,11 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
         for component in resource.components
         if component.is_changed or component.is_anomaly
     ]
-    return _table(head, rows) if rows else "Waldur has it all."
+    return _table(head, rows) if rows else "Waldur is up to date."
 
 
 def as_json(comparisons: Iterable[Comparison]) -> str:
-    """An entry per component of each resource, with the words of the CSV and who used how much."""
+    """One entry per resource and component, with the columns of the CSV and usage per user."""
     entries = [
         {**dict(zip(_HEADING, values, strict=True)), "users": _users(component)}
         for values, component in _rows(comparisons)
@@ -127,7 +127,7 @@ def as_json(comparisons: Iterable[Comparison]) -> str:
 
 
 def as_csv(comparisons: Iterable[Comparison]) -> str:
-    """A line per component of each resource of each offering, with a heading."""
+    """One line per offering, resource and component, with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADING)
@@ -141,7 +141,7 @@ def as_csv(comparisons: Iterable[Comparison]) -> str:
 def _rows(
     comparisons: Iterable[Comparison],
 ) -> Iterator[tuple[tuple[str | None, ...], ComponentReport]]:
-    """The values below the heading; amounts are text, because they are exact."""
+    """The rows below the header; amounts are text, to stay exact."""
     for comparison in comparisons:
         for plan in comparison.plans:
             for resource in plan.resources:
@@ -169,7 +169,7 @@ def _users(component: ComponentReport) -> dict[str, str]:
 
 
 def _no_formula(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula, whoever chose the name."""
+    """Escape text that a spreadsheet would take for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
@@ -190,7 +190,7 @@ def _fate(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Names to the left, amounts to the right, the last column as it comes."""
+    """A table with text left-aligned, amounts right-aligned and the last column unpadded."""
     cells = [[on_one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -211,7 +211,7 @@ class MonthType(click.ParamType[BillingMonth]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> BillingMonth:
-        """Read the month; a text that is none is a usage error."""
+        """Parse the month; invalid text is a usage error."""
         if isinstance(value, BillingMonth):
             return value
         try:
@@ -225,10 +225,10 @@ _MONTH = MonthType()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What ``usage show`` was asked for."""
+    """The options of ``usage show``."""
 
     months: tuple[BillingMonth, BillingMonth] | None
-    """The first and the last; ``None`` for the current one."""
+    """The first and last month; ``None`` for the current month."""
     resources: tuple[str, ...] = ()
     output: str = "text"
     plot: Path | None = None
@@ -236,28 +236,28 @@ class Look:
 
 @click.group("usage")
 def usage_group() -> None:
-    """Usage: what was used, what Waldur has of it, and past months."""
+    """Show usage next to Waldur's figures; report past months."""
 
 
 @usage_group.command("show")
 @config_option
 @offering_option
-@click.option("--month", type=_MONTH, help="Which month; by default the current one.")
-@click.option("--from", "first", type=_MONTH, help="The first of several months.")
-@click.option("--to", "last", type=_MONTH, help="The last of several months; with --from.")
+@click.option("--month", type=_MONTH, help="The month to show; by default the current one.")
+@click.option("--from", "first", type=_MONTH, help="First month of a range.")
+@click.option("--to", "last", type=_MONTH, help="Last month of a range; requires --from.")
 @click.option(
     "--resource",
     "resources",
     multiple=True,
     metavar="NAME",
-    help="Only this one, by account, name or UUID; may be given several times.",
+    help="Only this resource, by account, name or UUID; repeatable.",
 )
 @output_option("text", "json", "csv")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.svg|png",
-    help="Draw the usage per day, or per month of a range, into this file; one for each offering.",
+    help="Plot usage per day, or per month of a range; one file per offering.",
 )
 def show_command(
     config_file: Path,
@@ -269,9 +269,9 @@ def show_command(
     output: str,
     plot: Path | None,
 ) -> None:
-    """Print what would be reported next to what Waldur has; send nothing."""
+    """Print the usage that would be reported next to Waldur's figures; send nothing."""
     if month and (first or last):
-        give_up("give either --month, or --from and --to")
+        give_up("use either --month, or --from and --to")
     if plot:
         _check_plot(plot)
     months = (month, month) if month else _range(first, last) if first or last else None
@@ -284,8 +284,8 @@ def show_command(
 @usage_group.command("load")
 @config_option
 @offering_option
-@click.option("--from", "first", type=_MONTH, required=True, help="The first month.")
-@click.option("--to", "last", type=_MONTH, required=True, help="The last month.")
+@click.option("--from", "first", type=_MONTH, required=True, help="First month.")
+@click.option("--to", "last", type=_MONTH, required=True, help="Last month.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
 def load_command(
     config_file: Path,
@@ -296,8 +296,8 @@ def load_command(
 ) -> None:
     """Report past months to Waldur, one after the other.
 
-    What Waldur has already is not sent again: after an interruption run it once more. A month that
-    has passed needs a token of staff where components are billed by usage.
+    Figures that Waldur has already are not sent again, so an interrupted run can be repeated. Past
+    months require a staff token if components are billed by usage.
     """
     months = tuple(_months(*_range(first, last)))
     start = load_or_exit(config_file, wanted=offerings, jobs=[REPORT.job], quiet=True)
@@ -324,7 +324,7 @@ def _show(start: Start, look: Look) -> int:
         figures = everything.only(look.resources)
         sought.difference_update(figures.names())
         if look.resources and not figures.resources:
-            return DONE  # another offering may have it
+            return DONE  # it may belong to another offering
         months = tuple(_months(first, last))
         plans, components = compare_months(site, figures, months), figures.components
         comparisons.append(
@@ -339,9 +339,9 @@ def _show(start: Start, look: Look) -> int:
 
     code = _at_each_site(start, show, titles=False)
     if sought and code == DONE and not comparisons:
-        give_up(f"no resource here is called {' or '.join(sorted(sought))}")
+        give_up(f"there is no resource called {' or '.join(sorted(sought))}")
     for name in sorted(sought):
-        click.echo(f"! no resource is called {name}", err=True)
+        click.echo(f"! there is no resource called {name}", err=True)
     if look.output == "json":
         click.echo(as_json(comparisons))
     elif look.output == "csv":
@@ -350,9 +350,9 @@ def _show(start: Start, look: Look) -> int:
 
 
 def _plot_files(file: Path, offerings: Sequence[Offering]) -> dict[str, Path]:
-    """By offering, where its picture goes: with several offerings, each has its name in the file's.
+    """The plot file of each offering; with several offerings, its name is added to the file name.
 
-    Names that are alike but for signs that are no good in a file name get a number.
+    Names that differ only in characters unfit for file names get a number.
     """
     if len(offerings) == 1:
         return {offerings[0].name: file}
@@ -386,23 +386,20 @@ def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Pa
     except OSError as error:
         raise PermanentError(f"--plot {file}: cannot be written: {error.strerror}") from None
     used = any(any(each.amounts) for each in series)
-    click.echo(f"drawn: {file}" + ("" if used else " (it is empty: no usage)"), err=True)
+    click.echo(f"drawn: {file}" + ("" if used else " (empty: no usage)"), err=True)
 
 
 def _check_plot(file: Path) -> None:
     if file.suffix not in (".svg", ".png"):
         give_up(f"--plot {file}: the name must end in .svg or .png")
     if not file.parent.is_dir():
-        give_up(f"--plot {file}: there is no directory {file.parent}")
+        give_up(f"--plot {file}: no such directory: {file.parent}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
-        give_up(f"--plot {file}: cannot be written there")
+        give_up(f"--plot {file}: not writable")
     try:
         from waldur_site_agent.cli import usage_plot  # noqa: F401, PLC0415 - is the extra there?
     except ImportError as error:
-        give_up(
-            f"--plot needs matplotlib ({error}); install waldur-site-agent[plot] "
-            "from where the agent came from"
-        )
+        give_up(f'--plot needs matplotlib ({error}): pip install "waldur-site-agent[plot]"')
 
 
 def _planned(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
@@ -410,7 +407,7 @@ def _planned(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> li
 
 
 def _loaded(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
-    """Load with a progress bar on a terminal; on trouble, what was sent before is told first."""
+    """Load with a progress bar on a terminal; after an error, print what was sent before it."""
     outcomes: list[MonthOutcome] = []
     hidden = not sys.stderr.isatty()
     with click.progressbar(length=len(months), file=sys.stderr, hidden=hidden) as bar:
@@ -436,7 +433,7 @@ def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
         lines += [f"{f.account} in {month}: {f.error}" for f in outcome.failures]
         if outcome.refusal:
             lines.append(
-                f"{month}: Waldur does not take it from this token; use one of staff: "
+                f"{month}: Waldur does not accept it with this token; use a staff token: "
                 f"{outcome.refusal}"
             )
         if outcome.waits:
@@ -475,7 +472,7 @@ def _range(
     first: BillingMonth | None, last: BillingMonth | None
 ) -> tuple[BillingMonth, BillingMonth]:
     if first is None or last is None:
-        give_up("--from and --to belong together")
+        give_up("--from and --to must be used together")
     if last < first:
         give_up(f"--from {first} is later than --to {last}")
     return first, last

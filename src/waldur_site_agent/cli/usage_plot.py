@@ -1,4 +1,4 @@
-"""Pictures of usage; needs matplotlib, the extra ``plot``."""
+"""Plots of usage; requires matplotlib (the extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _COLOURS = (
     "#ee8866",
     "#44bb99",
 )
-"""Told apart also by those who do not see all colours; all further resources are one."""
+"""Colours that are safe for colour-blind readers; further resources are grouped together."""
 _OTHERS = "#bbbbbb"
 _WIDTH, _HEIGHT, _MARGIN = 10.0, 2.8, 1.0
-"""Inches: the picture's width, the height of each component's part, and what the title takes."""
+"""Inches: the width, the height of each component's chart, and the height of the title."""
 _MOST_LABELS = 16
 
 Bar = tuple[str, list[float], str]
-"""A resource, its amounts, and its colour."""
+"""A resource with its amounts and colour."""
 
 
 def draw(
@@ -45,15 +45,15 @@ def draw(
     labels: Sequence[str],
     unit_of_time: str,
 ) -> None:
-    """Draw stacked bars, a part of the picture for each component.
+    """Draw stacked bars, one chart per component.
 
     Args:
-        file: its name ends in ``.svg`` or ``.png``.
-        series: usage from period to period.
-        components: what is counted, with units and names.
-        title: above it all.
+        file: the output; its name ends in ``.svg`` or ``.png``.
+        series: usage per period.
+        components: the components with units and names.
+        title: the title of the plot.
         labels: one for each period.
-        unit_of_time: what a period is.
+        unit_of_time: what a period is, such as ``day``.
     """
     by_component = sorted(series, key=attrgetter("component"))
     groups = [(name, list(each)) for name, each in groupby(by_component, attrgetter("component"))]
@@ -111,7 +111,7 @@ def _draw_component(
 
 
 def _colours(series: Iterable[Series]) -> dict[str, str]:
-    """A colour for each account, the same in all parts; for those that used most of something."""
+    """Assign colours, the same in all charts, to the accounts with the highest usage."""
     used = [(each.account, each.component, sum(each.amounts)) for each in series]
     totals: dict[str, Fraction] = defaultdict(Fraction)
     for _, component, amount in used:
@@ -125,7 +125,7 @@ def _colours(series: Iterable[Series]) -> dict[str, str]:
 
 
 def _bars(series: Sequence[Series], colours: Mapping[str, str]) -> list[Bar]:
-    """Whoever used something, by name; those without a colour of their own together."""
+    """The accounts with usage, by name; those without a colour of their own are grouped."""
     used = [each for each in series if any(each.amounts)]
     bars: list[Bar] = [
         (each.account, [float(amount) for amount in each.amounts], colours[each.account])
@@ -140,5 +140,5 @@ def _bars(series: Sequence[Series], colours: Mapping[str, str]) -> list[Bar]:
 
 
 def _plain(text: str) -> str:
-    """Text in which a dollar sign is a dollar sign, not the beginning of a formula."""
+    """Escape dollar signs, which would start a formula."""
     return "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")

@@ -140,7 +140,7 @@ def test_other_commands_do_what_they_can_and_exit_with_one(
     assert done.code == 1
     assert done.out.startswith("Test cluster:\n")
     assert "offerings[1].bogus: unknown key" in done.err
-    assert done.err.endswith('left out because of this: "Second"\n')
+    assert done.err.endswith('skipped because of this: "Second"\n')
 
 
 def test_a_diagnosis_shows_it_as_a_failed_check(installation: Installation) -> None:

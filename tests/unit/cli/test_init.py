@@ -138,7 +138,7 @@ def test_without_a_terminal_it_names_the_options_that_are_missing(file: Path) ->
         ({"token": "Token abc"}, "characters that no token has"),
         ({"token": "\n"}, "the token is empty"),
         ({"token_file": "/nowhere/token"}, "--token-file: /nowhere/token cannot be read"),
-        ({"name": "two\nlines"}, "--name: a name on one line is needed"),
+        ({"name": "two\nlines"}, "--name: enter a name on one line"),
     ],
 )
 def test_an_answer_that_cannot_be_right_is_refused(

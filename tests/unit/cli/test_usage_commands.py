@@ -192,7 +192,7 @@ def test_past_months_are_loaded_one_after_the_other_and_not_twice(
     assert side.user_usages(ocean, str(LAST)) == {"ada01": {"cpu": 1}, "bob01": {"cpu": 2}}
     installation.testbed.forget()
     again = installation.run("usage", "load", *SPAN, command=COMMAND)
-    assert again.out.splitlines() == ["Test cluster:", "Waldur has it all."]
+    assert again.out.splitlines() == ["Test cluster:", "Waldur is up to date."]
     assert installation.testbed.sandbox.requests.writes() == []
 
 
@@ -238,7 +238,7 @@ def test_a_resource_is_found_in_whichever_offering_has_it(
         assert name in capsys.readouterr().out
     assert exit_code("show", "--resource", "nobody", *config) == 2
     assert exit_code("show", "--resource", "nobody", "--resource", "Lake", *config) == 1
-    assert "no resource is called nobody" in capsys.readouterr().err
+    assert "there is no resource called nobody" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("two")
@@ -279,10 +279,10 @@ def test_months_and_resources_that_are_not_there_are_usage_errors(
     for arguments, word in (
         (("show", "--month", "2026-13"), "month"),
         (("show", "--month", "2999-01"), "is in the future"),
-        (("show", "--from", "2026-01"), "belong together"),
+        (("show", "--from", "2026-01"), "must be used together"),
         (("show", "--resource", "nobody"), "nobody"),
         (("show", "--plot", "usage.doc"), ".svg or .png"),
-        (("show", "--plot", "/nowhere/usage.svg"), "no directory /nowhere"),
+        (("show", "--plot", "/nowhere/usage.svg"), "no such directory: /nowhere"),
         (("load", "--from", "2026-02", "--to", "2026-01"), "later than"),
     ):
         assert exit_code(*arguments, "-c", str(installation.file)) == 2, arguments
@@ -306,7 +306,7 @@ def test_an_empty_plot_says_that_it_is_empty(
     file = installation.directory / "usage.svg"
     arguments = ("show", "--month", str(LAST.next), "--plot", str(file))
     assert exit_code(*arguments, "-c", str(installation.file)) == 0
-    assert f"drawn: {file} (it is empty: no usage)" in capsys.readouterr().err
+    assert f"drawn: {file} (empty: no usage)" in capsys.readouterr().err
     assert file.read_text().count("<!-- no usage -->") == 2
     assert (
         exit_code("show", "--month", str(LAST), "--plot", str(file), "-c", str(installation.file))
