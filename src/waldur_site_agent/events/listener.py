@@ -87,7 +87,7 @@ class Listener:
     ) -> None:
         self._transport = transport
         self._registrar = registrar
-        self._agenda = event_queue
+        self._event_queue = event_queue
         self._log = log
         self._clock = clock
         self._stop = threading.Event()
@@ -175,7 +175,7 @@ class Listener:
             while not stop.is_set():
                 delivery = connection.receive(_RECEIVE_SECONDS)
                 if delivery is not None:
-                    self._agenda.receive(delivery, connection)
+                    self._event_queue.receive(delivery, connection)
                 self._lasted = self._clock() - confirmed
         finally:
             self._end(connection)
@@ -189,7 +189,7 @@ class Listener:
         return self._transport.connect(known)
 
     def _begin(self, connection: Connection) -> None:
-        self._agenda.want(Everything(), seconds=self._until_the_next_catch_up())
+        self._event_queue.want(Everything(), seconds=self._until_the_next_catch_up())
         self._connection, self._since = connection, datetime.now(UTC)
         self._confirmed += 1
         self._warn_after = None

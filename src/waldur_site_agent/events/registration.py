@@ -153,10 +153,10 @@ class Registration:
                 self._uuid, name, __version__, last_restarted=self._began
             )
             return made.uuid
-        told = self._waldur.update_identity(
+        updated = self._waldur.update_identity(
             known[0].uuid, self._uuid, name, __version__, last_restarted=self._began
         )
-        return told.uuid
+        return updated.uuid
 
     def _beat(self, service: UUID) -> None:
         backends = {self._offering.backend_for(job) for job in (Job.ORDERS, Job.MEMBERSHIP)}

@@ -60,7 +60,7 @@ class WorkerHealth:
     cycles: int = 0
     served: bool = False
     """Whether a start succeeded: the token is valid and the backend could be opened."""
-    relieved: bool = False
+    retired: bool = False
     """Whether the worker was asked to end, so that its end is expected."""
 
     def __post_init__(self) -> None:
@@ -111,10 +111,10 @@ class WorkerHealth:
         since = self.last_progress if self.working else max(self.resting_until, self.last_progress)
         return max(0.0, self.monotonic() - since)
 
-    def verdict(self, allowance: float) -> HealthStatus:
+    def status(self, allowance: float) -> HealthStatus:
         """The status, given that the worker may be silent for ``allowance`` seconds."""
         if self.thread is not None and self.thread.ident and not self.thread.is_alive():
-            return HealthStatus.OK if self.relieved else HealthStatus.DEAD
+            return HealthStatus.OK if self.retired else HealthStatus.DEAD
         if self.silent_seconds() > allowance:
             return HealthStatus.STUCK
         return HealthStatus.FAILING if self.trouble else HealthStatus.OK
@@ -125,7 +125,7 @@ class WorkerHealth:
         return {
             "offering": self.offering,
             "mode": self.mode,
-            "status": self.verdict(allowance).value,
+            "status": self.status(allowance).value,
             "doing": "working" if self.working else "resting",
             "cycles": self.cycles,
             "silent_seconds": round(self.silent_seconds(), 1),
@@ -140,21 +140,21 @@ class Health:
     def __init__(self, stuck_after_seconds: float = STUCK_AFTER_SECONDS) -> None:
         self.stuck_after_seconds = stuck_after_seconds
         self._lock = threading.Lock()
-        self._duties: dict[tuple[str, str], WorkerHealth] = {}
+        self._workers: dict[tuple[str, str], WorkerHealth] = {}
         self._events: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
         self._began = datetime.now(UTC)
 
     def worker_health(self, offering: str, mode: str) -> WorkerHealth:
         """The health of an offering in a mode; the same object at each call."""
         with self._lock:
-            return self._duties.setdefault((offering, mode), WorkerHealth(offering, mode))
+            return self._workers.setdefault((offering, mode), WorkerHealth(offering, mode))
 
     def take_over(self, offering: str, mode: str, thread: threading.Thread) -> WorkerHealth:
         """Start afresh for a new worker; only the time of the last success is kept."""
         old = self.worker_health(offering, mode)
         new = WorkerHealth(offering, mode, thread=thread, last_success=old.last_success)
         with self._lock:
-            self._duties[offering, mode] = new
+            self._workers[offering, mode] = new
         return new
 
     def cannot_serve(self, offering: str, mode: str, reason: str) -> None:
@@ -163,19 +163,19 @@ class Health:
         worker_health.fail(reason)
         worker_health.rest(math.inf)
         with self._lock:
-            self._duties[offering, mode] = worker_health
+            self._workers[offering, mode] = worker_health
 
     def retire(self) -> None:
         """Mark all workers as asked to end."""
         with self._lock:
-            for worker_health in self._duties.values():
-                worker_health.relieved = True
+            for worker_health in self._workers.values():
+                worker_health.retired = True
 
-    def forget_relieved(self) -> None:
+    def forget_retired(self) -> None:
         """Drop the workers that no new worker replaced."""
         with self._lock:
-            self._duties = {key: d for key, d in self._duties.items() if not d.relieved}
-            self._events = {key: ask for key, ask in self._events.items() if key in self._duties}
+            self._workers = {key: d for key, d in self._workers.items() if not d.retired}
+            self._events = {key: ask for key, ask in self._events.items() if key in self._workers}
 
     def watch_events(
         self, offering: str, status: Callable[[], dict[str, Any]], mode: str = "event_process"
@@ -191,7 +191,7 @@ class Health:
     def all_workers(self) -> list[WorkerHealth]:
         """All workers, in the order in which they first appeared."""
         with self._lock:
-            return list(self._duties.values())
+            return list(self._workers.values())
 
     def events(self) -> dict[str, dict[str, Any]]:
         """The state of the connections for events, by offering."""
@@ -199,11 +199,11 @@ class Health:
             watched = dict(self._events)
         return {offering: status() for (offering, _), status in watched.items()}
 
-    def verdict(self) -> HealthStatus:
+    def status(self) -> HealthStatus:
         """The worst status of all workers."""
         order = list(HealthStatus)
         found = [
-            worker_health.verdict(self.stuck_after_seconds) for worker_health in self.all_workers()
+            worker_health.status(self.stuck_after_seconds) for worker_health in self.all_workers()
         ]
         return max(found, key=order.index, default=HealthStatus.OK)
 
@@ -214,7 +214,7 @@ class Health:
     def report(self) -> dict[str, Any]:
         """The full report, as JSON values."""
         return {
-            "status": self.verdict().value,
+            "status": self.status().value,
             "since": self._began.isoformat(timespec="seconds"),
             "stuck_after_seconds": self.stuck_after_seconds,
             "workers": [

@@ -48,14 +48,14 @@ class _Defects:
     """Passes on exceptions that belong to neither of the two expected error families."""
 
     def __init__(self) -> None:
-        self.told: tuple[Callable[[BaseException, EventDict], None], ...] = ()
+        self.listeners: tuple[Callable[[BaseException, EventDict], None], ...] = ()
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         error = _exception_of(event.get("exc_info"))
         expected = isinstance(error, SiteAgentError) and not isinstance(error, DefectError)
         if error is not None and not expected:
-            for told in self.told:
-                told(error, event)
+            for listener in self.listeners:
+                listener(error, event)
         return event
 
 
@@ -70,9 +70,9 @@ def _exception_of(exc_info: object) -> BaseException | None:
 _defects = _Defects()
 
 
-def watch_defects(*told: Callable[[BaseException, EventDict], None]) -> None:
+def watch_defects(*listeners: Callable[[BaseException, EventDict], None]) -> None:
     """Call these for each bug that is logged from now on, instead of earlier listeners."""
-    _defects.told = told
+    _defects.listeners = listeners
 
 
 def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None:

@@ -186,7 +186,7 @@ class _OfHealth(Collector):
         )
         for worker_health in self._health.all_workers():
             work = (worker_health.offering, worker_health.mode)
-            verdict = worker_health.verdict(self._health.stuck_after_seconds)
+            verdict = worker_health.status(self._health.stuck_after_seconds)
             alive.add_metric(work, float(verdict in (HealthStatus.OK, HealthStatus.FAILING)))
             failing.add_metric(work, float(bool(worker_health.trouble)))
             silent.add_metric(work, worker_health.silent_seconds())
@@ -226,7 +226,7 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-_PATIENCE_SECONDS = 10.0
+_REQUEST_TIMEOUT_SECONDS = 10.0
 """How long a client may take to send its request."""
 _TEXT = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
@@ -281,7 +281,7 @@ class _ServerV6(_Server):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _PATIENCE_SECONDS
+    timeout = _REQUEST_TIMEOUT_SECONDS
     server: _Server
     server_version = "waldur-site-agent"
     sys_version = ""
@@ -302,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             return HTTPStatus.OK, _EXPOSITION, self.server.exposition()
         if path == "/health":
-            alive = self.server.health.verdict().alive
+            alive = self.server.health.status().alive
             status = HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE
             return status, _JSON, json.dumps(self.server.health.report(), default=str).encode()
         return HTTPStatus.NOT_FOUND, _TEXT, b"there are /health and /metrics\n"

@@ -169,7 +169,7 @@ class Monitoring:
     def _tell_systemd(self, now: float) -> None:
         if not self.notifier.listened_to:
             return
-        if self.health.verdict().alive:
+        if self.health.status().alive:
             self.notifier.alive()
         if not self._ready:
             if self.health.has_served() or now - self._began >= READY_WITHIN_SECONDS:
@@ -182,7 +182,7 @@ class Monitoring:
     def _status(self) -> str:
         all_workers = self.health.all_workers()
         for worker_health in all_workers:
-            verdict = worker_health.verdict(self.health.stuck_after_seconds)
+            verdict = worker_health.status(self.health.stuck_after_seconds)
             if not verdict.alive:
                 return f"{worker_health.mode} of {worker_health.offering} is {verdict.value}"
             if worker_health.trouble:

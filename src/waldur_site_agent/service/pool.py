@@ -135,7 +135,7 @@ class WorkerPool:
         for unserved in self._unserved:
             health.cannot_serve(unserved.offering, unserved.mode, unserved.reason)
             unserved.log()
-        health.forget_relieved()
+        health.forget_retired()
 
     def stop_all(self) -> None:
         """Ask all workers to finish their current object and start nothing new."""

@@ -41,9 +41,9 @@ def test_a_cycle_in_which_nothing_comes_back_is_stuck() -> None:
     clock = Clock()
     worker_health = at_work(clock)
     clock.now += ALLOWANCE
-    assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
+    assert worker_health.status(ALLOWANCE) is HealthStatus.OK
     clock.now += 1
-    assert worker_health.verdict(ALLOWANCE) is HealthStatus.STUCK
+    assert worker_health.status(ALLOWANCE) is HealthStatus.STUCK
 
 
 def test_a_cycle_of_hours_is_not_stuck_as_long_as_something_comes_back() -> None:
@@ -51,7 +51,7 @@ def test_a_cycle_of_hours_is_not_stuck_as_long_as_something_comes_back() -> None
     worker_health = at_work(clock)
     for _ in range(100):
         clock.now += ALLOWANCE - 1
-        assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
+        assert worker_health.status(ALLOWANCE) is HealthStatus.OK
         worker_health.progress()
 
 
@@ -61,20 +61,20 @@ def test_a_rest_is_not_silence_until_it_should_be_over() -> None:
     worker_health.end()
     worker_health.rest(86400)
     clock.now += 86400 + ALLOWANCE
-    assert worker_health.verdict(ALLOWANCE) is HealthStatus.OK
+    assert worker_health.status(ALLOWANCE) is HealthStatus.OK
     clock.now += 1
-    assert worker_health.verdict(ALLOWANCE) is HealthStatus.STUCK
+    assert worker_health.status(ALLOWANCE) is HealthStatus.STUCK
 
 
 def test_a_failing_worker_is_alive_and_says_why() -> None:
     health = Health()
     worker_health = health.worker_health("Cluster", "order_process")
     worker_health.fail("Waldur is away")
-    assert health.verdict() is HealthStatus.FAILING
-    assert health.verdict().alive
+    assert health.status() is HealthStatus.FAILING
+    assert health.status().alive
     assert health.report()["workers"][0]["trouble"] == "Waldur is away"
     worker_health.succeed()
-    assert health.verdict() is HealthStatus.OK
+    assert health.status() is HealthStatus.OK
     assert isinstance(worker_health.last_success, datetime)
 
 
@@ -82,12 +82,12 @@ def test_a_thread_that_ended_unasked_is_dead_and_one_that_was_dismissed_is_not()
     health = Health()
     thread = threading.Thread(target=lambda: None)
     health.take_over("Cluster", "order_process", thread)
-    assert health.verdict() is HealthStatus.OK
+    assert health.status() is HealthStatus.OK
     thread.start()
     thread.join()
-    assert health.verdict() is HealthStatus.DEAD
+    assert health.status() is HealthStatus.DEAD
     health.retire()
-    assert health.verdict() is HealthStatus.OK
+    assert health.status() is HealthStatus.OK
 
 
 def test_a_successor_starts_with_a_clean_slate_but_remembers_the_last_success() -> None:
@@ -100,7 +100,7 @@ def test_a_successor_starts_with_a_clean_slate_but_remembers_the_last_success() 
     worker_health.fail("stuck in the old configuration")
     health.retire()
     successor = health.take_over("Cluster", "report", threading.Thread())
-    health.forget_relieved()
+    health.forget_retired()
     assert health.all_workers() == [successor]
     assert other not in health.all_workers()
     assert (successor.trouble, successor.last_success) == ("", worker_health.last_success)
@@ -154,5 +154,5 @@ def test_an_offering_that_is_polled_again_has_no_connection_that_could_be_down()
     health.watch_events("Cluster", lambda: {"connected": False})
     health.retire()
     health.take_over("Cluster", "order_process", threading.current_thread())
-    health.forget_relieved()
+    health.forget_retired()
     assert health.events() == {}
