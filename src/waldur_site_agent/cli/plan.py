@@ -1,4 +1,7 @@
-"""Prints plans: as text, a block per resource and a line per change, or as JSON."""
+"""Prints plans, as JSON or as text: a block per resource, a line per change, a footer.
+
+The text is made from the JSON form, so that both always say the same.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,8 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
-from waldur_site_agent.backends import (
-    AddMembers,
-    CreateHomeDirectories,
-    CreateResource,
-    DeleteResource,
-    RemoveMembers,
-    SetAccess,
-    SetLimits,
-    SetMemberLimits,
-)
 from waldur_site_agent.cli.start import on_one_line
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport
@@ -27,59 +20,48 @@ from waldur_site_agent.planning.membership import AccountPlan
 from waldur_site_agent.planning.orders import OrderPlan, order_writes
 from waldur_site_agent.planning.plan import Step
 from waldur_site_agent.planning.usage import ComponentReport, PartsChange
-from waldur_site_agent.planning.writes import Call, Write
+from waldur_site_agent.planning.writes import Call, Change, Write
 from waldur_site_agent.service.journal import plain, plain_write
 
 _COLUMN = 14
 _SHOWN_USERS = 8
+_NOTHING_TO_CHANGE = "nothing to change; the order is only marked as done"
+_WITH_THE_ACCOUNT = {"before": {}, "reason": "with the account", "reasons": {}}
 
-Change = tuple[str, str, str]
-"""Sign, subject and explanation."""
+Json: TypeAlias = dict[str, Any]
+
+Line: TypeAlias = tuple[str, str, str]
+"""Sign, subject and explanation of a change."""
 
 IN_WALDUR = "w"
 """The sign of changes in Waldur."""
 
-Block = tuple[str, list[str], list[Change]]
+Block: TypeAlias = tuple[str, list[str], list[Line]]
 """A heading, remarks, and the changes below it."""
+
+
+def reports_json(reports: Sequence[CycleReport]) -> str:
+    """All reports of a dry run as one JSON document."""
+    return json.dumps([report_json(report) for report in reports], indent=2, ensure_ascii=False)
 
 
 def report_text(report: CycleReport) -> str:
     """What one cycle would do, as text."""
-    if report.trouble:
-        return f"No plan could be made: {on_one_line(report.trouble)}"
-    writes = _by_subject(w for w in report.writes if w.call is not Call.REFRESH_LAST_SYNC)
-    match report:
-        case OrdersReport():
-            blocks = [_order_block(plan, report) for plan in report.plans]
-            said = [write for plan in report.plans for write in _writes_of(plan, report)]
-            writes = _by_subject(write for write in report.writes if write not in said)
-            rest = f"{len(report.plans)} orders."
-        case MembershipReport():
-            blocks = [
-                block
-                for plan in report.membership.accounts
-                if _says(block := _account_block(plan, writes.pop(plan.wanted.id, ())))
-            ]
-            blocks += list(_people_blocks(report))
-            if report.failures:
-                blocks.append(("Not foreseen", [f"  ! {text}" for text in report.failures], []))
-            if report.impairment:
-                blocks.insert(0, ("Removals", [f"  ! {report.impairment}"], []))
-            unchanged = sum(not plan.steps for plan in report.membership.accounts)
-            rest = f"{unchanged} resources unchanged."
-        case UsageCycleReport():
-            blocks = [*_usage_blocks(report), *_skipped_blocks(report)]
-            rest = f"{_unchanged(report)} resources unchanged."
-        case _:
-            blocks, rest = [], ""
-    blocks += list(_other_writes(writes))
-    blocks += list(_sync_marks(report.writes))
-    lines = list(_lines(blocks))
-    if report.refusal:
-        lines.append(f"! removals refused: {report.refusal}")
-    signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
-    signs[IN_WALDUR] = sum(_number_of_changes(write) for write in report.writes)
-    return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
+    return plan_text(report_json(report))
+
+
+def report_json(report: CycleReport) -> Json:
+    """What one cycle would do, as JSON values."""
+    return {
+        "offering": report.offering,
+        "subject": what_it_is_about(report),
+        "made": not report.trouble,
+        "trouble": report.trouble,
+        "refusal": report.refusal,
+        "refused": [step_json(step) for step in report.refused.steps],
+        **_content(report),
+        "waldur": [_write(write) for write in report.writes],
+    }
 
 
 def what_it_is_about(report: CycleReport) -> str:
@@ -93,6 +75,169 @@ def what_it_is_about(report: CycleReport) -> str:
             return "usage"
         case _:
             return "everything"
+
+
+def _content(report: CycleReport) -> Json:
+    match report:
+        case OrdersReport():
+            return {"orders": [_order(plan, report) for plan in report.plans]}
+        case MembershipReport():
+            return {
+                "accounts": [_account(plan) for plan in report.membership.accounts],
+                "unlimited": list(report.membership.unlimited),
+                "home_directories": [step_json(step) for step in report.membership.homes],
+                "usernames": _usernames(report),
+                "removals_suspended": report.removals_suspended,
+                "impairment": report.impairment,
+                "failures": list(report.failures),
+            }
+        case UsageCycleReport():
+            return {
+                "months": [str(outcome.plan.month) for outcome in report.months],
+                "usage": [entry for outcome in report.months for entry in month_json(outcome)],
+                "skipped": list(report.skipped),
+                "failures": list(report.failures),
+            }
+        case _:
+            return {}
+
+
+def _order(plan: OrderPlan, report: OrdersReport) -> Json:
+    writes = order_writes(plan, report.last_usage.get(plan.order.uuid, ()))
+    return {
+        "order": str(plan.order.uuid),
+        "type": str(plan.order.type),
+        "resource": plan.order.resource_name,
+        "project": plan.order.project_slug,
+        "account": plan.backend_id,
+        "problem": str(plan.problem or plan.unfinished or ""),
+        "note": plan.note,
+        "waiting": sorted(report.waiting & plan.newcomers),
+        "steps": [step_json(step) for step in plan.steps],
+        "waldur": [_write(write) for write in writes],
+    }
+
+
+def _account(plan: AccountPlan) -> Json:
+    return {
+        "account": plan.wanted.id,
+        "title": plan.wanted.title,
+        "resources": [str(resource.uuid) for resource in plan.wanted.resources],
+        "trouble": plan.wanted.trouble,
+        "missing": plan.is_missing,
+        "waiting": list(plan.waiting),
+        "unknown": list(plan.unknown),
+        "limits_left": list(plan.limits.left) if plan.limits is not None else [],
+        "steps": [step_json(step) for step in plan.steps],
+    }
+
+
+def _usernames(report: MembershipReport) -> Json:
+    if report.usernames is None:
+        return {}
+    return {
+        "changes": [
+            {
+                "user": change.user.user_username or str(change.user.uuid),
+                "what": change.what,
+                "changes": plain_write(change.write)["changes"] if change.write else [],
+                "result": change.result.value,
+                "reason": change.reason,
+                "text": change.text,
+            }
+            for change in report.usernames.changes
+        ],
+        "duplicates": {
+            name: [person.user_username or str(person.uuid) for person in people]
+            for name, people in report.usernames.duplicates.items()
+        },
+    }
+
+
+def month_json(outcome: MonthOutcome) -> list[Json]:
+    """The usage of a month, one entry per resource; amounts are text, to stay exact."""
+    plan = outcome.plan
+    parts = {(change.account, change.component): change for change in outcome.part_changes}
+    return [
+        {
+            "month": str(plan.month),
+            "account": resource.account,
+            "resource": resource.resource.name,
+            "uuid": str(resource.resource.uuid),
+            "components": {
+                c.type: _usage(c) | {"user_changes": _parts(parts.get((resource.account, c.type)))}
+                for c in resource.components
+            },
+        }
+        for resource in plan.resources
+    ]
+
+
+def _usage(component: ComponentReport) -> Json:
+    return {
+        "before": None if component.before is None else f"{component.before:.2f}",
+        "after": f"{component.bill.total:.2f}",
+        "news": component.is_changed,
+        "anomaly": component.is_anomaly,
+        "users": {name: f"{part:.2f}" for name, part in component.bill.parts.items()},
+    }
+
+
+def _parts(change: PartsChange | None) -> Json:
+    """The users whose usage is to be sent."""
+    users = change.users if change is not None else {}
+    return {
+        name: {"before": None if old is None else f"{old:.2f}", "after": f"{new:.2f}"}
+        for name, (old, new) in users.items()
+    }
+
+
+def step_json(step: Step) -> Json:
+    """One step of a plan, as JSON values."""
+    return {
+        "action": type(step.action).__name__,
+        **plain(step.action),
+        "reason": step.reason,
+        "reasons": dict(step.reasons),
+        "before": plain(dict(step.before)),
+    }
+
+
+def _write(write: Write) -> Json:
+    entry = plain_write(write)
+    del entry["side"]
+    return entry
+
+
+def plan_text(plan: Json) -> str:
+    """The text of a plan in its JSON form."""
+    if plan["trouble"]:
+        return f"No plan could be made: {on_one_line(plan['trouble'])}"
+    writes = [write for write in plan["waldur"] if write["action"] != Call.REFRESH_LAST_SYNC]
+    match plan["subject"]:
+        case "orders":
+            blocks = [_order_block(order) for order in plan["orders"]]
+            shown = [write for order in plan["orders"] for write in order["waldur"]]
+            writes = [write for write in writes if write not in shown]
+            rest = f"{len(plan['orders'])} orders."
+        case "members":
+            accounts = plan["accounts"]
+            blocks = _membership_blocks(plan, writes)
+            names = {account["account"] for account in accounts}
+            writes = [write for write in writes if write["about"] not in names]
+            rest = f"{sum(not account['steps'] for account in accounts)} resources unchanged."
+        case "usage":
+            blocks = [*_usage_blocks(plan["usage"]), *_skipped_blocks(plan)]
+            rest = f"{_unchanged(plan)} resources unchanged."
+        case _:
+            blocks, rest = [], ""
+    blocks += [*_other_writes(writes), *_sync_marks(plan["waldur"])]
+    lines = list(_lines(blocks))
+    if plan["refusal"]:
+        lines.append(f"! removals refused: {plan['refusal']}")
+    signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
+    signs[IN_WALDUR] = sum(_number_of_changes(write) for write in plan["waldur"])
+    return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
 
 
 def _lines(blocks: Iterable[Block]) -> Iterator[str]:
@@ -112,159 +257,118 @@ def _footer(signs: Counter[str], rest: str, *, is_empty: bool) -> str:
     return f"Plan: {counts}; {rest}".rstrip("; ")
 
 
-def _says(block: Block) -> bool:
-    _, remarks, changes = block
-    return bool(remarks or changes)
-
-
-def _writes_of(plan: OrderPlan, report: OrdersReport) -> tuple[Write, ...]:
-    return order_writes(plan, report.last_usage.get(plan.order.uuid, ()))
-
-
-def _order_block(plan: OrderPlan, report: OrdersReport) -> Block:
-    order = plan.order
-    name = plan.backend_id or "(no account)"
-    project = f" (project {order.project_slug})" if order.project_slug else ""
-    heading = f"{name}  {order.resource_name}{project}: {order.type} order {order.uuid}"
-    changes = [change for step in plan.steps for change in step_changes(step)]
-    changes += [change for write in _writes_of(plan, report) for change in write_changes(write)]
-    remarks = list(_order_remarks(plan))
-    late = sorted(report.waiting & plan.newcomers)
+def _order_block(order: Json) -> Block:
+    project = f" (project {order['project']})" if order["project"] else ""
+    name = order["account"] or "(no account)"
+    heading = f"{name}  {order['resource']}{project}: {order['type']} order {order['order']}"
+    remarks = [f"  ! {order['problem']}"] if order["problem"] else []
+    if order["note"]:
+        remarks.append(f"    {order['note']}")
+    if not (order["problem"] or order["steps"] or order["note"]):
+        remarks.append(f"    {_NOTHING_TO_CHANGE}")
+    changes = [*_all_step_changes(order["steps"]), *_all_write_changes(order["waldur"])]
+    late = order["waiting"]
     if late:
         remarks.append(_waiting_text(late))
         changes = [c for c in changes if c[0] != "+" or c[1] not in late]
     return heading, remarks, changes
 
 
-def _by_subject(writes: Iterable[Write]) -> dict[str, list[Write]]:
-    groups: dict[str, list[Write]] = defaultdict(list)
+def _membership_blocks(plan: Json, writes: Iterable[Json]) -> list[Block]:
+    by_account: dict[str, list[Json]] = defaultdict(list)
     for write in writes:
-        groups[write.about].append(write)
-    return groups
+        by_account[write["about"]].append(write)
+    blocks = [_account_block(a, by_account.pop(a["account"], ())) for a in plan["accounts"]]
+    blocks = [block for block in blocks if _has_content(block)]
+    homes = _all_step_changes(plan["home_directories"])
+    if homes:
+        blocks.append(("Home directories", [], homes))
+    if plan["unlimited"]:
+        blocks.append(("Without a limit", [f"    {text}" for text in plan["unlimited"]], []))
+    blocks += _username_blocks(plan["usernames"])
+    if plan["failures"]:
+        blocks.append(("Not foreseen", [f"  ! {text}" for text in plan["failures"]], []))
+    if plan["impairment"]:
+        blocks.insert(0, ("Removals", [f"  ! {plan['impairment']}"], []))
+    return blocks
 
 
-def _other_writes(writes: Mapping[str, Iterable[Write]]) -> Iterator[Block]:
-    """Changes in Waldur that belong to none of the blocks above."""
-    changes = [
-        (sign, subject, f"{name}  {text}")
-        for name, group in writes.items()
-        for write in group
-        for sign, subject, text in write_changes(write)
-    ]
-    if changes:
-        yield "Other changes in Waldur", [], changes
-
-
-def _sync_marks(writes: Iterable[Write]) -> Iterator[Block]:
-    """One line for all of them."""
-    marks = sum(write.call is Call.REFRESH_LAST_SYNC for write in writes)
-    if marks:
-        yield "Time of the last synchronization", [], [(IN_WALDUR, "in Waldur", f"{marks} renewed")]
-
-
-def write_changes(write: Write) -> Iterator[Change]:
-    """The lines of one change in Waldur; a created object is one line."""
-    if write.call is Call.CREATE_BACKEND_RESOURCE:
-        yield IN_WALDUR, "in Waldur", f"{write}  {write.reason}"
-        return
-    if isinstance(write.value, PartsChange):
-        text = f"usage {write.value.component} by user: {_parts_text(write.value)}"
-        yield IN_WALDUR, "in Waldur", f"{text}  {write.reason}"
-        return
-    for change in write.changes:
-        yield IN_WALDUR, "in Waldur", f"{change}  {write.reason}"
-
-
-def _number_of_changes(write: Write) -> int:
-    is_one_line = write.call in (Call.CREATE_BACKEND_RESOURCE, Call.SET_USER_USAGES)
-    return 1 if is_one_line else len(write.changes)
-
-
-def _order_remarks(plan: OrderPlan) -> Iterator[str]:
-    if plan.problem is not None:
-        yield f"  ! {plan.problem}"
-    elif plan.unfinished is not None:
-        yield f"  ! {plan.unfinished}"
-    if plan.note:
-        yield f"    {plan.note}"
-    if plan.problem is None and not plan.steps and not plan.note:
-        yield "    nothing to change; the order is only marked as done"
-
-
-def _account_block(plan: AccountPlan, writes: Iterable[Write]) -> Block:
+def _account_block(account: Json, writes: Iterable[Json]) -> Block:
     remarks = []
-    if plan.is_missing:
+    if account["missing"]:
         remarks.append("  ! the backend does not have this account")
-    if plan.wanted.trouble:
-        remarks.append(f"  ! nobody joins or leaves: {plan.wanted.trouble}")
-    if plan.limits is not None:
-        remarks += [f"    {text}" for text in plan.limits.left]
-    if plan.waiting:
-        remarks.append(_waiting_text(plan.waiting))
-    if plan.unknown:
-        remarks.append(f"    not known to Waldur, left alone: {', '.join(plan.unknown)}")
-    changes = [change for step in plan.steps for change in step_changes(step)]
-    changes += [change for write in writes for change in write_changes(write)]
-    return plan.wanted.title, remarks, changes
+    if account["trouble"]:
+        remarks.append(f"  ! nobody joins or leaves: {account['trouble']}")
+    remarks += [f"    {text}" for text in account["limits_left"]]
+    if account["waiting"]:
+        remarks.append(_waiting_text(account["waiting"]))
+    if account["unknown"]:
+        remarks.append(f"    not known to Waldur, left alone: {', '.join(account['unknown'])}")
+    changes = [*_all_step_changes(account["steps"]), *_all_write_changes(writes)]
+    return account["title"], remarks, changes
+
+
+def _has_content(block: Block) -> bool:
+    _, remarks, changes = block
+    return bool(remarks or changes)
 
 
 def _waiting_text(users: Iterable[str]) -> str:
     return f"    waiting until the system knows them: {', '.join(users)}"
 
 
-def _usage_blocks(report: UsageCycleReport) -> Iterator[Block]:
-    for outcome in report.months:
-        parts = {(change.account, change.component): change for change in outcome.part_changes}
-        for plan in outcome.plan.resources:
-            remarks = [
-                f"  ! {c.type} {amount_text(c.bill.total)} is lower than {amount_text(c.before)} "
-                "in Waldur; not sent"
-                for c in plan.components
-                if c.is_anomaly
-            ]
-            changes: list[Change] = []
-            for c in plan.components:
-                if c.is_changed:
-                    text = f"{amount_text(c.before)} -> {amount_text(c.bill.total)}"
-                    changes.append(("~", c.type, text))
-                if (plan.account, c.type) in parts:
-                    text = _parts_text(parts[plan.account, c.type])
-                    changes.append(("~", f"{c.type} by user", text))
-            block = (
-                f"{plan.account}  {plan.resource.name} in {outcome.plan.month}",
-                remarks,
-                changes,
-            )
-            if _says(block):
-                yield block
+def _username_blocks(usernames: Json) -> Iterator[Block]:
+    names = [("~", each["user"], each["text"]) for each in usernames.get("changes", ())]
+    if names:
+        yield "Usernames", [], names
+    for name, people in sorted(usernames.get("duplicates", {}).items()):
+        yield f'Username "{name}"', [f"  ! belongs to several people: {', '.join(people)}"], []
 
 
-def _skipped_blocks(report: UsageCycleReport) -> Iterator[Block]:
-    if report.failures or report.skipped:
-        yield (
-            "Not reported",
-            [*(f"  ! {text}" for text in report.failures), *(f"    {t}" for t in report.skipped)],
-            [],
-        )
+def _usage_blocks(entries: Iterable[Json]) -> Iterator[Block]:
+    for entry in entries:
+        remarks = []
+        changes: list[Line] = []
+        for name, c in entry["components"].items():
+            if c["anomaly"]:
+                remarks.append(
+                    f"  ! {name} {c['after']} is lower than {_shown(c['before'])} in Waldur; "
+                    "not sent"
+                )
+            if c["news"]:
+                changes.append(("~", name, f"{_shown(c['before'])} -> {c['after']}"))
+            if c["user_changes"]:
+                users = {u: (v["before"], v["after"]) for u, v in c["user_changes"].items()}
+                changes.append(("~", f"{name} by user", _users_text(users)))
+        block = (f"{entry['account']}  {entry['resource']} in {entry['month']}", remarks, changes)
+        if _has_content(block):
+            yield block
 
 
-def _parts_text(parts: PartsChange) -> str:
+def _skipped_blocks(plan: Json) -> Iterator[Block]:
+    remarks = [f"  ! {text}" for text in plan["failures"]]
+    remarks += [f"    {text}" for text in plan["skipped"]]
+    if remarks:
+        yield "Not reported", remarks, []
+
+
+def _unchanged(plan: Json) -> int:
+    return sum(
+        not any(c["news"] or c["user_changes"] for c in entry["components"].values())
+        for entry in plan["usage"]
+        if entry["month"] == plan["months"][-1]
+    )
+
+
+def _users_text(users: Mapping[str, tuple[str | None, str | None]]) -> str:
     """The users whose usage changes, or the first of them if there are many."""
-    texts = [
-        f"{user} {amount_text(old)} -> {amount_text(new)}"
-        for user, (old, new) in parts.users.items()
-    ]
+    texts = [f"{user} {_shown(old)} -> {_shown(new)}" for user, (old, new) in users.items()]
     more = len(texts) - _SHOWN_USERS
     return ", ".join(texts[:_SHOWN_USERS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _unchanged(report: UsageCycleReport) -> int:
-    return sum(
-        not plan.is_changed
-        and plan.account not in {change.account for change in outcome.part_changes}
-        for outcome in report.months[-1:]
-        for plan in outcome.plan.resources
-    )
+def _shown(amount: str | None) -> str:
+    return "none" if amount is None else amount
 
 
 def amount_text(amount: Decimal | None) -> str:
@@ -272,199 +376,89 @@ def amount_text(amount: Decimal | None) -> str:
     return "none" if amount is None else f"{amount:.2f}"
 
 
-def _people_blocks(report: MembershipReport) -> Iterator[Block]:
-    homes = [change for step in report.membership.homes for change in step_changes(step)]
-    if homes:
-        yield "Home directories", [], homes
-    if report.membership.unlimited:
-        yield "Without a limit", [f"    {text}" for text in report.membership.unlimited], []
-    if report.usernames is None:
-        return
-    if report.usernames.changes:
-        names = [
-            ("~", change.user.user_username or str(change.user.uuid), change.text)
-            for change in report.usernames.changes
-        ]
-        yield "Usernames", [], names
-    for name, people in sorted(report.usernames.duplicates.items()):
-        persons = ", ".join(person.user_username or str(person.uuid) for person in people)
-        yield f'Username "{name}"', [f"  ! belongs to several people: {persons}"], []
+def _other_writes(writes: Iterable[Json]) -> Iterator[Block]:
+    """Changes in Waldur that belong to none of the blocks above, grouped by what they are about."""
+    by_subject: dict[str, list[Json]] = defaultdict(list)
+    for write in writes:
+        by_subject[write["about"]].append(write)
+    changes = [
+        (sign, subject, f"{name}  {text}")
+        for name, group in by_subject.items()
+        for sign, subject, text in _all_write_changes(group)
+    ]
+    if changes:
+        yield "Other changes in Waldur", [], changes
 
 
-def step_changes(step: Step) -> Iterator[Change]:
-    """The lines of one step of a plan."""
-    match step.action:
-        case CreateResource(placement=placement, limits=limits):
-            above = " > ".join(name for _, name in placement.names())
-            yield "+", "account", f"{above}  {step.reason}"
-            yield from _limit_changes("limit", limits, {}, "with the account")
-        case DeleteResource():
-            yield "-", "account", step.reason
-        case SetLimits(limits=limits):
-            yield from _limit_changes("limit", limits, step.before, step.reason, step.reasons)
-        case SetMemberLimits(member=member, limits=limits):
-            yield from _limit_changes(member, limits, step.before, step.reason)
-        case AddMembers(members=members):
-            yield from (("+", name, step.reasons.get(name, step.reason)) for name in members)
-        case RemoveMembers(members=members):
-            yield from (("-", name, step.reasons.get(name, step.reason)) for name in members)
-        case SetAccess():
-            yield "~", "access", step.reason
-        case CreateHomeDirectories(users=users):
-            yield from (("+", name, step.reason) for name in users)
+def _sync_marks(writes: Iterable[Json]) -> Iterator[Block]:
+    """One line for all of them."""
+    marks = sum(write["action"] == Call.REFRESH_LAST_SYNC for write in writes)
+    if marks:
+        yield "Time of the last synchronization", [], [(IN_WALDUR, "in Waldur", f"{marks} renewed")]
 
 
-def _limit_changes(
-    subject: str,
-    limits: Mapping[str, Decimal | None],
-    before: Mapping[str, Decimal],
-    reason: str,
-    reasons: Mapping[str, str] | None = None,
-) -> Iterator[Change]:
-    for component, amount in sorted(limits.items()):
-        old = before.get(component)
-        change = f"{'none' if old is None else f'{old:f}'} -> "
-        change += "none" if amount is None else f"{amount:f}"
-        why = (reasons or {}).get(component, reason)
-        yield "~", subject, f"{component} {change}  {why}"
-
-
-def reports_json(reports: Sequence[CycleReport]) -> str:
-    """All reports of a dry run as one JSON document."""
-    return json.dumps([_report(report) for report in reports], indent=2, ensure_ascii=False)
-
-
-def _report(report: CycleReport) -> dict[str, Any]:
-    return {
-        "offering": report.offering,
-        "made": not report.trouble,
-        "trouble": report.trouble,
-        "refusal": report.refusal,
-        "refused": [_step(step) for step in report.refused.steps],
-        **_content(report),
-        "waldur": [_write(write) for write in report.writes],
-    }
-
-
-def _write(write: Write) -> dict[str, Any]:
-    entry = plain_write(write)
-    del entry["side"]
-    return entry
-
-
-def _content(report: CycleReport) -> dict[str, Any]:
-    match report:
-        case OrdersReport():
-            return {"orders": [_order(plan, report.waiting) for plan in report.plans]}
-        case MembershipReport():
-            return {
-                "accounts": [_account(plan) for plan in report.membership.accounts],
-                "unlimited": list(report.membership.unlimited),
-                "home_directories": [_step(step) for step in report.membership.homes],
-                "usernames": _usernames(report),
-                "removals_suspended": report.removals_suspended,
-                "failures": list(report.failures),
-            }
-        case UsageCycleReport():
-            return {
-                "usage": [entry for outcome in report.months for entry in month_json(outcome)],
-                "skipped": list(report.skipped),
-                "failures": list(report.failures),
-            }
-        case _:
-            return {}
-
-
-def month_json(outcome: MonthOutcome) -> list[dict[str, Any]]:
-    """The usage of a month, one entry per resource; amounts are text, to stay exact."""
-    plan = outcome.plan
-    parts = {(change.account, change.component): change for change in outcome.part_changes}
+def _all_write_changes(writes: Iterable[Json]) -> list[Line]:
     return [
-        {
-            "month": str(plan.month),
-            "account": resource.account,
-            "resource": resource.resource.name,
-            "uuid": str(resource.resource.uuid),
-            "components": {
-                c.type: _usage(c) | {"user_changes": _parts(parts.get((resource.account, c.type)))}
-                for c in resource.components
-            },
-        }
-        for resource in plan.resources
+        (IN_WALDUR, "in Waldur", f"{text}  {write['reason']}")
+        for write in writes
+        for text in _write_texts(write)
     ]
 
 
-def _parts(change: PartsChange | None) -> dict[str, Any]:
-    """The users whose usage is to be sent."""
-    users = change.users if change is not None else {}
-    return {
-        name: {"before": None if old is None else f"{old:.2f}", "after": f"{new:.2f}"}
-        for name, (old, new) in users.items()
-    }
-
-
-def _usage(component: ComponentReport) -> dict[str, Any]:
-    return {
-        "before": None if component.before is None else f"{component.before:.2f}",
-        "after": f"{component.bill.total:.2f}",
-        "news": component.is_changed,
-        "anomaly": component.is_anomaly,
-        "users": {name: f"{part:.2f}" for name, part in component.bill.parts.items()},
-    }
-
-
-def _usernames(report: MembershipReport) -> dict[str, Any]:
-    if report.usernames is None:
-        return {}
-    return {
-        "changes": [
-            {
-                "user": change.user.user_username,
-                "what": change.what,
-                "changes": plain_write(change.write)["changes"] if change.write else [],
-                "result": change.result.value,
-                "reason": change.reason,
+def _write_texts(write: Json) -> Iterator[str]:
+    """The changes of one call; a created object, and usage by user, are one line."""
+    changes = [Change(**change) for change in write["changes"]]
+    match write["action"]:
+        case Call.CREATE_BACKEND_RESOURCE:
+            yield "; ".join(map(str, changes)) or write["action"]
+        case Call.SET_USER_USAGES:
+            # each field is "usage COMPONENT of USER"
+            fields = [change.field.rpartition(" of ") for change in changes]
+            users = {
+                user: (change.old, change.new)
+                for (_, _, user), change in zip(fields, changes, strict=True)
             }
-            for change in report.usernames.changes
-        ],
-        "duplicates": {
-            name: [person.user_username for person in people]
-            for name, people in report.usernames.duplicates.items()
-        },
-    }
+            yield f"{fields[0][0] if fields else 'usage'} by user: {_users_text(users)}"
+        case _:
+            yield from map(str, changes)
 
 
-def _order(plan: OrderPlan, waiting: frozenset[str]) -> dict[str, Any]:
-    return {
-        "order": str(plan.order.uuid),
-        "type": plan.order.type,
-        "resource": plan.order.resource_name,
-        "account": plan.backend_id,
-        "problem": str(plan.problem or plan.unfinished or ""),
-        "note": plan.note,
-        "waiting": sorted(waiting & plan.newcomers),
-        "steps": [_step(step) for step in plan.steps],
-    }
+def _number_of_changes(write: Json) -> int:
+    is_one_line = write["action"] in (Call.CREATE_BACKEND_RESOURCE, Call.SET_USER_USAGES)
+    return 1 if is_one_line else len(write["changes"])
 
 
-def _account(plan: AccountPlan) -> dict[str, Any]:
-    return {
-        "account": plan.wanted.id,
-        "resources": [str(resource.uuid) for resource in plan.wanted.resources],
-        "trouble": plan.wanted.trouble,
-        "missing": plan.is_missing,
-        "waiting": list(plan.waiting),
-        "unknown": list(plan.unknown),
-        "limits_left": list(plan.limits.left) if plan.limits is not None else [],
-        "steps": [_step(step) for step in plan.steps],
-    }
+def _all_step_changes(steps: Iterable[Json]) -> list[Line]:
+    return [line for step in steps for line in step_changes(step)]
 
 
-def _step(step: Step) -> dict[str, Any]:
-    return {
-        "action": type(step.action).__name__,
-        **plain(step.action),
-        "reason": step.reason,
-        "reasons": dict(step.reasons),
-        "before": plain(dict(step.before)),
-    }
+def step_changes(step: Json) -> Iterator[Line]:
+    """The lines of one step of a plan in its JSON form."""
+    reason, reasons = step["reason"], step["reasons"]
+    match step["action"]:
+        case "CreateResource":
+            placement = step["placement"]
+            names = [*(container["id"] for container in placement["containers"]), placement["id"]]
+            yield "+", "account", f"{' > '.join(names)}  {reason}"
+            yield from _limit_changes("limit", step | _WITH_THE_ACCOUNT)
+        case "DeleteResource":
+            yield "-", "account", reason
+        case "SetLimits":
+            yield from _limit_changes("limit", step)
+        case "SetMemberLimits":
+            yield from _limit_changes(step["member"], step)
+        case "AddMembers":
+            yield from (("+", name, reasons.get(name, reason)) for name in step["members"])
+        case "RemoveMembers":
+            yield from (("-", name, reasons.get(name, reason)) for name in step["members"])
+        case "SetAccess":
+            yield "~", "access", reason
+        case "CreateHomeDirectories":
+            yield from (("+", name, reason) for name in step["users"])
+
+
+def _limit_changes(subject: str, step: Json) -> Iterator[Line]:
+    for component, amount in sorted(step["limits"].items()):
+        change = f"{_shown(step['before'].get(component))} -> {_shown(amount)}"
+        why = step["reasons"].get(component, step["reason"])
+        yield "~", subject, f"{component} {change}  {why}"

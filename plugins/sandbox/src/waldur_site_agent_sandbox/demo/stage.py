@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from waldur_site_agent.backends import Backend, BackendResource, BackendState
 from waldur_site_agent.backends.plugins import Registry
-from waldur_site_agent.cli.plan import report_text, step_changes
+from waldur_site_agent.cli.plan import report_text, step_changes, step_json
 from waldur_site_agent.cli.start import DONE, FAILED
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.membership import MembershipReport
@@ -129,7 +129,7 @@ def _done(report: CycleReport) -> list[str]:
             ]
             return [line.rstrip() for line in lines] or ["No orders."]
         case MembershipReport(membership=membership):
-            changes = [c for step in membership.plan.steps for c in step_changes(step)]
+            changes = [c for step in membership.plan.steps for c in step_changes(step_json(step))]
             return [f"{sign} {subject}" for sign, subject, _ in changes] or ["No changes."]
         case UsageCycleReport(months=months):
             reported = [
