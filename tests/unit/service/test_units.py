@@ -92,10 +92,10 @@ def test_a_credential_is_read_where_systemd_puts_it(tmp_path: Path) -> None:
     ("arguments", "why"),
     [
         (("--user", "two words"), "two words"),
-        (("--config-file", "relative.yaml"), "whole path"),
+        (("--config-file", "relative.yaml"), "absolute path"),
         (("--config-file", "/etc/a;reboot"), "letters, digits"),
-        (("--sudo-homes",), "give --user too"),
-        (("--legacy", "--credential", "/etc/token"), "knows no credentials"),
+        (("--sudo-homes",), "add --user"),
+        (("--legacy", "--credential", "/etc/token"), "has no credentials"),
     ],
 )
 def test_what_systemd_would_misunderstand_is_refused(arguments: tuple[str, ...], why: str) -> None:
