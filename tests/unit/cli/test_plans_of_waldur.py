@@ -225,7 +225,7 @@ def test_the_diagnosis_shows_limits_that_differ_or_are_missing_with_the_remedy(
         f"limits of {resource.backend_id}: limit cpu: Waldur has 120 k-Hours (7200000), "
         "the account 1200000 (20 k-Hours)"
     )
-    assert "-> the next cycle tells Waldur what the account has" in lines[number + 1]
+    assert "-> the next cycle reports the account's limits to Waldur" in lines[number + 1]
     assert lines[number + 2].endswith("limit mem: Waldur has 2 GB-hours (122880), the account none")
     assert lines[number + 3].endswith("-> waldur-site-agent limits sync --to backend sets it")
     testbed.sync()

@@ -259,7 +259,7 @@ def test_a_server_that_refuses_past_months_is_quoted(
     testbed.sandbox.customer.world.put(replace(offering, components=components))
     done = installation.run("usage", "load", *SPAN, command=COMMAND)
     assert done.code == 1
-    assert f"{BEFORE}: Waldur does not take it from this token; use one of staff" in done.err
+    assert f"{BEFORE}: Waldur does not accept it with this token; use a staff token" in done.err
     assert str(LAST) not in done.err
     assert "not sent" in done.out
     assert testbed.sandbox.customer.usages(ocean, str(BEFORE)) == {}

@@ -66,7 +66,7 @@ def fall_over(error: Exception) -> None:
     try:
         _raise(error)
     except Exception:
-        log.exception("cycle failed because of a defect", body=request_body, word=password)
+        log.exception("cycle failed because of a bug", body=request_body, word=password)
 
 
 @pytest.mark.parametrize("send_names", [True, False])
@@ -95,7 +95,7 @@ def test_a_report_says_what_happened_where_in_which_version(collected: Collected
     assert event["tags"] == {
         "offering": "Cluster",
         "mode": "report",
-        "said": "cycle failed because of a defect",
+        "said": "cycle failed because of a bug",
     }
     assert event["environment"] == "staging"
     assert event["release"].startswith("waldur-site-agent@2.")

@@ -133,7 +133,7 @@ def test_an_offering_that_cannot_be_served_fails_for_ever_but_is_never_stuck(
 def test_a_defect_is_counted_wherever_it_is_logged(monitoring: Monitoring) -> None:
     configure_logs("error", "json")
     monitoring.report_errors(configuration())
-    structlog.get_logger().error("cycle failed because of a defect", exc_info=KeyError("surprise"))
+    structlog.get_logger().error("cycle failed because of a bug", exc_info=KeyError("surprise"))
     structlog.get_logger().error("expected", reason="no exception")
     assert value(monitoring, "defects_total") == 1
 
