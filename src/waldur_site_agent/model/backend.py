@@ -1,4 +1,4 @@
-"""Where a resource stands in the backend: its name and the accounts above it."""
+"""The placement of a resource in the backend: its name and the accounts above it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Placement:
     """The name, the parents and the texts of one resource in the backend.
 
     ``parent`` and ``organization`` are also the evidence by which a resource that an interrupted
-    run made is told from one that belongs to somebody else.
+    run made is distinguished from one that belongs to somebody else.
     """
 
     id: str
@@ -88,7 +88,7 @@ class UserScope:
 
 @dataclass(frozen=True, slots=True)
 class ImportScope:
-    """One request to be told the accounts that no resource claims."""
+    """One request to list the accounts that belong to no resource."""
 
     uuid: UUID
 

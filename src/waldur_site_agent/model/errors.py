@@ -1,16 +1,16 @@
-"""The two families of failure that every part of the agent speaks of.
+"""The two kinds of errors of the agent: temporary and permanent.
 
-Anything raised that belongs to neither is a bug: it ends the work on one object, is logged with
-its traceback, and the object is tried again later.
+Any other exception is a bug: it ends the work on one object and is logged with its traceback, and
+the object is retried later.
 """
 
 
 class SiteAgentError(Exception):
-    """Base of both families; its text names the object, what happened, why, and the remedy.
+    """Base of both; its text names the object, what happened, why, and the remedy.
 
     Args:
         problem: the object, what happened and why.
-        remedy: what to do about it; part of the text, and by itself for those who show it apart.
+        remedy: what to do about it; part of the text, and also an attribute, to show it separately.
     """
 
     def __init__(self, problem: str = "", *, remedy: str = "") -> None:

@@ -1,4 +1,4 @@
-"""How the agent makes itself known to Waldur, and where Waldur puts its events."""
+"""The agent's identity in Waldur, and its event subscriptions and queues."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,7 +45,7 @@ class AgentService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProcessor:
-    """One part of a service and the backend behind it; registering it is its sign of life."""
+    """One part of a service and the backend behind it; registering it is its heartbeat."""
 
     uuid: UUID
     name: str = ""
@@ -77,7 +77,7 @@ def _object_types(rows: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSubscription:
-    """The wish of one user to be told about some types of objects, in all offerings.
+    """One user's subscription to events of some object types, in all offerings.
 
     Its UUID (32 hexadecimal digits) is the login at the message broker, the password is the token
     with which it was made, and the virtual host is the UUID of its user.

@@ -84,7 +84,7 @@ class Resource:
     slug: str = ""
     state: str = ""
     backend_id: str = ""
-    """The resource's name in the backend (Slurm: the account); empty until it was made."""
+    """The resource's name in the backend (Slurm: the account); empty until it is created."""
     offering_uuid: UUID | None = None
     project_uuid: UUID | None = None
     project_name: str = ""
@@ -99,11 +99,11 @@ class Resource:
     restrict_member_access: bool = False
     created: datetime | None = None
     modified: datetime | None = None
-    """The last change of any kind; not before its end, if it is terminated."""
+    """The last change of any kind; for a terminated resource, not before its termination."""
     last_sync: datetime | None = None
     error_message: str = ""
     order_in_progress: Mapping[str, Any] | None = None
-    """The order that is being carried out on the resource, whole, when it was asked for."""
+    """The order in progress on the resource, if it was requested."""
 
     @property
     def account(self) -> str:
@@ -167,7 +167,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaldurComponent:
-    """A component as it stands in Waldur."""
+    """A component of an offering in Waldur."""
 
     type: str
     uuid: UUID | None = None
@@ -194,7 +194,7 @@ class WaldurComponent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaldurOffering:
-    """The offering as it stands in Waldur."""
+    """The offering in Waldur."""
 
     uuid: UUID
     name: str = ""
@@ -267,7 +267,7 @@ class OfferingUserState:
 KNOWN_USER_STATES = frozenset(
     value for name, value in vars(OfferingUserState).items() if name.isupper()
 )
-"""Of a state that a newer server has the agent does not know what it means for access."""
+"""For other states, of newer servers, the agent does not know what they mean for access."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +287,7 @@ class OfferingUser:
     user_last_name: str = ""
     user_email: str = ""
     service_provider_comment: str = ""
-    """What the site tells the person who waits for the account."""
+    """The site's message to the user who waits for the account."""
     service_provider_comment_url: str = ""
     created: datetime | None = None
     modified: datetime | None = None
@@ -377,7 +377,7 @@ class ImportState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResourceRequest:
-    """Somebody asks to be told what an offering's backend has and no resource claims."""
+    """A request to list what exists in an offering's backend and belongs to no resource."""
 
     uuid: UUID
     state: str = ""

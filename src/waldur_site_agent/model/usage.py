@@ -115,7 +115,7 @@ class UsageReport:
 
     period: Period
     resources: Mapping[str, ResourceUsage]
-    """Every resource that was asked for is here; an idle one has no users."""
+    """Every requested resource is included; an idle one has no users."""
     remarks: tuple[str, ...] = ()
     """What an administrator should know of the figures: work that belongs to nobody, and so on."""
     is_settled: bool = True
@@ -153,11 +153,11 @@ class ComponentUserUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserUsage:
-    """What one person used of one component of a resource in a month, as Waldur is told it."""
+    """One user's usage of one component of a resource in a month, as reported to Waldur."""
 
     username: str
     """The person's account at the site."""
     usage: Decimal
     """In measured units, with at most two decimals."""
     offering_user_uuid: UUID | None = None
-    """Whom Waldur knows by that account; ``None`` where it knows nobody."""
+    """The offering user with that account; ``None`` if Waldur has none."""

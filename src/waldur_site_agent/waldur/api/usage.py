@@ -150,7 +150,7 @@ class UsageApi(ApiClient):
         that reads dates complains about the date.
 
         Raises:
-            TemporaryError: Waldur could not be asked.
+            TemporaryError: Waldur could not be reached.
             AccessDeniedError: The token may not report usage.
             PermanentError: Another refusal that says nothing about dates.
         """
