@@ -67,7 +67,7 @@ class WaldurApi:
         self._stopping = False
 
     def application(self, more_routes: Sequence[Route]) -> Starlette:
-        """Give the ASGI application, with the routes of the customer's side beside Waldur's."""
+        """Return the ASGI application, with the routes of the customer's side beside Waldur's."""
         offered = [each for each in OPERATIONS if self._store.generation.reached(*each.since)]
         self._routes = [
             Route(f"/api/{each.path}", self._endpoint(each), methods=[each.method], name=each.name)
@@ -180,7 +180,7 @@ def _parsed(content: bytes) -> JsonValue:
 
 
 def _instead(faults: dict[str, Fault]) -> Response | None:
-    """Give the answer that replaces the real one, if a fault asks for it."""
+    """Return the answer that replaces the real one, if a fault asks for it."""
     if "status" in faults:
         fault = faults["status"]
         after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}

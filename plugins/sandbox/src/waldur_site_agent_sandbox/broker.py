@@ -18,14 +18,14 @@ from waldur_site_agent_sandbox.records import JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occurrence:
-    """One thing that happened, as far as one offering is concerned."""
+    """One event, for one offering."""
 
     object_type: str
     offering: str
     payload: JsonObject
-    """What every server says of it, without the offering."""
+    """Fields that all servers send, without the offering."""
     more: JsonObject = field(default_factory=dict)
-    """What only unified queues say of it."""
+    """Further fields, which only unified queues get."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +35,19 @@ class Destination:
     vhost: str
     queue: str
     made_by_server: bool
-    """Whether the server made the queue; else sending makes it, unless a subscriber has."""
+    """Whether the server created the queue; otherwise sending creates it unless it exists."""
     topic: str | None
-    """Where it is sent over MQTT too."""
+    """The MQTT topic that it is also sent to, if any."""
     payload: JsonObject
 
     @property
     def body(self) -> bytes:
-        """The text that is sent."""
+        """The message body."""
         return json.dumps(self.payload).encode()
 
     @property
     def message_id(self) -> str:
-        """A hash of the content: the same thing told twice has it twice."""
+        """A hash of the content: repeated messages have the same one."""
         content = f"{self.vhost}:{self.topic or self.queue}:".encode() + self.body
         return sha256(content).hexdigest()[:32]
 
@@ -60,42 +60,42 @@ QUEUE_ARGUMENTS: dict[str, JsonValue] = {
     "x-dead-letter-exchange": "",
     "x-dead-letter-routing-key": "waldur.dlq.messages",
 }
-"""Of every queue that the server makes; nobody makes the queue for dead letters."""
+"""Arguments of all queues that the server creates. The dead-letter queue is never created."""
 
 _EVERYTHING: JsonValue = {"configure": ".*", "write": ".*", "read": ".*"}
 
 
 class BrokerTroubleError(Exception):
-    """The broker did not do what was asked of it; the text says what."""
+    """A request to the broker failed; the message says which one."""
 
 
 class BrokerAdmin(Protocol):
-    """What registrations need of a broker."""
+    """The broker operations that registrations need."""
 
     def open_vhost(self, vhost: str) -> None:
-        """Make a virtual host unless it is there."""
+        """Create a virtual host if it does not exist."""
 
     def put_login(self, vhost: str, login: str, password: str) -> None:
-        """Make a login that may do everything in one virtual host, or give it a new password."""
+        """Create a user with all permissions in one virtual host, or set its password."""
 
     def may_enter(self, vhost: str, login: str) -> bool:
-        """Tell whether a login is there and may do anything in a virtual host."""
+        """Return whether a user exists and has permissions in a virtual host."""
 
     def put_queue(self, vhost: str, name: str) -> None:
-        """Make a queue unless it is there."""
+        """Create a queue if it does not exist."""
 
     def delete_queue(self, vhost: str, name: str) -> None:
-        """Delete a queue with what is in it; none is no error."""
+        """Delete a queue with its messages, if it exists."""
 
     def delete_login(self, login: str) -> None:
-        """Delete a login; none is no error."""
+        """Delete a user, if it exists."""
 
     def delete_vhost(self, vhost: str) -> None:
-        """Delete a virtual host with everything in it; none is no error."""
+        """Delete a virtual host with everything in it, if it exists."""
 
 
 class NoBroker:
-    """Stands for a broker where none is attached: all is well, and nothing happens."""
+    """Used when no broker is attached: everything succeeds and nothing happens."""
 
     def open_vhost(self, vhost: str) -> None:
         """Do nothing."""
@@ -122,7 +122,7 @@ class NoBroker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """Where RabbitMQ is for its administrator."""
+    """The addresses and the administrator of a RabbitMQ."""
 
     management_url: str
     """Such as ``http://127.0.0.1:15672``."""
@@ -146,37 +146,37 @@ class RabbitManagement:
         )
 
     def open_vhost(self, vhost: str) -> None:
-        """Make a virtual host unless it is there."""
+        """Create a virtual host if it does not exist."""
         self._ask("PUT", f"vhosts/{vhost}")
 
     def put_login(self, vhost: str, login: str, password: str) -> None:
-        """Make a login that may do everything in one virtual host, or give it a new password."""
+        """Create a user with all permissions in one virtual host, or set its password."""
         self._ask("PUT", f"users/{login}", {"password": password, "tags": []})
         self._ask("PUT", f"permissions/{vhost}/{login}", _EVERYTHING)
 
     def may_enter(self, vhost: str, login: str) -> bool:
-        """Tell whether a login is there and may do anything in a virtual host."""
+        """Return whether a user exists and has permissions in a virtual host."""
         return self._ask("GET", f"permissions/{vhost}/{login}") != HTTPStatus.NOT_FOUND
 
     def put_queue(self, vhost: str, name: str) -> None:
-        """Make a queue unless it is there."""
+        """Create a queue if it does not exist."""
         body: JsonValue = {"durable": True, "auto_delete": False, "arguments": QUEUE_ARGUMENTS}
         self._ask("PUT", f"queues/{vhost}/{name}", body)
 
     def delete_queue(self, vhost: str, name: str) -> None:
-        """Delete a queue with what is in it; none is no error."""
+        """Delete a queue with its messages, if it exists."""
         self._ask("DELETE", f"queues/{vhost}/{name}")
 
     def delete_login(self, login: str) -> None:
-        """Delete a login; none is no error."""
+        """Delete a user, if it exists."""
         self._ask("DELETE", f"users/{login}")
 
     def delete_vhost(self, vhost: str) -> None:
-        """Delete a virtual host with everything in it; none is no error."""
+        """Delete a virtual host with everything in it, if it exists."""
         self._ask("DELETE", f"vhosts/{vhost}")
 
     def close(self) -> None:
-        """Close the connections; the broker goes on."""
+        """Close the HTTP connections."""
         self._http.close()
 
     def _ask(self, method: str, path: str, body: JsonValue = None) -> int:
@@ -195,11 +195,11 @@ _FRAME_END = b"\0"
 
 
 def send(address: BrokerAddress, message: Destination) -> None:
-    """Send a message, over MQTT too where its destination has a topic.
+    """Send a message over STOMP, and over MQTT if it has a topic.
 
     Raises:
-        BrokerTroubleError: The broker cannot be reached or refuses; a queue that is missing or
-            full is no reason, as nobody asks for a receipt.
+        BrokerTroubleError: The broker is unreachable or refuses. A missing or full queue is not
+            noticed, because no receipt is requested.
     """
     try:
         _send_stomp(address, message)

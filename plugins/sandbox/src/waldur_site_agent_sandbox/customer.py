@@ -44,13 +44,13 @@ _LONG_ROLES = {
 
 
 class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
-    """What people do in Waldur's portal; raises ``RefusedError`` where the portal would say no."""
+    """What people do in Waldur's portal; raises ``RefusedError`` where the portal would refuse."""
 
     # Organizations, projects and people
 
     @change
     def add_customer(self, tx: Transaction, name: str, slug: str | None = None) -> Customer:
-        """Make an organization; its slug is Waldur's, unless an administrator chooses one."""
+        """Create an organization; Waldur generates its slug unless one is given."""
         return tx.world.put(
             Customer(
                 uuid=tx.new_uuid(),
@@ -70,7 +70,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         description: str = "",
         end_date: date | None = None,
     ) -> Project:
-        """Make a project of an organization; of its slug see ``add_customer``."""
+        """Create a project of an organization; Waldur generates its slug unless one is given."""
         return tx.world.put(
             Project(
                 uuid=tx.new_uuid(),
@@ -93,7 +93,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         token_lifetime: int | None = None,
         is_staff: bool = False,
     ) -> User:
-        """Make a person, with a token of its own."""
+        """Create a user with an API token."""
         return tx.world.put(
             User(
                 uuid=tx.new_uuid(),
@@ -116,7 +116,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         role: Literal["admin", "manager", "member"] = "member",
         expiration_time: datetime | None = None,
     ) -> Role:
-        """Let a person into a project."""
+        """Add a member to a project."""
         scope = find(tx, Project, project)
         made = _new_role(tx, user, _LONG_ROLES[role], "project", scope.uuid)
         made = replace(made, expiration_time=expiration_time)
@@ -128,13 +128,13 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
 
     @change
     def remove_member(self, tx: Transaction, project: Project | str, user: User | str) -> None:
-        """End every role that a person has in a project."""
+        """Remove all roles of a person in a project."""
         scope = find(tx, Project, project)
         person = find(tx, User, user)
         for role in list(tx.world.roles.values()):
             if role.user == person.uuid and role.scope == scope.uuid:
                 tx.world.remove(role)
-        states.let_go(tx, person.uuid)
+        states.request_unneeded_deletions(tx, person.uuid)
 
     @change
     def add_customer_role(
@@ -144,7 +144,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         user: User | str,
         role: str = "CUSTOMER.OWNER",
     ) -> Role:
-        """Give a person a role in an organization."""
+        """Return a person a role in an organization."""
         scope = find(tx, Customer, customer)
         return tx.world.put(_new_role(tx, user, role, "customer", scope.uuid))
 
@@ -156,7 +156,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         user: User | str,
         role: str = "OFFERING.MANAGER",
     ) -> Role:
-        """Give a person a role on an offering alone."""
+        """Return a person a role on an offering alone."""
         scope = find(tx, Offering, offering)
         return tx.world.put(_new_role(tx, user, role, "offering", scope.uuid))
 
@@ -165,15 +165,15 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         """End one role."""
         ended = find(tx, Role, role)
         tx.world.remove(ended)
-        states.let_go(tx, ended.user)
+        states.request_unneeded_deletions(tx, ended.user)
 
     def expire_token(self, user: User | str) -> None:
-        """Let a token be too old from now on; requests with it get 401."""
+        """Expire a user's token: requests with it get 401."""
         self._sessions.expire(find(self._store.read(), User, user))
 
     @change
     def renew_token(self, tx: Transaction, user: User | str) -> User:
-        """Give a user a new token; the old one is worth nothing any more."""
+        """Replace a user's token; the old one becomes invalid."""
         person = find(tx, User, user)
         renewed = replace(person, token=secrets.token_hex(20))
         tx.world.put(renewed)
@@ -192,7 +192,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         plugin_options: JsonObject | None = None,
         type: str = "Marketplace.Slurm",  # noqa: A002  # Waldur's word
     ) -> Offering:
-        """Put something up for sale."""
+        """Create an offering."""
         options: JsonObject = {
             "service_provider_can_create_offering_user": True,
             "username_generation_policy": "service_provider",
@@ -222,7 +222,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         unit_factor: int = 1,
         is_priced: bool = True,
     ) -> Component:
-        """Let an offering count one more thing; the plan may have no price for it yet."""
+        """Add a component to an offering; without a price, the plan does not have it yet."""
         place = offering_or_first(tx, offering)
         component = Component(
             uuid=tx.new_uuid(),
@@ -272,7 +272,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         start_date: date | None = None,
         state: str = "pending-provider",
     ) -> Order:
-        """Order other limits for a resource."""
+        """Order new limits for a resource."""
         return rules.place_update(
             tx,
             find(tx, Resource, resource),
@@ -290,22 +290,22 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         attributes: JsonObject | None = None,
         state: str = "pending-provider",
     ) -> Order:
-        """Order the end of a resource."""
+        """Order the termination of a resource."""
         found = find(tx, Resource, resource)
         return rules.place_terminate(tx, found, attributes=attributes or {}, state=state)
 
     @change
     def approve_as_consumer(self, tx: Transaction, order: Order | str) -> Order:
-        """Pass an order in pending-consumer on to the provider."""
+        """Approve an order in pending-consumer, which passes it on to the provider."""
         return rules.approve_as_consumer(tx, find(tx, Order, order))
 
     @change
     def withdraw_order(self, tx: Transaction, order: Order | str) -> None:
-        """Delete an order before anybody works on it."""
+        """Delete an order that is still pending."""
         rules.withdraw(tx, find(tx, Order, order))
 
     def resource_of(self, order: Order | str) -> Resource:
-        """Give the resource that an order is about, as it is now."""
+        """Return the current state of the resource that an order is for."""
         tx = self._store.read()
         return tx.world.resources[find(tx, Order, order).resource]
 
@@ -318,7 +318,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         downscaled: bool | None = None,
         restrict_member_access: bool | None = None,
     ) -> Resource:
-        """Pause or downscale a resource, keep its members out; flags not named stay."""
+        """Pause or downscale a resource, or restrict access to it; other flags stay as they are."""
         wanted = {
             "paused": paused,
             "downscaled": downscaled,

@@ -1,4 +1,4 @@
-"""What changed in the sandbox, told to agents over a message broker as Waldur tells it."""
+"""Events: changes in the sandbox, sent to agents over a message broker as Waldur sends them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from waldur_site_agent_sandbox.store import Store, Transaction, World
 
 
 class Outbox:
-    """One thread that sends one message after the other. ``send`` must not raise."""
+    """A thread that sends messages one at a time. ``send`` must not raise."""
 
     def __init__(self, send: Callable[[Destination], None]) -> None:
         self._send = send
@@ -52,21 +52,21 @@ class Outbox:
         self._thread.start()
 
     def put(self, message: Destination, delay_seconds: float = 0.0) -> None:
-        """Send a message, now or some seconds later; those of one moment keep their order."""
+        """Queue a message, optionally with a delay; messages due together keep their order."""
         with self._changed:
             due = time.monotonic() + delay_seconds
             heapq.heappush(self._waiting, (due, next(self._number), message))
             self._changed.notify_all()
 
     def settle(self, timeout_seconds: float) -> bool:
-        """Wait until everything is sent, delayed messages too; tell whether it is."""
+        """Wait until everything is sent, including delayed messages; return whether it was."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._waiting and not self._sending, timeout_seconds
             )
 
     def close(self) -> None:
-        """Stop; what waits is lost."""
+        """Stop; unsent messages are lost."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -94,20 +94,20 @@ _SCHEMA_VERSION = 1
 
 
 def plain_payload(what: Occurrence) -> JsonObject:
-    """Give what a queue for one kind of change gets."""
+    """Build the payload for a queue with one kind of event."""
     return {**what.payload, "offering_uuid": what.offering}
 
 
 def unified_payload(what: Occurrence) -> JsonObject:
-    """Give what an agent's one queue gets."""
+    """Build the payload for an agent's unified queue."""
     envelope: JsonObject = {"object_type": what.object_type, "schema_version": _SCHEMA_VERSION}
     return {**plain_payload(what), **envelope, **what.more}
 
 
 def destinations(tx: Transaction, what: Occurrence) -> list[Destination]:
-    """Give the messages that tell everybody who wants to know and may.
+    """List the messages for all subscribers that are allowed to see an event.
 
-    A user with a unified queue gets nothing in queues of the older kind.
+    A user with a unified queue gets nothing in the older queues.
     """
     if what.object_type not in tx.generation.event_types:
         return []
@@ -163,14 +163,14 @@ def _matches(wish: JsonValue, what: Occurrence) -> bool:
 
 
 def _may_know(tx: Transaction, user: str, what: Occurrence) -> bool:
-    return permissions.sight_of(tx, tx.world.users[user]).as_provider(what.offering)
+    return permissions.visibility_of(tx, tx.world.users[user]).as_provider(what.offering)
 
 
 _OLD_ORDER_STATES = frozenset({"pending-provider", "pending-consumer", "done"})
 
 
 def offerings_of(tx: Transaction, project: str) -> list[str]:
-    """Give the offerings whose agents hear of a project's people and accounts."""
+    """List the offerings whose agents get events about a project's members and accounts."""
     older = not tx.generation.tells_roles_of_live_resources
     found = (
         row.offering
@@ -181,7 +181,7 @@ def offerings_of(tx: Transaction, project: str) -> list[str]:
 
 
 def of_order(tx: Transaction, old: Order | None, new: Order | None) -> Iterator[Occurrence]:
-    """Tell of an order's new state; older servers leave some states out."""
+    """Announce an order's new state; older servers skip some states."""
     if new is None or (old is not None and old.state == new.state):
         return
     if tx.generation.tells_every_order_state or new.state in _OLD_ORDER_STATES:
@@ -189,7 +189,7 @@ def of_order(tx: Transaction, old: Order | None, new: Order | None) -> Iterator[
 
 
 def order(tx: Transaction, row: Order) -> Occurrence:
-    """Tell of an order as it is."""
+    """Build the event for an order."""
     resource = tx.world.resources[row.resource]
     project = tx.world.projects[row.project]
     payload: JsonObject = {"order_uuid": row.uuid}
@@ -213,14 +213,14 @@ def order(tx: Transaction, row: Order) -> Occurrence:
 
 
 def of_flags(tx: Transaction, old: Resource | None, new: Resource | None) -> Iterator[Occurrence]:
-    """Tell of a resource that was paused, downscaled or closed to its members, or is not now."""
+    """Announce changed flags of a resource: paused, downscaled, restricted access."""
     if old is None or new is None or _flags(old) == _flags(new):
         return
     yield resource(tx, new)
 
 
 def resource(tx: Transaction, row: Resource) -> Occurrence:
-    """Tell of a resource as it is."""
+    """Build the event for a resource."""
     project = tx.world.projects[row.project]
     return Occurrence(
         object_type="resource",
@@ -260,7 +260,7 @@ _WATCHED = (
 def of_offering_user(
     tx: Transaction, old: OfferingUser | None, new: OfferingUser | None
 ) -> Iterator[Occurrence]:
-    """Tell of an account that came, changed or went, and once more of a username that was set."""
+    """Announce an account that was created, changed or deleted, and separately a new username."""
     row = new or old
     if row is None:
         return
@@ -298,7 +298,7 @@ def _state(tx: Transaction, row: OfferingUser) -> JsonObject:
 
 
 def _username_set(tx: Transaction, row: OfferingUser) -> JsonObject:
-    """Give the state as the number that the database has for it."""
+    """Add the state as the number that the database uses."""
     known = row.state in states.STATES
     number = states.STATES.index(row.state) + 1 if known else 0
     payload: JsonObject = {"action": "username_set", "state": number}
@@ -321,7 +321,7 @@ def _username_set(tx: Transaction, row: OfferingUser) -> JsonObject:
 def of_project_account(
     tx: Transaction, old: ProjectAccount | None, new: ProjectAccount | None
 ) -> Iterator[Occurrence]:
-    """Tell of an account of a project that got its username, or that was closed."""
+    """Announce a project's account that got a username or was closed."""
     if new is None:
         return
     named = bool(new.username) and (old is None or old.username != new.username)
@@ -356,14 +356,14 @@ ReleaseOrder = Literal["as it was", "reversed", "shuffled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that agents were told of."""
+    """One published event."""
 
     object_type: str
     offering: str
     payload: JsonObject
-    """In the newest form that the server knows; each destination has its own."""
+    """In the newest format that the server knows; each destination has its own."""
     destinations: tuple[Destination, ...]
-    """Messages that were meant to be sent, one for each queue."""
+    """The messages to send, one for each queue."""
     time: datetime
 
 
@@ -376,13 +376,13 @@ class _Trouble:
 
 
 class EventBus:
-    """Told of every change of the store. Without a broker attached, it only keeps a record."""
+    """Publishes events for every change of the store; without a broker it only records them."""
 
     def __init__(self, store: Store) -> None:
         self.published: list[Event] = []
-        """What agents were told of, oldest first, whether or not it reached them."""
+        """All events, oldest first, whether or not they reached an agent."""
         self.failures: list[str] = []
-        """Messages that the broker did not take, with the reason; they are not tried again."""
+        """Messages that the broker did not accept, with the reason; they are not sent again."""
         self._store = store
         self._management: RabbitManagement | None = None
         self._outbox: Outbox | None = None
@@ -394,7 +394,7 @@ class EventBus:
     # The broker
 
     def attach(self, address: BrokerAddress) -> None:
-        """Register and publish at a real broker from now on."""
+        """Use a real broker for registrations and events."""
         self.detach()
         with self._lock:
             self._management = RabbitManagement(address)
@@ -402,7 +402,7 @@ class EventBus:
             self._outbox = Outbox(lambda message: self._send(address, message))
 
     def detach(self) -> None:
-        """Leave the broker alone from now on; what waits to be sent is lost."""
+        """Stop using the broker; unsent messages are lost."""
         with self._lock:
             management, self._management = self._management, None
             outbox, self._outbox = self._outbox, None
@@ -413,7 +413,7 @@ class EventBus:
             management.close()
 
     def settle(self, timeout_seconds: float = 30.0) -> None:
-        """Wait until everything is sent that is not held.
+        """Wait until all events are sent, except held ones.
 
         Raises:
             TimeoutError: It took too long.
@@ -425,12 +425,12 @@ class EventBus:
     # What is told
 
     def notice(self, before: World, tx: Transaction) -> None:
-        """Tell of a change of the world."""
+        """Publish the events for a change of the store."""
         for what in occurrences(before, tx):
             self.announce(what, tx)
 
     def announce(self, what: Occurrence, tx: Transaction) -> None:
-        """Tell those who want to know; older servers know fewer kinds of events."""
+        """Publish an event to its subscribers; older servers know fewer kinds."""
         if what.object_type not in tx.generation.event_types:
             return
         if what.object_type == "resource" and tx.generation.reached(8):
@@ -438,7 +438,7 @@ class EventBus:
         self._publish(what, tx)
 
     def publish(self, object_type: str, payload: JsonObject, offering: str | None = None) -> Event:
-        """Tell of something that did not happen: any payload, to whoever listens.
+        """Publish an arbitrary payload to the subscribers of a kind of event.
 
         Nothing is added to the payload, and nothing is required of it. Without ``offering`` it goes
         to the agents of the first one.
@@ -450,7 +450,7 @@ class EventBus:
         return self._record(what, payload, queues, tx)
 
     def of(self, object_type: str) -> list[Event]:
-        """Give the published events of a kind."""
+        """Return the published events of a kind."""
         return [each for each in list(self.published) if each.object_type == object_type]
 
     # Trouble
@@ -463,7 +463,7 @@ class EventBus:
         times: int | None = 1,
         seconds: float = 1.0,
     ) -> None:
-        """Let something happen to the next events of a kind; without ``times``, to all of them.
+        """Disturb the next ``times`` events of a kind, or all of them if it is None.
 
         Raises:
             ValueError: There is no such disturbance.
@@ -477,18 +477,18 @@ class EventBus:
             )
 
     def calm(self) -> None:
-        """Let events go their way again; what is held is sent."""
+        """End all disturbances and send held events."""
         with self._lock:
             self._trouble.clear()
         self.release()
 
     def hold(self) -> None:
-        """Let events pile up."""
+        """Hold events back."""
         with self._lock:
             self._held = [] if self._held is None else self._held
 
     def release(self, order: ReleaseOrder = "as it was", seed: int = 0) -> None:
-        """Send what has piled up, in this order, and from now on everything at once."""
+        """Send held events in this order, and new ones immediately."""
         with self._lock:
             held, self._held = self._held or [], None
         if order == "reversed":
@@ -499,7 +499,7 @@ class EventBus:
             self._post(message)
 
     def lag_behind(self, seconds: float) -> None:
-        """Show what people do in the portal only so much later to who reads over the API.
+        """Show changes made in the portal to readers of the API only after a delay.
 
         Events are sent at once, so they arrive before a reader can see what they tell of: as on a
         server that sends them before its database has committed. A write of the agent's own shows
@@ -576,7 +576,7 @@ T = TypeVar("T")
 
 
 def occurrences(before: World, tx: Transaction) -> Iterator[Occurrence]:
-    """Give what agents are told of, now that the world of ``before`` is that of ``tx``."""
+    """List the events for the difference between ``before`` and the world of ``tx``."""
     after = tx.world
     for old_order, order in _differences(before.orders, after.orders):
         yield from of_order(tx, old_order, order)
@@ -601,7 +601,7 @@ def occurrences(before: World, tx: Transaction) -> Iterator[Occurrence]:
 def _differences(
     before: Mapping[str, T], after: Mapping[str, T]
 ) -> Iterator[tuple[T | None, T | None]]:
-    """Give rows that came, went or changed; the records are frozen, so identity tells."""
+    """Yield added, removed and changed rows; records are frozen, so identity is compared."""
     for uuid, row in after.items():
         old = before.get(uuid)
         if old is not row:

@@ -1,4 +1,4 @@
-"""FailedAttempt on demand: what goes wrong, at which calls, how often."""
+"""Faults on demand: what goes wrong, for which requests and how often."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ stale        a read shows the world as it was ``changes_ago`` changes ago; ``*_l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One kind of trouble. ``operation`` may hold ``*`` and ``?``."""
+    """One kind of fault. ``operation`` may contain ``*`` and ``?``."""
 
     operation: str
     kind: Kind
     times: int | None = 1
-    """At how many calls; ``None``: at every one until it is removed."""
+    """How often it happens; ``None``: until it is removed."""
     skip: int = 0
-    """Calls that go well first."""
+    """How many calls succeed first."""
     seconds: float = 0.0
     status: int | None = None
     retry_after: int | str | None = None
     rows: int = 1
     changes_ago: int = 1
     up_to: bool = False
-    """Each stale read is from 0 to ``changes_ago`` changes old: no two need agree."""
+    """Each stale read is 0 to ``changes_ago`` changes old, chosen at random."""
 
 
 class Faults:
@@ -46,7 +46,7 @@ class Faults:
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self.random = Random(0)  # noqa: S311  # nothing secret is drawn
-        """What is drawn for faults of a random size."""
+        """Chooses the size of random faults."""
         self._lock = threading.Lock()
 
     def add(
@@ -63,7 +63,7 @@ class Faults:
         changes_ago: int = 1,
         up_to: bool = False,
     ) -> None:
-        """Arrange for trouble; see ``Fault``.
+        """Add a fault; see ``Fault``.
 
         Raises:
             ValueError: There is no such kind.
@@ -86,18 +86,18 @@ class Faults:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     @property
     def pending(self) -> list[Fault]:
-        """Faults that have not happened as often as they should."""
+        """Faults that have not yet happened ``times`` times."""
         with self._lock:
             return list(self._faults)
 
     def strike(self, operation: str) -> dict[str, Fault]:
-        """Give the faults that meet this call, by kind; each has then happened once more."""
+        """Return the faults for this call by kind, and count them as happened."""
         met: dict[str, Fault] = {}
         left: list[Fault] = []
         with self._lock:

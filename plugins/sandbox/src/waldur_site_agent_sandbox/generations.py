@@ -1,4 +1,4 @@
-"""What a server of a given version can do: the differences that a client meets."""
+"""Differences between Waldur releases that clients notice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVENT_TYPES: dict[str, tuple[int, ...]] = {
     "user_ssh_key": (8, 1, 0),
     "user_lifecycle": (8, 1, 0),
 }
-"""Kinds of changes, and the release that told of them first."""
+"""Kinds of events, and the first release that sends them."""
 
 
 @lru_cache
@@ -33,7 +33,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A Waldur release and its habits. Where a change has no known release, the year decides.
+    """A Waldur release and its behaviour. If the release of a change is unknown, its year decides.
 
     Releases up to 7.7 stand for 2024 and 2025, those from 8.0.7 for 2026.
     """
@@ -41,10 +41,10 @@ class Generation:
     version: str
 
     def __post_init__(self) -> None:
-        """Refuse what is no version.
+        """Check the version.
 
         Raises:
-            ValueError: The text does not begin with numbers and dots.
+            ValueError: The text does not start with a version number.
         """
         if not self.number:
             message = f"{self.version!r} is no Waldur version; write it like 8.1.3"
@@ -52,11 +52,11 @@ class Generation:
 
     @property
     def number(self) -> tuple[int, ...]:
-        """The version as numbers that compare."""
+        """The version as a tuple, for comparison."""
         return _number(self.version)
 
     def reached(self, *release: int) -> bool:
-        """Tell whether the server is of this release or a later one."""
+        """Return whether the server has this release or a later one."""
         return self.number >= release
 
     @property
@@ -68,17 +68,17 @@ class Generation:
 
     @property
     def marks_resource_when_ordered(self) -> bool:
-        """A resource turns Updating or Terminating with the order, not by a task after approval."""
+        """A resource is Updating or Terminating from the order on, not only after a later task."""
         return self.reached(8, 0, 0)
 
     @property
     def waits_for_start_date(self) -> bool:
-        """An approved order with a start date to come waits in pending-start-date."""
+        """An approved order with a future start date waits in pending-start-date."""
         return self.reached(7, 9, 0)
 
     @property
     def errs_orders_in_any_state(self) -> bool:
-        """Errors reported turn any order erred, and a create without backend_id Terminated."""
+        """Reported errors set any order to erred, and a create without backend_id to Terminated."""
         return self.reached(8, 0, 7)
 
     @property
@@ -88,7 +88,7 @@ class Generation:
 
     @property
     def has_offering_user_states(self) -> bool:
-        """Offering users have a state and calls that change it."""
+        """Offering users have a state, and there are calls to change it."""
         return self.reached(7, 7, 3)
 
     @property
@@ -98,7 +98,7 @@ class Generation:
 
     @property
     def names_members_when_ordered(self) -> bool:
-        """Offering users appear while the order is carried out; before: once it is done."""
+        """Offering users are created while the order is executing; before: once it is done."""
         return self.reached(7, 6, 5)
 
     @property
@@ -108,7 +108,7 @@ class Generation:
 
     @property
     def accepts_offering_scope(self) -> bool:
-        """Part of the calls that needed a role on the customer take one on the offering."""
+        """Some calls that needed a role on the customer accept one on the offering."""
         return self.reached(8, 0, 7)
 
     @property
@@ -118,56 +118,56 @@ class Generation:
 
     @property
     def drops_limits_under_policy(self) -> bool:
-        """set_limits leaves limit components alone, and says nothing, while there is a policy."""
+        """set_limits silently ignores limit components while there is a policy."""
         return self.reached(8, 0, 7)
 
     @property
     def takes_usage_dates(self) -> bool:
-        """A report of usage may name its month; before: it is always the present one."""
+        """Usage can be reported for a given month; before: only for the current one."""
         return self.reached(7, 9, 0)
 
     @property
     def raises_empty_totals(self) -> bool:
-        """Parts of people raise a total of zero to their sum."""
+        """Usage of users raises a total of zero to their sum."""
         return self.reached(8, 0, 5)
 
     @property
     def keeps_current_usages(self) -> bool:
-        """A resource shows the last figure of each component; before: those of the last report."""
+        """A resource shows the latest usage of each component; before: only the last report."""
         return self.reached(8, 0, 7)
 
     @property
     def event_types(self) -> tuple[str, ...]:
-        """The kinds of changes that clients can be told of."""
+        """The kinds of events that clients can subscribe to."""
         return tuple(name for name, since in _EVENT_TYPES.items() if self.reached(*since))
 
     @property
     def makes_queues(self) -> bool:
-        """The server makes the queues; before: whoever sends or subscribes first."""
+        """The server creates the queues; before: whoever sends or subscribes first."""
         return self.reached(7, 9, 9)
 
     @property
     def has_unified_queues(self) -> bool:
-        """An agent has one queue for changes of every kind."""
+        """An agent has one queue for all kinds of events."""
         return self.reached(8, 1, 0)
 
     @property
     def publishes_over_mqtt(self) -> bool:
-        """Changes are told over MQTT too."""
+        """Events are also sent over MQTT."""
         return not self.makes_queues
 
     @property
     def tells_every_order_state(self) -> bool:
-        """Orders are told of at each change of state; before: when they wait or are done."""
+        """Each change of an order's state is an event; before: only pending and done."""
         return self.reached(8, 0, 7)
 
     @property
     def tells_roles_of_live_resources(self) -> bool:
-        """Roles are told of where a resource is not terminated; before: where one is OK."""
+        """Roles are sent if a resource is not terminated; before: only if one is OK."""
         return self.reached(8, 0, 7)
 
     @property
     def project_account_states(self) -> dict[str, tuple[str, ...]]:
-        """The states that a project's accounts can be in, by their kind."""
+        """The possible states of a project's accounts, by kind."""
         usual = ("OK", "Closed", "Erred")
         return {"service": usual, "course": (*usual, "Pending") if self.reached(8, 0, 9) else usual}

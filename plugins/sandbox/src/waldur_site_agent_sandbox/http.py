@@ -18,7 +18,7 @@ from waldur_site_agent_sandbox.store import Transaction
 
 
 class JsonResponse(JSONResponse):
-    """JSON in ASCII; it also carries what strict JSON has no form for, as clients may send it."""
+    """JSON in ASCII, which also encodes values that strict JSON does not have."""
 
     def render(self, content: JsonValue) -> bytes:
         """Encode NaN and lone surrogates too."""
@@ -31,7 +31,7 @@ def empty_response(status: int = HTTPStatus.OK) -> Response:
 
 
 def html_response(status: int) -> Response:
-    """Answer as a web server that knows nothing of the API."""
+    """Respond like a web server that does not know the API."""
     phrase = HTTPStatus(status).phrase
     head = f"<head><title>{phrase}</title></head>"
     page = f"<!doctype html>\n<html>{head}<body><h1>{phrase}</h1></body></html>\n"
@@ -39,7 +39,7 @@ def html_response(status: int) -> Response:
 
 
 class RefusedError(Exception):
-    """A rule refuses a request. ``body`` is sent as JSON; ``None`` stands for an HTML page."""
+    """A rule refuses a request. ``body`` is sent as JSON, or an HTML page if it is ``None``."""
 
     def __init__(self, status: int, body: JsonValue) -> None:
         super().__init__(f"{int(status)}: {body}")
@@ -47,30 +47,30 @@ class RefusedError(Exception):
         self.body = body
 
     def response(self) -> Response:
-        """Give the answer that the client gets."""
+        """Return the answer that the client gets."""
         if self.body is None:
             return html_response(self.status)
         return JsonResponse(self.body, self.status)
 
 
 def invalid(body: JsonValue) -> RefusedError:
-    """400: what was sent breaks a rule."""
+    """400: the request is invalid."""
     return RefusedError(HTTPStatus.BAD_REQUEST, body)
 
 
 def not_authenticated(detail: str) -> RefusedError:
-    """401: no token, or none that opens anything."""
+    """401: no token, or an invalid one."""
     return RefusedError(HTTPStatus.UNAUTHORIZED, {"detail": detail})
 
 
 def denied() -> RefusedError:
-    """403: visible, but not yours to change."""
+    """403: visible, but the user may not change it."""
     detail = "You do not have permission to perform this action."
     return RefusedError(HTTPStatus.FORBIDDEN, {"detail": detail})
 
 
 def all_fields(*readers: Callable[[], Any]) -> tuple[Any, ...]:
-    """Read every field of a body; what is wrong with each stands in one answer, by field.
+    """Read all fields of a body; errors of all fields are in one response.
 
     Raises:
         RefusedError: 400.
@@ -90,12 +90,12 @@ def all_fields(*readers: Callable[[], Any]) -> tuple[Any, ...]:
 
 
 def not_found() -> RefusedError:
-    """404: not there, or not for these eyes."""
+    """404: it does not exist, or the user may not see it."""
     return RefusedError(HTTPStatus.NOT_FOUND, {"detail": "Not found."})
 
 
 def method_not_allowed(method: str) -> RefusedError:
-    """405: the path exists, this way to call it does not."""
+    """405: the path exists, but not with this method."""
     return RefusedError(
         HTTPStatus.METHOD_NOT_ALLOWED, {"detail": f'Method "{method}" not allowed.'}
     )
@@ -108,7 +108,7 @@ def wrong_state(*valid: str) -> RefusedError:
 
 
 def server_bug() -> RefusedError:
-    """500: an error in the server that nobody caught; nothing has changed."""
+    """500: an unhandled error in the server; nothing has changed."""
     return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, None)
 
 
@@ -131,7 +131,7 @@ class Call(Request):
         return user
 
     def uuid(self, name: str = "uuid") -> str:
-        """Give the UUID in the path.
+        """Return the UUID in the path.
 
         Raises:
             RefusedError: 404 if it is not a UUID.
@@ -157,7 +157,7 @@ class Call(Request):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A call that the server offers. ``name`` is its operationId in the API's description."""
+    """An operation of the API. ``name`` is its operationId in the API description."""
 
     name: str
     method: str
@@ -165,11 +165,11 @@ class Operation:
     """Below ``/api/``, with a slash at the end."""
     run: Callable[[Call], Response]
     since: tuple[int, ...] = ()
-    """The first release that has it; older ones do not know the path."""
+    """The first release that has the path."""
 
 
 def as_uuid(text: str) -> str | None:
-    """Give 32 hex digits for a UUID with or without dashes, ``None`` for anything else."""
+    """Return a UUID as 32 hex digits, ``None`` if the text is not one."""
     try:
         return UUID(text).hex
     except ValueError:

@@ -13,14 +13,14 @@ from waldur_site_agent_sandbox.store import Transaction, World
 
 
 class Sessions:
-    """When each user was last heard of. Not part of the world: a request is no change of it."""
+    """Last use of each token. Not part of the world, because a request does not change it."""
 
     def __init__(self) -> None:
         self._last_seen: dict[str, datetime] = {}
         self._expired: set[str] = set()
 
     def authenticate(self, tx: Transaction, header: str) -> User:
-        """Give the user whose token an Authorization header holds.
+        """Return the user whose token is in an Authorization header.
 
         Raises:
             RefusedError: 401 with the reason.
@@ -37,11 +37,11 @@ class Sessions:
         raise not_authenticated("Invalid token.")
 
     def expire(self, user: User) -> None:
-        """Let a user's token be too old from now on."""
+        """Expire a user's token."""
         self._expired.add(user.uuid)
 
     def renew(self, user: User) -> None:
-        """Let a user's token be fresh."""
+        """Reset the age of a user's token."""
         self._expired.discard(user.uuid)
         self._last_seen.pop(user.uuid, None)
 
@@ -96,7 +96,7 @@ _LATER_OFFERING_MANAGER_RIGHTS = frozenset({SET_STATE, MANAGE_BACKEND_RESOURCES}
 
 
 def rights_of(role: str, generation: Generation) -> frozenset[str]:
-    """Rights that a role gives on its scope; roles of projects give none here."""
+    """The permissions of a role on its scope; project roles have none here."""
     if role == "CUSTOMER.OWNER":
         return _PROVIDER_RIGHTS
     if role == "CUSTOMER.MANAGER":
@@ -111,7 +111,7 @@ def rights_of(role: str, generation: Generation) -> frozenset[str]:
 def require(
     tx: Transaction, user: User, right: str, offering: Offering, scopes: frozenset[str] = CUSTOMER
 ) -> None:
-    """Let nobody pass who lacks the right on the offering or its customer.
+    """Require a permission on the offering or its customer.
 
     Raises:
         RefusedError: 403.
@@ -127,36 +127,36 @@ def require(
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What a user may see, found out once for a whole list."""
+    """What a user may see, determined once for a whole list."""
 
     world: World
     everything: bool
     scopes: frozenset[str]
 
     def as_provider(self, offering: str) -> bool:
-        """Tell whether the user has any role on the selling side of an offering."""
+        """Return whether the user has any role on an offering or its provider."""
         customer = self.world.offerings[offering].customer
         return self.everything or offering in self.scopes or customer in self.scopes
 
     def as_consumer(self, project: str) -> bool:
-        """Tell whether the user has any role in a project or its organization."""
+        """Return whether the user has any role in a project or its organization."""
         customer = self.world.projects[project].customer
         return self.everything or project in self.scopes or customer in self.scopes
 
 
-def sight_of(tx: Transaction, user: User) -> Visibility:
-    """Find out what a user may see."""
+def visibility_of(tx: Transaction, user: User) -> Visibility:
+    """Determine what a user may see."""
     scopes = frozenset(role.scope for role in roles_of(tx, user))
     return Visibility(tx.world, user.is_staff, scopes)
 
 
 def roles_of(tx: Transaction, user: User) -> Iterator[Role]:
-    """Give a user's active roles."""
+    """Yield a user's active roles."""
     return (role for role in tx.world.active_roles(tx.now) if role.user == user.uuid)
 
 
 def has_role_on(tx: Transaction, user: User, customer: Customer) -> bool:
-    """Tell whether the user has any role on an organization itself."""
+    """Return whether the user has any role on an organization itself."""
     return user.is_staff or any(role.scope == customer.uuid for role in roles_of(tx, user))
 
 

@@ -54,7 +54,7 @@ class Portal:
         return self._store.read().world
 
     def current(self, record: R) -> R:
-        """Give a record as it is now.
+        """Return a record as it is now.
 
         Raises:
             KeyError: It was removed.
@@ -87,7 +87,7 @@ def change(method: Callable[Concatenate[S, Transaction, P], T]) -> Callable[Conc
 
 
 def find(tx: Transaction, kind: type[R], wanted: R | str) -> R:
-    """Give the record that a person means, by UUID, slug, username or name.
+    """Return the record that a person means, by UUID, slug, username or name.
 
     Raises:
         LookupError: No record or more than one matches.
@@ -109,12 +109,12 @@ def _names(record: Record) -> set[str]:
 
 
 def offering_or_first(tx: Transaction, wanted: Offering | str | None) -> Offering:
-    """Give the offering that a person means; without one, the first."""
+    """Return the offering that a person means; without one, the first."""
     return next(iter(tx.world.offerings.values())) if wanted is None else find(tx, Offering, wanted)
 
 
 class AccountSide(Portal):
-    """What the portal lets people do with accounts, and with limits that no order changes."""
+    """Accounts, and limits that are not changed by orders."""
 
     @change
     def set_account(
@@ -126,9 +126,9 @@ class AccountSide(Portal):
         is_restricted: bool = False,
         offering: Offering | str | None = None,
     ) -> OfferingUser:
-        """Give a person an account at an offering, or change the one there is.
+        """Create or change a person's account at an offering.
 
-        Without ``username`` it is called what the person is called in Waldur.
+        Without ``username``, the account has the person's username in Waldur.
         """
         person = find(tx, User, user)
         place = offering_or_first(tx, offering)
@@ -153,7 +153,7 @@ class AccountSide(Portal):
     def request_deletion(
         self, tx: Transaction, user: User | str, offering: Offering | str | None = None
     ) -> OfferingUser:
-        """Ask for the deletion of the account that a person has at an offering; it must be OK."""
+        """Request deletion of a person's account at an offering; the account must be OK."""
         account = _account(tx, user, offering_or_first(tx, offering))
         transition = states.TRANSITIONS["request_deletion"]
         states.move(tx, account, transition, "", "")
@@ -162,20 +162,20 @@ class AccountSide(Portal):
     def add_service_account(
         self, project: Project | str, username: str, state: str = "OK", email: str = ""
     ) -> ProjectAccount:
-        """Give a project an account for its programs."""
+        """Create a service account for a project."""
         return self._add_project_account("service", project, username, state, email)
 
     def add_course_account(
         self, project: Project | str, username: str | None, state: str = "OK", email: str = ""
     ) -> ProjectAccount:
-        """Give a project an account for a course; one that is Pending has no username yet."""
+        """Create a course account for a project; a Pending one has no username yet."""
         return self._add_project_account("course", project, username, state, email)
 
     @change
     def set_project_account_state(
         self, tx: Transaction, account: ProjectAccount | str, state: str
     ) -> ProjectAccount:
-        """Close an account of a project, or bring it to any other state; closed ones stay."""
+        """Set the state of a project's account; closed accounts remain in the list."""
         found = find(tx, ProjectAccount, account)
         _require_state(tx, found.kind, state)
         return tx.world.put(replace(found, state=state, modified=tx.now))
@@ -189,7 +189,7 @@ class AccountSide(Portal):
         component_type: str,
         limit: Decimal | float | str,
     ) -> UserLimit:
-        """Let a person use no more than this of one component of a resource."""
+        """Limit a person's use of one component of a resource."""
         found = find(tx, Resource, resource)
         place = tx.world.offerings[found.offering]
         account = _account(tx, user, place)
@@ -211,7 +211,7 @@ class AccountSide(Portal):
     def clear_user_limit(
         self, tx: Transaction, resource: Resource | str, user: User | str, component_type: str
     ) -> None:
-        """Let a person use as much of a component as the resource has; no limit is no error."""
+        """Remove a person's limit for a component, if there is one."""
         found = find(tx, Resource, resource)
         account = _account(tx, user, tx.world.offerings[found.offering])
         limit = tx.world.user_limit(found.uuid, account.uuid, component_type)
@@ -222,7 +222,7 @@ class AccountSide(Portal):
     def add_periodic_policy(
         self, tx: Transaction, offering: Offering | str | None = None
     ) -> PeriodicPolicy:
-        """Let Waldur set the limits of an offering's resources anew each period."""
+        """Make Waldur set the limits of an offering's resources each period."""
         if not tx.generation.has_periodic_policies:
             message = f"a server of release {tx.generation.version} has no periodic policies"
             raise ValueError(message)
@@ -231,7 +231,7 @@ class AccountSide(Portal):
 
     @change
     def remove_periodic_policy(self, tx: Transaction, policy: PeriodicPolicy | str) -> None:
-        """Let the limits be the business of orders and of the agent again."""
+        """Leave limits to orders and the agent again."""
         tx.world.remove(find(tx, PeriodicPolicy, policy))
 
     @change
@@ -283,12 +283,12 @@ def _two_places(limit: Decimal | float | str) -> str:
 
 
 class UsageSide(Portal):
-    """Months are named by any of their days, or as ``2026-11``; none means the present one."""
+    """Reported usage. A month is any of its days or ``2026-11``; default: the current month."""
 
     def usage_rows(
         self, resource: Resource | str, month: date | str | None = None
     ) -> list[ComponentUsage]:
-        """Give the rows of a month as they are stored, oldest first."""
+        """Return the stored rows of a month, oldest first."""
         tx = self._store.read()
         found = find(tx, Resource, resource)
         first = _first_day(tx, month)
@@ -298,7 +298,7 @@ class UsageSide(Portal):
     def usages(
         self, resource: Resource | str, month: date | str | None = None
     ) -> dict[str, Decimal]:
-        """Give what a customer pays for in a month, by component: the sum over all plans."""
+        """Return what a customer pays for in a month, by component, summed over all plans."""
         total: dict[str, Decimal] = defaultdict(Decimal)
         for row in self.usage_rows(resource, month):
             total[row.component_type] += row.usage
@@ -307,7 +307,7 @@ class UsageSide(Portal):
     def user_usages(
         self, resource: Resource | str, month: date | str | None = None
     ) -> dict[str, dict[str, Decimal]]:
-        """Give what each person used in a month: username, then component."""
+        """Return each person's usage in a month, by username and component."""
         used: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
         for parent in self.usage_rows(resource, month):
             for row in rules.user_rows(self._store.read(), parent):
@@ -326,7 +326,7 @@ class UsageSide(Portal):
     ) -> ComponentUsage:
         """Store a usage as only an administrator of the database can, in any month.
 
-        With a ``plan_period`` of its own, it is a second row beside the one that reports change.
+        A different ``plan_period`` makes a second row beside the one that reports change.
         """
         found = find(tx, Resource, resource)
         first = _first_day(tx, month)
@@ -352,7 +352,7 @@ class UsageSide(Portal):
         username: str,
         usage: Decimal | float | str,
     ) -> UserUsage:
-        """Store one person's part of a usage, as only an administrator of the database can."""
+        """Store one person's usage, as only an administrator of the database can."""
         return tx.world.put(
             UserUsage(
                 uuid=tx.new_uuid(),
@@ -373,13 +373,13 @@ def _first_day(tx: Transaction, month: date | str | None) -> date:
 
 
 class ImportSide(Portal):
-    """What staff do to bring into Waldur what is in a backend."""
+    """Import of existing backend resources, as staff do it."""
 
     @change
     def request_import(
         self, tx: Transaction, offering: Offering | str | None = None
     ) -> BackendResourceRequest:
-        """Ask what an offering's backend has that no resource claims."""
+        """Ask agents which accounts of an offering's backend belong to no resource."""
         return tx.world.put(
             BackendResourceRequest(
                 uuid=tx.new_uuid(),
@@ -390,7 +390,7 @@ class ImportSide(Portal):
         )
 
     def importable(self, offering: Offering | str | None = None) -> list[BackendResource]:
-        """Give what agents found at an offering."""
+        """Return what agents found at an offering."""
         tx = self._store.read()
         place = offering_or_first(tx, offering)
         return [row for row in tx.world.backend_resources.values() if row.offering == place.uuid]
@@ -404,7 +404,7 @@ class ImportSide(Portal):
                 tx.world.remove(row)
 
     def agent_states(self, offering: Offering | str | None = None) -> dict[str, str]:
-        """Give the states of the services of an offering's agents, by name, as the portal shows."""
+        """Return the states of an offering's agent services by name, as the portal shows them."""
         tx = self._store.read()
         place = offering_or_first(tx, offering)
         identities = {
@@ -421,12 +421,12 @@ _OLD_ENOUGH = timedelta(hours=1)
 
 
 class NudgeSide(Portal):
-    """What staff and tasks of the server do to have agents look again."""
+    """Events that staff or server tasks send without a change, so that agents check again."""
 
     def sync_user_roles(
         self, project: Project | str, resource: Resource | str | None = None
     ) -> None:
-        """Ask agents to compare everybody in a project, or in one of its resources."""
+        """Ask agents to synchronize all members of a project or of one resource."""
         tx = self._store.read()
         found = find(tx, Project, project)
         payload: JsonObject = {"project_uuid": found.uuid, "project_name": found.name}
@@ -442,13 +442,13 @@ class NudgeSide(Portal):
             )
 
     def pull(self, resource: Resource | str) -> None:
-        """Ask agents to look at a resource."""
+        """Ask agents to synchronize a resource."""
         tx = self._store.read()
         found = find(tx, Resource, resource)
         self._store.announce(events.resource(tx, found), tx)
 
     def sync_resources(self, user: User | str, offering: Offering | str | None = None) -> None:
-        """Ask agents to look at all resources of an offering; without any agent that is refused."""
+        """Ask agents to synchronize an offering's resources; refused if no agent is subscribed."""
         tx = self._store.read()
         place = offering_or_first(tx, offering)
         agents = {
@@ -465,7 +465,7 @@ class NudgeSide(Portal):
         self._store.announce(what, tx)
 
     def remind_of_orders(self) -> int:
-        """Tell again of orders that wait for the provider for more than an hour; gives how many."""
+        """Announce orders again that have been pending for over an hour; return their number."""
         tx = self._store.read()
         waiting = [
             order

@@ -1,4 +1,4 @@
-"""Lists: filters, order, pages and the choice of fields, with their treatment of bad values."""
+"""Lists: filters, order, pages and selected fields, and how invalid values are treated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_PAGE_SIZE = 300
 T = TypeVar("T")
 Test = Callable[[T], bool]
 Filter = Callable[[QueryParams], Test[T] | None]
-"""Reads its parameter: the test that rows must pass, or ``None`` where it was not given."""
+"""Reads its parameter and returns the test for rows, or ``None`` if it was not given."""
 Orderings = Mapping[str, Callable[[T], str]]
 
 
@@ -31,12 +31,12 @@ def values(query: QueryParams, name: str) -> list[str]:
 
 
 def last(query: QueryParams, name: str) -> str:
-    """Give the last non-empty value of a parameter, which is the one that counts; or nothing."""
+    """Return the last non-empty value of a parameter, which is the one that counts; or nothing."""
     return next(iter(values(query, name)[::-1]), "")
 
 
 def by_uuid(name: str, get: Callable[[T], str]) -> Filter[T]:
-    """One UUID; anything else is a bad value."""
+    """One UUID; anything else is invalid."""
 
     def read(query: QueryParams) -> Test[T] | None:
         text = last(query, name)
@@ -66,7 +66,7 @@ def by_uuids(name: str, get: Callable[[T], str]) -> Filter[T]:
 
 
 def by_choice(name: str, choices: Sequence[str], get: Callable[[T], str]) -> Filter[T]:
-    """Any of some fixed words, the parameter repeated; case counts, commas do not split."""
+    """One of some fixed words; repeatable, case-sensitive, not comma-separated."""
 
     def read(query: QueryParams) -> Test[T] | None:
         wanted = values(query, name)
@@ -91,7 +91,7 @@ def by_text(name: str, matches: Callable[[T, str], bool]) -> Filter[T]:
 
 
 def by_flag(name: str, get: Callable[[T], bool]) -> Filter[T]:
-    """True or false; other words are as good as nothing."""
+    """True or false; other words are ignored."""
     words = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
 
     def read(query: QueryParams) -> Test[T] | None:
@@ -102,7 +102,7 @@ def by_flag(name: str, get: Callable[[T], bool]) -> Filter[T]:
 
 
 def by_time(name: str, get: Callable[[T], datetime]) -> Filter[T]:
-    """At that time or later."""
+    """A time or later."""
 
     def read(query: QueryParams) -> Test[T] | None:
         text = last(query, name)
@@ -135,16 +135,16 @@ def by_day(name: str, matches: Callable[[T, date], bool]) -> Filter[T]:
 
 
 def scattered(call: Call, uuid: str) -> str:
-    """Give rows that are alike another order on every page, as the database may."""
+    """Order equal rows differently on every page, as the database may."""
     page = last(call.query_params, "page") or "1"
     return f"\0{crc32((page + uuid).encode()):08x}"
 
 
 def select(call: Call, rows: Sequence[T], filters: Sequence[Filter[T]]) -> list[T]:
-    """Give the rows that pass every filter; parameters that no filter reads change nothing.
+    """Return the rows that pass all filters; unknown parameters are ignored.
 
     Raises:
-        RefusedError: 400 that names the parameter with a bad value.
+        RefusedError: 400 with the name of the invalid parameter.
     """
     tests = [test for read in filters if (test := read(call.query_params)) is not None]
     return [row for row in rows if all(test(row) for test in tests)]
@@ -154,7 +154,7 @@ def arrange(call: Call, rows: Sequence[T], orderings: Orderings[T], default: str
     """Sort by ``o``: names joined with commas, a minus sign for the reverse.
 
     Raises:
-        RefusedError: 400 for a name that the list cannot be sorted by.
+        RefusedError: 400 if the list cannot be sorted by a name.
     """
     arranged = list(rows)
     for name in reversed((last(call.query_params, "o") or default).split(",")):
@@ -166,7 +166,7 @@ def arrange(call: Call, rows: Sequence[T], orderings: Orderings[T], default: str
 
 
 def requested_page_size(call: Call) -> int:
-    """Give the page size in force: nonsense means the default, too much means the largest."""
+    """Return the page size: the default if it is invalid, the maximum if it is too large."""
     text = last(call.query_params, "page_size")
     wanted = int(text) if text.isdecimal() else 0
     return min(wanted, LARGEST_PAGE_SIZE) if wanted else DEFAULT_PAGE_SIZE
@@ -179,12 +179,12 @@ def page_answer(
     *,
     offers_fields: bool = True,
 ) -> Response:
-    """Answer with one page: a bare array, its place among the others in the headers.
+    """Respond with one page: a bare array, with links to the other pages in the headers.
 
-    Without ``offers_fields``, the list is one of those that print every field in any case.
+    Without ``offers_fields``, all fields are sent whatever the client asks for.
 
     Raises:
-        RefusedError: 404 for a page that is not there.
+        RefusedError: 404 if the page does not exist.
     """
     size = requested_page_size(call)
     pages = max(1, -(-len(rows) // size))
@@ -203,13 +203,13 @@ def page_answer(
 
 
 def wants(call: Call, name: str) -> bool:
-    """Tell whether the client wants a field that is dear to make."""
+    """Return whether the client wants a field that is expensive to compute."""
     chosen = values(call.query_params, "field")
     return not chosen or name in chosen
 
 
 def choose_fields(call: Call, whole: JsonObject) -> JsonObject:
-    """Leave the fields asked for; unknown names are ignored, and all of them give everything."""
+    """Keep only the requested fields; unknown names are ignored, and only those mean all fields."""
     chosen = {name for name in values(call.query_params, "field") if name in whole}
     return {name: value for name, value in whole.items() if name in chosen} if chosen else whole
 

@@ -1,4 +1,4 @@
-"""What a Waldur stores, as frozen values.
+"""The records that Waldur stores, as frozen dataclasses.
 
 UUIDs are 32 hex digits, as Waldur prints them; times are aware and in UTC. Mappings inside a record
 are never changed in place: a change makes a new record.
@@ -18,7 +18,7 @@ JsonObject = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """An organization: it buys, or it sells, or both."""
+    """An organization: a customer, a service provider, or both."""
 
     uuid: str
     created: datetime
@@ -79,7 +79,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """A thing that an offering counts."""
+    """A component of an offering."""
 
     uuid: str
     type: str
@@ -103,7 +103,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offering:
-    """What a provider sells."""
+    """An offering of a service provider."""
 
     uuid: str
     created: datetime
@@ -130,7 +130,7 @@ class Offering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What a project bought."""
+    """A resource of a project."""
 
     uuid: str
     created: datetime
@@ -151,7 +151,7 @@ class Resource:
     error_traceback: str = ""
     last_sync: datetime | None = None
     current_usages: JsonObject = field(default_factory=dict)
-    """What was reported last, as the portal shows it."""
+    """The usage that was reported last, as the portal shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ class Order:
     error_traceback: str = ""
     provider_rejection_comment: str = ""
     fails_at_approval: str = ""
-    """With these words the server errs it within the approval, as it may an update."""
+    """If set, the approval itself sets the order to erred with this message."""
     completed_at: datetime | None = None
 
 
@@ -213,7 +213,7 @@ class ProjectAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserLimit:
-    """The most that one person may use of one component of a resource."""
+    """A person's limit for one component of a resource."""
 
     uuid: str
     created: datetime
@@ -227,7 +227,7 @@ class UserLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicPolicy:
-    """A rule that sets the limits of an offering's resources anew each period."""
+    """A policy that sets the limits of an offering's resources each period."""
 
     uuid: str
     created: datetime
@@ -236,7 +236,7 @@ class PeriodicPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Work that the server has put off and does by itself a little later."""
+    """A background task of the server."""
 
     uuid: str
     created: datetime
@@ -283,7 +283,7 @@ class AgentService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProcessor:
-    """What does a job; its last run is the agent's heartbeat."""
+    """A processor of a service; its last run is the agent's heartbeat."""
 
     uuid: str
     created: datetime
@@ -297,7 +297,7 @@ class AgentProcessor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSubscription:
-    """A user's wish to be told of changes. Its UUID is the login at the broker."""
+    """A user's event subscription. Its UUID is the login at the broker."""
 
     uuid: str
     created: datetime
@@ -310,7 +310,7 @@ class EventSubscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionQueue:
-    """A queue that the server made for one kind of change at one offering."""
+    """A queue that the server created for one kind of event at one offering."""
 
     uuid: str
     created: datetime
@@ -320,13 +320,13 @@ class SubscriptionQueue:
 
     @property
     def name(self) -> str:
-        """What the queue is called at the broker."""
+        """The name of the queue at the broker."""
         return subscription_queue_name(self.subscription, self.offering, self.object_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventConsumer:
-    """An agent's one queue for changes of every kind."""
+    """An agent's unified queue, for all kinds of events."""
 
     uuid: str
     created: datetime
@@ -340,7 +340,7 @@ class EventConsumer:
 
     @property
     def queue(self) -> str:
-        """What the queue is called at the broker."""
+        """The name of the queue at the broker."""
         return f"consumer_{self.uuid}"
 
 
@@ -351,7 +351,7 @@ def subscription_queue_name(subscription: str, offering: str, object_type: str) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResourceRequest:
-    """Somebody asks what an offering's backend has that could be imported."""
+    """A request for what could be imported from an offering's backend."""
 
     uuid: str
     created: datetime
@@ -367,7 +367,7 @@ class BackendResourceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResource:
-    """Something of a backend that could become a resource."""
+    """An account of a backend that could become a resource."""
 
     uuid: str
     created: datetime
@@ -381,7 +381,7 @@ class BackendResource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentUsage:
-    """How much of one component of a resource was used in a month, in the measured unit."""
+    """The usage of one component of a resource in a month, in the measured unit."""
 
     uuid: str
     created: datetime
@@ -390,7 +390,7 @@ class ComponentUsage:
     resource: str
     component_type: str
     billing_period: date
-    """The first day of the month, cut in UTC."""
+    """The first day of the month, in UTC."""
     usage: Decimal
     plan_period: str = ""
     """A resource whose plan changed has a row for each of its plans; empty is the present one."""
@@ -402,14 +402,14 @@ class ComponentUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserUsage:
-    """One person's part of a component usage."""
+    """One person's share of a component usage."""
 
     uuid: str
     created: datetime
     modified: datetime
     component_usage: str
     username: str
-    """As the provider calls the person; Waldur checks nothing about it."""
+    """As the provider reports it; Waldur does not check it."""
     usage: Decimal
     account: str = ""
     """The offering user, where the first report named one."""

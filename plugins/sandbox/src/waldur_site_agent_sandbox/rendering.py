@@ -1,4 +1,4 @@
-"""Records as JSON, the way servers of a generation print them."""
+"""Records as JSON, in the form that a given release sends."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {
         "warnings": (8,),
     },
 }
-"""Fields that came with a later release; those not listed were always there."""
+"""Fields that a later release added; all others have always existed."""
 
 _NOVELTY_SINCE = (8, 1, 0)
 _NOVELTY = "shadow_rating"
-"""A field that no client knows; each object of a new server has it."""
+"""A field unknown to clients, which every object of a new server has."""
 
 SHORT_ROLES = {
     "PROJECT.ADMIN": "admin",
@@ -111,19 +111,19 @@ SHORT_ROLES = {
 
 
 def timestamp(moment: datetime | None) -> str | None:
-    """Print a time as Waldur does; the texts sort like the times."""
+    """Format a time as Waldur does; the texts sort like the times."""
     if moment is None:
         return None
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def day(date_: date | None) -> str | None:
-    """Print a date."""
+    """Format a date."""
     return None if date_ is None else date_.isoformat()
 
 
 def of_generation(tx: Transaction, kind: str, whole: JsonObject) -> JsonObject:
-    """Leave out what the server's generation does not know yet, add what clients do not."""
+    """Remove fields that the release does not have yet, and add one that clients do not know."""
     releases = _RELEASES[kind]
     known: JsonObject = {
         name: value
@@ -223,7 +223,7 @@ def offering(tx: Transaction, row: Offering, api: str) -> JsonObject:
 
 
 def provider(tx: Transaction, row: Customer, api: str) -> JsonObject:
-    """Print an organization in its role of selling."""
+    """Print an organization as a service provider."""
     return of_generation(
         tx,
         "provider",
@@ -245,7 +245,7 @@ def provider(tx: Transaction, row: Customer, api: str) -> JsonObject:
 
 
 def team_member(tx: Transaction, role: Role, offering_uuid: str, api: str) -> JsonObject:
-    """Print a member of a project's team, with the account that the person has at an offering."""
+    """Print a member of a project's team, with the person's account at an offering."""
     person = tx.world.users[role.user]
     account = tx.world.offering_user(offering_uuid, person.uuid)
     return of_generation(
@@ -360,7 +360,7 @@ _EMPTY_RESOURCE: JsonObject = {
     "has_api_keys": False,
     "offering_backend_id": "",
 }
-"""What a resource has in Waldur and never here."""
+"""Fields of a resource that the sandbox never fills."""
 
 
 def order(tx: Transaction, row: Order, api: str) -> JsonObject:
@@ -404,7 +404,7 @@ def order(tx: Transaction, row: Order, api: str) -> JsonObject:
 
 
 def resource(tx: Transaction, row: Resource, api: str, wants: Callable[[str], bool]) -> JsonObject:
-    """Print a resource for its provider; the orders in it only where the client wants them."""
+    """Print a resource for its provider, with its orders if the client asks for them."""
     whole: JsonObject = {
         **_EMPTY_RESOURCE,
         "url": f"{api}marketplace-provider-resources/{row.uuid}/",
@@ -473,7 +473,7 @@ def _consumer_side(tx: Transaction, uuid: str) -> JsonObject:
 
 
 def usage(tx: Transaction, row: ComponentUsage) -> JsonObject:
-    """Print what was used of a component in a month."""
+    """Print the usage of a component in a month."""
     component = _component(tx, row)
     return of_generation(
         tx,
@@ -497,7 +497,7 @@ def usage(tx: Transaction, row: ComponentUsage) -> JsonObject:
 
 
 def user_usage(tx: Transaction, row: UserUsage, api: str) -> JsonObject:
-    """Print one person's part."""
+    """Print one person's usage."""
     parent = tx.world.component_usages[row.component_usage]
     component = _component(tx, parent)
     account = f"{api}marketplace-offering-users/{row.account}/" if row.account else None
@@ -546,7 +546,7 @@ def _component(tx: Transaction, row: ComponentUsage) -> Component | None:
 
 
 def _number_of(tx: Transaction, user: str) -> int | None:
-    """Give the number that the database knows a user by."""
+    """Return the user's primary key in the database."""
     return list(tx.world.users).index(user) + 1 if user in tx.world.users else None
 
 
@@ -600,7 +600,7 @@ def processor(tx: Transaction, row: AgentProcessor, api: str) -> JsonObject:
 
 
 def subscription(tx: Transaction, row: EventSubscription, api: str) -> JsonObject:
-    """Print a user's wish to be told of changes."""
+    """Print an event subscription."""
     person = tx.world.users[row.user]
     return of_generation(
         tx,
@@ -622,7 +622,7 @@ def subscription(tx: Transaction, row: EventSubscription, api: str) -> JsonObjec
 
 
 def subscription_queue(tx: Transaction, row: SubscriptionQueue, api: str) -> JsonObject:
-    """Print a queue for one kind of change at one offering."""
+    """Print a queue for one kind of event at one offering."""
     owner = tx.world.event_subscriptions[row.subscription]
     return of_generation(
         tx,
@@ -642,7 +642,7 @@ def subscription_queue(tx: Transaction, row: SubscriptionQueue, api: str) -> Jso
 
 
 def consumer(row: EventConsumer) -> JsonObject:
-    """Print how to read an agent's one queue; nothing of it is the password."""
+    """Print how to connect to an agent's unified queue; the password is not included."""
     return {
         "rmq_username": row.login,
         "queue_name": row.queue,

@@ -1,4 +1,4 @@
-"""The buyer's rules: what may be ordered, and what an order does to a resource at once."""
+"""Rules for placing orders and reporting usage, and the immediate effects of both."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def place_create(
     start_date: date | None,
     state: str,
 ) -> Order:
-    """Order a new resource; it exists from now on, in state Creating.
+    """Order a new resource, which is created in state Creating.
 
     Raises:
         RefusedError: 400 for a limit that the offering does not have.
@@ -66,7 +66,7 @@ def place_update(
     start_date: date | None,
     state: str,
 ) -> Order:
-    """Order other limits. The resource keeps the old ones until the order is done.
+    """Order new limits. The resource keeps the old ones until the order is done.
 
     Raises:
         RefusedError: 409 where the resource is not OK; 400 where another order is open, where
@@ -86,7 +86,7 @@ def place_update(
 def place_terminate(
     tx: Transaction, resource: Resource, *, attributes: JsonObject, state: str
 ) -> Order:
-    """Order the end of a resource.
+    """Order the termination of a resource.
 
     Raises:
         RefusedError: 409 where it is neither OK nor Erred; 400 where another order is open.
@@ -99,7 +99,7 @@ def place_terminate(
 
 
 def approve_as_consumer(tx: Transaction, order: Order) -> Order:
-    """Pass an order on to the provider.
+    """Approve an order, which passes it on to the provider.
 
     Raises:
         RefusedError: 409 where it is not waiting for that.
@@ -110,7 +110,7 @@ def approve_as_consumer(tx: Transaction, order: Order) -> Order:
 
 
 def withdraw(tx: Transaction, order: Order) -> None:
-    """Delete an order that nobody works on yet; its resource is left behind as it is.
+    """Delete a pending order; its resource stays as it is.
 
     Raises:
         RefusedError: 409 where it is too late.
@@ -152,7 +152,7 @@ def _place(
 def _show_provider(tx: Transaction, order: Order) -> Order:
     ready = order.type == "Create" and order.state == "pending-provider"
     if ready and tx.generation.names_members_when_ordered:
-        states.put_off(tx, "name_members", order.resource)
+        states.enqueue(tx, "name_members", order.resource)
     return order
 
 
@@ -163,7 +163,7 @@ def _check_limits(offering: Offering, limits: JsonObject) -> None:
 
 
 REPORTABLE_STATES = frozenset({"OK", "Updating", "Terminating"})
-"""Resources in these states take reports of usage; erred ones do not."""
+"""Resources in these states accept usage reports; erred ones do not."""
 
 _BILLED_BY_REPORT = frozenset({"usage", "limit"})
 _MOST_DIGITS = 20
@@ -175,12 +175,12 @@ _BACKFILL = (
 
 
 def month_of(moment: datetime) -> date:
-    """Give the first day of the billing month of a moment; months are cut in UTC."""
+    """Return the first day of the billing month of a time, in UTC."""
     return moment.astimezone(UTC).date().replace(day=1)
 
 
 def amount(given: JsonValue, field: str) -> Decimal:
-    """Read an amount; below zero is allowed.
+    """Parse an amount; negative ones are allowed.
 
     Raises:
         RefusedError: 400 for what is no number, or has too many digits.
@@ -202,7 +202,7 @@ def amount(given: JsonValue, field: str) -> Decimal:
 
 
 def moment_of(tx: Transaction, fields: JsonObject) -> datetime | None:
-    """Read ``date``; servers that do not know it take the present.
+    """Parse ``date``; servers that do not know it use the current time.
 
     Raises:
         RefusedError: 400 where it is no time.
@@ -226,7 +226,7 @@ def report(
     moment: datetime | None,
     user: User,
 ) -> None:
-    """Store what was used of a resource in a month: each value replaces the one before.
+    """Store the usage of a resource in a month; each value replaces the previous one.
 
     Raises:
         RefusedError: 400, and nothing is stored.
@@ -259,7 +259,7 @@ def report(
 def row_of(
     tx: Transaction, resource: str, component_type: str, month: date, plan_period: str = ""
 ) -> ComponentUsage | None:
-    """Give the usage of one component in one month under one plan, where there is one."""
+    """Return the usage of one component in one month under one plan, if there is one."""
     wanted = (resource, component_type, month, plan_period)
     found = (
         row
@@ -270,23 +270,23 @@ def row_of(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserPart:
-    """What is reported of one person."""
+class ReportedUsage:
+    """The reported usage of one person."""
 
     username: str
     usage: Decimal
     account: str = ""
-    """The offering user, where the report names one."""
+    """The offering user, if the report has one."""
     moment: datetime | None = None
-    """Names the month, where the report does; else it is that of the anchor."""
+    """A time in the month, if the report has one; the default is the month of the anchor."""
 
 
 def report_users(
-    tx: Transaction, anchor: ComponentUsage, parts: list[UserPart], user: User
+    tx: Transaction, anchor: ComponentUsage, parts: list[ReportedUsage], user: User
 ) -> None:
-    """Store the parts of some people, each in place of the one before; nobody else's changes.
+    """Store the usage of some users; each value replaces the user's previous one.
 
-    The account of the first report stays. A total of zero becomes the sum, on newer servers.
+    The account of the first report is kept. Newer servers replace a total of zero by the sum.
 
     Raises:
         RefusedError: 400, and nothing is stored.
@@ -307,7 +307,7 @@ def report_users(
 
 
 def _part(
-    tx: Transaction, parent: ComponentUsage, before: UserUsage | None, part: UserPart
+    tx: Transaction, parent: ComponentUsage, before: UserUsage | None, part: ReportedUsage
 ) -> UserUsage:
     if before:
         return replace(before, usage=part.usage, modified=tx.now)
@@ -323,12 +323,12 @@ def _part(
 
 
 def user_rows(tx: Transaction, parent: ComponentUsage) -> list[UserUsage]:
-    """Give the parts of a component usage."""
+    """Return the users' shares of a component usage."""
     return [row for row in tx.world.user_usages.values() if row.component_usage == parent.uuid]
 
 
 def _parent(tx: Transaction, anchor: ComponentUsage, moment: datetime | None) -> ComponentUsage:
-    """Give the row of the month that a report names; with no month, the row of the call's path."""
+    """Return the row of the month in a report; without a month, the row in the call's path."""
     if moment is None or month_of(moment) == anchor.billing_period:
         return anchor
     month = month_of(moment)
@@ -363,7 +363,7 @@ def _check_types(tx: Transaction, resource: Resource, types: list[str]) -> None:
 
 
 def _check_amount_limit(tx: Transaction, row: ComponentUsage) -> None:
-    """Hold what is used in a period against the most that a component of the offering allows."""
+    """Check the usage of a period against the component's limit amount."""
     offering = tx.world.offerings[tx.world.resources[row.resource].offering]
     component = next(each for each in offering.components if each.type == row.component_type)
     if component.limit_amount is None or component.limit_period is None:
@@ -391,7 +391,7 @@ def _check_backfill(tx: Transaction, resource: Resource, types: list[str]) -> No
 
 
 def _refresh_current_usages(tx: Transaction, resource: Resource, items: list[JsonObject]) -> None:
-    """Keep the figures that the portal shows: of the last report alone on old servers."""
+    """Update the usage that the portal shows; old servers show only the last report."""
     current: JsonObject
     if tx.generation.keeps_current_usages:
         rows = (r for r in tx.world.component_usages.values() if r.resource == resource.uuid)

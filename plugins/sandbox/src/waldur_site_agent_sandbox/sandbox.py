@@ -1,4 +1,4 @@
-"""A Waldur in one object."""
+"""The ``Sandbox`` itself: its worker, its demo data and the routes of the customer's side."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from waldur_site_agent_sandbox.server import InProcessTransport
 from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction
 
 _AGENT_USERNAME = "site-agent"
-"""What the user is called in Waldur whose token the agent has."""
+"""The username of the agent's user in Waldur."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSite:
-    """The selling side: who it is, what it sells, and the user whose token the agent has."""
+    """The service provider, its offering and the agent's user."""
 
     provider: Customer
     offering: Offering
@@ -47,7 +47,7 @@ class ProviderSite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoWorld:
-    """Two projects of one organization with five people, and an order of each project."""
+    """Two projects of one organization with five people, and an order for each project."""
 
     customer: Customer
     climate: Project
@@ -57,7 +57,7 @@ class DemoWorld:
 
 
 class Worker:
-    """Does tasks as soon as they are there, unless it is paused: then when it is told to."""
+    """Runs background tasks immediately, or, while paused, when ``run`` is called."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -65,29 +65,29 @@ class Worker:
         self._paused = False
 
     def pause(self) -> None:
-        """Let tasks pile up, as a busy server does."""
+        """Stop running tasks, as if the server were busy."""
         self._paused = True
 
     def resume(self) -> None:
-        """Do what has piled up, and from now on everything at once."""
+        """Run all waiting tasks, and new ones immediately."""
         self._paused = False
         self.run()
 
     @property
     def waiting(self) -> list[Task]:
-        """Tasks not done yet, oldest first."""
+        """Waiting tasks, oldest first."""
         return sorted(self._store.read().world.tasks.values(), key=lambda task: task.created)
 
     def wake(self) -> None:
-        """Do what there is to do, unless paused."""
+        """Run waiting tasks unless paused."""
         if not self._paused:
             self.run()
 
     def run(self) -> int:
-        """Do every waiting task, and start orders whose date has come.
+        """Run all waiting tasks, and start orders whose start date has come.
 
         Returns:
-            How many tasks it did.
+            The number of tasks.
         """
         done = 0
         # Somebody may add a task while the last one is being finished: hence the second look.
@@ -139,9 +139,9 @@ def _carry_out(tx: Transaction, task: Task) -> None:
 
 
 class Sandbox:
-    """An embedded Waldur that speaks as a server of ``server_version`` does.
+    """An embedded Waldur that behaves like release ``server_version``.
 
-    It begins with a provider, an offering with the limit components ``cpu`` and ``mem``, and a user
+    It starts with a provider, an offering with the limit components ``cpu`` and ``mem``, and a user
     for the agent; with ``state_file``, it begins where the last one with that file ended.
     """
 
@@ -154,21 +154,21 @@ class Sandbox:
         clock: Clock | None = None,
         uuids: Callable[[], UUID] = uuid4,
     ) -> None:
-        """``clock`` and ``uuids`` make what happens repeatable, for tests."""
+        """``clock`` and ``uuids`` make runs reproducible, for tests."""
         self.server_version = server_version
         self.clock = clock or Clock()
-        """The server's time; ``advance`` lets it pass."""
+        """The server's time; ``advance`` moves it forward."""
         self.requests = Journal()
-        """What was asked through Waldur's API."""
+        """All requests to Waldur's API."""
         self.faults = Faults()
-        """FailedAttempt to come."""
+        """Faults that are still to happen."""
         self._store = Store(Generation(server_version), self.clock, state_file, uuids)
         self._sessions = Sessions()
         self.worker = Worker(self._store)
-        """What the server does by itself after it answered; pause it to see races."""
+        """Runs background tasks; pause it to provoke races."""
         self._store.after_change = self.worker.wake
         self.events = EventBus(self._store)
-        """What agents are told of, and trouble on the way."""
+        """Events to agents, and how to disturb them."""
         self._store.after_commit = self.events.notice
         self._store.announce = self.events.announce
         self.customer = CustomerSide(self._store, self._sessions)
@@ -178,17 +178,17 @@ class Sandbox:
 
     @property
     def offering(self) -> Offering:
-        """The first offering there is."""
+        """The first offering."""
         return next(iter(self.customer.world.offerings.values()))
 
     @property
     def provider(self) -> Customer:
-        """The organization that sells it."""
+        """The service provider of that offering."""
         return self.customer.world.customers[self.offering.customer]
 
     @property
     def agent(self) -> User:
-        """The user that was made for the agent."""
+        """The agent's user."""
         users = self.customer.world.users.values()
         return next(user for user in users if user.username == _AGENT_USERNAME)
 
@@ -198,7 +198,7 @@ class Sandbox:
         return self.agent.token
 
     def staff(self) -> User:
-        """Give a user of Waldur's staff, who may do everything; the first call makes one."""
+        """Return a staff user, who has all permissions; the first call creates one."""
         users = self.customer.world.users.values()
         found = next((user for user in users if user.is_staff and user.is_active), None)
         return found or self.customer.add_user("staff", "Waldur Staff", is_staff=True)
@@ -213,7 +213,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         mqtt_port: int | None = None,
     ) -> None:
-        """Use a RabbitMQ, as its administrator, for registrations and events from now on.
+        """Use a RabbitMQ as its administrator for registrations and events.
 
         ``management_url`` is such as ``http://127.0.0.1:15672``; the STOMP and MQTT ports are those
         of plain TCP, at ``host``.
@@ -230,11 +230,11 @@ class Sandbox:
         )
 
     def detach_broker(self) -> None:
-        """Only keep a record of events from now on, and register nothing anywhere."""
+        """Stop using the broker; events are only recorded."""
         self.events.detach()
 
     def fill_demo(self) -> DemoWorld:
-        """Make the demo's customers, projects, people and orders."""
+        """Create the demo's customers, projects, people and orders."""
         return _fill_demo(self.customer)
 
     @cached_property
@@ -244,7 +244,7 @@ class Sandbox:
 
     @contextmanager
     def serve(self) -> Iterator[str]:
-        """Serve in a thread, at a free port; gives the API's address ``http://127.0.0.1:PORT/api/``."""
+        """Serve in a thread on a free port; yields the URL ``http://127.0.0.1:PORT/api/``."""
         self._api.skip_latency(skip=False)
         with server.served(self.app) as address:
             try:
@@ -253,7 +253,7 @@ class Sandbox:
                 self._api.skip_latency()
 
     def transport(self) -> InProcessTransport:
-        """Take requests of an ``httpx.Client`` for ``in_process.ADDRESS`` without a network."""
+        """Return a transport for an ``httpx.Client`` with the base URL ``server.ADDRESS``."""
         return InProcessTransport(self.app, self.clock)
 
     @cached_property
@@ -262,7 +262,7 @@ class Sandbox:
 
 
 def _open_site(customer: CustomerSide, token_lifetime: int | None = None) -> ProviderSite:
-    """Make a provider with an offering of type Marketplace.Slurm and a user for the agent."""
+    """Create a provider, an offering of type Marketplace.Slurm and the agent's user."""
     provider = customer.add_customer("Example Computing Centre")
     offering = customer.add_offering("Example Cluster", provider)
     customer.add_component("cpu", "limit", "k-Hours", offering, "CPU", unit_factor=60000)
@@ -273,7 +273,7 @@ def _open_site(customer: CustomerSide, token_lifetime: int | None = None) -> Pro
 
 
 def _fill_demo(customer: CustomerSide) -> DemoWorld:
-    """Make the demo: a GPU component, an organization, two projects, five people, two orders."""
+    """Create the demo data, with a GPU component, two projects, five people and two orders."""
     customer.add_component("gres/gpu", "usage", "GPU-hours", name="GPU", unit_factor=60)
     university = customer.add_customer("University of Example", "uni")
     climate = customer.add_project("Climate model", university, "climate")
@@ -309,7 +309,7 @@ _PYTHON_ONLY = {"current", "edit", "world"}
 
 
 def _routes(sandbox: Sandbox) -> list[Route]:
-    """Give the routes of the customer's side."""
+    """Build the routes of the customer's side."""
     actions: dict[str, Callable[..., object]] = {
         name: method
         for name, method in inspect.getmembers(sandbox.customer, inspect.ismethod)
@@ -365,16 +365,16 @@ def _action(action: Callable[..., object]) -> Endpoint:
             return JSONResponse(_without_tokens(checked(**arguments)))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            return _sorry(HTTPStatus.BAD_REQUEST, problems)
+            return _refusal(HTTPStatus.BAD_REQUEST, problems)
         except RefusedError as refusal:
-            return _sorry(refusal.status, refusal.body)
+            return _refusal(refusal.status, refusal.body)
         except (LookupError, ValueError, TypeError) as error:
-            return _sorry(HTTPStatus.BAD_REQUEST, str(error))
+            return _refusal(HTTPStatus.BAD_REQUEST, str(error))
 
     return endpoint
 
 
-def _sorry(status: int, reason: object) -> Response:
+def _refusal(status: int, reason: object) -> Response:
     return JSONResponse({"refused": to_jsonable_python(reason)}, int(status))
 
 
@@ -395,12 +395,12 @@ def _overview(
 
 
 def _without_tokens(value: object) -> object:
-    """Give plain JSON; tokens are printed once, at the start, and nowhere else."""
+    """Convert to JSON without tokens, which are printed once, at the start."""
     plain: object = to_jsonable_python(value)
-    return _blotted(plain)
+    return _redacted(plain)
 
 
-def _blotted(plain: object) -> object:
+def _redacted(plain: object) -> object:
     if isinstance(plain, dict):
-        return {key: "***" if key == "token" else _blotted(each) for key, each in plain.items()}
-    return [_blotted(each) for each in plain] if isinstance(plain, list) else plain
+        return {key: "***" if key == "token" else _redacted(each) for key, each in plain.items()}
+    return [_redacted(each) for each in plain] if isinstance(plain, list) else plain

@@ -25,7 +25,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 class _CuttableConnection(H11Protocol):
-    """A connection that the application can break off without an answer."""
+    """A connection that the application can abort without a response."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         super().connection_made(transport)
@@ -40,25 +40,25 @@ class _CuttableConnection(H11Protocol):
 
 
 class _ThreadServer(uvicorn.Server):
-    """A server that stops when it is told to, not at its next look at the clock."""
+    """A server that stops as soon as ``stop`` is called."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._told = threading.Event()
+        self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Stop; may be called from any thread."""
-        self._told.set()
+        """Stop the server; thread-safe."""
+        self._stopped.set()
 
     async def main_loop(self) -> None:
-        """Serve until told to stop."""
+        """Serve until ``stop`` is called."""
         await self.on_tick(0)
-        while not self._told.is_set():
+        while not self._stopped.is_set():
             await asyncio.sleep(_STOP_CHECK_SECONDS)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Take an address to serve at; port 0 takes any free one.
+    """Bind a listening socket; port 0 takes any free one.
 
     Raises:
         OSError: The address is taken, or not of this machine.
@@ -75,7 +75,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def server_for(app: Starlette) -> uvicorn.Server:
-    """Make a server for the foreground."""
+    """Create a server for the foreground."""
     return uvicorn.Server(_config(app))
 
 
@@ -94,7 +94,7 @@ def _config(app: Starlette) -> uvicorn.Config:
 
 @contextmanager
 def served(app: Starlette) -> Iterator[str]:
-    """Serve in a thread at a free port of 127.0.0.1; gives the address, such as ``http://127.0.0.1:40123/``.
+    """Serve in a thread on a free port; yields the address, such as ``http://127.0.0.1:40123/``.
 
     Raises:
         RuntimeError: The server's thread did not end.
@@ -119,11 +119,11 @@ def served(app: Starlette) -> Iterator[str]:
 _Message = MutableMapping[str, Any]
 
 ADDRESS = "http://waldur.invalid/api/"
-"""What clients call the API that they reach in this way."""
+"""The base URL for clients that use ``InProcessTransport``."""
 
 
 class InProcessTransport(httpx.BaseTransport):
-    """Gives requests to the sandbox's application; what it does is repeatable."""
+    """Calls the application in the caller's thread, without a network."""
 
     def __init__(self, app: Starlette, clock: Clock) -> None:
         self._app = app
@@ -145,7 +145,7 @@ class InProcessTransport(httpx.BaseTransport):
 
 
 class _Exchange:
-    """One request and its answer, in the words of ASGI."""
+    """One request and its response in ASGI terms."""
 
     def __init__(self, request: httpx.Request) -> None:
         self._request = request
@@ -190,7 +190,7 @@ class _Exchange:
 
 
 def _run_at_once(answering: Coroutine[Any, Any, None]) -> None:
-    """Run to the end what waits for nothing that is not there at once."""
+    """Run a coroutine that never has to wait."""
     try:
         answering.send(None)
     except StopIteration:

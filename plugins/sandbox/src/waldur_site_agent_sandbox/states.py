@@ -1,4 +1,4 @@
-"""The life of orders, resources, accounts and agents: what each call does to them."""
+"""State changes of orders, resources, accounts and agents."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ IN_WORK = {"Create": "Creating", "Update": "Updating", "Terminate": "Terminating
 
 
 def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
-    """Accept an order for the provider: it is executing at once, or waits for its start date.
+    """Approve an order for the provider: it becomes executing or waits for its start date.
 
     Returns:
-        What the server says about it.
+        The server's message.
 
     Raises:
         RefusedError: 409 where it is not pending-provider, 400 where the buyer may not buy.
@@ -68,16 +68,16 @@ def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
 
 
 def start(tx: Transaction, order: Order) -> None:
-    """Begin to carry an order out; part of it happens in a task, a little later."""
+    """Start executing an order; part of the work is done by a background task."""
     order = set_order(tx, order, state="executing")
     if not tx.generation.marks_resource_when_ordered:
-        put_off(tx, "process_order", order.uuid)
+        enqueue(tx, "process_order", order.uuid)
     if order.type == "Create" and tx.generation.names_members_when_ordered:
-        put_off(tx, "name_members", order.resource)
+        enqueue(tx, "name_members", order.resource)
 
 
 def reject(tx: Transaction, order: Order, comment: str) -> None:
-    """Refuse an order for the provider: a resource to be made is gone, another one is OK again.
+    """Reject an order: a resource to be created is terminated, any other one becomes OK again.
 
     Raises:
         RefusedError: 409 where it is not pending-provider.
@@ -92,7 +92,7 @@ def reject(tx: Transaction, order: Order, comment: str) -> None:
 
 
 def set_executing(tx: Transaction, order: Order) -> None:
-    """Take an order up again, or for the first time without a review.
+    """Set an order to executing, again or without a review.
 
     Raises:
         RefusedError: 409 in any other state.
@@ -102,7 +102,7 @@ def set_executing(tx: Transaction, order: Order) -> None:
 
 
 def retry(tx: Transaction, order: Order) -> None:
-    """Take an erred order up again, its resource with it.
+    """Retry an erred order, and set its resource to the matching state.
 
     Raises:
         RefusedError: 409 where it is not erred.
@@ -114,7 +114,7 @@ def retry(tx: Transaction, order: Order) -> None:
 
 
 def set_done(tx: Transaction, order: Order) -> None:
-    """Finish an order: its resource is as ordered.
+    """Complete an order and apply it to its resource.
 
     Raises:
         RefusedError: 409 where it is not executing; 500 where an update meets a limit of a
@@ -133,15 +133,15 @@ def set_done(tx: Transaction, order: Order) -> None:
         set_resource(tx, resource, state="Terminated")
     else:
         set_resource(tx, resource, state="OK")
-        put_off(tx, "name_members", resource.uuid)
+        enqueue(tx, "name_members", resource.uuid)
     set_order(tx, order, state="done", completed_at=tx.now)
 
 
 def set_erred(tx: Transaction, order: Order, message: str, traceback: str) -> None:
-    """Report that an order failed. There is no check of the order's state.
+    """Set an order to erred, whatever its state.
 
     Raises:
-        RefusedError: 500 where a terminated resource would have to come back to life.
+        RefusedError: 500 if the resource of a termination is already terminated.
     """
     resource = tx.world.resources[order.resource]
     falls = tx.generation.errs_orders_in_any_state or order.state == "executing"
@@ -162,7 +162,7 @@ def set_erred(tx: Transaction, order: Order, message: str, traceback: str) -> No
 
 
 def set_resource_ok(tx: Transaction, resource: Resource) -> None:
-    """Declare a resource healthy and forget its error.
+    """Set a resource to OK and clear its error.
 
     Raises:
         RefusedError: 500 where it is terminated.
@@ -174,7 +174,7 @@ def set_resource_ok(tx: Transaction, resource: Resource) -> None:
 
 
 def limits_under_policy(tx: Transaction, resource: Resource, wanted: JsonObject) -> JsonObject:
-    """What becomes of limits that the provider sets: a policy's own stay as they are, silently."""
+    """Return the limits that take effect: those owned by a policy silently stay as they are."""
     offering = tx.world.offerings[resource.offering]
     if not (tx.generation.drops_limits_under_policy and tx.world.policies_of(offering.uuid)):
         return wanted
@@ -184,7 +184,7 @@ def limits_under_policy(tx: Transaction, resource: Resource, wanted: JsonObject)
 
 
 def process(tx: Transaction, order: Order) -> None:
-    """Do what an old server does some time after an approval, without a look at the order."""
+    """Do what an old server does some time after an approval, without checking the order."""
     resource = tx.world.resources[order.resource]
     target = IN_WORK.get(order.type)
     if target is None or order.type == "Create":
@@ -196,8 +196,8 @@ def process(tx: Transaction, order: Order) -> None:
         set_resource(tx, resource, state=target)
 
 
-def put_off(tx: Transaction, kind: str, subject: str) -> None:
-    """Leave something to the worker."""
+def enqueue(tx: Transaction, kind: str, subject: str) -> None:
+    """Queue a background task."""
     tx.world.put(Task(uuid=tx.new_uuid(), created=tx.now, kind=kind, subject=subject))
 
 
@@ -216,7 +216,7 @@ def set_resource(tx: Transaction, resource: Resource, **changes: object) -> Reso
 
 
 def require_text(fields: JsonObject, name: str) -> str:
-    """Give a text that the server takes for granted.
+    """Return a text that the server assumes to be present.
 
     Raises:
         RefusedError: 500 where it is missing.
@@ -227,10 +227,10 @@ def require_text(fields: JsonObject, name: str) -> str:
 
 
 def required(fields: JsonObject, name: str) -> JsonValue:
-    """Give a value that must be there.
+    """Return a required value.
 
     Raises:
-        RefusedError: 400 that names it.
+        RefusedError: 400 with its name.
     """
     if name not in fields:
         raise invalid({name: ["This field is required."]})
@@ -269,7 +269,7 @@ _VALIDATION = "Pending additional validation"
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A call that moves an account from one of some states to another."""
+    """A call that changes the state of an account."""
 
     target: str
     sources: tuple[str, ...]
@@ -342,7 +342,7 @@ def move(
 
 
 def set_username(tx: Transaction, account: OfferingUser, username: str | None) -> OfferingUser:
-    """Give an account a name; on new servers that makes it OK."""
+    """Set the username of an account; on new servers that makes it OK."""
     is_new = bool(username) and username != account.username
     completes = (
         tx.generation.username_completes_account
@@ -360,7 +360,7 @@ def set_username(tx: Transaction, account: OfferingUser, username: str | None) -
 
 
 def name_members(tx: Transaction, resource: Resource) -> None:
-    """Make accounts for the members of a resource's project, and bring back those that return."""
+    """Create accounts for the members of a resource's project, and reactivate those that return."""
     offering = tx.world.offerings[resource.offering]
     if not offering.plugin_options.get("service_provider_can_create_offering_user"):
         return
@@ -381,8 +381,8 @@ def name_members(tx: Transaction, resource: Resource) -> None:
             tx.world.put(replace(account, state=back, modified=tx.now))
 
 
-def let_go(tx: Transaction, user: str) -> None:
-    """Ask for the deletion of accounts that no live resource of the person's projects needs."""
+def request_unneeded_deletions(tx: Transaction, user: str) -> None:
+    """Request deletion of a person's accounts that no live resource of their projects needs."""
     needed = {
         resource.offering
         for role in tx.world.active_roles(tx.now)
@@ -405,9 +405,9 @@ _LONGEST = 8
 
 
 def new_slug(name: str, taken: Iterable[str]) -> str:
-    """Make the first eight characters and a counter: ``ocean-ru-1``, ``tokamak--1``, ``-1``.
+    """Build a slug of eight characters and a counter: ``ocean-ru-1``, ``tokamak--1``, ``-1``.
 
-    What is no ASCII letter or digit is left out, so that a name may have nothing but the counter.
+    Anything but ASCII letters and digits is left out, so a slug may be the counter alone.
     """
     first = _ascii(name)[:_LONGEST]
     numbers = (re.fullmatch(re.escape(first) + r"-(\d+)", slug) for slug in taken)
@@ -432,16 +432,16 @@ AGENT_TYPES = frozenset(
         "OpenStack.Tenant",
     }
 )
-"""Types of offerings that may have agents."""
+"""Offering types that can have agents."""
 
 
 def processors_of(tx: Transaction, service: AgentService) -> list[AgentProcessor]:
-    """Give what does a service's job."""
+    """Return the processors of a service."""
     return [row for row in tx.world.agent_processors.values() if row.service == service.uuid]
 
 
 def service_state(tx: Transaction, service: AgentService) -> str:
-    """Give a service's state at this moment.
+    """Return the current state of a service.
 
     Idle is one whose newest processor ran more than ten minutes ago, and it stays so until the
     service is registered again: another run alone does not wake it.

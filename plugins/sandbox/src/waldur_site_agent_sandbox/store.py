@@ -105,7 +105,7 @@ FINAL_ORDER_STATES = frozenset({"done", "erred", "canceled", "rejected"})
 
 @dataclass(slots=True)
 class World:
-    """Tables of frozen records, by UUID. A world that was committed is never changed again."""
+    """Tables of frozen records, by UUID. A committed world never changes."""
 
     customers: dict[str, Customer] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
@@ -131,28 +131,28 @@ class World:
     backend_resources: dict[str, BackendResource] = field(default_factory=dict)
 
     def copy(self) -> World:
-        """Give a world with tables of its own; the records are shared."""
+        """Copy the tables; the records are shared."""
         return World(**{table.name: dict(getattr(self, table.name)) for table in fields(self)})
 
     def table(self, kind: type[R]) -> dict[str, R]:
-        """Give the table of one kind of record."""
+        """Return the table of one kind of record."""
         table: dict[str, R] = getattr(self, _TABLES[kind])
         return table
 
     def put(self, record: R) -> R:
-        """Store a record, in place of the one with the same UUID, and give it back."""
+        """Store a record under its UUID and return it."""
         self.table(type(record))[record.uuid] = record
         return record
 
     def remove(self, record: Record) -> None:
-        """Forget a record."""
+        """Remove a record."""
         del getattr(self, _TABLES[type(record)])[record.uuid]
 
     def current(self, record: R) -> R:
-        """Give the record as this world has it.
+        """Return this world's version of a record.
 
         Raises:
-            KeyError: It is not there.
+            KeyError: It does not exist.
         """
         return self.table(type(record))[record.uuid]
 
@@ -214,31 +214,31 @@ _WORLD = TypeAdapter(World)
 
 
 class Clock:
-    """The server's time, which tests and people may push forward. Never gives a time twice."""
+    """The server's time, which can be moved forward. Never returns the same time twice."""
 
     def __init__(self, source: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """``source`` replaces the machine's time, for tests."""
+        """``source`` replaces the system clock, for tests."""
         self._source = source
         self._ahead = timedelta()
         self._last = datetime.min.replace(tzinfo=UTC)
         self._lock = threading.Lock()
 
     def now(self) -> datetime:
-        """Give the time, in UTC; each call gives a later one, so that ``created`` has an order."""
+        """Return the time in UTC; each call returns a later one, so that ``created`` is unique."""
         with self._lock:
             now = self._source() + self._ahead
             self._last = max(now, self._last + timedelta(microseconds=1))
             return self._last
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once."""
+        """Move the clock forward."""
         with self._lock:
             self._ahead += timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One reading or one change of the world: what is there, since when it is now, whose habits."""
+    """One read or change of the world, with its time and the release to follow."""
 
     world: World
     now: datetime
@@ -247,15 +247,15 @@ class Transaction:
     uuids: Callable[[], uuid.UUID] = uuid.uuid4
 
     def new_uuid(self) -> str:
-        """Give a UUID that nothing has yet."""
+        """Return a new UUID."""
         return self.uuids().hex
 
 
 class Store:
-    """The world, its past, and optionally a file that it survives a restart in.
+    """The current world, past ones, and optionally a file that keeps it across restarts.
 
     Raises:
-        ValueError: The file holds something else.
+        ValueError: The file does not contain a sandbox of this release.
     """
 
     def __init__(
@@ -269,15 +269,15 @@ class Store:
         self.clock = clock
         self._uuids = uuids
         self.after_change: Callable[[], None] = lambda: None
-        """Called after each change, outside of it, by the thread that made it."""
+        """Called after each change, outside the lock, by the thread that made it."""
         self.after_commit: Callable[[World, Transaction], None] = lambda _before, _tx: None
         """Called with the world before and after each change, before ``after_change``."""
         self.announce: Callable[[Occurrence, Transaction], None] = lambda _what, _tx: None
-        """Tells agents of something that is no change."""
+        """Publishes an event that is not a change."""
         self.broker: BrokerAdmin = NoBroker()
-        """Where registrations for events are carried out."""
+        """The broker for event registrations."""
         self.commit_lag = 0.0
-        """Seconds until readers see a change that was not made at once."""
+        """Seconds until readers of the API see a change that was made in the portal."""
         self._unseen: list[tuple[datetime, World]] = []
         self._file = file
         self._lock = threading.RLock()
@@ -287,14 +287,14 @@ class Store:
             self._world = _restored(file)
 
     def read(self, changes_ago: int = 0) -> Transaction:
-        """See the world as it is, or as it was before the last so many changes."""
+        """Read the world as it is, or as it was some changes ago."""
         with self._lock:
             back = min(changes_ago, len(self._past))
             world = self._past[-back] if back else self._world
         return Transaction(world, self.clock.now(), self.generation, self.broker, self._uuids)
 
     def read_committed(self, changes_ago: int = 0) -> Transaction:
-        """See the world as readers of the API do: changes that lag are not there yet."""
+        """Read the world as the API shows it: without changes that are not committed yet."""
         with self._lock:
             tx = self.read(changes_ago)
             self._unseen = [(seen, world) for seen, world in self._unseen if seen > tx.now]
@@ -302,9 +302,9 @@ class Store:
 
     @contextmanager
     def change(self, *, at_once: bool = False) -> Iterator[Transaction]:
-        """Change the world: all of it takes effect at the end, or nothing where it raises.
+        """Change the world atomically: at the end everything takes effect, on an exception nothing.
 
-        A change that is made ``at_once`` shows readers everything that they could not see yet.
+        A change made ``at_once`` also commits all earlier ones.
         """
         with self._lock:
             before = self._world
@@ -350,41 +350,41 @@ def _restored(file: Path) -> World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request that came in. Its headers, and so the token, are not kept."""
+    """One request. Its headers are not kept, so the token is not either."""
 
     method: str
     operation: str
-    """The operationId, such as ``marketplace_orders_list``; empty for a path nobody serves."""
+    """The operationId, such as ``marketplace_orders_list``; empty for an unknown path."""
     path: str
     query: str
     status: int | None
     """``None`` where the connection was cut before anything happened."""
     body: JsonValue
     answered: bool
-    """False where the client never saw the status."""
+    """False if the client never saw the status."""
     user_agent: str
     time: datetime
 
 
 class Journal(Sequence[Request]):
-    """Requests in the order in which they ended. Safe to read while requests come in."""
+    """Requests in the order of completion. Thread-safe."""
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
         self._lock = threading.Lock()
 
     def add(self, request: Request) -> None:
-        """Write a request down."""
+        """Add a request."""
         with self._lock:
             self._requests.append(request)
 
     def clear(self) -> None:
-        """Forget all of it."""
+        """Remove all requests."""
         with self._lock:
             self._requests.clear()
 
     def of(self, operation: str) -> list[Request]:
-        """Give the requests of an operation; ``*`` and ``?`` stand for what they usually do."""
+        """Return the requests of an operation, which may contain ``*`` and ``?``."""
         return [each for each in self.snapshot() if fnmatchcase(each.operation, operation)]
 
     def count(self, operation: object = "*") -> int:
@@ -392,7 +392,7 @@ class Journal(Sequence[Request]):
         return len(self.of(str(operation)))
 
     def writes(self) -> list[Request]:
-        """Give the requests that are no plain reading."""
+        """Return all requests but GET and HEAD."""
         return [each for each in self.snapshot() if each.method not in {"GET", "HEAD"}]
 
     def by_operation(self) -> Counter[str]:
@@ -400,7 +400,7 @@ class Journal(Sequence[Request]):
         return Counter(each.operation for each in self.snapshot())
 
     def snapshot(self) -> list[Request]:
-        """Give what is there now."""
+        """Return a copy."""
         with self._lock:
             return list(self._requests)
 

@@ -1,4 +1,4 @@
-"""Waldur's API: what agents say of themselves, their services and their heartbeat."""
+"""Waldur's API: agent identities, services and heartbeat."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _SINCE = (7, 8, 5)
 
 
 def text_of(fields: JsonObject, name: str, longest: int) -> str:
-    """Read a text that must be there.
+    """Read a required text.
 
     Raises:
-        RefusedError: 400 that names it.
+        RefusedError: 400 with its name.
     """
     text = str(states.required(fields, name))
     if not text:
@@ -55,7 +55,7 @@ def _optional(fields: JsonObject, name: str, longest: int | None = None) -> str 
 
 
 def require_agent_rights(call: Call, offering: Offering) -> None:
-    """Let those pass who may run agents for an offering.
+    """Require permission to run agents for an offering.
 
     Raises:
         RefusedError: 403.
@@ -66,13 +66,13 @@ def require_agent_rights(call: Call, offering: Offering) -> None:
 
 
 def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
-    """Give the identity that a call is about, to those who may run it.
+    """Return the agent identity of a call, if the user may run it.
 
     Raises:
         RefusedError: 404 or 403.
     """
     identity = call.tx.world.agent_identities.get(uuid or call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if identity is None or not visibility.as_provider(identity.offering):
         raise not_found()
     require_agent_rights(call, call.tx.world.offerings[identity.offering])
@@ -80,7 +80,7 @@ def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     everything = call.tx.world.agent_identities.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
@@ -115,7 +115,7 @@ def _described_offering(call: Call) -> Offering:
 
 
 def _described(call: Call, uuid: str, before: AgentIdentity | None) -> AgentIdentity:
-    """Read an identity as the client describes it; what it leaves out stays as it was."""
+    """Read an identity from the request; omitted fields keep their value."""
     offering = _described_offering(call)
     if before is not None and before.offering != offering.uuid:
         raise invalid({"offering": ["Offering cannot be changed."]})

@@ -1,4 +1,4 @@
-"""Waldur's API: being told of changes over a message broker, in all three generations of it."""
+"""Waldur's API: event subscriptions and queues, in all three generations."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _retrieve(call: Call) -> Response:
 
 
 def _subscribed(call: Call, objects: tuple[JsonValue, ...], description: str) -> EventSubscription:
-    """Store a subscription and let its owner in at the broker, with the token of this moment."""
+    """Store a subscription and create its login, with the current token as the password."""
     row = EventSubscription(
         uuid=call.tx.new_uuid(),
         created=call.tx.now,
@@ -109,7 +109,7 @@ def _create(call: Call) -> Response:
 
 
 def _destroy(call: Call) -> Response:
-    """Delete a subscription and its login; with a user's last one goes the whole virtual host."""
+    """Delete a subscription and its login, and with a user's last one the virtual host."""
     row = _subscription(call)
     for queue in list(call.tx.world.subscription_queues.values()):
         if queue.subscription == row.uuid:
@@ -132,7 +132,7 @@ def _create_queue(call: Call) -> Response:
     offering = as_uuid(given)
     if offering is None:
         raise invalid({"offering_uuid": ["Must be a valid UUID."]})
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if offering not in call.tx.world.offerings or not visibility.as_provider(offering):
         raise invalid({"offering_uuid": ["You do not have access to this offering."]})
     wanted = (row.uuid, offering, kind)
@@ -192,7 +192,7 @@ def _destroy_queue(call: Call) -> Response:
 
 
 def _register_event_subscription(call: Call) -> Response:
-    """Give the user's subscription to one kind of change: that of all agents and offerings."""
+    """Return the user's subscription to one kind of event, shared by all agents and offerings."""
     identity_of(call)
     wanted = states.required(call.fields, "observable_object_type")
     kind = _known_type(call, wanted, "observable_object_type")
@@ -217,7 +217,7 @@ def _register_event_subscription(call: Call) -> Response:
 
 
 def _wanted_types(call: Call) -> tuple[str, ...] | None:
-    """Give the kinds of changes that a client wants; ``None`` where it leaves them as they are."""
+    """Return the kinds of events that a client wants; ``None`` if it does not change them."""
     if "object_types" not in call.fields:
         return None
     given = call.fields["object_types"]
@@ -227,7 +227,7 @@ def _wanted_types(call: Call) -> tuple[str, ...] | None:
 
 
 def _register_queue(call: Call) -> Response:
-    """Give an agent's one queue; each call makes the present token the password."""
+    """Return an agent's unified queue; each call sets the current token as its password."""
     identity = identity_of(call)
     types = _wanted_types(call)
     rows = call.tx.world.event_consumers.values()

@@ -1,4 +1,4 @@
-"""Waldur's API: what a backend has that could be imported, and requests to look."""
+"""Waldur's API: importable backend resources, and requests to find them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _created(row: BackendResource | BackendResourceRequest) -> str:
 
 
 def _list_resources(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     everything = call.tx.world.backend_resources.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
@@ -100,7 +100,7 @@ def _require_rights(call: Call, offering: str) -> None:
 
 
 def _list_requests(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     everything = call.tx.world.backend_resource_requests.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
@@ -119,7 +119,7 @@ def _list_requests(call: Call) -> Response:
 
 def _visible_request(call: Call) -> BackendResourceRequest:
     row = call.tx.world.backend_resource_requests.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if row is None or not visibility.as_provider(row.offering):
         raise not_found()
     return row
@@ -152,7 +152,7 @@ def _set_done(call: Call) -> Response:
 
 
 def _set_erred(call: Call) -> Response:
-    """Note that a request failed, whatever state it is in."""
+    """Set a request to Erred, whatever its state."""
     row = _authorized_request(call, *_REQUEST_STATES)
     failed = replace(
         row,

@@ -1,4 +1,4 @@
-"""Waldur's API: marketplace-provider-offerings, what the agent's organization sells."""
+"""Waldur's API: a provider's offerings and their components."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _OFFERING_ORDERINGS: Orderings[Offering] = {
 
 
 def _list_offerings(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     visible = [row for row in call.tx.world.offerings.values() if visibility.as_provider(row.uuid)]
     listed = {as_uuid(text.strip()) for text in last(call.query_params, "uuid_list").split(",")}
     rows = select(
@@ -70,7 +70,7 @@ def _list_offerings(call: Call) -> Response:
 
 def _offering(call: Call) -> Offering:
     offering = call.tx.world.offerings.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if offering is None or not visibility.as_provider(offering.uuid):
         raise not_found()
     return offering
@@ -82,10 +82,10 @@ def _retrieve_offering(call: Call) -> Response:
 
 
 def _described(call: Call, uuid: str) -> Component:
-    """Read the component that the client describes.
+    """Read a component from the request.
 
     Raises:
-        RefusedError: 400 that names the field.
+        RefusedError: 400 with the name of the field.
     """
     for name in ("billing_type", "type", "name"):
         if not states.required(call.fields, name):

@@ -1,4 +1,4 @@
-"""Waldur's API: marketplace-orders, as the provider of the offering uses them."""
+"""Waldur's API: orders, from the provider's side."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _filters(call: Call) -> list[Filter[Order]]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     visible = [order for order in call.tx.world.orders.values() if _visible(visibility, order)]
     rows = select(call, visible, _filters(call))
     rows = arrange(call, rows, _ORDERINGS, "created")
@@ -71,7 +71,7 @@ def _list(call: Call) -> Response:
 
 def _order(call: Call) -> Order:
     order = call.tx.world.orders.get(call.uuid())
-    if order is None or not _visible(permissions.sight_of(call.tx, call.user), order):
+    if order is None or not _visible(permissions.visibility_of(call.tx, call.user), order):
         raise not_found()
     return order
 
@@ -112,7 +112,7 @@ def _reject(call: Call) -> Response:
 
 
 def _for_agents(call: Call) -> Order:
-    """Give the order where its offering is of a type that agents serve."""
+    """Return the order if its offering has a type that agents serve."""
     newer = call.tx.generation.accepts_offering_scope
     scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
     order = _authorized(call, permissions.APPROVE_ORDER, scopes)

@@ -109,7 +109,7 @@ def _orderings(call: Call) -> Orderings[OfferingUser]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     accounts = call.tx.world.offering_users.values()
     visible = [row for row in accounts if _visible(call, visibility, row)]
     rows = select(call, visible, _filters(call))
@@ -119,7 +119,7 @@ def _list(call: Call) -> Response:
 
 def _account(call: Call) -> OfferingUser:
     account = call.tx.world.offering_users.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if account is None or not _visible(call, visibility, account):
         raise not_found()
     return account
@@ -179,9 +179,9 @@ def _transition(name: str, transition: Transition) -> Operation:
 
 
 def project_accounts(call: Call, kind: str, concerns: Callable[[Resource], bool]) -> Response:
-    """Answer with the accounts of projects that have a live resource that concerns the asker.
+    """List the accounts of projects that have a live resource of interest.
 
-    Closed accounts are among them; service accounts without a username are not.
+    Closed accounts are included, service accounts without a username are not.
     """
     world = call.tx.world
     projects = {
@@ -220,7 +220,7 @@ _ACCOUNT_ORDERINGS: Orderings[ProjectAccount] = {
 
 
 def _sorts(call: Call, kind: str) -> bool:
-    """Only the provider's list of course accounts has an order to choose, on newer servers."""
+    """Only the provider's list of course accounts can be sorted, on newer servers."""
     return kind == "course" and "provider" in call.path_params and call.tx.generation.reached(8)
 
 

@@ -28,8 +28,8 @@ _PROVIDERS = "marketplace-service-providers/"
 
 
 def _sellers(call: Call) -> list[Customer]:
-    """Give the selling organizations in which the asker has some role, also on an offering."""
-    visibility = permissions.sight_of(call.tx, call.user)
+    """List the service providers in which the user has a role, including roles on an offering."""
+    visibility = permissions.visibility_of(call.tx, call.user)
     offerings = call.tx.world.offerings.values()
     sellers = {row.customer: None for row in offerings if visibility.as_provider(row.uuid)}
     return [call.tx.world.customers[uuid] for uuid in sellers]
@@ -50,7 +50,7 @@ def _list_providers(call: Call) -> Response:
 
 
 def _holds_right(call: Call, seller: Customer, right: str) -> bool:
-    """Tell whether the asker has a right on the organization itself."""
+    """Return whether the user has a permission on the organization itself."""
     return call.user.is_staff or any(
         right in permissions.rights_of(role.name, call.tx.generation)
         for role in permissions.roles_of(call.tx, call.user)
@@ -59,7 +59,7 @@ def _holds_right(call: Call, seller: Customer, right: str) -> bool:
 
 
 def _seller_of(call: Call) -> Customer:
-    """Give the organization whose record as a provider the path names.
+    """Return the organization whose service provider is in the path.
 
     Raises:
         RefusedError: 404.
@@ -72,7 +72,7 @@ def _seller_of(call: Call) -> Customer:
 
 
 def _served_projects(call: Call, seller: Customer) -> set[str]:
-    """Projects that have a live resource of a shared offering of this seller."""
+    """Projects that have a live resource of a shared offering of this provider."""
     world = call.tx.world
     return {
         row.project
@@ -158,15 +158,15 @@ def _project_page(call: Call, visible: list[Project]) -> Response:
 
 
 def _list_projects(call: Call) -> Response:
-    """List the projects that a user has a role in; a provider's buyers are not among them."""
-    visibility = permissions.sight_of(call.tx, call.user)
+    """List the projects that a user has a role in, not those of a provider's customers."""
+    visibility = permissions.visibility_of(call.tx, call.user)
     everything = call.tx.world.projects.values()
     return _project_page(call, [row for row in everything if visibility.as_consumer(row.uuid)])
 
 
 def _retrieve_project(call: Call) -> Response:
     project = call.tx.world.projects.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if project is None or not visibility.as_consumer(project.uuid):
         raise not_found()
     return JsonResponse(choose_fields(call, _print_project(call, project)))

@@ -68,7 +68,7 @@ def _filters(call: Call) -> list[Filter[Resource]]:
 
 def _list(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     visible = [row for row in world.resources.values() if visibility.as_provider(row.offering)]
     rows = arrange(
         call,
@@ -95,7 +95,7 @@ def _print(call: Call, resource: Resource) -> JsonObject:
 
 def _resource(call: Call) -> Resource:
     resource = call.tx.world.resources.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if resource is None or not visibility.as_provider(resource.offering):
         raise not_found()
     return resource
@@ -198,7 +198,7 @@ def _action(name: str, run: Callable[[Call], Response], since: tuple[int, ...] =
 
 def _list_user_limits(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     visible = [
         row
         for row in world.user_limits.values()
@@ -244,7 +244,7 @@ def _print_limit(call: Call, row: UserLimit) -> JsonObject:
 
 
 def _list_policies(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     policies = call.tx.world.periodic_policies.values()
     visible = [row for row in policies if visibility.as_provider(row.offering)]
     rows = select(

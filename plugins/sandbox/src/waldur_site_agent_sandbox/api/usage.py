@@ -1,4 +1,4 @@
-"""Waldur's API: marketplace-component-usages and what people had of them."""
+"""Waldur's API: usage of components and of users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from waldur_site_agent_sandbox.queries import (
     select,
 )
 from waldur_site_agent_sandbox.records import ComponentUsage, JsonObject, Resource, UserUsage
-from waldur_site_agent_sandbox.rules import UserPart
+from waldur_site_agent_sandbox.rules import ReportedUsage
 
 _USAGES = "marketplace-component-usages/"
 _USER_USAGES = "marketplace-component-user-usages/"
@@ -55,7 +55,7 @@ def _parent_of(call: Call, row: UserUsage) -> ComponentUsage:
 
 
 def _filters(call: Call) -> list[Filter[ComponentUsage]]:
-    """Give the filters that both lists have."""
+    """Return the filters that both lists have."""
     world = call.tx.world
     return [
         by_uuid("resource_uuid", lambda row: row.resource),
@@ -74,7 +74,7 @@ def _filters(call: Call) -> list[Filter[ComponentUsage]]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     rows = call.tx.world.component_usages.values()
     visible = [row for row in rows if _visible(visibility, _resource_of(call, row))]
     month: Filter[ComponentUsage] = by_day(
@@ -94,7 +94,7 @@ def _list(call: Call) -> Response:
 
 def _list_user_usages(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     parents = [
         r for r in world.component_usages.values() if _visible(visibility, _resource_of(call, r))
     ]
@@ -144,7 +144,7 @@ def _reported_resource(call: Call) -> Resource:
 
 
 def _items(call: Call, read: Callable[[JsonObject], T]) -> list[T]:
-    """Read ``usages``; what is wrong with one stands at its place in a list of errors.
+    """Read ``usages``; the error of an item is at its position in a list of errors.
 
     Raises:
         RefusedError: 400.
@@ -178,7 +178,7 @@ def _read_component(item: JsonObject) -> JsonObject:
 
 def _anchor(call: Call) -> ComponentUsage:
     row = call.tx.world.component_usages.get(call.uuid())
-    visibility = permissions.sight_of(call.tx, call.user)
+    visibility = permissions.visibility_of(call.tx, call.user)
     if row is None or not _visible(visibility, _resource_of(call, row)):
         raise not_found()
     offering = call.tx.world.offerings[_resource_of(call, row).offering]
@@ -187,14 +187,14 @@ def _anchor(call: Call) -> ComponentUsage:
     return row
 
 
-def _part(call: Call, fields: JsonObject) -> UserPart:
+def _part(call: Call, fields: JsonObject) -> ReportedUsage:
     username = str(states.required(fields, "username"))
     if not username:
         raise invalid({"username": ["This field may not be blank."]})
     if len(username) > _LONGEST_USERNAME:
         text = f"Ensure this field has no more than {_LONGEST_USERNAME} characters."
         raise invalid({"username": [text]})
-    return UserPart(
+    return ReportedUsage(
         username=username,
         usage=rules.amount(fields.get("usage", 0), "usage"),
         account=_account(call, fields.get("user")),
