@@ -205,7 +205,7 @@ def test_served_again_it_goes_on(sandbox: Sandbox) -> None:
 
 
 def test_a_version_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="no Waldur version"):
+    with pytest.raises(ValueError, match="not a Waldur version"):
         Sandbox("newest")
 
 
@@ -237,4 +237,4 @@ def test_the_command_says_which_version_it_does_not_know() -> None:
         command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
     )
     assert ended.returncode == 2
-    assert "'newest' is no Waldur version" in ended.stderr
+    assert "'newest' is not a Waldur version" in ended.stderr

@@ -227,7 +227,7 @@ def test_a_server_may_tell_of_a_change_before_readers_can_see_it(
 
 
 def test_an_unknown_disturbance_is_refused(sandbox: Sandbox) -> None:
-    with pytest.raises(ValueError, match="there are lose, duplicate, delay"):
+    with pytest.raises(ValueError, match="use one of lose, duplicate, delay"):
         sandbox.events.disturb("burn")  # type: ignore[arg-type]  # what the test is about
 
 

@@ -165,5 +165,5 @@ def test_a_slow_answer_does_not_hold_up_others_or_the_end() -> None:
 
 
 def test_an_unknown_fault_is_refused(sandbox: Sandbox) -> None:
-    with pytest.raises(ValueError, match="is no fault; there are latency"):
+    with pytest.raises(ValueError, match="is not a fault; use one of latency"):
         sandbox.faults.add("*", "earthquake")  # type: ignore[arg-type]  # what a person may type

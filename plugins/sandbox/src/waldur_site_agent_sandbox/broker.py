@@ -104,7 +104,7 @@ class NoBroker:
         """Do nothing."""
 
     def may_enter(self, vhost: str, login: str) -> bool:  # noqa: ARG002  # anybody may
-        """Let everybody in."""
+        """Return True for everybody."""
         return True
 
     def put_queue(self, vhost: str, name: str) -> None:
@@ -236,10 +236,10 @@ def _send_stomp(address: BrokerAddress, message: Destination) -> None:
             )
         )
         _expect(connection, b"CONNECTED")
-        # The farewell alone is confirmed: without it, closing could overtake the message. In one
-        # piece, as the system would hold a second one back until the first is acknowledged.
-        farewell = _frame("DISCONNECT", {"receipt": "bye"})
-        connection.sendall(_frame("SEND", headers, message.body) + farewell)
+        # Only DISCONNECT gets a receipt; without it, closing could overtake the message. Both are
+        # sent at once, because the kernel would delay a second packet until the first is acked.
+        disconnect = _frame("DISCONNECT", {"receipt": "bye"})
+        connection.sendall(_frame("SEND", headers, message.body) + disconnect)
         _expect(connection, b"RECEIPT")
 
 
@@ -271,9 +271,9 @@ def _send_mqtt(address: BrokerAddress, message: Destination, port: int, topic: s
         answer = connection.recv(4, socket.MSG_WAITALL)
         if answer != b"\x20\x02\x00\x00":
             raise BrokerTroubleError(f"MQTT login refused: {answer.hex()}")
-        farewell = _packet(0xE0, b"")
-        connection.sendall(_packet(0x30, _text(topic) + message.body) + farewell)
-        # The broker closes after the farewell: by then it has the message.
+        disconnect = _packet(0xE0, b"")
+        connection.sendall(_packet(0x30, _text(topic) + message.body) + disconnect)
+        # The broker closes the connection after DISCONNECT; by then it has the message.
         connection.recv(1)
 
 

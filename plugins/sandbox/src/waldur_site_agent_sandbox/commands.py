@@ -15,7 +15,7 @@ from waldur_site_agent_sandbox.sandbox import Sandbox
 from waldur_site_agent_sandbox.server import bound_socket, server_for
 
 _BROKER_USER = "SANDBOX_BROKER_USER"
-_BROKER_PASSWORD = "SANDBOX_BROKER_PASSWORD"  # noqa: S105  # where it stands, not what it is
+_BROKER_PASSWORD = "SANDBOX_BROKER_PASSWORD"  # noqa: S105  # the name of a variable
 
 
 def serve(arguments: list[str], program: str) -> int:
@@ -70,17 +70,19 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for any (%(default)s)")
     parser.add_argument("--version", default="8.1.3", help="act as this release (%(default)s)")
     parser.add_argument(
-        "--state", type=Path, metavar="FILE", help="keep everything, tokens too, in this file"
+        "--state", type=Path, metavar="FILE", help="keep all data, including tokens, in this file"
     )
     parser.add_argument(
         "--broker",
         metavar="URL",
-        help="tell agents of changes over the RabbitMQ whose management interface is there, such as"
-        f" http://127.0.0.1:15672; {_BROKER_USER} and {_BROKER_PASSWORD} in the environment (guest,"
-        " guest) are its administrator's",
+        help="publish events over the RabbitMQ with this management interface, such as"
+        f" http://127.0.0.1:15672; set {_BROKER_USER} and {_BROKER_PASSWORD} in the environment to"
+        " its administrator's login (guest, guest)",
     )
-    parser.add_argument("--stomp-port", type=int, default=61613, help="of the broker (%(default)s)")
-    parser.add_argument("--mqtt-port", type=int, help="of the broker; without it, no MQTT")
+    parser.add_argument(
+        "--stomp-port", type=int, default=61613, help="its STOMP port (%(default)s)"
+    )
+    parser.add_argument("--mqtt-port", type=int, help="its MQTT port; without it, no MQTT")
     parser.add_argument("--demo", action="store_true", help="start with projects and orders")
     return parser
 
@@ -88,9 +90,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _welcome(sandbox: Sandbox, address: str) -> str:
     projects = sandbox.customer.world.projects.values()
     project = next((row.slug for row in projects), "SLUG")
-    first = "" if projects else "\nThere is no project yet: start with --demo, or make one first.\n"
+    first = "" if projects else "\nNo project exists yet: start with --demo or create one first.\n"
     return f"""\
-Waldur sandbox, acting as {sandbox.server_version}; Ctrl+C ends it.
+Waldur sandbox, acting as {sandbox.server_version}; press Ctrl+C to stop.
 
   waldur_api_url:       {address}/api/
   waldur_api_token:     {sandbox.token}
@@ -107,7 +109,7 @@ Order a resource:
   curl -X POST {address}/sandbox/place_create_order/ \\
     -d '{{"project": "{project}", "name": "First try", "limits": {{"cpu": 10, "mem": 20}}}}'
 
-See what became of it, and what else there is to do:
+See the result, and what else you can do:
   curl {address}/sandbox/world/
   curl {address}/sandbox/
 """

@@ -180,7 +180,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         self._sessions.renew(renewed)
         return renewed
 
-    # What is sold
+    # Offerings
 
     @change
     def add_offering(

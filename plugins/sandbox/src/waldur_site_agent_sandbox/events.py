@@ -422,7 +422,7 @@ class EventBus:
         if outbox is not None and not outbox.settle(timeout_seconds):
             raise TimeoutError(f"events are still not sent after {timeout_seconds} s")
 
-    # What is told
+    # Publishing
 
     def notice(self, before: World, tx: Transaction) -> None:
         """Publish the events for a change of the store."""
@@ -453,7 +453,7 @@ class EventBus:
         """Return the published events of a kind."""
         return [each for each in list(self.published) if each.object_type == object_type]
 
-    # Trouble
+    # Disturbances
 
     def disturb(
         self,
@@ -470,7 +470,7 @@ class EventBus:
         """
         if kind not in get_args(Disturbance):
             known = ", ".join(get_args(Disturbance))
-            raise ValueError(f"{kind!r} is no disturbance; there are {known}")
+            raise ValueError(f"{kind!r} is not a disturbance; use one of {known}")
         with self._lock:
             self._trouble.append(
                 _Trouble(kind=kind, object_type=object_type, times=times, seconds=seconds)
@@ -507,7 +507,7 @@ class EventBus:
         """
         self._store.commit_lag = seconds
 
-    # Inside
+    # Delivery
 
     def _count(self, what: Occurrence) -> int:
         with self._lock:

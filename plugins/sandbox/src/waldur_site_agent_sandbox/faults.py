@@ -69,7 +69,7 @@ class Faults:
             ValueError: There is no such kind.
         """
         if kind not in get_args(Kind):
-            raise ValueError(f"{kind!r} is no fault; there are {', '.join(get_args(Kind))}")
+            raise ValueError(f"{kind!r} is not a fault; use one of {', '.join(get_args(Kind))}")
         fault = Fault(
             operation=operation,
             kind=kind,

@@ -47,7 +47,7 @@ class Generation:
             ValueError: The text does not start with a version number.
         """
         if not self.number:
-            message = f"{self.version!r} is no Waldur version; write it like 8.1.3"
+            message = f"{self.version!r} is not a Waldur version; write it like 8.1.3"
             raise ValueError(message)
 
     @property

@@ -263,7 +263,7 @@ def _account(tx: Transaction, user: User | str, offering: Offering) -> OfferingU
     person = find(tx, User, user)
     account = tx.world.offering_user(offering.uuid, person.uuid)
     if account is None:
-        message = f"{person.username!r} has no account at {offering.name!r}; set_account makes one"
+        message = f"{person.username!r} has no account at {offering.name!r}; use set_account"
         raise LookupError(message)
     return account
 

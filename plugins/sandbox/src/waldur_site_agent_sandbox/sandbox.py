@@ -90,7 +90,7 @@ class Worker:
             The number of tasks.
         """
         done = 0
-        # Somebody may add a task while the last one is being finished: hence the second look.
+        # A task may be added while the last one is finishing, so check again.
         while (self.waiting or _due_orders(self._store.read())) and self._busy.acquire(
             blocking=False
         ):

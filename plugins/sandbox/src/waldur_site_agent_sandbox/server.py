@@ -196,5 +196,5 @@ def _run_at_once(answering: Coroutine[Any, Any, None]) -> None:
     except StopIteration:
         return
     answering.close()
-    message = "the sandbox waits for something; a fault with latency needs a server"
+    message = "the sandbox cannot wait in process; serve it for faults with latency"
     raise RuntimeError(message)

@@ -344,7 +344,7 @@ def _restored(file: Path) -> World:
         place = ".".join(str(step) for step in first["loc"]) or "the beginning"
         raise ValueError(
             f"{file}: not the state of a sandbox of this release ({place}: {first['msg']}); "
-            "remove the file to begin anew"
+            "remove the file to start over"
         ) from None
 
 

@@ -148,7 +148,7 @@ def _play_orders_and_members(stage: Stage, slurm: str) -> Order:
 
 
 def _play_usage(stage: Stage, slurm: SimulatedSlurm, order: Order) -> None:
-    """Let some jobs have run, as if the resource were a week old, and report them."""
+    """Simulate jobs of a resource that is a week old, and report their usage."""
     side = stage.sandbox.customer
     now = datetime.now(UTC).replace(microsecond=0)
     ocean = replace(side.resource_of(order), created=now - timedelta(days=7))
@@ -217,7 +217,7 @@ class _Broker:
         return cls(int(text)) if text.isdecimal() else None
 
     def attach(self, sandbox: Sandbox) -> None:
-        """Let the sandbox publish to it."""
+        """Make the sandbox publish to it."""
         url = f"http://127.0.0.1:{self.port + _MANAGEMENT}"
         sandbox.attach_broker(url, _ADMIN, _ADMIN, stomp_port=self.port + _STOMP)
 
@@ -235,7 +235,7 @@ class _Broker:
 
 
 def _why_no_broker() -> str:
-    """Why there are no events to show, and what would change that."""
+    """Explain why there are no events to show, and what to do about it."""
     reason = os.environ.get(_REASON_VARIABLE) or "no RabbitMQ was started for the demo"
     return f"{reason}; as root on a Debian-like machine, make demo installs and starts one"
 
