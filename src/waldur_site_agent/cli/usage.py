@@ -105,7 +105,7 @@ def loaded_table(outcomes: Iterable[MonthOutcome], *, dry_run: bool) -> str:
             component.type,
             amount_text(component.before),
             amount_text(component.bill.total),
-            _fate(
+            _outcome(
                 component, dry_run=dry_run, sent=outcome.has_sent(resource.account, component.type)
             ),
         )
@@ -181,7 +181,7 @@ def _signed(amount: Decimal) -> str:
     return f"{amount:+.2f}" if amount else "-"
 
 
-def _fate(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
+def _outcome(component: ComponentReport, *, dry_run: bool, sent: bool) -> str:
     if component.is_anomaly:
         return f"not sent: {_LOWER}"
     if dry_run:

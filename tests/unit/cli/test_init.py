@@ -125,7 +125,7 @@ def test_force_keeps_the_old_files_and_the_other_variables(file: Path) -> None:
 def test_without_a_terminal_it_names_the_options_that_are_missing(file: Path) -> None:
     done = init(file, waldur_url=None, token_file=None)
     assert done.returncode == 2
-    assert "these options are needed: --waldur-url, --token-file" in done.stderr
+    assert "these options are required: --waldur-url, --token-file" in done.stderr
     assert not file.parent.exists()
 
 
