@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -357,12 +357,13 @@ def _view(view: Callable[[], object]) -> Endpoint:
 
 
 def _action(action: Callable[..., object]) -> Endpoint:
-    checked = validate_call(action)
+    # On the first request only: building all of them takes 40 ms, and most sandboxes get none.
+    checked = cache(lambda: validate_call(action))
 
     async def endpoint(request: Request) -> Response:
         try:
             arguments = await request.json() if await request.body() else {}
-            return JSONResponse(_without_tokens(checked(**arguments)))
+            return JSONResponse(_without_tokens(checked()(**arguments)))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
             return _refusal(HTTPStatus.BAD_REQUEST, problems)
