@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import yaml
 
 from harness import Installation
@@ -177,13 +176,11 @@ def test_an_offering_that_events_serve_is_left_to_them(installation: Installatio
     assert "takes part in mode order_process" in done.err
 
 
-def test_a_period_that_is_no_number_is_refused(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del monkeypatch
-    with installation.service(WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES="often") as service:
-        assert service.wait() == 2
-        assert 'PERIOD_MINUTES is "often"; give a positive number' in service.text
+def test_a_period_that_is_no_number_is_refused(installation: Installation) -> None:
+    installation.variables["WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES"] = "often"
+    done = installation.run()
+    assert done.code == 2
+    assert 'PERIOD_MINUTES is "often"; give a positive number' in done.err
 
 
 def test_load_components_creates_updates_and_then_leaves_alone(

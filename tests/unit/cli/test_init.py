@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ import pytest
 import yaml
 
 from harness import Installation
-from harness.processes import COMMANDS, environment
+from harness.in_process import run_in_process
+from harness.processes import Finished
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.service.systemd import Choices, unit
 
@@ -27,19 +26,12 @@ OPTIONS = {
 }
 
 
-def init(
-    file: Path, *more: str, token: str = TOKEN, **changes: str | None
-) -> subprocess.CompletedProcess[str]:
+def init(file: Path, *more: str, token: str = TOKEN, **changes: str | None) -> Finished:
     """Run the command without a terminal; an option that is None is left out."""
     given = OPTIONS | {f"--{key.replace('_', '-')}": value for key, value in changes.items()}
     options = [word for key, value in given.items() if value is not None for word in (key, value)]
-    return subprocess.run(
-        [str(COMMANDS / "waldur-site-agent"), "init", "-c", str(file), *options, *more],
-        input=token,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
+    return run_in_process(
+        "waldur-site-agent", "init", "-c", str(file), *options, *more, given=token
     )
 
 
@@ -51,20 +43,14 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("backend", ["slurm", "moab"])
 def test_the_files_pass_the_check_and_the_next_commands_are_named(file: Path, backend: str) -> None:
     done = init(file, backend=backend)
-    assert done.returncode == 0, done.stderr
-    assert f"waldur-site-agent diagnose -c {file}" in done.stdout
-    assert f"waldur-site-agent components load -c {file}" in done.stdout
-    assert f"waldur-site-agent plan -c {file}" in done.stdout
-    assert f"waldur-site-agent install-services -c {file}" in done.stdout
-    assert TOKEN not in done.stdout + done.stderr + file.read_text()
-    checked = subprocess.run(
-        [str(COMMANDS / "waldur-site-agent"), "config", "check", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert checked.stdout.endswith("\nok: 1 offering, 1 backend\n"), checked.stderr
+    assert done.code == 0, done.err
+    assert f"waldur-site-agent diagnose -c {file}" in done.out
+    assert f"waldur-site-agent components load -c {file}" in done.out
+    assert f"waldur-site-agent plan -c {file}" in done.out
+    assert f"waldur-site-agent install-services -c {file}" in done.out
+    assert TOKEN not in done.out + done.err + file.read_text()
+    checked = run_in_process("waldur-site-agent", "config", "check", "-c", str(file))
+    assert checked.out.endswith("\nok: 1 offering, 1 backend\n"), checked.err
     (offering,) = load_configuration(file, {})[0].offerings
     assert (offering.name, offering.token) == ("Slurm at Example HPC", TOKEN)
     assert offering.waldur_api_url == "https://waldur.example.com/api/"
@@ -72,28 +58,28 @@ def test_the_files_pass_the_check_and_the_next_commands_are_named(file: Path, ba
 
 
 def test_the_token_is_for_its_owner_alone(file: Path) -> None:
-    assert init(file).returncode == 0
+    assert init(file).code == 0
     secret = file.parent / "environment"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert secret.read_text() == f"WALDUR_API_TOKEN={TOKEN}\n"
 
 
 def test_systemd_units_read_the_token_that_it_wrote(file: Path) -> None:
-    assert init(file).returncode == 0
+    assert init(file).code == 0
     text = unit("all", Choices(config=file))
     assert f"EnvironmentFile=-{file.parent}/environment\n" in text
     assert "EnvironmentFile=-/etc/waldur-site-agent/environment\n" in text
 
 
 def test_a_variable_of_the_process_counts_more_than_the_file(file: Path) -> None:
-    assert init(file).returncode == 0
+    assert init(file).code == 0
     (offering,) = load_configuration(file, {"WALDUR_API_TOKEN": "another"})[0].offerings
     assert offering.token == "another"
 
 
 def test_a_file_with_a_name_that_yaml_would_misread_is_read_as_it_was_given(file: Path) -> None:
     name = 'GPU: the "big" one # 1 \u00e4'
-    assert init(file, name=name).returncode == 0
+    assert init(file, name=name).code == 0
     assert load_configuration(file, {})[0].offerings[0].name == name
 
 
@@ -102,8 +88,8 @@ def test_nothing_that_exists_is_overwritten(file: Path) -> None:
     for path in (file, file.parent / "environment"):
         path.write_text("precious\n")
         done = init(file)
-        assert done.returncode == 2
-        assert str(path) in done.stderr
+        assert done.code == 2
+        assert str(path) in done.err
         assert path.read_text() == "precious\n"
         path.unlink()
 
@@ -114,7 +100,7 @@ def test_force_keeps_the_old_files_and_the_other_variables(file: Path) -> None:
     secret = file.parent / "environment"
     secret.write_text("WALDUR_API_TOKEN=old\nWALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES=60\n")
     secret.chmod(0o644)
-    assert init(file, "--force").returncode == 0
+    assert init(file, "--force").code == 0
     assert file.with_name("config.yaml.old").read_text() == "old\n"
     assert secret.read_text() == (
         f"WALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES=60\nWALDUR_API_TOKEN={TOKEN}\n"
@@ -124,8 +110,8 @@ def test_force_keeps_the_old_files_and_the_other_variables(file: Path) -> None:
 
 def test_without_a_terminal_it_names_the_options_that_are_missing(file: Path) -> None:
     done = init(file, waldur_url=None, token_file=None)
-    assert done.returncode == 2
-    assert "these options are required: --waldur-url, --token-file" in done.stderr
+    assert done.code == 2
+    assert "these options are required: --waldur-url, --token-file" in done.err
     assert not file.parent.exists()
 
 
@@ -145,47 +131,23 @@ def test_an_answer_that_cannot_be_right_is_refused(
     file: Path, changes: dict[str, Any], words: str
 ) -> None:
     done = init(file, **changes)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "abc" not in done.stderr
+    assert done.code == 2
+    assert words in done.err
+    assert "abc" not in done.err
     assert not file.exists()
 
 
 def test_a_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "etc").write_text("a file where the directory should be")
     done = init(tmp_path / "etc" / "config.yaml")
-    assert done.returncode == 1
-    assert "cannot be written" in done.stderr
-    assert "-c FILE" in done.stderr
+    assert done.code == 1
+    assert "cannot be written" in done.err
+    assert "-c FILE" in done.err
 
 
-def test_on_a_terminal_it_asks_five_questions_and_does_not_show_the_token(file: Path) -> None:
-    answers = ["https://waldur.example.com", UUID, TOKEN, "", "Example"]
-    command = [str(COMMANDS / "waldur-site-agent"), "init", "-c", str(file)]
-    with subprocess.Popen(
-        [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment(),
-    ) as terminal:
-        assert terminal.stdin is not None
-        assert terminal.stdout is not None
-        shown = b""
-        for number, answer in enumerate(answers, start=1):
-            while f"{number}/5".encode() not in shown or not shown.endswith(b": "):
-                byte = terminal.stdout.read(1)
-                assert byte, shown
-                shown += byte
-            terminal.stdin.write(answer.encode() + b"\n")
-            terminal.stdin.flush()
-        shown += terminal.stdout.read()
-    assert TOKEN.encode() not in shown
-    (offering,) = load_configuration(file, {})[0].offerings
-    assert (offering.token, offering.order_processing_backend) == (TOKEN, "slurm")
-
-
-def test_what_it_writes_works_against_a_waldur(installation: Installation, file: Path) -> None:
-    testbed = installation.testbed
+def test_what_it_writes_works_against_a_waldur(installation: Installation) -> None:
+    testbed, file = installation.testbed, installation.file
+    file.unlink()
     order = testbed.order(testbed.project(ada="ada01"))
     settings = {"slurm_bin_path": str(installation.directory / "bin"), "require_system_user": "no"}
     more = [word for key, value in settings.items() for word in ("--setting", f"{key}={value}")]
@@ -196,19 +158,13 @@ def test_what_it_writes_works_against_a_waldur(installation: Installation, file:
         waldur_url=testbed.url,
         offering_uuid=testbed.sandbox.offering.uuid,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert yaml.safe_load(file.read_text())["offerings"][0]["backend_settings"] == {
         "customer_prefix": "c_",
         "project_prefix": "p_",
         "allocation_prefix": "hpc_",
         **settings,
     }
-    ran = subprocess.run(
-        [str(COMMANDS / "waldur-site-agent"), "run", "--once", "-c", str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = installation.run("run", "--once", command="waldur-site-agent")
+    assert ran.code == 0, ran.err
     assert testbed.state(order) == "done"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import signal
 import sys
 import uuid
 from dataclasses import replace
@@ -15,7 +14,7 @@ from decimal import Decimal
 import pytest
 import yaml
 
-from harness import Installation, eventually
+from harness import Installation
 from waldur_site_agent.cli import usage
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent_sandbox import Resource
@@ -130,20 +129,6 @@ def put_part(
         if each.username == username and each.component_usage in rows
     ]
     side.world.put(replace(part, usage=amount))
-
-
-@pytest.mark.parametrize("mode", ["report", "all"])
-def test_an_offering_that_follows_events_is_reported_all_the_same(
-    installation: Installation, ocean: Resource, mode: str
-) -> None:
-    change = {"reporting_backend": "slurm", "order_processing_backend": ..., "stomp_enabled": True}
-    installation.write_offerings(change, timezone="UTC")
-    variables = {"WALDUR_SITE_AGENT_REPORT_PERIOD_MINUTES": "0.01"}
-    side = installation.testbed.sandbox.customer
-    with installation.service("-m", mode, **variables) as service:
-        eventually(lambda: side.usages(ocean), "usage reported")
-        service.send(signal.SIGTERM)
-        assert service.wait() == 0, service.text
 
 
 def test_figures_are_shown_next_to_those_of_waldur_and_nothing_is_sent(

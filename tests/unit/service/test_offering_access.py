@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness import Installation, SimulatedSite, eventually
+from harness import Installation, SimulatedSite
 from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.passes import run_cycle
 
 SERVICE_ACCOUNTS = "marketplace_service_providers_project_service_accounts_list"
-QUICKLY = {"WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES": "0.01"}
 
 
 def stranger(testbed: SimulatedSite) -> str:
@@ -52,28 +51,6 @@ def test_a_plan_for_machines_has_the_trouble(installation: Installation) -> None
     done = installation.run("plan", "--output", "json", command="waldur-site-agent")
     assert done.code == 1
     assert json.loads(done.out)[0]["trouble"].startswith("waldur_offering_uuid: offering 11111111")
-
-
-def test_a_service_says_so_in_its_health_and_begins_when_the_role_is_given(
-    installation: Installation,
-) -> None:
-    testbed = installation.testbed
-    user = testbed.sandbox.customer.add_user("stranger")
-    health = installation.directory / "health.json"
-    installation.write_offerings({"waldur_api_token": user.token}, health_file=str(health))
-    order = testbed.order(testbed.project(ada="ada01"))
-
-    def trouble() -> str:
-        if not health.exists():
-            return ""
-        (worker,) = json.loads(health.read_text())["workers"] or [{}]
-        return str(worker.get("trouble", ""))
-
-    with installation.service(**QUICKLY):
-        eventually(lambda: "has no role at all" in trouble(), "the trouble in the health file")
-        testbed.sandbox.customer.add_customer_role(testbed.sandbox.offering.customer, user)
-        eventually(lambda: testbed.state(order) == "done", "the order")
-        eventually(lambda: not trouble(), "good health")
 
 
 def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_read(

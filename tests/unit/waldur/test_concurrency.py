@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from contextvars import ContextVar
 from queue import Queue
@@ -87,31 +85,6 @@ def test_calls_that_have_not_begun_are_dropped_after_a_bug() -> None:
     with pytest.raises(ZeroDivisionError):
         concurrently(stumble, range(9), workers=2)
     assert sorted(begun) in ([0], [0, 1])
-
-
-def test_a_call_that_hangs_does_not_keep_the_process_alive() -> None:
-    program = """
-import threading
-from waldur_site_agent.waldur.concurrency import concurrently, in_background
-
-begun = threading.Barrier(3)
-
-def hang(_number: int) -> None:
-    begun.wait()
-    threading.Event().wait()
-
-in_background(lambda: concurrently(hang, [1, 2]), "asker")
-begun.wait()
-print("leaving")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr
 
 
 def test_logging_context_reaches_the_threads() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -254,14 +252,3 @@ def test_after_closing_nothing_is_sent(server: Scripted) -> None:
         waldur.whoami()
     with pytest.raises(RuntimeError):
         waldur.whoami()
-
-
-def test_importing_the_gateway_builds_no_models() -> None:
-    program = (
-        "import waldur_site_agent.waldur.codec as d, waldur_site_agent.waldur; "
-        "print(len(d._adapters))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "0"
