@@ -21,7 +21,7 @@ sys.path.insert(0, str(TESTS))
 
 from integration import broker  # noqa: E402 - the path to it was just made
 from integration import conftest as cluster  # noqa: E402 - as above
-from integration.events.conftest import a_village  # noqa: E402 - as above
+from integration.events.conftest import an_event_testbed  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def main(rounds: int) -> None:
         with tempfile.TemporaryDirectory() as directory:
             prefix = f"bench{os.getpid() % 10000}"
             try:
-                with a_village(slurm, rabbitmq, Path(directory), prefix) as event_site:
+                with an_event_testbed(slurm, rabbitmq, Path(directory), prefix) as event_site:
                     seconds = measure(event_site, rounds)
             finally:
                 slurm.clean(prefix)

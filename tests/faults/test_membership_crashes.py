@@ -53,7 +53,7 @@ class SlurmSite:
 _REMOVE = ("sacctmgr", "-i", "remove", "user")
 
 
-def a_town(testbed: SimulatedSite) -> SlurmSite:
+def a_simulated_cluster(testbed: SimulatedSite) -> SlurmSite:
     """All that a cycle then finds is new."""
     side = testbed.sandbox.customer
     ocean_people = testbed.project("ocean", ada="ada01", bob="bob01", dan="dan01", eve="eve01")
@@ -77,7 +77,7 @@ def a_town(testbed: SimulatedSite) -> SlurmSite:
 
 def undisturbed(testbed: SimulatedSite) -> tuple[SlurmSite, list[str]]:
     """The site after a cycle, and its steps."""
-    slurm_site, counting = a_town(testbed), KillSwitch()
+    slurm_site, counting = a_simulated_cluster(testbed), KillSwitch()
     report = testbed.with_(runner=counting.runner, transport=counting.transport).sync()
     assert not report.failed, report.failures
     return slurm_site, counting.steps
@@ -115,7 +115,7 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
         expected = slurm_site.end()
     for number in range(1, len(steps) + 1):
         with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
-            slurm_site = a_town(testbed)
+            slurm_site = a_simulated_cluster(testbed)
             blade = KillSwitch(at=number, after_effect=True)
             with pytest.raises(KilledError):
                 testbed.with_(runner=blade.runner, transport=blade.transport).sync()
@@ -129,7 +129,7 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
 
 
 def test_a_pause_whose_notes_no_list_shows_yet_keeps_them(testbed: SimulatedSite) -> None:
-    slurm_site = a_town(testbed)
+    slurm_site = a_simulated_cluster(testbed)
     testbed.sync()
     for age in range(1, 9):
         with testbed.lists_a_moment_old(age):
@@ -231,7 +231,7 @@ def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
     assert len(steps) > 20
     for number in range(1, len(steps) + 1):
         with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
-            slurm_site = a_town(testbed)
+            slurm_site = a_simulated_cluster(testbed)
             blade = KillSwitch(at=number, after_effect=after_effect)
             with pytest.raises(KilledError):
                 testbed.with_(runner=blade.runner, transport=blade.transport).sync()
@@ -247,7 +247,7 @@ def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
     tmp_path: Path, flags: dict[str, bool]
 ) -> None:
     def agent_killed_at(testbed: SimulatedSite, step: int) -> tuple[SlurmSite, KillSwitch]:
-        slurm_site, blade = a_town(testbed), KillSwitch(at=step)
+        slurm_site, blade = a_simulated_cluster(testbed), KillSwitch(at=step)
         testbed.sync()
         testbed.sandbox.customer.set_flags(slurm_site.ice, **flags)
         with contextlib.suppress(KilledError):
@@ -305,7 +305,7 @@ def test_any_write_whose_answer_is_lost_once_changes_nothing_in_the_end(
     for operation in sorted(operations):
         for skipped in range(writes[operation]):
             with a_simulated_site(tmp_path / f"{operation}{skipped}.lock") as testbed:
-                slurm_site = a_town(testbed)
+                slurm_site = a_simulated_cluster(testbed)
                 testbed.sandbox.faults.add(operation, kind, skip=skipped)
                 testbed.sync()
                 testbed.sync()
@@ -320,7 +320,7 @@ def test_any_write_whose_answer_is_lost_once_changes_nothing_in_the_end(
 def test_a_server_in_trouble_for_a_while_costs_nobody_anything(
     testbed: SimulatedSite, status: int
 ) -> None:
-    slurm_site = a_town(testbed)
+    slurm_site = a_simulated_cluster(testbed)
     testbed.sandbox.faults.add("*", "status", status=status, times=30)
     for _ in range(12):
         with contextlib.suppress(TemporaryError):

@@ -91,7 +91,7 @@ STORIES = {
 }
 
 
-def beheaded(testbed: SimulatedMoabSite, blade: KillSwitch) -> SimulatedMoabSite:
+def killed(testbed: SimulatedMoabSite, blade: KillSwitch) -> SimulatedMoabSite:
     """The house, for an agent that dies at one of its commands; requests are another test's."""
     seen = testbed.with_(mam_runner=blade.runner)
     assert isinstance(seen, SimulatedMoabSite)
@@ -107,14 +107,14 @@ def test_an_agent_killed_at_any_command_is_finished_by_the_next_cycle(
     with a_simulated_moab_site(tmp_path / "lock") as testbed:
         story.begin(testbed, "0")
         counting = KillSwitch()
-        beheaded(testbed, counting).cycle()
+        killed(testbed, counting).cycle()
         assert len(counting.steps) > 8
         for number in range(1, len(counting.steps) + 1):
             tag = str(number)
             order = story.begin(testbed, tag)
             blade = KillSwitch(at=number, after_effect=after_effect)
             with pytest.raises(KilledError):
-                beheaded(testbed, blade).cycle()
+                killed(testbed, blade).cycle()
             testbed.cycle()
             where = f"killed at {blade.steps[-1]}"
             assert testbed.state(order) == "done", where
@@ -132,12 +132,12 @@ def test_lists_a_moment_old_after_a_kill_pay_nothing_twice(
         story.begin(testbed, "0")
         counting = KillSwitch()
         with testbed.lists_a_moment_old(age):
-            beheaded(testbed, counting).cycle()
+            killed(testbed, counting).cycle()
         for number in range(1, len(counting.steps) + 1):
             tag = str(number)
             order = story.begin(testbed, tag)
             with contextlib.suppress(KilledError):
-                beheaded(testbed, KillSwitch(at=number, after_effect=True)).cycle()
+                killed(testbed, KillSwitch(at=number, after_effect=True)).cycle()
             with testbed.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
                 testbed.cycle()
             testbed.cycle()

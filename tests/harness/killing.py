@@ -53,11 +53,11 @@ class KillSwitch:
 
 class _Transport(httpx.BaseTransport):
     def __init__(self, kill_switch: KillSwitch) -> None:
-        self._guillotine = kill_switch
+        self._kill_switch = kill_switch
         self._inner = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        last = self._guillotine.step(f"{request.method} {request.url.path}")
+        last = self._kill_switch.step(f"{request.method} {request.url.path}")
         response = self._inner.handle_request(request)
         if last:
             response.read()
@@ -71,11 +71,11 @@ class _Transport(httpx.BaseTransport):
 
 class _Runner:
     def __init__(self, kill_switch: KillSwitch, inner: Runner) -> None:
-        self._guillotine = kill_switch
+        self._kill_switch = kill_switch
         self._inner = inner
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        last = self._guillotine.step(" ".join(argv))
+        last = self._kill_switch.step(" ".join(argv))
         result = self._inner.run(argv, timeout)
         if last:
             raise KilledError

@@ -230,14 +230,14 @@ class _Events:
         self._broker = broker
         self._time = agent.world.time
         modes = {part.job: EVENT_PROCESS.renamed(part) for part in EVENT_PROCESS.parts}
-        self._workplace = Session(dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes)
+        self._session = Session(dict.fromkeys((Job.ORDERS, Job.MEMBERSHIP), agent.site), modes)
         self.event_queue = EventQueue(
             UUID(agent.world.sandbox.offering.uuid),
             object_types_of(agent.site.offering),
             structlog.get_logger(),
             clock=self._time.seconds,
         )
-        self._passes = Passes(self._workplace, self.event_queue)
+        self._passes = Passes(self._session, self.event_queue)
         self.event_queue.want(Everything())
         self._next_full_pass = self._time.seconds() + _HOUR
 

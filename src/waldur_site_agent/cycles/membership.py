@@ -200,7 +200,7 @@ def sync_membership(
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     with site.backend.session():
         state = _in_waldurs_spelling(site, wanted, site.backend.observe())
-        wanted = _in_sight(wanted, usernames.users, state, scope_filter)
+        wanted = _in_scope(wanted, usernames.users, state, scope_filter)
         membership = _plan(site, wanted, state)
         confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
         if confirmed is not wanted:
@@ -255,7 +255,7 @@ def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
     return failures
 
 
-def _in_sight(
+def _in_scope(
     wanted: Gathered, users: Iterable[OfferingUser], state: BackendState, scope_filter: ScopeFilter
 ) -> Gathered:
     """The accounts that the scopes concern, now that it is known who is in them."""

@@ -284,7 +284,7 @@ def open_orders(site: Site) -> tuple[Order, ...]:
     return _readable(site, site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN))
 
 
-def orders_in_sight(
+def orders_in_scope(
     site: Site, scope_filter: ScopeFilter
 ) -> tuple[tuple[Order, ...], dict[UUID, str]]:
     """The open orders to look at, and the states of all that were.

@@ -19,7 +19,7 @@ from waldur_site_agent.cycles.order_inputs import (
     claims_on,
     open_orders,
     orders_in_hand,
-    orders_in_sight,
+    orders_in_scope,
     resources_of,
     waiting_for_list,
 )
@@ -140,7 +140,7 @@ def process_orders(
     if not dry_run:
         _look_after_updates(site)
     scope_filter = ScopeFilter.of(scopes)
-    found, states = orders_in_sight(site, scope_filter)
+    found, states = orders_in_scope(site, scope_filter)
     snapshot = WaldurSnapshot(orders=states)
     if not found:
         repairs = _foreseen_repairs(site) if dry_run else ()

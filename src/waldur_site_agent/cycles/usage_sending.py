@@ -194,7 +194,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    skipped = _left_out(plan)
+    skipped = _not_reported(plan)
     if not (plan or compare_parts):
         return MonthOutcome(plan=plan, failures=skipped)
     sending = _Sending(site, plan)
@@ -225,7 +225,7 @@ def foresee_month(site: Site, plan: MonthPlan) -> MonthOutcome:
         PermanentError: a list may not be read.
     """
     changes = _Sending(site, plan).differing_parts()
-    return MonthOutcome(plan=plan, part_changes=tuple(changes), failures=_left_out(plan))
+    return MonthOutcome(plan=plan, part_changes=tuple(changes), failures=_not_reported(plan))
 
 
 def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) -> Iterator[Write]:
@@ -241,7 +241,7 @@ def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) 
         yield parts_write(change, month, components)
 
 
-def _left_out(plan: MonthPlan) -> tuple[NotReported, ...]:
+def _not_reported(plan: MonthPlan) -> tuple[NotReported, ...]:
     return tuple(
         NotReported(account=account, error=TemporaryError(reason))
         for account, reason in sorted(plan.skipped.items())

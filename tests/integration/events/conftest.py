@@ -116,7 +116,7 @@ class EventSite(SlurmSite):
 
 
 @contextmanager
-def a_village(
+def an_event_testbed(
     slurm: Any, broker: Any, directory: Path, prefix: str, version: str = "8.1.3"
 ) -> Iterator[EventSite]:
     with a_simulated_site(directory / "lock", version) as testbed:
@@ -131,17 +131,17 @@ def a_village(
 def event_site(
     real_slurm: Any, real_rabbitmq: Any, tmp_path: Path, prefix: str
 ) -> Iterator[EventSite]:
-    with a_village(real_slurm, real_rabbitmq, tmp_path, prefix) as event_site:
+    with an_event_testbed(real_slurm, real_rabbitmq, tmp_path, prefix) as event_site:
         yield event_site
 
 
 @pytest.fixture(scope="module")
-def calm_village(
+def calm_testbed(
     real_slurm: Any, real_rabbitmq: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[EventSite, Project, Resource, Service]]:
     """One site for tests that break nothing: a project, its resource, and a running agent."""
     directory, prefix = tmp_path_factory.mktemp("event_site"), f"v{os.getpid() % 10000}"
-    with a_village(real_slurm, real_rabbitmq, directory, prefix) as event_site:
+    with an_event_testbed(real_slurm, real_rabbitmq, directory, prefix) as event_site:
         ((project, resource),) = event_site.open_projects("climate")
         with event_site.agent() as service:
             yield event_site, project, resource, service

@@ -153,9 +153,9 @@ Calm = tuple[EventSite, Project, Resource, Service]
 
 
 def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect(
-    calm_village: Calm,
+    calm_testbed: Calm,
 ) -> None:
-    event_site, project, resource, service = calm_village
+    event_site, project, resource, service = calm_testbed
     events = event_site.testbed.sandbox.events
     nonsense: list[Any] = [
         {},
@@ -176,16 +176,16 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
 
 
 def test_events_before_their_change_is_visible_take_effect_all_the_same(
-    calm_village: Calm,
+    calm_testbed: Calm,
 ) -> None:
-    event_site, project, resource, _ = calm_village
+    event_site, project, resource, _ = calm_testbed
     event_site.testbed.sandbox.events.lag_behind(1.0)
     joins(event_site, project, resource, "dan", event_site.svc)
     event_site.testbed.sandbox.events.lag_behind(0.0)
 
 
-def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_village: Calm) -> None:
-    event_site, project, resource, _ = calm_village
+def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_testbed: Calm) -> None:
+    event_site, project, resource, _ = calm_testbed
     events, side = event_site.testbed.sandbox.events, event_site.side
     event_site.testbed.person("eve", event_site.crs)
     events.disturb("duplicate", times=None)
@@ -199,8 +199,8 @@ def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_village:
     events.calm()
 
 
-def test_messages_that_another_agent_took_come_back_when_it_dies(calm_village: Calm) -> None:
-    event_site, project, resource, _ = calm_village
+def test_messages_that_another_agent_took_come_back_when_it_dies(calm_testbed: Calm) -> None:
+    event_site, project, resource, _ = calm_testbed
     broker, side, testbed = event_site.broker, event_site.side, event_site.testbed
     rival_login = "rival"
     broker.register(event_site.vhost, rival_login, "secret")

@@ -102,7 +102,9 @@ def long_qos(real_slurm: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def shared_town(real_slurm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmSite]:
+def shared_cluster(
+    real_slurm: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SlurmSite]:
     """One site for a module whose tests only look at what happened in it."""
     directory, prefix = tmp_path_factory.mktemp("slurm_site"), f"w{os.getpid() % 10000}"
     with a_simulated_site(directory / "lock") as testbed:

@@ -106,15 +106,15 @@ class Week:
 
 
 @pytest.fixture(scope="module")
-def week(shared_town: SlurmSite, long_qos: str) -> Iterator[Week]:
-    name, homes = f"wsaweek{os.getpid()}", Path(shared_town.slurm.directory) / "week"
+def week(shared_cluster: SlurmSite, long_qos: str) -> Iterator[Week]:
+    name, homes = f"wsaweek{os.getpid()}", Path(shared_cluster.slurm.directory) / "week"
 
     def make_user() -> None:
         homes.mkdir(exist_ok=True)
         words = ("-r", "-M", "-N", "-d", str(homes / name), name)
         subprocess.run(["/usr/sbin/useradd", *words], check=True)
 
-    week = Week(shared_town, long_qos, name)
+    week = Week(shared_cluster, long_qos, name)
     try:
         week.monday()
         week.cycle()
@@ -128,7 +128,7 @@ def week(shared_town: SlurmSite, long_qos: str) -> Iterator[Week]:
         week.cycle()
         yield week
     finally:
-        shared_town.slurm.sacctmgr("remove", "user", "where", f"name={name}")
+        shared_cluster.slurm.sacctmgr("remove", "user", "where", f"name={name}")
         subprocess.run(["/usr/sbin/userdel", name], capture_output=True, check=False)
         shutil.rmtree(homes, ignore_errors=True)
 

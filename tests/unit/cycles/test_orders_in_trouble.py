@@ -280,17 +280,17 @@ class _Deciding(httpx.HTTPTransport):
 
     def __init__(self, testbed: SimulatedSite, order: Order, **changes: object) -> None:
         super().__init__()
-        self._house, self._order, self._changes = testbed, order, changes
+        self._testbed, self._order, self._changes = testbed, order, changes
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         answer = super().handle_request(request)
         if request.url.path.endswith("/approve_by_provider/"):
-            self._house.sandbox.customer.edit(self._order, **self._changes)
+            self._testbed.sandbox.customer.edit(self._order, **self._changes)
         return answer
 
 
 @pytest.mark.parametrize(
-    ("changes", "fate", "is_trouble", "words"),
+    ("changes", "outcome", "is_trouble", "words"),
     [
         (
             {"state": "erred", "error_message": "no such plan"},
@@ -309,13 +309,17 @@ class _Deciding(httpx.HTTPTransport):
     ],
 )
 def test_an_order_that_ends_within_the_approval_is_read_again_and_named(
-    testbed: SimulatedSite, changes: dict[str, str], fate: OrderStatus, is_trouble: bool, words: str
+    testbed: SimulatedSite,
+    changes: dict[str, str],
+    outcome: OrderStatus,
+    is_trouble: bool,
+    words: str,
 ) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
     testbed = testbed.with_(transport=lambda: _Deciding(testbed, order, **changes))
     report = testbed.cycle()
     (found,) = report.results
-    assert (found.status, found.is_trouble) == (fate, is_trouble)
+    assert (found.status, found.is_trouble) == (outcome, is_trouble)
     assert words in found.reason
     assert report.failed is is_trouble
     assert testbed.accounts == set()

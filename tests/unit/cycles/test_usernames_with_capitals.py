@@ -128,7 +128,7 @@ def test_somebody_elses_association_does_not_keep_a_leaver_from_being_deleted(
     assert testbed.members_of(resource) == {"ada", "bob", "eve"}
 
 
-def test_of_two_leavers_the_one_in_an_account_is_not_deleted(testbed: SimulatedSite) -> None:
+def test_of_two_who_left_the_one_in_an_account_is_not_deleted(testbed: SimulatedSite) -> None:
     keep_case(testbed)
     resource = testbed.settled(testbed.project(bob="bob", eve="eve"))
     put_in(testbed, resource, "ada")

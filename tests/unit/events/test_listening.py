@@ -371,7 +371,7 @@ def test_a_pass_that_does_not_move_is_noticed_and_one_that_does_is_not() -> None
     assert not watchdog.hung
 
 
-def test_the_agenda_wakes_the_worker_at_once(event_queue: EventQueue) -> None:
+def test_the_queue_wakes_the_worker_at_once(event_queue: EventQueue) -> None:
     found: list[object] = []
     waiter = threading.Thread(target=lambda: found.append(event_queue.take(30)))
     waiter.start()

@@ -40,7 +40,7 @@ def registered(testbed: SimulatedSite, **changes: object) -> Iterator[Registrati
 
 
 @contextmanager
-def an_old_house(directory: Path, version: str) -> Iterator[SimulatedSite]:
+def an_old_site(directory: Path, version: str) -> Iterator[SimulatedSite]:
     with a_simulated_site(directory / "lock", version) as testbed:
         yield testbed
 
@@ -51,7 +51,7 @@ def subscription_of(testbed: SimulatedSite, **changes: object) -> Subscription:
 
 
 def test_only_the_types_that_the_jobs_need_are_asked_for(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "8.1.3") as testbed:
+    with an_old_site(tmp_path, "8.1.3") as testbed:
         only_orders = offering_of(testbed, membership_sync_backend="")
         assert object_types_of(only_orders) == ("order",)
         assert object_types_of(offering_of(testbed)) == TYPES
@@ -60,7 +60,7 @@ def test_only_the_types_that_the_jobs_need_are_asked_for(tmp_path: Path) -> None
 
 
 def test_a_new_server_gives_one_queue_and_the_same_one_again(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "8.1.3") as testbed:
+    with an_old_site(tmp_path, "8.1.3") as testbed:
         first, second = subscription_of(testbed), subscription_of(testbed)
         assert first == second
         assert first.declared
@@ -72,7 +72,7 @@ def test_a_new_server_gives_one_queue_and_the_same_one_again(tmp_path: Path) -> 
 
 
 def test_a_server_in_between_gives_a_queue_for_each_type(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "8.0.5") as testbed:
+    with an_old_site(tmp_path, "8.0.5") as testbed:
         found = subscription_of(testbed)
         assert found.declared
         assert [
@@ -82,7 +82,7 @@ def test_a_server_in_between_gives_a_queue_for_each_type(tmp_path: Path) -> None
 
 
 def test_on_an_old_server_the_subscription_makes_the_queue(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "7.7.9") as testbed:
+    with an_old_site(tmp_path, "7.7.9") as testbed:
         found = subscription_of(testbed)
         assert not found.declared
         assert found.vhost == testbed.sandbox.agent.uuid
@@ -95,7 +95,7 @@ def test_on_an_old_server_the_subscription_makes_the_queue(tmp_path: Path) -> No
 
 
 def test_with_mqtt_there_are_topics(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "7.7.9") as testbed:
+    with an_old_site(tmp_path, "7.7.9") as testbed:
         found = subscription_of(testbed, stomp_enabled=False, mqtt_enabled=True)
         assert found.queues[0] == (
             f"subscription/{found.login}/offering/{testbed.sandbox.offering.uuid}/order"
@@ -103,7 +103,7 @@ def test_with_mqtt_there_are_topics(tmp_path: Path) -> None:
 
 
 def test_a_refused_login_leads_to_another_one_and_only_once_in_an_hour(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "7.7.9") as testbed, registered(testbed) as registration:
+    with an_old_site(tmp_path, "7.7.9") as testbed, registered(testbed) as registration:
         logins = [registration.subscribe().login]
         refused = LoginRefusedError("the password is not that of now")
         logins += [registration.subscribe(refused).login for _ in range(6)]
@@ -114,7 +114,7 @@ def test_a_refused_login_leads_to_another_one_and_only_once_in_an_hour(tmp_path:
 
 
 def test_a_queue_that_belongs_to_another_user_is_said_to(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "8.1.3") as testbed:
+    with an_old_site(tmp_path, "8.1.3") as testbed:
         subscription_of(testbed)
         staff = testbed.sandbox.staff()
         with pytest.raises(TemporaryError, match="belong to another Waldur user"):
@@ -122,7 +122,7 @@ def test_a_queue_that_belongs_to_another_user_is_said_to(tmp_path: Path) -> None
 
 
 def test_the_sign_of_life_keeps_the_service_active(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "8.1.3") as testbed, registered(testbed) as registration:
+    with an_old_site(tmp_path, "8.1.3") as testbed, registered(testbed) as registration:
         registration.subscribe()
         testbed.sandbox.requests.clear()
         registration.ping()
@@ -131,7 +131,7 @@ def test_the_sign_of_life_keeps_the_service_active(tmp_path: Path) -> None:
 
 
 def test_a_server_without_identities_gets_a_cheap_request_as_sign_of_life(tmp_path: Path) -> None:
-    with an_old_house(tmp_path, "7.7.9") as testbed, registered(testbed) as registration:
+    with an_old_site(tmp_path, "7.7.9") as testbed, registered(testbed) as registration:
         registration.subscribe()
         testbed.sandbox.requests.clear()
         registration.ping()
@@ -142,7 +142,7 @@ def test_a_server_without_identities_gets_a_cheap_request_as_sign_of_life(tmp_pa
 def test_a_server_that_left_mqtt_is_found_out_without_its_version(
     tmp_path: Path, version: str, warned: int
 ) -> None:
-    with capture_logs() as logs, an_old_house(tmp_path, version) as testbed:
+    with capture_logs() as logs, an_old_site(tmp_path, version) as testbed:
         subscription_of(testbed, stomp_enabled=False, mqtt_enabled=True)
         assert testbed.sandbox.requests.count("version_retrieve") == 0
     said = [entry for entry in logs if "no longer publishes events over MQTT" in entry["event"]]

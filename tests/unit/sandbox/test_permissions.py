@@ -107,7 +107,7 @@ def test_the_oldest_servers_let_only_staff_err_a_resource(
         assert api.post(path, json={"error_message": "x"}).status_code == expected
 
 
-def test_a_user_who_lost_the_role_lost_the_sight(sandbox: Sandbox, api: httpx.Client) -> None:
+def test_a_user_who_lost_the_role_sees_nothing_of_it(sandbox: Sandbox, api: httpx.Client) -> None:
     role = next(
         row for row in sandbox.customer.world.roles.values() if row.user == sandbox.agent.uuid
     )

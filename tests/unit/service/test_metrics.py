@@ -32,7 +32,7 @@ EVENTS = {
     "connections": 4,
     "messages": {"order looked at": 5},
 }
-LEFT_OUT = Skipped("ada01", TemporaryError("unknown to the operating system"))
+SKIPPED = Skipped("ada01", TemporaryError("unknown to the operating system"))
 WORK = {"offering": "Cluster", "mode": "report"}
 
 
@@ -140,7 +140,7 @@ def test_a_defect_is_counted_wherever_it_is_logged(monitoring: Monitoring) -> No
 
 def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Monitoring) -> None:
     watch = monitoring.watch("Cluster", "report")
-    watch.action(Outcome(AddMembers("a_run", ("ada01",)), Result.DONE, None, (LEFT_OUT,)))
+    watch.action(Outcome(AddMembers("a_run", ("ada01",)), Result.DONE, None, (SKIPPED,)))
     watch.request("orders_list", 200, 0.2)
     watch.command("sacctmgr read", "success", 0.2)
     watch.cycle_ended(CycleReport(offering="Cluster", refusal="too many"), 1)

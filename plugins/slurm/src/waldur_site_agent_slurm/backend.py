@@ -231,7 +231,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     ) -> tuple[UsageReport, ...]:
         """Read every job of all periods with one sacct; see docs/usage.md for what counts."""
         if since and any(period.start < period.end for period in periods):
-            self._require_sight()
+            self._require_all_jobs_shown()
         rules = rules_of(self._slurm)
         counted = [name.lower() for name in self.components]
         return reports(
@@ -249,7 +249,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         timeout = self._slurm.usage_timeout_seconds
         return differences(self._client, self._jobs, period, counted, timeout)
 
-    def _require_sight(self) -> None:
+    def _require_all_jobs_shown(self) -> None:
         """Make sure, once, that sacct's answer has everything: it says nothing of what it lacks."""
         if self._slurm.cluster is not None and not self._cluster_was_read:
             self.read()  # of a cluster that does not exist it has no word of complaint
