@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from harness.testbed import plain_transport
 from waldur_site_agent.backends.processes import CommandResult, Runner
 
 
@@ -54,7 +55,7 @@ class KillSwitch:
 class _Transport(httpx.BaseTransport):
     def __init__(self, kill_switch: KillSwitch) -> None:
         self._kill_switch = kill_switch
-        self._inner = httpx.HTTPTransport()
+        self._inner = plain_transport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         last = self._kill_switch.step(f"{request.method} {request.url.path}")

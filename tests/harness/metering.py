@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import structlog
 
+from harness.testbed import plain_transport
 from waldur_site_agent.backends import (
     Backend,
     BackendResource,
@@ -177,7 +178,7 @@ class Meter:
     allow_decrease: bool = False
     now: Callable[[], datetime] | None = None
     stopping: Callable[[], bool] = bool
-    transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
+    transport: Callable[[], httpx.BaseTransport] = plain_transport
     components: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(_COMPONENTS))
     memory: Memory = field(default_factory=Memory)
     sleeps: list[float] = field(default_factory=list)
@@ -248,6 +249,7 @@ class Meter:
             self.url,
             offering.token,
             mode="test",
+            verify=False,
             transport=self.transport(),
             sleep=self.sleeps.append,
         ) as waldur:

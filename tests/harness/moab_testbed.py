@@ -67,7 +67,7 @@ class SimulatedMoabSite(SimulatedSite):
         sleep = self.sleeps.append
         transport = self.transport()
         with Waldur(
-            self.url, offering.token, mode="test", transport=transport, sleep=sleep
+            self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
         ) as waldur:
             site = Site(
                 offering=offering,

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from harness.testbed import plain_transport
+
 Row = dict[str, Any]
 
 
@@ -19,7 +21,7 @@ class OddRows(httpx.BaseTransport):
     ) -> None:
         """``changes`` are put into every row that ``is_odd``; ``KeyError`` leaves a field out."""
         self._path, self._is_odd, self._changes = path, is_odd, changes
-        self._inner = httpx.HTTPTransport()
+        self._inner = plain_transport()
         self.struck = 0
 
     def close(self) -> None:

@@ -47,6 +47,11 @@ SETTINGS = {
 }
 
 
+def plain_transport() -> httpx.BaseTransport:
+    """HTTP without TLS, and without reading the certificates of the machine for it."""
+    return httpx.HTTPTransport(verify=False)
+
+
 @dataclass
 class SimulatedSite:
     """Both sides, and what tests ask of them."""
@@ -57,7 +62,7 @@ class SimulatedSite:
     lock_file: Path
     settings: dict[str, Any] = field(default_factory=dict)
     runner: Callable[[Runner], Runner] = lambda runner: runner
-    transport: Callable[[], httpx.BaseTransport] = httpx.HTTPTransport
+    transport: Callable[[], httpx.BaseTransport] = plain_transport
     unknown_to_the_system: frozenset[str] = frozenset()
     system_names: dict[str, str] = field(default_factory=dict)
     """How the operating system spells names, where its directory ignores case."""
@@ -103,7 +108,7 @@ class SimulatedSite:
         transport = self.transport()
         sleep = self.sleeps.append
         with Waldur(
-            self.url, offering.token, mode="test", transport=transport, sleep=sleep
+            self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
         ) as waldur:
             site = Site(
                 offering=offering,

@@ -160,6 +160,7 @@ class Agent:
             ADDRESS,
             offering.token,
             mode="simulation",
+            verify=False,
             transport=injector.transport(),
             retry=RetryPolicy(jitter=lambda ceiling: ceiling / 2),
             sleep=time.sleep,
