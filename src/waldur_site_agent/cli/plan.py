@@ -19,7 +19,7 @@ from waldur_site_agent.cycles.usage_sending import MonthOutcome, UsageCycleRepor
 from waldur_site_agent.planning.membership import AccountPlan
 from waldur_site_agent.planning.orders import OrderPlan, order_writes
 from waldur_site_agent.planning.plan import Step
-from waldur_site_agent.planning.usage import ComponentReport, PartsChange
+from waldur_site_agent.planning.usage import ComponentReport, UserUsageChange
 from waldur_site_agent.planning.writes import Call, Change, Write
 from waldur_site_agent.service.journal import plain, plain_write
 
@@ -57,7 +57,7 @@ def report_json(report: CycleReport) -> Json:
         "subject": what_it_is_about(report),
         "made": not report.trouble,
         "trouble": report.trouble,
-        "refusal": report.refusal,
+        "refusal": report.refused_reason,
         "refused": [step_json(step) for step in report.refused.steps],
         **_content(report),
         "waldur": [_write(write) for write in report.writes],
@@ -157,7 +157,7 @@ def _usernames(report: MembershipReport) -> Json:
 def month_json(outcome: MonthOutcome) -> list[Json]:
     """The usage of a month, one entry per resource; amounts are text, to stay exact."""
     plan = outcome.plan
-    parts = {(change.account, change.component): change for change in outcome.part_changes}
+    parts = {(change.account, change.component): change for change in outcome.user_usage_changes}
     return [
         {
             "month": str(plan.month),
@@ -179,11 +179,11 @@ def _usage(component: ComponentReport) -> Json:
         "after": f"{component.bill.total:.2f}",
         "news": component.is_changed,
         "anomaly": component.is_anomaly,
-        "users": {name: f"{part:.2f}" for name, part in component.bill.parts.items()},
+        "users": {name: f"{part:.2f}" for name, part in component.bill.user_usages.items()},
     }
 
 
-def _parts(change: PartsChange | None) -> Json:
+def _parts(change: UserUsageChange | None) -> Json:
     """The users whose usage is to be sent."""
     users = change.users if change is not None else {}
     return {

@@ -273,6 +273,6 @@ def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
     sys.stdout.flush()
     if options.dry_run and not options.exit_code:
         return FAILED if any(report.trouble for report in reports) else DONE
-    if any(report.refusal for report in reports):
+    if any(report.refused_reason for report in reports):
         return REFUSED
     return FAILED if any(report.failed for report in reports) else DONE

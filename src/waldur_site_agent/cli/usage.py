@@ -32,10 +32,10 @@ from waldur_site_agent.cli.start import (
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage_history import (
-    Figures,
+    UsageSelection,
     compare_months,
     days_of,
-    gather_figures,
+    gather_usage_selection,
     load_months,
     usage_series,
 )
@@ -165,7 +165,7 @@ def _rows(
 
 
 def _users(component: ComponentReport) -> dict[str, str]:
-    return {name: amount_text(part) for name, part in component.bill.parts.items()}
+    return {name: amount_text(part) for name, part in component.bill.user_usages.items()}
 
 
 def _no_formula(text: str) -> str:
@@ -296,7 +296,7 @@ def load_command(
 ) -> None:
     """Report past months to Waldur, one after the other.
 
-    Figures that Waldur has already are not sent again, so an interrupted run can be repeated. Past
+    UsageSelection that Waldur has already are not sent again, so an interrupted run can be repeated. Past
     months require a staff token if components are billed by usage.
     """
     months = tuple(_months(*_range(first, last)))
@@ -304,7 +304,7 @@ def load_command(
 
     def load(site: Site) -> int:
         _refuse_future(site, last)
-        figures = gather_figures(site)
+        figures = gather_usage_selection(site)
         outcomes = _planned(site, figures, months) if dry_run else _loaded(site, figures, months)
         click.echo(loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
@@ -320,7 +320,7 @@ def _show(start: Start, look: Look) -> int:
     def show(site: Site) -> int:
         first, last = look.months or (BillingMonth.of(site.now(), site.zone),) * 2
         _refuse_future(site, last)
-        everything = gather_figures(site)
+        everything = gather_usage_selection(site)
         figures = everything.only(look.resources)
         sought.difference_update(figures.names())
         if look.resources and not figures.resources:
@@ -366,7 +366,7 @@ def _plot_files(file: Path, offerings: Sequence[Offering]) -> dict[str, Path]:
     return files
 
 
-def _plot(site: Site, figures: Figures, months: Sequence[BillingMonth], file: Path) -> None:
+def _plot(site: Site, figures: UsageSelection, months: Sequence[BillingMonth], file: Path) -> None:
     from waldur_site_agent.cli import usage_plot  # noqa: PLC0415 - needs the extra plot
 
     one = len(months) == 1
@@ -402,11 +402,15 @@ def _check_plot(file: Path) -> None:
         give_up(f'--plot needs matplotlib ({error}): pip install "waldur-site-agent[plot]"')
 
 
-def _planned(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
+def _planned(
+    site: Site, figures: UsageSelection, months: Sequence[BillingMonth]
+) -> list[MonthOutcome]:
     return [MonthOutcome(plan=plan) for plan in compare_months(site, figures, months)]
 
 
-def _loaded(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> list[MonthOutcome]:
+def _loaded(
+    site: Site, figures: UsageSelection, months: Sequence[BillingMonth]
+) -> list[MonthOutcome]:
     """Load with a progress bar on a terminal; after an error, print what was sent before it."""
     outcomes: list[MonthOutcome] = []
     hidden = not sys.stderr.isatty()
@@ -421,7 +425,7 @@ def _loaded(site: Site, figures: Figures, months: Sequence[BillingMonth]) -> lis
     return outcomes
 
 
-def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
+def _conclude(figures: UsageSelection, outcomes: Iterable[MonthOutcome]) -> int:
     lines = list(figures.troubles)
     for outcome in outcomes:
         month = outcome.plan.month
@@ -431,13 +435,13 @@ def _conclude(figures: Figures, outcomes: Iterable[MonthOutcome]) -> int:
             for account, each in outcome.plan.anomalies
         ]
         lines += [f"{f.account} in {month}: {f.error}" for f in outcome.failures]
-        if outcome.refusal:
+        if outcome.rejected_reason:
             lines.append(
                 f"{month}: Waldur does not accept it with this token; use a staff token: "
-                f"{outcome.refusal}"
+                f"{outcome.rejected_reason}"
             )
-        if outcome.waits:
-            lines.append(f"{month}: {outcome.waits}")
+        if outcome.deferred_reason:
+            lines.append(f"{month}: {outcome.deferred_reason}")
     for line in lines:
         click.echo(f"! {line}", err=True)
     return FAILED if lines else DONE

@@ -10,7 +10,7 @@ from datetime import UTC, timedelta
 from waldur_site_agent.backends import BackendResource, BackendState
 from waldur_site_agent.cycles.applying import note_write, send_write
 from waldur_site_agent.cycles.membership_inputs import Gathered
-from waldur_site_agent.cycles.order_inputs import named_meanwhile, namesakes
+from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.site import Site, cause_of
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
@@ -76,7 +76,7 @@ def still_in_accounts(
             if user is None:
                 continue
             if ours is None:
-                named = (resource.account for resource in named_meanwhile(site, listed))
+                named = (resource.account for resource in recently_named(site, listed))
                 ours = {*wanted.offering_accounts, *named}
             why = (
                 f"is in account {account.id}"
@@ -137,7 +137,7 @@ def finish_deletions(
     ]
 
 
-def foresee_deletions(
+def preview_deletions(
     users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
 ) -> list[Write]:
     """What the two functions above would write."""

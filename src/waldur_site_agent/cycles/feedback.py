@@ -7,8 +7,8 @@ from functools import partial
 
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.applying import send_write
-from waldur_site_agent.cycles.limits import told_write
-from waldur_site_agent.cycles.partial_answers import is_unavailable, tell_optional
+from waldur_site_agent.cycles.limits import reported_limits_write
+from waldur_site_agent.cycles.partial_answers import is_unavailable, write_optional
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import Resource, ResourceState
@@ -23,7 +23,7 @@ from waldur_site_agent.planning.writes import Write, erred_write
 from waldur_site_agent.waldur import NotFoundError, concurrently
 
 
-def tell_waldur(
+def report_to_waldur(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
 ) -> list[str]:
     """Report metadata, limits, health and the time of the sync; return what went wrong.
@@ -43,10 +43,10 @@ def tell_waldur(
     ]
 
 
-def foresee_feedback(
+def preview_feedback(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
 ) -> list[Write]:
-    """What :func:`tell_waldur` would write; nothing is sent."""
+    """What :func:`report_to_waldur` would write; nothing is sent."""
     return [write for group in _writes(site, membership, state, broken) for write in group]
 
 
@@ -56,31 +56,32 @@ def _writes(
     """The writes about each resource, in the order in which they are sent."""
     groups: list[tuple[Write, ...]] = []
     for account in membership.accounts:
-        told: tuple[Write, ...] = ()
-        if account.limits is not None and account.limits.to_tell is not None:
-            told = (told_write(site, account.limits),)  # never where several resources share it
-        news = _feedback(site, account, state, broken)
-        first, *others = [feedback_writes(feedback) for feedback in news] or [()]
-        groups += [(*first, *told), *others]
+        limits_report: tuple[Write, ...] = ()
+        if account.limits is not None and account.limits.to_report is not None:
+            # an account with such a decision has one resource only
+            limits_report = (reported_limits_write(site, account.limits),)
+        found = _feedback(site, account, state, broken)
+        first, *others = [feedback_writes(feedback) for feedback in found] or [()]
+        groups += [(*first, *limits_report), *others]
     return [group for group in groups if group]
 
 
-def accounts_with_news(
+def accounts_with_changes(
     site: Site, accounts: Iterable[AccountPlan], state: BackendState
 ) -> frozenset[str]:
     """The accounts of whose resources something would be written over in Waldur now.
 
     What was refused once is not among it; limits are confirmed by themselves.
     """
-    news = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
-    tells_metadata = not is_unavailable(site, "set_backend_metadata")
-    tells_state = not is_unavailable(site, "set_as_ok")
+    feedback_by_account = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
+    can_set_metadata = not is_unavailable(site, "set_backend_metadata")
+    can_set_ok = not is_unavailable(site, "set_as_ok")
     return frozenset(
         name
-        for name, told in news.items()
+        for name, feedbacks in feedback_by_account.items()
         if any(
-            (tells_metadata and feedback.metadata is not None) or (tells_state and feedback.set_ok)
-            for feedback in told
+            (can_set_metadata and feedback.metadata is not None) or (can_set_ok and feedback.set_ok)
+            for feedback in feedbacks
         )
     )
 
@@ -116,10 +117,10 @@ def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
 def _send(site: Site, writes: Sequence[Write]) -> None:
     """Send what the token may not be allowed to send: the memberships matter more."""
     for write in writes:
-        tell_optional(site, write.call.value, partial(send_write, site, write), write.about)
+        write_optional(site, write.call.value, partial(send_write, site, write), write.about)
 
 
-_FEW = 1
+_ALWAYS_MARKED = 1
 
 
 def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[str]:
@@ -153,7 +154,7 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
     return failures
 
 
-def foresee_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[Write]:
+def preview_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[Write]:
     """What :func:`mark_missing` would write, if a second reading agrees."""
     if _too_many(missing, accounts):
         return []
@@ -166,7 +167,7 @@ def foresee_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> l
 
 
 def _too_many(missing: Mapping[str, Sequence[Resource]], accounts: int) -> bool:
-    return len(missing) > _FEW and len(missing) * 2 > accounts
+    return len(missing) > _ALWAYS_MARKED and len(missing) * 2 > accounts
 
 
 def _message(name: str) -> str:
@@ -179,7 +180,7 @@ def _mark(site: Site, resource: Resource, name: str) -> list[str]:
         is_idle = current.state == ResourceState.OK and current.order_in_progress is None
         if is_idle and current.account == name:
             tell = partial(send_write, site, erred_write(current, _message(name)))
-            if tell_optional(site, "set_as_erred", tell, name):
+            if write_optional(site, "set_as_erred", tell, name):
                 site.log.error("resource marked Erred: its account is gone", resource=name)
     except NotFoundError as error:
         site.conditions.note("missing account not marked in Waldur", name, reason=str(error))

@@ -10,10 +10,10 @@ from uuid import UUID
 from waldur_site_agent.cycles.applying import note_write, send_write
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import named_meanwhile, namesakes
+from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
-    ask_optional,
+    call_optional,
     is_unavailable,
     readable,
     remember_denied,
@@ -75,7 +75,7 @@ def sync_membership_and_imports(site: Site, *, dry_run: bool = False) -> Members
     if not site.offering.resource_import_enabled:
         return report
     if dry_run:
-        return _with_foreseen(site, report)
+        return _with_import_preview(site, report)
     try:
         imports = answer_imports(site)
     except SiteAgentError as error:
@@ -83,15 +83,15 @@ def sync_membership_and_imports(site: Site, *, dry_run: bool = False) -> Members
     return replace(report, failures=(*report.failures, *imports.failures))
 
 
-def _with_foreseen(site: Site, report: MembershipReport) -> MembershipReport:
+def _with_import_preview(site: Site, report: MembershipReport) -> MembershipReport:
     try:
-        writes = foresee_imports(site)
+        writes = preview_imports(site)
     except SiteAgentError as error:
         return replace(report, failures=(*report.failures, f"imports: {error}"))
     return replace(report, writes=(*report.writes, *writes))
 
 
-def foresee_imports(site: Site) -> tuple[Write, ...]:
+def preview_imports(site: Site) -> tuple[Write, ...]:
     """What :func:`answer_imports` would write; nothing is sent.
 
     Raises:
@@ -158,7 +158,7 @@ def importable(site: Site) -> ImportPlan:
         listing.require_complete("resources")  # it fails: any account may be one of theirs
     resources = (*readable(site, listing, "resources"), *stand_ins(listing.unreadable))
     offered = site.waldur.backend_resources(uuid).require_complete("backend resources")
-    resources = (*resources, *named_meanwhile(site, resources))
+    resources = (*resources, *recently_named(site, resources))
     places = [place for project in _projects(site) if (place := _place(site, project))]
     plan = plan_import(
         site.backend.observe(),
@@ -176,7 +176,7 @@ def _open_requests(site: Site) -> Sequence[BackendResourceRequest]:
         return ()
     uuid = site.offering.waldur_offering_uuid
     try:
-        return ask_optional(
+        return call_optional(
             site,
             _REQUESTS,
             lambda: site.waldur.backend_resource_requests(uuid, _OPEN),

@@ -27,8 +27,8 @@ from waldur_site_agent.cycles.usage import (
 from waldur_site_agent.cycles.usage_sending import (
     MonthOutcome,
     NotReported,
-    foresee_month,
-    foreseen_writes,
+    preview_month,
+    previewed_writes,
     send_month,
     waldurs_time,
 )
@@ -75,15 +75,15 @@ def report_last_usage(
     try:
         failures = _report(site, {name: plan.context.resource for name, plan in ending.items()})
     except TemporaryError as error:
-        return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
+        return {plan.order.uuid: _not_reported_yet(name, error) for name, plan in ending.items()}
     except PermanentError as error:
         return _unread(site, ending, error)
     waiting: dict[UUID, SiteAgentError] = {}
     for failure in failures:
         plan = ending[failure.account]
         if _is_to_wait(site, failure.error):
-            waiting.setdefault(plan.order.uuid, _waits(failure.account, failure.error))
-        _tell(site, plan, failure.error)
+            waiting.setdefault(plan.order.uuid, _not_reported_yet(failure.account, failure.error))
+        _log_error(site, plan, failure.error)
     return waiting
 
 
@@ -96,7 +96,7 @@ class LastUsage:
     """Why an order would stay open."""
 
 
-def foresee_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> LastUsage:
+def preview_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> LastUsage:
     """What :func:`report_last_usage` would report if it were done now; nothing is sent or tried."""
     ending = _ending(site, plans, state) if _reports(site) else {}
     if not ending:
@@ -105,7 +105,7 @@ def foresee_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendSta
     try:
         resources = _unshared(site, {name: plan.context.resource for name, plan in ending.items()})
         months = plan_months(site, _months(site), resources, reported_components(site))
-        outcomes = [foresee_month(site, plan) for plan in months]
+        outcomes = [preview_month(site, plan) for plan in months]
     except SiteAgentError as error:
         if isinstance(error, PermanentError) and site.unreported_usage is UnreportedUsage.COMPLETE:
             return LastUsage()
@@ -114,10 +114,12 @@ def foresee_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendSta
     writes: dict[UUID, list[Write]] = defaultdict(list)
     waiting: dict[UUID, SiteAgentError] = {}
     for outcome in outcomes:
-        for write in foreseen_writes(outcome, site.offering.components):
+        for write in previewed_writes(outcome, site.offering.components):
             writes[orders[write.about]].append(write)
         for failure in (*outcome.failures, *_unfinished(site, outcome.plan)):
-            waiting.setdefault(orders[failure.account], _waits(failure.account, failure.error))
+            waiting.setdefault(
+                orders[failure.account], _not_reported_yet(failure.account, failure.error)
+            )
     return LastUsage({order: tuple(each) for order, each in writes.items()}, waiting)
 
 
@@ -150,11 +152,11 @@ def _unread(
     """What becomes of orders when one side's usage cannot be read: somebody can mend that."""
     if site.unreported_usage is UnreportedUsage.COMPLETE:
         for plan in ending.values():
-            _tell(site, plan, error)
+            _log_error(site, plan, error)
         return {}
     for plan in ending.values():
         _note_waiting(site, plan, error)
-    return {plan.order.uuid: _waits(name, error) for name, plan in ending.items()}
+    return {plan.order.uuid: _not_reported_yet(name, error) for name, plan in ending.items()}
 
 
 _ANOTHER_TOKEN_COULD = (AccessDeniedError, NotFoundError, AbsentOperationError)
@@ -172,7 +174,7 @@ def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
     return isinstance(error, _NOT_ABOUT_THE_USAGE)
 
 
-def _tell(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
+def _log_error(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
     """Log what a permanent error means for the order; a temporary one is told with its result."""
     if not isinstance(error, PermanentError):
         return
@@ -253,7 +255,7 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
     resources = _unshared(site, resources)
     failures: list[NotReported] = []
     for plan in plan_months(site, _months(site), resources, components):
-        outcome = send_month(site, plan, compare_parts=True)
+        outcome = send_month(site, plan, compare_user_usages=True)
         failures += outcome.failures
         failures += _unfinished(site, plan)
         why = _not_taken(site, outcome)
@@ -281,14 +283,14 @@ _UNFINISHED = (
 def _not_taken(site: Site, outcome: MonthOutcome) -> SiteAgentError | None:
     """Why nothing of a month could be sent, and whether it can be later or by another token."""
     month = outcome.plan.month
-    if outcome.refusal:
+    if outcome.rejected_reason:
         lost = ", ".join(f"{amount} of {name}" for name, amount in outcome.not_billed.items())
-        return PastMonthRefusedError(f"{month}, {lost}: {outcome.refusal}")
-    if not outcome.waits:
+        return PastMonthRefusedError(f"{month}, {lost}: {outcome.rejected_reason}")
+    if not outcome.deferred_reason:
         return None
     if is_past_in_waldur(month, waldurs_time(site)):
-        return PermanentError(f"{month}: {outcome.waits}")
-    return TemporaryError(f"{month}: {outcome.waits}")
+        return PermanentError(f"{month}: {outcome.deferred_reason}")
+    return TemporaryError(f"{month}: {outcome.deferred_reason}")
 
 
 def _unshared(site: Site, resources: Mapping[str, Resource]) -> dict[str, Resource]:
@@ -304,7 +306,7 @@ def _unshared(site: Site, resources: Mapping[str, Resource]) -> dict[str, Resour
     return {a: resource for a, resource in resources.items() if a not in elsewhere}
 
 
-def _waits(account: str, error: SiteAgentError) -> TemporaryError:
+def _not_reported_yet(account: str, error: SiteAgentError) -> TemporaryError:
     return TemporaryError(
         f"{account}: not terminated yet, its last usage was not reported: {error}"
     )

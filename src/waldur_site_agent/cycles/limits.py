@@ -12,11 +12,11 @@ from waldur_site_agent.cycles.applying import apply_steps, send_write
 from waldur_site_agent.cycles.offering import read_offering
 from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
 from waldur_site_agent.cycles.partial_answers import (
-    ask_optional,
+    call_optional,
     is_unavailable,
     readable,
     stand_ins,
-    tell_optional,
+    write_optional,
 )
 from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
@@ -61,7 +61,7 @@ def decide(
         if found is None or not found.is_complete:
             continue
         for resource in resources:
-            decision = _decided(site, resource, found, authority)
+            decision = _decision_on(site, resource, found, authority)
             if decision is None or name in decisions:
                 continue
             if len(resources) > 1:
@@ -85,14 +85,14 @@ def limited_components(site: Site) -> dict[str, Component]:
     }
 
 
-def note_left(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
+def note_unresolved(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
     """Say in the log which differences stay."""
     for name, decision in decisions.items():
         for reason in decision.left:
             site.conditions.note("limits differ", f"{name} {reason}", resource=name, reason=reason)
 
 
-def _decided(
+def _decision_on(
     site: Site, resource: Resource, found: BackendResource, authority: Authority
 ) -> LimitDecision | None:
     agree, supported = site.backend.limits_agree, SetLimits in site.backend.supports
@@ -118,7 +118,7 @@ def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisi
         return {**decisions, **blocked}
     confirmed = {**decisions, **changing}
     attempts = concurrently(
-        lambda item: _looked_at(site, item[1], deciding),
+        lambda item: _rechecked(site, item[1], deciding),
         {name: d for name, d in changing.items() if d.changes_something}.items(),
     )
     for attempt in attempts:
@@ -140,10 +140,10 @@ def _sold_by_limit(site: Site, decisions: Decisions) -> tuple[Decisions, str]:
     sold = {each.type for each in components if each.rules.is_limited}
     others = limited_components(site).keys() - sold
     reason = "Waldur does not sell it by limit; correct accounting_type in the file or in Waldur"
-    return {name: d.not_telling(others, reason) for name, d in decisions.items()}, ""
+    return {name: d.without_reporting(others, reason) for name, d in decisions.items()}, ""
 
 
-def _looked_at(site: Site, decision: LimitDecision, deciding: Collection[UUID]) -> LimitDecision:
+def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) -> LimitDecision:
     """The decision, blocked where the resource by itself says something else.
 
     Raises:
@@ -171,7 +171,7 @@ def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[U
         return "Waldur does not take limits from this token", frozenset()
     uuid = site.offering.waldur_offering_uuid
     try:
-        policies = ask_optional(
+        policies = call_optional(
             site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
         ).items
     except AbsentOperationError:
@@ -214,7 +214,7 @@ def sync_resource_limits(
     remarks += lines_of_unlimited(site, groups, state)
     if dry_run:
         return CommandOutcome(tuple(_line(site, d) for d in changing), remarks=tuple(remarks))
-    done, trouble = _set(site, changing) if follows == "waldur" else _tell(site, changing)
+    done, trouble = _set(site, changing) if follows == "waldur" else _report(site, changing)
     return CommandOutcome(tuple(_line(site, d) for d in done), tuple(trouble), tuple(remarks))
 
 
@@ -265,9 +265,11 @@ def limit_step(decision: LimitDecision) -> Step:
     return Step(action, "sold in Waldur", before=decision.found.limits, reasons=reasons)
 
 
-def told_write(site: Site, decision: LimitDecision, reason: str = "limits: backend") -> Write:
+def reported_limits_write(
+    site: Site, decision: LimitDecision, reason: str = "limits: backend"
+) -> Write:
     """What tells Waldur the limits that were found."""
-    limits = decision.to_tell or {}
+    limits = decision.to_report or {}
     notes = {d.name: f"the account has {amount_text(d.found)}" for d in decision.changed}
     return limits_write(decision.resource, limits, site.offering.components, reason, notes)
 
@@ -294,21 +296,21 @@ def report_limits(
         return [], []  # membership_sync sets them
     decisions = decide(site, by_account(resources), state, authority)
     if not dry_run:
-        note_left(site, decisions)
-    writes = [told_write(site, d) for d in decisions.values() if d.to_tell is not None]
-    told = [write for write in writes if _key(write) not in site.memory.rejected_limits]
+        note_unresolved(site, decisions)
+    writes = [reported_limits_write(site, d) for d in decisions.values() if d.to_report is not None]
+    sent = [write for write in writes if _key(write) not in site.memory.rejected_limits]
     if dry_run:
-        return told, []
+        return sent, []
     failures = []
     attempts = concurrently(
-        lambda w: tell_optional(site, w.call.value, lambda: send_write(site, w), w.about), told
+        lambda w: write_optional(site, w.call.value, lambda: send_write(site, w), w.about), sent
     )
     for attempt in attempts:
         if isinstance(attempt.error, PermanentError):
             site.memory.rejected_limits.add(_key(attempt.item))
         if attempt.error is not None:
             failures.append(f"{attempt.item.about}: {attempt.error}")
-    return told, failures
+    return sent, failures
 
 
 def _key(write: Write) -> tuple[UUID | None, str]:
@@ -316,10 +318,14 @@ def _key(write: Write) -> tuple[UUID | None, str]:
     return write.uuid, str(write)
 
 
-def _tell(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
-    attempts = concurrently(lambda d: send_write(site, told_write(site, d, _BY_HAND)), decisions)
-    told = [attempt.item for attempt in attempts if attempt.error is None]
-    return told, [f"{a.item.found.id}: {a.error}" for a in attempts if a.error is not None]
+def _report(
+    site: Site, decisions: Sequence[LimitDecision]
+) -> tuple[list[LimitDecision], list[str]]:
+    attempts = concurrently(
+        lambda d: send_write(site, reported_limits_write(site, d, _BY_HAND)), decisions
+    )
+    sent = [attempt.item for attempt in attempts if attempt.error is None]
+    return sent, [f"{a.item.found.id}: {a.error}" for a in attempts if a.error is not None]
 
 
 def _set(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDecision], list[str]]:
@@ -332,8 +338,8 @@ def _set(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDeci
 def _line(site: Site, decision: LimitDecision) -> str:
     """Old and new value on the side that follows, and what the other side has."""
     name = decision.found.id
-    if decision.to_tell is not None:
-        return f"{name}  in Waldur: {told_write(site, decision)}"
+    if decision.to_report is not None:
+        return f"{name}  in Waldur: {reported_limits_write(site, decision)}"
     found = decision.found.limits
     changes = [
         f"limit {each.name} {amount_text(found.get(each.name)) or 'none'} -> "

@@ -20,16 +20,16 @@ from waldur_site_agent.cycles.applying import Applied, apply_steps, send_write
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
-    foresee_deletions,
+    preview_deletions,
     still_in_accounts,
 )
 from waldur_site_agent.cycles.feedback import (
-    foresee_feedback,
-    foresee_marks,
     mark_missing,
-    tell_waldur,
+    preview_feedback,
+    preview_marks,
+    report_to_waldur,
 )
-from waldur_site_agent.cycles.limits import decide, limit_step, lines_of_unlimited, note_left
+from waldur_site_agent.cycles.limits import decide, limit_step, lines_of_unlimited, note_unresolved
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Doubts, readable
@@ -95,7 +95,7 @@ class MembershipReport(CycleReport):
 _READ_AFTERWARDS = "(read afterwards)"
 
 
-def foresee_membership(
+def preview_membership(
     site: Site,
     wanted: Gathered,
     state: BackendState,
@@ -118,12 +118,12 @@ def foresee_membership(
     marks: list[Write] = []
     if whole_offering:
         missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-        marks = foresee_marks(missing, len(membership.accounts))
+        marks = preview_marks(missing, len(membership.accounts))
     after = _after(membership, state)
     return (
         *notes,
-        *foresee_feedback(site, noted, after, broken),
-        *foresee_deletions(wanted.users_to_delete, still_present),
+        *preview_feedback(site, noted, after, broken),
+        *preview_deletions(wanted.users_to_delete, still_present),
         *marks,
     )
 
@@ -199,7 +199,7 @@ def sync_membership(
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     with site.backend.session():
-        state = _in_waldurs_spelling(site, wanted, site.backend.observe())
+        state = _with_waldur_spelling(site, wanted, site.backend.observe())
         wanted = _in_scope(wanted, usernames.users, state, scope_filter)
         membership = _plan(site, wanted, state)
         confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
@@ -212,12 +212,12 @@ def sync_membership(
             membership=membership,
             resources=sum(len(account.resources) for account in wanted.accounts),
             refused=guarded.refused,
-            refusal=guarded.reason,
+            refused_reason=guarded.reason,
             removals_suspended=wanted.removals_suspended,
         )
         _log(site, report)
         if dry_run:
-            writes = foresee_membership(
+            writes = preview_membership(
                 site,
                 wanted,
                 state,
@@ -228,7 +228,7 @@ def sync_membership(
             return replace(report, writes=writes)
         _remember_removals(site, scope_filter, guarded)
         changes = _change_backend(site, wanted, state, membership, guarded)
-    failures = _tell_waldur(site, wanted, state, guarded, changes)
+    failures = _report_changes(site, wanted, state, guarded, changes)
     if scope_filter.everything:
         failures += _mark_missing(site, membership)
     return replace(report, failures=tuple(failures))
@@ -240,7 +240,7 @@ def _without_accounts(
     """Only users who are to be deleted are left to look at."""
     if dry_run:
         return replace(
-            report, writes=tuple(foresee_deletions(wanted.users_to_delete, wanted.still_present))
+            report, writes=tuple(preview_deletions(wanted.users_to_delete, wanted.still_present))
         )
     failures = _finish(site, wanted, wanted.users_to_delete, wanted.still_present)
     failures += wanted.not_understood
@@ -272,7 +272,7 @@ def _in_scope(
     return replace(wanted, accounts=chosen)
 
 
-def _in_waldurs_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
+def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
     """The state with members named as Waldur names them, where only capitals differ."""
     members = {name for account in wanted.accounts for name in account.members or ()}
     found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
@@ -357,7 +357,7 @@ def _change_backend(
 ) -> _Changes:
     """Save what undoing the changes needs, then make them."""
     users_to_delete = begin_deletions(site, wanted.users_to_delete)
-    membership, unsaved = _remember(site, membership, state)
+    membership, unsaved = _save_settings(site, membership, state)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
     return _Changes(
         membership=membership,
@@ -367,7 +367,7 @@ def _change_backend(
     )
 
 
-def _tell_waldur(
+def _report_changes(
     site: Site, wanted: Gathered, state: BackendState, guarded: Guarded, changes: _Changes
 ) -> list[str]:
     """Tell Waldur what became of the backend; return what went wrong on either side."""
@@ -379,7 +379,7 @@ def _tell_waldur(
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
-        *tell_waldur(site, membership, after, broken),
+        *report_to_waldur(site, membership, after, broken),
         *_finish(site, wanted, changes.users_to_delete, still_present),
     ]
     note_failures(site, "not synced", others)
@@ -413,7 +413,7 @@ def _troubles(membership: MembershipPlan) -> list[str]:
     ]
 
 
-def _remember(
+def _save_settings(
     site: Site, membership: MembershipPlan, state: BackendState
 ) -> tuple[MembershipPlan, dict[str, str]]:
     """Save in Waldur what undoing a change will need, before the change is made.
@@ -507,14 +507,14 @@ def _log(site: Site, report: MembershipReport) -> None:
     for account in report.membership.accounts:
         _note_account(site, account)
         if account.limits is not None:
-            note_left(site, {account.wanted.id: account.limits})
+            note_unresolved(site, {account.wanted.id: account.limits})
     for text in report.membership.unlimited:
         site.conditions.note("no limit", text, level=logging.INFO, reason=text)
-    if report.refusal:
+    if report.refused_reason:
         names = {
             resource_of(step.action): list(members_of(step.action)) for step in report.refused.steps
         }
-        site.log.error("removals refused", reason=report.refusal, members=names)
+        site.log.error("removals refused", reason=report.refused_reason, members=names)
 
 
 def _note_account(site: Site, account: AccountPlan) -> None:

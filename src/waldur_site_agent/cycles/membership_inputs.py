@@ -21,9 +21,9 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetMemberLimits,
 )
-from waldur_site_agent.cycles.feedback import accounts_with_news
+from waldur_site_agent.cycles.feedback import accounts_with_changes
 from waldur_site_agent.cycles.offering import check_emptied_list
-from waldur_site_agent.cycles.partial_answers import Doubts, ask_optional, readable
+from waldur_site_agent.cycles.partial_answers import Doubts, call_optional, readable
 from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot, short_role
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import (
@@ -272,7 +272,7 @@ def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str])
         return None
     customer = offering.customer_uuid
     try:
-        providers = ask_optional(
+        providers = call_optional(
             site,
             "service_providers",
             lambda: site.waldur.service_providers(customer),
@@ -316,7 +316,7 @@ def _teams_in_bulk(
     if provider is None:
         return {}
     try:
-        listing = ask_optional(
+        listing = call_optional(
             site, "project_permissions", lambda: site.waldur.project_roles(provider), _PER_PROJECT
         )
         roles = readable(site, listing, "project roles")
@@ -374,7 +374,7 @@ def _first_answer(
     effect = "unknown users of accounts are left alone"
     for call, ask in asks:
         try:
-            listing = ask_optional(site, call, ask, "another list is tried")
+            listing = call_optional(site, call, ask, "another list is tried")
             accounts.doubts.of_project_accounts(listing.unreadable, kind)
             return readable(site, listing, f"{kind}s")
         except AbsentOperationError:
@@ -427,7 +427,7 @@ def _member_limits(
         return None
     uuid = site.offering.waldur_offering_uuid
     try:
-        listing = ask_optional(
+        listing = call_optional(
             site, "user_limits", lambda: site.waldur.user_limits(uuid), "members have no limits"
         )
         if any(row.uuid("resource") is None for row in listing.unreadable):
@@ -488,7 +488,7 @@ def confirm_wanted(
         state: the backend.
         users: the offering's users, as listed.
     """
-    news = accounts_with_news(site, membership.accounts, state)
+    news = accounts_with_changes(site, membership.accounts, state)
     changing = [p for p in membership.accounts if p.wanted.id in news or _rests_on_notes_or_team(p)]
     if not changing:
         return wanted

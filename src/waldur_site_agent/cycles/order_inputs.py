@@ -58,17 +58,17 @@ def claims_on(
     doubtful = {name for context in contexts for name in _doubtful_names(context, state)}
     known = [*resources.own.values(), *resources.listed]
     everywhere = [*known, *_namesakes_of(site, doubtful)]
-    nobodys = {
+    unnamed = {
         n for context in contexts if not context.resource.account for n in _names_of(context)
     }
-    if doubtful & nobodys - {resource.account for resource in everywhere}:
-        everywhere += named_meanwhile(site, resources.listed)
+    if doubtful & unnamed - {resource.account for resource in everywhere}:
+        everywhere += recently_named(site, resources.listed)
     alive = _alive(everywhere)
     taken = {resource.account for resource in alive}
     return claims_of([*alive, *_used_since_the_order(site, contexts, taken)])
 
 
-def waiting_for_list(
+def defer_doubtful_names(
     contexts: Iterable[OrderContext], resources: Resources, state: BackendState
 ) -> Iterator[OrderContext]:
     """The hands; while the list is from before some of their resources, no doubtful name is given.
@@ -88,7 +88,7 @@ def waiting_for_list(
         yield replace(context, problem=problem)
 
 
-def claims_confirmed(
+def confirmed_claims(
     site: Site, contexts: Iterable[OrderContext], resources: Resources, state: BackendState
 ) -> Claims:
     """As :func:`claims_on`; whoever has a name that an order wants is read by itself.
@@ -122,7 +122,7 @@ def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
     )
 
 
-def named_meanwhile(site: Site, listed: Iterable[Resource]) -> list[Resource]:
+def recently_named(site: Site, listed: Iterable[Resource]) -> list[Resource]:
     """Read by themselves the resources that a list shows without a name, and those named here.
 
     The second are resources that this process has given a name, which no list may show yet.
@@ -338,27 +338,27 @@ def approve_pending(
     """
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
     attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
-    refusals = {a.item.uuid: a.error for a in attempts if _was_refused(a.error)}
+    rejections = {a.item.uuid: a.error for a in attempts if _was_rejected(a.error)}
     executing, results = [], []
     for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
         if attempt.value is None:
             reason = f"order {attempt.item.uuid} could not be read by itself: {attempt.error}"
-            results.append(_left(attempt.item, reason))
+            results.append(_left_open(attempt.item, reason))
         elif attempt.value.state == OrderState.EXECUTING:
             executing.append(attempt.value)
-        elif refusal := refusals.get(attempt.item.uuid):
-            reason = f"order {attempt.item.uuid} was not approved: {refusal}"
-            results.append(_left(attempt.item, reason))
+        elif rejection := rejections.get(attempt.item.uuid):
+            reason = f"order {attempt.item.uuid} was not approved: {rejection}"
+            results.append(_left_open(attempt.item, reason))
         elif attempt.item.state == OrderState.PENDING_PROVIDER:
-            results.append(_ended_elsewhere(attempt.value))
+            results.append(_not_approved(attempt.value))
     return tuple(executing), tuple(results)
 
 
-def _left(order: Order, reason: str) -> OrderResult:
+def _left_open(order: Order, reason: str) -> OrderResult:
     return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
 
 
-def _ended_elsewhere(order: Order) -> OrderResult:
+def _not_approved(order: Order) -> OrderResult:
     """An order that was to be approved and is neither pending nor executing, as it stands."""
     text = f"order {order.uuid} was to be approved and is {order.state} in Waldur"
     match order.state:
@@ -375,10 +375,10 @@ def _ended_elsewhere(order: Order) -> OrderResult:
             reason = f"{text}; Waldur lets it begin{when}"
             return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason)
         case _:
-            return _left(order, f"{text}; it is looked at again while it is open")
+            return _left_open(order, f"{text}; it is looked at again while it is open")
 
 
-def _was_refused(error: SiteAgentError | None) -> bool:
+def _was_rejected(error: SiteAgentError | None) -> bool:
     """A conflict means that somebody else was faster, which is fine."""
     return error is not None and not isinstance(error, ConflictError)
 
@@ -408,7 +408,11 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
     """
     listed = _live_resources(site)
     own = _read_one_by_one(site, orders)
-    early = [o for o in orders if o.uuid in approved and _is_overtaking(site, o, own, approved)]
+    early = [
+        o
+        for o in orders
+        if o.uuid in approved and _may_not_be_processing_yet(site, o, own, approved)
+    ]
     if early:
         site.sleep(_PROCESSING_WAIT_SECONDS)
         own |= _read_one_by_one(site, early)
@@ -437,7 +441,7 @@ def _read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource
     return {attempt.item: attempt.value for attempt in attempts if attempt.value is not None}
 
 
-def _is_overtaking(
+def _may_not_be_processing_yet(
     site: Site, order: Order, resources: Mapping[UUID, Resource], approved: frozenset[UUID]
 ) -> bool:
     """Whether Waldur may still be about to begin with an order that is being executed."""
@@ -452,7 +456,7 @@ def _is_overtaking(
     return site.now() - changed < _LONGEST_PROCESSING
 
 
-def orders_in_hand(
+def order_contexts(
     site: Site,
     orders: Sequence[Order],
     by_uuid: Mapping[UUID, Resource],
@@ -479,17 +483,19 @@ def orders_in_hand(
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
     contexts = []
-    for order in (_as_understood(site, order) for order in orders):
+    for order in (_with_supported_limits(site, order) for order in orders):
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
-        too_early = _is_overtaking(site, order, by_uuid, approved)
-        context = _in_hand(site, order, resource, by_project_slug=by_project_slug, wait=too_early)
+        too_early = _may_not_be_processing_yet(site, order, by_uuid, approved)
+        context = _order_context(
+            site, order, resource, by_project_slug=by_project_slug, wait=too_early
+        )
         contexts.append(_with_team(site, context, usernames, teams.get(_team_of(order, resource))))
     return tuple(contexts)
 
 
-def _as_understood(site: Site, order: Order) -> Order:
+def _with_supported_limits(site: Site, order: Order) -> Order:
     """The order without limits that mean nothing to the backend."""
     return replace(order, limits=site.backend.limits_to_set(order.resource_name, order.limits))
 
@@ -532,7 +538,7 @@ def _with_team(
     return replace(context, members=granted_usernames(team, usernames, site.now()))
 
 
-def _in_hand(
+def _order_context(
     site: Site, order: Order, resource: Resource, *, by_project_slug: bool, wait: bool
 ) -> OrderContext:
     if wait:

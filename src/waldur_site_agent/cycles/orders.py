@@ -8,20 +8,20 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
-from waldur_site_agent.cycles.last_usage import foresee_last_usage, report_last_usage
+from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
     OrderResult,
     OrdersReport,
     OrderStatus,
     Resources,
     approve_pending,
-    claims_confirmed,
     claims_on,
+    confirmed_claims,
+    defer_doubtful_names,
     open_orders,
-    orders_in_hand,
+    order_contexts,
     orders_in_scope,
     resources_of,
-    waiting_for_list,
 )
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
@@ -66,13 +66,13 @@ Completion = tuple[Order, SiteAgentError | None]
 """An order and why it cannot be done; ``None`` when it is done."""
 
 
-_NOT_THE_ORDERS_FAULT = (AccessDeniedError, NotFoundError, AbsentOperationError)
+_NOT_ABOUT_THE_ORDER = (AccessDeniedError, NotFoundError, AbsentOperationError)
 """What Waldur says about the token or about itself; the order's owner could not mend it."""
 
 
-def close_orders(site: Site, verdicts: Sequence[Completion]) -> list[OrderResult]:
+def close_orders(site: Site, completions: Sequence[Completion]) -> list[OrderResult]:
     """Give every order the final state it has earned; those in temporary trouble stay open."""
-    attempts = concurrently(lambda verdict: _close(site, *verdict), verdicts)
+    attempts = concurrently(lambda completion: _close(site, *completion), completions)
     return [
         attempt.value or _left_open(attempt.item[0], attempt.error or TemporaryError("unknown"))
         for attempt in attempts
@@ -82,7 +82,7 @@ def close_orders(site: Site, verdicts: Sequence[Completion]) -> list[OrderResult
 def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderResult:
     if error is None:
         return _complete(site, order)
-    if isinstance(error, PermanentError) and not isinstance(error, _NOT_THE_ORDERS_FAULT):
+    if isinstance(error, PermanentError) and not isinstance(error, _NOT_ABOUT_THE_ORDER):
         return _fail(site, order, error)
     return _left_open(order, error)
 
@@ -138,15 +138,15 @@ def process_orders(
         TemporaryError: one side could not be read; every order was left as it is.
     """
     if not dry_run:
-        _look_after_updates(site)
+        _check_after_updates(site)
     scope_filter = ScopeFilter.of(scopes)
     found, states = orders_in_scope(site, scope_filter)
     snapshot = WaldurSnapshot(orders=states)
     if not found:
-        repairs = _foreseen_repairs(site) if dry_run else ()
+        repairs = _preview_repairs(site) if dry_run else ()
         return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
     if dry_run:
-        return _foresee(site, found, snapshot, site.backend.observe())
+        return _preview(site, found, snapshot, site.backend.observe())
     with site.backend.session():
         state = site.backend.observe()
         orders, refused = approve_pending(site, found)
@@ -155,7 +155,7 @@ def process_orders(
         allowed = _guarded(site, plans, state)
         errors = _carry_out(site, plans, allowed)
     errors |= report_last_usage(site, plans, state, errors)
-    closed = close_orders(site, [_verdict(plan, errors) for plan in plans])
+    closed = close_orders(site, [_completion(plan, errors) for plan in plans])
     _remember_updates(site, closed)
     report = OrdersReport(
         offering=site.offering.name,
@@ -163,18 +163,18 @@ def process_orders(
         plans=plans,
         snapshot=snapshot,
         refused=allowed.refused,
-        refusal=allowed.reason,
+        refused_reason=allowed.reason,
     )
     _log(site, report)
     return report
 
 
-def _foresee(
+def _preview(
     site: Site, found: Sequence[Order], snapshot: WaldurSnapshot, state: BackendState
 ) -> OrdersReport:
     """What the pass would do, approvals not made."""
     plans, waiting = _decide(site, found, frozenset(), state)
-    usage = foresee_last_usage(site, plans, state)
+    usage = preview_last_usage(site, plans, state)
     plans = tuple(
         replace(plan, unfinished=plan.unfinished or usage.waiting.get(plan.order.uuid))
         for plan in plans
@@ -186,11 +186,11 @@ def _foresee(
     return OrdersReport(
         offering=site.offering.name,
         plans=plans,
-        results=(*_foreseen(plans), *waiting),
+        results=(*_previewed_results(plans), *waiting),
         snapshot=snapshot,
         waiting=site.backend.not_yet_usable(newcomers),
         last_usage=usage.writes,
-        writes=(*writes, *_foreseen_repairs(site)),
+        writes=(*writes, *_preview_repairs(site)),
     )
 
 
@@ -201,15 +201,15 @@ def _decide(
     if not orders:
         return (), []
     resources = resources_of(site, orders, approved)
-    contexts = orders_in_hand(site, orders, resources.own, approved)
-    contexts = tuple(waiting_for_list(contexts, resources, state))
+    contexts = order_contexts(site, orders, resources.own, approved)
+    contexts = tuple(defer_doubtful_names(contexts, resources, state))
     known = [context for context in contexts if context.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
     plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
     plans = _confirmed(site, plans, resources)
     _log_defects(site, plans)
     decided = {context.order.uuid for context in known}
-    return plans, [_not_yet(order) for order in orders if order.uuid not in decided]
+    return plans, [_undecided(order) for order in orders if order.uuid not in decided]
 
 
 def _confirmed(
@@ -222,16 +222,16 @@ def _confirmed(
 
     What cannot be read again is a reason to wait, too, for these orders and no others.
     """
-    failing = [plan.context for plan in plans if _is_for_good(plan)]
+    failing = [plan.context for plan in plans if _is_final(plan)]
     if not failing:
         return plans
     try:
         state = site.backend.observe()
-        claims = claims_confirmed(site, failing, resources, state)
+        claims = confirmed_claims(site, failing, resources, state)
     except TemporaryError as error:
-        return tuple(_waiting(plan, error) if _is_for_good(plan) else plan for plan in plans)
+        return tuple(_waiting(plan, error) if _is_final(plan) else plan for plan in plans)
     again = plan_orders(failing, state, claims, site.offering.components, site.backend.limits_agree)
-    outdated = {plan.order.uuid for plan in again if not _is_for_good(plan)}
+    outdated = {plan.order.uuid for plan in again if not _is_final(plan)}
     return tuple(
         replace(plan, problem=TemporaryError(f"{_OUTDATED}: {plan.problem}"))
         if plan.order.uuid in outdated
@@ -248,14 +248,14 @@ def _waiting(plan: OrderPlan, error: TemporaryError) -> OrderPlan:
 _OUTDATED = "looked at a second time, this is so no more; the next pass goes on"
 
 
-def _is_for_good(plan: OrderPlan) -> bool:
+def _is_final(plan: OrderPlan) -> bool:
     return isinstance(plan.problem, PermanentError)
 
 
 _KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
 
 
-def _not_yet(order: Order) -> OrderResult:
+def _undecided(order: Order) -> OrderResult:
     if order.type not in _KNOWN_TYPES:
         reason = (
             f'order {order.uuid} of type "{order.type}" is not known to this version of the '
@@ -285,7 +285,7 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
     """
     errors: Errors = {}
     for step in allowed.refused.steps:
-        _blame(errors, step, TemporaryError(f"refused: {allowed.reason}"))
+        _record_error(errors, step, TemporaryError(f"refused: {allowed.reason}"))
     steps = allowed.allowed.steps
     _apply(site, [s for s in steps if isinstance(s.action, CreateResource)], errors)
     _name_resources(site, plans, errors)
@@ -297,10 +297,10 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
 def _apply(site: Site, steps: Sequence[Step], errors: Errors) -> None:
     for step, outcome in apply_steps(site, steps):
         if outcome.error is not None:
-            _blame(errors, step, outcome.error)
+            _record_error(errors, step, outcome.error)
 
 
-def _blame(errors: Errors, step: Step, error: SiteAgentError) -> None:
+def _record_error(errors: Errors, step: Step, error: SiteAgentError) -> None:
     if step.order is not None:
         errors.setdefault(step.order, error)
 
@@ -333,7 +333,7 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
             )
 
 
-def _verdict(plan: OrderPlan, errors: Errors) -> Completion:
+def _completion(plan: OrderPlan, errors: Errors) -> Completion:
     error = plan.problem or errors.get(plan.order.uuid) or plan.unfinished
     return plan.order, error
 
@@ -344,7 +344,7 @@ def _log_defects(site: Site, plans: Iterable[OrderPlan]) -> None:
             site.log.error("defect", order=str(plan.order.uuid), exc_info=plan.problem.__cause__)
 
 
-def _foreseen(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:
+def _previewed_results(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:
     return tuple(
         OrderResult(
             order=plan.order,
@@ -370,9 +370,9 @@ def _log(site: Site, report: OrdersReport) -> None:
                 log.error("order erred", reason=result.reason)
             case _:
                 _note_waiting(site, result)
-    if report.refusal:
+    if report.refused_reason:
         accounts = [resource_of(step.action) for step in report.refused.steps]
-        site.log.error("removals refused", accounts=accounts, reason=report.refusal)
+        site.log.error("removals refused", accounts=accounts, reason=report.refused_reason)
 
 
 def _note_waiting(site: Site, result: OrderResult) -> None:
@@ -397,13 +397,13 @@ def _remember_updates(site: Site, results: Iterable[OrderResult]) -> None:
         site.memory.stuck_update_checks = _PASSES_AFTER_AN_UPDATE
 
 
-def _look_after_updates(site: Site) -> None:
+def _check_after_updates(site: Site) -> None:
     if site.memory.stuck_update_checks:
         site.memory.stuck_update_checks -= 1
         repair_stuck_updates(site)
 
 
-def _foreseen_repairs(site: Site) -> tuple[Write, ...]:
+def _preview_repairs(site: Site) -> tuple[Write, ...]:
     try:
         return tuple(ok_write(each, _LEFT_UPDATING) for each in _stuck_in_updating(site))
     except SiteAgentError:  # a pass goes on without them, too

@@ -30,7 +30,7 @@ _RETRY_AFTER = timedelta(days=1)
 _WORKS = -1
 
 
-def ask_optional(
+def call_optional(
     site: Site, call: str, ask: Callable[[], Answer], effect: str = "it is left out"
 ) -> Answer:
     """Make a call that old servers do not have.
@@ -60,7 +60,7 @@ def ask_optional(
     return answer
 
 
-def tell_optional(site: Site, call: str, tell: Callable[[], None], resource: str = "") -> bool:
+def write_optional(site: Site, call: str, tell: Callable[[], None], resource: str = "") -> bool:
     """Tell Waldur what it may not take; whether it took it.
 
     What the token may not do is a warning once a day, and not tried in between.
@@ -71,7 +71,7 @@ def tell_optional(site: Site, call: str, tell: Callable[[], None], resource: str
     if is_unavailable(site, call):
         return False
     try:
-        ask_optional(site, call, tell)
+        call_optional(site, call, tell)
     except AbsentOperationError:
         return False
     except AccessDeniedError as error:

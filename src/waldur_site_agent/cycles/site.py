@@ -54,7 +54,7 @@ class CycleReport:
 
     offering: str
     refused: Plan = field(default_factory=Plan)
-    refusal: str = ""
+    refused_reason: str = ""
     """Why the guard refused a part of the plan; empty when it did not."""
     trouble: str = ""
     """Why the pass as a whole was cut short; empty when it was not."""
@@ -197,7 +197,7 @@ class Watch(Protocol):
         """A command of the backend ended; ``result`` is one word."""
 
 
-class Unwatched:
+class NoWatch:
     """Nobody watches: commands that run once, and tests."""
 
     def cycle_began(self) -> None:
@@ -462,7 +462,7 @@ class Site:
     """Writes an applied action into the journal, where the site keeps one."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
     """The same for a change in Waldur, and for what Waldur said instead of making it."""
-    watch: Watch = field(default_factory=Unwatched)
+    watch: Watch = field(default_factory=NoWatch)
     """Told of everything that comes back, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
     """Gives people their usernames; by default it gives none."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.applying import send_write
-from waldur_site_agent.cycles.feedback import foresee_marks, mark_missing
+from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import report_limits
 from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
@@ -20,7 +20,7 @@ from waldur_site_agent.cycles.partial_answers import (
     is_unavailable,
     readable,
     stand_ins,
-    tell_optional,
+    write_optional,
 )
 from waldur_site_agent.cycles.site import Site, cause_of, note_failures
 from waldur_site_agent.cycles.usage_sending import (
@@ -28,8 +28,8 @@ from waldur_site_agent.cycles.usage_sending import (
     NotReported,
     UsageCycleReport,
     check_clocks,
-    foresee_month,
-    is_never_taken,
+    is_never_accepted,
+    preview_month,
     send_month,
     waldurs_time,
 )
@@ -165,7 +165,7 @@ def _named(resource: Resource) -> str:
     return f'"{resource.name}" ({resource.uuid})'
 
 
-def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
+def restore_erred(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
     """Set erred resources OK, which have their account: Waldur takes no usage of erred ones.
 
     Returns:
@@ -187,8 +187,8 @@ def revive(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
     return still
 
 
-def foresee_revival(resources: Mapping[str, Resource]) -> list[Write]:
-    """What :func:`revive` would write."""
+def preview_restored(resources: Mapping[str, Resource]) -> list[Write]:
+    """What :func:`restore_erred` would write."""
     return [_ok(r) for r in resources.values() if r.state == ResourceState.ERRED]
 
 
@@ -212,7 +212,7 @@ def _set_ok(site: Site, account: str, resource: Resource) -> bool:
         raise PermanentError(f'it is {current.state} with the account "{current.account}" by now')
     if current.state != ResourceState.ERRED:
         return True
-    return tell_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)
+    return write_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)
 
 
 SETTLING = timedelta(hours=2)
@@ -227,7 +227,7 @@ def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) 
     """Whether there may be something to tell of a month before this one, which Waldur takes."""
     if site.memory.month(month).closed or not existed_in(site, month, resources):
         return False
-    return not is_never_taken(site, month)
+    return not is_never_accepted(site, month)
 
 
 def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
@@ -256,30 +256,30 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
     memory = site.memory.month(plan.month)
     stage = _FOR_THE_LAST_TIME if may_end else _ONCE
     try:
-        outcome = send_month(site, plan, compare_parts=memory.closing_comparisons < stage)
+        outcome = send_month(site, plan, compare_user_usages=memory.closing_comparisons < stage)
     except SiteAgentError as error:
         month = str(plan.month)
         site.conditions.note("month not closed yet", month, month=month, reason=str(error))
         return _unread(plan, error)
-    if outcome.refusal and not memory.staff_only_logged:
+    if outcome.rejected_reason and not memory.staff_only_logged:
         memory.staff_only_logged = True
         site.log.info(
             "the rest of a month was not billed: Waldur takes it from a token of staff alone",
             month=str(plan.month),
             not_billed=outcome.not_billed,
-            reason=outcome.refusal,
+            reason=outcome.rejected_reason,
         )
-    if not outcome.waits and not outcome.failures:
+    if not outcome.deferred_reason and not outcome.failures:
         memory.closing_comparisons = stage
         if may_end:
             memory.closed = True
     return outcome
 
 
-def foresee_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
+def preview_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
     """What :func:`close_month` would send."""
     try:
-        return foresee_month(site, plan)
+        return preview_month(site, plan)
     except SiteAgentError as error:
         return _unread(plan, error)
 
@@ -306,8 +306,8 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     plans = plan_months(site, months, subjects.resources, components)
     report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
     if dry_run:
-        return _foresee(site, report, subjects, plans)
-    still_erred = revive(site, subjects.resources)
+        return _preview(site, report, subjects, plans)
+    still_erred = restore_erred(site, subjects.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
     may_end = is_previous_over and subjects.is_whole and not still_erred
@@ -315,10 +315,10 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     outcomes = (*closed, sent)
     if all(plan.is_settled for plan in earlier):
         _verify(site, month.previous, subjects.resources.values())
-    _, untold = report_limits(site, subjects.resources.values(), subjects.state)
+    _, unreported = report_limits(site, subjects.resources.values(), subjects.state)
     others = [
         *(f"{account}: {reason}" for account, reason in still_erred.items()),
-        *untold,
+        *unreported,
         *mark_missing(site, subjects.missing, subjects.accounts),
     ]
     failures = [
@@ -331,28 +331,28 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     return replace(report, months=outcomes, failures=tuple(failures))
 
 
-def _foresee(
+def _preview(
     site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
 ) -> UsageCycleReport:
     """What the pass would report; of a month before this one, a list may be lacking."""
     *earlier, current = plans
-    outcomes = (*(foresee_closing(site, plan) for plan in earlier), foresee_month(site, current))
+    outcomes = (*(preview_closing(site, plan) for plan in earlier), preview_month(site, current))
     failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
     return replace(
         report,
         months=outcomes,
         failures=(*subjects.troubles, *failures),
-        writes=_foreseen(site, subjects),
+        writes=_preview_writes(site, subjects),
     )
 
 
-def _foreseen(site: Site, subjects: Subjects) -> tuple[Write, ...]:
+def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
     """What a pass changes in Waldur besides usage."""
     limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
     return (
-        *foresee_revival(subjects.resources),
+        *preview_restored(subjects.resources),
         *limits,
-        *foresee_marks(subjects.missing, subjects.accounts),
+        *preview_marks(subjects.missing, subjects.accounts),
     )
 
 
@@ -398,11 +398,11 @@ def plan_months(
         recorded_usage(readable(site, listing, "component usages"), m)
         for m, listing in zip(months, listings, strict=True)
     ]
-    unknown = [_unknown_figures(listing, resources) for listing in listings]
+    unknown = [_unreadable_records(listing, resources) for listing in listings]
     check_clocks(site)
     periods = [month.period(site.zone) for month in months]
     since = {name: counted_from(each, periods[-1]) for name, each in resources.items()}
-    _warn_of_unknown_age(site, resources)
+    _note_unknown_creation(site, resources)
     plans = []
     current = BillingMonth.of(site.now(), site.zone)
     reports = site.backend.usages(since, periods)
@@ -416,7 +416,7 @@ def plan_months(
             components,
             figure,
             allow_decrease=site.offering.allow_decrease,
-            zero_is_news=month == current,
+            report_zero=month == current,
         )
         if lacking:
             plan = replace(plan, skipped=lacking, is_settled=False)
@@ -425,7 +425,7 @@ def plan_months(
     return plans
 
 
-def _unknown_figures(
+def _unreadable_records(
     listing: Listing[ComponentUsage], resources: Mapping[str, Resource]
 ) -> dict[str, str]:
     """The accounts whose figure in Waldur was not understood: without it nothing can be compared.
@@ -459,28 +459,28 @@ def _months(
 
 def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
     memory = site.memory.month(plan.month)
-    compare = not plan and _parts_may_differ(site, plan)
-    outcome = send_month(site, plan, compare_parts=compare)
+    compare = not plan and _user_usages_may_differ(site, plan)
+    outcome = send_month(site, plan, compare_user_usages=compare)
     if outcome.is_unfinished:
         memory.counted_resources, memory.compared_on = 0, None
     else:
         memory.counted_resources = len(plan.resources)
         if plan or compare:  # where there is news, all parts are looked at
             memory.compared_on = site.now().date()
-    if outcome.waits:
-        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.waits)
-    if outcome.refusal and not memory.staff_only_logged:
+    if outcome.deferred_reason:
+        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.deferred_reason)
+    if outcome.rejected_reason and not memory.staff_only_logged:
         memory.staff_only_logged = True
         site.log.warning(
             "Waldur is in the next month already; the rest of this one needs a token of staff",
             month=str(plan.month),
             not_billed=outcome.not_billed,
-            reason=outcome.refusal,
+            reason=outcome.rejected_reason,
         )
     return outcome
 
 
-def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
+def _user_usages_may_differ(site: Site, plan: MonthPlan) -> bool:
     """Whether parts are to be compared although the totals agree.
 
     An agent before this one may have died between the totals and the parts. A new process counts
@@ -489,16 +489,16 @@ def _parts_may_differ(site: Site, plan: MonthPlan) -> bool:
     """
     memory = site.memory.month(plan.month)
     if memory.counted_resources != len(plan.resources):
-        return not _parts_are_all_there(site, plan)
+        return not _user_usages_are_complete(site, plan)
     return memory.compared_on != site.now().date()
 
 
-def _parts_are_all_there(site: Site, plan: MonthPlan) -> bool:
+def _user_usages_are_complete(site: Site, plan: MonthPlan) -> bool:
     """Whether Waldur has as many parts as it should: an agent before this one may have died."""
     if not plan.resources:
         return True
     uuid = site.offering.waldur_offering_uuid
-    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_parts
+    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_user_usages
 
 
 def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
@@ -536,7 +536,7 @@ def _log(site: Site, subjects: Subjects) -> None:
         )
 
 
-def _warn_of_unknown_age(site: Site, resources: Mapping[str, Resource]) -> None:
+def _note_unknown_creation(site: Site, resources: Mapping[str, Resource]) -> None:
     for name, resource in resources.items():
         if resource.created is None:
             site.conditions.note(
@@ -551,12 +551,12 @@ def _warn(site: Site, plan: MonthPlan) -> None:
     for resource in plan.resources:
         for component in resource.components:
             if component.is_anomaly:
-                _note_lower(site, plan, resource, component)
+                _note_decrease(site, plan, resource, component)
             if component.found and component.found.older:
-                _warn_of_several_plans(site, plan, resource, component, component.found)
+                _warn_of_plan_change(site, plan, resource, component, component.found)
 
 
-def _note_lower(
+def _note_decrease(
     site: Site, plan: MonthPlan, resource: ResourceReport, component: ComponentReport
 ) -> None:
     used, in_waldur = str(component.bill.total), str(component.before)
@@ -572,7 +572,7 @@ def _note_lower(
     )
 
 
-def _warn_of_several_plans(
+def _warn_of_plan_change(
     site: Site,
     plan: MonthPlan,
     resource: ResourceReport,

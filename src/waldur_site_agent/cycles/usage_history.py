@@ -9,7 +9,12 @@ from fractions import Fraction
 from operator import attrgetter
 
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.cycles.usage import gather_subjects, plan_months, reported_components, revive
+from waldur_site_agent.cycles.usage import (
+    gather_subjects,
+    plan_months,
+    reported_components,
+    restore_erred,
+)
 from waldur_site_agent.cycles.usage_sending import MonthOutcome, send_month
 from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.model.usage import BillingMonth, Period
@@ -17,7 +22,7 @@ from waldur_site_agent.planning.usage import MonthPlan, counted_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class UsageSelection:
     """What there is to look at, or to load."""
 
     resources: Mapping[str, Resource]
@@ -25,7 +30,7 @@ class Figures:
     troubles: tuple[str, ...] = ()
     """What nothing can be said of, and why."""
 
-    def only(self, wanted: Iterable[str]) -> Figures:
+    def only(self, wanted: Iterable[str]) -> UsageSelection:
         """Those of resources that are meant by account, name or UUID; all, if none is named."""
         names = {name.strip().lower() for name in wanted}
         if not names:
@@ -47,7 +52,7 @@ class Series:
     amounts: tuple[Fraction, ...]
 
 
-def gather_figures(site: Site) -> Figures:
+def gather_usage_selection(site: Site) -> UsageSelection:
     """Read whose usage there is, of which components.
 
     Raises:
@@ -56,7 +61,7 @@ def gather_figures(site: Site) -> Figures:
     components = reported_components(site)
     subjects = gather_subjects(site)
     missing = (f"{name}: the backend does not have it" for name in sorted(subjects.missing))
-    return Figures(
+    return UsageSelection(
         resources=subjects.resources,
         components=components,
         troubles=(*subjects.troubles, *subjects.skipped, *missing),
@@ -64,7 +69,7 @@ def gather_figures(site: Site) -> Figures:
 
 
 def compare_months(
-    site: Site, recorded_usage: Figures, months: Sequence[BillingMonth]
+    site: Site, selection: UsageSelection, months: Sequence[BillingMonth]
 ) -> list[MonthPlan]:
     """What would be reported next to what Waldur has, in one reading of the backend.
 
@@ -72,11 +77,11 @@ def compare_months(
         TemporaryError: one side could not be read.
         PermanentError: the backend cannot report usage.
     """
-    return plan_months(site, months, recorded_usage.resources, recorded_usage.components)
+    return plan_months(site, months, selection.resources, selection.components)
 
 
 def load_months(
-    site: Site, recorded_usage: Figures, months: Iterable[BillingMonth]
+    site: Site, selection: UsageSelection, months: Iterable[BillingMonth]
 ) -> Iterator[MonthOutcome]:
     """Report months one after the other; what Waldur has already is not sent again.
 
@@ -86,26 +91,26 @@ def load_months(
         TemporaryError: one side could not be read; the months before were reported.
         PermanentError: the backend cannot report usage.
     """
-    still_erred = revive(site, recorded_usage.resources)
-    resources = {a: r for a, r in recorded_usage.resources.items() if a not in still_erred}
+    still_erred = restore_erred(site, selection.resources)
+    resources = {a: r for a, r in selection.resources.items() if a not in still_erred}
     for month in months:
-        (plan,) = plan_months(site, [month], resources, recorded_usage.components)
-        outcome = send_month(site, plan, compare_parts=True)
+        (plan,) = plan_months(site, [month], resources, selection.components)
+        outcome = send_month(site, plan, compare_user_usages=True)
         yield outcome
-        if outcome.waits or (outcome.refusal and not outcome.reported):
+        if outcome.deferred_reason or (outcome.rejected_reason and not outcome.reported):
             return
 
 
-def usage_series(site: Site, recorded_usage: Figures, periods: Sequence[Period]) -> list[Series]:
+def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period]) -> list[Series]:
     """The usage of each resource from period to period, in one reading of the backend.
 
     Raises:
         TemporaryError: the backend could not be read.
         PermanentError: the backend cannot report usage.
     """
-    if not periods or not recorded_usage.resources:
+    if not periods or not selection.resources:
         return []
-    since = {name: counted_from(r, periods[0]) for name, r in recorded_usage.resources.items()}
+    since = {name: counted_from(r, periods[0]) for name, r in selection.resources.items()}
     reports = site.backend.usages(since, periods)
     totals = [{name: report.resources[name].total for name in since} for report in reports]
     return [
@@ -118,7 +123,7 @@ def usage_series(site: Site, recorded_usage: Figures, periods: Sequence[Period])
             ),
         )
         for name in sorted(since)
-        for each in sorted(recorded_usage.components.values(), key=attrgetter("type"))
+        for each in sorted(selection.components.values(), key=attrgetter("type"))
     ]
 
 

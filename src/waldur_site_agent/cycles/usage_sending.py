@@ -29,18 +29,18 @@ from waldur_site_agent.planning.access import folded
 from waldur_site_agent.planning.usage import (
     Bill,
     MonthPlan,
-    PartsChange,
     RecordedUsage,
     ResourceReport,
+    UserUsageChange,
     booking_date,
     is_past_in_waldur,
-    part_changes,
-    parts_for_newest,
-    parts_found,
     recorded_usage,
+    recorded_user_usages,
+    user_usage_changes,
+    user_usages_for_newest,
     why_not_now,
 )
-from waldur_site_agent.planning.writes import Write, parts_write, usage_write
+from waldur_site_agent.planning.writes import Write, usage_write, user_usages_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,
@@ -93,7 +93,7 @@ def why_not_yet(site: Site, month: BillingMonth) -> str:
     return why_not_now(month, now, accepts_dates=site.waldur.accepts_usage_dates())
 
 
-def is_never_taken(site: Site, month: BillingMonth) -> bool:
+def is_never_accepted(site: Site, month: BillingMonth) -> bool:
     """Whether nothing of the month can be sent at this moment, by what is known without asking."""
     accepts_dates = site.waldur.usage_dates_accepted is not False
     return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
@@ -120,14 +120,14 @@ class MonthOutcome:
     """The accounts whose totals were sent."""
     refused: frozenset[tuple[str, str]] = frozenset()
     """Account and component of totals that Waldur refused."""
-    parts: int = 0
+    user_usages: int = 0
     """How many users' parts were sent."""
-    part_changes: tuple[PartsChange, ...] = ()
+    user_usage_changes: tuple[UserUsageChange, ...] = ()
     """Of a dry run: which users' parts would be sent, beside the totals of the plan."""
     failures: tuple[NotReported, ...] = ()
-    waits: str = ""
+    deferred_reason: str = ""
     """Why nothing of the month can be sent at this moment."""
-    refusal: str = ""
+    rejected_reason: str = ""
     """Why Waldur takes some components of this month, or all, from staff alone."""
 
     def has_sent(self, account: str, component: str) -> bool:
@@ -143,7 +143,7 @@ class MonthOutcome:
     @property
     def is_unfinished(self) -> bool:
         """Whether another try may change something."""
-        return bool(self.waits) or any(
+        return bool(self.deferred_reason) or any(
             isinstance(failure.error, TemporaryError) for failure in self.failures
         )
 
@@ -169,7 +169,7 @@ _NOT_LISTED_YET = (
     "the total is reported, but Waldur's list of figures does not show it yet; "
     "what single users used follows in the next cycle"
 )
-_WHY_FOR_STAFF = (
+_STAFF_ONLY = (
     "once a month has ended in UTC, Waldur takes components billed by usage from staff alone"
 )
 
@@ -179,30 +179,30 @@ class _UserUsages:
     """Parts that differ, and the component usage in Waldur to which they belong."""
 
     row: UUID
-    change: PartsChange
+    change: UserUsageChange
 
 
-def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutcome:
+def send_month(site: Site, plan: MonthPlan, *, compare_user_usages: bool) -> MonthOutcome:
     """Send what of the plan is news; trouble with one resource stops no other.
 
     Args:
         site: the offering at work.
         plan: the month.
-        compare_parts: whether parts may differ where totals do not.
+        compare_user_usages: whether parts may differ where totals do not.
 
     Raises:
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    skipped = _not_reported(plan)
-    if not (plan or compare_parts):
+    skipped = _skipped(plan)
+    if not (plan or compare_user_usages):
         return MonthOutcome(plan=plan, failures=skipped)
     sending = _Sending(site, plan)
-    if not (plan or sending.has_differing_parts()):
+    if not (plan or sending.has_differing_user_usages()):
         return MonthOutcome(plan=plan, failures=skipped)
-    waits = why_not_yet(site, plan.month)
-    if waits:
-        return MonthOutcome(plan=plan, waits=waits, failures=skipped)
+    deferred_reason = why_not_yet(site, plan.month)
+    if deferred_reason:
+        return MonthOutcome(plan=plan, deferred_reason=deferred_reason, failures=skipped)
     if is_past_in_waldur(plan.month, waldurs_time(site)):
         sending.send_past()
     else:
@@ -210,25 +210,25 @@ def send_month(site: Site, plan: MonthPlan, *, compare_parts: bool) -> MonthOutc
     return MonthOutcome(
         plan=plan,
         reported=frozenset(sending.reported),
-        parts=sending.parts_sent.total(),
+        user_usages=sending.user_usages_sent.total(),
         failures=(*skipped, *sending.failures),
-        refusal=sending.refusal,
+        rejected_reason=sending.rejected_reason,
         refused=frozenset(sending.refused),
     )
 
 
-def foresee_month(site: Site, plan: MonthPlan) -> MonthOutcome:
+def preview_month(site: Site, plan: MonthPlan) -> MonthOutcome:
     """What :func:`send_month` would send, users' parts included; nothing is sent or tried.
 
     Raises:
         TemporaryError: a list could not be read.
         PermanentError: a list may not be read.
     """
-    changes = _Sending(site, plan).differing_parts()
-    return MonthOutcome(plan=plan, part_changes=tuple(changes), failures=_not_reported(plan))
+    changes = _Sending(site, plan).differing_user_usages()
+    return MonthOutcome(plan=plan, user_usage_changes=tuple(changes), failures=_skipped(plan))
 
 
-def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) -> Iterator[Write]:
+def previewed_writes(outcome: MonthOutcome, components: Mapping[str, Component]) -> Iterator[Write]:
     """The reports of a month that is only foreseen: totals, then users' parts."""
     month = str(outcome.plan.month)
     for resource in outcome.plan.resources:
@@ -237,11 +237,11 @@ def foreseen_writes(outcome: MonthOutcome, components: Mapping[str, Component]) 
                 c.type: (c.before, c.bill.total) for c in resource.components if c.is_changed
             }
             yield usage_write(resource.resource, month, recorded_usage, components)
-    for change in outcome.part_changes:
-        yield parts_write(change, month, components)
+    for change in outcome.user_usage_changes:
+        yield user_usages_write(change, month, components)
 
 
-def _not_reported(plan: MonthPlan) -> tuple[NotReported, ...]:
+def _skipped(plan: MonthPlan) -> tuple[NotReported, ...]:
     return tuple(
         NotReported(account=account, error=TemporaryError(reason))
         for account, reason in sorted(plan.skipped.items())
@@ -253,9 +253,9 @@ class _Sending:
     site: Site
     plan: MonthPlan
     reported: set[str] = field(default_factory=set)
-    parts_sent: Counter[str] = field(default_factory=Counter)
+    user_usages_sent: Counter[str] = field(default_factory=Counter)
     failures: list[NotReported] = field(default_factory=list)
-    refusal: str = ""
+    rejected_reason: str = ""
     refused: set[tuple[str, str]] = field(default_factory=set)
     """Account and component of the totals that Waldur refuses."""
     taken: set[tuple[str, str]] = field(default_factory=set)
@@ -263,51 +263,51 @@ class _Sending:
     blocked: set[str] = field(default_factory=set)
     """Accounts with which nothing more is done in this pass."""
 
-    def has_differing_parts(self) -> bool:
+    def has_differing_user_usages(self) -> bool:
         """Whether a part differs from what Waldur has of it."""
         return bool(self._differing(self._rows()))
 
-    def differing_parts(self) -> list[PartsChange]:
+    def differing_user_usages(self) -> list[UserUsageChange]:
         """The parts that Waldur does not have so, also those whose total is still to be sent."""
-        differing = [parts.change for parts in self._differing(self._rows())]
+        differing = [each.change for each in self._differing(self._rows())]
         differing += [
-            PartsChange(
+            UserUsageChange(
                 resource=resource.resource,
                 component=component.type,
-                users={user: (None, part) for user, part in component.bill.parts.items()},
+                users={user: (None, used) for user, used in component.bill.user_usages.items()},
             )
             for resource in self.plan.resources
             for component in resource.valid
-            if component.found is None and component.is_changed and component.bill.parts
+            if component.found is None and component.is_changed and component.bill.user_usages
         ]
         return sorted(differing, key=lambda change: (change.account, change.component))
 
     def send_current(self) -> None:
         known = self._rows()
-        kept_back = self._kept_back()
-        self._send_parts(self._differing(known))
-        self._send_totals(self._news())
-        self._send_parts(self._differing({k: row for k, row in known.items() if k in kept_back}))
-        self._send_parts_of_new_rows()
+        rejected = self._rejected_before()
+        self._send_user_usages(self._differing(known))
+        self._send_totals(self._changed_resources())
+        self._send_user_usages(self._differing({k: r for k, r in known.items() if k in rejected}))
+        self._send_user_usages_of_new_records()
 
     def send_past(self) -> None:
-        news = self._news()
-        self._send_totals(news[:1])  # one alone finds out what is for staff
-        self._send_totals(news[1:])
-        rows = {key: row for key, row in self._rows().items() if not self._is_for_staff(key[1])}
+        changed = self._changed_resources()
+        self._send_totals(changed[:1])  # shows which components require a staff token
+        self._send_totals(changed[1:])
+        rows = {key: row for key, row in self._rows().items() if not self._is_staff_only(key[1])}
         if rows:
-            self._send_parts(self._differing(rows))
-        self._send_parts_of_new_rows()
+            self._send_user_usages(self._differing(rows))
+        self._send_user_usages_of_new_records()
 
-    def _is_for_staff(self, component: str) -> bool:
+    def _is_staff_only(self, component: str) -> bool:
         """Whether the month has passed, and the component is one that staff alone may report."""
         return component in self.site.memory.staff_only_components and self._is_past()
 
     @cached_property
-    def _found_parts(self) -> Mapping[UUID, Mapping[str, Decimal]]:
+    def _recorded_user_usages(self) -> Mapping[UUID, Mapping[str, Decimal]]:
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_user_usages(uuid, self.plan.month)
-        return parts_found(readable(self.site, listing, "usages of single users"))
+        return recorded_user_usages(readable(self.site, listing, "usages of single users"))
 
     @cached_property
     def _accounts_in_waldur(self) -> Mapping[str, UUID]:
@@ -322,7 +322,7 @@ class _Sending:
         names = {folded(user.username): user.uuid for user in listing.items}
         return {name: uuid for name, uuid in names.items() if name and people[name] == 1}
 
-    def _news(self) -> list[ResourceReport]:
+    def _changed_resources(self) -> list[ResourceReport]:
         return [r for r in self.plan.resources if r.is_changed and r.account not in self.blocked]
 
     def _rows(self) -> dict[tuple[str, str], RecordedUsage]:
@@ -334,13 +334,13 @@ class _Sending:
             if component.found is not None
         }
 
-    def _send_parts_of_new_rows(self) -> None:
+    def _send_user_usages_of_new_records(self) -> None:
         """Parts belong to a row of their component, which the total has just made."""
         lacking = {
             (resource.resource.uuid, component.type): (resource.account, component.type)
             for resource in self.plan.resources
             for component in resource.valid
-            if component.found is None and component.bill.parts
+            if component.found is None and component.bill.user_usages
         }
         if not lacking or not self.reported.intersection(name for name, _ in lacking.values()):
             return
@@ -350,7 +350,7 @@ class _Sending:
             readable(self.site, listing, "component usages"), self.plan.month
         )  # of a figure that is not understood, parts are sent in the next cycle
         rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
-        self._send_parts(self._differing(rows))
+        self._send_user_usages(self._differing(rows))
         unlisted = {*lacking.values()} & self.taken - rows.keys()
         for account in sorted({account for account, _ in unlisted}):
             self._note(account, TemporaryError(_NOT_LISTED_YET))
@@ -362,28 +362,28 @@ class _Sending:
             for component in resource.valid
             if resource.account not in self.blocked
             and not (component.is_changed and self._is_refused(resource, component.type))
-            and not self._is_for_staff(component.type)
+            and not self._is_staff_only(component.type)
         }
         differing = []
         for key, figure in rows.items():
             if key not in bills:
                 continue
-            found = self._found_parts.get(figure.row, {})
-            older = [self._found_parts.get(row, {}) for row in figure.older]
+            found = self._recorded_user_usages.get(figure.row, {})
+            older = [self._recorded_user_usages.get(row, {}) for row in figure.older]
             resource, bill = bills[key]
-            changes = part_changes(parts_for_newest(bill.parts, older), found)
+            changes = user_usage_changes(user_usages_for_newest(bill.user_usages, older), found)
             if changes:
-                users = {user: (found.get(user), part) for user, part in changes.items()}
-                change = PartsChange(resource=resource, component=key[1], users=users)
+                users = {user: (found.get(user), amount) for user, amount in changes.items()}
+                change = UserUsageChange(resource=resource, component=key[1], users=users)
                 differing.append(_UserUsages(figure.row, change))
         return differing
 
-    def _kept_back(self) -> set[tuple[str, str]]:
+    def _rejected_before(self) -> set[tuple[str, str]]:
         """Account and component of the totals that Waldur refused in the last pass."""
         return {
             (resource.account, component)
             for resource in self.plan.resources
-            for component in resource.news
+            for component in resource.changed_totals
             if self._is_refused(resource, component)
         }
 
@@ -391,17 +391,17 @@ class _Sending:
         """Whether Waldur refuses the total, in this pass or in the last one of this process."""
         return _key(self.plan, resource, component) in self.site.memory.rejected_totals
 
-    def _send_parts(self, differing: Sequence[_UserUsages]) -> None:
-        people = self._accounts_in_waldur if any(parts.change.is_new for parts in differing) else {}
+    def _send_user_usages(self, differing: Sequence[_UserUsages]) -> None:
+        people = self._accounts_in_waldur if any(each.change.is_new for each in differing) else {}
 
-        def send(parts: _UserUsages) -> None:
-            self._send_some_parts(
-                parts,
+        def send(user_usages: _UserUsages) -> None:
+            self._send_users(
+                user_usages,
                 [
                     UserUsage(
                         username=name, usage=amount, offering_user_uuid=people.get(folded(name))
                     )
-                    for name, (_, amount) in parts.change.users.items()
+                    for name, (_, amount) in user_usages.change.users.items()
                 ],
             )
 
@@ -410,19 +410,19 @@ class _Sending:
         for attempt in attempts:
             account = attempt.item.change.account
             if attempt.error is None:
-                self.parts_sent[account] += len(attempt.item.change.users)
+                self.user_usages_sent[account] += len(attempt.item.change.users)
             else:
                 self._note(account, attempt.error)
                 if isinstance(attempt.error, TemporaryError):
                     self.blocked.add(account)  # a refused part is no reason not to bill the total
 
-    def _send_some_parts(self, parts: _UserUsages, sent: Sequence[UserUsage]) -> None:
+    def _send_users(self, user_usages: _UserUsages, sent: Sequence[UserUsage]) -> None:
         """All in one request; one by one where the server lacks that, or refuses one of them."""
         memory = self.site.memory
         if memory.accepts_bulk_user_usage is not False:
-            self._look_before_sending()
+            self._check_before_sending()
             try:
-                self._send_parts_together(parts, sent)
+                self._send_in_bulk(user_usages, sent)
             except AbsentOperationError:
                 memory.accepts_bulk_user_usage = False
             except (AccessDeniedError, NotFoundError):
@@ -433,36 +433,38 @@ class _Sending:
                 memory.accepts_bulk_user_usage = True
                 return
         refusals: list[PermanentError] = []
-        for part in sent:
-            self._look_before_sending()
+        for user_usage in sent:
+            self._check_before_sending()
             try:
-                self._send_one_part(parts, part)
+                self._send_one_user(user_usages, user_usage)
             except PermanentError as error:
                 refusals.append(error)
         if refusals:
             raise refusals[0]
 
-    def _send_parts_together(self, parts: _UserUsages, sent: Sequence[UserUsage]) -> None:
-        write = self._parts_write(parts)
+    def _send_in_bulk(self, user_usages: _UserUsages, sent: Sequence[UserUsage]) -> None:
+        write = self._user_usages_write(user_usages)
         try:
-            self.site.waldur.set_user_usages(parts.row, sent)
+            self.site.waldur.set_user_usages(user_usages.row, sent)
         except TemporaryError as error:  # what is refused is tried one by one
             self.site.record_write(write, error)
             raise
         note_write(self.site, write)
 
-    def _send_one_part(self, parts: _UserUsages, part: UserUsage) -> None:
-        write = self._parts_write(parts, [part.username])
+    def _send_one_user(self, user_usages: _UserUsages, user_usage: UserUsage) -> None:
+        write = self._user_usages_write(user_usages, [user_usage.username])
         try:
-            self.site.waldur.set_user_usage(parts.row, part)
+            self.site.waldur.set_user_usage(user_usages.row, user_usage)
         except SiteAgentError as error:
             self.site.record_write(write, error)
             raise
         note_write(self.site, write)
 
-    def _parts_write(self, parts: _UserUsages, users: Collection[str] | None = None) -> Write:
+    def _user_usages_write(
+        self, user_usages: _UserUsages, users: Collection[str] | None = None
+    ) -> Write:
         components = self.site.offering.components
-        return parts_write(parts.change, str(self.plan.month), components, users)
+        return user_usages_write(user_usages.change, str(self.plan.month), components, users)
 
     def _send_totals(self, resources: Iterable[ResourceReport]) -> None:
         for attempt in concurrently(self._send_total, resources):
@@ -470,7 +472,7 @@ class _Sending:
             if error is None:
                 self._note_totals(resource, attempt.value or {})
             elif type(error) is PermanentError:
-                self._note_totals(resource, dict.fromkeys(resource.news, error))
+                self._note_totals(resource, dict.fromkeys(resource.changed_totals, error))
             else:
                 self._note(resource.account, error)
                 self.blocked.add(resource.account)
@@ -479,18 +481,18 @@ class _Sending:
         """Keep what became of a resource's totals; the parts of refused ones are kept back."""
         account = resource.account
         rejected = self.site.memory.rejected_totals
-        for name in resource.news:
+        for name in resource.changed_totals:
             key = _key(self.plan, resource, name)
             rejected.add(key) if name in refused else rejected.discard(key)
         self.refused.update((account, name) for name in refused)
-        refused = dict(self._without_those_for_staff(refused))
-        taken = [name for name in resource.news if (account, name) not in self.refused]
+        refused = dict(self._without_staff_only(refused))
+        taken = [name for name in resource.changed_totals if (account, name) not in self.refused]
         if taken:
             self.reported.add(account)
             self.taken.update((account, name) for name in taken)
             month = str(self.plan.month)
             before = {each.type: each.before for each in resource.components}
-            recorded_usage = {name: (before[name], resource.news[name]) for name in taken}
+            recorded_usage = {name: (before[name], resource.changed_totals[name]) for name in taken}
             components = self.site.offering.components
             write = usage_write(resource.resource, month, recorded_usage, components)
             changes = [str(change) for change in write.changes]
@@ -507,44 +509,44 @@ class _Sending:
             By component, why it is refused while the others were taken.
         """
         refused: dict[str, PermanentError] = {
-            name: PastMonthRefusedError(_WHY_FOR_STAFF)
-            for name in resource.news
-            if self._is_for_staff(name)
+            name: PastMonthRefusedError(_STAFF_ONLY)
+            for name in resource.changed_totals
+            if self._is_staff_only(name)
         }
-        totals = {n: each for n, each in resource.totals.items() if not self._is_for_staff(n)}
-        news = [name for name in resource.news if name not in refused]
-        if not news:
+        totals = {n: each for n, each in resource.totals.items() if not self._is_staff_only(n)}
+        changed_totals = [name for name in resource.changed_totals if name not in refused]
+        if not changed_totals:
             return refused
         try:
             self._send_amounts(resource, totals)
         except PermanentError as error:
             if isinstance(error, PastMonthRefusedError) and self._is_past():
                 if len(totals) == 1:
-                    return refused | dict.fromkeys(news, error)
+                    return refused | dict.fromkeys(changed_totals, error)
             elif type(error) is not PermanentError or len(totals) == 1:
                 raise
         else:
             return refused
-        for name in news:
+        for name in changed_totals:
             try:
                 self._send_amounts(resource, {name: totals[name]})
             except PermanentError as error:
                 refused[name] = error
         return refused
 
-    def _without_those_for_staff(
+    def _without_staff_only(
         self, refused: Mapping[str, PermanentError]
     ) -> Iterator[tuple[str, PermanentError]]:
         """The refusals that are not about the month; the others are remembered and told once."""
         for name, error in refused.items():
             if isinstance(error, PastMonthRefusedError) and self._is_past():
                 self.site.memory.staff_only_components.add(name)
-                self.refusal = str(error)
+                self.rejected_reason = str(error)
             else:
                 yield name, error
 
     def _send_amounts(self, resource: ResourceReport, amounts: Mapping[str, Decimal]) -> None:
-        self._look_before_sending()
+        self._check_before_sending()
         when = None
         if self.site.waldur.accepts_usage_dates():
             now = waldurs_time(self.site)
@@ -552,7 +554,7 @@ class _Sending:
             when = booking_date(self.plan.month, now, resource.resource.created, *dates)
         self.site.waldur.set_usage(resource.resource.uuid, amounts, when)
 
-    def _look_before_sending(self) -> None:
+    def _check_before_sending(self) -> None:
         """Time passes within a cycle, and a border may have come."""
         if self.site.stopping():
             raise TemporaryError("the agent is stopping; the next start goes on")

@@ -134,7 +134,7 @@ def carry_out(
     return change
 
 
-def imagine(user: OfferingUser, answer: Answer) -> UsernameChange | None:
+def preview_change(user: OfferingUser, answer: Answer) -> UsernameChange | None:
     """What :func:`carry_out` would come to if everything went well."""
     current = user
     for call in plan_calls(user, answer):
@@ -326,20 +326,20 @@ def sync_usernames(
             name is known, nobody gets one.
     """
     policy = offering.plugin_options.get(planning.POLICY)
-    by_us = policy == planning.BY_PROVIDER
-    work = _Round(site, username_backend, users, who, dry_run=dry_run)
-    changes = work.run(unreadable) if by_us else []
+    by_provider = policy == planning.BY_PROVIDER
+    work = _UsernameSync(site, username_backend, users, who, dry_run=dry_run)
+    changes = work.run(unreadable) if by_provider else []
     changed = {**work.read, **{change.user.uuid: change.user for change in changes}}
     users = tuple(changed.get(user.uuid, user) for user in users)
     return UsernamesReport(
         users=users,
         changes=tuple(changes),
         duplicates=planning.duplicates_of(users),
-        policy_of_others="" if by_us else str(policy or "none"),
+        policy_of_others="" if by_provider else str(policy or "none"),
     )
 
 
-class _Round:
+class _UsernameSync:
     """One pass over the people without names; remembers what it gave in its course."""
 
     def __init__(
@@ -367,19 +367,19 @@ class _Round:
         for row in unreadable:
             name = row.text("username")
             if name is None:
-                return self._all_left(f"which names are taken is not known: {row}")
+                return self._leave_all(f"which names are taken is not known: {row}")
             if taken := folded(name):
                 holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
                 self._holders[taken] = self._holders.get(taken, holder) | holder
-        if not self._waiting or not self._backend_heard():
-            return self._all_left("the username backend is not ready; the log says why")
+        if not self._waiting or not self._backend_is_ready():
+            return self._leave_all("the username backend is not ready; the log says why")
         changes: list[UsernameChange] = []
         answers = self._answers()
         while batch := list(islice(answers, _BATCH)):
-            changes += self._tell(batch)
+            changes += self._carry_out_batch(batch)
         return changes
 
-    def _backend_heard(self) -> bool:
+    def _backend_is_ready(self) -> bool:
         try:
             self._backend.names_held(self._holders)
         except SiteAgentError as error:
@@ -390,7 +390,7 @@ class _Round:
             return False
         return True
 
-    def _all_left(self, reason: str) -> list[UsernameChange]:
+    def _leave_all(self, reason: str) -> list[UsernameChange]:
         return [
             UsernameChange(user=user, what="username", result=UsernameResult.LEFT, reason=reason)
             for user in self._waiting
@@ -435,9 +435,9 @@ class _Round:
             return planning.Unnamed()
         return planning.grant(user, name, self._holders, found=False)
 
-    def _tell(self, batch: list[Question]) -> list[UsernameChange]:
+    def _carry_out_batch(self, batch: list[Question]) -> list[UsernameChange]:
         if self._dry_run:
-            return [change for user, answer in batch if (change := imagine(user, answer))]
+            return [change for user, answer in batch if (change := preview_change(user, answer))]
         attempts = concurrently(
             lambda question: carry_out(
                 self._site.waldur, self._site.log, *question, self._site.record_write

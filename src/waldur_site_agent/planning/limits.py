@@ -112,7 +112,7 @@ class LimitDifference:
         return (self.sold * self.component.unit_factor).normalize() + 0
 
     @property
-    def to_tell(self) -> Decimal | None:
+    def to_report(self) -> Decimal | None:
         """What was found in measured units; ``None`` where two decimals cannot tell it exactly."""
         if self.found is None:
             return None
@@ -145,7 +145,7 @@ class LimitDifference:
             return "the account none"
         text = f"the account {amount_text(self.found)}"
         measured = self.found / self.component.unit_factor
-        about = "" if self.to_tell is not None else "about "
+        about = "" if self.to_report is not None else "about "
         shown = amount_text(measured.quantize(_CENT))
         return f"{text} ({about}{shown} {self.component.measured_unit})"
 
@@ -158,7 +158,7 @@ class LimitDecision:
     found: BackendResource
     to_set: Mapping[str, Decimal] = field(default_factory=dict)
     """Limits to set on the account, in backend units."""
-    to_tell: Mapping[str, Decimal] | None = None
+    to_report: Mapping[str, Decimal] | None = None
     """All limits for Waldur, in measured units: it replaces what it has."""
     changed: tuple[LimitDifference, ...] = ()
     """The differences that are set or told."""
@@ -168,22 +168,22 @@ class LimitDecision:
     @property
     def changes_something(self) -> bool:
         """Whether one of the sides is to be changed."""
-        return bool(self.to_set) or self.to_tell is not None
+        return bool(self.to_set) or self.to_report is not None
 
     def blocked(self, obstacle: str) -> LimitDecision:
         """The same with nothing changed, because of an obstacle."""
         left = [f"{difference}; left as it is: {obstacle}" for difference in self.changed]
-        return replace(self, to_set={}, to_tell=None, changed=(), left=(*left, *self.left))
+        return replace(self, to_set={}, to_report=None, changed=(), left=(*left, *self.left))
 
-    def not_telling(self, components: Collection[str], reason: str) -> LimitDecision:
+    def without_reporting(self, components: Collection[str], reason: str) -> LimitDecision:
         """The same without telling Waldur the limits of some components."""
         kept = tuple(each for each in self.changed if each.name not in components)
         left = [f"{d}; left as it is: {reason}" for d in self.changed if d not in kept]
         if not left:
             return self
-        values = {d.name: value for d in kept if (value := d.to_tell) is not None}
-        to_tell = _everything(self.resource, values) if values else None
-        return replace(self, to_tell=to_tell, changed=kept, left=(*left, *self.left))
+        values = {d.name: value for d in kept if (value := d.to_report) is not None}
+        to_report = _everything(self.resource, values) if values else None
+        return replace(self, to_report=to_report, changed=kept, left=(*left, *self.left))
 
 
 def limit_differences(
@@ -243,7 +243,7 @@ def decide_limits(
         resource=resource,
         found=found,
         to_set=values if authority == "waldur" else {},
-        to_tell=_everything(resource, values) if values and authority == "backend" else None,
+        to_report=_everything(resource, values) if values and authority == "backend" else None,
         changed=changed,
         left=left,
     )
@@ -260,7 +260,7 @@ def _value(difference: LimitDifference, authority: Authority) -> Decimal | None:
     """What the side that follows is to have; ``None`` where it does not follow."""
     if authority == "waldur":
         return difference.to_set
-    return difference.to_tell if authority == "backend" and not difference.is_cap else None
+    return difference.to_report if authority == "backend" and not difference.is_cap else None
 
 
 def _everything(resource: Resource, values: Mapping[str, Decimal]) -> dict[str, Decimal]:

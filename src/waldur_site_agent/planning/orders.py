@@ -214,13 +214,13 @@ def _known_placement(context: OrderContext, known_as: str, planning: _PlanningCo
         replace(context.placements[0], id=known_as),
     )
     found = planning.state.resources.get(known_as)
-    stands_elsewhere = found is not None and not _stands_at(found, placement)
-    if planning.is_taken(known_as, context.resource.uuid) or stands_elsewhere:
+    is_elsewhere = found is not None and not _is_at(found, placement)
+    if planning.is_taken(known_as, context.resource.uuid) or is_elsewhere:
         raise PermanentError(_name_taken((placement,), context, planning))
     return placement
 
 
-def _stands_at(found: BackendResource, placement: Placement) -> bool:
+def _is_at(found: BackendResource, placement: Placement) -> bool:
     return (found.parent, found.organization) == (placement.parent, placement.organization)
 
 
@@ -230,7 +230,7 @@ def _is_unfinished(found: BackendResource, placement: Placement) -> bool:
     Waldur is told the name before anybody is let in, so an account that nobody in Waldur carries
     and that has members was not left by an interrupted run.
     """
-    return _stands_at(found, placement) and not found.members
+    return _is_at(found, placement) and not found.members
 
 
 def _name_taken(
@@ -322,7 +322,7 @@ def _refuse_if_shared(
 def _refuse_if_foreign(found: BackendResource, context: OrderContext) -> None:
     """Never delete what was not made for a resource: those carry their parent's name twice."""
     ours = found.organization and found.organization == found.parent
-    if ours or any(_stands_at(found, placement) for placement in context.placements):
+    if ours or any(_is_at(found, placement) for placement in context.placements):
         return
     raise PermanentError(
         f'{found.id}: cannot terminate: account "{found.id}" stands under "{found.parent}" with '

@@ -72,7 +72,7 @@ class Bill:
     """What is reported of one component of one resource, in measured units."""
 
     total: Decimal = Decimal("0.00")
-    parts: Mapping[str, Decimal] = field(default_factory=dict)
+    user_usages: Mapping[str, Decimal] = field(default_factory=dict)
     """By username; they add up to the total. Whose part rounds to nothing is not here."""
 
 
@@ -97,13 +97,15 @@ def _bill(usage: ResourceUsage, name: str, component: Component) -> Bill:
         if amounts.get(name)
     }
     cents = round(sum(exact.values(), Fraction(0)))
-    parts = {user: amount.numerator // amount.denominator for user, amount in exact.items()}
-    by_loss = sorted(exact, key=lambda user: (parts[user] - exact[user], user))
-    for user in by_loss[: cents - sum(parts.values())]:
-        parts[user] += 1
+    user_usages = {user: amount.numerator // amount.denominator for user, amount in exact.items()}
+    by_loss = sorted(exact, key=lambda user: (user_usages[user] - exact[user], user))
+    for user in by_loss[: cents - sum(user_usages.values())]:
+        user_usages[user] += 1
     return Bill(
         total=_decimal(cents),
-        parts={user: _decimal(parts[user]) for user in sorted(parts) if parts[user]},
+        user_usages={
+            user: _decimal(user_usages[user]) for user in sorted(user_usages) if user_usages[user]
+        },
     )
 
 
@@ -112,7 +114,7 @@ def _decimal(cents: int) -> Decimal:
 
 
 RowsByComponent = Mapping[tuple[UUID, str], "RecordedUsage"]
-PartsByRow = Mapping[UUID, Mapping[str, Decimal]]
+UserUsagesByRow = Mapping[UUID, Mapping[str, Decimal]]
 
 ZERO = Decimal(0)
 
@@ -198,7 +200,7 @@ class ResourceReport:
         return any(component.is_changed for component in self.components)
 
     @property
-    def news(self) -> dict[str, Decimal]:
+    def changed_totals(self) -> dict[str, Decimal]:
         """What was used, by the components whose total is to be sent."""
         return {each.type: each.bill.total for each in self.components if each.is_changed}
 
@@ -217,7 +219,7 @@ class ResourceReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartsChange:
+class UserUsageChange:
     """The users' parts of one component of one resource that Waldur does not have so."""
 
     resource: Resource
@@ -258,10 +260,10 @@ class MonthPlan:
         return [(r.account, c) for r in self.resources for c in r.components if c.is_anomaly]
 
     @property
-    def expected_parts(self) -> int:
+    def expected_user_usages(self) -> int:
         """How many rows of single users Waldur has when everything was reported."""
         return sum(
-            len(component.bill.parts)
+            len(component.bill.user_usages)
             for resource in self.resources
             for component in resource.components
         )
@@ -303,13 +305,13 @@ def _together(group: list[ComponentUsage]) -> RecordedUsage:
     )
 
 
-def parts_found(rows: Iterable[ComponentUserUsage]) -> dict[UUID, dict[str, Decimal]]:
+def recorded_user_usages(rows: Iterable[ComponentUserUsage]) -> dict[UUID, dict[str, Decimal]]:
     """What Waldur has of single users, by the row of the component and by username."""
-    parts: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
+    user_usages: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
     for row in rows:
         if row.component_usage_uuid is not None:
-            parts[row.component_usage_uuid][row.username] = row.usage
-    return dict(parts)
+            user_usages[row.component_usage_uuid][row.username] = row.usage
+    return dict(user_usages)
 
 
 def plan_month(
@@ -320,7 +322,7 @@ def plan_month(
     found: RowsByComponent,
     *,
     allow_decrease: bool = False,
-    zero_is_news: bool = True,
+    report_zero: bool = True,
 ) -> MonthPlan:
     """Compare a month.
 
@@ -331,22 +333,22 @@ def plan_month(
         components: those that Waldur takes.
         found: Waldur's figures.
         allow_decrease: whether a figure may become lower.
-        zero_is_news: whether nothing used is reported where Waldur has no figure at all.
+        report_zero: whether nothing used is reported where Waldur has no figure at all.
     """
     plans = []
     for account, resource in sorted(resources.items()):
         bills = billed(report.resources[account], components)
-        parts = tuple(
+        compared = tuple(
             _compare(
                 name,
                 bills[name],
                 found.get((resource.uuid, name)),
                 allow_decrease=allow_decrease,
-                zero_is_news=zero_is_news,
+                report_zero=report_zero,
             )
             for name in sorted(bills)
         )
-        plans.append(ResourceReport(resource=resource, components=parts))
+        plans.append(ResourceReport(resource=resource, components=compared))
     return MonthPlan(
         month=month,
         resources=tuple(plans),
@@ -356,10 +358,10 @@ def plan_month(
 
 
 def _compare(
-    name: str, bill: Bill, found: RecordedUsage | None, *, allow_decrease: bool, zero_is_news: bool
+    name: str, bill: Bill, found: RecordedUsage | None, *, allow_decrease: bool, report_zero: bool
 ) -> ComponentReport:
     if found is None:
-        is_changed = zero_is_news or bill.total != ZERO
+        is_changed = report_zero or bill.total != ZERO
         return ComponentReport(type=name, bill=bill, is_changed=is_changed)
     is_lower = bill.total < found.amount and not found.counts_twice(bill.total)
     is_anomaly = is_lower and not allow_decrease
@@ -376,25 +378,27 @@ def _for_newest(total: Decimal, found: RecordedUsage | None) -> Decimal:
     return max(ZERO, total - found.older_amount) if found else total
 
 
-def parts_for_newest(
-    parts: Mapping[str, Decimal], older: Iterable[Mapping[str, Decimal]]
+def user_usages_for_newest(
+    user_usages: Mapping[str, Decimal], older: Iterable[Mapping[str, Decimal]]
 ) -> dict[str, Decimal]:
     """The parts of the users in the newest row, given those in the rows of former plans."""
-    rest = dict(parts)
+    rest = dict(user_usages)
     for row in older:
         for user, amount in row.items():
             if user in rest:
                 rest[user] = max(ZERO, rest[user] - amount)
-    return {user: part for user, part in rest.items() if part}
+    return {user: amount for user, amount in rest.items() if amount}
 
 
-def part_changes(parts: Mapping[str, Decimal], found: Mapping[str, Decimal]) -> dict[str, Decimal]:
+def user_usage_changes(
+    user_usages: Mapping[str, Decimal], found: Mapping[str, Decimal]
+) -> dict[str, Decimal]:
     """The parts that Waldur does not have so; nothing for users who are not there any more.
 
     Waldur deletes no part, so a part that is gone is sent as zero.
     """
-    gone = {user: ZERO for user, amount in found.items() if amount and user not in parts}
-    changed = {user: part for user, part in parts.items() if found.get(user) != part}
+    gone = {user: ZERO for user, amount in found.items() if amount and user not in user_usages}
+    changed = {u: amount for u, amount in user_usages.items() if found.get(u) != amount}
     return dict(sorted({**gone, **changed}.items()))
 
 

@@ -20,7 +20,7 @@ from waldur_site_agent.model.marketplace import (
     Resource,
     ResourceState,
 )
-from waldur_site_agent.planning.usage import PartsChange
+from waldur_site_agent.planning.usage import UserUsageChange
 
 
 class Call(enum.StrEnum):
@@ -231,28 +231,28 @@ def usage_write(
     )
 
 
-def parts_write(
-    parts: PartsChange,
+def user_usages_write(
+    change: UserUsageChange,
     month: str,
     components: Mapping[str, Component],
     users: Collection[str] | None = None,
 ) -> Write:
     """Report what single users used of one component in a month; ``users``: only of these."""
-    name = parts.component
+    name = change.component
     unit = components[name].measured_unit if name in components else ""
     return Write(
         call=Call.SET_USER_USAGES,
-        uuid=parts.resource.uuid,
-        about=parts.account,
+        uuid=change.resource.uuid,
+        about=change.account,
         changes=tuple(
             Change(
                 f"usage {name} of {user}", None if old is None else f"{old:.2f}", f"{new:.2f}", unit
             )
-            for user, (old, new) in parts.users.items()
+            for user, (old, new) in change.users.items()
             if users is None or user in users
         ),
         reason=f"used in {month}",
-        value=parts,
+        value=change,
     )
 
 

@@ -58,7 +58,7 @@ class Metrics:
         result = "cut_short" if report.trouble else "partial" if report.failed else "success"
         self.cycles.labels(*work, result).inc()
         self.cycle_seconds.labels(*work).observe(seconds)
-        if report.refusal:
+        if report.refused_reason:
             self.refused_plans.labels(*work).inc()
         if isinstance(report, MembershipReport):
             self.removals_suspended.labels(*work).set(bool(report.removals_suspended))

@@ -207,7 +207,7 @@ class Passes:
         reports = self._session.full_pass()
         orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
         trouble = any(report.trouble for report in reports)
-        incomplete = members is not None and bool(members.failures or members.refusal)
+        incomplete = members is not None and bool(members.failures or members.refused_reason)
         by_kind: dict[Kind, list[PendingScope]] = {kind: [] for kind in Kind}
         for entry in batch.entries:
             by_kind[kind_of(entry.scope)].append(entry)
@@ -237,7 +237,7 @@ class Passes:
     def _members_done(self, report: CycleReport, entries: tuple[PendingScope, ...]) -> None:
         if not isinstance(report, MembershipReport):
             self._event_queue.cut_short(Kind.MEMBERS, entries)
-        elif report.failures or report.refusal:
+        elif report.failures or report.refused_reason:
             self._event_queue.spoiled(entries)
         else:
             self._event_queue.passed(entries, report.snapshot)
@@ -279,7 +279,7 @@ class Passes:
         After refused removals a full pass checks them all together, as the next cycle of a polling
         mode would.
         """
-        if report.refusal:
+        if report.refused_reason:
             self._event_queue.want(Everything(), seconds=LONGEST_DELAY)
         for account in report.membership.accounts:
             if account.waiting:

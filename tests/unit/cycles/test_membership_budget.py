@@ -180,7 +180,7 @@ def test_two_thousand_members_leave_in_few_commands_once_that_is_allowed(
 ) -> None:
     site = Site(testbed, projects=2, people_each=2000)
     site.dismiss(site.teams[0])
-    assert testbed.sync().refusal
+    assert testbed.sync().refused_reason
     assert (site.members(site.resources[0]), testbed.writing_commands) == (2000, 0)
     report = testbed.with_(removals_allowed=True).sync()
     assert not report.failed, report.failures

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from harness import SimulatedSite
 from waldur_site_agent.cycles.membership import sync_membership
-from waldur_site_agent.cycles.partial_answers import ask_optional, tell_optional
+from waldur_site_agent.cycles.partial_answers import call_optional, write_optional
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError
@@ -49,7 +49,7 @@ def test_a_call_that_the_server_lacks_is_made_once_and_logged_once(site: Site) -
     with capture_logs() as logs:
         for ask in (absent, absent, unexpected):
             with pytest.raises(AbsentOperationError):
-                ask_optional(site, "user_limits", ask, "members have no limits")
+                call_optional(site, "user_limits", ask, "members have no limits")
     (line,) = lines_about(logs, "this Waldur does not have a call")
     assert (line["call"], line["log_level"]) == ("user_limits", "info")
     assert line["effect"] == "members have no limits"
@@ -57,8 +57,8 @@ def test_a_call_that_the_server_lacks_is_made_once_and_logged_once(site: Site) -
 
 def test_a_call_that_the_token_may_not_make_is_a_warning_once(site: Site) -> None:
     with capture_logs() as logs:
-        assert not tell_optional(site, "set_limits", denied, "a_run")
-        assert not tell_optional(site, "set_limits", unexpected, "a_run")
+        assert not write_optional(site, "set_limits", denied, "a_run")
+        assert not write_optional(site, "set_limits", unexpected, "a_run")
     (line,) = logs
     assert (line["log_level"], line["call"]) == ("warning", "set_limits")
     assert "may not" in line["event"]
@@ -68,32 +68,32 @@ def test_another_job_at_the_same_server_knows_what_it_lacks_but_not_what_is_deni
     testbed: SimulatedSite, site: Site
 ) -> None:
     with pytest.raises(AbsentOperationError):
-        ask_optional(site, "user_limits", absent)
-    tell_optional(site, "set_limits", denied)
+        call_optional(site, "user_limits", absent)
+    write_optional(site, "set_limits", denied)
     with testbed.agent() as other:
         other.server_calls.update(site.server_calls)
         with pytest.raises(AbsentOperationError):
-            ask_optional(other, "user_limits", unexpected)
-        assert tell_optional(other, "set_limits", lambda: None)
+            call_optional(other, "user_limits", unexpected)
+        assert write_optional(other, "set_limits", lambda: None)
 
 
 def test_both_are_tried_again_after_a_day(testbed: SimulatedSite) -> None:
     moment = datetime(2026, 11, 2, tzinfo=UTC)
     testbed = testbed.with_(now=lambda: moment)
     with testbed.agent() as site:
-        tell_optional(site, "set_limits", denied)
+        write_optional(site, "set_limits", denied)
         with pytest.raises(AbsentOperationError):
-            ask_optional(site, "user_limits", absent)
+            call_optional(site, "user_limits", absent)
         moment += timedelta(days=1, seconds=1)
-        assert tell_optional(site, "set_limits", lambda: None)
-        assert ask_optional(site, "user_limits", lambda: 7) == 7
+        assert write_optional(site, "set_limits", lambda: None)
+        assert call_optional(site, "user_limits", lambda: 7) == 7
 
 
 def test_a_call_that_worked_before_is_not_believed_to_be_absent(site: Site) -> None:
-    ask_optional(site, "service_accounts", lambda: ())
+    call_optional(site, "service_accounts", lambda: ())
     for _ in range(2):
         with pytest.raises(TemporaryError, match="it had the call before"):
-            ask_optional(site, "service_accounts", absent)
+            call_optional(site, "service_accounts", absent)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 409])

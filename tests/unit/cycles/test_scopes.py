@@ -164,11 +164,11 @@ def test_removals_of_many_small_passes_count_together_until_all_is_judged(
     with testbed.agent() as site:
         for project in projects:
             report = sync_membership(site, scopes=[ProjectScope(UUID(project.uuid))])
-            refusals.append(bool(report.refusal))
+            refusals.append(bool(report.refused_reason))
         left = [len(testbed.members_of(resource)) for resource in resources]
         assert refusals == [False, True, True, True, True, True]
         assert left == [0, 6, 6, 6, 6, 6]
-        assert sync_membership(site, scopes=[Everything()]).refusal
+        assert sync_membership(site, scopes=[Everything()]).refused_reason
 
 
 def test_a_missing_account_is_marked_by_full_passes_only(testbed: SimulatedSite) -> None:

@@ -199,7 +199,7 @@ def test_too_many_removals_are_refused_as_a_whole_and_additions_applied(
     side.add_member(project, testbed.person("new", "new01"))
     for _ in range(2):
         report = testbed.sync()
-        assert "12 of 2" in report.refusal
+        assert "12 of 2" in report.refused_reason
         assert testbed.members_of(resource) == {*people.values(), "new01"}
     testbed.with_(removals_allowed=True).sync()
     assert len(testbed.members_of(resource)) == 9

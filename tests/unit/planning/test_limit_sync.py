@@ -64,20 +64,20 @@ def carried_out(
     """Both sides after the decision; the account as sacctmgr prints it, with lost digits."""
     made = decision(resource, found, authority)
     printed = {n: tres.parse(f"{n}={tres.printed(n, int(v))}")[n] for n, v in made.to_set.items()}
-    limits = made.to_tell if made.to_tell is not None else resource.limits
+    limits = made.to_report if made.to_report is not None else resource.limits
     return replace(resource, limits=limits), replace(found, limits={**found.limits, **printed})
 
 
 def test_the_backend_wins_by_default_and_waldurs_other_limits_are_sent_back() -> None:
     made = decision(sold(cpu=120, mem=2, other=7), account(cpu=1200000, mem=122880), "backend")
-    assert made.to_tell == amounts(cpu=20, mem=2, other=7)
+    assert made.to_report == amounts(cpu=20, mem=2, other=7)
     assert (made.to_set, made.left) == ({}, ())
 
 
 def test_where_waldur_wins_the_account_gets_what_was_sold() -> None:
     made = decision(sold(cpu=120, mem=2), account(cpu=1200000, mem=122880), "waldur")
     assert made.to_set == {"cpu": 7200000}
-    assert made.to_tell is None
+    assert made.to_report is None
     assert [str(d) for d in made.changed] == [
         "limit cpu: Waldur has 120 k-Hours (7200000), the account 1200000 (20 k-Hours)"
     ]
@@ -125,13 +125,13 @@ def test_a_limit_that_waldur_does_not_name_stays_on_the_account() -> None:
     made = decision(sold(cpu=10), account(cpu=600000, mem=61440), "waldur")
     assert not made.changes_something
     assert made.left[0].endswith("left as it is: Waldur names none")
-    told = decision(sold(cpu=10), account(cpu=600000, mem=61440), "backend").to_tell
+    told = decision(sold(cpu=10), account(cpu=600000, mem=61440), "backend").to_report
     assert told == amounts(cpu=10, mem=1)
 
 
 def test_a_limit_that_two_decimals_cannot_tell_stays_untold_and_is_shown() -> None:
     made = decision(sold(cpu=3, mem=2), account(cpu=1, mem=122880), "backend")
-    assert made.to_tell is None
+    assert made.to_report is None
     assert made.left == (
         (
             "limit cpu: Waldur has 3 k-Hours (180000), the account 1 (about 0 k-Hours); "
@@ -192,4 +192,4 @@ def test_planning_twice_plans_nothing(
     if authority == "backend":
         assert first.to_set == {}
     else:
-        assert first.to_tell is None
+        assert first.to_report is None

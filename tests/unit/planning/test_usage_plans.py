@@ -32,12 +32,12 @@ from waldur_site_agent.planning.usage import (
     booking_date,
     counted_from,
     is_past_in_waldur,
-    part_changes,
-    parts_for_newest,
-    parts_found,
     plan_month,
     recorded_usage,
+    recorded_user_usages,
     reportable,
+    user_usage_changes,
+    user_usages_for_newest,
     why_not_now,
 )
 
@@ -73,8 +73,8 @@ def test_the_parts_add_up_to_the_total_to_the_cent(
     by_user: dict[str, Fraction], factor: Decimal
 ) -> None:
     bill = bill_of(by_user, factor)
-    assert sum(bill.parts.values(), Decimal(0)) == bill.total
-    assert all(part > 0 for part in bill.parts.values())
+    assert sum(bill.user_usages.values(), Decimal(0)) == bill.total
+    assert all(part > 0 for part in bill.user_usages.values())
 
 
 @given(USERS, FACTORS)
@@ -90,7 +90,7 @@ def test_a_total_is_the_exact_sum_rounded_once(
 def test_nobody_gains_or_loses_a_whole_cent(by_user: dict[str, Fraction], factor: Decimal) -> None:
     bill = bill_of(by_user, factor)
     for user, amount in by_user.items():
-        part = Fraction(bill.parts.get(user, Decimal(0)))
+        part = Fraction(bill.user_usages.get(user, Decimal(0)))
         assert abs(part - amount / Fraction(factor)) < Fraction(1, 100)
 
 
@@ -122,19 +122,19 @@ def test_halves_are_rounded_to_the_even_cent() -> None:
 def test_the_missing_cents_go_to_the_largest_remainders_and_ties_to_the_first_name() -> None:
     thirds = bill_of({name: Fraction(1, 3) for name in ("bob", "ada", "cyd")})
     assert thirds.total == Decimal("1.00")
-    assert thirds.parts == {
+    assert thirds.user_usages == {
         "ada": Decimal("0.34"),
         "bob": Decimal("0.33"),
         "cyd": Decimal("0.33"),
     }
     mixed = bill_of({"ada": Fraction("0.014"), "bob": Fraction("0.016")})
-    assert mixed.parts == {"ada": Decimal("0.01"), "bob": Decimal("0.02")}
+    assert mixed.user_usages == {"ada": Decimal("0.01"), "bob": Decimal("0.02")}
 
 
 def test_minutes_become_the_measured_unit() -> None:
     bill = bill_of({"ada": Fraction(61440 * 3), "bob": Fraction(30720)}, 61440)
     assert bill.total == Decimal("3.50")
-    assert bill.parts == {"ada": Decimal("3.00"), "bob": Decimal("0.50")}
+    assert bill.user_usages == {"ada": Decimal("3.00"), "bob": Decimal("0.50")}
 
 
 def test_what_was_not_used_is_reported_as_zero() -> None:
@@ -188,7 +188,7 @@ def test_what_waldur_has_already_is_no_news() -> None:
     ocean = resource()
     plan = compared(ocean, 5, [row(ocean, "5.00"), row(ocean, "7.00", "mem")])
     assert not plan
-    assert plan.expected_parts == 2
+    assert plan.expected_user_usages == 2
 
 
 def test_one_difference_sends_all_totals_of_the_resource() -> None:
@@ -257,7 +257,7 @@ def test_a_month_that_the_first_report_of_a_new_plan_counts_twice_is_put_right_b
 def test_the_parts_of_former_plans_are_not_counted_again() -> None:
     parts = {"ada": Decimal(5), "bob": Decimal(3), "cyd": Decimal(1)}
     older = [{"ada": Decimal(2), "bob": Decimal(4)}, {"ada": Decimal(1), "dan": Decimal(9)}]
-    assert parts_for_newest(parts, older) == {"ada": Decimal(2), "cyd": Decimal(1)}
+    assert user_usages_for_newest(parts, older) == {"ada": Decimal(2), "cyd": Decimal(1)}
 
 
 def test_rows_of_other_months_do_not_count() -> None:
@@ -267,9 +267,9 @@ def test_rows_of_other_months_do_not_count() -> None:
 
 
 def test_the_part_of_somebody_who_is_gone_is_sent_as_zero_once() -> None:
-    bill = Bill(total=Decimal(5), parts={"ada": Decimal(2), "bob": Decimal(3)})
+    bill = Bill(total=Decimal(5), user_usages={"ada": Decimal(2), "bob": Decimal(3)})
     found = {"ada": Decimal("2.00"), "cyd": Decimal(4), "dan": Decimal("0.00")}
-    assert part_changes(bill.parts, found) == {"bob": 3, "cyd": 0}
+    assert user_usage_changes(bill.user_usages, found) == {"bob": 3, "cyd": 0}
 
 
 @given(USERS, st.dictionaries(st.text(min_size=1, max_size=8), st.decimals(0, 100, places=2)))
@@ -277,7 +277,12 @@ def test_parts_that_were_sent_are_not_sent_again(
     by_user: dict[str, Fraction], found: dict[str, Decimal]
 ) -> None:
     bill = bill_of(by_user)
-    assert part_changes(bill.parts, {**found, **part_changes(bill.parts, found)}) == {}
+    assert (
+        user_usage_changes(
+            bill.user_usages, {**found, **user_usage_changes(bill.user_usages, found)}
+        )
+        == {}
+    )
 
 
 def test_parts_belong_to_the_row_of_their_component() -> None:
@@ -287,7 +292,7 @@ def test_parts_belong_to_the_row_of_their_component() -> None:
         )
         for number in (1, 2)
     ]
-    assert parts_found(rows) == {UUID(int=1): {"ada": 1}, UUID(int=2): {"ada": 1}}
+    assert recorded_user_usages(rows) == {UUID(int=1): {"ada": 1}, UUID(int=2): {"ada": 1}}
 
 
 MONTHS = st.builds(BillingMonth, st.integers(2020, 2040), st.integers(1, 12))

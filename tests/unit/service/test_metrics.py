@@ -93,7 +93,7 @@ def test_actions_requests_commands_and_refusals_are_counted(monitoring: Monitori
     watch.request("orders_list", 502, 0.2)
     watch.request("orders_list", "error", 0.2)
     watch.command("sacctmgr read", "failure", 0.2)
-    watch.cycle_ended(CycleReport(offering="Cluster", refusal="too many"), 1)
+    watch.cycle_ended(CycleReport(offering="Cluster", refused_reason="too many"), 1)
     done = {**WORK, "action": "AddMembers", "result": "done"}
     assert value(monitoring, "actions_total", **done) == 1
     assert value(monitoring, "actions_total", **{**done, "result": "failed"}) == 1
@@ -143,7 +143,7 @@ def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Mo
     watch.action(Outcome(AddMembers("a_run", ("ada01",)), Result.DONE, None, (SKIPPED,)))
     watch.request("orders_list", 200, 0.2)
     watch.command("sacctmgr read", "success", 0.2)
-    watch.cycle_ended(CycleReport(offering="Cluster", refusal="too many"), 1)
+    watch.cycle_ended(CycleReport(offering="Cluster", refused_reason="too many"), 1)
     watch.cycle_ended(MembershipReport(offering="Cluster"), 1)
     monitoring.health.watch_events("Cluster", lambda: EVENTS)
     assert monitoring.metrics is not None
