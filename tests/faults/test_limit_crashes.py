@@ -85,4 +85,4 @@ def test_a_sale_that_is_newer_than_the_reading_of_the_cluster_is_not_undone(
         testbed.sandbox.customer.edit(resource, limits={"cpu": 300, "mem": 2})
         (decision,) = decide(site, by_account(listed), state, authority).values()
     assert not decision.changes_something
-    assert "Waldur changed meanwhile; the next cycle looks again" in decision.left[0]
+    assert "Waldur has changed in the meantime; checked again in the next cycle" in decision.left[0]

@@ -237,7 +237,7 @@ def test_one_odd_resource_is_not_reported_and_the_others_are(
     assert transport.struck
     totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
     assert totals == {name(n): None if name(n) == ODD else Decimal(1) for n in TWENTY}
-    assert any("no usage is reported of a resource" in failure for failure in report.failures)
+    assert any("no usage reported for a resource" in failure for failure in report.failures)
     meter.report()
     assert meter.total(resources[ODD]) == meter.total(resources["p1"])
 

@@ -261,7 +261,7 @@ def test_the_name_of_a_terminated_resource_that_a_list_still_shows_fails_no_orde
     testbed.sandbox.faults.add("*_resources_list", "stale", times=None, changes_ago=6)
     report = testbed.cycle()
     assert testbed.sandbox.requests.count("*_set_state_erred") == 0
-    assert "looked at a second time" in report.results[0].reason
+    assert "not confirmed by a second read" in report.results[0].reason
     testbed.sandbox.faults.clear()
     testbed.cycle()
     assert testbed.state(order) == "done"

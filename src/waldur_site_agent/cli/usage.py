@@ -296,7 +296,7 @@ def load_command(
 ) -> None:
     """Report past months to Waldur, one after the other.
 
-    UsageSelection that Waldur has already are not sent again, so an interrupted run can be repeated. Past
+    Figures that Waldur has already are not sent again, so an interrupted run can be repeated. Past
     months require a staff token if components are billed by usage.
     """
     months = tuple(_months(*_range(first, last)))

@@ -1,4 +1,4 @@
-"""The YAML file becomes typed settings, or an error that says where and how to mend it."""
+"""Loads the YAML file into typed settings, or reports errors with line and remedy."""
 
 from waldur_site_agent.config.describing import resolved_yaml
 from waldur_site_agent.config.loading import (

@@ -1,4 +1,7 @@
-"""The configuration file described by its own models: for editors, and as a page to read."""
+"""Describes the configuration from its models, and prints it with secrets masked.
+
+The JSON Schema (``config schema``) and the reference page (``config reference``) are generated.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,10 @@ _OFFERING_KEYS_OF_PLUGINS = {
 def json_schema(
     backends: Mapping[str, type[BaseModel]], username_backends: Mapping[str, type[BaseModel]]
 ) -> Schema:
-    """A JSON Schema of the whole file, ``backend_settings`` of the installed plugins included.
+    """A JSON Schema of the whole file, including ``backend_settings`` of installed plugins.
 
-    Which plugin an offering uses is not told apart: settings that any of them takes are accepted.
-    The agent itself is stricter (``config check``).
+    The schema accepts the settings of any plugin, regardless of which one an offering uses.
+    ``config check`` is stricter.
     """
     schema = Configuration.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -118,7 +121,7 @@ def _type(described: Schema, definitions: Mapping[str, Schema]) -> str:
     if "anyOf" in described:
         kinds = [_type(choice, definitions) for choice in described["anyOf"]]
         chosen = [kind for kind in dict.fromkeys(kinds) if kind != "null"]
-        # a Decimal is accepted as text, too; nobody writes it so
+        # a Decimal is also accepted as text, which nobody uses
         return "number" if set(chosen) == {"number", "text"} else " or ".join(chosen)
     if "enum" in described:
         return ", ".join(f"`{value}`" for value in described["enum"])
@@ -148,22 +151,22 @@ _QUERY_OF_URL = re.compile(r"(?<=\?).+", re.DOTALL)
 
 
 def sounds_secret(names: Iterable[str]) -> bool:
-    """Whether any key on the way to a value says that the value is a secret.
+    """Whether any key of the path to a value indicates that the value is a secret.
 
-    A key that ends in ``_file`` names the file that holds one, which may be shown.
+    A key that ends in ``_file`` holds a file name, which may be shown.
     """
     return any(_is_secret(name.lower().replace("-", "_")) for name in names)
 
 
 def without_secrets(text: str) -> str:
-    """The text with the user, password and query of a URL masked; other text as it is."""
+    """The text with user, password and query of a URL masked; other text unchanged."""
     if "://" not in text:
         return text
     return _QUERY_OF_URL.sub(MASK, _USER_IN_URL.sub(f"{MASK}@", text))
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """The value of a key, with everything in it masked that may be a secret."""
+    """The value of a key with possible secrets masked."""
     if value and sounds_secret([name]):
         return MASK
     if isinstance(value, dict):
@@ -174,7 +177,7 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
-    """Every text in a configuration that stands under a key which sounds secret."""
+    """All texts in a configuration whose key indicates a secret."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from secrets_in(inner, name if sounds_secret([name]) else str(key))
@@ -186,7 +189,7 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _is_secret(name: str) -> bool:
-    # as an end, as in "db_pass": "full_pass_minutes" is about a pass over an offering
+    # only as a suffix, as in "db_pass", because of "full_pass_minutes"
     return name.endswith("_pass") or (
         not name.endswith("_file") and any(word in name for word in _WORDS)
     )
@@ -195,12 +198,12 @@ def _is_secret(name: str) -> bool:
 def resolved_yaml(
     configuration: Configuration, backend_settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """The resolved configuration as YAML; anything that may be a secret is masked.
+    """The resolved configuration as YAML, with possible secrets masked.
 
     Args:
-        configuration: the file.
-        backend_settings: by offering's name, its settings as the plugins that own them understand
-            them; those of other offerings are shown as the file has them.
+        configuration: the configuration.
+        backend_settings: by offering name, settings resolved by the plugin; other offerings show
+            the settings of the file.
     """
     values = configuration.model_dump(mode="json")
     for offering in values["offerings"]:

@@ -1,4 +1,4 @@
-"""From a file's name to a checked configuration with its secrets in place."""
+"""Loads and checks the configuration file, and resolves its secrets."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class BrokenOffering:
-    """An entry of ``offerings`` that cannot be used; the others can."""
+    """An invalid entry of ``offerings``; the others can be used."""
 
     name: str
-    """As the file has it, or its place where it has none."""
+    """The name in the file, or the entry's position if it has none."""
     uuid: str
-    """``waldur_offering_uuid`` as the file has it."""
+    """``waldur_offering_uuid`` as in the file."""
     error: ConfigurationError
     """Every problem of the entry, each with its line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What of a file can be used, and what cannot."""
+    """The usable part of a file, and its invalid offerings."""
 
     configuration: Configuration
     """The file without its broken offerings."""
@@ -55,7 +55,7 @@ class Loaded:
 def load_configuration(
     path: Path, environ: Mapping[str, str] | None = None
 ) -> tuple[Configuration, Source]:
-    """Read, resolve and check the file; the source is returned for later messages about it.
+    """Read, resolve and check the file; the source is returned for later error messages.
 
     Raises:
         ConfigurationError: with every problem found, each with its line.
@@ -68,7 +68,7 @@ def load_configuration(
 
 
 def load_usable(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
-    """:func:`load_configuration`, but a problem within one offering leaves out that one only.
+    """As :func:`load_configuration`, but skip invalid offerings.
 
     Raises:
         ConfigurationError: a problem concerns the file as a whole, or no offering is left.
@@ -91,7 +91,7 @@ def load_usable(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
         raise ConfigurationError(path, problems)
     try:
         configuration = Configuration.model_validate({**content, "offerings": left})
-    except ValidationError as error:  # what is only looked at when every entry is well-formed
+    except ValidationError as error:  # checks that run only if every entry is well-formed
         raise ConfigurationError(
             path, [*problems, *problems_of(error, source, Configuration)]
         ) from None
@@ -103,7 +103,7 @@ def load_usable(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
 
 
 def _offering_of(problem: Problem) -> int | None:
-    """The number of the entry of ``offerings`` that the problem lies within, if it lies in one."""
+    """The index of the entry of ``offerings`` that the problem belongs to, if any."""
     match problem.place:
         case ("offerings", int(number), *_):
             return number
@@ -123,7 +123,7 @@ def _broken(source: Source, number: int, problems: list[Problem]) -> BrokenOffer
 
 
 def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem]:
-    """Put tokens from variables and files where the models expect them."""
+    """Replace variables and token files by the tokens."""
     offerings = source.content.get("offerings")
     if not isinstance(offerings, list):
         return []
@@ -189,7 +189,7 @@ def _token_from_file(path: Path, file: str) -> str:
 
 
 def _expand(key: str, text: str, path: Path, environ: Mapping[str, str]) -> str:
-    """Put in the variables: those of the process, else of the file ``environment`` beside ours."""
+    """Substitute variables from the process environment or the file ``environment``."""
     names = _VARIABLE.findall(text)
     if all(environ.get(name) for name in names):
         return _VARIABLE.sub(lambda match: environ[match[1]], text)

@@ -1,7 +1,7 @@
-"""Reads YAML without interpreting it, and remembers where everything stood.
+"""Reads YAML with line numbers, and reports problems by line, key and remedy.
 
-Scalars stay text and become typed by the models: so ``0700`` is not silently an octal number, an
-offering UUID of digits stays a UUID, and ``no`` is a word where a word is asked for.
+Scalars stay text until the models convert them: ``0700`` is not silently an octal number, a UUID of
+digits stays a UUID, and ``no`` stays a word where text is expected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CONTAINERS = ("a mapping", "a list")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and where."""
+    """One problem and its position."""
 
     line: int | None
     place: Place
@@ -37,7 +37,7 @@ class Problem:
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used; every problem is listed, not only the first."""
+    """The configuration is invalid; lists all problems, not just the first."""
 
     def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
         self.path = path
@@ -61,13 +61,13 @@ def spell(place: Place) -> str:
 def problems_of(
     error: ValidationError, source: Source, model: type[BaseModel], at: Place = ()
 ) -> list[Problem]:
-    """Translate what the models found into problems of the file.
+    """Convert validation errors into problems of the file.
 
     Args:
-        error: what validation of the value at ``at`` raised.
-        source: the file, for lines and for what was found.
-        model: the model that was validated, for the known keys.
-        at: the place of the validated value in the file.
+        error: the validation error of the value at ``at``.
+        source: the file, for line numbers and values.
+        model: the validated model, for known keys.
+        at: the path of the validated value in the file.
     """
     return [
         _problem(details, source, model, at)
@@ -81,7 +81,7 @@ def _problem(details: Any, source: Source, model: type[BaseModel], at: Place) ->
     found = _found(source, place)
     match details["type"]:
         case "extra_forbidden":
-            # its value is never shown: the key may be a secret's, misspelt
+            # never show the value: the key may be a misspelt secret
             message = f"unknown key; {_nearest(model, inner)}"
         case "missing":
             message = "is missing; it is required here"
@@ -107,7 +107,7 @@ def _found(source: Source, place: Place) -> str:
         except (KeyError, IndexError, TypeError):
             return "nothing"
     if sounds_secret(step for step in place if isinstance(step, str)):
-        return "a value that is not shown because it may be secret"
+        return "a value not shown because it may be secret"
     if isinstance(value, dict):
         return _CONTAINERS[0]
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def why_unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
-    """What is wrong with the file, and what to do; its content is in no message."""
+    """Why the file cannot be read, and what to do; never shows its content."""
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
     if isinstance(error, IsADirectoryError):
@@ -173,7 +173,7 @@ def why_unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
 
 
 def _closed_directory(path: Path) -> Path | None:
-    """The first directory on the way to the file that this user may not enter."""
+    """The first parent directory that this user may not enter."""
     for directory in reversed(path.absolute().parents):
         if not os.access(directory, os.X_OK, effective_ids=True):
             return directory
@@ -184,7 +184,7 @@ def _owner_and_mode(path: Path) -> str:
     try:
         found = path.stat()
     except OSError:
-        return "may not be looked at"
+        return "cannot be inspected"
     mode = stat.S_IMODE(found.st_mode)
     return f"has mode {mode:04o} and belongs to {_user(found.st_uid)}:{_group(found.st_gid)}"
 
@@ -204,7 +204,7 @@ def _group(number: int) -> str:
 
 
 Place: TypeAlias = tuple[str | int, ...]
-"""The way from the top of the file to a value: ("offerings", 0, "name")."""
+"""The path of a value in the file, such as ("offerings", 0, "name")."""
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 
@@ -213,21 +213,21 @@ _NULLS = {"", "~", "null", "Null", "NULL"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The content of a configuration file, with the line on which each key stands."""
+    """The content of a configuration file, with the line of each key."""
 
     path: Path
     content: dict[str, Value]
     lines: Mapping[Place, int]
 
     def line(self, place: Place) -> int | None:
-        """The line of ``place``, or of the nearest thing around it that has one."""
+        """The line of ``place``, or of the nearest enclosing value with a line."""
         for length in range(len(place), 0, -1):
             if (line := self.lines.get(place[:length])) is not None:
                 return line
         return None
 
     def offering_number(self, name: str) -> int:
-        """The place of an offering among the entries of the file, from 0."""
+        """The index of an offering in the file."""
         entries = self.content.get("offerings")
         names = [
             str(entry.get("name")).strip() if isinstance(entry, dict) else None
@@ -271,7 +271,7 @@ class _Reader:
         for key_node, _ in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in first and key != "<<":
-                message = f"stands twice, first on line {first[key]}; remove one of the two"
+                message = f"is repeated, first on line {first[key]}; remove one of them"
                 self.problems.append(Problem(line, (*place, key), message))
             first.setdefault(key, line)
 

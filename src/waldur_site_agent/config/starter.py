@@ -1,4 +1,4 @@
-"""The first configuration file of a site: written once, with comments, then the site's own."""
+"""Writes a site's first configuration file, with comments (``waldur-site-agent init``)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _BACKENDS = {"slurm": (_SLURM, _SLURM_COMPONENTS), "moab": (_MOAB, _MOAB_COMPONE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What a site says about its first offering; the token is not among it."""
+    """The answers about a site's first offering, without the token."""
 
     name: str
     url: str
@@ -113,7 +113,7 @@ class Answers:
 
 
 def starter_file(path: str, answers: Answers) -> str:
-    """The text of a configuration file that the site can work with, and goes on from."""
+    """The text of a working configuration file to start from."""
     settings, components = _BACKENDS.get(answers.backend, (_OTHER, _OTHER_COMPONENTS))
     head = _FILE.format(
         path=path,
@@ -130,7 +130,7 @@ def starter_file(path: str, answers: Answers) -> str:
 
 
 def _aligned(line: str) -> str:
-    """The line with its comment in the column of the others."""
+    """The line with its comment aligned."""
     code, sign, comment = line.partition("_backend: ")
     if not sign or code.lstrip().startswith("username"):
         return line
@@ -143,17 +143,17 @@ def _is_about(line: str, key: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar on one line, whatever the text holds; JSON's strings are YAML's."""
+    """A YAML scalar on one line for any text; JSON strings are valid YAML."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def environment_line(token: str) -> str:
-    """The line of an environment file, as systemd and a shell both read it.
+    """The line of an environment file, readable by systemd and by a shell.
 
     Raises:
-        ValueError: the token holds a sign that the two would read differently.
+        ValueError: the token has a character that the two read differently.
     """
     if "'" in token or "\\" in token:
-        raise ValueError("the token holds a quote or a backslash, which no token has")
+        raise ValueError("the token contains a quote or a backslash, which no token has")
     plain = all(sign.isalnum() or sign in "-._~+/=:@" for sign in token)
     return f"{TOKEN_VARIABLE}={token}\n" if plain else f"{TOKEN_VARIABLE}='{token}'\n"

@@ -1,4 +1,7 @@
-"""Carries out the steps of a plan; every action leaves one line in the log and the journal."""
+"""Applies the steps of a plan to the backend, and sends changes to Waldur.
+
+Every action and every write is logged and recorded in the journal once.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ Applied = tuple[Step, Outcome]
 
 
 def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
-    """Carry out the steps in their order; each comes back with its outcome.
+    """Apply the steps in order and return each with its outcome.
 
-    An agent that was asked to stop begins nothing new: the next start finds the same work.
+    If the agent was asked to stop, nothing is applied; the next start finds the same work.
     """
     if not steps:
         return []
     if site.stopping():
-        stopped = TemporaryError("the agent is stopping; the next start goes on")
+        stopped = TemporaryError("the agent is stopping; the next start continues")
         outcomes = [Outcome(step.action, Result.FAILED, stopped) for step in steps]
     else:
         outcomes = list(site.backend.apply([step.action for step in steps]))
@@ -43,7 +46,7 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
 
 
 def _log(site: Site, step: Step, outcome: Outcome) -> None:
-    """What was done is a line each time; what fails may fail for many, and for days."""
+    """Log successes one by one, and failures as conditions, since they may last for days."""
     action, resource = type(outcome.action).__name__, resource_of(outcome.action)
     fields: dict[str, Any] = {"action": action, "resource": resource}
     if step.order:
@@ -85,10 +88,10 @@ def members_served(outcome: Outcome) -> list[str]:
 
 
 def send_write(site: Site, write: Write) -> None:
-    """Make the change in Waldur.
+    """Send a change to Waldur, log it and record it.
 
     Raises:
-        SiteAgentError: Waldur refused it, or did not answer.
+        SiteAgentError: Waldur rejected it or did not respond.
     """
     try:
         _send(site.waldur, write)
@@ -99,7 +102,7 @@ def send_write(site: Site, write: Write) -> None:
 
 
 def note_write(site: Site, write: Write) -> None:
-    """Log and record a change that was made."""
+    """Log and record a change that Waldur accepted."""
     log = site.log.debug if write.call is Call.REFRESH_LAST_SYNC else site.log.info
     log(
         "told Waldur",
@@ -139,4 +142,4 @@ def _send(waldur: Waldur, write: Write) -> None:
     elif uuid is not None and write.call in with_value:
         with_value[write.call](uuid, value)
     else:
-        raise DefectError(f"{write.about}: {write.call.value} is not sent here")
+        raise DefectError(f"{write.about}: {write.call.value} cannot be sent by send_write")

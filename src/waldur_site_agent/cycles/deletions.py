@@ -1,4 +1,4 @@
-"""Offering users whom Waldur deletes: out of every account first, deleted afterwards."""
+"""Deletes offering users: they leave every account first and are then marked deleted in Waldur."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from waldur_site_agent.planning.writes import Write, deleted_write, deleting_wri
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
 _LISTS_CATCH_UP = timedelta(hours=1)
-"""After so long, an account that is in no list of resources was not made a moment ago."""
+"""When lists of resources certainly show an account that was just created."""
 
 
 def begin_deletions(site: Site, users_to_delete: Sequence[OfferingUser]) -> list[OfferingUser]:
-    """Tell Waldur that their removal has begun; those it agrees about come back."""
+    """Mark the users as Deleting in Waldur; return those for whom this succeeded."""
     attempts = concurrently(lambda user: _begin(site, user), users_to_delete)
     begun = []
     for attempt in attempts:
@@ -33,7 +33,7 @@ def begin_deletions(site: Site, users_to_delete: Sequence[OfferingUser]) -> list
         else:
             name, reason = attempt.item.username, str(attempt.error)
             site.conditions.note(
-                "deletion of a user not begun in Waldur",
+                "could not mark user as Deleting in Waldur",
                 name,
                 cause=cause_of(reason, name),
                 user=name,
@@ -51,21 +51,24 @@ def _begin(site: Site, user: OfferingUser) -> OfferingUser:
 def still_in_accounts(
     site: Site, users_to_delete: Iterable[OfferingUser], wanted: Gathered, state: BackendState
 ) -> tuple[frozenset[str], list[str]]:
-    """Usernames of users to delete who are in some account of the offering, as the backend says.
+    """Users to delete who are still members of some account of the offering in the backend.
 
-    The plan does not know: a list may not show an account yet that was made a moment ago. So an
-    account that was made for a resource, and that no resource has, counts as the offering's until
-    lists must have caught up. With each name comes why its owner is not marked deleted.
+    The plan cannot tell: a list may not show an account yet that was just created. So an account
+    that was created for a resource but belongs to none counts as the offering's until the lists
+    have certainly caught up.
 
     Args:
         site: the offering at work.
         users_to_delete: the users whom Waldur is deleting.
-        wanted: what Waldur says about the offering.
-        state: the backend, read after everything was carried out.
+        wanted: what Waldur wants for the offering.
+        state: the backend, read after the plan was applied.
+
+    Returns:
+        The usernames, and for each of them why the user is not marked deleted.
     """
     people: defaultdict[str, list[OfferingUser]] = defaultdict(list)
-    for leaver in users_to_delete:
-        people[folded(leaver.username)].append(leaver)
+    for deleted in users_to_delete:
+        people[folded(deleted.username)].append(deleted)
     listed = wanted.snapshot.resources.values()
     ours: set[str] | None = None
     found: dict[str, str] = {}
@@ -89,13 +92,13 @@ def still_in_accounts(
 
 
 def _may_be(site: Site, user: OfferingUser, member: str) -> bool:
-    """Whether a member with a leaver's name, capitals aside, is the leaver."""
+    """Whether a member whose name differs at most in case is the user to delete."""
     name = normalize_username(user.username)
     return name == member or site.backend.is_listed_as(name, member)
 
 
 def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUser) -> str:
-    """Why a user in an account that is in no list of ours stays; empty if it is somebody else's."""
+    """Why an unlisted account keeps a user from being deleted; empty if it does not."""
     is_made_for_a_resource = account.organization and account.organization == account.parent
     if not is_made_for_a_resource or account.id in accounts_elsewhere(site):
         return ""
@@ -104,14 +107,13 @@ def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUs
         return ""
     if not owners and not _was_changed_lately(site, user):
         site.conditions.note(
-            "user is in an account that no resource has; it does not keep the user from being "
-            "marked deleted",
+            "user is in an account that belongs to no resource; marked deleted regardless",
             f"{user.username} ({account.id})",
             user=user.username,
             account=account.id,
         )
         return ""
-    return f"is in account {account.id}, whose resource is not in Waldur's list yet"
+    return f"is in account {account.id}, whose resource Waldur does not list yet"
 
 
 def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
@@ -124,9 +126,9 @@ def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
 def finish_deletions(
     site: Site, users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
 ) -> list[str]:
-    """Mark those as deleted who are in no account any more; return what went wrong.
+    """Mark users as deleted unless they are still in some account; return what went wrong.
 
-    ``staying`` are usernames that are still in some account; ``*`` stands for "who knows".
+    ``still_present`` has their usernames; ``*`` means that they are not known.
     """
     return [
         f"{attempt.item.username}: not marked deleted: {attempt.error}"
@@ -140,7 +142,7 @@ def finish_deletions(
 def preview_deletions(
     users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
 ) -> list[Write]:
-    """What the two functions above would write."""
+    """The writes of :func:`begin_deletions` and :func:`finish_deletions`; nothing is sent."""
     begun = [deleting_write(u) for u in users_to_delete if u.state != OfferingUserState.DELETING]
     gone = [
         replace(u, state=OfferingUserState.DELETING) for u in _gone(users_to_delete, still_present)
@@ -153,7 +155,9 @@ def _gone(
 ) -> list[OfferingUser]:
     if "*" in still_present:
         return []
-    still = {folded(name) for name in still_present}  # rather one too many: this is for good
+    still = {
+        folded(name) for name in still_present
+    }  # without regard to case, because deleting is final
     return [user for user in users_to_delete if folded(user.username) not in still]
 
 

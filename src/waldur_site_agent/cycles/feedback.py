@@ -1,4 +1,7 @@
-"""Tells Waldur how the accounts stand; only differences cost a request."""
+"""Reports the state of accounts to Waldur: metadata, limits, health, and missing accounts.
+
+Only differences cost a request. What the token may not report is skipped; memberships matter more.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ from waldur_site_agent.waldur import NotFoundError, concurrently
 def report_to_waldur(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
 ) -> list[str]:
-    """Report metadata, limits, health and the time of the sync; return what went wrong.
+    """Report metadata, limits, health and the time of the sync; return the errors.
 
     Args:
         site: the offering at work.
-        membership: the plan that was carried out.
-        state: the backend as it is after that.
-        broken: accounts on which something failed or was refused; they do not count as synced.
+        membership: the plan that was applied.
+        state: the backend afterwards.
+        broken: accounts with failed or refused actions; they do not count as synced.
     """
     groups = _writes(site, membership, state, broken)
     attempts = concurrently(lambda group: _send(site, group), groups)
@@ -53,7 +56,7 @@ def preview_feedback(
 def _writes(
     site: Site, membership: MembershipPlan, state: BackendState, broken: Collection[str]
 ) -> list[tuple[Write, ...]]:
-    """The writes about each resource, in the order in which they are sent."""
+    """The writes for each resource, in sending order."""
     groups: list[tuple[Write, ...]] = []
     for account in membership.accounts:
         limits_report: tuple[Write, ...] = ()
@@ -69,9 +72,9 @@ def _writes(
 def accounts_with_changes(
     site: Site, accounts: Iterable[AccountPlan], state: BackendState
 ) -> frozenset[str]:
-    """The accounts of whose resources something would be written over in Waldur now.
+    """The accounts for which Waldur's metadata or state would be overwritten now.
 
-    What was refused once is not among it; limits are confirmed by themselves.
+    Calls known to be unavailable do not count; limits are confirmed separately.
     """
     feedback_by_account = {plan.wanted.id: _feedback(site, plan, state, ()) for plan in accounts}
     can_set_metadata = not is_unavailable(site, "set_backend_metadata")
@@ -107,7 +110,7 @@ def _feedback(
 
 
 def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
-    """Whose limits are the agent's now; it forgets a member only when the limit is really gone."""
+    """The members whose limits the agent manages, until a limit has actually been removed."""
     wanted = account.wanted
     if wanted.member_limits is None or not works:
         return wanted.limited | frozenset(wanted.member_limits or ())
@@ -115,7 +118,7 @@ def _limited(account: AccountPlan, *, works: bool) -> frozenset[str]:
 
 
 def _send(site: Site, writes: Sequence[Write]) -> None:
-    """Send what the token may not be allowed to send: the memberships matter more."""
+    """Send the writes, skipping those that are denied to this token."""
     for write in writes:
         write_optional(site, write.call.value, partial(send_write, site, write), write.about)
 
@@ -124,15 +127,18 @@ _ALWAYS_MARKED = 1
 
 
 def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[str]:
-    """Mark resources whose account is gone, once a second reading agrees; return the trouble.
+    """Mark resources Erred whose account is missing, confirmed by a second read.
 
-    When very many are gone it is more likely that the agent looks at the wrong cluster, so
+    If more than half are missing, the agent is more likely connected to the wrong cluster, so
     nothing is marked.
 
     Args:
         site: the offering at work.
-        missing: the resources by the account that the backend does not have.
-        accounts: how many accounts were looked for, the missing ones among them.
+        missing: the resources, by missing account.
+        accounts: the number of accounts that were looked for, including missing ones.
+
+    Returns:
+        What went wrong.
     """
     if not missing:
         return []
@@ -143,7 +149,7 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
     try:
         again = site.backend.observe()
     except SiteAgentError as error:
-        return [f"{len(missing)} accounts seem to be missing; not looked again: {error}"]
+        return [f"{len(missing)} accounts seem to be missing; second read failed: {error}"]
     failures = []
     for name, resources in missing.items():
         if name in again.resources:
@@ -155,7 +161,7 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
 
 
 def preview_marks(missing: Mapping[str, Sequence[Resource]], accounts: int) -> list[Write]:
-    """What :func:`mark_missing` would write, if a second reading agrees."""
+    """What :func:`mark_missing` would write if a second read confirmed it."""
     if _too_many(missing, accounts):
         return []
     return [
@@ -171,7 +177,7 @@ def _too_many(missing: Mapping[str, Sequence[Resource]], accounts: int) -> bool:
 
 
 def _message(name: str) -> str:
-    return f'The account "{name}" does not exist any more; ask the site to restore it.'
+    return f'The account "{name}" no longer exists; ask the site to restore it.'
 
 
 def _mark(site: Site, resource: Resource, name: str) -> list[str]:
@@ -181,9 +187,9 @@ def _mark(site: Site, resource: Resource, name: str) -> list[str]:
         if is_idle and current.account == name:
             tell = partial(send_write, site, erred_write(current, _message(name)))
             if write_optional(site, "set_as_erred", tell, name):
-                site.log.error("resource marked Erred: its account is gone", resource=name)
+                site.log.error("resource marked Erred: its account is missing", resource=name)
     except NotFoundError as error:
-        site.conditions.note("missing account not marked in Waldur", name, reason=str(error))
+        site.conditions.note("could not mark missing account in Waldur", name, reason=str(error))
     except SiteAgentError as error:
-        return [f"{name}: not marked in Waldur: {error}"]
+        return [f"{name}: could not be marked Erred in Waldur: {error}"]
     return []

@@ -1,4 +1,4 @@
-"""Answers requests to be told what the backend has and no resource claims."""
+"""Answers Waldur's requests for importable resources: accounts that belong to no resource."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SHOWN_FAILURES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport(CycleReport):
-    """What was offered in answer to requests."""
+    """The outcome of answering import requests."""
 
     plan: ImportPlan = field(default_factory=ImportPlan)
     answered: int = 0
@@ -61,15 +61,15 @@ class ImportReport(CycleReport):
 
     @property
     def has_failures(self) -> bool:
-        """Whether some request or account needs another try."""
+        """Whether some request or account needs a retry."""
         return bool(self.failures)
 
 
 def sync_membership_and_imports(site: Site, *, dry_run: bool = False) -> MembershipReport:
-    """A pass over all members; where the site allows imports, requests for them too.
+    """Sync all memberships; answer import requests too, if imports are enabled.
 
     Raises:
-        TemporaryError: one side could not be read; nothing was changed.
+        TemporaryError: Waldur or the backend could not be read; nothing was changed.
     """
     report = sync_membership(site, dry_run=dry_run)
     if not site.offering.resource_import_enabled:
@@ -95,7 +95,7 @@ def preview_imports(site: Site) -> tuple[Write, ...]:
     """What :func:`answer_imports` would write; nothing is sent.
 
     Raises:
-        TemporaryError: one side could not be read.
+        TemporaryError: Waldur or the backend could not be read.
     """
     requests = [request for request in _open_requests(site) if _is_still_open(site, request)]
     if not requests:
@@ -110,20 +110,20 @@ def preview_imports(site: Site) -> tuple[Write, ...]:
 
 
 def _is_still_open(site: Site, request: BackendResourceRequest) -> bool:
-    """Whether a request is open also when one that is shown as taken up is read by itself."""
+    """Whether a request is open; one listed as Processing is read again, as it may have ended."""
     if request.state != ImportState.PROCESSING:
         return True
     return site.waldur.backend_resource_request(request.uuid).state == ImportState.PROCESSING
 
 
 def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) -> ImportReport:
-    """Answer every open request, or those of some scopes.
+    """Answer every open request, or those in scope.
 
-    A request that an interrupted run left in Processing is taken up again. A request is Erred
-    only for what somebody has to change; what passes by itself leaves it open.
+    A request that an interrupted run left in Processing is resumed. A request is marked Erred only
+    for permanent errors; a temporary error leaves it open.
 
     Raises:
-        TemporaryError: one side could not be read, or an offer did not arrive.
+        TemporaryError: Waldur or the backend could not be read, or an offer could not be sent.
     """
     scope_filter = ScopeFilter.of(scopes)
     report = ImportReport(offering=site.offering.name)
@@ -146,16 +146,16 @@ def answer_imports(site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING) ->
 
 
 def importable(site: Site) -> ImportPlan:
-    """What would be offered for import now; nothing is changed.
+    """The accounts that would be offered for import now; nothing is sent.
 
     Raises:
-        TemporaryError: one side could not be read.
-        PermanentError: Waldur does not show this token what is needed.
+        TemporaryError: Waldur or the backend could not be read.
+        PermanentError: the token may not read what is needed.
     """
     uuid = site.offering.waldur_offering_uuid
     listing = site.waldur.resources(uuid)
     if any(row.text("backend_id") is None for row in listing.unreadable):
-        listing.require_complete("resources")  # it fails: any account may be one of theirs
+        listing.require_complete("resources")  # raises: any account may belong to such a row
     resources = (*readable(site, listing, "resources"), *stand_ins(listing.unreadable))
     offered = site.waldur.backend_resources(uuid).require_complete("backend resources")
     resources = (*resources, *recently_named(site, resources))
@@ -171,7 +171,7 @@ def importable(site: Site) -> ImportPlan:
 
 
 def _open_requests(site: Site) -> Sequence[BackendResourceRequest]:
-    """Requests that nobody has answered; none where the server does not offer such."""
+    """Unanswered requests; none if the server does not support them."""
     if is_unavailable(site, _REQUESTS):
         return ()
     uuid = site.offering.waldur_offering_uuid
@@ -194,7 +194,7 @@ def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]
     for uuid in sorted(uuids):
         try:
             request = site.waldur.backend_resource_request(uuid)
-        except NotFoundError as error:  # perhaps not visible yet
+        except NotFoundError as error:  # may not be visible yet
             raise TemporaryError(f"request {uuid} for importable resources: {error}") from error
         if request.offering_uuid in (None, site.offering.waldur_offering_uuid):
             found.append(request)
@@ -202,31 +202,33 @@ def _requests(site: Site, uuids: Iterable[UUID]) -> list[BackendResourceRequest]
 
 
 def _start(site: Site, request: BackendResourceRequest) -> bool:
-    """Take up a request; one that is shown as taken up is read by itself, it may be over."""
+    """Start answering a request; return whether it is in progress."""
     if request.state == ImportState.PROCESSING:
         return _is_still_open(site, request)
     try:
         send_write(site, start_write(request))
-    except ConflictError:  # somebody was faster, or this very call before
+    except ConflictError:  # started by somebody else, or by this call with a lost response
         current = site.waldur.backend_resource_request(request.uuid)
         return current.state == ImportState.PROCESSING
     return True
 
 
 def _projects(site: Site) -> tuple[Project, ...]:
-    """The projects that the token may know: those that buy from the provider, or all it sees."""
+    """The projects of the provider's customers or, if they are hidden, all visible projects."""
     offering = read_offering(site)
     if offering.customer_uuid is not None:
         try:
             for provider in site.waldur.service_providers(offering.customer_uuid).items[:1]:
                 return site.waldur.provider_projects(provider.uuid).require_complete("projects")
         except (*UNAVAILABLE, NotFoundError) as error:
-            site.log.info("provider's projects not shown; taking all", reason=str(error))
+            site.log.info(
+                "cannot list the provider's projects; using all visible projects", reason=str(error)
+            )
     return site.waldur.projects().require_complete("projects")
 
 
 def _place(site: Site, project: Project) -> ProjectPlace | None:
-    """Where the project's accounts stand; ``None`` where its slugs make no account."""
+    """The place of the project's accounts; ``None`` if no account name can be derived."""
     if not project.slug.strip() or not project.customer_slug.strip():
         return None
     request = ResourceRequest(
@@ -240,7 +242,7 @@ def _place(site: Site, project: Project) -> ProjectPlace | None:
         placement = site.backend.place(request, _STEM)
     except PermanentError:
         return None
-    if not placement.containers:  # a backend without accounts of projects says nobody's place
+    if not placement.containers:  # without project accounts the owner cannot be told
         return None
     return ProjectPlace(
         project=project,
@@ -251,12 +253,12 @@ def _place(site: Site, project: Project) -> ProjectPlace | None:
 
 
 def _without_claims_elsewhere(site: Site, plan: ImportPlan) -> ImportPlan:
-    """Leave out what a resource of another offering claims: clusters may be shared."""
+    """Omit accounts of resources of other offerings, which may share the cluster."""
     free, taken = [], 0
     for attempt in concurrently(lambda offer: namesakes(site, offer.account), plan.offers):
         if attempt.error is not None:
             raise TemporaryError(
-                f'who owns account "{attempt.item.account}" is not known: {attempt.error}'
+                f'the owner of account "{attempt.item.account}" could not be read: {attempt.error}'
             ) from attempt.error
         if attempt.value:
             taken += 1
@@ -269,7 +271,7 @@ def _without_claims_elsewhere(site: Site, plan: ImportPlan) -> ImportPlan:
 
 
 def _offer_all(site: Site, offers: Sequence[Offer]) -> list[str]:
-    """Send the offers; return what Waldur refused for good."""
+    """Send the offers; return what Waldur rejected permanently."""
     refused = []
     for attempt in concurrently(lambda offer: _offer(site, offer), offers):
         if isinstance(attempt.error, TemporaryError):
@@ -295,7 +297,7 @@ def _offer(site: Site, offer: Offer) -> None:
 
 
 def _offered_lately(site: Site) -> set[str]:
-    """The accounts that this process offered, as long as no list may show them."""
+    """The accounts that this process offered recently; lists may not show them yet."""
     since = site.now() - _LISTS_CATCH_UP
     return {account for account, when in site.memory.offered_accounts.items() if when > since}
 
@@ -310,7 +312,7 @@ def _conclude(
     failures = list(troubles)
     for request in requests:
         try:
-            if troubles:  # Waldur takes that in any state
+            if troubles:  # Waldur accepts this in any state
                 current = site.waldur.backend_resource_request(request.uuid)
                 if current.state in _OPEN:
                     send_write(site, erred_import_write(current, reason))

@@ -1,9 +1,9 @@
-"""What a resource used since the last report, told before its termination is complete.
+"""Reports what a resource used since the last report, before its termination is completed.
 
-Waldur takes no usage of a terminated resource, so what ran after the last periodic report would
-never be billed. The order stays executing until this has been said, also where the token may not
-say it: another one could; and where the usage of one side cannot be read: that can be mended. What
-nobody could report does not hold it up, nor does what the site gives up
+Waldur rejects usage of terminated resources, so jobs that ran after the last periodic report would
+never be billed. The order stays executing until its usage was reported, also if this token may not
+report it (another one could) or if usage cannot be read (which can be fixed). Usage that nobody
+can report does not delay the order, nor does usage that the site gives up
 (``safety.unreported_usage``).
 """
 
@@ -53,19 +53,19 @@ _TAKES_USAGE = (ResourceState.OK, ResourceState.UPDATING, ResourceState.TERMINAT
 def report_last_usage(
     site: Site, plans: Iterable[OrderPlan], state: BackendState, failed: Collection[UUID]
 ) -> dict[UUID, SiteAgentError]:
-    """Report the resources whose termination is about to be marked done.
+    """Report the usage of resources whose termination is about to be completed.
 
-    Only where the backend that carries out orders also reports usage: the work of a backend that
-    this pass has not opened is left to the ``report`` mode.
+    Only if the backend that processes orders also reports usage; otherwise usage is left to the
+    ``report`` mode.
 
     Args:
         site: the offering at work.
-        plans: what was planned and carried out.
-        state: the backend before that.
-        failed: orders that went wrong and are not about to be marked done.
+        plans: the plans of the orders, already applied.
+        state: the backend before they were applied.
+        failed: orders that failed and will not be completed.
 
     Returns:
-        By order, why it has to wait: its usage could not be told yet.
+        By order, why it has to wait.
     """
     if not _reports(site):
         return {}
@@ -89,7 +89,7 @@ def report_last_usage(
 
 @dataclass(frozen=True, slots=True)
 class LastUsage:
-    """What would be reported before terminations are marked done, by order."""
+    """The usage that would be reported before terminations are completed, by order."""
 
     writes: Mapping[UUID, tuple[Write, ...]] = field(default_factory=dict)
     waiting: Mapping[UUID, SiteAgentError] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class LastUsage:
 
 
 def preview_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> LastUsage:
-    """What :func:`report_last_usage` would report if it were done now; nothing is sent or tried."""
+    """What :func:`report_last_usage` would report now; nothing is sent."""
     ending = _ending(site, plans, state) if _reports(site) else {}
     if not ending:
         return LastUsage()
@@ -124,7 +124,7 @@ def preview_last_usage(site: Site, plans: Iterable[OrderPlan], state: BackendSta
 
 
 def _unfinished(site: Site, plan: MonthPlan) -> list[NotReported]:
-    """The resources of which a later reading may have more; a site may give that up."""
+    """Resources for which a later read may show more usage, unless the site gives that up."""
     if site.unreported_usage is UnreportedUsage.COMPLETE:
         return []
     lower = dict.fromkeys((account for account, _ in plan.anomalies), _LOWER)
@@ -136,7 +136,7 @@ def _unfinished(site: Site, plan: MonthPlan) -> list[NotReported]:
 
 
 def _reports(site: Site) -> bool:
-    """Whether the backend that carries out orders also reports usage."""
+    """Whether the backend that processes orders also reports usage."""
     reporting = site.offering.backend_for(Job.REPORT)
     return bool(reporting) and reporting == site.offering.backend_for(Job.ORDERS)
 
@@ -149,7 +149,7 @@ def _months(site: Site) -> tuple[BillingMonth, BillingMonth]:
 def _unread(
     site: Site, ending: Mapping[str, OrderPlan], error: PermanentError
 ) -> dict[UUID, SiteAgentError]:
-    """What becomes of orders when one side's usage cannot be read: somebody can mend that."""
+    """Let orders wait if usage cannot be read, which somebody can fix, unless it is given up."""
     if site.unreported_usage is UnreportedUsage.COMPLETE:
         for plan in ending.values():
             _log_error(site, plan, error)
@@ -161,7 +161,7 @@ def _unread(
 
 _ANOTHER_TOKEN_COULD = (AccessDeniedError, NotFoundError, AbsentOperationError)
 _NOT_ABOUT_THE_USAGE = (*_ANOTHER_TOKEN_COULD, BodyRefusedError, ConflictError)
-"""What is said about the token, the URL, the request or the object's state, not the figures."""
+"""Errors about the token, the URL, the request or the object's state, not the usage."""
 
 
 def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
@@ -175,14 +175,14 @@ def _is_to_wait(site: Site, error: SiteAgentError) -> bool:
 
 
 def _log_error(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
-    """Log what a permanent error means for the order; a temporary one is told with its result."""
+    """Log the consequence of a permanent error; temporary ones appear in the order's result."""
     if not isinstance(error, PermanentError):
         return
     if _is_to_wait(site, error):
         _note_waiting(site, plan, error)
         return
     site.log.error(
-        "a resource is terminated, and its last usage is not billed",
+        "resource terminated; its last usage is not billed",
         order=str(plan.order.uuid),
         resource=plan.context.resource.account,
         reason=str(error),
@@ -191,26 +191,26 @@ def _log_error(site: Site, plan: OrderPlan, error: SiteAgentError) -> None:
 
 def _note_waiting(site: Site, plan: OrderPlan, error: PermanentError) -> None:
     account = plan.context.resource.account
-    why = "the last usage of its resource cannot be read or reported"
-    remedy = "mend what the reason names"
+    why = "its last usage cannot be read or reported"
+    remedy = "fix the cause given in the reason"
     if isinstance(error, (*_ANOTHER_TOKEN_COULD, PastMonthRefusedError)):
-        why = "this token may not report the last usage of its resource"
-        remedy = "give the agent's user CUSTOMER.OWNER of the provider (past months need a token "
-        remedy += "of staff)"
+        why = "this token may not report its last usage"
+        remedy = "give the agent's user CUSTOMER.OWNER of the provider (past months require a "
+        remedy += "staff token)"
     site.conditions.note(
-        f"a termination waits: {why}",
+        f"termination waiting: {why}",
         account,
         cause=cause_of(str(error), account),
         level=logging.ERROR,
         order=str(plan.order.uuid),
         resource=account,
         reason=str(error),
-        remedy=f"{remedy}, or give the usage up with safety.unreported_usage: complete",
+        remedy=f"{remedy}, or give up the usage with safety.unreported_usage: complete",
     )
 
 
 def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict[str, OrderPlan]:
-    """By account, the terminations whose resource takes usage until they are marked done."""
+    """By account, the terminations whose resource accepts usage until they are completed."""
     ending: dict[str, OrderPlan] = {}
     for plan in plans:
         if not _is_ending(plan, state):
@@ -224,7 +224,7 @@ def _ending(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> dict
 
 
 def _is_ending(plan: OrderPlan, state: BackendState) -> bool:
-    """Whether the resource's own account is gone, or is being deleted."""
+    """Whether the resource's own account is deleted or about to be."""
     resource = plan.context.resource
     if plan.order.type != OrderType.TERMINATE or plan.problem or plan.unfinished:
         return False
@@ -236,8 +236,7 @@ def _is_ending(plan: OrderPlan, state: BackendState) -> bool:
 
 def _warn_of_erred(site: Site, resource: Resource) -> None:
     site.log.warning(
-        "a resource that is Erred is terminated: Waldur takes no usage of it, so what its account "
-        "used since the last report is not billed",
+        "Erred resource terminated; Waldur rejects its usage, so its last usage is not billed",
         resource=resource.account,
         name=resource.name,
         uuid=str(resource.uuid),
@@ -245,10 +244,10 @@ def _warn_of_erred(site: Site, resource: Resource) -> None:
 
 
 def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
-    """Report this month, and the month before as far as Waldur still takes it.
+    """Report the current month, and the previous one as far as Waldur still accepts it.
 
     Raises:
-        TemporaryError: one side could not be read.
+        TemporaryError: Waldur or the backend could not be read.
         PermanentError: the backend cannot report usage, or the token may not read it.
     """
     components = reported_components(site)
@@ -269,19 +268,19 @@ def _report(site: Site, resources: Mapping[str, Resource]) -> list[NotReported]:
 
 
 _LOWER = (
-    "the usage read is lower than what Waldur has, so work may be missing in it; correct the "
-    "figure in Waldur, set allow_decrease: true where it is normal, or give the usage up with "
+    "its usage is lower than in Waldur, so jobs may be missing; correct the usage in Waldur, "
+    "set allow_decrease: true if decreases are normal, or give up the usage with "
     "safety.unreported_usage: complete"
 )
 _UNFINISHED = (
-    "work of its account has no end in the accounting database yet, and counts once it has one; if "
-    "this stays, end it there (Slurm: sacctmgr show runawayjobs), or give the usage up with "
-    "safety.unreported_usage: complete"
+    "jobs of its account have no end time in the accounting database yet and count once they do; "
+    "if this persists, end them there (Slurm: sacctmgr show runawayjobs), or give up the usage "
+    "with safety.unreported_usage: complete"
 )
 
 
 def _not_taken(site: Site, outcome: MonthOutcome) -> SiteAgentError | None:
-    """Why nothing of a month could be sent, and whether it can be later or by another token."""
+    """Why usage of a month was not accepted: for now, from this token, or at all."""
     month = outcome.plan.month
     if outcome.rejected_reason:
         lost = ", ".join(f"{amount} of {name}" for name, amount in outcome.not_billed.items())
@@ -294,7 +293,7 @@ def _not_taken(site: Site, outcome: MonthOutcome) -> SiteAgentError | None:
 
 
 def _unshared(site: Site, resources: Mapping[str, Resource]) -> dict[str, Resource]:
-    """Those whose account no sibling offering has, too; usage of a shared one is nobody's.
+    """The resources whose account no sibling offering shares; shared usage is not billed.
 
     Raises:
         TemporaryError: a sibling's resources could not be read.

@@ -1,4 +1,10 @@
-"""Limits beside the memberships: by command, and those that a report of usage tells Waldur."""
+"""Compares the limits of Waldur and the backend, and brings the side that follows up to date.
+
+``decide`` makes the decisions for membership sync; ``report_limits`` reports the backend's limits
+after usage reports; ``sync_resource_limits`` is the command ``limits sync``. Before anything is
+changed the resource is read again, and nothing is changed while an order is in progress, several
+resources share the account, or a periodic policy in Waldur sets the limits.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +39,7 @@ from waldur_site_agent.planning.writes import Call, Write, amount_text, limits_w
 from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 Decisions = dict[str, LimitDecision]
-"""By account; accounts on which both sides agree are not there."""
+"""By account, without accounts on which both sides agree."""
 
 _WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
 
@@ -46,14 +52,14 @@ def decide(
     *,
     uncertain: Collection[str] = (),
 ) -> Decisions:
-    """Compare the limits of accounts, and decide which side follows where they differ.
+    """Compare the limits of accounts, and decide what to do about differences.
 
     Args:
         site: the offering at work.
-        groups: the resources of each account that is looked at.
+        groups: the resources of each account in scope.
         state: the backend.
-        authority: which side's limits count.
-        uncertain: accounts of which not every resource was understood.
+        authority: the side whose limits are kept.
+        uncertain: accounts with a resource that could not be decoded.
     """
     decisions: Decisions = {}
     for name, resources in sorted(groups.items()):
@@ -71,13 +77,13 @@ def decide(
             elif not found.limits_are_known:
                 decision = decision.blocked("not every limit of the account can be read")
             elif name in uncertain:
-                decision = decision.blocked("one of its resources is not understood")
+                decision = decision.blocked("one of its resources could not be decoded")
             decisions[name] = decision
     return _confirmed(site, decisions, authority)
 
 
 def limited_components(site: Site) -> dict[str, Component]:
-    """The configured components whose limits mean something to the backend."""
+    """The configured components whose limits the backend supports."""
     return {
         name: component
         for name, component in site.offering.components.items()
@@ -86,7 +92,7 @@ def limited_components(site: Site) -> dict[str, Component]:
 
 
 def note_unresolved(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
-    """Say in the log which differences stay."""
+    """Log the differences that remain."""
     for name, decision in decisions.items():
         for reason in decision.left:
             site.conditions.note("limits differ", f"{name} {reason}", resource=name, reason=reason)
@@ -106,7 +112,7 @@ def _decision_on(
 
 
 def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisions:
-    """The decisions after a fresh look at what is to be changed; lists may be a moment old."""
+    """The decisions, after reading again what is about to be changed."""
     changing = {name: d for name, d in decisions.items() if d.changes_something}
     if not changing:
         return decisions
@@ -129,25 +135,25 @@ def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisi
 
 
 def _sold_by_limit(site: Site, decisions: Decisions) -> tuple[Decisions, str]:
-    """The decisions without components that Waldur does not sell by limit; or why none is known.
+    """The decisions without components that are not limit-based in Waldur, or an error text.
 
-    On many servers a limit of any other component makes each later order of the resource fail.
+    On many servers, a limit on any other component makes every later order of the resource fail.
     """
     try:
         components = read_offering(site).components
     except SiteAgentError as error:
-        return decisions, f"what Waldur sells by limit could not be read: {error}"
+        return decisions, f"Waldur's components could not be read: {error}"
     sold = {each.type for each in components if each.rules.is_limited}
     others = limited_components(site).keys() - sold
-    reason = "Waldur does not sell it by limit; correct accounting_type in the file or in Waldur"
+    reason = "it is not limit-based in Waldur; correct accounting_type in the file or in Waldur"
     return {name: d.without_reporting(others, reason) for name, d in decisions.items()}, ""
 
 
 def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) -> LimitDecision:
-    """The decision, blocked where the resource by itself says something else.
+    """The decision, blocked if the resource, read individually, has changed.
 
     Raises:
-        SiteAgentError: it could not be read.
+        SiteAgentError: the resource could not be read.
     """
     resource = site.waldur.resource(decision.resource.uuid)
     name = decision.found.id
@@ -156,8 +162,10 @@ def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) 
         return decision.blocked("an order is in progress")
     listed = decision.resource
     if resource.account != name or dict(resource.limits) != dict(listed.limits):
-        # the backend was read before that, so the two readings are of different times
-        return decision.blocked("Waldur changed meanwhile; the next cycle looks again")
+        # the backend was read before this change
+        return decision.blocked(
+            "Waldur has changed in the meantime; checked again in the next cycle"
+        )
     if decision.to_set:
         others = [each for each in namesakes(site, name) if each.uuid != resource.uuid]
         if others:
@@ -166,9 +174,9 @@ def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) 
 
 
 def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[UUID]]:
-    """Why no limit may be changed now; and the resources about which an order decides."""
+    """Why no limit may be changed now, and the resources with an open order."""
     if authority == "backend" and is_unavailable(site, Call.SET_LIMITS.value):
-        return "Waldur does not take limits from this token", frozenset()
+        return "Waldur does not accept limits from this token", frozenset()
     uuid = site.offering.waldur_offering_uuid
     try:
         policies = call_optional(
@@ -177,15 +185,15 @@ def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[U
     except AbsentOperationError:
         policies = ()
     except SiteAgentError as error:
-        return f"whether a periodic policy owns the limits could not be read: {error}", frozenset()
+        return f"periodic policies could not be read: {error}", frozenset()
     if policies:
-        return "a periodic policy of Waldur owns the limits", frozenset()
+        return "a periodic policy in Waldur sets the limits", frozenset()
     try:
         orders = open_orders(site)
-    except PermanentError:  # this token is not shown orders; the resource shows its own
+    except PermanentError:  # this token may not list orders; each resource shows its own
         orders = ()
     except SiteAgentError as error:
-        return f"whether orders decide about them could not be read: {error}", frozenset()
+        return f"open orders could not be read: {error}", frozenset()
     resources = (order.marketplace_resource_uuid for order in orders)
     return "", frozenset(uuid for uuid in resources if uuid is not None)
 
@@ -193,11 +201,12 @@ def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[U
 def sync_resource_limits(
     site: Site, *, follows: Authority = "backend", dry_run: bool = False
 ) -> CommandOutcome:
-    """Let one side follow the other, once, whatever the file's ``limits`` says.
+    """Sync limits in one direction, once, regardless of ``limits`` in the file.
 
     Args:
         site: the offering at work.
-        follows: whose limits count: ``backend`` tells Waldur, ``waldur`` sets them on accounts.
+        follows: whose limits are kept: ``backend`` reports them to Waldur, ``waldur`` sets them on
+            accounts.
         dry_run: change nothing.
 
     Raises:
@@ -219,7 +228,7 @@ def sync_resource_limits(
 
 
 def by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
-    """The resources of each account, without those that have none yet."""
+    """The resources of each account; resources without an account are omitted."""
     groups: dict[str, list[Resource]] = defaultdict(list)
     for resource in resources:
         if resource.account:
@@ -230,7 +239,7 @@ def by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
 def lines_of_unlimited(
     site: Site, groups: Mapping[str, Sequence[Resource]], state: BackendState
 ) -> list[str]:
-    """Components sold by limit of which neither side has one, with the accounts."""
+    """A line per limit-based component that has no limit on either side, with the accounts."""
     components = limited_components(site)
     names: dict[str, list[str]] = defaultdict(list)
     for name, resources in sorted(groups.items()):
@@ -248,18 +257,18 @@ _BY_HAND = "limits sync --to waldur"
 
 
 def unlimited_text(component: str, accounts: Sequence[str]) -> str:
-    """What to know about accounts without a limit that neither side has."""
+    """A line about accounts that have no limit for a component on either side."""
     shown = ", ".join(accounts[:_SHOWN])
     if len(accounts) > _SHOWN:
         shown += f" and {len(accounts) - _SHOWN} more"
     return (
-        f"limit {component}: neither Waldur nor the account has one, so nothing bounds its use "
+        f"limit {component}: set neither in Waldur nor on the account, so usage is unlimited "
         f"({shown}); order one in Waldur"
     )
 
 
 def limit_step(decision: LimitDecision) -> Step:
-    """What sets on the account what was sold."""
+    """The step that sets the ordered limits on the account."""
     reasons = {each.name: each.entitlement for each in decision.changed}
     action = SetLimits(decision.found.id, decision.to_set)
     return Step(action, "sold in Waldur", before=decision.found.limits, reasons=reasons)
@@ -268,7 +277,7 @@ def limit_step(decision: LimitDecision) -> Step:
 def reported_limits_write(
     site: Site, decision: LimitDecision, reason: str = "limits: backend"
 ) -> Write:
-    """What tells Waldur the limits that were found."""
+    """The write that reports the account's limits to Waldur."""
     limits = decision.to_report or {}
     notes = {d.name: f"the account has {amount_text(d.found)}" for d in decision.changed}
     return limits_write(decision.resource, limits, site.offering.components, reason, notes)
@@ -277,23 +286,23 @@ def reported_limits_write(
 def report_limits(
     site: Site, resources: Iterable[Resource], state: BackendState, *, dry_run: bool = False
 ) -> tuple[list[Write], list[str]]:
-    """Tell Waldur the limits found, beside other work, where the file lets the backend win.
+    """Report the backend's limits to Waldur, if the configuration says ``limits: backend``.
 
-    What Waldur refused once, for this token or these very limits, is not said again by this
+    What Waldur rejected once, for this token or for the same limits, is not sent again by this
     process.
 
     Args:
         site: the offering at work.
-        resources: those to look at; each has an account of its own.
-        state: the backend as it is.
-        dry_run: tell nothing.
+        resources: the resources in scope, each with an account of its own.
+        state: the backend.
+        dry_run: send nothing.
 
     Returns:
-        What is told, and what went wrong.
+        The writes, and what went wrong.
     """
     authority = site.offering.limits
     if authority == "waldur":
-        return [], []  # membership_sync sets them
+        return [], []  # membership sync sets them on the accounts
     decisions = decide(site, by_account(resources), state, authority)
     if not dry_run:
         note_unresolved(site, decisions)
@@ -336,7 +345,7 @@ def _set(site: Site, decisions: Sequence[LimitDecision]) -> tuple[list[LimitDeci
 
 
 def _line(site: Site, decision: LimitDecision) -> str:
-    """Old and new value on the side that follows, and what the other side has."""
+    """Old and new value on the side that is changed, and the other side's value."""
     name = decision.found.id
     if decision.to_report is not None:
         return f"{name}  in Waldur: {reported_limits_write(site, decision)}"

@@ -1,4 +1,8 @@
-"""membership_sync: one pass over the members of an offering's accounts."""
+"""membership_sync: one pass over the members, limits and access of an offering's accounts.
+
+Usernames first, then gather, plan, confirm, guard, apply, and report to Waldur. Before an account
+is restricted or limited, its current settings are saved in the resource's backend_metadata.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +69,7 @@ from waldur_site_agent.planning.plan import Guarded, Plan, Step, guard, removals
 from waldur_site_agent.planning.writes import Write, metadata_write
 from waldur_site_agent.waldur import concurrently
 
-NOBODY_LEAVES = "nobody leaves any account in this cycle"
+NOBODY_LEAVES = "removals suspended in this cycle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +81,18 @@ class MembershipReport(CycleReport):
     resources: int = 0
     snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     removals_suspended: str = ""
-    """Why nobody left any account in this pass; empty when whoever had to leave could."""
+    """Why no member was removed from any account in this pass; empty if removals took place."""
     failures: tuple[str, ...] = ()
-    """What went wrong with single accounts or people; everything else was carried out."""
+    """What went wrong with single accounts or users; everything else was applied."""
 
     @property
     def impairment(self) -> str:
-        """Why nobody could leave any account; empty when that was possible."""
+        """Why no member could be removed; empty if removals were possible."""
         return f"{NOBODY_LEAVES}: {self.removals_suspended}" if self.removals_suspended else ""
 
     @property
     def has_failures(self) -> bool:
-        """Whether some account or person needs another try."""
+        """Whether some account or user needs a retry."""
         return bool(self.failures or self.removals_suspended)
 
 
@@ -104,10 +108,10 @@ def preview_membership(
     *,
     whole_offering: bool,
 ) -> tuple[Write, ...]:
-    """The writes of the pass if everything went well, in its order.
+    """The writes of the pass if everything succeeds, in order.
 
-    ``refused`` is what the guard does not let through: those accounts do not count as synced, and
-    the people in question stay.
+    ``refused`` are the steps that the guard refuses: their accounts do not count as synced, and
+    their members stay.
     """
     broken = {resource_of(step.action) for step in refused.steps}
     still_present = {name for step in refused.steps for name in members_of(step.action)}
@@ -129,7 +133,7 @@ def preview_membership(
 
 
 def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write], MembershipPlan]:
-    """What is noted before accounts are changed, and the plan with resources that have it."""
+    """The settings saved before accounts are changed, and the plan with updated resources."""
     writes: list[Write] = []
     accounts: list[AccountPlan] = []
     for account in membership.accounts:
@@ -149,7 +153,7 @@ def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write]
 
 
 def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
-    """The backend after the plan, as far as what Waldur is told depends on it."""
+    """The backend after the plan, as far as reports to Waldur depend on it."""
     changed: dict[str, BackendResource] = {}
     for account in membership.accounts:
         for step in account.steps:
@@ -168,12 +172,12 @@ def _metadata_after(found: BackendResource) -> Mapping[str, str]:
 def sync_membership(
     site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
 ) -> MembershipReport:
-    """Make the members, limits and access of every account what Waldur says.
+    """Bring the members, limits and access of every account in line with Waldur.
 
-    Scopes choose accounts, not lists: two ways of asking for a team do not always agree.
+    Scopes select accounts, not lists: different ways to read a team may not agree.
 
     Raises:
-        TemporaryError: one side could not be read; nothing was changed.
+        TemporaryError: Waldur or the backend could not be read; nothing was changed.
     """
     scope_filter = ScopeFilter.of(scopes)
     offering = read_offering(site)
@@ -237,7 +241,7 @@ def sync_membership(
 def _without_accounts(
     site: Site, wanted: Gathered, report: MembershipReport, *, dry_run: bool
 ) -> MembershipReport:
-    """Only users who are to be deleted are left to look at."""
+    """The rest of a pass without accounts: only deletions of users remain."""
     if dry_run:
         return replace(
             report, writes=tuple(preview_deletions(wanted.users_to_delete, wanted.still_present))
@@ -258,7 +262,7 @@ def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
 def _in_scope(
     wanted: Gathered, users: Iterable[OfferingUser], state: BackendState, scope_filter: ScopeFilter
 ) -> Gathered:
-    """The accounts that the scopes concern, now that it is known who is in them."""
+    """The accounts in scope, now that their members are known."""
     if scope_filter.everything:
         return wanted
     names = {
@@ -273,7 +277,7 @@ def _in_scope(
 
 
 def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
-    """The state with members named as Waldur names them, where only capitals differ."""
+    """The state with members spelled as in Waldur, where only the case differs."""
     members = {name for account in wanted.accounts for name in account.members or ()}
     found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
     aliases = same_but_for_case(found, wanted.people.known.keys() | members)
@@ -306,7 +310,7 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
 
 
 def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) -> MembershipPlan:
-    """The plan with what becomes of limits that differ."""
+    """The plan with decisions about limits that differ."""
     groups = {account.wanted.id: account.wanted.resources for account in membership.accounts}
     uncertain = {a.wanted.id for a in membership.accounts if a.wanted.access is None}
     decisions = decide(site, groups, state, site.offering.limits, uncertain=uncertain)
@@ -329,7 +333,7 @@ def _guarded(
 
 
 def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) -> None:
-    """Let many small passes count as one large one, until a pass judges everything."""
+    """Add up the removals of partial passes until a pass covers the whole offering."""
     if scope_filter.everything:
         site.memory.removals_since_full_pass = 0
     else:
@@ -392,7 +396,7 @@ def _finish(
     users_to_delete: Sequence[OfferingUser],
     still_present: frozenset[str],
 ) -> list[str]:
-    """Mark as deleted who is in no account any more, as the backend says now."""
+    """Mark users deleted who are in no account, according to a new read of the backend."""
     going = [
         user for user in users_to_delete if normalize_username(user.username) not in still_present
     ]
@@ -401,13 +405,13 @@ def _finish(
     try:
         found, failures = still_in_accounts(site, going, wanted, site.backend.observe())
     except SiteAgentError as error:
-        return [f"{len(going)} users not marked deleted: who is in which account: {error}"]
+        return [f"{len(going)} users not marked deleted: the backend could not be read: {error}"]
     return failures + finish_deletions(site, going, found)
 
 
 def _troubles(membership: MembershipPlan) -> list[str]:
     return [
-        f"{account.wanted.id}: {account.wanted.trouble}; nobody joins or leaves until it can"
+        f"{account.wanted.id}: {account.wanted.trouble}; its members stay unchanged until then"
         for account in membership.accounts
         if account.wanted.trouble
     ]
@@ -416,13 +420,14 @@ def _troubles(membership: MembershipPlan) -> list[str]:
 def _save_settings(
     site: Site, membership: MembershipPlan, state: BackendState
 ) -> tuple[MembershipPlan, dict[str, str]]:
-    """Save in Waldur what undoing a change will need, before the change is made.
+    """Save in backend_metadata what is needed to undo a change, before the change is made.
 
-    That is how an account was set up before it is restricted, and whose limits the agent sets.
+    This is the account's setup before it is restricted, and the members whose limits the agent
+    sets.
 
     Returns:
-        The plan with what its resources now remember; and, by account, why that could not be
-        saved: such an account is changed another time, when nothing can get lost.
+        The plan with the saved metadata; and, by account, why saving failed. Such an account is
+        not changed in this pass, so that nothing gets lost.
     """
     first = [
         account
@@ -438,8 +443,8 @@ def _save_settings(
             saved[name] = attempt.value
         else:
             unsaved[name] = (
-                f"{name}: not restricted or limited yet, because what is so now cannot be kept in "
-                f"Waldur to be restored later: {attempt.error}"
+                f"{name}: not restricted or limited yet: could not save the current QOS/limits to "
+                f"backend_metadata, so they could not be restored later: {attempt.error}"
             )
     accounts = tuple(saved.get(account.wanted.id, account) for account in membership.accounts)
     return replace(membership, accounts=accounts), unsaved
@@ -476,13 +481,15 @@ def _failures(applied: Sequence[Applied]) -> list[str]:
             f"{left.name}: {left.error}"
             for left in outcome.skipped
             if isinstance(outcome.action, CreateHomeDirectories)
-            or not isinstance(left.error, TemporaryError)  # who waits for the system fails nothing
+            or not isinstance(
+                left.error, TemporaryError
+            )  # waiting for the operating system is not a failure
         ]
     return failures
 
 
 def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
-    """The accounts on which something failed or was refused."""
+    """The accounts with failed or refused steps."""
     broken = {resource_of(step.action) for step, outcome in applied if outcome.error is not None}
     return broken | {resource_of(step.action) for step in refused.steps}
 
@@ -490,7 +497,7 @@ def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
 def _still_in(
     applied: Sequence[Applied], refused: Plan, membership: MembershipPlan
 ) -> frozenset[str]:
-    """Users who are known, or must be feared, to be in some account still."""
+    """Users who are, or may be, still in some account; ``*`` if not known."""
     still_present: set[str] = set()
     failed = [step for step, outcome in applied if outcome.error is not None]
     for step in (*failed, *refused.steps):
@@ -521,7 +528,7 @@ def _note_account(site: Site, account: AccountPlan) -> None:
     name, conditions = account.wanted.id, site.conditions
     for user in account.unknown:
         conditions.note(
-            "users that Waldur does not know are left alone",
+            "account members unknown to Waldur left unchanged",
             f"{user} ({name})",
             level=logging.INFO,
             resource=name,
@@ -529,7 +536,7 @@ def _note_account(site: Site, account: AccountPlan) -> None:
         )
     for user in account.waiting:
         conditions.note(
-            "members wait for the backend to know them",
+            "members not added yet: unknown to the backend",
             f"{user} ({name})",
             level=logging.INFO,
             resource=name,
@@ -537,14 +544,14 @@ def _note_account(site: Site, account: AccountPlan) -> None:
         )
     if reason := account.wanted.trouble:
         cause = cause_of(reason, name)
-        conditions.note("nobody joins or leaves", name, cause=cause, resource=name, reason=reason)
+        conditions.note("members left unchanged", name, cause=cause, resource=name, reason=reason)
     if account.is_missing:
-        conditions.note("the backend does not have this account", name, resource=name)
+        conditions.note("account not found in the backend", name, resource=name)
 
 
 _NAMES_NOT_GIVEN = {
-    UsernameResult.REFUSED: "no username can be given",
-    UsernameResult.LEFT: "username left as it is; tried again next cycle",
+    UsernameResult.REFUSED: "no username could be assigned",
+    UsernameResult.LEFT: "username left unchanged; retried in the next cycle",
 }
 
 
@@ -563,9 +570,9 @@ def _note_usernames(site: Site, report: MembershipReport) -> None:
     duplicates = report.usernames.duplicates if report.usernames is not None else {}
     for name, people in duplicates.items():
         site.conditions.note(
-            "several people have the same username in Waldur",
+            "several users have the same username in Waldur",
             name,
             username=name,
             users=[person.user_username or str(person.user_uuid) for person in people],
-            remedy="give each of them a username of their own in Waldur",
+            remedy="give each of them a different username in Waldur",
         )

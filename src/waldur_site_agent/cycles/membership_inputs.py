@@ -1,8 +1,8 @@
-"""Collects, in bulk, who is to have access to what.
+"""Collects, in bulk, which users should have access to which accounts.
 
 One list each for resources, offering users, project roles, service accounts, course accounts and
-per-user limits. A list that cannot be read makes the agent careful, never generous or cruel: where
-a team is not known nobody moves, and where names are missing nobody counts as unknown.
+per-user limits. If a list cannot be read, memberships that depend on it are left unchanged. Before
+a plan removes anybody, ``confirm_wanted`` reads the objects concerned individually.
 """
 
 from __future__ import annotations
@@ -62,46 +62,46 @@ SERVED_STATES = (
     ResourceState.UPDATING,
     ResourceState.TERMINATING,
 )
-"""Resources with an order in progress keep their members up to date, too."""
+"""States in which members are kept up to date, also while an order is in progress."""
 
 _WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What Waldur wants of an offering."""
+    """The memberships that Waldur wants for an offering, and what is uncertain about them."""
 
     accounts: tuple[AccountWanted, ...]
     people: People
     users_to_delete: tuple[OfferingUser, ...]
     """Offering users whom Waldur is deleting."""
     not_understood: tuple[str, ...] = ()
-    """Rows of lists that were left out."""
+    """Rows that could not be decoded and were skipped."""
     still_present: frozenset[str] = frozenset()
-    """Users who may be in an account that is not looked at; ``*`` stands for "who knows"."""
+    """Users who may be in an account that is not covered; ``*`` if they are not known."""
     unconfirmed: tuple[str, ...] = ()
-    """Accounts that are left for the next pass because their resource could not be read."""
+    """Accounts deferred to the next pass because their resource could not be read."""
     removals_suspended: str = ""
-    """Why nobody may leave any account: lists that could grant access were not read."""
+    """Why no member may be removed: lists that could grant access were not read."""
     offering_accounts: frozenset[str] = frozenset()
-    """Every account of the offering, also those that are not looked at."""
+    """All accounts of the offering, including those out of scope."""
     snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     provider: UUID | None = None
-    """The service provider, where this token is shown it."""
+    """The service provider, if this token may see it."""
 
 
 @dataclass(slots=True)
 class _ProjectAccounts:
-    """Service and course accounts, by project; ``closed`` are usernames that must go."""
+    """Service and course accounts by project; ``closed`` are usernames to remove."""
 
     granted: dict[UUID | None, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     closed: dict[str, str] = field(default_factory=dict)
     is_complete: bool = True
-    """Whether every name is known; not so where this token is not shown the lists."""
+    """Whether all names are known; false if the lists are hidden from this token."""
     troubles: list[str] = field(default_factory=list)
-    """Lists that should have been read and were not."""
+    """Lists that could not be read although they should have been."""
     doubts: Doubts = field(default_factory=Doubts)
-    """What was not understood."""
+    """What could not be decoded."""
 
 
 def gather_wanted(
@@ -113,7 +113,7 @@ def gather_wanted(
 ) -> Gathered:
     """Everything that planning the memberships in scope needs from Waldur.
 
-    ``doubts`` has what was not understood of the users.
+    ``doubts`` has the offering users that could not be decoded.
 
     Raises:
         TemporaryError: the resources could not be read.
@@ -167,7 +167,7 @@ def gather_wanted(
 
 
 def _note_unknown_states(site: Site, users: Iterable[OfferingUser], doubts: Doubts) -> None:
-    """People in a state that only newer servers have neither join nor leave."""
+    """Leave users unchanged whose state this version does not know."""
     for user in users:
         if user.state not in KNOWN_USER_STATES:
             doubts.of_state(user.username, "an offering user", user.state)
@@ -260,7 +260,7 @@ def _account(
 
 
 def _shared_access(group: Sequence[Resource]) -> Access | None:
-    """One account for several resources is as open as the most open of them."""
+    """The access of an account; if resources share it, the least restrictive one wins."""
     if any(resource.state not in _WITHOUT_ORDER for resource in group):
         return None
     order = [Access.NORMAL, Access.DOWNSCALED, Access.PAUSED]
@@ -279,10 +279,10 @@ def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str])
             _PER_PROJECT,
         ).items
     except PermanentError as error:
-        _note_refusal(site, "the service provider is not shown", error, _PER_PROJECT)
+        _note_refusal(site, "service provider hidden from this token", error, _PER_PROJECT)
         return None
     except SiteAgentError as error:
-        troubles.append(f"the service provider was not read: {error}")
+        troubles.append(f"the service provider could not be read: {error}")
         return None
     return providers[0].uuid if providers else None
 
@@ -290,14 +290,14 @@ def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str])
 def _teams(
     site: Site, provider: UUID | None, resources: Sequence[Resource], accounts: _ProjectAccounts
 ) -> dict[UUID | None, Team]:
-    """The team of each project: all in one list where that is allowed, else one by one.
+    """The team of each project: from one list if permitted, otherwise one by one.
 
-    The two do not always agree (consent to terms of service counts in one only), so when the list
-    should have been read and was not, that is a trouble: nobody leaves because of the other.
+    The two do not always agree (only one of them respects consent to terms of service). So if
+    the list could not be read although it should have been, nobody is removed.
 
-    The list names only people with a role, so a project that is not in it is asked for by itself
-    before anybody concludes that it is empty. One of whose roles is not understood is asked for,
-    too, and nobody leaves it.
+    The list has only users with a role, so the team of a project that is not in it is read
+    individually before it is considered empty. The same goes for projects with a role that could
+    not be decoded; nobody is removed from those.
     """
     one_each: dict[UUID | None, Resource] = {}
     for resource in resources:
@@ -321,10 +321,10 @@ def _teams_in_bulk(
         )
         roles = readable(site, listing, "project roles")
     except PermanentError as error:
-        _note_refusal(site, "project roles are not shown in bulk", error, _PER_PROJECT)
+        _note_refusal(site, "list of project roles denied to this token", error, _PER_PROJECT)
         return {}
     except SiteAgentError as error:
-        accounts.troubles.append(f"project roles were not read: {error}")
+        accounts.troubles.append(f"project roles could not be read: {error}")
         return {}
     accounts.doubts.of_roles(listing.unreadable)
     teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
@@ -337,11 +337,11 @@ def _teams_in_bulk(
     return teams
 
 
-_PER_PROJECT = "the team of each project is read by itself"
+_PER_PROJECT = "the team of each project is read individually"
 
 
 def _note_refusal(site: Site, event: str, error: PermanentError, effect: str) -> None:
-    """Note a refusal that lasts; what a server lacks was logged when that was found out."""
+    """Note a lasting denial; calls that the server lacks have been logged already."""
     if not isinstance(error, AbsentOperationError):
         site.conditions.note(event, event, level=logging.INFO, effect=effect, reason=str(error))
 
@@ -364,26 +364,26 @@ def _read_project_accounts(site: Site, provider: UUID | None, accounts: _Project
 
 
 _Ask = tuple[str, Callable[[], Listing[ProjectAccount]]]
-"""A call's name, and the call."""
+"""The name of an API call, and the call."""
 
 
 def _first_answer(
     site: Site, kind: str, asks: Sequence[_Ask], accounts: _ProjectAccounts
 ) -> tuple[ProjectAccount, ...]:
-    """The accounts of a kind; none where neither list is offered to this token."""
-    effect = "unknown users of accounts are left alone"
+    """The accounts of one kind, from the first list that this token may read."""
+    effect = "unknown account members are left unchanged"
     for call, ask in asks:
         try:
-            listing = call_optional(site, call, ask, "another list is tried")
+            listing = call_optional(site, call, ask, "another list is read instead")
             accounts.doubts.of_project_accounts(listing.unreadable, kind)
             return readable(site, listing, f"{kind}s")
         except AbsentOperationError:
             continue
         except PermanentError as error:
             accounts.is_complete = False
-            _note_refusal(site, f"{kind}s are not shown", error, effect)
+            _note_refusal(site, f"{kind}s hidden from this token", error, effect)
         except SiteAgentError as error:
-            accounts.troubles.append(f"{kind}s were not read: {error}")
+            accounts.troubles.append(f"{kind}s could not be read: {error}")
             return ()
     return ()
 
@@ -406,12 +406,12 @@ def _collect(
 
 
 def _note_state(site: Site, name: str, state: str) -> None:
-    event = "neither joins nor leaves: the state in Waldur is not known to this agent"
+    event = "user left unchanged: unknown state in Waldur"
     site.conditions.note(event, name, user=name, state=state)
 
 
 def _serving(accounts: _ProjectAccounts) -> dict[str, str]:
-    """Service and course accounts that work, with why they would leave some other account."""
+    """Active service and course accounts, with the reason to leave accounts of other projects."""
     names = {name for granted in accounts.granted.values() for name in granted}
     return dict.fromkeys(names, "is a service or course account of another project")
 
@@ -419,9 +419,9 @@ def _serving(accounts: _ProjectAccounts) -> dict[str, str]:
 def _member_limits(
     site: Site, resources: Sequence[Resource], users: Iterable[OfferingUser]
 ) -> LimitsByAccount | None:
-    """Per-user limits in backend units, by account and username; ``None`` when not known.
+    """Per-user limits in backend units, by account and username.
 
-    That may be so for one account alone.
+    ``None``, for all accounts or for a single one, means that they are not known.
     """
     if SetMemberLimits not in site.backend.supports:
         return None
@@ -431,13 +431,13 @@ def _member_limits(
             site, "user_limits", lambda: site.waldur.user_limits(uuid), "members have no limits"
         )
         if any(row.uuid("resource") is None for row in listing.unreadable):
-            listing.require_complete("user limits")  # it fails: any account may be concerned
+            listing.require_complete("user limits")  # raises: any account may be concerned
         listed = readable(site, listing, "user limits")
     except PermanentError as error:
-        _note_refusal(site, "user limits are not shown", error, "they stay as they are")
+        _note_refusal(site, "user limits hidden from this token", error, "they are left unchanged")
         return None
     except SiteAgentError as error:
-        event = "user limits were not read; they stay as they are"
+        event = "user limits could not be read; left unchanged"
         site.conditions.note(event, event, reason=str(error))
         return None
     doubtful = {row.uuid("resource") for row in listing.unreadable}
@@ -479,11 +479,11 @@ def confirm_wanted(
     state: BackendState,
     users: Sequence[OfferingUser],
 ) -> Gathered:
-    """What Waldur wants, as the objects that a plan would change say by themselves.
+    """The wanted memberships, after individual reads of the objects that a plan would change.
 
     Args:
         site: the offering at work.
-        wanted: what the lists say.
+        wanted: the memberships according to the lists.
         membership: the plan that follows from them.
         state: the backend.
         users: the offering's users, as listed.
@@ -501,7 +501,7 @@ def confirm_wanted(
         if account is None:
             troubles += _troubles(plan.wanted, readings)
             site.log.info(
-                "the list of resources is older than the resource; its account waits for the "
+                "the resource has changed since the list was read; account deferred to the "
                 "next pass",
                 resource=plan.wanted.id,
             )
@@ -528,7 +528,7 @@ def _readings(site: Site, plans: Iterable[AccountPlan]) -> Readings:
 
 
 def _with_readings(account: AccountWanted, readings: Readings) -> AccountWanted | None:
-    """The account with its resources as read; ``None`` where its access is not as listed."""
+    """The account with its resources as read; ``None`` if they differ from the list."""
     resources = []
     for listed in account.resources:
         current = readings[listed.uuid]
@@ -539,7 +539,7 @@ def _with_readings(account: AccountWanted, readings: Readings) -> AccountWanted 
 
 
 def _planned_from(resource: Resource) -> tuple[object, ...]:
-    """What the plan was made of; limits that changed meanwhile are newer than the backend's."""
+    """The fields that the plan depends on."""
     return (
         resource.account,
         resource.state,
@@ -551,10 +551,10 @@ def _planned_from(resource: Resource) -> tuple[object, ...]:
 
 
 def _troubles(account: AccountWanted, readings: Readings) -> list[str]:
-    """What could not be read; a resource that has changed is no trouble."""
+    """What could not be read; a resource that has merely changed is not an error."""
     found = (readings[resource.uuid] for resource in account.resources)
     errors = [error for error in found if isinstance(error, SiteAgentError)]
-    return [f"{account.id}: not changed, its resource could not be read: {e}" for e in errors[:1]]
+    return [f"{account.id}: not changed: its resource could not be read: {e}" for e in errors[:1]]
 
 
 def _leaving(plan: AccountPlan) -> frozenset[str]:
@@ -568,7 +568,7 @@ def _with_teams(
     leaving: Mapping[str, frozenset[str]],
     users: Sequence[OfferingUser],
 ) -> dict[str, AccountWanted | None]:
-    """The accounts that somebody is to leave; who is in the team after all is wanted there."""
+    """Accounts with removals, after reading their teams; whoever is in the team stays."""
     one_each = {
         (account.id, resource.project_uuid): resource
         for account in accounts
@@ -599,7 +599,7 @@ def _with_teams(
         members = {**dict.fromkeys(stays, "is in the project's team"), **account.members}
         if not people <= {user.user_uuid for user in users}:
             strangers = leaving[account.id] - {normalize_username(user.username) for user in users}
-            members |= dict.fromkeys(strangers, "may be somebody of the team without a name yet")
+            members |= dict.fromkeys(strangers, "may be a team member without a username yet")
         result[account.id] = replace(account, members=members)
     return result
 
@@ -611,7 +611,7 @@ def _with_project_accounts(
     leaving: Mapping[str, frozenset[str]],
     users: Sequence[OfferingUser],
 ) -> dict[str, AccountWanted | None]:
-    """The accounts that somebody is to leave who is no person: a project's own may be new."""
+    """Accounts with removals of non-users, after reading the project's own accounts."""
     people = {normalize_username(user.username) for user in users}
     doubtful = [
         (account, resource.project_uuid)
@@ -623,7 +623,7 @@ def _with_project_accounts(
         and leaving.get(account.id, frozenset()) - people - account.members.keys()
     ]
     result: dict[str, AccountWanted | None] = {}
-    if provider is None:  # without the list of a provider no stranger leaves
+    if provider is None:  # without the provider's lists no unknown member is removed
         return result
     for account, project in doubtful:
         current = result.get(account.id) or account
@@ -641,7 +641,7 @@ def _with_project_accounts(
 
 
 def _working_accounts(site: Site, provider: UUID, project: UUID) -> frozenset[str]:
-    """The usernames of a project's service and course accounts that work."""
+    """The usernames of a project's active service and course accounts."""
     names: set[str] = set()
     for ask in (site.waldur.service_accounts, site.waldur.course_accounts):
         try:
@@ -655,7 +655,7 @@ def _working_accounts(site: Site, provider: UUID, project: UUID) -> frozenset[st
 
 
 def _read_users(site: Site, users: Iterable[OfferingUser]) -> tuple[list[OfferingUser], str]:
-    """Users as they are by themselves, and why one of them is not known."""
+    """The users, read individually, and the first error."""
     attempts = concurrently(lambda user: site.waldur.offering_user(user.uuid), users)
     errors = [f"{a.item.username} could not be read: {a.error}" for a in attempts if a.error]
     return [a.value for a in attempts if a.value is not None], "; ".join(errors[:1])

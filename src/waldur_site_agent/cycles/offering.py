@@ -1,8 +1,7 @@
-"""Looks whether the agent can see its offering and has a role there.
+"""Checks access to the offering, loads its components, and creates missing home directories.
 
-Waldur answers a token without rights with empty lists, which look like an offering where nothing
-is to be done. So the agent looks at its start, and whenever a list comes back empty that had rows
-before; an ordinary cycle costs no request more.
+Waldur returns empty lists to a token without permissions, which look like an offering with nothing
+to do. So access is checked at start, and whenever a list comes back empty that had entries before.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from waldur_site_agent.waldur import AccessDeniedError, NotFoundError, Waldur
 class OfferingAccessError(TemporaryError):
     """The offering cannot be served with this token.
 
-    Temporary, because it says nothing about any order or resource: the agent looks again, and
-    goes on once the token or the role was corrected.
+    Temporary, because it says nothing about any order or resource: the agent retries, and
+    continues once the token or the role was corrected.
     """
 
 
 def check_offering_access(site: Site) -> User:
-    """The user whose token this is, who can see the offering and has a role there.
+    """Check that the token's user can see the offering and has a role there; return the user.
 
     Raises:
-        OfferingAccessError: it is not so; the text names the key to correct.
-        TemporaryError: Waldur could not be asked.
+        OfferingAccessError: access is missing; the text names the key to correct.
+        TemporaryError: Waldur could not be reached.
     """
     user = site.waldur.whoami()
     try:
@@ -55,11 +54,11 @@ def check_offering_access(site: Site) -> User:
 
 
 def read_offering(site: Site) -> WaldurOffering:
-    """The offering as Waldur has it now.
+    """Read the offering.
 
     Raises:
-        OfferingAccessError: it is not shown to this token; the text names the key to correct.
-        TemporaryError: Waldur could not be asked.
+        OfferingAccessError: it is hidden from this token; the text names the key to correct.
+        TemporaryError: Waldur could not be reached.
     """
     try:
         return site.waldur.offering(site.offering.waldur_offering_uuid)
@@ -69,16 +68,16 @@ def read_offering(site: Site) -> WaldurOffering:
 
 
 def check_emptied_list(site: Site, what: str, rows: Sized) -> None:
-    """Make sure that a list which had rows before is really empty now.
+    """Check access again if a list is empty that had entries before.
 
     Args:
         site: the offering at work.
-        what: what the list holds, such as ``orders``.
-        rows: what came back, of a list that is complete.
+        what: the kind of list, such as ``orders``.
+        rows: the entries of the complete list.
 
     Raises:
         OfferingAccessError: the list is empty because this token may not see it.
-        TemporaryError: Waldur could not be asked.
+        TemporaryError: Waldur could not be reached.
     """
     if rows:
         site.memory.nonempty_lists.add(what)
@@ -90,12 +89,12 @@ def check_emptied_list(site: Site, what: str, rows: Sized) -> None:
 def load_components(
     offering: Offering, waldur: Waldur, *, dry_run: bool = False
 ) -> tuple[ComponentPlan, list[str]]:
-    """Create and update components; return the plan and a line per change.
+    """Create and update components in Waldur; return the plan and a line per component.
 
-    Components that only Waldur has are reported and left alone.
+    Components that only Waldur has are reported and left unchanged.
 
     Raises:
-        TemporaryError, PermanentError: Waldur could not be asked, or refused.
+        TemporaryError, PermanentError: Waldur could not be reached, or rejected a change.
     """
     found = waldur.offering(offering.waldur_offering_uuid).components
     plan = plan_components(offering.components, found)
@@ -111,18 +110,18 @@ def load_components(
         differences = component_differences(component, by_type[component.type])
         lines.append(f"~ {component.type}  {'; '.join(differences)}")
     lines += [f"  {name}  unchanged" for name in plan.unchanged]
-    lines += [f"? {name}  only in Waldur; left alone" for name in plan.only_in_waldur]
+    lines += [f"? {name}  only in Waldur; left unchanged" for name in plan.only_in_waldur]
     return plan, lines
 
 
 def create_missing_homes(site: Site, *, dry_run: bool = False) -> CommandOutcome:
-    """Return who got a home directory, and what went wrong.
+    """Create the home directories of offering users that have none.
 
     Raises:
-        TemporaryError: Waldur could not be asked.
+        TemporaryError: Waldur could not be reached.
     """
     if CreateHomeDirectories not in site.backend.supports:
-        trouble = "the backend makes no home directories; see its backend_settings"
+        trouble = "the backend does not create home directories; see its backend_settings"
         return CommandOutcome(trouble=(trouble,))
     listing = site.waldur.offering_users(site.offering.waldur_offering_uuid)
     names = usable_usernames(readable(site, listing, "offering users")).values()

@@ -1,4 +1,9 @@
-"""Collects, in bulk, everything that deciding about the orders in hand needs."""
+"""Reads and approves open orders, and collects in bulk what planning them needs.
+
+For each order: its resource, possible placements, the project team, and which resources already
+claim the account names in question. Lists may be a moment old, so whatever a decision depends on
+is read individually.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +50,15 @@ from waldur_site_agent.waldur import ConflictError, Listing, NotFoundError, conc
 def claims_on(
     site: Site, contexts: Sequence[OrderContext], resources: Resources, state: BackendState
 ) -> Claims:
-    """Who carries which name in Waldur.
+    """Which resources in Waldur have which backend_id.
 
-    The offering's own resources are known. For an account that exists and that an order might
-    adopt or delete, every offering that the token can see is asked too: another one may share
-    the backend.
+    The offering's own resources are known. For existing accounts that an order might adopt or
+    delete, all other offerings that the token can see are checked as well: they may share the
+    backend.
 
     Raises:
-        TemporaryError: an answer did not come; to guess here could give one project's account
-            to another.
+        TemporaryError: Waldur could not be read; guessing might give one project's account to
+            another project.
     """
     doubtful = {name for context in contexts for name in _doubtful_names(context, state)}
     known = [*resources.own.values(), *resources.listed]
@@ -71,9 +76,10 @@ def claims_on(
 def defer_doubtful_names(
     contexts: Iterable[OrderContext], resources: Resources, state: BackendState
 ) -> Iterator[OrderContext]:
-    """The hands; while the list is from before some of their resources, no doubtful name is given.
+    """Defer orders that would choose or adopt an account name while the list is outdated.
 
-    Whoever was made between them and has a name would be missing from such a list, too.
+    If the list of resources lacks the resource of an order, it may also lack others that already
+    have the name.
     """
     for context in contexts:
         if not resources.unlisted or not (_has_a_choice(context) or _may_adopt(context, state)):
@@ -81,9 +87,9 @@ def defer_doubtful_names(
             continue
         missing = resources.unlisted[0]
         problem = TemporaryError(
-            f"{context.resource.name}: no account name is chosen yet, because Waldur's list of "
-            f'resources does not show "{missing.name}" ({missing.uuid}) yet, and so may lack '
-            "others that have the name already; tried again next time"
+            f"{context.resource.name}: account name not chosen yet: Waldur's list of resources "
+            f'does not show "{missing.name}" ({missing.uuid}) yet, so it may also lack resources '
+            "that already have the name; retried in the next pass"
         )
         yield replace(context, problem=problem)
 
@@ -91,10 +97,10 @@ def defer_doubtful_names(
 def confirmed_claims(
     site: Site, contexts: Iterable[OrderContext], resources: Resources, state: BackendState
 ) -> Claims:
-    """As :func:`claims_on`; whoever has a name that an order wants is read by itself.
+    """As :func:`claims_on`, with every competing claimant read individually.
 
     Raises:
-        TemporaryError: an answer did not come.
+        TemporaryError: Waldur could not be read.
     """
     contexts = tuple(contexts)
     names = {
@@ -110,7 +116,7 @@ def confirmed_claims(
 
 
 def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
-    """Resources of any offering that carry the name, in the spellings that people use."""
+    """Resources of any offering with this backend_id, in lower or upper case."""
     listings = [site.waldur.resources_named(spelling) for spelling in (name, name.upper())]
     return tuple(
         resource
@@ -123,12 +129,12 @@ def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
 
 
 def recently_named(site: Site, listed: Iterable[Resource]) -> list[Resource]:
-    """Read by themselves the resources that a list shows without a name, and those named here.
+    """Resources listed without a backend_id, and those that this process has named, read again.
 
-    The second are resources that this process has given a name, which no list may show yet.
+    Lists may not show a backend_id yet that was set a moment ago.
 
     Raises:
-        TemporaryError: an answer did not come.
+        TemporaryError: Waldur could not be read.
     """
     listed = tuple(listed)
     shown = {resource.uuid for resource in listed if resource.account}
@@ -137,10 +143,10 @@ def recently_named(site: Site, listed: Iterable[Resource]) -> list[Resource]:
 
 
 def _read(site: Site, uuids: Iterable[UUID]) -> list[Resource]:
-    """Resources as they are now; those that are gone, or not this token's business, are left out.
+    """Resources as they are now, without those that do not exist or are hidden from this token.
 
     Raises:
-        TemporaryError: an answer did not come.
+        TemporaryError: Waldur could not be read.
     """
     found = []
     for attempt in concurrently(site.waldur.resource, sorted(uuids)):
@@ -148,7 +154,7 @@ def _read(site: Site, uuids: Iterable[UUID]) -> list[Resource]:
             found.append(attempt.value)
         elif not isinstance(attempt.error, NotFoundError):
             raise TemporaryError(
-                f"the account of resource {attempt.item} is not known: {attempt.error}"
+                f"the backend_id of resource {attempt.item} could not be read: {attempt.error}"
             ) from attempt.error
     return found
 
@@ -158,7 +164,7 @@ def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
     for attempt in concurrently(lambda name: namesakes(site, name), sorted(names)):
         if attempt.error is not None:
             raise TemporaryError(
-                f'who owns account "{attempt.item}" is not known: {attempt.error}'
+                f'the owner of account "{attempt.item}" could not be read: {attempt.error}'
             ) from attempt.error
         found += attempt.value or ()
     return found
@@ -167,14 +173,14 @@ def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
 def _used_since_the_order(
     site: Site, contexts: Iterable[OrderContext], taken: Collection[str]
 ) -> Iterator[Resource]:
-    """Terminated resources that had a name after the order that could be given it was placed.
+    """Terminated resources that still used a candidate name after the order was placed.
 
-    A resource's usage counts from its order on, by the name of its account: what a predecessor of
-    the same name used in between would be billed to both. Only names that follow from the
-    project's slug are ever given again, and only those have alternatives.
+    Usage is counted by account name from the order's creation on, so what the previous owner of
+    the name used in between would be billed twice. Only names derived from the project slug are
+    reused, and only those have alternatives.
 
     Raises:
-        TemporaryError: an answer did not come.
+        TemporaryError: Waldur could not be read.
     """
     choosing = [context for context in contexts if _has_a_choice(context)]
     rivals = Counter(context.placements[0].id for context in choosing)
@@ -193,19 +199,19 @@ def _used_since_the_order(
 
 
 def _has_a_choice(context: OrderContext) -> bool:
-    """Whether the order is to give its resource one of several names."""
+    """Whether the order has several account names to choose from."""
     is_open = context.order.type == OrderType.CREATE and context.problem is None
     return is_open and not context.resource.account and len(context.placements) > 1
 
 
 def _may_adopt(context: OrderContext, state: BackendState) -> bool:
-    """Whether the order might give its resource an account that exists."""
+    """Whether the order might adopt an existing account."""
     is_nameless = context.order.type == OrderType.CREATE and not context.resource.account
     return is_nameless and bool(_doubtful_names(context, state))
 
 
 def _ended_after(resource: Resource, moment: datetime | None) -> bool:
-    """Whether it may have; in doubt it has."""
+    """Whether the resource may have ended after this moment; true if unknown."""
     return moment is None or resource.modified is None or resource.modified >= moment
 
 
@@ -214,7 +220,7 @@ def _alive(resources: Iterable[Resource]) -> list[Resource]:
 
 
 def _doubtful_names(context: OrderContext, state: BackendState) -> set[str]:
-    """Accounts that exist and that the order might take over, change for others, or delete."""
+    """Existing accounts that the order might adopt, change or delete."""
     if context.problem is not None or context.order.type == OrderType.UPDATE:
         return set()
     own = context.resource.account
@@ -226,26 +232,26 @@ def _names_of(context: OrderContext) -> set[str]:
 
 
 class OrderStatus(enum.Enum):
-    """What a cycle made of an order."""
+    """The result of a cycle for one order."""
 
     PLANNED = "planned"
     """Dry run: nothing was done."""
     DONE = "done"
     ERRED = "erred"
-    """It will not work, and Waldur knows why: from the agent, or by itself."""
+    """The order cannot be carried out; Waldur has the reason."""
     WAITING = "waiting"
-    """Left as it is; the next cycle goes on."""
+    """Left open; the next cycle continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderResult:
-    """What became of one order, with the reason where it is not plainly done."""
+    """The result of one order, with the reason unless it is done."""
 
     order: Order
     status: OrderStatus
     reason: str = ""
     is_trouble: bool = False
-    """Whether somebody should look at it; waiting for the next pass by itself is no trouble."""
+    """Whether it needs attention; waiting for the next pass alone does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,14 +261,14 @@ class OrdersReport(CycleReport):
     results: tuple[OrderResult, ...] = ()
     plans: tuple[OrderPlan, ...] = ()
     waiting: frozenset[str] = frozenset()
-    """Of a dry run: whom the backend could not add yet, of those whom its plans add."""
+    """Dry run only: planned members whom the backend cannot add yet."""
     last_usage: Mapping[UUID, tuple[Write, ...]] = field(default_factory=dict)
-    """Of a dry run: by order, the usage that is reported before it is marked done."""
+    """Dry run only: by order, the usage that would be reported before its completion."""
     snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
 
     @property
     def has_failures(self) -> bool:
-        """Whether some order needs a human or another try."""
+        """Whether some order needs attention or a retry."""
         return any(result.is_trouble for result in self.results)
 
 
@@ -271,15 +277,15 @@ Team = tuple[TeamMember, ...]
 _OPEN = (OrderState.PENDING_PROVIDER, OrderState.EXECUTING)
 _NAME_SUFFIXES = ("", *(f"-{number}" for number in range(10)))
 _STATE_WHILE_EXECUTING = (OrderType.UPDATE, OrderType.TERMINATE)
-"""Orders whose resource leaves the state OK while they are executed."""
+"""Orders whose resource leaves the state OK while they are executing."""
 _PROCESSING_WAIT_SECONDS = 2.0
 _LONGEST_PROCESSING = timedelta(minutes=10)
 
 
 def open_orders(site: Site) -> tuple[Order, ...]:
-    """The orders that wait for the provider or are being executed.
+    """The orders that are pending or executing.
 
-    Part of a list is enough: an order that is not seen now is seen in the next cycle.
+    An incomplete list is fine: an order that is missing now is processed in the next cycle.
     """
     return _readable(site, site.waldur.orders(site.offering.waldur_offering_uuid, _OPEN))
 
@@ -287,14 +293,14 @@ def open_orders(site: Site) -> tuple[Order, ...]:
 def orders_in_scope(
     site: Site, scope_filter: ScopeFilter
 ) -> tuple[tuple[Order, ...], dict[UUID, str]]:
-    """The open orders to look at, and the states of all that were.
+    """The open orders in scope, and the states of all orders that were read.
 
-    An order in scope that is not in the list of open ones is read by itself, to learn whether it
-    is over or not visible yet. What shows as open only then is left out of both: it is taken in
-    hand when the list of this very offering has it.
+    An order in scope that is not listed as open is read individually, to learn whether it has
+    ended or is not visible yet. If it turns out to be open it is omitted from both: it is
+    processed once the list of this offering shows it.
 
     Raises:
-        TemporaryError: Waldur could not be asked.
+        TemporaryError: Waldur could not be read.
     """
     listed = open_orders(site)
     if scope_filter.everything:
@@ -311,11 +317,11 @@ def orders_in_scope(
 
 
 def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
-    """The orders that can be understood; one that cannot does not stop the others."""
+    """The orders that could be decoded; an undecodable one does not stop the others."""
     for error in listing.unreadable:
         reason = str(error)
         site.conditions.note(
-            "order left alone: it cannot be understood",
+            "order skipped: it cannot be decoded",
             reason,
             cause=cause_of(reason),
             level=logging.ERROR,
@@ -327,14 +333,14 @@ def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
 def approve_pending(
     site: Site, orders: Sequence[Order]
 ) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
-    """Approve what is pending, and read every order by itself before anything is done for it.
+    """Approve pending orders, and read every order individually before working on it.
 
-    A list may be a moment old: it may show an order as executing that is over, and whose limits
-    or whose account are another order's by now. An approval may have been made by somebody else,
-    may have got lost on the way, or may leave the order waiting for its start date.
+    A list may be outdated: it may show an order as executing that has ended, and whose limits or
+    account belong to a later order by now. Somebody else may have approved the order, the
+    approval may have got lost, or it may leave the order waiting for its start date.
 
     Returns:
-        What is being executed, and the orders that nothing can be done for now, each with why.
+        The executing orders, and results for those that cannot be processed now.
     """
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
     attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
@@ -342,7 +348,7 @@ def approve_pending(
     executing, results = [], []
     for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
         if attempt.value is None:
-            reason = f"order {attempt.item.uuid} could not be read by itself: {attempt.error}"
+            reason = f"order {attempt.item.uuid} could not be read: {attempt.error}"
             results.append(_left_open(attempt.item, reason))
         elif attempt.value.state == OrderState.EXECUTING:
             executing.append(attempt.value)
@@ -359,12 +365,12 @@ def _left_open(order: Order, reason: str) -> OrderResult:
 
 
 def _not_approved(order: Order) -> OrderResult:
-    """An order that was to be approved and is neither pending nor executing, as it stands."""
-    text = f"order {order.uuid} was to be approved and is {order.state} in Waldur"
+    """The result of an order that is neither pending nor executing after the approval."""
+    text = f"order {order.uuid} should have been approved, but is {order.state} in Waldur"
     match order.state:
         case OrderState.ERRED:
-            why = order.error_message or "Waldur gives no reason; its log may"
-            reason = f"{text}, though not by the agent: {why}"
+            why = order.error_message or "Waldur gives no reason; see its log"
+            reason = f"{text}, not set by the agent: {why}"
             return OrderResult(
                 order=order, status=OrderStatus.ERRED, reason=reason, is_trouble=True
             )
@@ -372,39 +378,38 @@ def _not_approved(order: Order) -> OrderResult:
             return OrderResult(order=order, status=OrderStatus.DONE)
         case OrderState.PENDING_START_DATE:
             when = f" on {order.start_date}" if order.start_date else ""
-            reason = f"{text}; Waldur lets it begin{when}"
+            reason = f"{text}; Waldur starts it{when}"
             return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason)
         case _:
-            return _left_open(order, f"{text}; it is looked at again while it is open")
+            return _left_open(order, f"{text}; retried while it is open")
 
 
 def _was_rejected(error: SiteAgentError | None) -> bool:
-    """A conflict means that somebody else was faster, which is fine."""
+    """Whether the approval was rejected; a conflict means that somebody else approved it."""
     return error is not None and not isinstance(error, ConflictError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """The resources of an offering, as far as its orders need them."""
+    """The resources of an offering that planning its orders needs."""
 
     own: Mapping[UUID, Resource]
-    """Those of the orders in hand, each read by itself."""
+    """Those of the orders, each read individually."""
     listed: tuple[Resource, ...]
     """The other live ones, as the list shows them."""
     unlisted: tuple[Resource, ...] = ()
-    """Live ones of the orders that the list lacks: it is from before they were made."""
+    """Live resources of orders that the list lacks, because it is older than they are."""
 
 
 def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID]) -> Resources:
-    """All live resources of the offering, and those of the orders, when the approvals are made.
+    """All live resources of the offering, and the resources of the orders, after the approvals.
 
-    The resources of orders are read by themselves: the list may not show a name yet that an
-    interrupted run gave, and may not have resources that are terminated already, whose orders
-    must end, too.
+    The resources of orders are read individually: the list may not show a backend_id yet that an
+    interrupted run has set, and lacks terminated resources whose orders are still open.
 
-    Waldur moves a resource to Updating or Terminating in a task of its own, which older servers
-    start after the approval. An order that is marked done before that task has run ends in a
-    muddle, so orders that were approved just now are given a moment to get there.
+    Waldur moves a resource to Updating or Terminating in a background task, which older servers
+    start after the approval. If an order were completed before that task has run, its resource
+    would end up in the wrong state, so orders that were approved just now are given a moment.
     """
     listed = _live_resources(site)
     own = _read_one_by_one(site, orders)
@@ -444,7 +449,7 @@ def _read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource
 def _may_not_be_processing_yet(
     site: Site, order: Order, resources: Mapping[UUID, Resource], approved: frozenset[UUID]
 ) -> bool:
-    """Whether Waldur may still be about to begin with an order that is being executed."""
+    """Whether Waldur may not have started to process an executing order yet."""
     resource = resources.get(order.marketplace_resource_uuid or order.uuid)
     if order.type not in _STATE_WHILE_EXECUTING or resource is None:
         return False
@@ -462,12 +467,12 @@ def order_contexts(
     by_uuid: Mapping[UUID, Resource],
     approved: frozenset[UUID],
 ) -> tuple[OrderContext, ...]:
-    """Each order with its resource, its possible places, and the people who are to use it.
+    """Each order with its resource, its possible placements, and the members of the team.
 
     Args:
         site: the offering at work.
         orders: the orders.
-        by_uuid: their resources; an order without one is left out.
+        by_uuid: their resources; orders without one are omitted.
         approved: the orders that were approved just now.
     """
     creates = [order for order in orders if order.type == OrderType.CREATE]
@@ -496,19 +501,19 @@ def order_contexts(
 
 
 def _with_supported_limits(site: Site, order: Order) -> Order:
-    """The order without limits that mean nothing to the backend."""
+    """The order without limits that the backend does not support."""
     return replace(order, limits=site.backend.limits_to_set(order.resource_name, order.limits))
 
 
 def _team_of(order: Order, resource: Resource) -> UUID:
-    """What teams are told apart by: the project, or the resource where no project is shown."""
+    """The key of a team: its project, or the resource if Waldur shows no project."""
     return order.project_uuid or resource.project_uuid or resource.uuid
 
 
 def _teams(
     site: Site, creates: Sequence[Order], resources: Mapping[UUID, Resource]
 ) -> dict[UUID, Team | SiteAgentError]:
-    """One team per project, asked through any of its resources."""
+    """One team per project, read through any of its resources."""
     asked: dict[UUID, UUID] = {}
     for order in creates:
         resource = resources.get(order.marketplace_resource_uuid or order.uuid)
@@ -542,7 +547,7 @@ def _order_context(
     site: Site, order: Order, resource: Resource, *, by_project_slug: bool, wait: bool
 ) -> OrderContext:
     if wait:
-        text = f"order {order.uuid}: Waldur has not begun to process it; tried again next time"
+        text = f"order {order.uuid}: Waldur has not started to process it; retried in the next pass"
         return OrderContext(order=order, resource=resource, problem=TemporaryError(text))
     try:
         placements = _placements(site, order, resource, by_project_slug=by_project_slug)
@@ -559,10 +564,10 @@ def _order_context(
 def _placements(
     site: Site, order: Order, resource: Resource, *, by_project_slug: bool
 ) -> tuple[Placement, ...]:
-    """Where the resource may stand, best first.
+    """The possible placements of the resource, preferred ones first.
 
     Raises:
-        PermanentError: a slug is missing, or no name that follows from it can be used.
+        PermanentError: a slug is missing, or no valid account name can be derived from it.
     """
     request = ResourceRequest(
         resource_name=resource.name or order.resource_name,
@@ -574,7 +579,7 @@ def _placements(
     for kind, slug in (("customer", request.customer_slug), ("project", request.project_slug)):
         if not slug.strip():
             raise PermanentError(
-                f'"{request.resource_name}": the {kind} has no slug, so its account has no name; '
+                f'"{request.resource_name}": the {kind} has no slug to name its account by; '
                 f"set the slug of the {kind} in Waldur and order again"
             )
     if not by_project_slug:
@@ -583,6 +588,6 @@ def _placements(
     for suffix in _NAME_SUFFIXES[1:]:
         try:
             placements.append(site.backend.place(request, request.project_slug + suffix))
-        except PermanentError:  # the longer name is too long: the shorter ones will have to do
+        except PermanentError:  # longer names exceed the limit; use the shorter ones
             break
     return tuple(placements)

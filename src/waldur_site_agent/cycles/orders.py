@@ -1,4 +1,9 @@
-"""order_process: one pass over the orders of an offering."""
+"""order_process: one pass over the open orders of an offering.
+
+Gather, approve, plan, guard, apply, report the last usage, and complete. An order is marked erred
+only after the reason was confirmed by a second, individual read; otherwise it is left open and the
+next pass retries it.
+"""
 
 from __future__ import annotations
 
@@ -63,15 +68,15 @@ from waldur_site_agent.waldur import (
 )
 
 Completion = tuple[Order, SiteAgentError | None]
-"""An order and why it cannot be done; ``None`` when it is done."""
+"""An order, and the error that prevents its completion, if any."""
 
 
 _NOT_ABOUT_THE_ORDER = (AccessDeniedError, NotFoundError, AbsentOperationError)
-"""What Waldur says about the token or about itself; the order's owner could not mend it."""
+"""Errors about the token or the server, which the order's owner cannot fix."""
 
 
 def close_orders(site: Site, completions: Sequence[Completion]) -> list[OrderResult]:
-    """Give every order the final state it has earned; those in temporary trouble stay open."""
+    """Complete or fail every order; those with a temporary error stay open."""
     attempts = concurrently(lambda completion: _close(site, *completion), completions)
     return [
         attempt.value or _left_open(attempt.item[0], attempt.error or TemporaryError("unknown"))
@@ -96,7 +101,7 @@ def _complete(site: Site, order: Order) -> OrderResult:
         if state == OrderState.EXECUTING and isinstance(error, TemporaryError):
             send_write(site, write)
         elif state == OrderState.DONE:
-            note_write(site, write)  # the answer was lost, or somebody was faster
+            note_write(site, write)  # the response was lost, or somebody else completed it
         else:
             reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
             return OrderResult(
@@ -126,16 +131,16 @@ def _left_open(order: Order, error: SiteAgentError) -> OrderResult:
 
 
 Errors = dict[UUID, SiteAgentError]
-"""By order, the first thing that went wrong."""
+"""The first error of each order."""
 
 
 def process_orders(
     site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
 ) -> OrdersReport:
-    """Carry out every order that waits for the provider, or those of some scopes.
+    """Process every order that is pending or executing, or those in scope.
 
     Raises:
-        TemporaryError: one side could not be read; every order was left as it is.
+        TemporaryError: Waldur or the backend could not be read; no order was changed.
     """
     if not dry_run:
         _check_after_updates(site)
@@ -172,7 +177,7 @@ def process_orders(
 def _preview(
     site: Site, found: Sequence[Order], snapshot: WaldurSnapshot, state: BackendState
 ) -> OrdersReport:
-    """What the pass would do, approvals not made."""
+    """What the pass would do; nothing is approved."""
     plans, waiting = _decide(site, found, frozenset(), state)
     usage = preview_last_usage(site, plans, state)
     plans = tuple(
@@ -197,7 +202,7 @@ def _preview(
 def _decide(
     site: Site, orders: Sequence[Order], approved: frozenset[UUID], state: BackendState
 ) -> tuple[tuple[OrderPlan, ...], list[OrderResult]]:
-    """The plans, and the orders that nothing can be planned for yet."""
+    """The plans, and results for the orders that cannot be planned yet."""
     if not orders:
         return (), []
     resources = resources_of(site, orders, approved)
@@ -215,12 +220,10 @@ def _decide(
 def _confirmed(
     site: Site, plans: tuple[OrderPlan, ...], resources: Resources
 ) -> tuple[OrderPlan, ...]:
-    """The plans; what would fail an order for good has been looked at a second time.
+    """The plans, after checking every permanent error a second time.
 
-    The backend is read again, and whoever is in an order's way is read by itself. What does not
-    stand is a reason to wait: the next pass decides anew.
-
-    What cannot be read again is a reason to wait, too, for these orders and no others.
+    The backend is read again, and resources that claim the same account are read individually. If
+    the error is not confirmed, or cannot be checked, the order waits for the next pass.
     """
     failing = [plan.context for plan in plans if _is_final(plan)]
     if not failing:
@@ -241,11 +244,11 @@ def _confirmed(
 
 
 def _waiting(plan: OrderPlan, error: TemporaryError) -> OrderPlan:
-    text = f"{plan.problem}; this could not be looked at a second time: {error}"
+    text = f"{plan.problem}; could not be confirmed by a second read: {error}"
     return replace(plan, problem=TemporaryError(text))
 
 
-_OUTDATED = "looked at a second time, this is so no more; the next pass goes on"
+_OUTDATED = "not confirmed by a second read; retried in the next pass"
 
 
 def _is_final(plan: OrderPlan) -> bool:
@@ -259,13 +262,13 @@ def _undecided(order: Order) -> OrderResult:
     if order.type not in _KNOWN_TYPES:
         reason = (
             f'order {order.uuid} of type "{order.type}" is not known to this version of the '
-            "agent and was left alone; upgrade the agent or complete the order by hand"
+            "agent and was left unchanged; upgrade the agent or complete the order by hand"
         )
     else:
         reason = (
             f"order {order.uuid}: Waldur does not show its resource "
-            f"{order.marketplace_resource_uuid or ''} to this token; look at the resource in "
-            "Waldur if this lasts"
+            f"{order.marketplace_resource_uuid or ''} to this token; if this "
+            "persists, check the resource in Waldur"
         )
     return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
 
@@ -278,10 +281,10 @@ def _guarded(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> Gua
 
 
 def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Errors:
-    """Make what is new, tell Waldur its name, and only then do all the rest.
+    """Create new accounts, set their backend_id in Waldur, then apply everything else.
 
-    Waldur must know the name before anything else can fail: a resource without a name is given
-    up by Waldur when its order fails, and its account would stay behind.
+    Waldur must know the backend_id before anything else can fail: when the order of a resource
+    without backend_id fails, Waldur drops the resource, and its account would be orphaned.
     """
     errors: Errors = {}
     for step in allowed.refused.steps:
@@ -322,14 +325,14 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
     for attempt in attempts:
         if attempt.error is not None:
             site.log.warning(
-                "account made, but Waldur did not take its name",
+                "account created, but setting backend_id in Waldur failed",
                 order=str(attempt.item.order.uuid),
                 account=attempt.item.backend_id,
                 reason=str(attempt.error),
             )
             errors[attempt.item.order.uuid] = TemporaryError(
-                f'account "{attempt.item.backend_id}" is made, but Waldur did not take its name: '
-                f"{attempt.error}"
+                f'account "{attempt.item.backend_id}" created, but setting backend_id in Waldur '
+                f"failed: {attempt.error}"
             )
 
 
@@ -378,7 +381,7 @@ def _log(site: Site, report: OrdersReport) -> None:
 def _note_waiting(site: Site, result: OrderResult) -> None:
     order = result.order
     site.conditions.note(
-        "order left for the next pass",
+        "order deferred to the next pass",
         f"{order.resource_name} ({order.uuid})",
         cause=f"{order.type} {cause_of(result.reason, order.resource_name)}",
         order=str(order.uuid),
@@ -392,7 +395,7 @@ _PASSES_AFTER_AN_UPDATE = 2
 
 
 def _remember_updates(site: Site, results: Iterable[OrderResult]) -> None:
-    """Look twice after an update whether Waldur left its resource in Updating."""
+    """Check for resources stuck in Updating in the two passes after an update."""
     if any(f.order.type == OrderType.UPDATE and f.status is OrderStatus.DONE for f in results):
         site.memory.stuck_update_checks = _PASSES_AFTER_AN_UPDATE
 
@@ -406,38 +409,40 @@ def _check_after_updates(site: Site) -> None:
 def _preview_repairs(site: Site) -> tuple[Write, ...]:
     try:
         return tuple(ok_write(each, _LEFT_UPDATING) for each in _stuck_in_updating(site))
-    except SiteAgentError:  # a pass goes on without them, too
+    except SiteAgentError:  # the preview is useful without them
         return ()
 
 
-_LEFT_UPDATING = "left Updating although no order is in progress"
+_LEFT_UPDATING = "stuck in Updating with no order in progress"
 
 
 def repair_stuck_updates(site: Site) -> int:
-    """Set resources OK that are Updating although no order is in progress; return how many.
+    """Set resources OK that are stuck in Updating with no order in progress; return how many.
 
     On some servers the task that marks a resource as Updating may run after the order was
-    completed; the resource would then stay Updating for ever and refuse every further order.
-    A repair that fails is told and tried another time; it never stands in the way of orders.
+    completed; the resource would then stay in Updating forever and reject every further order.
+    A failed repair is logged and retried later; it does not hold up orders.
     """
     try:
         stuck = _stuck_in_updating(site)
     except SiteAgentError as error:
-        site.log.warning("not looked for resources left Updating", reason=str(error))
+        site.log.warning("could not check for resources stuck in Updating", reason=str(error))
         return 0
     repaired = 0
     for attempt in concurrently(lambda resource: _repair(site, resource), stuck):
         log = site.log.bind(resource=attempt.item.name)
         if attempt.error is not None:
-            log.warning("resource left Updating could not be set OK", reason=str(attempt.error))
+            log.warning(
+                "could not set resource OK that is stuck in Updating", reason=str(attempt.error)
+            )
         elif attempt.value:
             repaired += 1
-            log.info("resource was left Updating; set OK")
+            log.info("resource was stuck in Updating; set OK")
     return repaired
 
 
 def _repair(site: Site, resource: Resource) -> bool:
-    """Set a resource OK, unless read by itself it is not Updating or has an order under way."""
+    """Set a resource OK if an individual read confirms that it is stuck in Updating."""
     current = site.waldur.resource(resource.uuid)
     if current.state != ResourceState.UPDATING or current.order_in_progress is not None:
         return False

@@ -1,9 +1,9 @@
-"""Calls that Waldur may not take: the server is too old for them, or the token has no right.
+"""Optional API calls, and lists with rows that cannot be decoded.
 
-The two are not the same. An old server lacks a call for everybody: that is remembered for all
-work at that server, logged once, and nobody's failure. A missing right is the site's to give: it
-is a warning. Neither lasts for ever here, for servers are upgraded and rights are given: after a
-day the call is tried again.
+A call may be missing because the server is too old: this is remembered per server and logged once.
+It may be denied because the token lacks a permission, which the site can grant: this is a warning.
+Both are retried after a day. Rows that cannot be decoded are skipped and logged, and whoever they
+might concern is protected from removal (:class:`Doubts`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from waldur_site_agent.planning.access import folded
 from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, Listing, UnreadableRow
 
 UNAVAILABLE = (AbsentOperationError, AccessDeniedError)
-"""What a call raises that this server, or this token, does not have."""
+"""Raised by calls that the server lacks or that the token may not make."""
 
 Answer = TypeVar("Answer")
 
@@ -31,29 +31,29 @@ _WORKS = -1
 
 
 def call_optional(
-    site: Site, call: str, ask: Callable[[], Answer], effect: str = "it is left out"
+    site: Site, call: str, ask: Callable[[], Answer], effect: str = "it is skipped"
 ) -> Answer:
-    """Make a call that old servers do not have.
+    """Make a call that older servers lack.
 
     Args:
         site: the offering at work.
         call: the call's name in Waldur's API.
-        ask: makes it.
-        effect: what the agent does without it, for the log.
+        ask: makes the call.
+        effect: the consequence of going without, for the log.
 
     Raises:
-        AbsentOperationError: the server does not have the call; it is not asked for a day.
-        TemporaryError: Waldur could not be asked, or says that it does not have a call that it
-            had before: something between here and there said that.
-        PermanentError: Waldur refused.
+        AbsentOperationError: the server does not have the call; it is retried after a day.
+        TemporaryError: Waldur could not be reached, or responds 404 to a call that worked before,
+            which points to a proxy in between.
+        PermanentError: Waldur rejected the call.
     """
     if is_absent(site, call):
-        raise AbsentOperationError(f"this Waldur does not have the call {call}")
+        raise AbsentOperationError(f"this Waldur has no call {call}")
     try:
         answer = ask()
     except AbsentOperationError as error:
         if site.server_calls.get(call) == _WORKS:
-            raise TemporaryError(f"{error}; it had the call before") from error
+            raise TemporaryError(f"{error}; the call worked before") from error
         _remember_absent(site, call, error, effect)
         raise
     site.server_calls[call] = _WORKS
@@ -61,12 +61,12 @@ def call_optional(
 
 
 def write_optional(site: Site, call: str, tell: Callable[[], None], resource: str = "") -> bool:
-    """Tell Waldur what it may not take; whether it took it.
+    """Make a write that the server may lack or deny; return whether it was accepted.
 
-    What the token may not do is a warning once a day, and not tried in between.
+    A denied call is logged as a warning and retried after a day.
 
     Raises:
-        SiteAgentError: Waldur could not be asked, or refused for another reason.
+        SiteAgentError: Waldur could not be reached, or rejected the write for another reason.
     """
     if is_unavailable(site, call):
         return False
@@ -92,19 +92,19 @@ def is_unavailable(site: Site, call: str) -> bool:
 
 
 def remember_denied(site: Site, call: str, error: AccessDeniedError, resource: str = "") -> None:
-    """Warn that the token may not make a call, and leave it alone for a day."""
+    """Warn that the token may not make a call, and skip the call for a day."""
     now = site.now()
     if not is_unavailable(site, call):
         site.memory.denied_calls[call] = now
         log = site.log.bind(resource=resource) if resource else site.log
-        log.warning("the token may not make a call; it is left out", call=call, reason=str(error))
+        log.warning("API call denied for this token; skipped", call=call, reason=str(error))
 
 
 def _remember_absent(site: Site, call: str, error: AbsentOperationError, effect: str) -> None:
     if not is_absent(site, call):
         site.server_calls[call] = int(site.now().timestamp())
         site.log.info(
-            "this Waldur does not have a call", call=call, effect=effect, reason=str(error)
+            "API call not available on this Waldur", call=call, effect=effect, reason=str(error)
         )
 
 
@@ -112,15 +112,15 @@ Item = TypeVar("Item")
 
 
 def readable(site: Site, listing: Listing[Item], what: str) -> tuple[Item, ...]:
-    """The rows of a complete list that can be understood; the others are noted.
+    """The rows of a complete list that could be decoded; the others are noted.
 
     Raises:
-        TemporaryError: some rows did not arrive.
+        TemporaryError: the list is incomplete.
     """
     items = listing.require_every_page(what)
     for row in listing.unreadable:
         site.conditions.note(
-            f"not understood, and left out: one of the {what}",
+            f"skipped a row of {what} that cannot be decoded",
             str(row.uuid("uuid") or row),
             level=logging.ERROR,
             reason=str(row),
@@ -129,9 +129,9 @@ def readable(site: Site, listing: Listing[Item], what: str) -> tuple[Item, ...]:
 
 
 def stand_ins(rows: Iterable[UnreadableRow], name: str = "") -> list[Resource]:
-    """Resources that were not understood, as far as they have a name that others may not have.
+    """Placeholders for undecodable resources, so that their account names count as taken.
 
-    ``name`` is the name by which they were asked for.
+    ``name`` is the backend_id that was asked for.
     """
     return [
         Resource(
@@ -150,20 +150,20 @@ _NOT_UNDERSTOOD = "not understood"
 
 @dataclass(slots=True)
 class Doubts:
-    """From what nobody is removed, each with the reason."""
+    """Accounts, projects and users that are protected from removal, each with the reason."""
 
     everything: list[str] = field(default_factory=list)
     projects: dict[UUID, str] = field(default_factory=dict)
     accounts: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    """Usernames that leave no account, in any spelling; these are without regard to case."""
+    """Usernames in lower case; they are not removed from any account, in any spelling."""
     rows: list[str] = field(default_factory=list)
-    """Every row that was not understood."""
+    """All rows that could not be decoded."""
     users_are_known: bool = True
-    """Whether an unknown user of an account may not be one whose row was not understood."""
+    """Whether every user row was decoded; if not, an unknown member may be a Waldur user."""
 
     def of_resources(self, rows: Iterable[UnreadableRow]) -> None:
-        """Whoever may use an account may do so by any of its resources."""
+        """Protect the account: any of its resources may grant access."""
         for row in self._noted("resource", rows):
             account = row.text("backend_id")
             if account is None:
@@ -173,14 +173,14 @@ class Doubts:
                 self.accounts[account.strip().lower()] = reason
 
     def of_users(self, rows: Iterable[UnreadableRow]) -> None:
-        """Somebody may be there under the name who is to stay."""
+        """Protect the username: it may belong to somebody who has access."""
         for row in self._noted("offering user", rows):
             self.users_are_known = False
             if name := folded(row.text("username") or ""):
                 self.names[name] = f"an offering user is not understood: {row}"
 
     def of_roles(self, rows: Iterable[UnreadableRow]) -> None:
-        """The team of the project is not known."""
+        """Protect the members of the project: its team is not fully known."""
         for row in self._noted("project role", rows):
             reason = f"a project role is not understood: {row}"
             project = row.uuid("project_uuid")
@@ -190,7 +190,7 @@ class Doubts:
                 self.projects[project] = reason
 
     def of_project_accounts(self, rows: Iterable[UnreadableRow], kind: str) -> None:
-        """A service or course account may be one that is to stay."""
+        """Protect the account name: it may be an active service or course account."""
         for row in self._noted(kind, rows):
             self.users_are_known = False
             reason = f"a {kind} is not understood: {row}"
@@ -203,7 +203,7 @@ class Doubts:
                 self.everything.append(reason)
 
     def of_state(self, username: str, kind: str, state: str) -> None:
-        """A state of newer servers may let the user in or not."""
+        """Protect a user in a state that this version does not know."""
         if name := folded(username):
             self.names[name] = f'is {kind} in the state "{state}", which is not known here'
 

@@ -1,4 +1,8 @@
-"""What every cycle works with: one offering, its Waldur, its backend, and the time."""
+"""The context of a cycle: one offering with its Waldur, its backend, clock and log.
+
+``Site`` is what every cycle is given; ``CycleReport`` is what it returns. Conditions that last for
+many cycles are logged when they begin, change and end, not in every cycle.
+"""
 
 from __future__ import annotations
 
@@ -38,58 +42,58 @@ from waldur_site_agent.waldur import Waldur
 
 @dataclass(frozen=True, slots=True)
 class CommandOutcome:
-    """What a command did once, by hand: a line for each object."""
+    """The result of a one-off command, one line per object."""
 
     done: tuple[str, ...] = ()
-    """What was done, or would be."""
+    """What was done or, in a dry run, would be done."""
     trouble: tuple[str, ...] = ()
     """What went wrong."""
     remarks: tuple[str, ...] = ()
-    """What was seen and left as it is."""
+    """What was noticed but not changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleReport:
-    """The outcome of one pass over an offering; what was done is told by its subclasses."""
+    """The outcome of one pass over an offering; subclasses add the details of each job."""
 
     offering: str
     refused: Plan = field(default_factory=Plan)
     refused_reason: str = ""
-    """Why the guard refused a part of the plan; empty when it did not."""
+    """Why the guard refused part of the plan; empty if it did not."""
     trouble: str = ""
-    """Why the pass as a whole was cut short; empty when it was not."""
+    """Why the pass was aborted; empty if it was not."""
     writes: tuple[Write, ...] = ()
-    """Of a dry run: what would be changed in Waldur."""
+    """Dry run only: what would be changed in Waldur."""
     requests: int = 0
-    """How many requests to Waldur the pass took."""
+    """The number of requests sent to Waldur."""
     commands: int = 0
-    """How many commands of the backend it took."""
+    """The number of backend commands run."""
 
     @property
     def impairment(self) -> str:
-        """What the pass could not do for anybody, although it went through; for health."""
+        """What the pass could not do for the whole offering although it completed; for health."""
         return ""
 
     @property
     def has_failures(self) -> bool:
-        """Whether some part of the work needs a human or another try."""
+        """Whether part of the work failed and needs attention or a retry."""
         return False
 
     @property
     def failed(self) -> bool:
-        """Whether anything at all needs a human or another try."""
+        """Whether anything failed and needs attention or a retry."""
         return bool(self.trouble) or self.has_failures
 
 
 WHOLE_OFFERING: frozenset[Scope] = frozenset({Everything()})
-"""What the polling modes look at."""
+"""The scope of the polling modes."""
 
 _TRIED_BY_FULL_PASSES = PENDING | {OfferingUserState.ERROR_CREATING}
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeFilter:
-    """The union of some scopes."""
+    """Selects the orders, resources, projects and users that a pass covers."""
 
     everything: bool = False
     orders: frozenset[UUID] = frozenset()
@@ -100,7 +104,7 @@ class ScopeFilter:
 
     @classmethod
     def of(cls, scopes: Collection[Scope]) -> ScopeFilter:
-        """What all the scopes together look at."""
+        """The union of the scopes."""
         return cls(
             everything=Everything() in scopes,
             orders=frozenset(s.uuid for s in scopes if isinstance(s, OrderScope)),
@@ -111,22 +115,23 @@ class ScopeFilter:
         )
 
     def holds_user(self, user: OfferingUser) -> bool:
-        """Whether this person's own account is looked at."""
+        """Whether this user's own account is in scope."""
         return self.everything or user.user_uuid in self.users
 
     def names_user(self, user: OfferingUser) -> bool:
-        """Whether this person may get a username now.
+        """Whether the username backend may be asked about this user now.
 
-        A project's newcomers may, whatever woke the pass; who waits for something that the site
-        has to find out is asked about by full passes only, and when an event is about them.
+        New project members always qualify. Users who are waiting for a decision of the site are
+        only retried by full passes and by events about them.
         """
         return self.holds_user(user) or user.state not in _TRIED_BY_FULL_PASSES
 
     def choose(self, resources: Iterable[Resource]) -> list[Resource]:
-        """The resources to look at: those in scope, and all that share an account with them.
+        """The resources in scope, and all that share an account with them.
 
-        Half of the resources of an account would take the members of the other half away. Where
-        a person is looked at, everything is: who may use what is known only after it was read.
+        Syncing only some of the resources of an account would remove the members that the others
+        grant. If a user is in scope, every resource is: which of them the user may access is
+        known only after the teams were read.
         """
         listed = list(resources)
         if self.everything or self.users:
@@ -141,12 +146,12 @@ class ScopeFilter:
     def holds_account(
         self, resources: Iterable[Resource], people: Collection[str], names: Collection[str]
     ) -> bool:
-        """Whether an account is looked at.
+        """Whether an account is in scope.
 
         Args:
             resources: the resources that the account belongs to.
-            people: who is in the account or is to be.
-            names: the usernames of the people in scope.
+            people: the current and the wanted members of the account.
+            names: the usernames of the users in scope.
         """
         return (
             self.everything
@@ -157,48 +162,48 @@ class ScopeFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaldurSnapshot:
-    """What a pass read in Waldur, so that it can be held against what an event announced.
+    """What a pass read from Waldur, to be compared with what an event announced.
 
-    What a pass did not look at is missing here, which is not the same as empty.
+    Objects that the pass did not read are absent; this differs from being empty.
     """
 
     orders: Mapping[UUID, str] = field(default_factory=dict)
     """The states of orders."""
     roles: Mapping[UUID, frozenset[tuple[UUID, str]]] = field(default_factory=dict)
-    """By project, the people and the short names of their roles."""
+    """By project: user UUIDs and the short names of their roles."""
     resources: Mapping[UUID, Resource] = field(default_factory=dict)
     users: Mapping[UUID, OfferingUser] = field(default_factory=dict)
-    """By person."""
+    """By user UUID."""
     accounts: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
-    """By project, the usernames of the service and course accounts that work."""
+    """By project: the usernames of its active service and course accounts."""
 
 
 def short_role(name: str) -> str:
-    """A role's name as all lists are made to spell it: ``PROJECT.ADMIN`` is ``admin``."""
+    """A role name in short form: ``PROJECT.ADMIN`` is ``admin``."""
     return name.strip().lower().removeprefix("project.")
 
 
 class Watch(Protocol):
-    """Told of every step of the work on one offering in one mode; never raises."""
+    """Observes the work on one offering in one mode, for health and metrics; never raises."""
 
     def cycle_began(self) -> None:
-        """A pass begins."""
+        """A pass has started."""
 
     def cycle_ended(self, report: CycleReport, seconds: float) -> None:
-        """A pass ended, well or not, after so many seconds."""
+        """A pass has ended, successfully or not."""
 
     def action(self, outcome: Outcome) -> None:
-        """An action was carried out or has failed."""
+        """An action was applied or has failed."""
 
     def request(self, operation: str, status: int | str, seconds: float) -> None:
-        """Waldur answered; ``status`` is the HTTP status, or ``"error"`` without an answer."""
+        """A request ended; ``status`` is the HTTP status, or ``"error"`` without a response."""
 
     def command(self, command: str, result: str, seconds: float) -> None:
-        """A command of the backend ended; ``result`` is one word."""
+        """A backend command has ended; ``result`` is one word."""
 
 
 class NoWatch:
-    """Nobody watches: commands that run once, and tests."""
+    """Observes nothing; for one-off commands and tests."""
 
     def cycle_began(self) -> None:
         """See :class:`Watch`."""
@@ -222,11 +227,11 @@ _UUID = re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNO
 
 
 def cause_of(reason: str, *names: str) -> str:
-    """What a reason has in common with the same reason about another object.
+    """A reason without the name of its object, to group objects that share it.
 
     Args:
-        reason: the words about one object.
-        names: the names of that object.
+        reason: the text about one object.
+        names: the names of the object.
     """
     cause = _UUID.sub("…", reason)
     for name in sorted(filter(None, names), key=len, reverse=True):
@@ -254,7 +259,7 @@ _Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Conditions:
-    """The conditions of one offering in one mode. Not to be shared by threads."""
+    """The lasting conditions of one offering in one mode. Not thread-safe."""
 
     _noted: dict[_Key, dict[str, _Noted]] = field(default_factory=dict)
     _logged: dict[_Key, _Logged] = field(default_factory=dict)
@@ -271,22 +276,22 @@ class Conditions:
         """Note that a condition holds in this cycle.
 
         Args:
-            event: the text of the log's line.
-            subject: what it is about: an order, an account, a person.
-            cause: what makes several subjects one line.
-            level: of the log.
-            fields: what the line says about the subject; ``reason`` is the field for a cause.
+            event: the log event.
+            subject: the object concerned: an order, an account, a user.
+            cause: subjects with the same cause share one log line.
+            level: the log level.
+            fields: further fields of the log line, such as ``reason``.
         """
         self._noted.setdefault((event, cause), {}).setdefault(subject, _Noted(fields, level))
 
     def settle(self, log: FilteringBoundLogger, now: datetime, *, complete: bool) -> None:
-        """Log what has changed since the cycle before, and what a day has passed over.
+        """Log conditions that are new, have changed, have ended, or were last logged a day ago.
 
         Args:
-            log: where to.
-            now: the time.
-            complete: whether the cycle looked at everything and went through: what it did not
-                note has then ended.
+            log: the log to write to.
+            now: the current time.
+            complete: whether the cycle covered the whole offering and completed, so that
+                conditions it did not note have ended.
         """
         noted, self._noted = self._noted, {}
         for key, found in noted.items():
@@ -324,13 +329,13 @@ class Conditions:
 
 
 def _fields(found: Mapping[str, _Noted], order: list[str], count: int) -> dict[str, object]:
-    """What one line says about all subjects: what they have in common, and their names."""
+    """The fields of a line about several subjects: what they have in common, and their names."""
     first = found[order[0]].fields
     if count == 1:
         return dict(first)
     others = [found[name].fields for name in order]
     common = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
-    for words in ("reason", "error"):  # they have one cause: the words about one stand for it
+    for words in ("reason", "error"):  # they share one cause, so one text represents all
         if words in first:
             common[words] = first[words]
     return {**common, "count": count, "affected": order[:_MOST_NAMED]}
@@ -345,7 +350,7 @@ def _log_end(log: FilteringBoundLogger, event: str, ended: _Logged) -> None:
 
 
 def note_failures(site: Site, event: str, failures: Iterable[str]) -> None:
-    """Note what no line of the log names yet, in words that begin with the object's name."""
+    """Note failures that are not logged elsewhere; each text begins with the object's name."""
     for failure in failures:
         name = failure.partition(":")[0]
         cause = cause_of(failure, name)
@@ -353,14 +358,14 @@ def note_failures(site: Site, event: str, failures: Iterable[str]) -> None:
 
 
 class UnreportedUsage(enum.Enum):
-    """What becomes of a termination whose last usage another token could report."""
+    """What happens to a termination whose last usage this token may not report."""
 
     WAIT = "wait"
-    """It stays executing, but not for the rest of past months, which is for staff alone."""
+    """The order stays executing, except for past months, which only staff may report."""
     WAIT_FOR_PAST_MONTHS = "wait_for_past_months"
-    """It stays executing for that, too."""
+    """The order stays executing for past months, too."""
     COMPLETE = "complete"
-    """It is completed; the usage is never billed."""
+    """The order is completed; the usage is never billed."""
 
 
 def _utc_now() -> datetime:
@@ -436,9 +441,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sibling:
-    """Another offering of the file, at the same or at another Waldur.
+    """Another configured offering that reports usage of the same cluster.
 
-    It reports usage of the same machine, and has some of the same components.
+    It has some of the same components, and may belong to another Waldur.
     """
 
     offering: Offering
@@ -447,7 +452,7 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One offering at work; the same for all its cycles in one process."""
+    """One offering and everything its cycles need; the same for all cycles of a process."""
 
     offering: Offering
     waldur: Waldur
@@ -457,30 +462,30 @@ class Site:
     now: Callable[[], datetime] = _utc_now
     sleep: Callable[[float], None] = time.sleep
     stopping: Callable[[], bool] = _never
-    """Whether the agent was asked to stop: the object in hand is finished, no new one begun."""
+    """Whether the agent was asked to stop: finish the current object, start no other."""
     record: Callable[[Step, Outcome], None] = _forget
-    """Writes an applied action into the journal, where the site keeps one."""
+    """Writes an applied action to the journal, if one is configured."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
-    """The same for a change in Waldur, and for what Waldur said instead of making it."""
+    """The same for a change in Waldur, or the error if Waldur rejected it."""
     watch: Watch = field(default_factory=NoWatch)
-    """Told of everything that comes back, for health and metrics."""
+    """Observes actions, requests and commands, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
-    """Gives people their usernames; by default it gives none."""
+    """Finds or generates usernames; the default does neither."""
     conditions: Conditions = field(default_factory=Conditions)
-    """What lasts for many cycles and is logged when it changes; lives as long as the process."""
+    """Conditions that last for several cycles; logged when they change."""
     memory: Memory = field(default_factory=Memory)
     """What this process remembers between cycles; losing it costs requests and log lines only."""
     given: GivenUsernames = field(default_factory=GivenUsernames)
-    """The usernames that this process gave; lists may not show them yet."""
+    """The usernames that this process assigned; lists may not show them yet."""
     named: set[UUID] = field(default_factory=set)
-    """The resources that this process gave a name; lists may not show it yet."""
+    """The resources whose backend_id this process set; lists may not show it yet."""
     server_calls: dict[str, int] = field(default_factory=dict)
-    """Which optional calls the server has; shared by all work at that server."""
+    """Which optional API calls the server has; shared by all offerings of that server."""
     siblings: tuple[Sibling, ...] = ()
-    """With whom accounts may be shared by mistake, so that both would be billed."""
+    """Offerings that might share an account by mistake, so that usage would be billed twice."""
     zone: tzinfo = UTC
-    """Where billing months begin and end."""
+    """The time zone of billing months."""
     unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
-    """What becomes of a termination whose last usage this token may not report."""
+    """What happens to a termination whose last usage this token may not report."""
     remove_unknown_users: bool = False
-    """Whether users of an account that Waldur does not know are removed, not only reported."""
+    """Whether account members unknown to Waldur are removed, not just reported."""

@@ -1,4 +1,9 @@
-"""report: one pass over the usage of an offering's resources, and the limits found."""
+"""report: one pass over the usage of an offering's resources.
+
+Reports the current month, and the previous month until everything that Waldur accepts for it was
+reported. Erred resources whose account exists are set OK first, because Waldur rejects usage of
+erred ones; limits and missing accounts are reported afterwards.
+"""
 
 from __future__ import annotations
 
@@ -52,28 +57,28 @@ from waldur_site_agent.waldur import Listing, concurrently
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subjects:
-    """What the offering has, sorted out by what can be reported."""
+    """The resources of the offering, sorted by whether their usage can be reported."""
 
     resources: Mapping[str, Resource] = field(default_factory=dict)
-    """Those to report, by account."""
+    """Reportable resources, by account."""
     missing: Mapping[str, tuple[Resource, ...]] = field(default_factory=dict)
-    """Those whose account the backend does not have."""
+    """Resources whose account is missing in the backend."""
     skipped: tuple[str, ...] = ()
-    """The others, and why nothing of them is reported."""
+    """Other resources, with the reason why nothing is reported."""
     troubles: tuple[str, ...] = ()
-    """Accounts that stand for several resources, and resources that were not understood."""
+    """Accounts shared by several resources, and resources that could not be decoded."""
     is_whole: bool = True
-    """Whether every resource was understood."""
+    """Whether every resource could be decoded."""
     state: BackendState = field(default_factory=lambda: BackendState(resources={}))
 
     @property
     def accounts(self) -> int:
-        """How many accounts were looked for."""
+        """The number of accounts that were looked for."""
         return len(self.resources) + len(self.missing)
 
 
 def gather_subjects(site: Site) -> Subjects:
-    """Read the resources, those of the siblings, and the backend.
+    """Read the resources, those of sibling offerings, and the backend.
 
     Raises:
         TemporaryError: one of them could not be read.
@@ -81,7 +86,10 @@ def gather_subjects(site: Site) -> Subjects:
     uuid = site.offering.waldur_offering_uuid
     listing = site.waldur.resources(uuid, SERVED_STATES)
     listed = readable(site, listing, "resources")
-    troubles = tuple(f"no usage is reported of a resource: {row}" for row in listing.unreadable)
+    troubles = tuple(
+        f"no usage reported for a resource that cannot be decoded: {row}"
+        for row in listing.unreadable
+    )
     check_emptied_list(site, "resources", listed)
     groups: dict[str, list[Resource]] = defaultdict(list)
     for resource in listed:
@@ -97,7 +105,7 @@ def gather_subjects(site: Site) -> Subjects:
 
 
 def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
-    """By account, the resources of sibling offerings that have it, as the log names them.
+    """By account, the resources of sibling offerings that use it, as text.
 
     Raises:
         TemporaryError: a sibling's resources could not be read.
@@ -113,7 +121,7 @@ def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
             )
         except PermanentError as error:
             site.conditions.note(
-                "whether accounts are shared with another offering is not known",
+                "cannot check for accounts shared with another offering",
                 name,
                 other=name,
                 reason=str(error),
@@ -143,7 +151,7 @@ def _sort_out(
         elif group[0].state in (ResourceState.OK, ResourceState.ERRED):
             missing[account] = tuple(group)
         else:
-            skipped.append(f"{account}: {group[0].state}, and the backend does not have it")
+            skipped.append(f"{account}: {group[0].state}, and not found in the backend")
     return Subjects(
         resources=resources,
         missing=missing,
@@ -154,10 +162,10 @@ def _sort_out(
 
 
 def shared_account(account: str, names: Iterable[str]) -> str:
-    """Why nothing is reported of an account that several resources have."""
+    """Why nothing is reported for an account that several resources share."""
     return (
-        f"{account}: several resources have this account, so nobody knows whose its usage is, and "
-        f"none is reported: {', '.join(names)}; correct the backend_id of all but one in Waldur"
+        f"{account}: usage not reported: several resources share this account, so its usage cannot "
+        f"be attributed: {', '.join(names)}; correct the backend_id of all but one in Waldur"
     )
 
 
@@ -166,10 +174,10 @@ def _named(resource: Resource) -> str:
 
 
 def restore_erred(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
-    """Set erred resources OK, which have their account: Waldur takes no usage of erred ones.
+    """Set Erred resources OK whose account exists: Waldur rejects usage of Erred resources.
 
     Returns:
-        By account, why a resource is still erred.
+        By account, why a resource is still Erred.
     """
     erred = {a: r for a, r in resources.items() if r.state == ResourceState.ERRED}
     still: dict[str, str] = {}
@@ -193,65 +201,65 @@ def preview_restored(resources: Mapping[str, Resource]) -> list[Write]:
 
 
 def _ok(resource: Resource) -> Write:
-    return ok_write(resource, "its account is there")
+    return ok_write(resource, "its account exists")
 
 
 _SET_AS_OK = "set_as_ok"
 
 
 def _set_ok(site: Site, account: str, resource: Resource) -> bool:
-    """Set a resource OK that is Erred also when it is read by itself; whether it takes usage.
+    """Set a resource OK if an individual read confirms that it is Erred; whether it is OK now.
 
     Raises:
-        PermanentError: the resource has another account by now, or is terminated.
+        PermanentError: the resource has a different account by now, or is terminated.
     """
     if is_unavailable(site, _SET_AS_OK):
         return False
     current = site.waldur.resource(resource.uuid)
     if current.state == ResourceState.TERMINATED or current.account != account:
-        raise PermanentError(f'it is {current.state} with the account "{current.account}" by now')
+        raise PermanentError(f'it is {current.state} with account "{current.account}" by now')
     if current.state != ResourceState.ERRED:
         return True
     return write_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)
 
 
 SETTLING = timedelta(hours=2)
-"""How long after its end a month is compared again in every cycle.
+"""How long after its end a month is still compared in every cycle.
 
-What ended in the last minutes reaches the accounting database a while later, and clocks differ.
+Jobs that ended in its last minutes reach the accounting database later, and clocks differ.
 """
 _ONCE, _FOR_THE_LAST_TIME = 1, 2
 
 
 def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    """Whether there may be something to tell of a month before this one, which Waldur takes."""
+    """Whether something may remain to be reported for a past month that Waldur still accepts."""
     if site.memory.month(month).closed or not existed_in(site, month, resources):
         return False
     return not is_never_accepted(site, month)
 
 
 def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    """Whether some resource was there before the month ended."""
+    """Whether some resource existed before the month ended."""
     end = month.period(site.zone).end
     return any(resource.created is not None and resource.created < end for resource in resources)
 
 
 def is_over(site: Site, month: BillingMonth) -> bool:
-    """Whether a month has ended long enough ago, everywhere; to be asked before usage is read."""
+    """Whether a month ended long enough ago in both zones; call this before reading usage."""
     end = max(month.period(site.zone).end, month.period(UTC).end, key=lambda e: e.timestamp())
     return waldurs_time(site) >= end + SETTLING
 
 
 def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
-    """Send the last of a month that has ended; Waldur may not take it, and nobody is to blame.
+    """Report the remainder of a past month, which Waldur may not accept any more.
 
-    It is remembered as closed when nothing more can come of it. Until then each cycle compares it;
-    the users' parts at the first time, and at the last.
+    The month is closed once nothing more can be reported. Until then every cycle compares its
+    totals; per-user usage is compared the first and the last time.
 
     Args:
         site: the offering at work.
         plan: the month.
-        may_end: whether everything that is to be told of it can be told in this cycle.
+        may_end: whether everything that remains can be reported in this cycle.
     """
     memory = site.memory.month(plan.month)
     stage = _FOR_THE_LAST_TIME if may_end else _ONCE
@@ -264,7 +272,7 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
     if outcome.rejected_reason and not memory.staff_only_logged:
         memory.staff_only_logged = True
         site.log.info(
-            "the rest of a month was not billed: Waldur takes it from a token of staff alone",
+            "remainder of a past month not billed: reporting it requires a staff token",
             month=str(plan.month),
             not_billed=outcome.not_billed,
             reason=outcome.rejected_reason,
@@ -277,7 +285,7 @@ def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
 
 
 def preview_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
-    """What :func:`close_month` would send."""
+    """What :func:`close_month` would send; nothing is sent."""
     try:
         return preview_month(site, plan)
     except SiteAgentError as error:
@@ -290,12 +298,13 @@ def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
 
 
 def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
-    """Tell Waldur what was used in this month, and the rest of the month before until it is closed.
+    """Report the usage of the current month, and of the previous one until it is closed.
 
-    The month is decided here, once: a pass that lasts beyond midnight stays in it.
+    The month is determined once: a pass that runs past midnight stays in it.
 
     Raises:
-        TemporaryError: one side could not be read; nothing, or not everything, was sent.
+        TemporaryError: Waldur or the backend could not be read; nothing, or not everything, was
+            sent.
         PermanentError: the backend cannot report usage, or the token may not read it.
     """
     month = BillingMonth.of(site.now(), site.zone)
@@ -334,7 +343,7 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
 def _preview(
     site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
 ) -> UsageCycleReport:
-    """What the pass would report; of a month before this one, a list may be lacking."""
+    """What the pass would report; past months are skipped if a list cannot be read."""
     *earlier, current = plans
     outcomes = (*(preview_closing(site, plan) for plan in earlier), preview_month(site, current))
     failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
@@ -347,7 +356,7 @@ def _preview(
 
 
 def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
-    """What a pass changes in Waldur besides usage."""
+    """What a pass would change in Waldur besides usage."""
     limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
     return (
         *preview_restored(subjects.resources),
@@ -357,7 +366,7 @@ def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
 
 
 def reported_components(site: Site) -> dict[str, Component]:
-    """The configured components that Waldur counts; the others are named once per process.
+    """The configured components that Waldur counts; the others are logged once per process.
 
     Raises:
         TemporaryError: the offering could not be read.
@@ -369,7 +378,7 @@ def reported_components(site: Site) -> dict[str, Component]:
     if others and not site.memory.unreported_components_logged:
         site.memory.unreported_components_logged = True
         site.log.warning(
-            "Waldur does not count these components; their usage is not reported",
+            "usage of these components is not reported: Waldur does not count them",
             components=others,
             remedy="waldur-site-agent components load",
         )
@@ -382,12 +391,12 @@ def plan_months(
     resources: Mapping[str, Resource],
     components: Mapping[str, Component],
 ) -> list[MonthPlan]:
-    """Compare months: Waldur is read first, so that what the backend has then is not older.
+    """Compare months; Waldur is read first, so that the backend's usage is never older.
 
-    In a past month, a resource that used nothing and of which Waldur has nothing is no news.
+    In past months, zero usage is not reported if Waldur has no record.
 
     Raises:
-        TemporaryError: one side could not be read, or one clock is wrong.
+        TemporaryError: Waldur or the backend could not be read, or a clock is wrong.
         PermanentError: the backend cannot report usage, or the token may not read it.
     """
     if not resources or not months or not components:
@@ -428,23 +437,23 @@ def plan_months(
 def _unreadable_records(
     listing: Listing[ComponentUsage], resources: Mapping[str, Resource]
 ) -> dict[str, str]:
-    """The accounts whose figure in Waldur was not understood: without it nothing can be compared.
+    """The accounts with a usage record that cannot be decoded, so that nothing can be compared.
 
     Raises:
-        TemporaryError: a row does not even tell of which resource it is.
+        TemporaryError: a record does not name its resource.
     """
     rows = {row.uuid("resource_uuid"): row for row in listing.unreadable}
     if None in rows:
         raise rows[None].error
     return {
-        name: f"what Waldur has of its usage is not understood: {rows[each.uuid]}"
+        name: f"its usage in Waldur cannot be decoded: {rows[each.uuid]}"
         for name, each in resources.items()
         if each.uuid in rows
     }
 
 
 def _note_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> None:
-    """Note what the backend says of a month's figures."""
+    """Note the backend's remarks about the usage of a month."""
     for remark in remarks:
         subject = f"{month}: {remark}"
         site.conditions.note("usage", subject, cause=subject, month=str(month), remark=remark)
@@ -453,7 +462,7 @@ def _note_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> No
 def _months(
     site: Site, month: BillingMonth, resources: Iterable[Resource]
 ) -> tuple[BillingMonth, ...]:
-    """This month, and before it the month before as long as something may come of it."""
+    """The current month, preceded by the previous one until that is closed."""
     return (month.previous, month) if is_to_close(site, month.previous, resources) else (month,)
 
 
@@ -465,14 +474,15 @@ def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
         memory.counted_resources, memory.compared_on = 0, None
     else:
         memory.counted_resources = len(plan.resources)
-        if plan or compare:  # where there is news, all parts are looked at
+        if plan or compare:  # changed totals imply a comparison, too
             memory.compared_on = site.now().date()
     if outcome.deferred_reason:
         site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.deferred_reason)
     if outcome.rejected_reason and not memory.staff_only_logged:
         memory.staff_only_logged = True
         site.log.warning(
-            "Waldur is in the next month already; the rest of this one needs a token of staff",
+            "the billing month has closed in Waldur; "
+            "reporting the remainder requires a staff token",
             month=str(plan.month),
             not_billed=outcome.not_billed,
             reason=outcome.rejected_reason,
@@ -481,11 +491,11 @@ def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
 
 
 def _user_usages_may_differ(site: Site, plan: MonthPlan) -> bool:
-    """Whether parts are to be compared although the totals agree.
+    """Whether per-user usage must be compared although the totals agree.
 
-    An agent before this one may have died between the totals and the parts. A new process counts
-    Waldur's parts, and again when there are other resources than before; from its second cycle on
-    it compares them all once a day, for parts of zero make up for lost ones in the count.
+    An earlier process may have died between totals and per-user usage. So a new process counts
+    Waldur's records, and again when the number of resources changes. From its second cycle on it
+    compares all of them once a day, because zero records can mask missing ones in the count.
     """
     memory = site.memory.month(plan.month)
     if memory.counted_resources != len(plan.resources):
@@ -494,7 +504,7 @@ def _user_usages_may_differ(site: Site, plan: MonthPlan) -> bool:
 
 
 def _user_usages_are_complete(site: Site, plan: MonthPlan) -> bool:
-    """Whether Waldur has as many parts as it should: an agent before this one may have died."""
+    """Whether Waldur has the expected number of per-user records."""
     if not plan.resources:
         return True
     uuid = site.offering.waldur_offering_uuid
@@ -506,7 +516,7 @@ def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
 
 
 def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
-    """Once per process, have the month before compared with a second source, where there is one."""
+    """Once per process, compare the previous month with the backend's second source, if any."""
     memory = site.memory.month(month)
     if memory.verified or not existed_in(site, month, resources):
         return
@@ -540,8 +550,8 @@ def _note_unknown_creation(site: Site, resources: Mapping[str, Resource]) -> Non
     for name, resource in resources.items():
         if resource.created is None:
             site.conditions.note(
-                "Waldur does not tell when this resource was made; "
-                "its account's usage counts from the beginning of the month",
+                "Waldur shows no creation time for this resource; "
+                "usage is counted from the beginning of the month",
                 name,
                 resource=name,
             )
@@ -561,14 +571,14 @@ def _note_decrease(
 ) -> None:
     used, in_waldur = str(component.bill.total), str(component.before)
     site.conditions.note(
-        "usage is lower than what Waldur has; not sent",
+        "usage is lower than in Waldur; not sent",
         f"{resource.account}: {component.type} in {plan.month}",
         resource=resource.account,
         month=str(plan.month),
         component=component.type,
         used=used,
         in_waldur=in_waldur,
-        remedy="correct it in Waldur, or set allow_decrease: true where it is normal",
+        remedy="correct it in Waldur, or set allow_decrease: true if decreases are normal",
     )
 
 
@@ -582,8 +592,7 @@ def _warn_of_plan_change(
     log = site.log.bind(resource=resource.account, month=str(plan.month))
     if found.counts_twice(component.bill.total):
         log.warning(
-            "usage was counted under two plans, as the first report after a change of plan is; "
-            "the newer figure is lowered",
+            "usage was double-counted after a plan change; lowering the newer record",
             component=component.type,
             used=str(component.bill.total),
             in_waldur=str(found.amount),
@@ -591,8 +600,8 @@ def _warn_of_plan_change(
     if found.row not in site.memory.logged_plan_changes:
         site.memory.logged_plan_changes.add(found.row)
         log.warning(
-            "Waldur has several figures for one month, probably because the plan was changed; "
-            "their sum is kept at what was used",
+            "Waldur has several records for one month, probably after a plan change; "
+            "their sum is kept equal to the usage",
             component=component.type,
             rows=len(found.older) + 1,
         )

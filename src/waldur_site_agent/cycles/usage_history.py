@@ -1,4 +1,4 @@
-"""Usage outside the cycles: months that have passed, and a look at the figures."""
+"""Usage on demand, for the ``usage`` commands: compare, load and plot past months."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from waldur_site_agent.planning.usage import MonthPlan, counted_from
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSelection:
-    """What there is to look at, or to load."""
+    """The resources and components that a command works on."""
 
     resources: Mapping[str, Resource]
     components: Mapping[str, Component]
     troubles: tuple[str, ...] = ()
-    """What nothing can be said of, and why."""
+    """Resources without usage, with the reason."""
 
     def only(self, wanted: Iterable[str]) -> UsageSelection:
-        """Those of resources that are meant by account, name or UUID; all, if none is named."""
+        """Narrow the selection to resources by account, name or UUID; no names select all."""
         names = {name.strip().lower() for name in wanted}
         if not names:
             return self
@@ -39,13 +39,13 @@ class UsageSelection:
         return replace(self, resources=chosen)
 
     def names(self) -> set[str]:
-        """By what the resources may be called, in lower case."""
+        """All names by which resources can be selected, in lower case."""
         return {name for a, r in self.resources.items() for name in _names(a, r)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One component of one resource, from period to period, in measured units, not rounded."""
+    """The usage of one component of one resource per period, in measured units, not rounded."""
 
     account: str
     component: str
@@ -53,14 +53,14 @@ class Series:
 
 
 def gather_usage_selection(site: Site) -> UsageSelection:
-    """Read whose usage there is, of which components.
+    """Read the resources and components with usage.
 
     Raises:
-        TemporaryError: one side could not be read.
+        TemporaryError: Waldur or the backend could not be read.
     """
     components = reported_components(site)
     subjects = gather_subjects(site)
-    missing = (f"{name}: the backend does not have it" for name in sorted(subjects.missing))
+    missing = (f"{name}: not found in the backend" for name in sorted(subjects.missing))
     return UsageSelection(
         resources=subjects.resources,
         components=components,
@@ -71,10 +71,10 @@ def gather_usage_selection(site: Site) -> UsageSelection:
 def compare_months(
     site: Site, selection: UsageSelection, months: Sequence[BillingMonth]
 ) -> list[MonthPlan]:
-    """What would be reported next to what Waldur has, in one reading of the backend.
+    """Compare usage with Waldur's records, in one read of the backend.
 
     Raises:
-        TemporaryError: one side could not be read.
+        TemporaryError: Waldur or the backend could not be read.
         PermanentError: the backend cannot report usage.
     """
     return plan_months(site, months, selection.resources, selection.components)
@@ -83,12 +83,12 @@ def compare_months(
 def load_months(
     site: Site, selection: UsageSelection, months: Iterable[BillingMonth]
 ) -> Iterator[MonthOutcome]:
-    """Report months one after the other; what Waldur has already is not sent again.
+    """Report months one after another; what Waldur already has is not sent again.
 
-    Ends with the first month of which Waldur takes nothing.
+    Stops at the first month for which Waldur accepts nothing.
 
     Raises:
-        TemporaryError: one side could not be read; the months before were reported.
+        TemporaryError: Waldur or the backend could not be read; earlier months were reported.
         PermanentError: the backend cannot report usage.
     """
     still_erred = restore_erred(site, selection.resources)
@@ -102,7 +102,7 @@ def load_months(
 
 
 def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period]) -> list[Series]:
-    """The usage of each resource from period to period, in one reading of the backend.
+    """The usage of each resource per period, in one read of the backend.
 
     Raises:
         TemporaryError: the backend could not be read.
@@ -128,7 +128,7 @@ def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period
 
 
 def days_of(month: BillingMonth, site: Site) -> list[Period]:
-    """The days of a month in the site's zone, up to now; a day with a clock change is one day."""
+    """The days of a month in the site's time zone, up to now; daylight saving is respected."""
     days = []
     day = month.period(site.zone).start
     while day < min(month.period(site.zone).end, site.now()):

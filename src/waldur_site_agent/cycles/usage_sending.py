@@ -1,11 +1,11 @@
-"""Sends Waldur the differences of one month, so that an agent killed at any point does no harm.
+"""Sends the differences of one month to Waldur, safely if the agent is killed at any point.
 
-In the current month the users' parts go first and the total last: as long as the total differs,
-the next cycle does it all again. Where Waldur has no figure yet the total goes first, because the
-parts belong to it; a new process counts the parts and so finds those that were left behind.
-Of a past month the totals go first, because Waldur may refuse them; its parts are always compared.
-Components billed by usage are then for a token of staff to report. Once Waldur has refused one, the
-others are reported without it.
+In the current month per-user usage is sent before the total: as long as the total differs, the
+next cycle sends everything again. If Waldur has no record yet, the total goes first, because
+per-user usage belongs to its record; a new process counts per-user records and so finds missing
+ones. In past months totals go first, because Waldur may reject them; per-user usage is always
+compared. Past months of components billed by usage require a staff token: once Waldur has rejected
+such a component, the others are reported without it.
 """
 
 from __future__ import annotations
@@ -52,39 +52,39 @@ from waldur_site_agent.waldur import (
 TOLERANCE = timedelta(minutes=5)
 """How far the two clocks may differ.
 
-Running work is counted up to now, and what a clock that is ahead makes too high is billed: a figure
-that became lower would not be sent.
+Running jobs are counted up to now. With a clock that is ahead too much would be billed, since
+decreases are not sent.
 """
 
 
 def check_clocks(site: Site) -> None:
-    """Refuse to work with a clock that is wrong.
+    """Refuse to report usage with a wrong clock.
 
     Raises:
-        TemporaryError: the clocks of this machine and of Waldur's differ too much.
+        TemporaryError: the clocks of this machine and of Waldur differ too much.
     """
     ahead = timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
     if abs(ahead) <= TOLERANCE:
         return
     here = site.now().astimezone(UTC)
     raise TemporaryError(
-        f"no usage is reported: by this machine's clock it is {_text(here)}, by Waldur's "
-        f"{_text(here + ahead)}; set right the one that is wrong (NTP: chronyc, timedatectl)"
+        f"usage not reported: this machine's clock says {_text(here)}, Waldur's says "
+        f"{_text(here + ahead)}; correct the wrong one (NTP: chronyc, timedatectl)"
     )
 
 
 def waldurs_time(site: Site) -> datetime:
-    """The time by the server's clock, as its answers tell it: that is the one it books by."""
+    """The current time by the server's clock, which decides about billing months."""
     return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
 
 
 def why_not_yet(site: Site, month: BillingMonth) -> str:
-    """Why nothing of the month can be sent at this moment; empty when it can.
+    """Why nothing can be sent for the month at this moment; empty if it can.
 
-    Whether the server reads dates is asked only where the answer depends on it.
+    Whether the server accepts dates is probed only if the answer depends on it.
 
     Raises:
-        TemporaryError: the server could not be asked.
+        TemporaryError: the server could not be reached.
         AccessDeniedError: the token may not report usage.
     """
     now = waldurs_time(site)
@@ -94,7 +94,7 @@ def why_not_yet(site: Site, month: BillingMonth) -> str:
 
 
 def is_never_accepted(site: Site, month: BillingMonth) -> bool:
-    """Whether nothing of the month can be sent at this moment, by what is known without asking."""
+    """Whether nothing can be sent for the month at this moment, as far as known already."""
     accepts_dates = site.waldur.usage_dates_accepted is not False
     return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
 
@@ -105,7 +105,7 @@ def _text(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotReported:
-    """Something that Waldur was not told, and why."""
+    """An account whose usage was not reported, and why."""
 
     account: str
     error: SiteAgentError
@@ -113,36 +113,36 @@ class NotReported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthOutcome:
-    """What one month looked like, and what became of it."""
+    """The plan of one month, and its outcome."""
 
     plan: MonthPlan
     reported: frozenset[str] = frozenset()
     """The accounts whose totals were sent."""
     refused: frozenset[tuple[str, str]] = frozenset()
-    """Account and component of totals that Waldur refused."""
+    """Account and component of totals that Waldur rejected."""
     user_usages: int = 0
-    """How many users' parts were sent."""
+    """How many per-user records were sent."""
     user_usage_changes: tuple[UserUsageChange, ...] = ()
-    """Of a dry run: which users' parts would be sent, beside the totals of the plan."""
+    """Dry run only: per-user usage that would be sent, in addition to the totals."""
     failures: tuple[NotReported, ...] = ()
     deferred_reason: str = ""
-    """Why nothing of the month can be sent at this moment."""
+    """Why nothing can be sent for the month at this moment."""
     rejected_reason: str = ""
-    """Why Waldur takes some components of this month, or all, from staff alone."""
+    """Why Waldur accepts some or all components of this month from a staff token only."""
 
     def has_sent(self, account: str, component: str) -> bool:
-        """Whether a total that was news was taken."""
+        """Whether a changed total was accepted."""
         return account in self.reported and (account, component) not in self.refused
 
     @property
     def not_billed(self) -> dict[str, str]:
-        """By component, how much more was used than Waldur has; in measured units."""
+        """By component, the usage that Waldur lacks, in measured units."""
         amounts = self.plan.outstanding(self.has_sent)
         return {component: f"{amount:.2f}" for component, amount in amounts.items()}
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether another try may change something."""
+        """Whether a retry may help."""
         return bool(self.deferred_reason) or any(
             isinstance(failure.error, TemporaryError) for failure in self.failures
         )
@@ -153,42 +153,42 @@ class UsageCycleReport(CycleReport):
     """The outcome of one pass over the usage of an offering."""
 
     months: tuple[MonthOutcome, ...] = ()
-    """Oldest first; the month before is here when it was closed in this pass."""
+    """Oldest first; includes the previous month until it is closed."""
     skipped: tuple[str, ...] = ()
-    """Resources of which nothing is reported for the time being, and why."""
+    """Resources for which nothing is reported for now, and why."""
     failures: tuple[str, ...] = ()
     """What went wrong with single resources; the others were reported."""
 
     @property
     def has_failures(self) -> bool:
-        """Whether some resource needs another try, or somebody who judges a figure kept back."""
+        """Whether some resource needs a retry, or a decreased total needs attention."""
         return bool(self.failures) or any(outcome.plan.anomalies for outcome in self.months)
 
 
 _NOT_LISTED_YET = (
-    "the total is reported, but Waldur's list of figures does not show it yet; "
-    "what single users used follows in the next cycle"
+    "the total was reported, but Waldur does not list it yet; "
+    "per-user usage follows in the next cycle"
 )
 _STAFF_ONLY = (
-    "once a month has ended in UTC, Waldur takes components billed by usage from staff alone"
+    "once a month has ended in UTC, reporting components billed by usage requires a staff token"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _UserUsages:
-    """Parts that differ, and the component usage in Waldur to which they belong."""
+    """Changed per-user usage, and the component usage record to which it belongs."""
 
     row: UUID
     change: UserUsageChange
 
 
 def send_month(site: Site, plan: MonthPlan, *, compare_user_usages: bool) -> MonthOutcome:
-    """Send what of the plan is news; trouble with one resource stops no other.
+    """Send what has changed; an error with one resource does not stop the others.
 
     Args:
         site: the offering at work.
         plan: the month.
-        compare_user_usages: whether parts may differ where totals do not.
+        compare_user_usages: whether to compare per-user usage even if no total has changed.
 
     Raises:
         TemporaryError: a list could not be read.
@@ -218,7 +218,7 @@ def send_month(site: Site, plan: MonthPlan, *, compare_user_usages: bool) -> Mon
 
 
 def preview_month(site: Site, plan: MonthPlan) -> MonthOutcome:
-    """What :func:`send_month` would send, users' parts included; nothing is sent or tried.
+    """What :func:`send_month` would send, including per-user usage; nothing is sent.
 
     Raises:
         TemporaryError: a list could not be read.
@@ -229,7 +229,7 @@ def preview_month(site: Site, plan: MonthPlan) -> MonthOutcome:
 
 
 def previewed_writes(outcome: MonthOutcome, components: Mapping[str, Component]) -> Iterator[Write]:
-    """The reports of a month that is only foreseen: totals, then users' parts."""
+    """The writes of a previewed month: totals, then per-user usage."""
     month = str(outcome.plan.month)
     for resource in outcome.plan.resources:
         if resource.is_changed:
@@ -257,18 +257,18 @@ class _Sending:
     failures: list[NotReported] = field(default_factory=list)
     rejected_reason: str = ""
     refused: set[tuple[str, str]] = field(default_factory=set)
-    """Account and component of the totals that Waldur refuses."""
+    """Account and component of the totals that Waldur rejects."""
     taken: set[tuple[str, str]] = field(default_factory=set)
-    """Account and component of the totals that Waldur took."""
+    """Account and component of the totals that Waldur accepted."""
     blocked: set[str] = field(default_factory=set)
-    """Accounts with which nothing more is done in this pass."""
+    """Accounts that are skipped for the rest of the pass."""
 
     def has_differing_user_usages(self) -> bool:
-        """Whether a part differs from what Waldur has of it."""
+        """Whether any per-user usage differs from Waldur's record."""
         return bool(self._differing(self._rows()))
 
     def differing_user_usages(self) -> list[UserUsageChange]:
-        """The parts that Waldur does not have so, also those whose total is still to be sent."""
+        """Per-user usage that Waldur lacks, including that of totals still to be sent."""
         differing = [each.change for each in self._differing(self._rows())]
         differing += [
             UserUsageChange(
@@ -300,22 +300,22 @@ class _Sending:
         self._send_user_usages_of_new_records()
 
     def _is_staff_only(self, component: str) -> bool:
-        """Whether the month has passed, and the component is one that staff alone may report."""
+        """Whether the month has passed and reporting the component requires a staff token."""
         return component in self.site.memory.staff_only_components and self._is_past()
 
     @cached_property
     def _recorded_user_usages(self) -> Mapping[UUID, Mapping[str, Decimal]]:
         uuid = self.site.offering.waldur_offering_uuid
         listing = self.site.waldur.component_user_usages(uuid, self.plan.month)
-        return recorded_user_usages(readable(self.site, listing, "usages of single users"))
+        return recorded_user_usages(readable(self.site, listing, "per-user usages"))
 
     @cached_property
     def _accounts_in_waldur(self) -> Mapping[str, UUID]:
-        """The offering users by username; the link is for display, so it may be lacking."""
+        """The offering users by username; without them usage is not linked to users."""
         try:
             listing = self.site.waldur.offering_users(self.site.offering.waldur_offering_uuid)
         except SiteAgentError as error:
-            event = "usage is not linked with people"
+            event = "usage not linked to offering users"
             self.site.conditions.note(event, event, reason=str(error))
             return {}
         people = Counter(folded(user.username) for user in listing.items)
@@ -326,7 +326,7 @@ class _Sending:
         return [r for r in self.plan.resources if r.is_changed and r.account not in self.blocked]
 
     def _rows(self) -> dict[tuple[str, str], RecordedUsage]:
-        """The rows that the plan knows of, by account and component."""
+        """Waldur's records known to the plan, by account and component."""
         return {
             (resource.account, component.type): component.found
             for resource in self.plan.resources
@@ -335,7 +335,7 @@ class _Sending:
         }
 
     def _send_user_usages_of_new_records(self) -> None:
-        """Parts belong to a row of their component, which the total has just made."""
+        """Send per-user usage for records that were just created by sending the total."""
         lacking = {
             (resource.resource.uuid, component.type): (resource.account, component.type)
             for resource in self.plan.resources
@@ -348,7 +348,7 @@ class _Sending:
         listing = self.site.waldur.component_usages(uuid, self.plan.month)
         now_there = recorded_usage(
             readable(self.site, listing, "component usages"), self.plan.month
-        )  # of a figure that is not understood, parts are sent in the next cycle
+        )  # undecodable records are retried in the next cycle
         rows = {lacking[key]: found for key, found in now_there.items() if key in lacking}
         self._send_user_usages(self._differing(rows))
         unlisted = {*lacking.values()} & self.taken - rows.keys()
@@ -379,7 +379,7 @@ class _Sending:
         return differing
 
     def _rejected_before(self) -> set[tuple[str, str]]:
-        """Account and component of the totals that Waldur refused in the last pass."""
+        """Account and component of the totals that Waldur rejected in the last pass."""
         return {
             (resource.account, component)
             for resource in self.plan.resources
@@ -388,7 +388,7 @@ class _Sending:
         }
 
     def _is_refused(self, resource: ResourceReport, component: str) -> bool:
-        """Whether Waldur refuses the total, in this pass or in the last one of this process."""
+        """Whether Waldur rejected the total in this pass or the previous one of this process."""
         return _key(self.plan, resource, component) in self.site.memory.rejected_totals
 
     def _send_user_usages(self, differing: Sequence[_UserUsages]) -> None:
@@ -414,10 +414,12 @@ class _Sending:
             else:
                 self._note(account, attempt.error)
                 if isinstance(attempt.error, TemporaryError):
-                    self.blocked.add(account)  # a refused part is no reason not to bill the total
+                    self.blocked.add(
+                        account
+                    )  # if only per-user usage is rejected, the total is still billed
 
     def _send_users(self, user_usages: _UserUsages, sent: Sequence[UserUsage]) -> None:
-        """All in one request; one by one where the server lacks that, or refuses one of them."""
+        """Send users in bulk, or one by one if the server lacks that or rejects one of them."""
         memory = self.site.memory
         if memory.accepts_bulk_user_usage is not False:
             self._check_before_sending()
@@ -428,7 +430,9 @@ class _Sending:
             except (AccessDeniedError, NotFoundError):
                 raise
             except PermanentError as error:
-                self.site.log.debug("parts refused together", reason=str(error))
+                self.site.log.debug(
+                    "bulk report of per-user usage rejected; sending one by one", reason=str(error)
+                )
             else:
                 memory.accepts_bulk_user_usage = True
                 return
@@ -446,7 +450,7 @@ class _Sending:
         write = self._user_usages_write(user_usages)
         try:
             self.site.waldur.set_user_usages(user_usages.row, sent)
-        except TemporaryError as error:  # what is refused is tried one by one
+        except TemporaryError as error:  # rejected users are retried one by one
             self.site.record_write(write, error)
             raise
         note_write(self.site, write)
@@ -478,7 +482,7 @@ class _Sending:
                 self.blocked.add(resource.account)
 
     def _note_totals(self, resource: ResourceReport, refused: Mapping[str, PermanentError]) -> None:
-        """Keep what became of a resource's totals; the parts of refused ones are kept back."""
+        """Record which totals were accepted; per-user usage of rejected ones is not sent."""
         account = resource.account
         rejected = self.site.memory.rejected_totals
         for name in resource.changed_totals:
@@ -503,10 +507,10 @@ class _Sending:
             self._note(account, PermanentError(f"{names}: {text}"))
 
     def _send_total(self, resource: ResourceReport) -> dict[str, PermanentError]:
-        """Send all totals together, and one by one where Waldur refuses that.
+        """Send all totals together, or one by one if Waldur rejects that.
 
         Returns:
-            By component, why it is refused while the others were taken.
+            By component, why it was rejected while the others were accepted.
         """
         refused: dict[str, PermanentError] = {
             name: PastMonthRefusedError(_STAFF_ONLY)
@@ -537,7 +541,7 @@ class _Sending:
     def _without_staff_only(
         self, refused: Mapping[str, PermanentError]
     ) -> Iterator[tuple[str, PermanentError]]:
-        """The refusals that are not about the month; the others are remembered and told once."""
+        """The rejections that are not about the month; those are remembered and logged once."""
         for name, error in refused.items():
             if isinstance(error, PastMonthRefusedError) and self._is_past():
                 self.site.memory.staff_only_components.add(name)
@@ -555,9 +559,9 @@ class _Sending:
         self.site.waldur.set_usage(resource.resource.uuid, amounts, when)
 
     def _check_before_sending(self) -> None:
-        """Time passes within a cycle, and a border may have come."""
+        """Check the clocks and the month again: a cycle may cross the end of a month."""
         if self.site.stopping():
-            raise TemporaryError("the agent is stopping; the next start goes on")
+            raise TemporaryError("the agent is stopping; the next start continues")
         check_clocks(self.site)
         reason = why_not_yet(self.site, self.plan.month)
         if reason:

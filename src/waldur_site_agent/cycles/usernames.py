@@ -1,6 +1,6 @@
-"""Gives people their usernames: ask the backend, decide, tell Waldur.
+"""Assigns usernames to offering users: ask the username backend, decide, update Waldur.
 
-What fails for one person stays with that person.
+A failure for one user does not affect the others.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from waldur_site_agent.waldur.concurrency import concurrently
 
 
 class UsernameResult(enum.Enum):
-    """What a cycle made of one offering user."""
+    """The result of a cycle for one offering user."""
 
     PLANNED = "planned"
-    """Dry run: it would be done."""
+    """Dry run: it would be changed."""
     DONE = "done"
-    """Waldur has it."""
+    """Waldur was updated."""
     REFUSED = "refused"
-    """There will be no username until somebody changes something; tried again each cycle."""
+    """No username until somebody changes something; retried in every cycle."""
     LEFT = "left"
-    """Something went wrong on the way; the next cycle goes on from where it stands."""
+    """An error occurred on the way; the next cycle continues from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsernameChange:
-    """One offering user for whom something was done, or should have been."""
+    """One offering user who was changed, or should have been."""
 
     user: OfferingUser
-    """As it is afterwards."""
+    """The user afterwards."""
     what: str
-    """The new username or what the person waits for, in words."""
+    """The new username, or what the user is waiting for, as text."""
     result: UsernameResult
     reason: str = ""
-    """Why it was refused or left, or what the person was told."""
+    """Why it was refused or left, or the comment shown to the user."""
     write: Write | None = None
-    """What changed in Waldur with old and new value, or would; ``None``: nothing."""
+    """The change in Waldur with old and new values; ``None`` if there is none."""
 
     @property
     def text(self) -> str:
-        """In words: old and new values, and why."""
+        """Old and new values with the reason, as text."""
         if self.write is None:
             return f"{self.what}  {self.reason}".rstrip()
         if any(change.field == "username" for change in self.write.changes):
@@ -82,20 +82,20 @@ class UsernamesReport:
     """The outcome of one pass over the usernames of an offering."""
 
     users: tuple[OfferingUser, ...]
-    """All offering users in the order in which they were given, as they are afterwards.
+    """All offering users in their original order, as they are afterwards.
 
-    In a dry run: as they would be, as far as that can be known.
+    In a dry run: as they would be, as far as known.
     """
     changes: tuple[UsernameChange, ...] = ()
-    """Those for whom something was done or went wrong; the others need nothing or wait."""
+    """The users who were changed or for whom an error occurred."""
     duplicates: Mapping[str, tuple[OfferingUser, ...]] = field(default_factory=dict)
-    """Usernames, in lower case, that Waldur shows for several people, with those people."""
+    """Usernames in lower case that several users have in Waldur, with those users."""
     policy_of_others: str = ""
-    """The offering's policy, where it is not the site that makes the names; nothing is changed."""
+    """The offering's policy, if the site does not make the usernames; nothing is changed then."""
 
     @property
     def failed(self) -> bool:
-        """Whether somebody has to act, or another try is needed, before everybody has a name."""
+        """Whether some user still has no username because of a refusal or an error."""
         return any(
             change.result in (UsernameResult.REFUSED, UsernameResult.LEFT)
             for change in self.changes
@@ -103,7 +103,7 @@ class UsernamesReport:
 
 
 _MAY_BE_SO_ALREADY = (Call.SET_OK, Call.SET_VALIDATION_COMPLETE, Call.BEGIN_CREATING)
-"""Refused by Waldur when somebody, or an earlier call whose answer was lost, did it before."""
+"""Rejected by Waldur if it was done before, by somebody else or with a lost response."""
 
 
 def carry_out(
@@ -113,7 +113,7 @@ def carry_out(
     answer: Answer,
     record: Callable[[Write, SiteAgentError | None], None],
 ) -> UsernameChange | None:
-    """Make Waldur show the answer; ``None`` when there was nothing to do. Never raises."""
+    """Update Waldur with the answer; ``None`` if there was nothing to do. Never raises."""
     log = log.bind(user=user.user_username, offering_user=str(user.uuid))
     current = user
     change: UsernameChange | None
@@ -122,9 +122,9 @@ def carry_out(
             current = _send(waldur, call, current, answer)
     except SiteAgentError as error:
         change = _left(user, current, answer, str(error))
-    except Exception as error:  # a defect ends one person's turn, not the cycle
-        log.exception("username not set because of a defect")
-        change = _left(user, current, answer, f"a defect: {type(error).__name__}: {error}")
+    except Exception as error:  # a bug affects one user, not the cycle
+        log.exception("username not set because of a bug")
+        change = _left(user, current, answer, f"bug: {type(error).__name__}: {error}")
     else:
         change = _concluded(user, current, answer, UsernameResult.DONE)
     if change is not None:
@@ -135,7 +135,7 @@ def carry_out(
 
 
 def preview_change(user: OfferingUser, answer: Answer) -> UsernameChange | None:
-    """What :func:`carry_out` would come to if everything went well."""
+    """What :func:`carry_out` would return if everything succeeded."""
     current = user
     for call in plan_calls(user, answer):
         current = _after(call, current, answer)
@@ -143,7 +143,7 @@ def preview_change(user: OfferingUser, answer: Answer) -> UsernameChange | None:
 
 
 def _send(waldur: Waldur, call: Call, user: OfferingUser, answer: Answer) -> OfferingUser:
-    """Send one call and return the user as it is then."""
+    """Send one call and return the user afterwards."""
     if call is Call.SET_OK and user.state == State.OK:
         return user
     try:
@@ -208,10 +208,10 @@ def _concluded(
         case Unknown(reason):
             result = UsernameResult.LEFT
         case ToBeNamed():
-            reason = "the username backend makes one when this is no dry run"
+            reason = "the username backend will generate one (not in a dry run)"
         case ActionRequired(state, comment) if after.state != state:
             result = UsernameResult.LEFT
-            reason = f"{comment} (not shown to the person: the account is {after.state} already)"
+            reason = f"{comment} (not shown to the user: the account is already {after.state})"
         case _ if before == after:
             return None
         case ActionRequired(comment=reason):
@@ -249,7 +249,7 @@ def _what(answer: Answer) -> str:
 
 
 def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
-    """What was done; who is refused a name, or waits, does so in every cycle: see the report."""
+    """Log successes; refusals and waits recur in every cycle and are in the report."""
     if change.result is UsernameResult.DONE:
         changes = [str(each) for each in change.write.changes] if change.write else []
         log.info("offering user changed", what=change.what, changes=changes, reason=change.reason)
@@ -258,7 +258,7 @@ def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
 Question: TypeAlias = "tuple[OfferingUser, planning.Answer]"
 
 _BATCH = 32
-"""People asked about before Waldur is told: little is lost when the agent dies in between."""
+"""Users per batch before Waldur is updated, so that little is lost if the agent dies."""
 
 
 class UsernameContext(Protocol):
@@ -266,19 +266,19 @@ class UsernameContext(Protocol):
 
     @property
     def waldur(self) -> Waldur:
-        """Where the people are."""
+        """The gateway to Waldur."""
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """Bound to the offering."""
+        """The log, bound to the offering."""
 
     @property
     def given(self) -> GivenUsernames:
-        """The names that this process has given."""
+        """The usernames that this process has assigned."""
 
     @property
     def record_write(self) -> Callable[[Write, SiteAgentError | None], None]:
-        """Writes what changed in Waldur into the journal, where the site keeps one."""
+        """Writes changes in Waldur to the journal, if one is configured."""
 
     @property
     def stopping(self) -> Callable[[], bool]:
@@ -288,11 +288,11 @@ class UsernameContext(Protocol):
 def sync_offering_users(
     site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
 ) -> UsernamesReport:
-    """Read the offering and its users, and give names to those who need one.
+    """Read the offering and its users, and assign usernames to those who need one.
 
     Raises:
-        TemporaryError: Waldur cannot be asked, or its list of users is not complete.
-        PermanentError: Waldur does not let the agent see them.
+        TemporaryError: Waldur could not be read, or its list of users is incomplete.
+        PermanentError: the token may not read them.
     """
     offering = site.waldur.offering(offering_uuid)
     users = site.waldur.offering_users(offering_uuid).require_complete("offering users")
@@ -311,19 +311,19 @@ def sync_usernames(
     who: Callable[[OfferingUser], bool] = lambda _: True,
     unreadable: Sequence[UnreadableRow] = (),
 ) -> UsernamesReport:
-    """Give names to those who need one, where the site is to make the names.
+    """Assign usernames to users who need one, if the offering's policy leaves that to the site.
 
-    What goes wrong for one person is in the report and in the log, and stops nobody else.
+    Errors with one user are reported and logged, and do not affect the others.
 
     Args:
-        site: where to work.
-        offering: the offering as Waldur has it, with its policy.
-        users: all users of the offering; a part of them would hide names that are taken.
-        username_backend: who finds and makes the names.
-        dry_run: change nothing in Waldur nor at the site.
-        who: whom to ask the username backend about, among those who need a name.
-        unreadable: users who were not understood; their names are taken, and where not even the
-            name is known, nobody gets one.
+        site: the offering's context.
+        offering: the offering in Waldur, with its policy.
+        users: all users of the offering, since a partial list would hide taken names.
+        username_backend: finds and generates the usernames.
+        dry_run: change nothing in Waldur or at the site.
+        who: selects the users to ask the username backend about.
+        unreadable: users that could not be decoded; their names count as taken, and if a name is
+            missing, nobody gets one.
     """
     policy = offering.plugin_options.get(planning.POLICY)
     by_provider = policy == planning.BY_PROVIDER
@@ -340,7 +340,7 @@ def sync_usernames(
 
 
 class _UsernameSync:
-    """One pass over the people without names; remembers what it gave in its course."""
+    """One pass over users without usernames; keeps track of the names that it assigns."""
 
     def __init__(
         self,
@@ -361,18 +361,18 @@ class _UsernameSync:
         ]
         self._holders = dict(planning.holders_of(site.given.added_to(users)))
         self.read: dict[UUID, OfferingUser] = {}
-        """Offering users as they are when they are read by themselves."""
+        """Offering users that were read individually."""
 
     def run(self, unreadable: Sequence[UnreadableRow]) -> list[UsernameChange]:
         for row in unreadable:
             name = row.text("username")
             if name is None:
-                return self._leave_all(f"which names are taken is not known: {row}")
+                return self._leave_all(f"cannot tell which usernames are taken: {row}")
             if taken := folded(name):
                 holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
                 self._holders[taken] = self._holders.get(taken, holder) | holder
         if not self._waiting or not self._backend_is_ready():
-            return self._leave_all("the username backend is not ready; the log says why")
+            return self._leave_all("the username backend is not ready; see the log")
         changes: list[UsernameChange] = []
         answers = self._answers()
         while batch := list(islice(answers, _BATCH)):
@@ -383,10 +383,10 @@ class _UsernameSync:
         try:
             self._backend.names_held(self._holders)
         except SiteAgentError as error:
-            self._site.log.warning("usernames cannot be given now", reason=str(error))
+            self._site.log.warning("usernames cannot be assigned now", reason=str(error))
             return False
         except Exception:
-            self._site.log.exception("username backend failed because of a defect")
+            self._site.log.exception("username backend failed because of a bug")
             return False
         return True
 
@@ -419,11 +419,11 @@ class _UsernameSync:
             return planning.Refused(str(error))
         except SiteAgentError as error:
             return planning.Unknown(str(error))
-        except Exception as error:  # a defect of a plugin ends one person's turn, not the cycle
+        except Exception as error:  # a bug in a plugin affects one user, not the cycle
             self._site.log.exception(
-                "username backend failed because of a defect", user=user.user_username
+                "username backend failed because of a bug", user=user.user_username
             )
-            return planning.Unknown(f"a defect of the username backend: {type(error).__name__}")
+            return planning.Unknown(f"bug in the username backend: {type(error).__name__}")
 
     def _name(self, user: OfferingUser) -> planning.Answer:
         if name := self._backend.get_username(user):
@@ -449,10 +449,10 @@ class _UsernameSync:
         return changes
 
     def _confirmed(self, batch: list[Question]) -> list[Question]:
-        """The people who are to be changed, as they are by themselves, with what still holds.
+        """The batch, after reading the users individually who are about to be changed.
 
-        A list may be a moment old: a name may have been given that it does not show. What this
-        process gave is remembered; for what an agent before it gave, all who wait are read once.
+        The list may be outdated and lack usernames that were just assigned. Those of this process
+        are remembered; to find those of an earlier process, all waiting users are read once.
         """
         changing = {user.uuid: user for user, answer in batch if planning.plan_calls(user, answer)}
         if not changing:
@@ -465,7 +465,7 @@ class _UsernameSync:
         errors = {}
         for attempt in concurrently(self._site.waldur.offering_user, sorted(unread)):
             if attempt.value is None:
-                errors[attempt.item] = f"the account could not be read by itself: {attempt.error}"
+                errors[attempt.item] = f"the offering user could not be read: {attempt.error}"
                 continue
             user = self.read[attempt.item] = attempt.value
             if name := user.username.lower():
@@ -483,24 +483,24 @@ def _report_duplicates(
 ) -> None:
     for name, people in duplicates.items():
         log.warning(
-            "several people have the same username in Waldur",
+            "several users have the same username in Waldur",
             username=name,
             users=[user.user_username or str(user.user_uuid) for user in people],
-            remedy="give each of them a username of their own in Waldur",
+            remedy="give each of them a different username in Waldur",
         )
 
 
 @dataclass(slots=True)
 class GivenUsernames:
-    """The names that a process has given at one offering: lists may not show them yet."""
+    """The usernames that a process has assigned at one offering; lists may not show them yet."""
 
     users: dict[UUID, OfferingUser] = field(default_factory=dict)
-    """Offering users who have a name since, as they are with it."""
+    """The offering users with their new usernames, by UUID."""
     is_settled: bool = False
-    """Whether what an agent before this one gave is known, too."""
+    """Whether waiting users were read once, to find names that an earlier process assigned."""
 
     def added_to(self, listed: Iterable[OfferingUser]) -> list[OfferingUser]:
-        """The users of a list, with the names and the users that it does not show yet."""
+        """The listed users, completed by usernames and users that the list does not show yet."""
         shown = {user.uuid: user for user in listed}
         return [
             *(
@@ -511,7 +511,7 @@ class GivenUsernames:
         ]
 
     def note(self, users: Iterable[OfferingUser]) -> None:
-        """Remember their names."""
+        """Remember the usernames of these users."""
         self.users.update({user.uuid: user for user in users if user.username})
 
     def _name_of(self, uuid: UUID) -> str:

@@ -1,4 +1,4 @@
-"""Who may use a resource, and why somebody may no longer."""
+"""Which users have access to a resource, and why a user loses access."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from waldur_site_agent.model.marketplace import (
 
 
 def normalize_username(username: str) -> str:
-    """A username as it is compared: capitals tell people apart, as the operating system does."""
+    """A username for comparison; case-sensitive, as in the operating system."""
     return username.strip()
 
 
 def folded(username: str) -> str:
-    """A username without regard to case, for looking up whom a record may be about."""
+    """A username in lower case, to find all users whom a record may be about."""
     return username.strip().lower()
 
 
 def same_but_for_case(found: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Which members of a backend are listed under a name of Waldur's with other capitals.
+    """Backend members whose names differ from Waldur's usernames in case only.
 
-    Earlier agents wrote ``ada`` for ``Ada`` into backends that do not tell case apart. Only where
-    nobody in Waldur has the name as listed, and exactly one person has it with other capitals.
+    Earlier agents wrote ``ada`` for ``Ada`` to case-insensitive backends. A member is matched only
+    if no user has exactly this name and exactly one has it in different case.
 
     Returns:
-        Waldur's spelling, by the one in the backend.
+        Waldur's spelling by the backend's spelling.
     """
     names = frozenset(known)
     of_folded: defaultdict[str, set[str]] = defaultdict(set)
@@ -49,7 +49,7 @@ def same_but_for_case(found: Iterable[str], known: Iterable[str]) -> dict[str, s
 
 
 def in_waldurs_spelling(state: BackendState, aliases: Mapping[str, str]) -> BackendState:
-    """The same state with members named as Waldur names them."""
+    """The state with members spelled as in Waldur."""
     if not aliases:
         return state
     resources = {
@@ -64,7 +64,7 @@ def in_waldurs_spelling(state: BackendState, aliases: Mapping[str, str]) -> Back
 
 
 def usable_usernames(offering_users: Iterable[OfferingUser]) -> dict[UUID, str]:
-    """The username of each person who has a working account at the offering."""
+    """The usernames of all users with an active account at the offering, by user UUID."""
     return {
         user.user_uuid: normalize_username(user.username)
         for user in offering_users
@@ -75,9 +75,9 @@ def usable_usernames(offering_users: Iterable[OfferingUser]) -> dict[UUID, str]:
 def granted_usernames(
     team: Iterable[TeamMember], usernames: Mapping[UUID, str], now: datetime
 ) -> frozenset[str]:
-    """The accounts of the project's current team; nobody else's.
+    """The usernames of the project's current team.
 
-    A role whose end has passed grants nothing, even when the list still shows it.
+    An expired role grants nothing, even if the list still shows it.
     """
     return frozenset(
         usernames[member.uuid]
@@ -87,16 +87,16 @@ def granted_usernames(
 
 
 def wanted_access(resource: Resource) -> Access:
-    """Paused counts over downscaled, downscaled over normal."""
+    """Paused takes precedence over downscaled, and downscaled over normal."""
     if resource.paused:
         return Access.PAUSED
     return Access.DOWNSCALED if resource.downscaled else Access.NORMAL
 
 
 def reasons_to_leave(offering_users: Iterable[OfferingUser]) -> dict[str, str]:
-    """Every username that Waldur knows at the offering, with why its owner may have to leave.
+    """Every username that Waldur knows at the offering, with the reason for a removal.
 
-    Only these are ever removed: a name that is not here belongs to somebody else.
+    Only these users are ever removed; other members are not managed by Waldur.
     """
     reasons: dict[str, str] = {}
     for user in offering_users:

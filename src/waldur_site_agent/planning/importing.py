@@ -1,8 +1,7 @@
-"""Which accounts of the backend may be offered for import, and why the others may not.
+"""Selects backend accounts that can be offered for import, and explains why others cannot.
 
-An account says by its place and its name whom it belongs to: it stands below the account of a
-project that Waldur knows, and its name begins as the names of allocations do. Everything else is
-somebody else's.
+An account belongs to a project if it is a child of the project's account and its name has the
+prefix of allocations. Other accounts are not managed by Waldur.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ _CENT = Decimal("0.01")
 
 CLAIMED = "belong to a resource in Waldur"
 OFFERED = "were offered before"
-UNKNOWN_PROJECT = "do not stand below the account of a project that Waldur shows to this token"
-WRONG_PREFIX = "do not begin with the prefix of allocations"
-HAS_CHILDREN = "have accounts below them"
+UNKNOWN_PROJECT = "are not below the account of a project that this token can see"
+WRONG_PREFIX = "do not have the prefix of allocations"
+HAS_CHILDREN = "have child accounts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectPlace:
-    """Where the accounts of one project stand in the backend."""
+    """The place of a project's accounts in the backend's account tree."""
 
     project: Project
     account: str
     """The project's own account."""
     containers: frozenset[str]
-    """That and the accounts above it: none of them is anybody's allocation."""
+    """The project's account and the accounts above it, which are not allocations."""
     prefix: str
-    """How the names of its allocations begin."""
+    """The prefix of its allocations' names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +49,13 @@ class Offer:
     account: str
     project: Project
     limits: Mapping[str, Decimal] = field(default_factory=dict)
-    """By component, in Waldur's measured units, rounded to the two decimals that it keeps."""
+    """By component, in measured units, rounded to the two decimals that Waldur stores."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportPlan:
-    """What to offer, sorted by name, and how many accounts are left out for which reason."""
+    """The offers sorted by name, and the number of skipped accounts by reason."""
 
     offers: tuple[Offer, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -69,14 +68,14 @@ def plan_import(
     offered: Collection[str],
     components: Mapping[str, Component],
 ) -> ImportPlan:
-    """Find the accounts that Waldur does not know, and their projects.
+    """Find the accounts that Waldur does not know, and the projects they belong to.
 
     Args:
-        state: what the backend has.
-        places: the projects that Waldur shows, as the backend would place them.
-        claimed: the accounts of resources.
-        offered: the accounts that Waldur was told of before.
-        components: the offering's; other limits are not told.
+        state: the backend.
+        places: the projects that Waldur shows, with their place in the backend.
+        claimed: accounts that belong to resources.
+        offered: accounts that were offered before.
+        components: the offering's components; other limits are omitted.
     """
     by_account = {place.account: place for place in places}
     containers = frozenset().union(*(place.containers for place in by_account.values()))
@@ -88,7 +87,7 @@ def plan_import(
         place = by_account.get(found.parent or "")
         has_children = name in parents
         if place is None and has_children and name not in claimed:
-            continue  # the root, or somebody's customer or project: not an allocation at all
+            continue  # the root, a customer or a project, not an allocation
         obstacle = _obstacle(name, place, claimed, offered, has_children=has_children)
         if obstacle or place is None:
             skipped[obstacle] += 1
@@ -134,23 +133,23 @@ def _measured(amount: Decimal, component: Component) -> Decimal:
 
 
 def start_write(request: BackendResourceRequest) -> Write:
-    """Take a request in hand."""
+    """Mark a request as Processing."""
     return _state(request, Call.START_IMPORT, request.state, ImportState.PROCESSING)
 
 
 def done_write(request: BackendResourceRequest) -> Write:
-    """Mark a request as answered."""
+    """Mark a request as Done."""
     return _state(request, Call.CLOSE_IMPORT, ImportState.PROCESSING, ImportState.DONE)
 
 
 def erred_import_write(request: BackendResourceRequest, message: str) -> Write:
-    """Mark a request as erred, with the reason for the one who asked."""
+    """Mark a request as Erred, with the reason."""
     before = ImportState.PROCESSING
     return _state(request, Call.CLOSE_IMPORT, before, ImportState.ERRED, message)
 
 
 def offer_write(offer: Offer, components: Mapping[str, Component]) -> Write:
-    """Show Waldur an account that may be imported."""
+    """Offer an account for import."""
     return Write(
         call=Call.CREATE_BACKEND_RESOURCE,
         uuid=None,
@@ -162,7 +161,7 @@ def offer_write(offer: Offer, components: Mapping[str, Component]) -> Write:
 
 
 def metadata_offered(offer: Offer) -> dict[str, object]:
-    """What Waldur is told of an account besides its name and project."""
+    """The metadata of an offer: limits and the backend's own."""
     limits = {name: float(amount) for name, amount in offer.limits.items()}
     return {**offer.metadata, "limits": limits}
 

@@ -1,8 +1,9 @@
-"""Limits: from Waldur's measured units to backend units, exactly.
+"""Converts limits between Waldur's measured units and backend units, and compares both sides.
 
-Waldur counts a component in its ``measured_unit`` (k-Hours), the backend in its own (minutes);
-``unit_factor`` says how many of the second make one of the first. The product is exact: nothing
-is rounded, and a backend that takes whole numbers only refuses what is not whole.
+Waldur counts a component in its ``measured_unit`` (k-Hours), the backend in its own unit (minutes);
+``unit_factor`` is the number of backend units per measured unit. Conversion is exact and nothing is
+rounded; a backend that accepts whole numbers only rejects fractions. Which accounting types have
+limits and caps is in ``model.marketplace.ACCOUNTING_RULES``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ Amounts = dict[str, Decimal]
 def ordered_limits(
     limits: Mapping[str, Decimal | None], components: Mapping[str, Component]
 ) -> Amounts:
-    """The limits of limit components that an order or a resource carries, in backend units.
+    """The limits of an order or a resource for limit-based components, in backend units.
 
-    Components that the configuration does not count by limit are not the backend's business;
-    those that the order does not mention keep whatever limit they have.
+    Other components are ignored; components that the order does not mention keep their limit.
 
     Raises:
         PermanentError: a limit is negative or not a finite number.
@@ -43,7 +43,7 @@ def ordered_limits(
 def initial_limits(
     limits: Mapping[str, Decimal | None], components: Mapping[str, Component]
 ) -> Amounts:
-    """What a new resource is given: the ordered limits, and the fixed caps of usage components."""
+    """The limits of a new account: the ordered limits and the fixed caps."""
     caps = {
         name: _backend_units(component.cap, component)
         for name, component in components.items()
@@ -53,18 +53,18 @@ def initial_limits(
 
 
 LimitsEqual = Callable[[str, Decimal, Decimal], bool]
-"""Whether a limit that was read back is the wanted one, as far as the backend can tell."""
+"""Whether a limit equals the wanted one, within the precision of the backend."""
 
 
 def exact_equal(_component: str, wanted: Decimal, found: Decimal) -> bool:
-    """The agreement of backends that print limits as they keep them."""
+    """Equality for backends that print limits exactly as they store them."""
     return wanted == found
 
 
 def limit_changes(
     wanted: Mapping[str, Decimal], found: Mapping[str, Decimal], agree: LimitsEqual = exact_equal
 ) -> Amounts:
-    """The wanted limits that are not as found; found ones that nobody mentions stay."""
+    """The wanted limits that differ from those found; limits that are not wanted are kept."""
     return {
         name: amount
         for name, amount in wanted.items()
@@ -76,28 +76,28 @@ def _backend_units(value: Decimal, component: Component) -> Decimal:
     if not value.is_finite() or value < 0:
         raise PermanentError(
             f'limit of component "{component.type}" is {value} {component.measured_unit}; '
-            "a limit must be zero or more: correct it in Waldur and order again"
+            "a limit must be zero or more; correct it in Waldur and order again"
         )
     return (value * component.unit_factor).normalize() + 0
 
 
 Authority: TypeAlias = Literal["backend", "waldur", "report"]
-"""Whose limits count; with ``report`` nobody's."""
+"""The side whose limits are kept; with ``report`` neither side is changed."""
 
 _CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitDifference:
-    """One component of one resource on which the two sides do not agree."""
+    """A component of a resource whose limits differ between Waldur and the account."""
 
     component: Component
     sold: Decimal | None
-    """What Waldur shows, in measured units; for a cap of the file, that cap."""
+    """Waldur's limit, or the configured cap, in measured units."""
     found: Decimal | None
-    """What the account has, in backend units."""
+    """The account's limit, in backend units."""
     is_cap: bool = False
-    """Whether it is the fixed cap that the file gives to every account."""
+    """Whether it is the fixed cap from the configuration file."""
 
     @property
     def name(self) -> str:
@@ -106,14 +106,14 @@ class LimitDifference:
 
     @property
     def to_set(self) -> Decimal | None:
-        """What was sold in backend units; ``None`` where nothing was, or nothing that counts."""
+        """The sold limit in backend units; ``None`` if there is none or it is invalid."""
         if self.sold is None or not self.sold.is_finite() or self.sold < 0:
             return None
         return (self.sold * self.component.unit_factor).normalize() + 0
 
     @property
     def to_report(self) -> Decimal | None:
-        """What was found in measured units; ``None`` where two decimals cannot tell it exactly."""
+        """The account's limit in measured units; ``None`` if it needs more than two decimals."""
         if self.found is None:
             return None
         measured = (self.found / self.component.unit_factor).quantize(_CENT)
@@ -124,13 +124,13 @@ class LimitDifference:
 
     @property
     def entitlement(self) -> str:
-        """What the account is to have, in measured units and where that is said."""
+        """The limit that the account should have, with its source, as text."""
         amount = f"{amount_text(self.sold)} {self.component.measured_unit}"
         return f"cap in the file: {amount}" if self.is_cap else f"sold in Waldur: {amount}"
 
     @property
     def of_waldur(self) -> str:
-        """Waldur's value in both units, for people."""
+        """Waldur's value in both units, as text."""
         owner = "the file" if self.is_cap else "Waldur"
         if self.sold is None:
             return f"{owner} has none"
@@ -140,7 +140,7 @@ class LimitDifference:
 
     @property
     def of_account(self) -> str:
-        """The account's value in both units, for people."""
+        """The account's value in both units, as text."""
         if self.found is None:
             return "the account none"
         text = f"the account {amount_text(self.found)}"
@@ -152,33 +152,33 @@ class LimitDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitDecision:
-    """What becomes of the differences of one resource."""
+    """What to do about the differences of one resource."""
 
     resource: Resource
     found: BackendResource
     to_set: Mapping[str, Decimal] = field(default_factory=dict)
     """Limits to set on the account, in backend units."""
     to_report: Mapping[str, Decimal] | None = None
-    """All limits for Waldur, in measured units: it replaces what it has."""
+    """All limits to report to Waldur, in measured units; they replace the existing ones."""
     changed: tuple[LimitDifference, ...] = ()
-    """The differences that are set or told."""
+    """The differences that are resolved."""
     left: tuple[str, ...] = ()
-    """Differences that stay, each with the reason or the remedy."""
+    """The differences that remain, each with the reason or the remedy."""
 
     @property
     def changes_something(self) -> bool:
-        """Whether one of the sides is to be changed."""
+        """Whether either side is changed."""
         return bool(self.to_set) or self.to_report is not None
 
     def blocked(self, obstacle: str) -> LimitDecision:
-        """The same with nothing changed, because of an obstacle."""
-        left = [f"{difference}; left as it is: {obstacle}" for difference in self.changed]
+        """The decision with nothing changed because of an obstacle."""
+        left = [f"{difference}; left unchanged: {obstacle}" for difference in self.changed]
         return replace(self, to_set={}, to_report=None, changed=(), left=(*left, *self.left))
 
     def without_reporting(self, components: Collection[str], reason: str) -> LimitDecision:
-        """The same without telling Waldur the limits of some components."""
+        """The decision without reporting the limits of some components."""
         kept = tuple(each for each in self.changed if each.name not in components)
-        left = [f"{d}; left as it is: {reason}" for d in self.changed if d not in kept]
+        left = [f"{d}; left unchanged: {reason}" for d in self.changed if d not in kept]
         if not left:
             return self
         values = {d.name: value for d in kept if (value := d.to_report) is not None}
@@ -192,10 +192,10 @@ def limit_differences(
     components: Mapping[str, Component],
     agree: LimitsEqual = exact_equal,
 ) -> tuple[LimitDifference, ...]:
-    """Where Waldur and the account do not agree, by component.
+    """The differences between Waldur and the account, by component.
 
-    A cap of the file counts where the account has no limit at all: another value was set by the
-    site. Limits of components that are not configured are nobody's business here.
+    A cap counts as a difference only if the account has no limit: any other value was set by the
+    site. Components that are not configured are ignored.
     """
     differences = []
     for name, component in sorted(components.items()):
@@ -215,7 +215,7 @@ def limit_differences(
 def unlimited_components(
     resource: Resource, found: BackendResource, components: Mapping[str, Component]
 ) -> tuple[str, ...]:
-    """Components sold by limit of which neither side has one: the account may use any amount."""
+    """Limit-based components without a limit on either side, so that usage is unlimited."""
     return tuple(
         name
         for name, component in sorted(components.items())
@@ -231,7 +231,7 @@ def decide_limits(
     differences: tuple[LimitDifference, ...],
     authority: Authority,
 ) -> LimitDecision:
-    """Which side follows the other, for each difference."""
+    """Decide for each difference which side is changed, if any."""
     changed = tuple(d for d in differences if _value(d, authority) is not None)
     left = tuple(
         f"{difference}; {_why_left(difference, authority)}"
@@ -257,14 +257,14 @@ def _agree(difference: LimitDifference, agree: LimitsEqual) -> bool:
 
 
 def _value(difference: LimitDifference, authority: Authority) -> Decimal | None:
-    """What the side that follows is to have; ``None`` where it does not follow."""
+    """The new value of the side that is changed; ``None`` if neither is."""
     if authority == "waldur":
         return difference.to_set
     return difference.to_report if authority == "backend" and not difference.is_cap else None
 
 
 def _everything(resource: Resource, values: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    """Limits that are not the agent's are sent back as they are."""
+    """The changed limits, together with all others that the resource has."""
     everything = {**resource.limits, **values}
     return {name: value for name, value in everything.items() if value is not None}
 
@@ -273,9 +273,9 @@ def _why_left(difference: LimitDifference, authority: Authority) -> str:
     if difference.found is None and difference.to_set is not None:
         return '"waldur-site-agent limits sync --to backend" sets it'
     if authority == "report":
-        return "left as it is (limits: report)"
+        return "left unchanged (limits: report)"
     if authority == "backend":
-        return "left as it is: two decimals cannot tell it exactly"
+        return "left unchanged: it needs more than two decimals"
     if difference.sold is None:
-        return "left as it is: Waldur names none"
-    return "left as it is: Waldur's is not a limit"
+        return "left unchanged: Waldur has none"
+    return "left unchanged: Waldur's value is not a valid limit"

@@ -1,7 +1,8 @@
-"""Who joins, who leaves, and how far each account may be used.
+"""Plans the members, member limits and access of accounts, and what to report about them.
 
-Waldur decides about the people it knows. Everybody else in an account is somebody else's: left
-alone and named, unless the site asked for their removal.
+Waldur decides about the users it knows. Unknown members of an account are reported and left
+unchanged, unless the site asked for their removal. The settings of an account before a restriction
+are kept in the resource's backend_metadata, so that they can be restored.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ Metadata = dict[str, object]
 _BEFORE = "_before"
 _LIMITED = "limited_members"
 _SHOWN = ("qos", "default_qos", "member_qos")
-"""What backends tell of an account; a key that is not told any more is not kept either."""
+"""Keys that backends report; one that is no longer reported is dropped."""
 
 
 def settings_before(metadata: Mapping[str, object]) -> dict[str, str] | None:
-    """How the account was set up before it was restricted; ``None`` if the agent did not do it."""
+    """The account's settings before the agent restricted it; ``None`` if it did not."""
     before = {k.removesuffix(_BEFORE): str(v) for k, v in metadata.items() if k.endswith(_BEFORE)}
     return {key: value for key, value in before.items() if value} if before else None
 
 
 def limited_members(metadata: Mapping[str, object]) -> frozenset[str]:
-    """Whose limits the agent has set."""
+    """The members whose limits the agent has set."""
     listed = metadata.get(_LIMITED)
     return (
         frozenset(str(name) for name in listed) if isinstance(listed, list | tuple) else frozenset()
@@ -50,7 +51,7 @@ def limited_members(metadata: Mapping[str, object]) -> frozenset[str]:
 
 
 def is_restricted(found: BackendResource) -> bool:
-    """Whether the account is as the agent sets up restricted ones."""
+    """Whether the account is restricted in the way the agent does it."""
     return found.access in (Access.PAUSED, Access.DOWNSCALED)
 
 
@@ -60,17 +61,17 @@ def metadata_of(
     wanted: Access | None,
     limited: Collection[str] = (),
 ) -> Metadata:
-    """What a resource's metadata should be after the backend was looked at.
+    """The metadata that a resource should have, given the state of its account.
+
+    The settings before a restriction are dropped only when the restriction is neither wanted nor
+    found any more. A restriction that is both, but without saved settings, was made by an older
+    agent that did not save them; it counts as made by the agent.
 
     Args:
-        metadata: what it is now.
-        found: the account as it is.
-        wanted: how far it should be usable; ``None`` while an order decides about it.
-        limited: whose limits the agent has set.
-
-    What was so before a restriction is forgotten only when the restriction is neither wanted nor
-    found any more. A restriction that is both, and that nobody remembers, was made by an agent
-    that kept no such notes: it counts as ours.
+        metadata: the current metadata.
+        found: the account.
+        wanted: the wanted access; ``None`` while an order is in progress.
+        limited: the members whose limits the agent has set.
     """
     keep = is_restricted(found) or wanted is not Access.NORMAL
     remembered = {k: v for k, v in metadata.items() if keep and k.endswith(_BEFORE)}
@@ -81,7 +82,7 @@ def metadata_of(
 
 
 def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
-    """What to write before an account is restricted, so that nothing gets lost."""
+    """The metadata to save before an account is restricted, so that it can be restored."""
     before = {key + _BEFORE: value for key, value in found.metadata.items()}
     before = before or {_SHOWN[0] + _BEFORE: ""}
     kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
@@ -89,7 +90,7 @@ def metadata_before_restricting(metadata: Mapping[str, object], found: BackendRe
 
 
 def metadata_before_limiting(metadata: Mapping[str, object], limited: Collection[str]) -> Metadata:
-    """What to write before limits of members are set, so that they can be withdrawn."""
+    """The metadata to save before member limits are set, so that they can be removed."""
     return {**metadata, _LIMITED: sorted(limited)} if limited else dict(metadata)
 
 
@@ -103,32 +104,32 @@ MemberLimits = dict[str, dict[str, "Decimal"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountWanted:
-    """What Waldur wants of one account of the backend."""
+    """The wanted state of one account."""
 
     id: str
     resources: tuple[Resource, ...]
-    """Usually one. Where several share an account, whoever may use one of them may use it."""
+    """Usually one. If several share the account, access to any of them grants access."""
     members: Mapping[str, str] | None
-    """By username, what lets them in; ``None`` when the team is not known: nobody moves then."""
+    """By username, the reason for access; ``None`` if the team is not known."""
     trouble: str = ""
     """Why the team is not known."""
     nobody_leaves: str = ""
-    """Why nobody is removed from this account, if so: not everything about it was understood."""
+    """Why no member may be removed from this account; empty if they may."""
     is_restricted: bool = False
     access: Access | None = None
-    """``None`` while an order is in progress, which decides about it, or when it is not known."""
+    """``None`` while an order is in progress, or if it is not known."""
     member_limits: Mapping[str, Mapping[str, Decimal]] | None = None
-    """By username, in backend units; ``None`` when the limits are not known or not supported."""
+    """By username, in backend units; ``None`` if not known or not supported."""
 
     @property
     def limited(self) -> frozenset[str]:
-        """The members whose limits the agent has set before; only theirs are ever withdrawn."""
+        """The members whose limits the agent has set; only those are ever removed."""
         names = (limited_members(resource.backend_metadata) for resource in self.resources)
         return frozenset().union(*names)
 
     @property
     def title(self) -> str:
-        """The account as a heading for people."""
+        """A heading for the account."""
         resource = self.resources[0]
         project = f" (project {resource.project_slug})" if resource.project_slug else ""
         return f"{self.id}  {resource.name}{project}"
@@ -139,16 +140,15 @@ class People:
     """The usernames that Waldur knows at the offering."""
 
     known: Mapping[str, str]
-    """With the reason for which each may have to leave an account."""
+    """By username, the reason for a removal."""
     is_complete: bool = True
-    """Whether every list of names was read; if not, an unknown user may be known after all."""
+    """Whether all lists of names were read; if not, an unknown user may exist in Waldur."""
     nobody_leaves: str = ""
-    """Why removals wait for another cycle: a list that could grant access was not read."""
+    """Why removals are suspended: a list that could grant access was not read."""
     undecided: frozenset[str] = frozenset()
-    """Users who leave no account, in any spelling: what Waldur says of them was not understood.
-    Without regard to case."""
+    """Usernames in lower case that must not be removed: their data could not be decoded."""
     waiting: frozenset[str] = frozenset()
-    """Users whom the backend cannot serve yet."""
+    """Users whom the backend cannot add yet."""
     homeless: frozenset[str] = frozenset()
     """Users who should get a home directory."""
 
@@ -161,11 +161,11 @@ class AccountPlan:
     steps: tuple[Step, ...] = ()
     waiting: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Members whom Waldur does not know; they stay."""
+    """Members unknown to Waldur, who stay."""
     is_missing: bool = False
     """The backend does not have the account at all."""
     limits: LimitDecision | None = None
-    """Where Waldur and the account have different limits, and what becomes of that."""
+    """The decision about limits that differ between Waldur and the account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ class MembershipPlan:
     accounts: tuple[AccountPlan, ...] = ()
     homes: tuple[Step, ...] = ()
     unlimited: tuple[str, ...] = ()
-    """Components sold by limit of which neither Waldur nor some accounts have one, in words."""
+    """Limit-based components without a limit on either side, as text."""
 
     @property
     def plan(self) -> Plan:
@@ -196,7 +196,7 @@ class Policy:
 
 
 def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[str]:
-    """Everybody who is to be added to some account."""
+    """All users who will be added to some account."""
     return frozenset(
         name
         for account in wanted
@@ -209,7 +209,7 @@ def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[s
 def plan_membership(
     wanted: Iterable[AccountWanted], state: BackendState, people: People, policy: Policy
 ) -> MembershipPlan:
-    """Compare what Waldur wants with what the backend has; the result is stable in its order."""
+    """Compare Waldur with the backend; the plan has a stable order."""
     accounts = tuple(
         _plan_account(account, state.resources.get(account.id), people, policy)
         for account in sorted(wanted, key=lambda account: account.id)
@@ -284,7 +284,7 @@ def _limiting(
         wanted = account.member_limits.get(member, {})
         has = found.member_limits.get(member, {})
         changes: dict[str, Decimal | None] = {**limit_changes(wanted, has, policy.agree)}
-        if account.limited & {member, member.lower()}:  # earlier agents noted lower case
+        if account.limited & {member, member.lower()}:  # older agents saved names in lower case
             changes |= {name: None for name in has if _is_withdrawn(name, wanted, policy)}
         if changes:
             action = SetMemberLimits(account.id, member, changes)
@@ -297,7 +297,7 @@ def _is_withdrawn(name: str, wanted: Mapping[str, Decimal], policy: Policy) -> b
 
 
 def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
-    """Restrict, or lift a restriction; what the site set itself is never touched otherwise."""
+    """Restrict access or lift a restriction; settings made by the site are not touched."""
     wanted = account.access
     if wanted is None or wanted is found.access:
         return []
@@ -305,19 +305,19 @@ def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
     if wanted is Access.NORMAL and (not is_restricted(found) or before is None):
         return []
     restore = (before or {}) if wanted is Access.NORMAL else {}
-    now = found.access.value if found.access else found.metadata.get("qos", "as the site set it")
+    now = found.access.value if found.access else found.metadata.get("qos", "as set by the site")
     return [Step(SetAccess(account.id, wanted, restore), f"{wanted.value} in Waldur, was {now}")]
 
 
 def needs_notes(account: AccountPlan, found: BackendResource) -> bool:
-    """Whether the plan does something for the first time that has to be noted before."""
+    """Whether settings must be saved before the plan is applied."""
     return is_first_restriction(account, found) or bool(newly_limited(account))
 
 
 def notes_for(
     metadata: Mapping[str, object], account: AccountPlan, found: BackendResource
 ) -> Metadata:
-    """A resource's backend metadata with what undoing the plan will need."""
+    """A resource's backend_metadata with the settings needed to undo the plan."""
     limited = account.wanted.limited | newly_limited(account)
     noted = metadata_before_limiting(metadata, limited)
     if is_first_restriction(account, found):
@@ -326,7 +326,7 @@ def notes_for(
 
 
 def is_first_restriction(account: AccountPlan, found: BackendResource) -> bool:
-    """Whether an account that is open is to be paused or downscaled."""
+    """Whether an unrestricted account will be paused or downscaled."""
     restricts = any(
         isinstance(step.action, SetAccess) and step.action.access is not Access.NORMAL
         for step in account.steps
@@ -335,7 +335,7 @@ def is_first_restriction(account: AccountPlan, found: BackendResource) -> bool:
 
 
 def newly_limited(account: AccountPlan) -> frozenset[str]:
-    """The members whose limits the agent is about to set for the first time."""
+    """The members whose limits will be set for the first time."""
     actions = [step.action for step in account.steps]
     return (
         frozenset(action.member for action in actions if isinstance(action, SetMemberLimits))
@@ -344,12 +344,12 @@ def newly_limited(account: AccountPlan) -> frozenset[str]:
 
 
 SYNC_MARK_AGE = timedelta(minutes=50)
-"""Waldur sends reminders for resources that were not synchronized for an hour."""
+"""Waldur sends reminders about resources that were not synced for an hour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """The differences between what Waldur shows of a resource and how it stands."""
+    """The updates that a resource needs in Waldur."""
 
     resource: Resource
     metadata: Mapping[str, object] | None = None
@@ -361,7 +361,7 @@ class Feedback:
 
 
 def feedback_writes(feedback: Feedback) -> tuple[Write, ...]:
-    """What is written in Waldur for it, in this order."""
+    """The writes for these updates, in order."""
     resource = feedback.resource
     writes = []
     if feedback.set_ok:
@@ -382,14 +382,14 @@ def feedback_on(
     wanted: Access | None = None,
     limited: Collection[str] = (),
 ) -> Feedback:
-    """Compare what Waldur shows with how the resource stands.
+    """Compare a resource in Waldur with its account.
 
     Args:
         resource: the resource as Waldur shows it.
         found: its account.
         now: the time.
-        works: whether everything planned for the account succeeded.
-        wanted: how far the account should be usable.
+        works: whether all steps for the account succeeded.
+        wanted: the wanted access.
         limited: the members whose limits the agent has set.
     """
     metadata = metadata_of(resource.backend_metadata, found, wanted, limited)

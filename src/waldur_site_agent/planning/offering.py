@@ -1,4 +1,4 @@
-"""The offering's components: what the configuration says against what Waldur has."""
+"""Compares the offering's components with the configuration, and explains missing access."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from waldur_site_agent.model.marketplace import Component, User, WaldurComponent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentPlan:
-    """Which components Waldur needs, and which of its own nobody configured."""
+    """Components to create or update in Waldur, and those that are not configured."""
 
     create: tuple[WaldurComponent, ...] = ()
     update: tuple[WaldurComponent, ...] = ()
     unchanged: tuple[str, ...] = ()
     only_in_waldur: tuple[str, ...] = ()
-    """Left alone: to remove a component removes its history."""
+    """Left unchanged, because removing a component removes its history."""
 
 
 def plan_components(
     configured: Mapping[str, Component], found: Iterable[WaldurComponent]
 ) -> ComponentPlan:
-    """Compare by component type; a component is changed only where the configuration speaks."""
+    """Compare by component type; fields that are not configured are left unchanged."""
     by_type = {component.type: component for component in found}
     create, update, unchanged = [], [], []
     for name, component in configured.items():
@@ -45,7 +45,7 @@ def plan_components(
 
 
 def _wanted(component: Component, existing: WaldurComponent) -> WaldurComponent:
-    """``existing`` with everything that the configuration decides."""
+    """``existing`` with all configured fields."""
     wanted = replace(
         existing,
         name=component.label,
@@ -59,7 +59,7 @@ def _wanted(component: Component, existing: WaldurComponent) -> WaldurComponent:
 
 
 def component_differences(wanted: WaldurComponent, existing: WaldurComponent) -> list[str]:
-    """What differs between two versions of a component, as ``field: old -> new``."""
+    """The differences between two versions of a component, as ``field: old -> new``."""
     fields = ("name", "measured_unit", "billing_type", "unit_factor", "limit_amount")
     return [
         f"{field}: {_shown(getattr(existing, field))} -> {_shown(getattr(wanted, field))}"
@@ -73,7 +73,7 @@ def _shown(value: object) -> str:
 
 
 SERVED_TYPES = ("Marketplace.Slurm", "Marketplace.SiteAgent")
-"""The types of offering that Waldur lets an agent serve."""
+"""The types of offering that an agent can serve."""
 
 
 def roles_at(user: User, offering: WaldurOffering) -> tuple[list[str], list[str]]:
@@ -88,7 +88,7 @@ def roles_at(user: User, offering: WaldurOffering) -> tuple[list[str], list[str]
 
 
 def access_problem(user: User, offering: WaldurOffering) -> str:
-    """Why the offering cannot be served with this token; empty when it can."""
+    """Why the offering cannot be served with this token; empty if it can."""
     if offering.type and offering.type not in SERVED_TYPES:
         return (
             f'waldur_offering_uuid: offering "{offering.name}" is of type "{offering.type}", and '
@@ -105,7 +105,7 @@ def access_problem(user: User, offering: WaldurOffering) -> str:
 
 
 def hidden_problem(user: User, offering_uuid: UUID) -> str:
-    """Why an offering that Waldur does not show to the user cannot be served."""
+    """Why the user cannot see the offering."""
     who = f'user "{name_of(user)}" of waldur_api_token'
     if not user.is_staff and not user.permissions:
         return (
@@ -121,7 +121,7 @@ def hidden_problem(user: User, offering_uuid: UUID) -> str:
 
 
 def name_of(user: User) -> str:
-    """The user as people know it."""
+    """A readable name of the user."""
     return user.username or user.full_name or str(user.uuid)
 
 

@@ -1,7 +1,7 @@
-"""What orders ask of the backend, decided for all orders in hand at once.
+"""Plans orders: the backend changes that all open orders need, decided together.
 
-An order only says where to look: the wanted state is compared with what the backend has, so an
-order that an interrupted run left half done is simply finished.
+An order only says where to look. Its wanted state is compared with the backend, so an order that
+an interrupted run left half done is simply finished.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from waldur_site_agent.planning.writes import Call, Change, Write, backend_id_wr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderContext:
-    """An order together with everything that deciding about it needs."""
+    """An order with everything that planning it needs."""
 
     order: Order
     resource: Resource
     placements: tuple[Placement, ...] = ()
-    """Where the resource may be made, best first; for other orders, where it was expected."""
+    """For create orders the possible placements, preferred ones first; else the expected ones."""
     members: frozenset[str] = frozenset()
-    """The accounts of the project's team."""
+    """The usernames of the project's team."""
     problem: SiteAgentError | None = None
-    """Why the order cannot be decided about; nothing is planned for it then."""
+    """Why the order cannot be planned; it then has no steps."""
     team_problem: SiteAgentError | None = None
-    """Why the team is not known; the account is made, and the order finished another time."""
+    """Why the team is not known; the account is created and the order completed later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderPlan:
-    """What one order needs; an order without steps only has to be marked done."""
+    """The steps of one order; without steps, it only needs to be completed."""
 
     context: OrderContext
     backend_id: str = ""
-    """The resource's name in the backend, now or after the plan; empty: it has none."""
+    """The account's name, now or after the plan; empty if there is none."""
     steps: tuple[Step, ...] = ()
     problem: SiteAgentError | None = None
     unfinished: SiteAgentError | None = None
-    """Why the order is not to be marked done even when every step succeeds."""
+    """Why the order must not be completed even if every step succeeds."""
     note: str = ""
 
     @property
@@ -68,7 +68,7 @@ class OrderPlan:
 
     @property
     def newcomers(self) -> frozenset[str]:
-        """Whom the plan adds to the account."""
+        """The users whom the plan adds to the account."""
         actions = (step.action for step in self.steps)
         return frozenset(
             member
@@ -79,24 +79,24 @@ class OrderPlan:
 
     @property
     def needs_backend_id(self) -> bool:
-        """Whether Waldur must be told the resource's name before anything else happens."""
+        """Whether backend_id must be set in Waldur before anything else happens."""
         return bool(self.backend_id) and self.context.resource.backend_id != self.backend_id
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Which names belong to which live resources in Waldur, of any offering."""
+    """The live resources of any offering, by backend_id."""
 
     resources: Mapping[str, frozenset[UUID]]
-    """By lower-case backend name."""
+    """By backend_id in lower case."""
 
     def others(self, name: str, resource: UUID) -> frozenset[UUID]:
-        """The resources other than ``resource`` that live under ``name``."""
+        """The resources other than ``resource`` with this backend_id."""
         return self.resources.get(name.lower(), frozenset()) - {resource}
 
 
 def claims_of(resources: Iterable[Resource]) -> Claims:
-    """Collect who carries which name."""
+    """Collect the resources by backend_id."""
     names: dict[str, frozenset[UUID]] = {}
     for resource in resources:
         if name := resource.account:
@@ -111,7 +111,7 @@ def plan_orders(
     components: Mapping[str, Component],
     agree: LimitsEqual = exact_equal,
 ) -> tuple[OrderPlan, ...]:
-    """Decide about every order; one that cannot be decided never stands in another's way."""
+    """Plan every order; one that cannot be planned does not block the others."""
     planning = _PlanningContext(state, claims, components, agree)
     return tuple(_decide(context, planning) for context in contexts)
 
@@ -123,7 +123,7 @@ class _PlanningContext:
     components: Mapping[str, Component]
     agree: LimitsEqual
     given: set[str] = field(default_factory=set)
-    """Names that orders before this one are about to use."""
+    """Account names chosen by earlier orders of this pass."""
 
     def is_taken(self, name: str, resource: UUID) -> bool:
         return name in self.given or bool(self.claims.others(name, resource))
@@ -136,14 +136,14 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
         return _plan_order(context, planning)
     except PermanentError as error:
         return OrderPlan(context=context, problem=error)
-    except Exception as error:  # noqa: BLE001 - a bug met on one order must not stop the others
+    except Exception as error:  # noqa: BLE001 - a bug must not stop the other orders
         defect = DefectError(f"order {context.order.uuid}: {type(error).__name__}: {error}")
         defect.__cause__ = error
         return OrderPlan(context=context, problem=defect)
 
 
 def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
-    """All steps of all orders as the one plan of the cycle."""
+    """The steps of all orders as one plan."""
     return Plan(tuple(step for plan in plans for step in plan.steps))
 
 
@@ -181,7 +181,7 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     if missing := tuple(sorted(context.members - present)):
         reason = f"in the team of project {context.order.project_slug}"
         steps.append(Step(AddMembers(placement.id, missing), reason, context.order.uuid))
-    note = "adopts the account that an interrupted run made" if adopted else ""
+    note = "adopts the account that an interrupted run created" if adopted else ""
     return OrderPlan(
         context=context,
         backend_id=placement.id,
@@ -192,7 +192,7 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
 
 
 def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tuple[Placement, bool]:
-    """The placement to use, and whether it adopts an account that exists already."""
+    """The placement to use, and whether it adopts an existing account."""
     known_as = context.resource.account
     if known_as:
         return _known_placement(context, known_as, planning), False
@@ -208,7 +208,7 @@ def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tupl
 
 
 def _known_placement(context: OrderContext, known_as: str, planning: _PlanningContext) -> Placement:
-    """Where a resource stands that Waldur already has a name for."""
+    """The placement of a resource that already has a backend_id."""
     placement = next(
         (p for p in context.placements if p.id == known_as),
         replace(context.placements[0], id=known_as),
@@ -225,10 +225,10 @@ def _is_at(found: BackendResource, placement: Placement) -> bool:
 
 
 def _is_unfinished(found: BackendResource, placement: Placement) -> bool:
-    """Whether an account is what an interrupted run left behind.
+    """Whether an account was left behind by an interrupted run.
 
-    Waldur is told the name before anybody is let in, so an account that nobody in Waldur carries
-    and that has members was not left by an interrupted run.
+    The backend_id is set in Waldur before members are added. So an account with members that
+    belongs to no resource was not left by an interrupted run.
     """
     return _is_at(found, placement) and not found.members
 
@@ -239,7 +239,7 @@ def _name_taken(
     first = placements[0]
     subject = f'{first.id}: cannot create: account "{first.id}"'
     tried = len(placements)
-    more = f" (and so for the {tried - 1} other names that were tried)" if tried > 1 else ""
+    more = f" (the {tried - 1} other names tried are not available either)" if tried > 1 else ""
     if planning.is_taken(first.id, context.resource.uuid):
         return f"{subject} belongs to another resource in Waldur{more}; choose another name"
     found = planning.state.resources[first.id]
@@ -256,7 +256,7 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     name = context.resource.account
     wanted = ordered_limits(context.order.limits, planning.components)
     if not wanted:
-        return OrderPlan(context=context, backend_id=name, note="asks for no change of limits")
+        return OrderPlan(context=context, backend_id=name, note="changes no limits")
     if not name:
         raise PermanentError(
             f"{context.resource.name}: cannot update: the resource has no backend_id; "
@@ -287,7 +287,7 @@ def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderP
         container = found.parent if found.parent in expected else None
         step = Step(DeleteResource(name, container), "terminated in Waldur", context.order.uuid)
         return OrderPlan(context=context, backend_id=name, steps=(step,))
-    note = f'account "{name}" is gone already'
+    note = f'account "{name}" is already deleted'
     left_over = [parent for parent in expected if _is_empty_container(parent, planning.state)]
     steps = tuple(
         Step(DeleteResource(name, parent), f'"{parent}" was left empty', context.order.uuid)
@@ -297,7 +297,7 @@ def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderP
 
 
 def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
-    """A resource without a name was never made, or its maker was interrupted."""
+    """A resource without backend_id was never created, or its creation was interrupted."""
     for placement in context.placements:
         found = planning.state.resources.get(placement.id)
         if found is None or planning.is_taken(placement.id, context.resource.uuid):
@@ -306,7 +306,7 @@ def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -
             action = DeleteResource(placement.id, placement.parent)
             step = Step(action, "left by an interrupted creation", context.order.uuid)
             return OrderPlan(context=context, steps=(step,))
-    return OrderPlan(context=context, note="was never made; nothing to delete")
+    return OrderPlan(context=context, note="was never created; nothing to delete")
 
 
 def _refuse_if_shared(
@@ -320,19 +320,19 @@ def _refuse_if_shared(
 
 
 def _refuse_if_foreign(found: BackendResource, context: OrderContext) -> None:
-    """Never delete what was not made for a resource: those carry their parent's name twice."""
+    """Refuse to delete accounts not created for a resource: their organization differs."""
     ours = found.organization and found.organization == found.parent
     if ours or any(_is_at(found, placement) for placement in context.placements):
         return
     raise PermanentError(
-        f'{found.id}: cannot terminate: account "{found.id}" stands under "{found.parent}" with '
-        f'organization "{found.organization}", so it was not made for a resource; delete it by '
+        f'{found.id}: cannot terminate: account "{found.id}" is under "{found.parent}" with '
+        f'organization "{found.organization}", so it was not created for a resource; delete it by '
         "hand and terminate again, or correct the backend_id in Waldur"
     )
 
 
 def _is_empty_container(name: str, state: BackendState) -> bool:
-    """Whether an interrupted termination deleted the last resource but not its container."""
+    """Whether an interrupted termination left the account of a project empty."""
     found = state.resources.get(name)
     if found is None or found.members or found.organization not in (name, found.parent):
         return False
@@ -340,9 +340,9 @@ def _is_empty_container(name: str, state: BackendState) -> bool:
 
 
 def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Write, ...]:
-    """What is written about an order if every step of its plan goes well, in this order.
+    """The writes for an order if every step of its plan succeeds, in order.
 
-    ``last_usage`` is what is reported of a resource that ends, before its order is done.
+    ``last_usage`` are the usage reports of a terminated resource.
     """
     writes = []
     if plan.order.state == OrderState.PENDING_PROVIDER:
@@ -359,7 +359,7 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
 
 
 def approve_write(order: Order) -> Write:
-    """Take an order in hand."""
+    """Approve an order."""
     return _state(order, Call.APPROVE_ORDER, order.state, OrderState.EXECUTING)
 
 
@@ -369,7 +369,7 @@ def complete_write(order: Order) -> Write:
 
 
 def fail_write(order: Order, message: str) -> Write:
-    """Mark an order as erred, with the reason for its owner."""
+    """Mark an order as erred, with the reason."""
     return _state(order, Call.FAIL_ORDER, OrderState.EXECUTING, OrderState.ERRED, message)
 
 

@@ -1,4 +1,7 @@
-"""A plan: what is to be changed, in a stable order, each change with its reason."""
+"""A plan: backend changes in a stable order, each with its reason; and the guard.
+
+The guard refuses the removals of a plan that exceed the site's thresholds.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,26 @@ from waldur_site_agent.backends import Action, DeleteResource, RemoveMembers
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One planned action; ``order`` is the order that asked for it."""
+    """One planned action; ``order`` is the order it belongs to, if any."""
 
     action: Action
     reason: str
     order: UUID | None = None
     before: Mapping[str, Decimal] = field(default_factory=dict)
-    """For changes of limits: what the backend has now, in its units."""
+    """For limits: the current values, in backend units."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """For several members or components: why each of them, where it is not ``reason``."""
+    """For several members or components: the individual reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one pass wants to change in the backend, and nothing that it does not."""
+    """Everything that one pass wants to change in the backend."""
 
     steps: tuple[Step, ...] = ()
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """The bare actions, in the plan's order."""
+        """The actions, in order."""
         return tuple(step.action for step in self.steps)
 
     def __bool__(self) -> bool:
@@ -40,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """How much one plan may take away from an offering without asking."""
+    """How much one plan may remove from an offering without confirmation."""
 
     max_removals_percent: Decimal
     max_removals: int
@@ -49,7 +52,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarded:
-    """The part of a plan that may be carried out, and the part that may not."""
+    """A plan split into the allowed and the refused part."""
 
     allowed: Plan
     refused: Plan
@@ -64,15 +67,15 @@ def guard(
     *,
     removed_before: int = 0,
 ) -> Guarded:
-    """Split a plan into what is allowed and what is refused.
+    """Split a plan into an allowed and a refused part.
 
     Args:
         plan: what the pass wants to change.
-        members_found: how many memberships the offering's resources have now.
-        terminations: how many resources the terminate orders in hand ask to delete.
-        thresholds: the site's limits.
-        removed_before: how many memberships passes over other parts of the offering have removed
-            since all of it was judged; many small plans count as one large one.
+        members_found: the current number of memberships of the offering.
+        terminations: the number of resources with terminate orders.
+        thresholds: the site's thresholds.
+        removed_before: memberships removed by partial passes since the last full pass, so that
+            many small plans count as one large one.
     """
     now = removals_in(plan)
     removed, members_found = now + removed_before, members_found + removed_before
@@ -85,7 +88,10 @@ def guard(
             f"{thresholds.max_removals} and more than {thresholds.max_removals_percent} %"
         )
     elif deleted > terminations:
-        reason = f"the plan would delete {deleted} accounts, but {terminations} are terminated"
+        reason = (
+            f"the plan would delete {deleted} accounts, but only {terminations} resources are "
+            "being terminated"
+        )
     if not reason or thresholds.removals_allowed:
         return Guarded(allowed=plan, refused=Plan())
     return Guarded(
@@ -96,7 +102,7 @@ def guard(
 
 
 def removals_in(plan: Plan) -> int:
-    """How many memberships a plan removes."""
+    """The number of memberships that a plan removes."""
     return sum(len(s.action.members) for s in plan.steps if isinstance(s.action, RemoveMembers))
 
 

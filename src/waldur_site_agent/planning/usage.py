@@ -1,4 +1,8 @@
-"""Usage: what the backend says against what Waldur has, and so what to send."""
+"""Compares the backend's usage with Waldur's records, and plans what to send.
+
+Usage is exact until it is rounded to the two decimals that Waldur stores; per-user usage is rounded
+so that it adds up to the total. Also decides when a month can be sent, and with which date.
+"""
 
 from __future__ import annotations
 
@@ -21,41 +25,40 @@ from waldur_site_agent.model.usage import (
 )
 
 MARGIN = timedelta(minutes=10)
-"""How far the clocks of the agent and of a server without dates may differ, delays included.
+"""How close to the end of a month usage is sent to a server that does not accept dates.
 
-A report that arrives in the wrong month replaces that month's figure, so none is sent nearer to
-the border than this.
+This covers clock differences and delays: a report that arrives in the wrong month would replace
+that month's record.
 """
 _SAFE_HOUR = 9
-"""At this hour in UTC it is the same day almost everywhere."""
+"""At this hour in UTC the date is the same almost everywhere."""
 
 
 def is_past_in_waldur(month: BillingMonth, now: datetime) -> bool:
-    """Whether Waldur has begun a later month already."""
+    """Whether the month has ended in Waldur, whose months are in UTC."""
     return month < BillingMonth.of(now, UTC)
 
 
 def why_not_now(month: BillingMonth, now: datetime, *, accepts_dates: bool) -> str:
-    """Why nothing can be sent for the month at this moment; empty when it can.
+    """Why nothing can be sent for the month at this moment; empty if it can.
 
     Args:
-        month: the month of the figures.
-        now: the moment of sending.
-        accepts_dates: whether the server books a report into the month of its date.
+        month: the month of the usage.
+        now: the time of sending.
+        accepts_dates: whether the server books a report by its date.
     """
     if BillingMonth.of(now, UTC) < month:
-        return f"{month} has not begun in Waldur, whose months are those of UTC"
+        return f"{month} has not started in Waldur, whose months are in UTC"
     if accepts_dates or {BillingMonth.of(now + by, UTC) for by in (-MARGIN, MARGIN)} == {month}:
         return ""
-    return f"this server books usage into its current month only, which is not surely {month}"
+    return f"this server books usage in its current month only, which may not be {month}"
 
 
 def booking_date(month: BillingMonth, now: datetime, *known: datetime | None) -> datetime:
-    """A moment inside the month, in UTC, by which Waldur books a report.
+    """The date of a report, in UTC, by which Waldur books it.
 
-    For the current month this moment; for a past one a moment on its last day, but none before
-    those that are ``known`` to lie within the resource's last plan: its creation, and the dates of
-    its newest figures.
+    For the current month this is now. For a past month it is on the last day, but not before the
+    times ``known`` to be within the resource's last plan: its creation and its newest records.
     """
     if BillingMonth.of(now, UTC) == month:
         return now.astimezone(UTC)
@@ -69,23 +72,23 @@ _CENTS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What is reported of one component of one resource, in measured units."""
+    """The usage of one component of one resource as reported, in measured units."""
 
     total: Decimal = Decimal("0.00")
     user_usages: Mapping[str, Decimal] = field(default_factory=dict)
-    """By username; they add up to the total. Whose part rounds to nothing is not here."""
+    """By username; adds up to the total. Users whose usage rounds to zero are omitted."""
 
 
 def reportable(
     configured: Mapping[str, Component], found: Iterable[WaldurComponent]
 ) -> dict[str, Component]:
-    """The configured components for which Waldur takes usage: it bills them by use or by limit."""
+    """The configured components for which Waldur accepts usage."""
     counted = {component.type for component in found if component.rules.is_counted}
     return {name: component for name, component in configured.items() if name in counted}
 
 
 def billed(usage: ResourceUsage, components: Mapping[str, Component]) -> dict[str, Bill]:
-    """What to report of a resource, by component; what was not used is reported as zero."""
+    """The usage to report for a resource, by component; unused components are zero."""
     return {name: _bill(usage, name, component) for name, component in components.items()}
 
 
@@ -121,35 +124,35 @@ ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedUsage:
-    """What Waldur has of one component of one resource in one month, in measured units.
+    """Waldur's records for one component of one resource in one month, in measured units.
 
-    After a change of plan there is a row for each plan; they are billed together, and reports
-    change the newest.
+    After a plan change there is one record per plan; they are billed together, and reports update
+    the newest.
     """
 
     row: UUID
-    """The newest."""
+    """The newest record."""
     amount: Decimal
-    """The sum over all rows."""
+    """The sum over all records."""
     older: tuple[UUID, ...] = ()
-    """The rows of former plans."""
+    """The records of former plans."""
     older_amount: Decimal = ZERO
-    """What they have together."""
+    """The sum over these."""
     last_older_amount: Decimal = ZERO
-    """What the last of them has."""
+    """The amount of the last of these."""
     date: datetime | None = None
-    """When the newest was reported, or the moment that the report named."""
+    """The date of the newest record."""
 
     @property
     def newest(self) -> Decimal:
-        """What the newest row has."""
+        """The amount of the newest record."""
         return self.amount - self.older_amount
 
     def counts_twice(self, total: Decimal) -> bool:
-        """Whether the newest row holds what the one before it has, too.
+        """Whether the newest record includes the usage of the one before it.
 
-        So it is after the first report under a new plan, of which nothing in Waldur's answers told
-        before: that report was of the whole month.
+        This happens with the first report after a plan change. Waldur's responses do not show the
+        change beforehand, so that report covers the whole month.
         """
         once = self.amount - self.last_older_amount
         return (
@@ -161,30 +164,30 @@ class RecordedUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentReport:
-    """One component of one resource: its figure, and Waldur's."""
+    """One component of one resource: its usage, and Waldur's records."""
 
     type: str
     bill: Bill
     found: RecordedUsage | None = None
     is_anomaly: bool = False
-    """Lower than what Waldur has, although usage only grows: neither total nor parts are sent."""
+    """The usage has decreased, which should not happen: nothing is sent."""
     is_changed: bool = False
-    """Whether the total is to be sent."""
+    """Whether the total will be sent."""
 
     @property
     def before(self) -> Decimal | None:
-        """Waldur's figure."""
+        """The usage recorded in Waldur."""
         return self.found.amount if self.found else None
 
     @property
     def amount(self) -> Decimal:
-        """What is sent for the newest row: all that the rows of former plans do not have."""
+        """The amount sent for the newest record: the usage without that of former plans."""
         return _for_newest(self.bill.total, self.found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceReport:
-    """One resource in one month, components in the order of their types."""
+    """One resource in one month, with components sorted by type."""
 
     resource: Resource
     components: tuple[ComponentReport, ...] = ()
@@ -196,36 +199,36 @@ class ResourceReport:
 
     @property
     def is_changed(self) -> bool:
-        """Whether some total is to be sent."""
+        """Whether some total will be sent."""
         return any(component.is_changed for component in self.components)
 
     @property
     def changed_totals(self) -> dict[str, Decimal]:
-        """What was used, by the components whose total is to be sent."""
+        """The usage by component, of components whose total will be sent."""
         return {each.type: each.bill.total for each in self.components if each.is_changed}
 
     @property
     def valid(self) -> tuple[ComponentReport, ...]:
-        """The components that are not anomalous."""
+        """The components whose usage has not decreased."""
         return tuple(component for component in self.components if not component.is_anomaly)
 
     @property
     def totals(self) -> dict[str, Decimal]:
-        """All totals that are sent when one of them is news.
+        """The totals that are sent if any of them has changed.
 
-        They go together, because older servers show only what was sent last.
+        They are sent together, because older servers show only the last report.
         """
         return {component.type: component.amount for component in self.valid}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserUsageChange:
-    """The users' parts of one component of one resource that Waldur does not have so."""
+    """Changed per-user usage of one component of one resource."""
 
     resource: Resource
     component: str
     users: Mapping[str, tuple[Decimal | None, Decimal]]
-    """By username, Waldur's part and the new one."""
+    """By username, the usage in Waldur and the new one."""
 
     @property
     def account(self) -> str:
@@ -234,34 +237,34 @@ class UserUsageChange:
 
     @property
     def is_new(self) -> bool:
-        """Whether some of them are of users for whom Waldur has no row here."""
+        """Whether Waldur has no record yet for some of these users."""
         return any(old is None for old, _ in self.users.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthPlan:
-    """What one month looks like, and what of it is to be sent; resources by account."""
+    """The usage of one month and what to send; resources sorted by account."""
 
     month: BillingMonth
     resources: tuple[ResourceReport, ...] = ()
     is_settled: bool = True
-    """Whether the figures are final, once the month is over."""
+    """Whether the usage is final, once the month has ended."""
     unfinished: frozenset[str] = frozenset()
-    """Accounts of which a later reading of the backend may have more."""
+    """Accounts for which a later read of the backend may show more usage."""
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """Accounts of which nothing is sent, with why: Waldur's figure was not understood."""
+    """Accounts for which nothing is sent, with the reason."""
 
     def __bool__(self) -> bool:
         return any(resource.is_changed for resource in self.resources)
 
     @property
     def anomalies(self) -> list[tuple[str, ComponentReport]]:
-        """What is kept back because it is lower than what Waldur has, with its account."""
+        """The components whose usage has decreased, with their account."""
         return [(r.account, c) for r in self.resources for c in r.components if c.is_anomaly]
 
     @property
     def expected_user_usages(self) -> int:
-        """How many rows of single users Waldur has when everything was reported."""
+        """The number of per-user records once everything was reported."""
         return sum(
             len(component.bill.user_usages)
             for resource in self.resources
@@ -269,7 +272,7 @@ class MonthPlan:
         )
 
     def outstanding(self, has_sent: Callable[[str, str], bool]) -> dict[str, Decimal]:
-        """By component, what Waldur lacks; ``has_sent`` tells by account and component."""
+        """By component, the usage not sent according to ``has_sent(account, component)``."""
         lacking: dict[str, Decimal] = defaultdict(Decimal)
         for resource in self.resources:
             for component in resource.components:
@@ -281,9 +284,9 @@ class MonthPlan:
 def recorded_usage(
     rows: Iterable[ComponentUsage], month: BillingMonth
 ) -> dict[tuple[UUID, str], RecordedUsage]:
-    """What Waldur has, by resource and component.
+    """Waldur's records, by resource and component.
 
-    Rows of other months, which servers send that ignore the filter, are left out.
+    Records of other months, sent by servers that ignore the filter, are omitted.
     """
     groups: dict[tuple[UUID, str], list[ComponentUsage]] = defaultdict(list)
     for row in rows:
@@ -306,7 +309,7 @@ def _together(group: list[ComponentUsage]) -> RecordedUsage:
 
 
 def recorded_user_usages(rows: Iterable[ComponentUserUsage]) -> dict[UUID, dict[str, Decimal]]:
-    """What Waldur has of single users, by the row of the component and by username."""
+    """Waldur's per-user records, by component usage record and username."""
     user_usages: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
     for row in rows:
         if row.component_usage_uuid is not None:
@@ -324,16 +327,16 @@ def plan_month(
     allow_decrease: bool = False,
     report_zero: bool = True,
 ) -> MonthPlan:
-    """Compare a month.
+    """Compare the usage of a month.
 
     Args:
-        month: which.
-        resources: by account; each account stands for one resource.
-        report: the backend's figures.
-        components: those that Waldur takes.
-        found: Waldur's figures.
-        allow_decrease: whether a figure may become lower.
-        report_zero: whether nothing used is reported where Waldur has no figure at all.
+        month: the month.
+        resources: by account; each account belongs to one resource.
+        report: the backend's usage.
+        components: the components that Waldur accepts.
+        found: Waldur's records.
+        allow_decrease: whether usage may decrease.
+        report_zero: whether zero usage is reported if Waldur has no record.
     """
     plans = []
     for account, resource in sorted(resources.items()):
@@ -381,7 +384,7 @@ def _for_newest(total: Decimal, found: RecordedUsage | None) -> Decimal:
 def user_usages_for_newest(
     user_usages: Mapping[str, Decimal], older: Iterable[Mapping[str, Decimal]]
 ) -> dict[str, Decimal]:
-    """The parts of the users in the newest row, given those in the rows of former plans."""
+    """Per-user usage for the newest record, given the records of former plans."""
     rest = dict(user_usages)
     for row in older:
         for user, amount in row.items():
@@ -393,9 +396,9 @@ def user_usages_for_newest(
 def user_usage_changes(
     user_usages: Mapping[str, Decimal], found: Mapping[str, Decimal]
 ) -> dict[str, Decimal]:
-    """The parts that Waldur does not have so; nothing for users who are not there any more.
+    """Per-user usage that differs from Waldur's; zero for users without usage.
 
-    Waldur deletes no part, so a part that is gone is sent as zero.
+    Waldur does not delete per-user records, so they are set to zero.
     """
     gone = {user: ZERO for user, amount in found.items() if amount and user not in user_usages}
     changed = {u: amount for u, amount in user_usages.items() if found.get(u) != amount}
@@ -403,5 +406,5 @@ def user_usage_changes(
 
 
 def counted_from(resource: Resource, month: Period) -> datetime:
-    """From when usage counts: a resource's creation; of one that does not tell, this month."""
+    """The start of usage: the resource's creation or, if unknown, the start of the month."""
     return resource.created or month.start

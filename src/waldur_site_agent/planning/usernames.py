@@ -1,6 +1,6 @@
-"""Decides which calls give a person a username, and who may not have which.
+"""Plans the calls that assign a username to an offering user, and rejects unfit or taken names.
 
-Pure: what the username backend answered comes in as a value, the calls to Waldur go out as one.
+Pure: the answer of the username backend comes in as a value, and the calls go out as one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_USERNAME = 100
 
 POLICY = "username_generation_policy"
 BY_PROVIDER = "service_provider"
-"""The only policy under which the site makes the names; otherwise Waldur does."""
+"""The only policy under which the site makes usernames; otherwise Waldur does."""
 
 PENDING = frozenset({State.PENDING_ACCOUNT_LINKING, State.PENDING_ADDITIONAL_VALIDATION})
 _IN_THE_MAKING = PENDING | {State.REQUESTED, State.CREATING, State.ERROR_CREATING}
@@ -31,7 +31,7 @@ _FOUND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+$-]*")
 
 
 class Call(enum.Enum):
-    """A request to Waldur about one offering user; a plan has them in their order."""
+    """A request to Waldur about one offering user."""
 
     SET_USERNAME = "set the username"
     SET_OK = "set OK"
@@ -44,24 +44,24 @@ class Call(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The backend found or made this name."""
+    """The backend found or generated this name."""
 
     username: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToBeNamed:
-    """The backend may make a name, but was not asked to because nothing is to change."""
+    """The backend may generate a name, but was not asked to in a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unnamed:
-    """The backend has no name for the person and makes none."""
+    """The backend has no name for the user and generates none."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionRequired:
-    """The person must do something first; ``state`` is one of :data:`PENDING`."""
+    """The user must do something first; ``state`` is one of :data:`PENDING`."""
 
     state: str
     comment: str = ""
@@ -70,36 +70,36 @@ class ActionRequired:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """There will be no name until somebody changes something."""
+    """No name until somebody changes something."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The backend could not say; ask again in the next cycle."""
+    """The backend could not answer; retry in the next cycle."""
 
     reason: str
 
 
 Answer: TypeAlias = Named | ToBeNamed | Unnamed | ActionRequired | Refused | Unknown
-"""What came of asking the username backend about one person."""
+"""The result of asking the username backend about one user."""
 
 Holders: TypeAlias = "Mapping[str, frozenset[UUID]]"
-"""For each username in lower case, the people who have it."""
+"""By username in lower case, the UUIDs of the users who have it."""
 
 
 def needs_username(user: OfferingUser) -> bool:
-    """Whether the username backend is to be asked about this offering user.
+    """Whether to ask the username backend about this offering user.
 
-    An account that is OK without a name is one too: it is what an interrupted cycle leaves, and
-    what servers show that know no states.
+    This includes users in state OK without a username, as left by an interrupted cycle or shown
+    by servers without states.
     """
     return user.state in _IN_THE_MAKING or (user.state == State.OK and not user.username)
 
 
 def in_order_of_arrival(users: Iterable[OfferingUser]) -> list[OfferingUser]:
-    """Oldest first, so that the same people get the same names however the list came."""
+    """Oldest first, so that names do not depend on the order of the list."""
 
     def age(user: OfferingUser) -> tuple[bool, float, str]:
         created = user.created
@@ -109,7 +109,7 @@ def in_order_of_arrival(users: Iterable[OfferingUser]) -> list[OfferingUser]:
 
 
 def holders_of(users: Iterable[OfferingUser]) -> Holders:
-    """Who has which name, in any state but Deleted; case does not tell names apart."""
+    """The users by username, in any state but Deleted; case-insensitive."""
     holders: defaultdict[str, set[UUID]] = defaultdict(set)
     for user in users:
         if user.username and user.state != State.DELETED:
@@ -118,7 +118,7 @@ def holders_of(users: Iterable[OfferingUser]) -> Holders:
 
 
 def duplicates_of(users: Iterable[OfferingUser]) -> dict[str, tuple[OfferingUser, ...]]:
-    """The names that several people have, in lower case, each with all who have it."""
+    """The usernames in lower case that several users have, with those users."""
     listed = in_order_of_arrival(users)
     shared = {name for name, people in holders_of(listed).items() if len(people) > 1}
     return {
@@ -130,34 +130,34 @@ def duplicates_of(users: Iterable[OfferingUser]) -> dict[str, tuple[OfferingUser
 
 
 def why_unfit(username: str, *, found: bool) -> str:
-    """Why a name cannot be used; empty when it can.
+    """Why a name cannot be used; empty if it can.
 
-    A name that the backend found is a fact of the site and may have capitals, ``@``, or begin
-    with a digit; one that it made may not.
+    A name that the backend found exists at the site, so it may have capitals, ``@``, or begin with
+    a digit; a generated one may not.
     """
     if not username:
         return "the name is empty"
     if len(username) > LONGEST_USERNAME:
-        return f"the name has {len(username)} characters, {LONGEST_USERNAME} are allowed"
+        return f"the name has {len(username)} characters; at most {LONGEST_USERNAME} are allowed"
     if username.lower() == "root":
-        return "no person is to be root"
+        return "root is reserved"
     if found and not _FOUND.fullmatch(username):
-        return "a name is made of letters a-z, digits and . _ - @ + $"
+        return "a name may have letters a-z, digits and . _ - @ + $"
     if not found and not _MADE.fullmatch(username):
-        return "a name is made of a-z, 0-9 and . _ - and begins with a letter"
+        return "a name may have a-z, 0-9 and . _ - and begins with a letter"
     return ""
 
 
 def grant(user: OfferingUser, username: str, holders: Holders, *, found: bool) -> Answer:
-    """Let the person have a name that is fit and nobody else's; refuse it otherwise."""
+    """Accept the name if it is valid and not taken by another user; refuse it otherwise."""
     if unfit := why_unfit(username, found=found):
         return Refused(f"{username!r} cannot be the username: {unfit}")
     others = holders.get(username.lower(), frozenset()) - {user.user_uuid}
     if others:
         who = ", ".join(sorted(str(person) for person in others))
         return Refused(
-            f'username "{username}" belongs to another person of this offering (user {who}); '
-            "give one of the two another name"
+            f'username "{username}" belongs to another user of this offering (user {who}); '
+            "give one of them a different username"
         )
     return Named(username)
 
@@ -165,9 +165,9 @@ def grant(user: OfferingUser, username: str, holders: Holders, *, found: bool) -
 def as_it_is(
     listed: OfferingUser, current: OfferingUser, answer: Answer, holders: Holders
 ) -> tuple[OfferingUser, Answer]:
-    """The person as read by itself, with the answer as far as it still holds.
+    """The user as read individually, with the answer as far as it is still valid.
 
-    A name that was given meanwhile is kept, and never given to a second person.
+    A name that was assigned in the meantime is kept, and never assigned to a second user.
     """
     if not needs_username(current):
         return current, Unnamed()
@@ -176,16 +176,16 @@ def as_it_is(
     if isinstance(answer, Named):
         others = holders.get(answer.username.lower(), frozenset()) - {current.user_uuid}
         if others:
-            reason = f'username "{answer.username}" was given to another person a moment ago'
+            reason = f'username "{answer.username}" was just assigned to another user'
             return current, Unknown(reason)
     return current, answer
 
 
 def plan_calls(user: OfferingUser, answer: Answer) -> tuple[Call, ...]:
-    """The fewest calls that make an offering user what the backend's answer says.
+    """The minimal calls that bring an offering user in line with the backend's answer.
 
-    ``SET_OK`` after ``SET_USERNAME`` is for servers on which a name does not complete the
-    account; where its answer says that it did, the call is left out.
+    ``SET_OK`` after ``SET_USERNAME`` is for servers on which a username does not complete the
+    account; it is skipped if the response shows that it did.
     """
     match answer:
         case Named(username):
@@ -200,8 +200,8 @@ def plan_calls(user: OfferingUser, answer: Answer) -> tuple[Call, ...]:
 
 def _calls_for_name(user: OfferingUser, username: str) -> tuple[Call, ...]:
     calls: list[Call] = []
-    # An account with another name stays pending until it has the new one: a cycle that ends
-    # between the two calls must not leave it OK under the old name.
+    # With a different username the user stays pending until the new one is set: a cycle that ends
+    # between the two calls must not leave the user OK with the old one.
     if user.state in PENDING and _has_comment(user) and user.username in ("", username):
         calls.append(Call.SET_VALIDATION_COMPLETE)
     if user.username != username:
@@ -216,7 +216,7 @@ def _calls_for_pending(user: OfferingUser, answer: ActionRequired) -> tuple[Call
         State.PENDING_ACCOUNT_LINKING: Call.SET_PENDING_ACCOUNT_LINKING,
         State.PENDING_ADDITIONAL_VALIDATION: Call.SET_PENDING_ADDITIONAL_VALIDATION,
     }[answer.state]
-    if user.state == State.OK:  # there is no way back from OK
+    if user.state == State.OK:  # Waldur does not allow leaving OK
         return ()
     if user.state == State.REQUESTED:
         return Call.BEGIN_CREATING, wait
@@ -224,7 +224,7 @@ def _calls_for_pending(user: OfferingUser, answer: ActionRequired) -> tuple[Call
         return (wait,)
     if _says(user, answer):
         return ()
-    # Waldur refuses to enter a state that an account is in, even with another comment.
+    # Waldur rejects a transition to the current state, even with a different comment.
     return Call.SET_ERROR_CREATING, wait
 
 

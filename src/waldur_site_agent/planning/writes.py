@@ -1,7 +1,7 @@
-"""Changes in Waldur as values: what is written, in place of what, and why.
+"""Changes in Waldur as values: old value, new value and reason.
 
-A pass makes these values first. A dry run prints them; otherwise each is sent and then goes into
-the log and the journal, with the same old and new values that the plan showed.
+A dry run prints them. Otherwise each is sent, and then logged and recorded in the journal, with the
+same old and new values as in the plan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from waldur_site_agent.planning.usage import UserUsageChange
 
 
 class Call(enum.StrEnum):
-    """The calls by which a pass changes something in Waldur."""
+    """The API calls that change something in Waldur."""
 
     APPROVE_ORDER = "approve_order"
     COMPLETE_ORDER = "complete_order"
@@ -47,14 +47,14 @@ class Call(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field with its old and new value, as text; ``None`` where there is no value."""
+    """One field with its old and new value, as text; ``None`` if there is no value."""
 
     field: str
     old: str | None
     new: str | None
     unit: str = ""
     note: str = ""
-    """What else belongs to it: the other side's value."""
+    """Additional information, such as the account's value."""
 
     def __str__(self) -> str:
         text = f"{self.field} {_shown(self.old)} -> {_shown(self.new)}"
@@ -68,13 +68,13 @@ class Write:
 
     call: Call
     uuid: UUID | None
-    """The resource, order, offering user or request that is changed; ``None``: it is created."""
+    """The object that is changed; ``None`` if it is created."""
     about: str
-    """The same as people know it: an account, a username, an order."""
+    """A readable name of the object: an account, a username, an order."""
     changes: tuple[Change, ...] = ()
     reason: str = ""
     value: object = None
-    """What is sent, where the call takes something."""
+    """The value that is sent, if the call takes one."""
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.changes)) or self.call.value
@@ -87,7 +87,7 @@ def limits_write(
     reason: str,
     notes: Mapping[str, str],
 ) -> Write:
-    """Replace all limits of a resource; only those that differ are changes."""
+    """Replace all limits of a resource; only the differing ones appear as changes."""
     changes = tuple(
         Change(
             f"limit {name}",
@@ -110,7 +110,7 @@ def limits_write(
 
 
 def metadata_write(resource: Resource, metadata: Mapping[str, object], reason: str) -> Write:
-    """Replace the backend metadata of a resource; the keys that differ are changes."""
+    """Replace the backend_metadata of a resource; differing keys appear as changes."""
     before = dict(resource.backend_metadata)
     return Write(
         call=Call.SET_BACKEND_METADATA,
@@ -133,7 +133,7 @@ def _metadata_changes(
 
 
 def backend_id_write(resource: Resource, backend_id: str) -> Write:
-    """Tell Waldur a resource's name in the backend."""
+    """Set a resource's backend_id, the name of its account."""
     return Write(
         call=Call.SET_BACKEND_ID,
         uuid=resource.uuid,
@@ -168,7 +168,7 @@ def erred_write(resource: Resource, message: str) -> Write:
 
 
 def sync_write(resource: Resource) -> Write:
-    """Note on a resource that it was compared with the backend just now."""
+    """Update the time of a resource's last sync."""
     old = resource.last_sync.isoformat(timespec="seconds") if resource.last_sync else None
     return Write(
         call=Call.REFRESH_LAST_SYNC,
@@ -180,17 +180,17 @@ def sync_write(resource: Resource) -> Write:
 
 
 def deleting_write(user: OfferingUser) -> Write:
-    """Say that the removal of an offering user has begun."""
+    """Mark an offering user as Deleting."""
     return _user_state(user, Call.SET_DELETING, OfferingUserState.DELETING)
 
 
 def deleted_write(user: OfferingUser) -> Write:
-    """Say that an offering user is in no account any more."""
+    """Mark an offering user as Deleted."""
     return _user_state(user, Call.SET_DELETED, OfferingUserState.DELETED)
 
 
 def user_write(before: OfferingUser, after: OfferingUser) -> Write:
-    """What has changed, or is to change, in an offering user; maybe nothing."""
+    """The difference between two versions of an offering user, possibly empty."""
     fields = (
         ("username", before.username, after.username),
         ("state", before.state, after.state),
@@ -213,7 +213,7 @@ def usage_write(
     figures: Mapping[str, tuple[Decimal | None, Decimal]],
     components: Mapping[str, Component],
 ) -> Write:
-    """Report the usage of a month: by component, Waldur's figure and the new one."""
+    """Report the usage of a month: by component, the usage in Waldur and the new one."""
     return Write(
         call=Call.SET_USAGE,
         uuid=resource.uuid,
@@ -237,7 +237,7 @@ def user_usages_write(
     components: Mapping[str, Component],
     users: Collection[str] | None = None,
 ) -> Write:
-    """Report what single users used of one component in a month; ``users``: only of these."""
+    """Report the per-user usage of one component in a month, optionally of some users only."""
     name = change.component
     unit = components[name].measured_unit if name in components else ""
     return Write(
@@ -267,7 +267,7 @@ def _user_state(user: OfferingUser, call: Call, state: str) -> Write:
 
 
 def amount_text(amount: Decimal | None) -> str | None:
-    """An amount without superfluous zeros or exponents: ``15``, not ``1.5E+1`` or ``15.00``."""
+    """An amount without trailing zeros or exponent: ``15``, not ``1.5E+1`` or ``15.00``."""
     if amount is None:
         return None
     text = f"{amount:f}"

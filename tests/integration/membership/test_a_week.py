@@ -173,7 +173,7 @@ def test_a_closed_service_account_goes_and_the_jobs_of_a_healthy_account_go_on(w
 
 def test_a_person_whom_the_system_does_not_know_waits_and_then_gets_a_home(week: Week) -> None:
     assert [week.newcomer in day["club"].users for day in week.after] == [False] * 3 + [True] * 2
-    waits = ["members wait for the backend to know them" in text for text in week.printed]
+    waits = ["members not added yet: unknown to the backend" in text for text in week.printed]
     assert waits == [False, True, True, False, False]
     home = Path(week.slurm_site.slurm.directory) / "week" / week.newcomer
     assert home.stat().st_mode & 0o777 == 0o700

@@ -205,7 +205,7 @@ def test_load_components_creates_updates_and_then_leaves_alone(
     assert done.code == 0, done.err
     assert "+ gres/gpu  GPU in GPU-hours" in done.out
     assert "~ cpu  name: CPU -> Cores" in done.out
-    assert "? mem  only in Waldur; left alone" in done.out
+    assert "? mem  only in Waldur; left unchanged" in done.out
     found = {c.type: c for c in installation.testbed.sandbox.offering.components}
     assert (found["cpu"].name, found["gres/gpu"].unit_factor) == ("Cores", 60)
     installation.testbed.sandbox.requests.clear()

@@ -81,7 +81,7 @@ def test_home_directories_are_made_by_command_only_where_the_site_wants_them(
     installation.write(membership_sync_backend="slurm", backend_settings=settings)
     done = installation.run(command="waldur_site_create_homedirs")
     assert done.code == 1
-    assert "makes no home directories" in done.out
+    assert "does not create home directories" in done.out
 
 
 def test_the_plan_shows_a_limit_of_the_account_as_it_is_and_as_it_was_sold(

@@ -264,7 +264,7 @@ def test_both_event_switches_are_refused(tmp_path: Path) -> None:
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     text = complaint(tmp_path, "timezone: UTC\ntimezone: UTC\nofferings: []\n")
-    assert "config.yaml:2: timezone: stands twice, first on line 1" in text
+    assert "config.yaml:2: timezone: is repeated, first on line 1" in text
 
 
 def test_the_same_offering_twice_is_refused(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
 ) -> None:
     ocean, order = ordered_to_end(meter)
     meter.ledger.unfinished = {"a_ocean"}
-    assert "has no end in the accounting database yet" in process(meter).results[0].reason
+    assert "have no end time in the accounting database yet" in process(meter).results[0].reason
     assert state(meter, order) == "executing"
     meter.ledger.run("a_ocean", "bob", meter.sandbox.clock.now() - timedelta(hours=1), hours=0.5)
     meter.ledger.unfinished = {"a_other"}
@@ -223,7 +223,7 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
 def test_a_termination_waits_while_less_is_read_than_waldur_has(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     work, meter.ledger.work = meter.ledger.work, []
-    assert "lower than what Waldur has" in process(meter).results[0].reason
+    assert "lower than in Waldur" in process(meter).results[0].reason
     assert state(meter, order) == "executing"
     assert meter.total(ocean)["cpu"] == 1
     meter.ledger.work = work

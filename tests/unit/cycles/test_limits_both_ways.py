@@ -65,7 +65,7 @@ def test_where_differences_are_reported_neither_side_changes(testbed: SimulatedS
     testbed = replace(testbed, limits="report")
     resource = a_typing_error(testbed)
     report = testbed.sync()
-    assert left(report) == [f"{BOTH_VALUES}; left as it is (limits: report)"]
+    assert left(report) == [f"{BOTH_VALUES}; left unchanged (limits: report)"]
     assert limits_of(testbed, resource)["cpu"] == 720000
     assert testbed.sandbox.customer.current(resource).limits == {"cpu": 120, "mem": 2}
     assert is_quiet(testbed)
@@ -100,7 +100,7 @@ def test_while_an_order_decides_no_limit_moves(testbed: SimulatedSite, limits: s
     resource = a_typing_error(testbed)
     testbed.sandbox.customer.place_update_order(resource, {"cpu": 200, "mem": 2})
     report = testbed.sync()
-    assert left(report)[0].endswith("left as it is: an order is in progress")
+    assert left(report)[0].endswith("left unchanged: an order is in progress")
     assert limits_of(testbed, resource)["cpu"] == 720000
     assert testbed.sandbox.requests.count("*_set_limits") == 0
     testbed.cycle()
@@ -117,7 +117,7 @@ def test_limits_that_a_periodic_policy_owns_stay_on_both_sides(
     resource = a_typing_error(testbed)
     testbed.sandbox.customer.add_periodic_policy()
     report = testbed.sync()
-    assert left(report)[0].endswith("left as it is: a periodic policy of Waldur owns the limits")
+    assert left(report)[0].endswith("left unchanged: a periodic policy in Waldur sets the limits")
     assert limits_of(testbed, resource)["cpu"] == 720000
     assert testbed.sandbox.requests.count("*_set_limits") == 0
 
@@ -130,7 +130,7 @@ def test_the_limits_of_a_shared_account_are_nobodys(testbed: SimulatedSite, limi
     testbed.sandbox.customer.edit(other, backend_id=resource.backend_id)
     testbed.forget()
     report = testbed.sync()
-    assert left(report)[0].endswith("left as it is: 2 resources share the account")
+    assert left(report)[0].endswith("left unchanged: 2 resources share the account")
     assert limits_of(testbed, resource)["cpu"] == 720000
     assert testbed.sandbox.requests.count("*_set_limits") == 0
 
@@ -146,7 +146,7 @@ def test_a_limit_that_cannot_be_read_is_not_taken_for_a_missing_one(testbed: Sim
         (decision,) = decide(site, by_account(listed), state, "waldur").values()
     assert not decision.changes_something
     assert decision.found.id == resource.backend_id
-    assert decision.left[0].endswith("left as it is: not every limit of the account can be read")
+    assert decision.left[0].endswith("left unchanged: not every limit of the account can be read")
 
 
 def test_limits_that_waldur_does_not_name_stay_where_waldur_wins(testbed: SimulatedSite) -> None:
@@ -177,7 +177,7 @@ def test_by_hand_either_side_can_follow_the_other_once(testbed: SimulatedSite) -
 def test_accounts_without_a_limit_on_either_side_are_named(testbed: SimulatedSite) -> None:
     resource = testbed.settled(testbed.project(ada="ada01"), cpu=10)
     (line,) = testbed.sync(dry_run=True).membership.unlimited
-    assert line.startswith("limit mem: neither Waldur nor the account has one")
+    assert line.startswith("limit mem: set neither in Waldur nor on the account")
     assert resource.backend_id in line
 
 
@@ -199,7 +199,7 @@ def test_waldur_is_told_no_limit_of_what_it_does_not_sell_by_limit(
     else:
         remarks = tuple(left(testbed.sync(dry_run=True)))
         testbed.sync()
-    assert "Waldur does not sell it by limit" in remarks[0]
+    assert "it is not limit-based in Waldur" in remarks[0]
     assert side.current(resource).limits == {"cpu": 12}
     order = side.place_update_order(side.current(resource), {"cpu": 20})
     testbed.cycle()

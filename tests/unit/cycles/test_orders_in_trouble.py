@@ -333,5 +333,5 @@ def test_an_order_that_waits_for_its_date_is_named_and_is_no_trouble(
     side.place_create_order(project, "later", {"cpu": 1}, start_date=tomorrow)
     report = testbed.cycle()
     (result,) = report.results
-    assert f"pending-start-date in Waldur; Waldur lets it begin on {tomorrow}" in result.reason
+    assert f"pending-start-date in Waldur; Waldur starts it on {tomorrow}" in result.reason
     assert not report.failed

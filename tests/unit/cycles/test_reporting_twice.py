@@ -72,7 +72,7 @@ def test_what_the_first_report_after_a_change_of_plan_counts_twice_the_next_puts
     with capture_logs() as logs:
         assert not meter.report().failed
     assert billed_by_row(meter, ocean) == {"before": 100, "": 11}
-    assert "counted under two plans" in warnings(logs)[0]["event"]
+    assert "double-counted after a plan change" in warnings(logs)[0]["event"]
     assert sum(meter.parts(ocean)["cpu"].values()) == 111
 
 

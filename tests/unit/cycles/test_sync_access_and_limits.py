@@ -171,7 +171,7 @@ def test_an_account_whose_qos_cannot_be_kept_in_waldur_is_not_restricted(
     before = list(account.qos)
     testbed.sandbox.faults.add("*_set_backend_metadata", "status", status=403, times=1)
     testbed.sandbox.customer.set_flags(resource, paused=True)
-    assert "cannot be kept in Waldur" in " ".join(testbed.sync().failures)
+    assert "could not save the current QOS/limits" in " ".join(testbed.sync().failures)
     assert testbed.slurm.state.accounts[resource.backend_id].qos == before
     testbed.sync()
     assert testbed.slurm.state.accounts[resource.backend_id].qos == ["paused"]

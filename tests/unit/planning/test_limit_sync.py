@@ -89,7 +89,7 @@ def test_where_differences_are_reported_nothing_changes_and_both_values_are_show
     assert made.left == (
         (
             "limit cpu: Waldur has 120 k-Hours (7200000), the account 1200000 (20 k-Hours); "
-            "left as it is (limits: report)"
+            "left unchanged (limits: report)"
         ),
     )
 
@@ -124,7 +124,7 @@ def test_a_cap_that_came_into_the_file_later_is_set_but_the_sites_own_is_kept() 
 def test_a_limit_that_waldur_does_not_name_stays_on_the_account() -> None:
     made = decision(sold(cpu=10), account(cpu=600000, mem=61440), "waldur")
     assert not made.changes_something
-    assert made.left[0].endswith("left as it is: Waldur names none")
+    assert made.left[0].endswith("left unchanged: Waldur has none")
     told = decision(sold(cpu=10), account(cpu=600000, mem=61440), "backend").to_report
     assert told == amounts(cpu=10, mem=1)
 
@@ -135,7 +135,7 @@ def test_a_limit_that_two_decimals_cannot_tell_stays_untold_and_is_shown() -> No
     assert made.left == (
         (
             "limit cpu: Waldur has 3 k-Hours (180000), the account 1 (about 0 k-Hours); "
-            "left as it is: two decimals cannot tell it exactly"
+            "left unchanged: it needs more than two decimals"
         ),
     )
 
@@ -155,7 +155,7 @@ def test_an_obstacle_leaves_both_sides_and_keeps_both_values() -> None:
     assert blocked.left == (
         (
             "limit cpu: Waldur has 120 k-Hours (7200000), the account 1200000 (20 k-Hours); "
-            "left as it is: an order is in progress"
+            "left unchanged: an order is in progress"
         ),
     )
 

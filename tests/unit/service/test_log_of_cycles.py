@@ -59,7 +59,7 @@ def test_twenty_orders_of_an_expired_project_are_one_line_and_none_in_the_next_c
         testbed.order(project, f"run-{number}")
     process.testbed = testbed.with_(transport=_Expired)
     (line,) = process.cycle(ORDER_PROCESS)
-    assert (line["event"], line["count"]) == ("order left for the next pass", 20)
+    assert (line["event"], line["count"]) == ("order deferred to the next pass", 20)
     assert "Project 'Climate' is expired." in line["reason"]
     assert process.events(ORDER_PROCESS) == []
     process.moment += timedelta(days=1)
@@ -77,7 +77,7 @@ def test_members_who_wait_are_named_once_and_newcomers_at_once(process: Process)
     testbed.sandbox.customer.add_member(project, testbed.person("bob", "bob01"))
     process.testbed = testbed.with_(unknown_to_the_system=frozenset({"bob01", "cyd01"}))
     (line,) = process.cycle(MEMBERSHIP_SYNC)
-    assert line["event"] == "members wait for the backend to know them"
+    assert line["event"] == "members not added yet: unknown to the backend"
     assert line["user"] == "bob01"
     assert process.events(MEMBERSHIP_SYNC) == []
     testbed.sandbox.customer.add_member(project, testbed.person("cyd", "cyd01"))
@@ -92,15 +92,15 @@ def test_nobody_leaves_is_a_line_and_so_is_its_end(process: Process) -> None:
     operation = "marketplace_service_providers_project_service_accounts_list"
     testbed.sandbox.faults.add(operation, "status", status=502, times=None)
     (line,) = process.cycle(MEMBERSHIP_SYNC)
-    assert line["event"] == "nobody leaves any account in this cycle"
+    assert line["event"] == "removals suspended in this cycle"
     assert line["log_level"] == "warning"
-    assert "service accounts were not read" in line["reason"]
+    assert "service accounts could not be read" in line["reason"]
     assert process.events(MEMBERSHIP_SYNC) == []
     testbed.sandbox.faults.clear()
     (line,) = process.cycle(MEMBERSHIP_SYNC)
     assert (line["event"], line["condition"]) == (
         "resolved",
-        "nobody leaves any account in this cycle",
+        "removals suspended in this cycle",
     )
 
 

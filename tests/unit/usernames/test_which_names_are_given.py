@@ -46,7 +46,7 @@ def test_a_name_that_somebody_has_is_given_to_nobody_else(place: Place, state: s
     report = place.cycle()
     assert place.shown("bob") == ("Error creating", "")
     (change,) = [each for each in report.changes if each.user.user_username == "bob"]
-    assert 'username "lovelace" belongs to another person' in change.reason
+    assert 'username "lovelace" belongs to another user' in change.reason
     assert report.duplicates == {}
 
 
@@ -123,7 +123,7 @@ def test_a_dry_run_makes_no_names_that_leave_traces(place: Place) -> None:
     assert place.script.generated_for == []
     (change,) = report.changes
     assert change.result is UsernameResult.PLANNED
-    assert "when this is no dry run" in change.reason
+    assert "not in a dry run" in change.reason
 
 
 def test_an_agent_that_stops_begins_with_nobody_new(new_place: Place) -> None:
