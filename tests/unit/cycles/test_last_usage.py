@@ -142,7 +142,7 @@ def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
             assert report.failed
             assert "its last usage was not reported" in report.results[0].reason
             assert state(meter, order) == "executing"
-    said = [entry for entry in logs if entry["event"].startswith("a termination waits")]
+    said = [entry for entry in logs if entry["event"].startswith("termination waiting")]
     assert {(e["log_level"], e["resource"]) for e in said} == {("error", "a_ocean")}
     assert "CUSTOMER.OWNER" in said[0]["remedy"]
     assert "safety.unreported_usage" in said[0]["remedy"]
@@ -198,7 +198,7 @@ def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
             meter.sandbox.faults.add(operation, "status", status=400, times=1)
             assert process(meter).failed
             assert state(meter, order) == "executing"
-    (cause, *_) = [e for e in logs if e["event"].startswith("a termination waits")]
+    (cause, *_) = [e for e in logs if e["event"].startswith("termination waiting")]
     assert (cause["log_level"], cause["resource"]) == ("error", "a_ocean")
     assert "safety.unreported_usage: complete" in cause["remedy"]
     assert not process(meter).failed
@@ -382,7 +382,7 @@ def test_a_termination_waits_for_users_parts_whose_figure_no_list_shows_yet(mete
     order = meter.sandbox.customer.place_terminate_order(ocean)
     meter.sandbox.faults.add("*_component_usages_list", "stale", times=None, changes_ago=1)
     report = process(meter)
-    assert "does not show it yet" in report.results[0].reason
+    assert "does not list it yet" in report.results[0].reason
     assert state(meter, order) == "executing"
     assert meter.total(ocean)["cpu"] == 1
     meter.sandbox.faults.clear()
