@@ -23,8 +23,10 @@ from pydantic import BaseModel, ValidationError
 
 from waldur_site_agent.config.describing import sounds_secret, without_secrets
 
-_LONGEST_FOUND = 60
-_CONTAINERS = ("a mapping", "a list")
+Place: TypeAlias = tuple[str | int, ...]
+"""The path of a value in the file, such as ("offerings", 0, "name")."""
+
+Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,113 @@ def spell(place: Place) -> str:
     for step in place:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The content of a configuration file, with the line of each key."""
+
+    path: Path
+    content: dict[str, Value]
+    lines: Mapping[Place, int]
+
+    def line(self, place: Place) -> int | None:
+        """The line of ``place``, or of the nearest enclosing value with a line."""
+        for length in range(len(place), 0, -1):
+            if (line := self.lines.get(place[:length])) is not None:
+                return line
+        return None
+
+    def offering_number(self, name: str) -> int:
+        """The index of an offering in the file."""
+        entries = self.content.get("offerings")
+        names = [
+            str(entry.get("name")).strip() if isinstance(entry, dict) else None
+            for entry in (entries if isinstance(entries, list) else ())
+        ]
+        return names.index(name) if name in names else 0
+
+
+def read_source(path: Path) -> Source:
+    """Read the file.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not YAML, or is not a mapping at its top.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        remedy = "no such file; name it with -c FILE, or make one: waldur-site-agent init"
+        raise ConfigurationError(path, [Problem(None, (), remedy)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(None, (), why_unreadable(path, error))
+        raise ConfigurationError(path, [problem]) from None
+    try:
+        reader = _Reader(path, text)
+        node = reader.loader.get_single_node()
+        content = reader.value(node, ()) if node is not None else {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else None
+        message = f"is not valid YAML: {error.problem or error.context}"
+        raise ConfigurationError(path, [Problem(line, (), message)]) from None
+    except yaml.YAMLError as error:
+        message = f"is not valid YAML: {error}"
+        raise ConfigurationError(path, [Problem(None, (), message)]) from None
+    if not isinstance(content, dict):
+        message = f"found {type(content).__name__} at the top, expected a mapping with 'offerings'"
+        raise ConfigurationError(path, [Problem(1, (), message)])
+    if reader.problems:
+        raise ConfigurationError(path, reader.problems)
+    return Source(path, content, reader.lines)
+
+
+_NULLS = {"", "~", "null", "Null", "NULL"}
+
+
+class _Reader:
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.loader = yaml.SafeLoader(text)
+        self.lines: dict[Place, int] = {}
+        self.problems: list[Problem] = []
+
+    def value(self, node: yaml.Node, place: Place) -> Value:
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.item(child, (*place, i)) for i, child in enumerate(node.value)]
+        text = str(node.value)
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        return None if plain and text in _NULLS else text
+
+    def item(self, node: yaml.Node, place: Place) -> Value:
+        self.lines[place] = node.start_mark.line + 1
+        return self.value(node, place)
+
+    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Value]:
+        self.report_repeated_keys(node, place)
+        self.loader.flatten_mapping(node)  # resolves "<<: *anchor"
+        result: dict[str, Value] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            self.lines[(*place, key)] = key_node.start_mark.line + 1
+            result[key] = self.value(value_node, (*place, key))
+        return result
+
+    def report_repeated_keys(self, node: yaml.MappingNode, place: Place) -> None:
+        first: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in first and key != "<<":
+                message = f"is repeated, first on line {first[key]}; remove one of them"
+                self.problems.append(Problem(line, (*place, key), message))
+            first.setdefault(key, line)
+
+
+_LONGEST_FOUND = 60
+
+_CONTAINERS = ("a mapping", "a list")
 
 
 def problems_of(
@@ -201,110 +310,3 @@ def _group(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
-
-
-Place: TypeAlias = tuple[str | int, ...]
-"""The path of a value in the file, such as ("offerings", 0, "name")."""
-
-Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
-
-_NULLS = {"", "~", "null", "Null", "NULL"}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The content of a configuration file, with the line of each key."""
-
-    path: Path
-    content: dict[str, Value]
-    lines: Mapping[Place, int]
-
-    def line(self, place: Place) -> int | None:
-        """The line of ``place``, or of the nearest enclosing value with a line."""
-        for length in range(len(place), 0, -1):
-            if (line := self.lines.get(place[:length])) is not None:
-                return line
-        return None
-
-    def offering_number(self, name: str) -> int:
-        """The index of an offering in the file."""
-        entries = self.content.get("offerings")
-        names = [
-            str(entry.get("name")).strip() if isinstance(entry, dict) else None
-            for entry in (entries if isinstance(entries, list) else ())
-        ]
-        return names.index(name) if name in names else 0
-
-
-class _Reader:
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self.loader = yaml.SafeLoader(text)
-        self.lines: dict[Place, int] = {}
-        self.problems: list[Problem] = []
-
-    def value(self, node: yaml.Node, place: Place) -> Value:
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, place)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.item(child, (*place, i)) for i, child in enumerate(node.value)]
-        text = str(node.value)
-        plain = isinstance(node, yaml.ScalarNode) and node.style is None
-        return None if plain and text in _NULLS else text
-
-    def item(self, node: yaml.Node, place: Place) -> Value:
-        self.lines[place] = node.start_mark.line + 1
-        return self.value(node, place)
-
-    def mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Value]:
-        self.report_repeated_keys(node, place)
-        self.loader.flatten_mapping(node)  # resolves "<<: *anchor"
-        result: dict[str, Value] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            self.lines[(*place, key)] = key_node.start_mark.line + 1
-            result[key] = self.value(value_node, (*place, key))
-        return result
-
-    def report_repeated_keys(self, node: yaml.MappingNode, place: Place) -> None:
-        first: dict[str, int] = {}
-        for key_node, _ in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in first and key != "<<":
-                message = f"is repeated, first on line {first[key]}; remove one of them"
-                self.problems.append(Problem(line, (*place, key), message))
-            first.setdefault(key, line)
-
-
-def read_source(path: Path) -> Source:
-    """Read the file.
-
-    Raises:
-        ConfigurationError: it cannot be read, is not YAML, or is not a mapping at its top.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        remedy = "no such file; name it with -c FILE, or make one: waldur-site-agent init"
-        raise ConfigurationError(path, [Problem(None, (), remedy)]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(None, (), why_unreadable(path, error))
-        raise ConfigurationError(path, [problem]) from None
-    try:
-        reader = _Reader(path, text)
-        node = reader.loader.get_single_node()
-        content = reader.value(node, ()) if node is not None else {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = mark.line + 1 if mark else None
-        message = f"is not valid YAML: {error.problem or error.context}"
-        raise ConfigurationError(path, [Problem(line, (), message)]) from None
-    except yaml.YAMLError as error:
-        message = f"is not valid YAML: {error}"
-        raise ConfigurationError(path, [Problem(None, (), message)]) from None
-    if not isinstance(content, dict):
-        message = f"found {type(content).__name__} at the top, expected a mapping with 'offerings'"
-        raise ConfigurationError(path, [Problem(1, (), message)])
-    if reader.problems:
-        raise ConfigurationError(path, reader.problems)
-    return Source(path, content, reader.lines)

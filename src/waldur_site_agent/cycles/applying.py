@@ -80,7 +80,7 @@ def _log(site: Site, step: Step, outcome: Outcome) -> None:
 
 
 def members_served(outcome: Outcome) -> list[str]:
-    """The people that an action is about, without those who were left out."""
+    """The users of an action, without those who were skipped."""
     skipped = {left.name for left in outcome.skipped}
     action = outcome.action
     named = action.users if isinstance(action, CreateHomeDirectories) else members_of(action)

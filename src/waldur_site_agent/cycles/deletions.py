@@ -9,8 +9,8 @@ from datetime import UTC, timedelta
 
 from waldur_site_agent.backends import BackendResource, BackendState
 from waldur_site_agent.cycles.applying import note_write, send_write
+from waldur_site_agent.cycles.claims import namesakes, recently_named
 from waldur_site_agent.cycles.membership_inputs import Gathered
-from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.site import Site, cause_of
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
@@ -124,11 +124,11 @@ def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
 
 
 def finish_deletions(
-    site: Site, users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
+    site: Site, users_to_delete: Sequence[OfferingUser], still_present: Collection[str] | None
 ) -> list[str]:
     """Mark users as deleted unless they are still in some account; return what went wrong.
 
-    ``still_present`` has their usernames; ``*`` means that they are not known.
+    ``still_present`` has their usernames; ``None`` means that they are not known.
     """
     return [
         f"{attempt.item.username}: not marked deleted: {attempt.error}"
@@ -140,7 +140,7 @@ def finish_deletions(
 
 
 def preview_deletions(
-    users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
+    users_to_delete: Sequence[OfferingUser], still_present: Collection[str] | None
 ) -> list[Write]:
     """The writes of :func:`begin_deletions` and :func:`finish_deletions`; nothing is sent."""
     begun = [deleting_write(u) for u in users_to_delete if u.state != OfferingUserState.DELETING]
@@ -151,9 +151,9 @@ def preview_deletions(
 
 
 def _gone(
-    users_to_delete: Sequence[OfferingUser], still_present: Collection[str]
+    users_to_delete: Sequence[OfferingUser], still_present: Collection[str] | None
 ) -> list[OfferingUser]:
-    if "*" in still_present:
+    if still_present is None:
         return []
     still = {
         folded(name) for name in still_present

@@ -8,9 +8,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from waldur_site_agent.cycles.applying import note_write, send_write
+from waldur_site_agent.cycles.claims import namesakes, recently_named
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
     call_optional,

@@ -15,8 +15,9 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
 from waldur_site_agent.cycles.applying import apply_steps, send_write
+from waldur_site_agent.cycles.claims import namesakes
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
+from waldur_site_agent.cycles.order_inputs import open_orders
 from waldur_site_agent.cycles.partial_answers import (
     call_optional,
     is_unavailable,
@@ -40,8 +41,6 @@ from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 Decisions = dict[str, LimitDecision]
 """By account, without accounts on which both sides agree."""
-
-_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
 
 
 def decide(
@@ -72,7 +71,7 @@ def decide(
                 continue
             if len(resources) > 1:
                 decision = decision.blocked(f"{len(resources)} resources share the account")
-            elif any(each.state not in _WITHOUT_ORDER for each in resources):
+            elif any(each.state not in ResourceState.WITHOUT_ORDER for each in resources):
                 decision = decision.blocked("an order is in progress")
             elif not found.limits_are_known:
                 decision = decision.blocked("not every limit of the account can be read")
@@ -158,7 +157,7 @@ def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) 
     resource = site.waldur.resource(decision.resource.uuid)
     name = decision.found.id
     busy = resource.order_in_progress is not None or resource.uuid in deciding
-    if busy or resource.state not in _WITHOUT_ORDER:
+    if busy or resource.state not in ResourceState.WITHOUT_ORDER:
         return decision.blocked("an order is in progress")
     listed = decision.resource
     if resource.account != name or dict(resource.limits) != dict(listed.limits):
@@ -244,7 +243,7 @@ def lines_of_unlimited(
     names: dict[str, list[str]] = defaultdict(list)
     for name, resources in sorted(groups.items()):
         found = state.resources.get(name)
-        idle = all(r.state in (ResourceState.OK, ResourceState.ERRED) for r in resources)
+        idle = all(r.state in ResourceState.WITHOUT_ORDER for r in resources)
         if found is None or not idle:
             continue
         for component in unlimited_components(resources[0], found, components):

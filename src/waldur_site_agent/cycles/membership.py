@@ -96,79 +96,6 @@ class MembershipReport(CycleReport):
         return bool(self.failures or self.removals_suspended)
 
 
-_READ_AFTERWARDS = "(read afterwards)"
-
-
-def preview_membership(
-    site: Site,
-    wanted: Gathered,
-    state: BackendState,
-    membership: MembershipPlan,
-    refused: Plan,
-    *,
-    whole_offering: bool,
-) -> tuple[Write, ...]:
-    """The writes of the pass if everything succeeds, in order.
-
-    ``refused`` are the steps that the guard refuses: their accounts do not count as synced, and
-    their members stay.
-    """
-    broken = {resource_of(step.action) for step in refused.steps}
-    still_present = {name for step in refused.steps for name in members_of(step.action)}
-    still_present |= wanted.still_present
-    if any(account.wanted.members is None for account in membership.accounts):
-        still_present.add("*")
-    notes, noted = _notes(membership, state)
-    marks: list[Write] = []
-    if whole_offering:
-        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-        marks = preview_marks(missing, len(membership.accounts))
-    after = _after(membership, state)
-    return (
-        *notes,
-        *preview_feedback(site, noted, after, broken),
-        *preview_deletions(wanted.users_to_delete, still_present),
-        *marks,
-    )
-
-
-def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write], MembershipPlan]:
-    """The settings saved before accounts are changed, and the plan with updated resources."""
-    writes: list[Write] = []
-    accounts: list[AccountPlan] = []
-    for account in membership.accounts:
-        found = state.resources.get(account.wanted.id)
-        if found is None or not needs_notes(account, found):
-            accounts.append(account)
-            continue
-        resources = []
-        for resource in account.wanted.resources:
-            metadata = notes_for(resource.backend_metadata, account, found)
-            write = metadata_write(resource, metadata, "to restore it later")
-            writes += [write] if write.changes else []
-            resources.append(replace(resource, backend_metadata=metadata))
-        wanted = replace(account.wanted, resources=tuple(resources))
-        accounts.append(replace(account, wanted=wanted))
-    return writes, replace(membership, accounts=tuple(accounts))
-
-
-def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
-    """The backend after the plan, as far as reports to Waldur depend on it."""
-    changed: dict[str, BackendResource] = {}
-    for account in membership.accounts:
-        for step in account.steps:
-            if isinstance(step.action, SetAccess):
-                found = state.resources[account.wanted.id]
-                changed[found.id] = replace(
-                    found, access=step.action.access, metadata=_metadata_after(found)
-                )
-    return BackendState(resources={**state.resources, **changed})
-
-
-def _metadata_after(found: BackendResource) -> Mapping[str, str]:
-    return dict.fromkeys(found.metadata, _READ_AFTERWARDS)
-
-
 def sync_membership(
     site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
 ) -> MembershipReport:
@@ -342,14 +269,14 @@ def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Changes:
-    """What was done in the backend, and what Waldur was told before it."""
+    """What was changed in the backend, and saved in Waldur beforehand."""
 
     membership: MembershipPlan
-    """With what the resources now remember."""
+    """The plan, with resources as saved in Waldur."""
     users_to_delete: Sequence[OfferingUser]
     applied: Sequence[Applied]
     unsaved: Mapping[str, str]
-    """By account, why it was left alone: what undoing the change needs could not be saved."""
+    """By account, why its settings could not be saved, so that it was not changed."""
 
 
 def _change_backend(
@@ -359,7 +286,7 @@ def _change_backend(
     membership: MembershipPlan,
     guarded: Guarded,
 ) -> _Changes:
-    """Save what undoing the changes needs, then make them."""
+    """Save the settings needed to undo the changes, then apply them."""
     users_to_delete = begin_deletions(site, wanted.users_to_delete)
     membership, unsaved = _save_settings(site, membership, state)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
@@ -374,12 +301,12 @@ def _change_backend(
 def _report_changes(
     site: Site, wanted: Gathered, state: BackendState, guarded: Guarded, changes: _Changes
 ) -> list[str]:
-    """Tell Waldur what became of the backend; return what went wrong on either side."""
+    """Report the changes to Waldur; return what went wrong on either side."""
     applied, membership, unsaved = changes.applied, changes.membership, changes.unsaved
     failures = [*_troubles(membership), *wanted.not_understood, *_failures(applied)]
     after = site.backend.observe() if _access_changed(applied) else state
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
-    still_present = _still_in(applied, guarded.refused, membership) | wanted.still_present
+    still_present = _still_present(applied, guarded.refused, membership, wanted)
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
@@ -394,13 +321,15 @@ def _finish(
     site: Site,
     wanted: Gathered,
     users_to_delete: Sequence[OfferingUser],
-    still_present: frozenset[str],
+    still_present: frozenset[str] | None,
 ) -> list[str]:
     """Mark users deleted who are in no account, according to a new read of the backend."""
+    if still_present is None:
+        return []
     going = [
         user for user in users_to_delete if normalize_username(user.username) not in still_present
     ]
-    if not going or "*" in still_present:
+    if not going:
         return []
     try:
         found, failures = still_in_accounts(site, going, wanted, site.backend.observe())
@@ -494,18 +423,88 @@ def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
     return broken | {resource_of(step.action) for step in refused.steps}
 
 
-def _still_in(
-    applied: Sequence[Applied], refused: Plan, membership: MembershipPlan
-) -> frozenset[str]:
-    """Users who are, or may be, still in some account; ``*`` if not known."""
-    still_present: set[str] = set()
+def _still_present(
+    applied: Sequence[Applied], refused: Plan, membership: MembershipPlan, wanted: Gathered
+) -> frozenset[str] | None:
+    """Users who are, or may be, still in some account; ``None`` if they are not known."""
+    if wanted.still_present is None or any(a.wanted.members is None for a in membership.accounts):
+        return None
+    still_present = set(wanted.still_present)
     failed = [step for step, outcome in applied if outcome.error is not None]
     for step in (*failed, *refused.steps):
         still_present |= set(members_of(step.action))
     still_present |= {left.name for _, outcome in applied for left in outcome.skipped}
-    if any(account.wanted.members is None for account in membership.accounts):
-        still_present.add("*")
     return frozenset(still_present)
+
+
+def preview_membership(
+    site: Site,
+    wanted: Gathered,
+    state: BackendState,
+    membership: MembershipPlan,
+    refused: Plan,
+    *,
+    whole_offering: bool,
+) -> tuple[Write, ...]:
+    """The writes of the pass if everything succeeds, in order.
+
+    ``refused`` are the steps that the guard refuses: their accounts do not count as synced, and
+    their members stay.
+    """
+    broken = {resource_of(step.action) for step in refused.steps}
+    still_present = _still_present((), refused, membership, wanted)
+    notes, noted = _notes(membership, state)
+    marks: list[Write] = []
+    if whole_offering:
+        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
+        marks = preview_marks(missing, len(membership.accounts))
+    after = _after(membership, state)
+    return (
+        *notes,
+        *preview_feedback(site, noted, after, broken),
+        *preview_deletions(wanted.users_to_delete, still_present),
+        *marks,
+    )
+
+
+def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write], MembershipPlan]:
+    """The settings saved before accounts are changed, and the plan with updated resources."""
+    writes: list[Write] = []
+    accounts: list[AccountPlan] = []
+    for account in membership.accounts:
+        found = state.resources.get(account.wanted.id)
+        if found is None or not needs_notes(account, found):
+            accounts.append(account)
+            continue
+        resources = []
+        for resource in account.wanted.resources:
+            metadata = notes_for(resource.backend_metadata, account, found)
+            write = metadata_write(resource, metadata, "to restore it later")
+            writes += [write] if write.changes else []
+            resources.append(replace(resource, backend_metadata=metadata))
+        wanted = replace(account.wanted, resources=tuple(resources))
+        accounts.append(replace(account, wanted=wanted))
+    return writes, replace(membership, accounts=tuple(accounts))
+
+
+def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
+    """The backend after the plan, as far as reports to Waldur depend on it."""
+    changed: dict[str, BackendResource] = {}
+    for account in membership.accounts:
+        for step in account.steps:
+            if isinstance(step.action, SetAccess):
+                found = state.resources[account.wanted.id]
+                changed[found.id] = replace(
+                    found, access=step.action.access, metadata=_metadata_after(found)
+                )
+    return BackendState(resources={**state.resources, **changed})
+
+
+_READ_AFTERWARDS = "(read afterwards)"
+
+
+def _metadata_after(found: BackendResource) -> Mapping[str, str]:
+    return dict.fromkeys(found.metadata, _READ_AFTERWARDS)
 
 
 def _log(site: Site, report: MembershipReport) -> None:

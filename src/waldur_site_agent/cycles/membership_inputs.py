@@ -22,6 +22,7 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
 )
 from waldur_site_agent.cycles.feedback import accounts_with_changes
+from waldur_site_agent.cycles.limits import by_account
 from waldur_site_agent.cycles.offering import check_emptied_list
 from waldur_site_agent.cycles.partial_answers import Doubts, call_optional, readable
 from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot, short_role
@@ -64,8 +65,6 @@ SERVED_STATES = (
 )
 """States in which members are kept up to date, also while an order is in progress."""
 
-_WITHOUT_ORDER = (ResourceState.OK, ResourceState.ERRED)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
@@ -77,8 +76,8 @@ class Gathered:
     """Offering users whom Waldur is deleting."""
     not_understood: tuple[str, ...] = ()
     """Rows that could not be decoded and were skipped."""
-    still_present: frozenset[str] = frozenset()
-    """Users who may be in an account that is not covered; ``*`` if they are not known."""
+    still_present: frozenset[str] | None = frozenset()
+    """Users who may be in an account that is not covered; ``None`` if they are not known."""
     unconfirmed: tuple[str, ...] = ()
     """Accounts deferred to the next pass because their resource could not be read."""
     removals_suspended: str = ""
@@ -128,7 +127,7 @@ def gather_wanted(
     served = [resource for resource in named if resource.state in SERVED_STATES]
     resources = scope_filter.choose(served)
     users_to_delete = tuple(u for u in users if u.state in _LEAVING and scope_filter.holds_user(u))
-    still_present = frozenset({"*"} if listing.unreadable or len(named) > len(served) else ())
+    covers_all_accounts = not listing.unreadable and len(named) == len(served)
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
@@ -138,7 +137,7 @@ def gather_wanted(
             accounts=(),
             people=People(known=reasons_to_leave(users)),
             users_to_delete=users_to_delete,
-            still_present=still_present,
+            still_present=frozenset() if covers_all_accounts else None,
             not_understood=tuple(doubts.rows),
             offering_accounts=ours,
             snapshot=snapshot,
@@ -153,7 +152,9 @@ def gather_wanted(
         accounts=_accounts(site, resources, teams, accounts, users),
         people=_people(users, accounts),
         users_to_delete=users_to_delete,
-        still_present=still_present | ({"*"} if accounts.troubles else set()) | doubts.names.keys(),
+        still_present=(
+            frozenset(doubts.names) if covers_all_accounts and not accounts.troubles else None
+        ),
         not_understood=tuple(doubts.rows),
         removals_suspended="; ".join(accounts.troubles),
         offering_accounts=ours,
@@ -185,7 +186,7 @@ def _accounts(
     usernames = usable_usernames(users)
     return tuple(
         _account(site, name, group, teams, usernames, accounts, limits)
-        for name, group in _by_account(resources).items()
+        for name, group in by_account(resources).items()
     )
 
 
@@ -214,13 +215,6 @@ _LEAVING = (
     OfferingUserState.DELETING,
     OfferingUserState.ERROR_DELETING,
 )
-
-
-def _by_account(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
-    groups: dict[str, list[Resource]] = defaultdict(list)
-    for resource in resources:
-        groups[resource.account].append(resource)
-    return groups
 
 
 def _account(
@@ -261,7 +255,7 @@ def _account(
 
 def _shared_access(group: Sequence[Resource]) -> Access | None:
     """The access of an account; if resources share it, the least restrictive one wins."""
-    if any(resource.state not in _WITHOUT_ORDER for resource in group):
+    if any(resource.state not in ResourceState.WITHOUT_ORDER for resource in group):
         return None
     order = [Access.NORMAL, Access.DOWNSCALED, Access.PAUSED]
     return min((wanted_access(resource) for resource in group), key=order.index)
@@ -462,8 +456,7 @@ def _limits_by_account(
         name = names.get(limit.offering_user_uuid or limit.uuid)
         component = components.get(limit.component_type)
         if account and name and component and limit.limit is not None:
-            amount = (limit.limit * component.unit_factor).normalize() + 0
-            result[account][name][limit.component_type] = amount
+            result[account][name][limit.component_type] = component.to_backend(limit.limit)
     return result
 
 

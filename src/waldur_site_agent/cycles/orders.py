@@ -13,6 +13,7 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
+from waldur_site_agent.cycles.claims import claims_on, confirmed_claims, defer_doubtful_names
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
     OrderResult,
@@ -20,9 +21,6 @@ from waldur_site_agent.cycles.order_inputs import (
     OrderStatus,
     Resources,
     approve_pending,
-    claims_on,
-    confirmed_claims,
-    defer_doubtful_names,
     open_orders,
     order_contexts,
     orders_in_scope,
@@ -66,69 +64,6 @@ from waldur_site_agent.waldur import (
     NotFoundError,
     concurrently,
 )
-
-Completion = tuple[Order, SiteAgentError | None]
-"""An order, and the error that prevents its completion, if any."""
-
-
-_NOT_ABOUT_THE_ORDER = (AccessDeniedError, NotFoundError, AbsentOperationError)
-"""Errors about the token or the server, which the order's owner cannot fix."""
-
-
-def close_orders(site: Site, completions: Sequence[Completion]) -> list[OrderResult]:
-    """Complete or fail every order; those with a temporary error stay open."""
-    attempts = concurrently(lambda completion: _close(site, *completion), completions)
-    return [
-        attempt.value or _left_open(attempt.item[0], attempt.error or TemporaryError("unknown"))
-        for attempt in attempts
-    ]
-
-
-def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderResult:
-    if error is None:
-        return _complete(site, order)
-    if isinstance(error, PermanentError) and not isinstance(error, _NOT_ABOUT_THE_ORDER):
-        return _fail(site, order, error)
-    return _left_open(order, error)
-
-
-def _complete(site: Site, order: Order) -> OrderResult:
-    write = complete_write(order)
-    try:
-        send_write(site, write)
-    except (TemporaryError, ConflictError) as error:
-        state = site.waldur.order(order.uuid).state
-        if state == OrderState.EXECUTING and isinstance(error, TemporaryError):
-            send_write(site, write)
-        elif state == OrderState.DONE:
-            note_write(site, write)  # the response was lost, or somebody else completed it
-        else:
-            reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
-            return OrderResult(
-                order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True
-            )
-    return OrderResult(order=order, status=OrderStatus.DONE)
-
-
-def _fail(site: Site, order: Order, error: PermanentError) -> OrderResult:
-    state = site.waldur.order(order.uuid).state
-    write = fail_write(order, str(error))
-    if state == OrderState.EXECUTING:
-        try:
-            send_write(site, write)
-        except TemporaryError:
-            state = site.waldur.order(order.uuid).state
-            if state == OrderState.EXECUTING:
-                send_write(site, write)
-    elif state != OrderState.ERRED:
-        reason = f"order {order.uuid} is {state} in Waldur, so it was not marked erred: {error}"
-        return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
-    return OrderResult(order=order, status=OrderStatus.ERRED, reason=str(error), is_trouble=True)
-
-
-def _left_open(order: Order, error: SiteAgentError) -> OrderResult:
-    return OrderResult(order=order, status=OrderStatus.WAITING, reason=str(error), is_trouble=True)
-
 
 Errors = dict[UUID, SiteAgentError]
 """The first error of each order."""
@@ -217,6 +152,24 @@ def _decide(
     return plans, [_undecided(order) for order in orders if order.uuid not in decided]
 
 
+_KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
+
+
+def _undecided(order: Order) -> OrderResult:
+    if order.type not in _KNOWN_TYPES:
+        reason = (
+            f'order {order.uuid} of type "{order.type}" is not known to this version of the '
+            "agent and was left unchanged; upgrade the agent or complete the order by hand"
+        )
+    else:
+        reason = (
+            f"order {order.uuid}: Waldur does not show its resource "
+            f"{order.marketplace_resource_uuid or ''} to this token; if this "
+            "persists, check the resource in Waldur"
+        )
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
+
+
 def _confirmed(
     site: Site, plans: tuple[OrderPlan, ...], resources: Resources
 ) -> tuple[OrderPlan, ...]:
@@ -243,11 +196,6 @@ def _confirmed(
     )
 
 
-def _waiting(plan: OrderPlan, error: TemporaryError) -> OrderPlan:
-    text = f"{plan.problem}; could not be confirmed by a second read: {error}"
-    return replace(plan, problem=TemporaryError(text))
-
-
 _OUTDATED = "not confirmed by a second read; retried in the next pass"
 
 
@@ -255,22 +203,9 @@ def _is_final(plan: OrderPlan) -> bool:
     return isinstance(plan.problem, PermanentError)
 
 
-_KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
-
-
-def _undecided(order: Order) -> OrderResult:
-    if order.type not in _KNOWN_TYPES:
-        reason = (
-            f'order {order.uuid} of type "{order.type}" is not known to this version of the '
-            "agent and was left unchanged; upgrade the agent or complete the order by hand"
-        )
-    else:
-        reason = (
-            f"order {order.uuid}: Waldur does not show its resource "
-            f"{order.marketplace_resource_uuid or ''} to this token; if this "
-            "persists, check the resource in Waldur"
-        )
-    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
+def _waiting(plan: OrderPlan, error: TemporaryError) -> OrderPlan:
+    text = f"{plan.problem}; could not be confirmed by a second read: {error}"
+    return replace(plan, problem=TemporaryError(text))
 
 
 def _guarded(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> Guarded:
@@ -336,15 +271,72 @@ def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> N
             )
 
 
+Completion = tuple[Order, SiteAgentError | None]
+"""An order, and the error that prevents its completion, if any."""
+
+
 def _completion(plan: OrderPlan, errors: Errors) -> Completion:
     error = plan.problem or errors.get(plan.order.uuid) or plan.unfinished
     return plan.order, error
 
 
-def _log_defects(site: Site, plans: Iterable[OrderPlan]) -> None:
-    for plan in plans:
-        if isinstance(plan.problem, DefectError):
-            site.log.error("defect", order=str(plan.order.uuid), exc_info=plan.problem.__cause__)
+_NOT_ABOUT_THE_ORDER = (AccessDeniedError, NotFoundError, AbsentOperationError)
+"""Errors about the token or the server, which the order's owner cannot fix."""
+
+
+def close_orders(site: Site, completions: Sequence[Completion]) -> list[OrderResult]:
+    """Complete or fail every order; those with a temporary error stay open."""
+    attempts = concurrently(lambda completion: _close(site, *completion), completions)
+    return [
+        attempt.value or _left_open(attempt.item[0], attempt.error or TemporaryError("unknown"))
+        for attempt in attempts
+    ]
+
+
+def _close(site: Site, order: Order, error: SiteAgentError | None) -> OrderResult:
+    if error is None:
+        return _complete(site, order)
+    if isinstance(error, PermanentError) and not isinstance(error, _NOT_ABOUT_THE_ORDER):
+        return _fail(site, order, error)
+    return _left_open(order, error)
+
+
+def _complete(site: Site, order: Order) -> OrderResult:
+    write = complete_write(order)
+    try:
+        send_write(site, write)
+    except (TemporaryError, ConflictError) as error:
+        state = site.waldur.order(order.uuid).state
+        if state == OrderState.EXECUTING and isinstance(error, TemporaryError):
+            send_write(site, write)
+        elif state == OrderState.DONE:
+            note_write(site, write)  # the response was lost, or somebody else completed it
+        else:
+            reason = f"order {order.uuid} is {state} in Waldur and was not completed: {error}"
+            return OrderResult(
+                order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True
+            )
+    return OrderResult(order=order, status=OrderStatus.DONE)
+
+
+def _fail(site: Site, order: Order, error: PermanentError) -> OrderResult:
+    state = site.waldur.order(order.uuid).state
+    write = fail_write(order, str(error))
+    if state == OrderState.EXECUTING:
+        try:
+            send_write(site, write)
+        except TemporaryError:
+            state = site.waldur.order(order.uuid).state
+            if state == OrderState.EXECUTING:
+                send_write(site, write)
+    elif state != OrderState.ERRED:
+        reason = f"order {order.uuid} is {state} in Waldur, so it was not marked erred: {error}"
+        return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
+    return OrderResult(order=order, status=OrderStatus.ERRED, reason=str(error), is_trouble=True)
+
+
+def _left_open(order: Order, error: SiteAgentError) -> OrderResult:
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=str(error), is_trouble=True)
 
 
 def _previewed_results(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:
@@ -357,6 +349,12 @@ def _previewed_results(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:
         )
         for plan in plans
     )
+
+
+def _log_defects(site: Site, plans: Iterable[OrderPlan]) -> None:
+    for plan in plans:
+        if isinstance(plan.problem, DefectError):
+            site.log.error("defect", order=str(plan.order.uuid), exc_info=plan.problem.__cause__)
 
 
 def _log(site: Site, report: OrdersReport) -> None:
@@ -406,13 +404,6 @@ def _check_after_updates(site: Site) -> None:
         repair_stuck_updates(site)
 
 
-def _preview_repairs(site: Site) -> tuple[Write, ...]:
-    try:
-        return tuple(ok_write(each, _LEFT_UPDATING) for each in _stuck_in_updating(site))
-    except SiteAgentError:  # the preview is useful without them
-        return ()
-
-
 _LEFT_UPDATING = "stuck in Updating with no order in progress"
 
 
@@ -459,3 +450,10 @@ def _stuck_in_updating(site: Site) -> list[Resource]:
         return []
     busy = {order.marketplace_resource_uuid for order in open_orders(site)}
     return [resource for resource in idle if resource.uuid not in busy]
+
+
+def _preview_repairs(site: Site) -> tuple[Write, ...]:
+    try:
+        return tuple(ok_write(each, _LEFT_UPDATING) for each in _stuck_in_updating(site))
+    except SiteAgentError:  # the preview is useful without them
+        return ()

@@ -17,7 +17,7 @@ from functools import partial
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.applying import send_write
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
-from waldur_site_agent.cycles.limits import report_limits
+from waldur_site_agent.cycles.limits import by_account, report_limits
 from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import (
@@ -53,6 +53,161 @@ from waldur_site_agent.planning.usage import (
 )
 from waldur_site_agent.planning.writes import Write, ok_write
 from waldur_site_agent.waldur import Listing, concurrently
+
+
+def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
+    """Report the usage of the current month, and of the previous one until it is closed.
+
+    The month is determined once: a pass that runs past midnight stays in it.
+
+    Raises:
+        TemporaryError: Waldur or the backend could not be read; nothing, or not everything, was
+            sent.
+        PermanentError: the backend cannot report usage, or the token may not read it.
+    """
+    month = BillingMonth.of(site.now(), site.zone)
+    components = reported_components(site)
+    subjects = gather_subjects(site)
+    months = _months(site, month, subjects.resources.values())
+    is_previous_over = is_over(site, month.previous)
+    plans = plan_months(site, months, subjects.resources, components)
+    report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
+    if dry_run:
+        return _preview(site, report, subjects, plans)
+    still_erred = restore_erred(site, subjects.resources)
+    *earlier, current = [_without(plan, still_erred) for plan in plans]
+    sent = _send_current(site, current)
+    may_end = is_previous_over and subjects.is_whole and not still_erred
+    closed = tuple(close_month(site, plan, may_end=may_end and plan.is_settled) for plan in earlier)
+    outcomes = (*closed, sent)
+    if all(plan.is_settled for plan in earlier):
+        _verify(site, month.previous, subjects.resources.values())
+    _, unreported = report_limits(site, subjects.resources.values(), subjects.state)
+    others = [
+        *(f"{account}: {reason}" for account, reason in still_erred.items()),
+        *unreported,
+        *mark_missing(site, subjects.missing, subjects.accounts),
+    ]
+    failures = [
+        *subjects.troubles,
+        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
+        *others,
+    ]
+    _log(site, subjects)
+    note_failures(site, "not reported", others)
+    return replace(report, months=outcomes, failures=tuple(failures))
+
+
+def _months(
+    site: Site, month: BillingMonth, resources: Iterable[Resource]
+) -> tuple[BillingMonth, ...]:
+    """The current month, preceded by the previous one until that is closed."""
+    return (month.previous, month) if is_to_close(site, month.previous, resources) else (month,)
+
+
+def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
+    return replace(plan, resources=tuple(r for r in plan.resources if r.account not in accounts))
+
+
+def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
+    memory = site.memory.month(plan.month)
+    compare = not plan and _user_usages_may_differ(site, plan)
+    outcome = send_month(site, plan, compare_user_usages=compare)
+    if outcome.is_unfinished:
+        memory.counted_resources, memory.compared_on = 0, None
+    else:
+        memory.counted_resources = len(plan.resources)
+        if plan or compare:  # changed totals imply a comparison, too
+            memory.compared_on = site.now().date()
+    if outcome.deferred_reason:
+        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.deferred_reason)
+    if outcome.rejected_reason and not memory.staff_only_logged:
+        memory.staff_only_logged = True
+        site.log.warning(
+            "the billing month has closed in Waldur; "
+            "reporting the remainder requires a staff token",
+            month=str(plan.month),
+            not_billed=outcome.not_billed,
+            reason=outcome.rejected_reason,
+        )
+    return outcome
+
+
+def _user_usages_may_differ(site: Site, plan: MonthPlan) -> bool:
+    """Whether per-user usage must be compared although the totals agree.
+
+    An earlier process may have died between totals and per-user usage. So a new process counts
+    Waldur's records, and again when the number of resources changes. From its second cycle on it
+    compares all of them once a day, because zero records can mask missing ones in the count.
+    """
+    memory = site.memory.month(plan.month)
+    if memory.counted_resources != len(plan.resources):
+        return not _user_usages_are_complete(site, plan)
+    return memory.compared_on != site.now().date()
+
+
+def _user_usages_are_complete(site: Site, plan: MonthPlan) -> bool:
+    """Whether Waldur has the expected number of per-user records."""
+    if not plan.resources:
+        return True
+    uuid = site.offering.waldur_offering_uuid
+    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_user_usages
+
+
+def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
+    """Once per process, compare the previous month with the backend's second source, if any."""
+    memory = site.memory.month(month)
+    if memory.verified or not existed_in(site, month, resources):
+        return
+    log = site.log.bind(month=str(month))
+    try:
+        for line in site.backend.verify_usage(month.period(site.zone)):
+            log.warning("usage differs from the second source", difference=line)
+    except TemporaryError as error:
+        log.info("usage not verified yet", reason=str(error))
+        return
+    except SiteAgentError as error:
+        log.warning("usage not verified", reason=str(error))
+    memory.verified = True
+
+
+def _preview(
+    site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
+) -> UsageCycleReport:
+    """What the pass would report; past months are skipped if a list cannot be read."""
+    *earlier, current = plans
+    outcomes = (*(preview_closing(site, plan) for plan in earlier), preview_month(site, current))
+    failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
+    return replace(
+        report,
+        months=outcomes,
+        failures=(*subjects.troubles, *failures),
+        writes=_preview_writes(site, subjects),
+    )
+
+
+def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
+    """What a pass would change in Waldur besides usage."""
+    limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
+    return (
+        *preview_restored(subjects.resources),
+        *limits,
+        *preview_marks(subjects.missing, subjects.accounts),
+    )
+
+
+def _log(site: Site, subjects: Subjects) -> None:
+    for trouble in subjects.troubles:
+        name = trouble.partition(":")[0]
+        site.conditions.note(
+            "usage not reported", name, cause=trouble, level=logging.ERROR, reason=trouble
+        )
+    for reason in subjects.skipped:
+        name = reason.partition(":")[0]
+        cause = cause_of(reason, name)
+        site.conditions.note(
+            "usage not reported", name, cause=cause, level=logging.INFO, reason=reason
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +246,7 @@ def gather_subjects(site: Site) -> Subjects:
         for row in listing.unreadable
     )
     check_emptied_list(site, "resources", listed)
-    groups: dict[str, list[Resource]] = defaultdict(list)
-    for resource in listed:
-        if resource.account:
-            groups[resource.account].append(resource)
+    groups = by_account(listed)
     if not groups:
         return Subjects(troubles=troubles, is_whole=not troubles)
     elsewhere = accounts_elsewhere(site)
@@ -148,7 +300,7 @@ def _sort_out(
             troubles.append(shared_account(account, names))
         elif account in state.resources:
             resources[account] = group[0]
-        elif group[0].state in (ResourceState.OK, ResourceState.ERRED):
+        elif group[0].state in ResourceState.WITHOUT_ORDER:
             missing[account] = tuple(group)
         else:
             skipped.append(f"{account}: {group[0].state}, and not found in the backend")
@@ -221,148 +373,6 @@ def _set_ok(site: Site, account: str, resource: Resource) -> bool:
     if current.state != ResourceState.ERRED:
         return True
     return write_optional(site, _SET_AS_OK, partial(send_write, site, _ok(current)), account)
-
-
-SETTLING = timedelta(hours=2)
-"""How long after its end a month is still compared in every cycle.
-
-Jobs that ended in its last minutes reach the accounting database later, and clocks differ.
-"""
-_ONCE, _FOR_THE_LAST_TIME = 1, 2
-
-
-def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    """Whether something may remain to be reported for a past month that Waldur still accepts."""
-    if site.memory.month(month).closed or not existed_in(site, month, resources):
-        return False
-    return not is_never_accepted(site, month)
-
-
-def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
-    """Whether some resource existed before the month ended."""
-    end = month.period(site.zone).end
-    return any(resource.created is not None and resource.created < end for resource in resources)
-
-
-def is_over(site: Site, month: BillingMonth) -> bool:
-    """Whether a month ended long enough ago in both zones; call this before reading usage."""
-    end = max(month.period(site.zone).end, month.period(UTC).end, key=lambda e: e.timestamp())
-    return waldurs_time(site) >= end + SETTLING
-
-
-def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
-    """Report the remainder of a past month, which Waldur may not accept any more.
-
-    The month is closed once nothing more can be reported. Until then every cycle compares its
-    totals; per-user usage is compared the first and the last time.
-
-    Args:
-        site: the offering at work.
-        plan: the month.
-        may_end: whether everything that remains can be reported in this cycle.
-    """
-    memory = site.memory.month(plan.month)
-    stage = _FOR_THE_LAST_TIME if may_end else _ONCE
-    try:
-        outcome = send_month(site, plan, compare_user_usages=memory.closing_comparisons < stage)
-    except SiteAgentError as error:
-        month = str(plan.month)
-        site.conditions.note("month not closed yet", month, month=month, reason=str(error))
-        return _unread(plan, error)
-    if outcome.rejected_reason and not memory.staff_only_logged:
-        memory.staff_only_logged = True
-        site.log.info(
-            "remainder of a past month not billed: reporting it requires a staff token",
-            month=str(plan.month),
-            not_billed=outcome.not_billed,
-            reason=outcome.rejected_reason,
-        )
-    if not outcome.deferred_reason and not outcome.failures:
-        memory.closing_comparisons = stage
-        if may_end:
-            memory.closed = True
-    return outcome
-
-
-def preview_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
-    """What :func:`close_month` would send; nothing is sent."""
-    try:
-        return preview_month(site, plan)
-    except SiteAgentError as error:
-        return _unread(plan, error)
-
-
-def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
-    failure = NotReported(account=str(plan.month), error=error)
-    return MonthOutcome(plan=plan, failures=(failure,))
-
-
-def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
-    """Report the usage of the current month, and of the previous one until it is closed.
-
-    The month is determined once: a pass that runs past midnight stays in it.
-
-    Raises:
-        TemporaryError: Waldur or the backend could not be read; nothing, or not everything, was
-            sent.
-        PermanentError: the backend cannot report usage, or the token may not read it.
-    """
-    month = BillingMonth.of(site.now(), site.zone)
-    components = reported_components(site)
-    subjects = gather_subjects(site)
-    months = _months(site, month, subjects.resources.values())
-    is_previous_over = is_over(site, month.previous)
-    plans = plan_months(site, months, subjects.resources, components)
-    report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
-    if dry_run:
-        return _preview(site, report, subjects, plans)
-    still_erred = restore_erred(site, subjects.resources)
-    *earlier, current = [_without(plan, still_erred) for plan in plans]
-    sent = _send_current(site, current)
-    may_end = is_previous_over and subjects.is_whole and not still_erred
-    closed = tuple(close_month(site, plan, may_end=may_end and plan.is_settled) for plan in earlier)
-    outcomes = (*closed, sent)
-    if all(plan.is_settled for plan in earlier):
-        _verify(site, month.previous, subjects.resources.values())
-    _, unreported = report_limits(site, subjects.resources.values(), subjects.state)
-    others = [
-        *(f"{account}: {reason}" for account, reason in still_erred.items()),
-        *unreported,
-        *mark_missing(site, subjects.missing, subjects.accounts),
-    ]
-    failures = [
-        *subjects.troubles,
-        *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
-        *others,
-    ]
-    _log(site, subjects)
-    note_failures(site, "not reported", others)
-    return replace(report, months=outcomes, failures=tuple(failures))
-
-
-def _preview(
-    site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
-) -> UsageCycleReport:
-    """What the pass would report; past months are skipped if a list cannot be read."""
-    *earlier, current = plans
-    outcomes = (*(preview_closing(site, plan) for plan in earlier), preview_month(site, current))
-    failures = [f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures]
-    return replace(
-        report,
-        months=outcomes,
-        failures=(*subjects.troubles, *failures),
-        writes=_preview_writes(site, subjects),
-    )
-
-
-def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
-    """What a pass would change in Waldur besides usage."""
-    limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
-    return (
-        *preview_restored(subjects.resources),
-        *limits,
-        *preview_marks(subjects.missing, subjects.accounts),
-    )
 
 
 def reported_components(site: Site) -> dict[str, Component]:
@@ -459,93 +469,6 @@ def _note_remarks(site: Site, month: BillingMonth, remarks: Iterable[str]) -> No
         site.conditions.note("usage", subject, cause=subject, month=str(month), remark=remark)
 
 
-def _months(
-    site: Site, month: BillingMonth, resources: Iterable[Resource]
-) -> tuple[BillingMonth, ...]:
-    """The current month, preceded by the previous one until that is closed."""
-    return (month.previous, month) if is_to_close(site, month.previous, resources) else (month,)
-
-
-def _send_current(site: Site, plan: MonthPlan) -> MonthOutcome:
-    memory = site.memory.month(plan.month)
-    compare = not plan and _user_usages_may_differ(site, plan)
-    outcome = send_month(site, plan, compare_user_usages=compare)
-    if outcome.is_unfinished:
-        memory.counted_resources, memory.compared_on = 0, None
-    else:
-        memory.counted_resources = len(plan.resources)
-        if plan or compare:  # changed totals imply a comparison, too
-            memory.compared_on = site.now().date()
-    if outcome.deferred_reason:
-        site.log.debug("usage not sent yet", month=str(plan.month), reason=outcome.deferred_reason)
-    if outcome.rejected_reason and not memory.staff_only_logged:
-        memory.staff_only_logged = True
-        site.log.warning(
-            "the billing month has closed in Waldur; "
-            "reporting the remainder requires a staff token",
-            month=str(plan.month),
-            not_billed=outcome.not_billed,
-            reason=outcome.rejected_reason,
-        )
-    return outcome
-
-
-def _user_usages_may_differ(site: Site, plan: MonthPlan) -> bool:
-    """Whether per-user usage must be compared although the totals agree.
-
-    An earlier process may have died between totals and per-user usage. So a new process counts
-    Waldur's records, and again when the number of resources changes. From its second cycle on it
-    compares all of them once a day, because zero records can mask missing ones in the count.
-    """
-    memory = site.memory.month(plan.month)
-    if memory.counted_resources != len(plan.resources):
-        return not _user_usages_are_complete(site, plan)
-    return memory.compared_on != site.now().date()
-
-
-def _user_usages_are_complete(site: Site, plan: MonthPlan) -> bool:
-    """Whether Waldur has the expected number of per-user records."""
-    if not plan.resources:
-        return True
-    uuid = site.offering.waldur_offering_uuid
-    return site.waldur.count_component_user_usages(uuid, plan.month) == plan.expected_user_usages
-
-
-def _without(plan: MonthPlan, accounts: Mapping[str, str]) -> MonthPlan:
-    return replace(plan, resources=tuple(r for r in plan.resources if r.account not in accounts))
-
-
-def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> None:
-    """Once per process, compare the previous month with the backend's second source, if any."""
-    memory = site.memory.month(month)
-    if memory.verified or not existed_in(site, month, resources):
-        return
-    log = site.log.bind(month=str(month))
-    try:
-        for line in site.backend.verify_usage(month.period(site.zone)):
-            log.warning("usage differs from the second source", difference=line)
-    except TemporaryError as error:
-        log.info("usage not verified yet", reason=str(error))
-        return
-    except SiteAgentError as error:
-        log.warning("usage not verified", reason=str(error))
-    memory.verified = True
-
-
-def _log(site: Site, subjects: Subjects) -> None:
-    for trouble in subjects.troubles:
-        name = trouble.partition(":")[0]
-        site.conditions.note(
-            "usage not reported", name, cause=trouble, level=logging.ERROR, reason=trouble
-        )
-    for reason in subjects.skipped:
-        name = reason.partition(":")[0]
-        cause = cause_of(reason, name)
-        site.conditions.note(
-            "usage not reported", name, cause=cause, level=logging.INFO, reason=reason
-        )
-
-
 def _note_unknown_creation(site: Site, resources: Mapping[str, Resource]) -> None:
     for name, resource in resources.items():
         if resource.created is None:
@@ -605,3 +528,78 @@ def _warn_of_plan_change(
             component=component.type,
             rows=len(found.older) + 1,
         )
+
+
+SETTLING = timedelta(hours=2)
+"""How long after its end a month is still compared in every cycle.
+
+Jobs that ended in its last minutes reach the accounting database later, and clocks differ.
+"""
+
+_ONCE, _FOR_THE_LAST_TIME = 1, 2
+
+
+def is_to_close(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
+    """Whether something may remain to be reported for a past month that Waldur still accepts."""
+    if site.memory.month(month).closed or not existed_in(site, month, resources):
+        return False
+    return not is_never_accepted(site, month)
+
+
+def existed_in(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> bool:
+    """Whether some resource existed before the month ended."""
+    end = month.period(site.zone).end
+    return any(resource.created is not None and resource.created < end for resource in resources)
+
+
+def is_over(site: Site, month: BillingMonth) -> bool:
+    """Whether a month ended long enough ago in both zones; call this before reading usage."""
+    end = max(month.period(site.zone).end, month.period(UTC).end, key=lambda e: e.timestamp())
+    return waldurs_time(site) >= end + SETTLING
+
+
+def close_month(site: Site, plan: MonthPlan, *, may_end: bool) -> MonthOutcome:
+    """Report the remainder of a past month, which Waldur may not accept any more.
+
+    The month is closed once nothing more can be reported. Until then every cycle compares its
+    totals; per-user usage is compared the first and the last time.
+
+    Args:
+        site: the offering at work.
+        plan: the month.
+        may_end: whether everything that remains can be reported in this cycle.
+    """
+    memory = site.memory.month(plan.month)
+    stage = _FOR_THE_LAST_TIME if may_end else _ONCE
+    try:
+        outcome = send_month(site, plan, compare_user_usages=memory.closing_comparisons < stage)
+    except SiteAgentError as error:
+        month = str(plan.month)
+        site.conditions.note("month not closed yet", month, month=month, reason=str(error))
+        return _unread(plan, error)
+    if outcome.rejected_reason and not memory.staff_only_logged:
+        memory.staff_only_logged = True
+        site.log.info(
+            "remainder of a past month not billed: reporting it requires a staff token",
+            month=str(plan.month),
+            not_billed=outcome.not_billed,
+            reason=outcome.rejected_reason,
+        )
+    if not outcome.deferred_reason and not outcome.failures:
+        memory.closing_comparisons = stage
+        if may_end:
+            memory.closed = True
+    return outcome
+
+
+def preview_closing(site: Site, plan: MonthPlan) -> MonthOutcome:
+    """What :func:`close_month` would send; nothing is sent."""
+    try:
+        return preview_month(site, plan)
+    except SiteAgentError as error:
+        return _unread(plan, error)
+
+
+def _unread(plan: MonthPlan, error: SiteAgentError) -> MonthOutcome:
+    failure = NotReported(account=str(plan.month), error=error)
+    return MonthOutcome(plan=plan, failures=(failure,))

@@ -49,59 +49,6 @@ from waldur_site_agent.waldur import (
     concurrently,
 )
 
-TOLERANCE = timedelta(minutes=5)
-"""How far the two clocks may differ.
-
-Running jobs are counted up to now. With a clock that is ahead too much would be billed, since
-decreases are not sent.
-"""
-
-
-def check_clocks(site: Site) -> None:
-    """Refuse to report usage with a wrong clock.
-
-    Raises:
-        TemporaryError: the clocks of this machine and of Waldur differ too much.
-    """
-    ahead = timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
-    if abs(ahead) <= TOLERANCE:
-        return
-    here = site.now().astimezone(UTC)
-    raise TemporaryError(
-        f"usage not reported: this machine's clock says {_text(here)}, Waldur's says "
-        f"{_text(here + ahead)}; correct the wrong one (NTP: chronyc, timedatectl)"
-    )
-
-
-def waldurs_time(site: Site) -> datetime:
-    """The current time by the server's clock, which decides about billing months."""
-    return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
-
-
-def why_not_yet(site: Site, month: BillingMonth) -> str:
-    """Why nothing can be sent for the month at this moment; empty if it can.
-
-    Whether the server accepts dates is probed only if the answer depends on it.
-
-    Raises:
-        TemporaryError: the server could not be reached.
-        AccessDeniedError: the token may not report usage.
-    """
-    now = waldurs_time(site)
-    if not why_not_now(month, now, accepts_dates=False):
-        return ""
-    return why_not_now(month, now, accepts_dates=site.waldur.accepts_usage_dates())
-
-
-def is_never_accepted(site: Site, month: BillingMonth) -> bool:
-    """Whether nothing can be sent for the month at this moment, as far as known already."""
-    accepts_dates = site.waldur.usage_dates_accepted is not False
-    return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
-
-
-def _text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotReported:
@@ -163,23 +110,6 @@ class UsageCycleReport(CycleReport):
     def has_failures(self) -> bool:
         """Whether some resource needs a retry, or a decreased total needs attention."""
         return bool(self.failures) or any(outcome.plan.anomalies for outcome in self.months)
-
-
-_NOT_LISTED_YET = (
-    "the total was reported, but Waldur does not list it yet; "
-    "per-user usage follows in the next cycle"
-)
-_STAFF_ONLY = (
-    "once a month has ended in UTC, reporting components billed by usage requires a staff token"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _UserUsages:
-    """Changed per-user usage, and the component usage record to which it belongs."""
-
-    row: UUID
-    change: UserUsageChange
 
 
 def send_month(site: Site, plan: MonthPlan, *, compare_user_usages: bool) -> MonthOutcome:
@@ -246,6 +176,24 @@ def _skipped(plan: MonthPlan) -> tuple[NotReported, ...]:
         NotReported(account=account, error=TemporaryError(reason))
         for account, reason in sorted(plan.skipped.items())
     )
+
+
+_NOT_LISTED_YET = (
+    "the total was reported, but Waldur does not list it yet; "
+    "per-user usage follows in the next cycle"
+)
+
+_STAFF_ONLY = (
+    "once a month has ended in UTC, reporting components billed by usage requires a staff token"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _UserUsages:
+    """Changed per-user usage, and the component usage record to which it belongs."""
+
+    row: UUID
+    change: UserUsageChange
 
 
 @dataclass
@@ -588,3 +536,57 @@ def _key(
     plan: MonthPlan, resource: ResourceReport, component: str
 ) -> tuple[UUID, BillingMonth, str]:
     return resource.resource.uuid, plan.month, component
+
+
+TOLERANCE = timedelta(minutes=5)
+"""How far the two clocks may differ.
+
+Running jobs are counted up to now. With a clock that is ahead too much would be billed, since
+decreases are not sent.
+"""
+
+
+def check_clocks(site: Site) -> None:
+    """Refuse to report usage with a wrong clock.
+
+    Raises:
+        TemporaryError: the clocks of this machine and of Waldur differ too much.
+    """
+    ahead = timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
+    if abs(ahead) <= TOLERANCE:
+        return
+    here = site.now().astimezone(UTC)
+    raise TemporaryError(
+        f"usage not reported: this machine's clock says {_text(here)}, Waldur's says "
+        f"{_text(here + ahead)}; correct the wrong one (NTP: chronyc, timedatectl)"
+    )
+
+
+def waldurs_time(site: Site) -> datetime:
+    """The current time by the server's clock, which decides about billing months."""
+    return site.now() + timedelta(seconds=site.waldur.clock_ahead_seconds() or 0)
+
+
+def why_not_yet(site: Site, month: BillingMonth) -> str:
+    """Why nothing can be sent for the month at this moment; empty if it can.
+
+    Whether the server accepts dates is probed only if the answer depends on it.
+
+    Raises:
+        TemporaryError: the server could not be reached.
+        AccessDeniedError: the token may not report usage.
+    """
+    now = waldurs_time(site)
+    if not why_not_now(month, now, accepts_dates=False):
+        return ""
+    return why_not_now(month, now, accepts_dates=site.waldur.accepts_usage_dates())
+
+
+def is_never_accepted(site: Site, month: BillingMonth) -> bool:
+    """Whether nothing can be sent for the month at this moment, as far as known already."""
+    accepts_dates = site.waldur.usage_dates_accepted is not False
+    return bool(why_not_now(month, waldurs_time(site), accepts_dates=accepts_dates))
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

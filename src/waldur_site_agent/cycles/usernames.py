@@ -102,6 +102,269 @@ class UsernamesReport:
         )
 
 
+class UsernameContext(Protocol):
+    """The part of a site that usernames need; a ``Site`` is one."""
+
+    @property
+    def waldur(self) -> Waldur:
+        """The gateway to Waldur."""
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """The log, bound to the offering."""
+
+    @property
+    def given(self) -> GivenUsernames:
+        """The usernames that this process has assigned."""
+
+    @property
+    def record_write(self) -> Callable[[Write, SiteAgentError | None], None]:
+        """Writes changes in Waldur to the journal, if one is configured."""
+
+    @property
+    def stopping(self) -> Callable[[], bool]:
+        """Whether the agent was asked to stop."""
+
+
+def sync_offering_users(
+    site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
+) -> UsernamesReport:
+    """Read the offering and its users, and assign usernames to those who need one.
+
+    Raises:
+        TemporaryError: Waldur could not be read, or its list of users is incomplete.
+        PermanentError: the token may not read them.
+    """
+    offering = site.waldur.offering(offering_uuid)
+    users = site.waldur.offering_users(offering_uuid).require_complete("offering users")
+    report = sync_usernames(site, offering, users, backend, dry_run=dry_run)
+    _report_duplicates(site.log, report.duplicates)
+    return report
+
+
+def sync_usernames(
+    site: UsernameContext,
+    offering: WaldurOffering,
+    users: Sequence[OfferingUser],
+    username_backend: UsernameBackend,
+    *,
+    dry_run: bool = False,
+    who: Callable[[OfferingUser], bool] = lambda _: True,
+    unreadable: Sequence[UnreadableRow] = (),
+) -> UsernamesReport:
+    """Assign usernames to users who need one, if the offering's policy leaves that to the site.
+
+    Errors with one user are reported and logged, and do not affect the others.
+
+    Args:
+        site: the offering's context.
+        offering: the offering in Waldur, with its policy.
+        users: all users of the offering, since a partial list would hide taken names.
+        username_backend: finds and generates the usernames.
+        dry_run: change nothing in Waldur or at the site.
+        who: selects the users to ask the username backend about.
+        unreadable: users that could not be decoded; their names count as taken, and if a name is
+            missing, nobody gets one.
+    """
+    policy = offering.plugin_options.get(planning.POLICY)
+    by_provider = policy == planning.BY_PROVIDER
+    work = _UsernameSync(site, username_backend, users, who, dry_run=dry_run)
+    changes = work.run(unreadable) if by_provider else []
+    changed = {**work.read, **{change.user.uuid: change.user for change in changes}}
+    users = tuple(changed.get(user.uuid, user) for user in users)
+    return UsernamesReport(
+        users=users,
+        changes=tuple(changes),
+        duplicates=planning.duplicates_of(users),
+        policy_of_others="" if by_provider else str(policy or "none"),
+    )
+
+
+def _report_duplicates(
+    log: FilteringBoundLogger, duplicates: Mapping[str, tuple[OfferingUser, ...]]
+) -> None:
+    for name, people in duplicates.items():
+        log.warning(
+            "several users have the same username in Waldur",
+            username=name,
+            users=[user.user_username or str(user.user_uuid) for user in people],
+            remedy="give each of them a different username in Waldur",
+        )
+
+
+Question: TypeAlias = "tuple[OfferingUser, planning.Answer]"
+
+_BATCH = 32
+"""Users per batch before Waldur is updated, so that little is lost if the agent dies."""
+
+
+class _UsernameSync:
+    """One pass over users without usernames; keeps track of the names that it assigns."""
+
+    def __init__(
+        self,
+        site: UsernameContext,
+        backend: UsernameBackend,
+        users: Sequence[OfferingUser],
+        who: Callable[[OfferingUser], bool],
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._site = site
+        self._backend = backend
+        self._dry_run = dry_run
+        self._waiting = [
+            user
+            for user in planning.in_order_of_arrival(users)
+            if planning.needs_username(user) and who(user)
+        ]
+        self._holders = dict(planning.holders_of(site.given.added_to(users)))
+        self.read: dict[UUID, OfferingUser] = {}
+        """Offering users that were read individually."""
+
+    def run(self, unreadable: Sequence[UnreadableRow]) -> list[UsernameChange]:
+        for row in unreadable:
+            name = row.text("username")
+            if name is None:
+                return self._leave_all(f"cannot tell which usernames are taken: {row}")
+            if taken := folded(name):
+                holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
+                self._holders[taken] = self._holders.get(taken, holder) | holder
+        if not self._waiting or not self._backend_is_ready():
+            return self._leave_all("the username backend is not ready; see the log")
+        changes: list[UsernameChange] = []
+        answers = self._answers()
+        while batch := list(islice(answers, _BATCH)):
+            changes += self._carry_out_batch(batch)
+        return changes
+
+    def _backend_is_ready(self) -> bool:
+        try:
+            self._backend.names_held(self._holders)
+        except SiteAgentError as error:
+            self._site.log.warning("usernames cannot be assigned now", reason=str(error))
+            return False
+        except Exception:
+            self._site.log.exception("username backend failed because of a bug")
+            return False
+        return True
+
+    def _leave_all(self, reason: str) -> list[UsernameChange]:
+        return [
+            UsernameChange(user=user, what="username", result=UsernameResult.LEFT, reason=reason)
+            for user in self._waiting
+        ]
+
+    def _answers(self) -> Iterator[Question]:
+        for user in self._waiting:
+            if self._site.stopping():
+                return
+            answer = self._ask(user)
+            if isinstance(answer, planning.Named):
+                name = answer.username.lower()
+                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
+            yield user, answer
+
+    def _ask(self, user: OfferingUser) -> planning.Answer:
+        try:
+            return self._name(user)
+        except AccountLinkingRequired as error:
+            return planning.ActionRequired(State.PENDING_ACCOUNT_LINKING, error.message, error.url)
+        except AdditionalValidationRequired as error:
+            return planning.ActionRequired(
+                State.PENDING_ADDITIONAL_VALIDATION, error.message, error.url
+            )
+        except PermanentError as error:
+            return planning.Refused(str(error))
+        except SiteAgentError as error:
+            return planning.Unknown(str(error))
+        except Exception as error:  # a bug in a plugin affects one user, not the cycle
+            self._site.log.exception(
+                "username backend failed because of a bug", user=user.user_username
+            )
+            return planning.Unknown(f"bug in the username backend: {type(error).__name__}")
+
+    def _name(self, user: OfferingUser) -> planning.Answer:
+        if name := self._backend.get_username(user):
+            return planning.grant(user, name, self._holders, found=True)
+        if self._dry_run and self._backend.generating_has_effects:
+            return planning.ToBeNamed()
+        name = self._backend.generate_username(user)
+        if name is None:
+            return planning.Unnamed()
+        return planning.grant(user, name, self._holders, found=False)
+
+    def _carry_out_batch(self, batch: list[Question]) -> list[UsernameChange]:
+        if self._dry_run:
+            return [change for user, answer in batch if (change := preview_change(user, answer))]
+        attempts = concurrently(
+            lambda question: carry_out(
+                self._site.waldur, self._site.log, *question, self._site.record_write
+            ),
+            self._confirmed(batch),
+        )
+        changes = [attempt.value for attempt in attempts if attempt.value is not None]
+        self._site.given.note(change.user for change in changes)
+        return changes
+
+    def _confirmed(self, batch: list[Question]) -> list[Question]:
+        """The batch, after reading the users individually who are about to be changed.
+
+        The list may be outdated and lack usernames that were just assigned. Those of this process
+        are remembered; to find those of an earlier process, all waiting users are read once.
+        """
+        changing = {user.uuid: user for user, answer in batch if planning.plan_calls(user, answer)}
+        if not changing:
+            return batch
+        names = any(isinstance(answer, planning.Named) for _, answer in batch)
+        if names and not self._site.given.is_settled:
+            changing |= {user.uuid: user for user in self._waiting}
+            self._site.given.is_settled = True
+        unread = changing.keys() - self.read.keys()
+        errors = {}
+        for attempt in concurrently(self._site.waldur.offering_user, sorted(unread)):
+            if attempt.value is None:
+                errors[attempt.item] = f"the offering user could not be read: {attempt.error}"
+                continue
+            user = self.read[attempt.item] = attempt.value
+            if name := user.username.lower():
+                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
+        return [
+            (user, planning.Unknown(errors[user.uuid]))
+            if user.uuid in errors
+            else planning.as_it_is(user, self.read.get(user.uuid, user), answer, self._holders)
+            for user, answer in batch
+        ]
+
+
+@dataclass(slots=True)
+class GivenUsernames:
+    """The usernames that a process has assigned at one offering; lists may not show them yet."""
+
+    users: dict[UUID, OfferingUser] = field(default_factory=dict)
+    """The offering users with their new usernames, by UUID."""
+    is_settled: bool = False
+    """Whether waiting users were read once, to find names that an earlier process assigned."""
+
+    def added_to(self, listed: Iterable[OfferingUser]) -> list[OfferingUser]:
+        """The listed users, completed by usernames and users that the list does not show yet."""
+        shown = {user.uuid: user for user in listed}
+        return [
+            *(
+                user if user.username else replace(user, username=self._name_of(user.uuid))
+                for user in shown.values()
+            ),
+            *(user for uuid, user in self.users.items() if uuid not in shown),
+        ]
+
+    def note(self, users: Iterable[OfferingUser]) -> None:
+        """Remember the usernames of these users."""
+        self.users.update({user.uuid: user for user in users if user.username})
+
+    def _name_of(self, uuid: UUID) -> str:
+        return self.users[uuid].username if uuid in self.users else ""
+
+
 _MAY_BE_SO_ALREADY = (Call.SET_OK, Call.SET_VALIDATION_COMPLETE, Call.BEGIN_CREATING)
 """Rejected by Waldur if it was done before, by somebody else or with a lost response."""
 
@@ -253,266 +516,3 @@ def _log(log: FilteringBoundLogger, change: UsernameChange) -> None:
     if change.result is UsernameResult.DONE:
         changes = [str(each) for each in change.write.changes] if change.write else []
         log.info("offering user changed", what=change.what, changes=changes, reason=change.reason)
-
-
-Question: TypeAlias = "tuple[OfferingUser, planning.Answer]"
-
-_BATCH = 32
-"""Users per batch before Waldur is updated, so that little is lost if the agent dies."""
-
-
-class UsernameContext(Protocol):
-    """The part of a site that usernames need; a ``Site`` is one."""
-
-    @property
-    def waldur(self) -> Waldur:
-        """The gateway to Waldur."""
-
-    @property
-    def log(self) -> FilteringBoundLogger:
-        """The log, bound to the offering."""
-
-    @property
-    def given(self) -> GivenUsernames:
-        """The usernames that this process has assigned."""
-
-    @property
-    def record_write(self) -> Callable[[Write, SiteAgentError | None], None]:
-        """Writes changes in Waldur to the journal, if one is configured."""
-
-    @property
-    def stopping(self) -> Callable[[], bool]:
-        """Whether the agent was asked to stop."""
-
-
-def sync_offering_users(
-    site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
-) -> UsernamesReport:
-    """Read the offering and its users, and assign usernames to those who need one.
-
-    Raises:
-        TemporaryError: Waldur could not be read, or its list of users is incomplete.
-        PermanentError: the token may not read them.
-    """
-    offering = site.waldur.offering(offering_uuid)
-    users = site.waldur.offering_users(offering_uuid).require_complete("offering users")
-    report = sync_usernames(site, offering, users, backend, dry_run=dry_run)
-    _report_duplicates(site.log, report.duplicates)
-    return report
-
-
-def sync_usernames(
-    site: UsernameContext,
-    offering: WaldurOffering,
-    users: Sequence[OfferingUser],
-    username_backend: UsernameBackend,
-    *,
-    dry_run: bool = False,
-    who: Callable[[OfferingUser], bool] = lambda _: True,
-    unreadable: Sequence[UnreadableRow] = (),
-) -> UsernamesReport:
-    """Assign usernames to users who need one, if the offering's policy leaves that to the site.
-
-    Errors with one user are reported and logged, and do not affect the others.
-
-    Args:
-        site: the offering's context.
-        offering: the offering in Waldur, with its policy.
-        users: all users of the offering, since a partial list would hide taken names.
-        username_backend: finds and generates the usernames.
-        dry_run: change nothing in Waldur or at the site.
-        who: selects the users to ask the username backend about.
-        unreadable: users that could not be decoded; their names count as taken, and if a name is
-            missing, nobody gets one.
-    """
-    policy = offering.plugin_options.get(planning.POLICY)
-    by_provider = policy == planning.BY_PROVIDER
-    work = _UsernameSync(site, username_backend, users, who, dry_run=dry_run)
-    changes = work.run(unreadable) if by_provider else []
-    changed = {**work.read, **{change.user.uuid: change.user for change in changes}}
-    users = tuple(changed.get(user.uuid, user) for user in users)
-    return UsernamesReport(
-        users=users,
-        changes=tuple(changes),
-        duplicates=planning.duplicates_of(users),
-        policy_of_others="" if by_provider else str(policy or "none"),
-    )
-
-
-class _UsernameSync:
-    """One pass over users without usernames; keeps track of the names that it assigns."""
-
-    def __init__(
-        self,
-        site: UsernameContext,
-        backend: UsernameBackend,
-        users: Sequence[OfferingUser],
-        who: Callable[[OfferingUser], bool],
-        *,
-        dry_run: bool,
-    ) -> None:
-        self._site = site
-        self._backend = backend
-        self._dry_run = dry_run
-        self._waiting = [
-            user
-            for user in planning.in_order_of_arrival(users)
-            if planning.needs_username(user) and who(user)
-        ]
-        self._holders = dict(planning.holders_of(site.given.added_to(users)))
-        self.read: dict[UUID, OfferingUser] = {}
-        """Offering users that were read individually."""
-
-    def run(self, unreadable: Sequence[UnreadableRow]) -> list[UsernameChange]:
-        for row in unreadable:
-            name = row.text("username")
-            if name is None:
-                return self._leave_all(f"cannot tell which usernames are taken: {row}")
-            if taken := folded(name):
-                holder = frozenset({row.uuid("user_uuid") or UUID(int=0)})
-                self._holders[taken] = self._holders.get(taken, holder) | holder
-        if not self._waiting or not self._backend_is_ready():
-            return self._leave_all("the username backend is not ready; see the log")
-        changes: list[UsernameChange] = []
-        answers = self._answers()
-        while batch := list(islice(answers, _BATCH)):
-            changes += self._carry_out_batch(batch)
-        return changes
-
-    def _backend_is_ready(self) -> bool:
-        try:
-            self._backend.names_held(self._holders)
-        except SiteAgentError as error:
-            self._site.log.warning("usernames cannot be assigned now", reason=str(error))
-            return False
-        except Exception:
-            self._site.log.exception("username backend failed because of a bug")
-            return False
-        return True
-
-    def _leave_all(self, reason: str) -> list[UsernameChange]:
-        return [
-            UsernameChange(user=user, what="username", result=UsernameResult.LEFT, reason=reason)
-            for user in self._waiting
-        ]
-
-    def _answers(self) -> Iterator[Question]:
-        for user in self._waiting:
-            if self._site.stopping():
-                return
-            answer = self._ask(user)
-            if isinstance(answer, planning.Named):
-                name = answer.username.lower()
-                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
-            yield user, answer
-
-    def _ask(self, user: OfferingUser) -> planning.Answer:
-        try:
-            return self._name(user)
-        except AccountLinkingRequired as error:
-            return planning.ActionRequired(State.PENDING_ACCOUNT_LINKING, error.message, error.url)
-        except AdditionalValidationRequired as error:
-            return planning.ActionRequired(
-                State.PENDING_ADDITIONAL_VALIDATION, error.message, error.url
-            )
-        except PermanentError as error:
-            return planning.Refused(str(error))
-        except SiteAgentError as error:
-            return planning.Unknown(str(error))
-        except Exception as error:  # a bug in a plugin affects one user, not the cycle
-            self._site.log.exception(
-                "username backend failed because of a bug", user=user.user_username
-            )
-            return planning.Unknown(f"bug in the username backend: {type(error).__name__}")
-
-    def _name(self, user: OfferingUser) -> planning.Answer:
-        if name := self._backend.get_username(user):
-            return planning.grant(user, name, self._holders, found=True)
-        if self._dry_run and self._backend.generating_has_effects:
-            return planning.ToBeNamed()
-        name = self._backend.generate_username(user)
-        if name is None:
-            return planning.Unnamed()
-        return planning.grant(user, name, self._holders, found=False)
-
-    def _carry_out_batch(self, batch: list[Question]) -> list[UsernameChange]:
-        if self._dry_run:
-            return [change for user, answer in batch if (change := preview_change(user, answer))]
-        attempts = concurrently(
-            lambda question: carry_out(
-                self._site.waldur, self._site.log, *question, self._site.record_write
-            ),
-            self._confirmed(batch),
-        )
-        changes = [attempt.value for attempt in attempts if attempt.value is not None]
-        self._site.given.note(change.user for change in changes)
-        return changes
-
-    def _confirmed(self, batch: list[Question]) -> list[Question]:
-        """The batch, after reading the users individually who are about to be changed.
-
-        The list may be outdated and lack usernames that were just assigned. Those of this process
-        are remembered; to find those of an earlier process, all waiting users are read once.
-        """
-        changing = {user.uuid: user for user, answer in batch if planning.plan_calls(user, answer)}
-        if not changing:
-            return batch
-        names = any(isinstance(answer, planning.Named) for _, answer in batch)
-        if names and not self._site.given.is_settled:
-            changing |= {user.uuid: user for user in self._waiting}
-            self._site.given.is_settled = True
-        unread = changing.keys() - self.read.keys()
-        errors = {}
-        for attempt in concurrently(self._site.waldur.offering_user, sorted(unread)):
-            if attempt.value is None:
-                errors[attempt.item] = f"the offering user could not be read: {attempt.error}"
-                continue
-            user = self.read[attempt.item] = attempt.value
-            if name := user.username.lower():
-                self._holders[name] = self._holders.get(name, frozenset()) | {user.user_uuid}
-        return [
-            (user, planning.Unknown(errors[user.uuid]))
-            if user.uuid in errors
-            else planning.as_it_is(user, self.read.get(user.uuid, user), answer, self._holders)
-            for user, answer in batch
-        ]
-
-
-def _report_duplicates(
-    log: FilteringBoundLogger, duplicates: Mapping[str, tuple[OfferingUser, ...]]
-) -> None:
-    for name, people in duplicates.items():
-        log.warning(
-            "several users have the same username in Waldur",
-            username=name,
-            users=[user.user_username or str(user.user_uuid) for user in people],
-            remedy="give each of them a different username in Waldur",
-        )
-
-
-@dataclass(slots=True)
-class GivenUsernames:
-    """The usernames that a process has assigned at one offering; lists may not show them yet."""
-
-    users: dict[UUID, OfferingUser] = field(default_factory=dict)
-    """The offering users with their new usernames, by UUID."""
-    is_settled: bool = False
-    """Whether waiting users were read once, to find names that an earlier process assigned."""
-
-    def added_to(self, listed: Iterable[OfferingUser]) -> list[OfferingUser]:
-        """The listed users, completed by usernames and users that the list does not show yet."""
-        shown = {user.uuid: user for user in listed}
-        return [
-            *(
-                user if user.username else replace(user, username=self._name_of(user.uuid))
-                for user in shown.values()
-            ),
-            *(user for uuid, user in self.users.items() if uuid not in shown),
-        ]
-
-    def note(self, users: Iterable[OfferingUser]) -> None:
-        """Remember the usernames of these users."""
-        self.users.update({user.uuid: user for user in users if user.username})
-
-    def _name_of(self, uuid: UUID) -> str:
-        return self.users[uuid].username if uuid in self.users else ""

@@ -48,6 +48,8 @@ class ResourceState:
     TERMINATED = "Terminated"
 
     ALIVE = (CREATING, OK, ERRED, UPDATING, TERMINATING)
+    WITHOUT_ORDER = (OK, ERRED)
+    """States in which no order is in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,9 @@ class Resource:
         return self.backend_id.strip().lower()
 
 
+_CENT = Decimal("0.01")
+
+
 class AccountingType:
     """How a component is paid for; Waldur's ``billing_type``."""
 
@@ -163,6 +168,14 @@ class Component:
     def cap(self) -> Decimal | None:
         """The fixed cap in measured units, if the component has one."""
         return self.limit if self.rules.is_capped else None
+
+    def to_backend(self, measured: Decimal) -> Decimal:
+        """An amount of measured units in backend units, exactly."""
+        return (measured * self.unit_factor).normalize() + 0
+
+    def to_measured(self, amount: Decimal) -> Decimal:
+        """An amount of backend units in measured units, rounded to two decimals as in Waldur."""
+        return (amount / self.unit_factor).quantize(_CENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

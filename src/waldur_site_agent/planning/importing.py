@@ -20,8 +20,6 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.planning.writes import Call, Change, Write, amount_text
 
-_CENT = Decimal("0.01")
-
 CLAIMED = "belong to a resource in Waldur"
 OFFERED = "were offered before"
 UNKNOWN_PROJECT = "are not below the account of a project that this token can see"
@@ -120,16 +118,12 @@ def _offer(found: BackendResource, project: Project, components: Mapping[str, Co
         account=found.id,
         project=project,
         limits={
-            name: _measured(amount, components[name])
+            name: components[name].to_measured(amount)
             for name, amount in sorted(found.limits.items())
             if name in components
         },
         metadata=dict(found.metadata),
     )
-
-
-def _measured(amount: Decimal, component: Component) -> Decimal:
-    return (amount / component.unit_factor).quantize(_CENT)
 
 
 def start_write(request: BackendResourceRequest) -> Write:

@@ -78,13 +78,11 @@ def _backend_units(value: Decimal, component: Component) -> Decimal:
             f'limit of component "{component.type}" is {value} {component.measured_unit}; '
             "a limit must be zero or more; correct it in Waldur and order again"
         )
-    return (value * component.unit_factor).normalize() + 0
+    return component.to_backend(value)
 
 
 Authority: TypeAlias = Literal["backend", "waldur", "report"]
 """The side whose limits are kept; with ``report`` neither side is changed."""
-
-_CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +107,14 @@ class LimitDifference:
         """The sold limit in backend units; ``None`` if there is none or it is invalid."""
         if self.sold is None or not self.sold.is_finite() or self.sold < 0:
             return None
-        return (self.sold * self.component.unit_factor).normalize() + 0
+        return self.component.to_backend(self.sold)
 
     @property
     def to_report(self) -> Decimal | None:
         """The account's limit in measured units; ``None`` if it needs more than two decimals."""
         if self.found is None:
             return None
-        measured = (self.found / self.component.unit_factor).quantize(_CENT)
+        measured = self.component.to_measured(self.found)
         return measured if measured * self.component.unit_factor == self.found else None
 
     def __str__(self) -> str:
@@ -144,9 +142,8 @@ class LimitDifference:
         if self.found is None:
             return "the account none"
         text = f"the account {amount_text(self.found)}"
-        measured = self.found / self.component.unit_factor
         about = "" if self.to_report is not None else "about "
-        shown = amount_text(measured.quantize(_CENT))
+        shown = amount_text(self.component.to_measured(self.found))
         return f"{text} ({about}{shown} {self.component.measured_unit})"
 
 

@@ -28,79 +28,6 @@ from waldur_site_agent.planning.limits import LimitDecision, LimitsEqual, exact_
 from waldur_site_agent.planning.plan import Plan, Step
 from waldur_site_agent.planning.writes import Write, metadata_write, ok_write, sync_write
 
-Metadata = dict[str, object]
-
-_BEFORE = "_before"
-_LIMITED = "limited_members"
-_SHOWN = ("qos", "default_qos", "member_qos")
-"""Keys that backends report; one that is no longer reported is dropped."""
-
-
-def settings_before(metadata: Mapping[str, object]) -> dict[str, str] | None:
-    """The account's settings before the agent restricted it; ``None`` if it did not."""
-    before = {k.removesuffix(_BEFORE): str(v) for k, v in metadata.items() if k.endswith(_BEFORE)}
-    return {key: value for key, value in before.items() if value} if before else None
-
-
-def limited_members(metadata: Mapping[str, object]) -> frozenset[str]:
-    """The members whose limits the agent has set."""
-    listed = metadata.get(_LIMITED)
-    return (
-        frozenset(str(name) for name in listed) if isinstance(listed, list | tuple) else frozenset()
-    )
-
-
-def is_restricted(found: BackendResource) -> bool:
-    """Whether the account is restricted in the way the agent does it."""
-    return found.access in (Access.PAUSED, Access.DOWNSCALED)
-
-
-def metadata_of(
-    metadata: Mapping[str, object],
-    found: BackendResource,
-    wanted: Access | None,
-    limited: Collection[str] = (),
-) -> Metadata:
-    """The metadata that a resource should have, given the state of its account.
-
-    The settings before a restriction are dropped only when the restriction is neither wanted nor
-    found any more. A restriction that is both, but without saved settings, was made by an older
-    agent that did not save them; it counts as made by the agent.
-
-    Args:
-        metadata: the current metadata.
-        found: the account.
-        wanted: the wanted access; ``None`` while an order is in progress.
-        limited: the members whose limits the agent has set.
-    """
-    keep = is_restricted(found) or wanted is not Access.NORMAL
-    remembered = {k: v for k, v in metadata.items() if keep and k.endswith(_BEFORE)}
-    if is_restricted(found) and wanted in (Access.PAUSED, Access.DOWNSCALED) and not remembered:
-        remembered = {_SHOWN[0] + _BEFORE: ""}
-    names: Metadata = {_LIMITED: sorted(limited)} if limited else {}
-    return {**_foreign(metadata, found), **remembered, **names, **found.metadata}
-
-
-def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
-    """The metadata to save before an account is restricted, so that it can be restored."""
-    before = {key + _BEFORE: value for key, value in found.metadata.items()}
-    before = before or {_SHOWN[0] + _BEFORE: ""}
-    kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
-    return {**_foreign(metadata, found), **kept, **before, **found.metadata}
-
-
-def metadata_before_limiting(metadata: Mapping[str, object], limited: Collection[str]) -> Metadata:
-    """The metadata to save before member limits are set, so that they can be removed."""
-    return {**metadata, _LIMITED: sorted(limited)} if limited else dict(metadata)
-
-
-def _foreign(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
-    own = {*found.metadata, *_SHOWN, _LIMITED}
-    return {k: v for k, v in metadata.items() if k not in own and not k.endswith(_BEFORE)}
-
-
-MemberLimits = dict[str, dict[str, "Decimal"]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountWanted:
@@ -193,17 +120,6 @@ class Policy:
     component_types: frozenset[str] = field(default_factory=frozenset)
     """The components whose per-user limits belong to Waldur."""
     agree: LimitsEqual = exact_equal
-
-
-def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[str]:
-    """All users who will be added to some account."""
-    return frozenset(
-        name
-        for account in wanted
-        if account.id in state.resources
-        for name in account.members or ()
-        if name not in state.resources[account.id].members
-    )
 
 
 def plan_membership(
@@ -307,6 +223,93 @@ def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
     restore = (before or {}) if wanted is Access.NORMAL else {}
     now = found.access.value if found.access else found.metadata.get("qos", "as set by the site")
     return [Step(SetAccess(account.id, wanted, restore), f"{wanted.value} in Waldur, was {now}")]
+
+
+def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[str]:
+    """All users who will be added to some account."""
+    return frozenset(
+        name
+        for account in wanted
+        if account.id in state.resources
+        for name in account.members or ()
+        if name not in state.resources[account.id].members
+    )
+
+
+Metadata = dict[str, object]
+
+_BEFORE = "_before"
+
+_LIMITED = "limited_members"
+
+_SHOWN = ("qos", "default_qos", "member_qos")
+"""Keys that backends report; one that is no longer reported is dropped."""
+
+
+def settings_before(metadata: Mapping[str, object]) -> dict[str, str] | None:
+    """The account's settings before the agent restricted it; ``None`` if it did not."""
+    before = {k.removesuffix(_BEFORE): str(v) for k, v in metadata.items() if k.endswith(_BEFORE)}
+    return {key: value for key, value in before.items() if value} if before else None
+
+
+def limited_members(metadata: Mapping[str, object]) -> frozenset[str]:
+    """The members whose limits the agent has set."""
+    listed = metadata.get(_LIMITED)
+    return (
+        frozenset(str(name) for name in listed) if isinstance(listed, list | tuple) else frozenset()
+    )
+
+
+def is_restricted(found: BackendResource) -> bool:
+    """Whether the account is restricted in the way the agent does it."""
+    return found.access in (Access.PAUSED, Access.DOWNSCALED)
+
+
+def metadata_of(
+    metadata: Mapping[str, object],
+    found: BackendResource,
+    wanted: Access | None,
+    limited: Collection[str] = (),
+) -> Metadata:
+    """The metadata that a resource should have, given the state of its account.
+
+    The settings before a restriction are dropped only when the restriction is neither wanted nor
+    found any more. A restriction that is both, but without saved settings, was made by an older
+    agent that did not save them; it counts as made by the agent.
+
+    Args:
+        metadata: the current metadata.
+        found: the account.
+        wanted: the wanted access; ``None`` while an order is in progress.
+        limited: the members whose limits the agent has set.
+    """
+    keep = is_restricted(found) or wanted is not Access.NORMAL
+    remembered = {k: v for k, v in metadata.items() if keep and k.endswith(_BEFORE)}
+    if is_restricted(found) and wanted in (Access.PAUSED, Access.DOWNSCALED) and not remembered:
+        remembered = {_SHOWN[0] + _BEFORE: ""}
+    names: Metadata = {_LIMITED: sorted(limited)} if limited else {}
+    return {**_foreign(metadata, found), **remembered, **names, **found.metadata}
+
+
+def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
+    """The metadata to save before an account is restricted, so that it can be restored."""
+    before = {key + _BEFORE: value for key, value in found.metadata.items()}
+    before = before or {_SHOWN[0] + _BEFORE: ""}
+    kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
+    return {**_foreign(metadata, found), **kept, **before, **found.metadata}
+
+
+def metadata_before_limiting(metadata: Mapping[str, object], limited: Collection[str]) -> Metadata:
+    """The metadata to save before member limits are set, so that they can be removed."""
+    return {**metadata, _LIMITED: sorted(limited)} if limited else dict(metadata)
+
+
+def _foreign(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
+    own = {*found.metadata, *_SHOWN, _LIMITED}
+    return {k: v for k, v in metadata.items() if k not in own and not k.endswith(_BEFORE)}
+
+
+MemberLimits = dict[str, dict[str, "Decimal"]]
 
 
 def needs_notes(account: AccountPlan, found: BackendResource) -> bool:
