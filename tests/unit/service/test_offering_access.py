@@ -40,7 +40,7 @@ def test_a_plan_says_that_nobody_leaves_in_text_and_for_machines(
     testbed.sandbox.faults.add(SERVICE_ACCOUNTS, "status", status=502, times=None)
     plan = ("plan", "-m", "membership_sync")
     text = installation.run(*plan, command="waldur-site-agent").out
-    assert "! removals suspended in this cycle: service accounts could not read: " in text
+    assert "! removals suspended in this cycle: service accounts could not be read: " in text
     found = installation.run(*plan, "--output", "json", command="waldur-site-agent").out
     (report,) = json.loads(found)
     assert report["removals_suspended"].startswith("service accounts could not be read: ")
