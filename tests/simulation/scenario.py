@@ -52,7 +52,7 @@ _ONCE = frozenset({*FAULTS_OF_BOTH, "lost answer"})
 
 @dataclass(frozen=True)
 class Fault:
-    """FailedAttempt at one request or command of a pass."""
+    """A fault at one request or command of a pass."""
 
     name: str
     """Such as ``7.2``: the second fault of step 7."""

@@ -1,4 +1,4 @@
-"""FailedAttempt on demand, as a client meets it."""
+"""Faults on demand, as a client meets it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _ZERO = Decimal(0)
 
 
 class Outage(enum.Enum):
-    """FailedAttempt that accounting managers have."""
+    """Trouble that accounting managers have."""
 
     REFUSED = "refused"
     HUNG = "hung"

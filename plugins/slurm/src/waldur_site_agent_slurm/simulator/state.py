@@ -12,7 +12,7 @@ from waldur_site_agent_slurm.simulator.request import names
 
 
 class Outage(enum.Enum):
-    """FailedAttempt that real clusters have."""
+    """Trouble that real clusters have."""
 
     SLURMDBD_REFUSED = "slurmdbd refused"
     SLURMDBD_HUNG = "slurmdbd hung"
