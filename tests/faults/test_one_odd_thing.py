@@ -267,7 +267,7 @@ def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
     assert transport.struck
     totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
     assert totals == {name(n): Decimal(1 if name(n) == ODD else 2) for n in TWENTY}
-    assert any(ODD in failure and "not understood" in failure for failure in report.failures)
+    assert any(ODD in failure and "cannot be decoded" in failure for failure in report.failures)
 
 
 def test_one_odd_part_of_a_user_stops_nothing(meter: Meter) -> None:

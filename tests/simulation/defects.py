@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from waldur_site_agent.backends import locking
 from waldur_site_agent.cycles import membership, orders
 from waldur_site_agent.planning import membership as membership_planning
 from waldur_site_agent.planning import usage as usage_planning
@@ -18,7 +19,6 @@ from waldur_site_agent.planning.membership import plan_membership
 from waldur_site_agent.planning.plan import guard
 from waldur_site_agent.planning.usage import billed
 from waldur_site_agent.waldur.listing import Listing
-from waldur_site_agent_slurm import backend
 
 Defect = Callable[[], AbstractContextManager[Any]]
 
@@ -71,11 +71,12 @@ def _last_usage_is_forgotten() -> AbstractContextManager[Any]:
 
 def _writers_take_no_lock() -> AbstractContextManager[Any]:
     @contextmanager
-    def no_lock(path: Path, _seconds: float) -> Iterator[int]:
+    def no_lock(path: Path, _seconds: float, _purpose: str) -> Iterator[locking.HeldLock]:
         with path.open("a") as file:
-            yield os.dup(file.fileno())
+            mark = locking.mark_of_free_lock(path) or locking.Mark(0, 0)
+            yield locking.HeldLock(os.dup(file.fileno()), mark)
 
-    return patch.object(backend, "writer_lock", no_lock)
+    return patch.object(locking, "held_lock", no_lock)
 
 
 def _strangers_are_removed() -> AbstractContextManager[Any]:

@@ -56,7 +56,7 @@ def test_the_diagnosis_of_a_real_broker(at_broker: SimulatedSite, real_rabbitmq:
     by_mqtt = {"stomp_enabled": False, "mqtt_enabled": True}
     found = checks(at_broker, real_rabbitmq, login=True, **by_mqtt)
     assert found["broker's WebSocket"].verdict is CheckStatus.OK
-    assert "not tried" in found["broker's login"].detail
+    assert "skipped" in found["broker's login"].detail
     found = checks(at_broker, real_rabbitmq, stomp_ws_path="/elsewhere")
     assert "answers HTTP 404 instead of 101" in found["broker's WebSocket"].detail
     found = checks(at_broker, real_rabbitmq, stomp_ws_port=real_rabbitmq.amqp_port)

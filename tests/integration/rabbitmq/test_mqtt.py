@@ -175,4 +175,4 @@ def test_a_wrong_address_says_what_to_check(
     monkeypatch.setattr(mqtt, "_CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert "in time" in reason_of(replace(address, port=port), subscription)
+        assert "timed out" in reason_of(replace(address, port=port), subscription)

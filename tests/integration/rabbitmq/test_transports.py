@@ -351,7 +351,7 @@ def test_a_wrong_address_says_what_to_check(
     monkeypatch.setattr(stomp, "_CONNECT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert "in time" in str(reason_of(replace(address, port=port), subscription))
+        assert "timed out" in str(reason_of(replace(address, port=port), subscription))
 
 
 def test_the_proxy_of_the_environment_is_used_as_for_the_api(
