@@ -239,7 +239,7 @@ def _sandbox_command(name: str, short_help: str) -> click.Command:
         name,
         short_help=short_help,
         add_help_option=False,
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        context_settings={"ignore_unknown_options": True},
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context

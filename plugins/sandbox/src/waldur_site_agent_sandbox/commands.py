@@ -135,7 +135,7 @@ def demo_command(keep: bool) -> None:
 @click.command(
     "sandbox",
     add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    context_settings={"ignore_unknown_options": True},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
