@@ -29,7 +29,8 @@ from waldur_site_agent_slurm.members import (
     take_rights,
     write_when_jobs_are_over,
 )
-from waldur_site_agent_slurm.names import ROOT, TREE, account_name
+from waldur_site_agent_slurm.facts import ROOT
+from waldur_site_agent_slurm.names import TREE, account_name
 
 _log = logging.getLogger(__name__)
 

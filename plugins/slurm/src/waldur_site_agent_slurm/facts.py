@@ -13,8 +13,9 @@ from decimal import Decimal
 
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent_slurm import tres
-from waldur_site_agent_slurm.names import ROOT
 
+ROOT = "root"
+"""The account that every Slurm cluster has, above all others; also its only first user."""
 ACCOUNT_COLUMNS = (
     "cluster", "account", "parentname", "user", "qos", "defaultqos", "grptresmins", "org",
 )  # fmt: skip

@@ -22,7 +22,8 @@ from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.facts import Cluster, Job, UserRecord
 from waldur_site_agent_slurm.limits import usable_account
-from waldur_site_agent_slurm.names import ROOT, account_name, is_removable, listed_user_name
+from waldur_site_agent_slurm.facts import ROOT
+from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
 
 
 def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:

@@ -13,7 +13,6 @@ from waldur_site_agent.backends.naming import PREFIX_RULE, Naming
 
 __all__ = [
     "PREFIX_RULE",
-    "ROOT",
     "TREE",
     "account_name",
     "is_removable",
@@ -21,9 +20,6 @@ __all__ = [
     "listed_user_name",
     "user_name",
 ]
-
-ROOT = "root"
-"""The account that every Slurm cluster has, above all others; also its only first user."""
 
 _NAMING = Naming("Slurm", "in Slurm 'root' is the whole cluster", values_are_joined=True)
 TREE = AccountTree(_NAMING, "Slurm account")
