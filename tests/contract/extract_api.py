@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from waldur_site_agent.waldur.api import OPERATIONS as ASKED
-from waldur_site_agent_sandbox.asgi import OPERATIONS as SERVED
+from waldur_site_agent_sandbox.server import OPERATIONS as SERVED
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "data" / "api"
 FILES = ("paths", "schemas", "parameters")

@@ -11,8 +11,7 @@ from waldur_site_agent.model.marketplace import OfferingUserState
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent.waldur.api import OPERATIONS
-from waldur_site_agent.waldur.codec import decode
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ import pytest
 from contract.scene import Scene
 from contract.worlds import register_agent
 from waldur_site_agent.waldur.api import OPERATIONS
-from waldur_site_agent_sandbox.asgi import OPERATIONS as OFFERED
 from waldur_site_agent_sandbox.generations import Generation
+from waldur_site_agent_sandbox.server import OPERATIONS as OFFERED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from contract.worlds import fill_with_accounts_and_limits, register_agent
 from waldur_site_agent_sandbox import Sandbox
-from waldur_site_agent_sandbox.asgi import OPERATIONS
+from waldur_site_agent_sandbox.server import OPERATIONS
 
 if TYPE_CHECKING:
     from contract.conftest import Description

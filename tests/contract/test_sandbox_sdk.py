@@ -15,7 +15,7 @@ import pytest
 
 from contract.scene import Scene
 from contract.worlds import register_agent
-from waldur_site_agent_sandbox.asgi import OPERATIONS
+from waldur_site_agent_sandbox.server import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

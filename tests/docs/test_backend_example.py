@@ -18,8 +18,7 @@ from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent.service.modes import ORDER_PROCESS
-from waldur_site_agent.service.session import Runtime, open_site
+from waldur_site_agent.service.session import ORDER_PROCESS, Runtime, open_site
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "write-a-backend.md"

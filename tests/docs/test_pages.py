@@ -20,7 +20,7 @@ from waldur_site_agent.cli import aliases
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import Configuration, Offering, Safety, load_configuration
 from waldur_site_agent.config.settings import ComponentSettings
-from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES
+from waldur_site_agent.service.session import AVAILABLE, MODE_NAMES
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_slurm.settings import SlurmSettings
 

@@ -40,7 +40,7 @@ print("leaving")
 
 def test_importing_the_gateway_builds_no_models() -> None:
     program = (
-        "import waldur_site_agent.waldur.codec as d, waldur_site_agent.waldur; "
+        "import waldur_site_agent.waldur.operation as d, waldur_site_agent.waldur; "
         "print(len(d._adapters))"
     )
     done = subprocess.run(

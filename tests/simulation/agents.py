@@ -27,10 +27,10 @@ from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.planning.plan import Thresholds
-from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
-from waldur_site_agent.service.passes import Passes, Session, check_token, run_cycle
+from waldur_site_agent.service.session import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
+from waldur_site_agent.service.worker import Passes, Session, check_token, run_cycle
 from waldur_site_agent.waldur import Waldur
-from waldur_site_agent.waldur.retry import RetryPolicy
+from waldur_site_agent.waldur.http import RetryPolicy
 from waldur_site_agent_sandbox.server import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import PollTimeout

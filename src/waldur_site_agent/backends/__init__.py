@@ -3,17 +3,23 @@
 A plugin author imports from here and from :mod:`waldur_site_agent.model`, from nowhere else.
 """
 
-from waldur_site_agent.backends.actions import (
+from waldur_site_agent.backends.contract import (
     Access,
+    AccountLinkingRequired,
     Action,
+    AdditionalValidationRequired,
     AddMembers,
+    Backend,
     BackendResource,
+    BackendSettings,
     BackendState,
     Check,
     CheckStatus,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    Look,
+    NoUsernames,
     Outcome,
     RemoveMembers,
     Result,
@@ -21,19 +27,11 @@ from waldur_site_agent.backends.actions import (
     SetLimits,
     SetMemberLimits,
     Skipped,
-    members_of,
-    resource_of,
-)
-from waldur_site_agent.backends.contract import (
-    AccountLinkingRequired,
-    AdditionalValidationRequired,
-    Backend,
-    BackendSettings,
-    Look,
-    NoUsernames,
     UsernameBackend,
     failed_check,
     make_checks,
+    members_of,
+    resource_of,
 )
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 

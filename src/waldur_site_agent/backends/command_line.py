@@ -15,18 +15,6 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from waldur_site_agent.backends import locking
-from waldur_site_agent.backends.actions import (
-    Action,
-    AddMembers,
-    BackendState,
-    Check,
-    CreateHomeDirectories,
-    CreateResource,
-    DeleteResource,
-    Outcome,
-    RemoveMembers,
-    Result,
-)
 from waldur_site_agent.backends.batches import (
     AnyTask,
     BackendUnavailableError,
@@ -38,7 +26,20 @@ from waldur_site_agent.backends.batches import (
     Work,
     batches,
 )
-from waldur_site_agent.backends.contract import Backend, BackendSettings
+from waldur_site_agent.backends.contract import (
+    Action,
+    AddMembers,
+    Backend,
+    BackendSettings,
+    BackendState,
+    Check,
+    CreateHomeDirectories,
+    CreateResource,
+    DeleteResource,
+    Outcome,
+    RemoveMembers,
+    Result,
+)
 from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
 from waldur_site_agent.backends.processes import (
     CommandLog,

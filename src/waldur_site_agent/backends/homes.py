@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from waldur_site_agent.backends.actions import (
+from waldur_site_agent.backends.contract import (
+    BackendSettings,
     Check,
     CheckStatus,
     CreateHomeDirectories,
@@ -22,7 +23,6 @@ from waldur_site_agent.backends.actions import (
     Result,
     Skipped,
 )
-from waldur_site_agent.backends.contract import BackendSettings
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 

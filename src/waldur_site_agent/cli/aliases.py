@@ -5,10 +5,10 @@
 """
 
 from waldur_site_agent.cli.commands import components_load as load_components
+from waldur_site_agent.cli.commands import diagnose as diagnostics
 from waldur_site_agent.cli.commands import homedirs_create as create_homedirs
 from waldur_site_agent.cli.commands import limits_sync as sync_resource_limits
 from waldur_site_agent.cli.commands import users_sync as sync_offering_users
-from waldur_site_agent.cli.diagnose import diagnose as diagnostics
 from waldur_site_agent.cli.main import agent
 
 __all__ = [

@@ -12,12 +12,12 @@ from click.shell_completion import get_completion_class
 from waldur_site_agent import __version__
 from waldur_site_agent.cli.commands import (
     components_load,
+    diagnose,
     homedirs_create,
     import_list,
     limits_sync,
     users_sync,
 )
-from waldur_site_agent.cli.diagnose import diagnose
 from waldur_site_agent.cli.install import health, init_command, install_services
 from waldur_site_agent.cli.run import (
     RunOptions,

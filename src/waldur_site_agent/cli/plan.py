@@ -18,9 +18,8 @@ from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.cycles.usage_sending import MonthOutcome, UsageCycleReport
 from waldur_site_agent.planning.membership import AccountPlan
 from waldur_site_agent.planning.orders import OrderPlan, order_writes
-from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.planning.plan import Call, Change, Step, Write
 from waldur_site_agent.planning.usage import ComponentReport, UserUsageChange
-from waldur_site_agent.planning.writes import Call, Change, Write
 from waldur_site_agent.service.journal import plain, plain_write
 
 _COLUMN = 14

@@ -28,11 +28,17 @@ from waldur_site_agent.cli.start import (
 from waldur_site_agent.config import ConfigurationError, Job, Offering, resolved_yaml
 from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.service.diagnosis import warn_of_unused_settings
-from waldur_site_agent.service.modes import AVAILABLE, MODE_NAMES, AnyMode, EventMode, jobs_of
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.pool import Unserved, WorkerPool, run_interruptible, serve
 from waldur_site_agent.service.process import Notifier, Stop
-from waldur_site_agent.service.session import Runtime
+from waldur_site_agent.service.session import (
+    AVAILABLE,
+    MODE_NAMES,
+    AnyMode,
+    EventMode,
+    Runtime,
+    jobs_of,
+)
 from waldur_site_agent.service.worker import once
 
 

@@ -44,8 +44,7 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
-from waldur_site_agent.service.modes import REPORT
-from waldur_site_agent.service.session import open_site
+from waldur_site_agent.service.session import REPORT, open_site
 
 _TEXT_COLUMNS = 4
 _LOWER = "lower than in Waldur"

@@ -8,15 +8,14 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 
 from waldur_site_agent.backends import BackendResource, BackendState
-from waldur_site_agent.cycles.applying import note_write, send_write
-from waldur_site_agent.cycles.claims import namesakes, recently_named
 from waldur_site_agent.cycles.membership_inputs import Gathered
-from waldur_site_agent.cycles.site import Site, cause_of
+from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
+from waldur_site_agent.cycles.site import Site, cause_of, note_write, send_write
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState
-from waldur_site_agent.planning.access import folded, normalize_username
-from waldur_site_agent.planning.writes import Write, deleted_write, deleting_write
+from waldur_site_agent.planning.membership import folded, normalize_username
+from waldur_site_agent.planning.plan import Write, deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
 _LISTS_CATCH_UP = timedelta(hours=1)

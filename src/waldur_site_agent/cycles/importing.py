@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
-from waldur_site_agent.cycles.applying import note_write, send_write
-from waldur_site_agent.cycles.claims import namesakes, recently_named
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
+from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
     call_optional,
@@ -19,7 +18,14 @@ from waldur_site_agent.cycles.partial_answers import (
     remember_denied,
     stand_ins,
 )
-from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, ScopeFilter, Site
+from waldur_site_agent.cycles.site import (
+    WHOLE_OFFERING,
+    CycleReport,
+    ScopeFilter,
+    Site,
+    note_write,
+    send_write,
+)
 from waldur_site_agent.model.backend import ResourceRequest, Scope
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import BackendResourceRequest, ImportState, Project
@@ -35,7 +41,7 @@ from waldur_site_agent.planning.importing import (
     plan_import,
     start_write,
 )
-from waldur_site_agent.planning.writes import Write
+from waldur_site_agent.planning.plan import Write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,

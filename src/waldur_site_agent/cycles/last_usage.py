@@ -36,8 +36,8 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError, Tempo
 from waldur_site_agent.model.marketplace import OrderType, Resource, ResourceState
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.orders import OrderPlan
+from waldur_site_agent.planning.plan import Write
 from waldur_site_agent.planning.usage import MonthPlan, is_past_in_waldur
-from waldur_site_agent.planning.writes import Write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,

@@ -14,10 +14,8 @@ from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
-from waldur_site_agent.cycles.applying import apply_steps, send_write
-from waldur_site_agent.cycles.claims import namesakes
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import open_orders
+from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
 from waldur_site_agent.cycles.partial_answers import (
     call_optional,
     is_unavailable,
@@ -25,7 +23,7 @@ from waldur_site_agent.cycles.partial_answers import (
     stand_ins,
     write_optional,
 )
-from waldur_site_agent.cycles.site import CommandOutcome, Site
+from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, send_write
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
 from waldur_site_agent.planning.limits import (
@@ -35,8 +33,7 @@ from waldur_site_agent.planning.limits import (
     limit_differences,
     unlimited_components,
 )
-from waldur_site_agent.planning.plan import Step
-from waldur_site_agent.planning.writes import Call, Write, amount_text, limits_write
+from waldur_site_agent.planning.plan import Call, Step, Write, amount_text, limits_write
 from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 Decisions = dict[str, LimitDecision]

@@ -20,7 +20,6 @@ from waldur_site_agent.backends import (
     members_of,
     resource_of,
 )
-from waldur_site_agent.cycles.applying import Applied, apply_steps, send_write
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
@@ -39,34 +38,42 @@ from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Doubts, readable
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
+    Applied,
     CycleReport,
     ScopeFilter,
     Site,
     WaldurSnapshot,
+    apply_steps,
     cause_of,
     note_failures,
+    send_write,
 )
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import OfferingUser
-from waldur_site_agent.planning.access import (
-    in_waldurs_spelling,
-    normalize_username,
-    same_but_for_case,
-)
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
     MembershipPlan,
     Policy,
+    in_waldurs_spelling,
     joining,
     needs_notes,
+    normalize_username,
     notes_for,
     plan_membership,
+    same_but_for_case,
 )
-from waldur_site_agent.planning.plan import Guarded, Plan, Step, guard, removals_in
-from waldur_site_agent.planning.writes import Write, metadata_write
+from waldur_site_agent.planning.plan import (
+    Guarded,
+    Plan,
+    Step,
+    Write,
+    guard,
+    metadata_write,
+    removals_in,
+)
 from waldur_site_agent.waldur import concurrently
 
 NOBODY_LEAVES = "removals suspended in this cycle"

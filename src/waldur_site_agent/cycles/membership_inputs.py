@@ -40,14 +40,17 @@ from waldur_site_agent.model.marketplace import (
     UserLimit,
     WaldurOffering,
 )
-from waldur_site_agent.planning.access import (
+from waldur_site_agent.planning.membership import (
+    AccountPlan,
+    AccountWanted,
+    MembershipPlan,
+    People,
     granted_usernames,
     normalize_username,
     reasons_to_leave,
     usable_usernames,
     wanted_access,
 )
-from waldur_site_agent.planning.membership import AccountPlan, AccountWanted, MembershipPlan, People
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     Listing,

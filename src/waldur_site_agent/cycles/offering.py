@@ -10,12 +10,11 @@ from collections.abc import Sized
 
 from waldur_site_agent.backends import CreateHomeDirectories
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.applying import apply_steps, members_served
 from waldur_site_agent.cycles.partial_answers import readable
-from waldur_site_agent.cycles.site import CommandOutcome, Site
+from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, members_served
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.model.marketplace import User, WaldurOffering
-from waldur_site_agent.planning.access import usable_usernames
+from waldur_site_agent.planning.membership import usable_usernames
 from waldur_site_agent.planning.offering import (
     ComponentPlan,
     access_problem,

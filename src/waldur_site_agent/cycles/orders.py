@@ -12,8 +12,6 @@ from dataclasses import replace
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
-from waldur_site_agent.cycles.applying import apply_steps, note_write, send_write
-from waldur_site_agent.cycles.claims import claims_on, confirmed_claims, defer_doubtful_names
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
     OrderResult,
@@ -21,6 +19,9 @@ from waldur_site_agent.cycles.order_inputs import (
     OrderStatus,
     Resources,
     approve_pending,
+    claims_on,
+    confirmed_claims,
+    defer_doubtful_names,
     open_orders,
     order_contexts,
     orders_in_scope,
@@ -31,7 +32,10 @@ from waldur_site_agent.cycles.site import (
     ScopeFilter,
     Site,
     WaldurSnapshot,
+    apply_steps,
     cause_of,
+    note_write,
+    send_write,
 )
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
@@ -55,8 +59,7 @@ from waldur_site_agent.planning.orders import (
     order_writes,
     plan_orders,
 )
-from waldur_site_agent.planning.plan import Guarded, Step, guard
-from waldur_site_agent.planning.writes import Write, backend_id_write, ok_write
+from waldur_site_agent.planning.plan import Guarded, Step, Write, backend_id_write, guard, ok_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,

@@ -18,7 +18,7 @@ from uuid import UUID
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.model.marketplace import Resource
-from waldur_site_agent.planning.access import folded
+from waldur_site_agent.planning.membership import folded
 from waldur_site_agent.waldur import AbsentOperationError, AccessDeniedError, Listing, UnreadableRow
 
 UNAVAILABLE = (AbsentOperationError, AccessDeniedError)

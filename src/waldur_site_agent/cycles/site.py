@@ -1,7 +1,8 @@
-"""The context of a cycle: one offering with its Waldur, its backend, clock and log.
+"""What every cycle is given, what it returns, and how it carries out a plan.
 
-``Site`` is what every cycle is given; ``CycleReport`` is what it returns. Conditions that last for
-many cycles are logged when they begin, change and end, not in every cycle.
+``Site`` is one offering with its Waldur, its backend, clock and log; ``CycleReport`` is what a
+cycle returns. Conditions that last for many cycles are logged when they begin, change and end, not
+in every cycle.
 """
 
 from __future__ import annotations
@@ -10,15 +11,24 @@ import enum
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
 
-from waldur_site_agent.backends import Backend, BackendSettings, Outcome, UsernameBackend
+from waldur_site_agent.backends import (
+    Backend,
+    BackendSettings,
+    CreateHomeDirectories,
+    Outcome,
+    Result,
+    UsernameBackend,
+    members_of,
+    resource_of,
+)
 from waldur_site_agent.backends.contract import NoUsernames
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.usernames import GivenUsernames
@@ -31,12 +41,11 @@ from waldur_site_agent.model.backend import (
     Scope,
     UserScope,
 )
-from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, Resource
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent.planning.plan import Plan, Step, Thresholds
+from waldur_site_agent.planning.plan import Call, Plan, Step, Thresholds, Write
 from waldur_site_agent.planning.usernames import PENDING
-from waldur_site_agent.planning.writes import Write
 from waldur_site_agent.waldur import Waldur
 
 
@@ -489,3 +498,126 @@ class Site:
     """What happens to a termination whose last usage this token may not report."""
     remove_unknown_users: bool = False
     """Whether account members unknown to Waldur are removed, not just reported."""
+
+
+Applied = tuple[Step, Outcome]
+
+
+def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
+    """Apply the steps in order and return each with its outcome.
+
+    If the agent was asked to stop, nothing is applied; the next start finds the same work.
+    """
+    if not steps:
+        return []
+    if site.stopping():
+        stopped = TemporaryError("the agent is stopping; the next start continues")
+        outcomes = [Outcome(step.action, Result.FAILED, stopped) for step in steps]
+    else:
+        outcomes = list(site.backend.apply([step.action for step in steps]))
+    applied = list(zip(steps, outcomes, strict=True))
+    for step, outcome in applied:
+        _log(site, step, outcome)
+        site.record(step, outcome)
+        site.watch.action(outcome)
+    return applied
+
+
+def _log(site: Site, step: Step, outcome: Outcome) -> None:
+    """Log successes one by one, and failures as conditions, since they may last for days."""
+    action, resource = type(outcome.action).__name__, resource_of(outcome.action)
+    fields: dict[str, Any] = {"action": action, "resource": resource}
+    if step.order:
+        fields["order"] = str(step.order)
+    if outcome.result is Result.FAILED:
+        error = str(outcome.error)
+        site.conditions.note(
+            "action failed",
+            f"{resource}: {step.reason}" if resource else step.reason,
+            cause=f"{action} {cause_of(error, resource)}",
+            **fields,
+            reason=step.reason,
+            error=error,
+        )
+        return
+    for skipped in outcome.skipped:
+        error = str(skipped.error)
+        site.conditions.note(
+            "left out",
+            f"{skipped.name} ({resource})" if resource else skipped.name,
+            cause=f"{action} {cause_of(error, resource, skipped.name)}",
+            **fields,
+            member=skipped.name,
+            error=error,
+        )
+    served = members_served(outcome)
+    details = {"members": served} if served else {}
+    site.log.info(
+        "action applied", **fields, reason=step.reason, result=outcome.result.value, **details
+    )
+
+
+def members_served(outcome: Outcome) -> list[str]:
+    """The users of an action, without those who were skipped."""
+    skipped = {left.name for left in outcome.skipped}
+    action = outcome.action
+    named = action.users if isinstance(action, CreateHomeDirectories) else members_of(action)
+    return [member for member in named if member not in skipped]
+
+
+def send_write(site: Site, write: Write) -> None:
+    """Send a change to Waldur, log it and record it.
+
+    Raises:
+        SiteAgentError: Waldur rejected it or did not respond.
+    """
+    try:
+        _send(site.waldur, write)
+    except SiteAgentError as error:
+        site.record_write(write, error)
+        raise
+    note_write(site, write)
+
+
+def note_write(site: Site, write: Write) -> None:
+    """Log and record a change that Waldur accepted."""
+    log = site.log.debug if write.call is Call.REFRESH_LAST_SYNC else site.log.info
+    log(
+        "told Waldur",
+        call=write.call.value,
+        resource=write.about,
+        changes=[str(change) for change in write.changes],
+        reason=write.reason,
+    )
+    site.record_write(write, None)
+
+
+def _send(waldur: Waldur, write: Write) -> None:
+    uuid, value = write.uuid, write.value
+    bare: dict[Call, Callable[[UUID], object]] = {
+        Call.APPROVE_ORDER: waldur.approve_order,
+        Call.COMPLETE_ORDER: waldur.complete_order,
+        Call.SET_AS_OK: waldur.set_as_ok,
+        Call.REFRESH_LAST_SYNC: waldur.refresh_last_sync,
+        Call.SET_DELETING: waldur.set_deleting,
+        Call.SET_DELETED: waldur.set_deleted,
+        Call.START_IMPORT: waldur.start_import,
+    }
+    with_value: dict[Call, Callable[[UUID, Any], object]] = {
+        Call.FAIL_ORDER: waldur.fail_order,
+        Call.SET_BACKEND_ID: waldur.set_backend_id,
+        Call.SET_BACKEND_METADATA: waldur.set_backend_metadata,
+        Call.SET_LIMITS: waldur.set_limits,
+        Call.SET_AS_ERRED: waldur.set_as_erred,
+    }
+    if uuid is not None and write.call is Call.CLOSE_IMPORT:
+        if value is None:
+            waldur.import_done(uuid)
+        else:
+            waldur.import_erred(uuid, str(value))
+    elif uuid is not None and write.call in bare:
+        bare[write.call](uuid)
+    elif uuid is not None and write.call in with_value:
+        with_value[write.call](uuid, value)
+    else:
+        raise DefectError(f"{write.about}: {write.call.value} cannot be sent by send_write")

@@ -15,7 +15,6 @@ from datetime import UTC, timedelta
 from functools import partial
 
 from waldur_site_agent.backends import BackendState
-from waldur_site_agent.cycles.applying import send_write
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import by_account, report_limits
 from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
@@ -27,7 +26,7 @@ from waldur_site_agent.cycles.partial_answers import (
     stand_ins,
     write_optional,
 )
-from waldur_site_agent.cycles.site import Site, cause_of, note_failures
+from waldur_site_agent.cycles.site import Site, cause_of, note_failures, send_write
 from waldur_site_agent.cycles.usage_sending import (
     MonthOutcome,
     NotReported,
@@ -41,6 +40,7 @@ from waldur_site_agent.cycles.usage_sending import (
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
 from waldur_site_agent.model.usage import BillingMonth, ComponentUsage
+from waldur_site_agent.planning.plan import Write, ok_write
 from waldur_site_agent.planning.usage import (
     ComponentReport,
     MonthPlan,
@@ -51,7 +51,6 @@ from waldur_site_agent.planning.usage import (
     recorded_usage,
     reportable,
 )
-from waldur_site_agent.planning.writes import Write, ok_write
 from waldur_site_agent.waldur import Listing, concurrently
 
 

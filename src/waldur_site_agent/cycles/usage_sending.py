@@ -19,13 +19,13 @@ from decimal import Decimal
 from functools import cached_property
 from uuid import UUID
 
-from waldur_site_agent.cycles.applying import note_write
 from waldur_site_agent.cycles.partial_answers import readable
-from waldur_site_agent.cycles.site import CycleReport, Site, cause_of
+from waldur_site_agent.cycles.site import CycleReport, Site, cause_of, note_write
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.model.usage import BillingMonth, UserUsage
-from waldur_site_agent.planning.access import folded
+from waldur_site_agent.planning.membership import folded
+from waldur_site_agent.planning.plan import Write, usage_write, user_usages_write
 from waldur_site_agent.planning.usage import (
     Bill,
     MonthPlan,
@@ -40,7 +40,6 @@ from waldur_site_agent.planning.usage import (
     user_usages_for_newest,
     why_not_now,
 )
-from waldur_site_agent.planning.writes import Write, usage_write, user_usages_write
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     AccessDeniedError,

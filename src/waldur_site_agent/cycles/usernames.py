@@ -23,7 +23,8 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering
 from waldur_site_agent.model.marketplace import OfferingUserState as State
 from waldur_site_agent.planning import usernames as planning
-from waldur_site_agent.planning.access import folded
+from waldur_site_agent.planning.membership import folded
+from waldur_site_agent.planning.plan import Write, user_write
 from waldur_site_agent.planning.usernames import (
     ActionRequired,
     Answer,
@@ -35,7 +36,6 @@ from waldur_site_agent.planning.usernames import (
     Unnamed,
     plan_calls,
 )
-from waldur_site_agent.planning.writes import Write, user_write
 from waldur_site_agent.waldur import TransitionRefusedError, UnreadableRow, Waldur
 from waldur_site_agent.waldur.concurrency import concurrently
 

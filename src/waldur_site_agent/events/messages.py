@@ -25,7 +25,7 @@ from waldur_site_agent.model.backend import (
 )
 from waldur_site_agent.model.events import ObjectType
 from waldur_site_agent.model.marketplace import OfferingUserState
-from waldur_site_agent.planning.access import normalize_username
+from waldur_site_agent.planning.membership import normalize_username
 
 _PROGRESS = {
     "pending-consumer": 0,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
-from waldur_site_agent.model.references import UuidFromUrl
+from waldur_site_agent.model.marketplace import UuidFromUrl
 
 
 class ObjectType:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from waldur_site_agent.model.references import UuidFromUrl
+from waldur_site_agent.model.marketplace import UuidFromUrl
 
 Amounts: TypeAlias = Mapping[str, Fraction]
 """By component type, in backend units."""

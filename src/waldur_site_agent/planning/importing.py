@@ -18,7 +18,7 @@ from waldur_site_agent.model.marketplace import (
     ImportState,
     Project,
 )
-from waldur_site_agent.planning.writes import Call, Change, Write, amount_text
+from waldur_site_agent.planning.plan import Call, Change, Write, amount_text
 
 CLAIMED = "belong to a resource in Waldur"
 OFFERED = "were offered before"

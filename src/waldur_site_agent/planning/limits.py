@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from waldur_site_agent.backends import BackendResource
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Resource
-from waldur_site_agent.planning.writes import amount_text
+from waldur_site_agent.planning.plan import amount_text
 
 Amounts = dict[str, Decimal]
 

@@ -28,8 +28,7 @@ from waldur_site_agent.planning.limits import (
     limit_changes,
     ordered_limits,
 )
-from waldur_site_agent.planning.plan import Plan, Step
-from waldur_site_agent.planning.writes import Call, Change, Write, backend_id_write
+from waldur_site_agent.planning.plan import Call, Change, Plan, Step, Write, backend_id_write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,7 @@ import structlog
 
 from waldur_site_agent.backends import Outcome
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.planning.plan import Step
-from waldur_site_agent.planning.writes import Write
+from waldur_site_agent.planning.plan import Step, Write
 
 
 class Journal:

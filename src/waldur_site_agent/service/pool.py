@@ -17,10 +17,9 @@ import structlog
 
 from waldur_site_agent.config import ConfigurationError, Offering
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.service.modes import AnyMode
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import Runtime
+from waldur_site_agent.service.session import AnyMode, Runtime
 from waldur_site_agent.service.worker import worker_for
 from waldur_site_agent.waldur.concurrency import in_background
 

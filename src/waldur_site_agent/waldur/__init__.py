@@ -14,8 +14,8 @@ from waldur_site_agent.waldur.errors import (
     TokenRefusedError,
     TransitionRefusedError,
 )
+from waldur_site_agent.waldur.http import RetryPolicy, Timeouts
 from waldur_site_agent.waldur.listing import Listing, UnreadableRow
-from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
 
 __all__ = [
     "AbsentOperationError",

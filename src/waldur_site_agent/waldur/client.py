@@ -28,8 +28,7 @@ from waldur_site_agent.waldur.api.orders import OrdersApi
 from waldur_site_agent.waldur.api.people import OfferingUsersApi, PeopleApi
 from waldur_site_agent.waldur.api.resources import ResourcesApi
 from waldur_site_agent.waldur.api.usage import UsageApi
-from waldur_site_agent.waldur.http import Connection, without_cookies
-from waldur_site_agent.waldur.retry import RetryPolicy, Timeouts
+from waldur_site_agent.waldur.http import Connection, RetryPolicy, Timeouts, without_cookies
 
 
 def _utc_now() -> datetime:

@@ -1,4 +1,4 @@
-"""Connections to one server with one token: sending operations, retries, redirects.
+"""Connections to one server with one token: sending operations, timeouts, retries, redirects.
 
 What is returned from here is a successful response; everything else is raised as a temporary or
 permanent error.
@@ -6,29 +6,302 @@ permanent error.
 
 from __future__ import annotations
 
+import enum
 import json
+import random
+import re
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import structlog
 
-from waldur_site_agent.model.errors import PermanentError, TemporaryError
-from waldur_site_agent.waldur.address import ApiAddress, Proxy, Redirect
-from waldur_site_agent.waldur.errors import LostAnswerError, is_markup
-from waldur_site_agent.waldur.operation import Operation
-from waldur_site_agent.waldur.retry import (
-    FailedAttempt,
-    Repeat,
-    RetryPolicy,
-    classify_error,
-    classify_response,
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.waldur.address import ApiAddress, Proxy, Redirect, certificate_remedy, masked
+from waldur_site_agent.waldur.errors import (
+    AbsentOperationError,
+    AccessDeniedError,
+    BodyRefusedError,
+    ConflictError,
+    LostAnswerError,
+    NotFoundError,
+    OrderingRefusedError,
+    PastMonthRefusedError,
+    TokenRefusedError,
+    TransitionRefusedError,
+    error_names,
+    error_text,
+    is_json,
+    is_markup,
 )
+from waldur_site_agent.waldur.operation import Operation
+
+_random = random.SystemRandom()
+_NEVER_REACHED = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+_PROXY_STATUSES = frozenset(
+    {
+        httpx.codes.FORBIDDEN,
+        httpx.codes.PROXY_AUTHENTICATION_REQUIRED,
+        httpx.codes.BAD_GATEWAY,
+        httpx.codes.SERVICE_UNAVAILABLE,
+        httpx.codes.GATEWAY_TIMEOUT,
+    }
+)
+_AUTHENTICATION_REMEDY = (
+    "check waldur_api_token; a token with a lifetime expires when the agent is idle for longer: "
+    "give the agent's user a token without a lifetime"
+)
+_TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
+_HTTP_TO_TLS_PORT = re.compile(
+    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
+)
+_USE_HTTP = "start waldur_api_url with http://, or set the port that serves https"
+_USE_HTTPS = "this port requires TLS: start waldur_api_url with https://"
+_NOT_THE_API = "this is not a response of Waldur's API: check waldur_api_url and the proxies"
+_RETRY = "it will be retried"
+_BUSY = f"Waldur is busy or restarting; {_RETRY}"
+
+
+def full_jitter(ceiling: float) -> float:
+    """A random wait of at most ``ceiling`` seconds, so that agents of many sites spread out."""
+    return _random.uniform(0, ceiling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds for the phases of one attempt."""
+
+    connect: float = 10.0
+    read: float = 60.0
+    """Between two chunks of the response; Waldur builds long lists before it sends anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a request that may be repeated is sent, and the waits in between, in seconds."""
+
+    attempts: int = 4
+    """The number of attempts, the first included."""
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+    longest_retry_after: float = 60.0
+    """The longest ``Retry-After`` that is honoured; beyond that, the next cycle retries."""
+    jitter: Callable[[float], float] = full_jitter
+
+    def wait_before(self, attempt: int, retry_after: float | None) -> float:
+        """Seconds to wait before the attempt of this number (2 is the first retry)."""
+        if retry_after is not None:
+            return min(retry_after, self.longest_retry_after)
+        doublings = min(attempt - 2, 30)
+        return self.jitter(min(self.first_wait * 2.0**doublings, self.longest_wait))
+
+
+class Repeat(enum.Enum):
+    """Whether the same request may be sent again immediately."""
+
+    ALWAYS = "Waldur did not act on it"
+    IF_SAFE = "Waldur may have acted on it"
+    NEVER = "the same request would get the same answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """A failed attempt."""
+
+    error: SiteAgentError
+    repeat: Repeat = Repeat.NEVER
+    retry_after: float | None = None
+    """Seconds that the server asked to wait."""
+
+
+def classify_error(
+    error: httpx.RequestError,
+    *,
+    purpose: str,
+    host: str,
+    is_write: bool,
+    proxy: Proxy | None = None,
+) -> FailedAttempt:
+    """Classify an attempt that got no response; ``proxy`` is the proxy that it went through."""
+    why = str(error) or type(error).__name__
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        text = f"cannot {purpose}: the certificate of {host} is not trusted ({certificate})"
+        remedy = certificate_remedy(certificate)
+        return FailedAttempt(error=TemporaryError(text, remedy=remedy))
+    if _answered_without_tls(error):
+        text = f"cannot {purpose}: {host} does not speak TLS on this port ({why})"
+        return FailedAttempt(error=TemporaryError(text, remedy=_USE_HTTP))
+    if proxy is not None and isinstance(error, _NEVER_REACHED):
+        return _proxy_failure(f"cannot {purpose}", host, proxy, error)
+    if isinstance(error, _NEVER_REACHED):
+        text = f"cannot {purpose}: {host} cannot be reached ({why}); {_RETRY}"
+        remedy = "if this persists, check the network and waldur_api_url"
+        return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
+    if isinstance(error, httpx.TimeoutException):
+        why = f"{why}: timed out"
+    by = f" through {proxy}" if proxy else ""
+    return _lost(f"cannot {purpose}: no response from {host}{by} ({why})", is_write)
+
+
+def classify_response(
+    response: httpx.Response,
+    *,
+    purpose: str,
+    host: str,
+    is_write: bool,
+    secret: str,
+    proxy: Proxy | None = None,
+) -> FailedAttempt:
+    """Classify an unsuccessful response; ``proxy`` is the proxy that it came through."""
+    status = response.status_code
+    if proxy is not None and status in _PROXY_STATUSES and response.url.scheme == "http":
+        host = f"{host}, or {proxy},"
+    message = error_text(response)
+    if secret:
+        message = message.replace(secret, "***")
+    answered = f"{host} answered HTTP {status}"
+    text = f"cannot {purpose}: {answered}" + (f': "{message}"' if message else " without a message")
+    retry_after = read_retry_after(response.headers.get("retry-after"))
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        error = TemporaryError(text, remedy="it will be retried more slowly")
+        return FailedAttempt(error=error, repeat=Repeat.ALWAYS, retry_after=retry_after)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return _server_failure(text, status, retry_after, is_write)
+    if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
+        error = TemporaryError(text, remedy=_BUSY)
+        return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return FailedAttempt(error=_refusal(text, status, response))
+
+
+def read_retry_after(header: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for: a number or an HTTP date, else ``None``."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now())
+    except (ValueError, OverflowError):
+        return None
+
+
+_REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
+    httpx.codes.FORBIDDEN: (
+        AccessDeniedError,
+        "give the agent's user a role with this permission (see docs/waldur-api.md)",
+    ),
+    httpx.codes.NOT_FOUND: (
+        NotFoundError,
+        "it was deleted, or the token's user may not see it",
+    ),
+    httpx.codes.CONFLICT: (ConflictError, ""),
+    httpx.codes.UNSUPPORTED_MEDIA_TYPE: (BodyRefusedError, ""),
+}
+
+
+def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
+    """Connections go to the proxy, never to the host behind it."""
+    why = masked(str(error)) or type(error).__name__
+    if isinstance(error, httpx.ProxyError):
+        text = f"{text}: {proxy} cannot connect to {host} ({why})"
+    else:
+        text = f"{text}: {proxy} cannot be reached ({why}), so nothing was sent to {host}"
+    remedy = f"{_RETRY}; if this persists, correct the variable, or add the host of "
+    remedy += "waldur_api_url to NO_PROXY"
+    return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
+
+
+def _server_failure(
+    text: str, status: int, retry_after: float | None, is_write: bool
+) -> FailedAttempt:
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
+        repeat = Repeat.IF_SAFE if retry_after is None else Repeat.ALWAYS
+        return FailedAttempt(
+            error=TemporaryError(text, remedy=_BUSY), repeat=repeat, retry_after=retry_after
+        )
+    if status in {httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.NOT_IMPLEMENTED}:
+        # Waldur's writes are database transactions: after a 500 nothing has changed.
+        remedy = f"this is an error in Waldur, see its log; {_RETRY}"
+        error = TemporaryError(text, remedy=remedy)
+        return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    return _lost(text, is_write, retry_after)
+
+
+def _lost(text: str, is_write: bool, retry_after: float | None = None) -> FailedAttempt:
+    error: TemporaryError
+    if is_write:
+        remedy = "it may have taken effect; the object is read before anything is sent again"
+        error = LostAnswerError(text, remedy=remedy)
+    else:
+        error = TemporaryError(text, remedy=_RETRY)
+    return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+
+
+def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:
+    if status == httpx.codes.UNAUTHORIZED:
+        return TokenRefusedError(text, remedy=_AUTHENTICATION_REMEDY)
+    absent = status == httpx.codes.NOT_FOUND and not is_json(response)
+    if absent or status == httpx.codes.METHOD_NOT_ALLOWED:
+        return AbsentOperationError(
+            text,
+            remedy="this server does not have the operation: check waldur_api_url, the server's "
+            "version and the offering's type",
+        )
+    requires_tls = status == httpx.codes.BAD_REQUEST and _HTTP_TO_TLS_PORT.search(response.text)
+    not_waldur = status < httpx.codes.BAD_REQUEST or is_markup(response) or requires_tls
+    if not_waldur or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        # Not Waldur's answer about the object, but that of something in between.
+        return TemporaryError(text, remedy=_USE_HTTPS if requires_tls else _NOT_THE_API)
+    if status == httpx.codes.BAD_REQUEST:
+        return _invalid_request(text, response)
+    kind, remedy = _REFUSALS.get(status, (PermanentError, ""))
+    return kind(text, remedy=remedy)
+
+
+def _invalid_request(text: str, response: httpx.Response) -> PermanentError:
+    if _TRANSITION_REFUSED.search(text):
+        return TransitionRefusedError(text, remedy="its state has changed: read it again")
+    if error_names(response, "o"):
+        return OrderingRefusedError(text, remedy="the list is read in the server's own order")
+    if error_names(response, "date"):
+        return PastMonthRefusedError(text, remedy="only staff may report closed months")
+    return PermanentError(text)
+
+
+def _answered_without_tls(error: BaseException | None) -> bool:
+    """Whether https was used on a port that speaks http."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
 
 QueryValue = str | int | bool | Sequence[str]
 

@@ -12,11 +12,18 @@ import httpx
 import structlog
 
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.references import uuid_from_url
-from waldur_site_agent.waldur.codec import Row, bad_answer, decode, read_json, read_rows, uuid_text
+from waldur_site_agent.model.marketplace import uuid_from_url
 from waldur_site_agent.waldur.errors import NotFoundError, OrderingRefusedError
 from waldur_site_agent.waldur.http import Call, Connection, QueryValue
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import (
+    Operation,
+    Row,
+    bad_answer,
+    decode,
+    read_json,
+    read_rows,
+    uuid_text,
+)
 
 Item_co = TypeVar("Item_co", covariant=True)
 Other = TypeVar("Other")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.deploy.conftest import Confined
-from waldur_site_agent.service.systemd import Choices, sudoers
+from waldur_site_agent.cli.install import Choices, sudoers
 
 pytestmark = pytest.mark.slurm
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.patience import PATIENCE_SECONDS
-from waldur_site_agent.service.modes import MODE_NAMES
-from waldur_site_agent.service.systemd import Choices, service_files
+from waldur_site_agent.cli.install import Choices, service_files
+from waldur_site_agent.service.session import MODE_NAMES
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 PROGRAM = Path(sys.executable).with_name("waldur_site_agent")

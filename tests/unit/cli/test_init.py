@@ -12,8 +12,8 @@ import yaml
 from harness import Installation
 from harness.in_process import run_in_process
 from harness.processes import Finished
+from waldur_site_agent.cli.install import Choices, unit
 from waldur_site_agent.config import load_configuration
-from waldur_site_agent.service.systemd import Choices, unit
 
 UUID = "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1"
 TOKEN = "0123456789abcdef"

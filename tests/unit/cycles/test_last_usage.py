@@ -27,7 +27,7 @@ from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site, UnreportedUsage
 from waldur_site_agent.model.backend import Placement, ResourceRequest
-from waldur_site_agent.planning.writes import Call
+from waldur_site_agent.planning.plan import Call
 from waldur_site_agent_sandbox import Order, Resource
 
 

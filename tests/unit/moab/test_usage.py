@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.moab_testbed import DEPOSIT, a_simulated_moab_site
 from waldur_site_agent.backends import TemporaryError
 from waldur_site_agent.model.usage import BillingMonth, Period
-from waldur_site_agent_moab import charging
+from waldur_site_agent_moab import backend as charging
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.facts import Charge
 from waldur_site_agent_moab.settings import MoabSettings

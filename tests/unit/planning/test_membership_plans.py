@@ -24,7 +24,6 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
 )
 from waldur_site_agent.model.marketplace import OfferingUser, Resource
-from waldur_site_agent.planning.access import reasons_to_leave, wanted_access
 from waldur_site_agent.planning.membership import (
     AccountWanted,
     MembershipPlan,
@@ -33,7 +32,9 @@ from waldur_site_agent.planning.membership import (
     metadata_before_restricting,
     metadata_of,
     plan_membership,
+    reasons_to_leave,
     settings_before,
+    wanted_access,
 )
 from waldur_site_agent.planning.plan import Thresholds, guard
 

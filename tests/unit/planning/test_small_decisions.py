@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from waldur_site_agent.backends import AddMembers, DeleteResource, PermanentError, RemoveMembers
 from waldur_site_agent.model.marketplace import Component, OfferingUser, TeamMember, WaldurComponent
-from waldur_site_agent.planning.access import granted_usernames, usable_usernames
 from waldur_site_agent.planning.limits import initial_limits, ordered_limits
+from waldur_site_agent.planning.membership import granted_usernames, usable_usernames
 from waldur_site_agent.planning.offering import plan_components
 from waldur_site_agent.planning.plan import Plan, Step, Thresholds, guard
 

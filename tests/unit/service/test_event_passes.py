@@ -13,8 +13,8 @@ from harness import SimulatedSite
 from waldur_site_agent.config import Job
 from waldur_site_agent.events.pending import LONGEST_DELAY, EventQueue, Kind
 from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, ResourceScope
-from waldur_site_agent.service.modes import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS
-from waldur_site_agent.service.passes import Passes, Session
+from waldur_site_agent.service.session import EVENT_PROCESS, MEMBERSHIP_SYNC, ORDER_PROCESS
+from waldur_site_agent.service.worker import Passes, Session
 
 
 class Bench:

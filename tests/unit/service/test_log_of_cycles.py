@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from harness import SimulatedSite
 from waldur_site_agent.cycles.site import Conditions
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
-from waldur_site_agent.service.passes import run_cycle
+from waldur_site_agent.service.session import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
+from waldur_site_agent.service.worker import run_cycle
 
 
 @dataclass

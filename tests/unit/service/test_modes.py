@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, REPORT
+from waldur_site_agent.service.session import MEMBERSHIP_SYNC, REPORT
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from harness import Installation, SimulatedSite
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC
 from waldur_site_agent.service.monitoring import Monitoring
-from waldur_site_agent.service.passes import run_cycle
+from waldur_site_agent.service.session import MEMBERSHIP_SYNC
+from waldur_site_agent.service.worker import run_cycle
 
 SERVICE_ACCOUNTS = "marketplace_service_providers_project_service_accounts_list"
 

@@ -10,8 +10,14 @@ import pytest
 from harness import Installation
 from waldur_site_agent.cli.start import load
 from waldur_site_agent.config import Job
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT, Mode
-from waldur_site_agent.service.session import Runtime, open_site
+from waldur_site_agent.service.session import (
+    MEMBERSHIP_SYNC,
+    ORDER_PROCESS,
+    REPORT,
+    Mode,
+    Runtime,
+    open_site,
+)
 
 JOBS = dict.fromkeys((job.value for job in Job), "slurm")
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from waldur_site_agent.cli.install import Choices, logrotate, service_files, unit, unit_name
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import load_configuration
-from waldur_site_agent.service.modes import MODE_NAMES
-from waldur_site_agent.service.systemd import Choices, logrotate, service_files, unit, unit_name
+from waldur_site_agent.service.session import MODE_NAMES
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 NAMES = {

@@ -25,9 +25,11 @@ from waldur_site_agent.config import (
     load_configuration,
     resolved_yaml,
 )
-from waldur_site_agent_basic_username_management.base import BaseUsernameBackend
 from waldur_site_agent_basic_username_management.settings import TemplateSettings
-from waldur_site_agent_basic_username_management.template import TemplateUsernameBackend
+from waldur_site_agent_basic_username_management.template import (
+    BaseUsernameBackend,
+    TemplateUsernameBackend,
+)
 
 
 def loaded(tmp_path: Path, *entries: dict[str, Any]) -> tuple[Configuration, Source]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent.waldur import RetryPolicy
-from waldur_site_agent.waldur.retry import full_jitter, read_retry_after
+from waldur_site_agent.waldur.http import full_jitter, read_retry_after
 
 NOON = 1_767_268_800.0  # Thu, 01 Jan 2026 12:00:00 GMT
 

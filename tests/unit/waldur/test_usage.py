@@ -23,7 +23,7 @@ from waldur_site_agent.waldur import (
     TokenRefusedError,
     concurrently,
 )
-from waldur_site_agent.waldur.codec import amount_text
+from waldur_site_agent.waldur.operation import amount_text
 
 if TYPE_CHECKING:
     from unit.waldur.conftest import Scripted

@@ -1,4 +1,4 @@
-"""``template``: usernames from the attributes that Waldur has of a user.
+"""``base``, which generates no usernames, and ``template``: usernames from attributes of the user.
 
 Nothing is random: the same user gets the same name as long as the other names are the same. A name
 that was given stays, because Waldur keeps it.
@@ -14,9 +14,14 @@ from uuid import UUID
 
 from anyascii import anyascii
 
-from waldur_site_agent.backends import BackendSettings, PermanentError, UsernameBackend
+from waldur_site_agent.backends import BackendSettings, NoUsernames, PermanentError, UsernameBackend
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent_basic_username_management.settings import TemplateSettings, parse_pattern
+
+
+class BaseUsernameBackend(NoUsernames):
+    """Generates no usernames; accounts in Waldur are left unchanged."""
+
 
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]")
 _NOT_IN_AN_IDENTIFIER = re.compile(r"[^a-z0-9._-]")

@@ -1,11 +1,13 @@
-"""The MOAB backend: orchestrates reading, locking and applying; decides nothing itself."""
+"""The MOAB backend: reads, locks, applies batches kind by kind, and turns charges into usage."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +22,7 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    PermanentError,
     RemoveMembers,
     SetAccess,
     SetLimits,
@@ -34,15 +37,140 @@ from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import ProcessRunner, Runner
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component
-from waldur_site_agent.model.usage import Period, UsageReport
-from waldur_site_agent_moab import charging
-from waldur_site_agent_moab.accounts import DEPOSIT, ignore
-from waldur_site_agent_moab.apply import PHASES, difference
+from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
+from waldur_site_agent_moab.accounts import (
+    DEPOSIT,
+    add_members,
+    create,
+    delete,
+    ignore,
+    remove_members,
+    set_access,
+    set_limits,
+)
 from waldur_site_agent_moab.client import LOCK_PURPOSE, MamClient, Work
 from waldur_site_agent_moab.diagnosis import diagnose, money_trouble
-from waldur_site_agent_moab.facts import Account, Mam, in_cents
+from waldur_site_agent_moab.facts import Account, Charge, Mam, in_cents
 from waldur_site_agent_moab.names import TREE, user_name
 from waldur_site_agent_moab.settings import MoabSettings
+
+
+def _one_by_one(carry_out: Callable[[Work, Task[Any]], None]) -> Callable[..., None]:
+    def phase(work: Work, tasks: Iterable[Task[Any]]) -> None:
+        for task in tasks:
+            with work.ledger.attempt(task):
+                carry_out(work, task)
+
+    return phase
+
+
+PHASES: Mapping[type, Callable[..., None]] = {
+    CreateResource: _one_by_one(create),
+    SetLimits: _one_by_one(set_limits),
+    AddMembers: _one_by_one(add_members),
+    RemoveMembers: _one_by_one(remove_members),
+    SetAccess: _one_by_one(set_access),
+    DeleteResource: _one_by_one(delete),
+}
+"""In the order of a batch."""
+
+
+def difference(task: Task[Any], mam: Mam) -> str:
+    """What the manager shows instead of what an action asked for; empty where that is there."""
+    account = mam.accounts[task.account]
+    match task.action:
+        case SetAccess(access=access) if account.is_active is not (access is Access.NORMAL):
+            return f"it {'active' if account.is_active else 'inactive'}"
+        case CreateResource(limits=limits) | SetLimits(limits=limits):
+            return _money(account, limits.get(DEPOSIT), mam)
+        case _:
+            return ""
+
+
+def _money(account: Account, wanted: Decimal | None, mam: Mam) -> str:
+    if wanted is None:
+        return ""
+    try:
+        bought = mam.books_of(mam.fund_of(account.key)).bought
+    except PermanentError as error:
+        return str(error)
+    return "" if bought == in_cents(wanted) else f"{bought:f} bought instead of {wanted:f}"
+
+
+def days_to_ask_for(periods: Sequence[Period], longest_job: timedelta) -> tuple[date, date]:
+    """The days whose usage records hold every job that ended in one of the periods.
+
+    Whether the list goes by a job's start or by its end differs between versions, and so does
+    the time zone of its days: so a longest job is added before, and two days on both sides.
+    """
+    margin = timedelta(days=2)
+    start = min(period.start.astimezone(UTC) for period in periods) - longest_job - margin
+    end = max(period.end.astimezone(UTC) for period in periods) + margin
+    return start.date(), end.date()
+
+
+def reports(
+    charges: Iterable[Charge], since: Mapping[str, datetime], periods: Sequence[Period]
+) -> tuple[UsageReport, ...]:
+    """Add up what was charged, by period, account and user.
+
+    A charge is booked when its job ends, whole, and belongs to the period of that moment. A job
+    that started before the moment in ``since`` belonged to an earlier account of the same name.
+    """
+    books = [_Book(since, period) for period in periods]
+    for charge in charges:
+        if charge.amount:
+            for book in books:
+                book.enter(charge)
+    return tuple(book.report() for book in books)
+
+
+class _Book:
+    """What is added up for one period."""
+
+    def __init__(self, since: Mapping[str, datetime], period: Period) -> None:
+        self._since = {name.lower(): (name, moment) for name, moment in since.items()}
+        self._period = period
+        self._amounts: dict[str, defaultdict[str, Fraction]] = {
+            name: defaultdict(Fraction) for name in since
+        }
+        self._without_user: list[Fraction] = []
+
+    def enter(self, charge: Charge) -> None:
+        """Count a charge, if it belongs here."""
+        name, since = self._since.get(charge.account, ("", None))
+        if since is None or charge.end is None:
+            return
+        if not self._period.start <= charge.end < self._period.end:
+            return
+        if (charge.start or charge.end) < since:
+            return
+        amount = Fraction(charge.amount)
+        if charge.user:
+            self._amounts[name][charge.user] += amount
+        else:
+            self._without_user.append(amount)
+
+    def report(self) -> UsageReport:
+        """What came together."""
+        remarks = []
+        if self._without_user:
+            total = float(sum(self._without_user))
+            remarks.append(
+                f"{len(self._without_user)} usage records of {total:.2f} in total name no user "
+                "and are not counted; look at mam-list-usagerecords"
+            )
+        return UsageReport(
+            period=self._period,
+            resources={
+                name: ResourceUsage(
+                    by_user={user: {DEPOSIT: amount} for user, amount in users.items()}
+                )
+                for name, users in self._amounts.items()
+            },
+            remarks=tuple(remarks),
+        )
+
 
 _log = logging.getLogger(__name__)
 
@@ -184,8 +312,8 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
         if not periods:
             return ()
         longest_job = timedelta(days=self._moab.longest_job_days)
-        charges = self._client.charges(*charging.days_to_ask_for(periods, longest_job))
-        return charging.reports(charges, since, periods)
+        charges = self._client.charges(*days_to_ask_for(periods, longest_job))
+        return reports(charges, since, periods)
 
     def usage(self, since: Mapping[str, datetime], period: Period) -> UsageReport:
         """See :meth:`usages`."""

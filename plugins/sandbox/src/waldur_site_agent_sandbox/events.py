@@ -16,7 +16,7 @@ from typing import Literal, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from waldur_site_agent_sandbox import broker, permissions, states
+from waldur_site_agent_sandbox import broker, rules, states
 from waldur_site_agent_sandbox.broker import (
     BrokerAddress,
     BrokerTroubleError,
@@ -163,7 +163,7 @@ def _matches(wish: JsonValue, what: Occurrence) -> bool:
 
 
 def _may_know(tx: Transaction, user: str, what: Occurrence) -> bool:
-    return permissions.visibility_of(tx, tx.world.users[user]).as_provider(what.offering)
+    return rules.visibility_of(tx, tx.world.users[user]).as_provider(what.offering)
 
 
 _OLD_ORDER_STATES = frozenset({"pending-provider", "pending-consumer", "done"})

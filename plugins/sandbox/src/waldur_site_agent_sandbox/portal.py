@@ -18,7 +18,6 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 from waldur_site_agent_sandbox import events, rules, states
 from waldur_site_agent_sandbox.broker import Occurrence
 from waldur_site_agent_sandbox.http import RefusedError, as_uuid, invalid
-from waldur_site_agent_sandbox.permissions import Sessions
 from waldur_site_agent_sandbox.records import (
     BackendResource,
     BackendResourceRequest,
@@ -34,6 +33,7 @@ from waldur_site_agent_sandbox.records import (
     UserLimit,
     UserUsage,
 )
+from waldur_site_agent_sandbox.rules import Sessions
 from waldur_site_agent_sandbox.store import Record, Store, Transaction, World, name_of_table
 
 P = ParamSpec("P")

@@ -9,7 +9,6 @@ from datetime import date, datetime
 from pydantic import JsonValue
 
 from waldur_site_agent_sandbox import states
-from waldur_site_agent_sandbox.permissions import roles_of
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
     AgentProcessor,
@@ -29,6 +28,7 @@ from waldur_site_agent_sandbox.records import (
     User,
     UserUsage,
 )
+from waldur_site_agent_sandbox.rules import roles_of
 from waldur_site_agent_sandbox.store import Transaction
 
 _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {

@@ -20,16 +20,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from waldur_site_agent_sandbox import records, server, states
-from waldur_site_agent_sandbox.asgi import WaldurApi
 from waldur_site_agent_sandbox.broker import BrokerAddress
 from waldur_site_agent_sandbox.customer import CustomerSide
 from waldur_site_agent_sandbox.events import EventBus
 from waldur_site_agent_sandbox.faults import Faults
 from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.http import RefusedError
-from waldur_site_agent_sandbox.permissions import Sessions
 from waldur_site_agent_sandbox.records import Customer, Offering, Order, Project, Task, User
-from waldur_site_agent_sandbox.server import InProcessTransport
+from waldur_site_agent_sandbox.rules import Sessions
+from waldur_site_agent_sandbox.server import InProcessTransport, WaldurApi
 from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction
 
 _AGENT_USERNAME = "site-agent"

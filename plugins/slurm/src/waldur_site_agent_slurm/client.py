@@ -17,7 +17,8 @@ from typing import Protocol, runtime_checkable
 from waldur_site_agent.backends import TemporaryError, command_line, processes
 from waldur_site_agent.backends.command_line import CommandClient
 from waldur_site_agent.backends.processes import CommandResult, Runner
-from waldur_site_agent_slurm import commands, facts, usernames
+from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent_slurm import names as usernames
 from waldur_site_agent_slurm.answers import DatabaseUnavailableError, failure, remarks_of
 from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.facts import Account, Cluster

@@ -16,13 +16,13 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.command_line import AnyTask, BackendUnavailableError, Task
-from waldur_site_agent_slurm import commands, usernames
+from waldur_site_agent_slurm import commands
+from waldur_site_agent_slurm import names as usernames
 from waldur_site_agent_slurm.answers import JobsActiveError
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import Argv
-from waldur_site_agent_slurm.facts import Cluster, Job, UserRecord
+from waldur_site_agent_slurm.facts import ROOT, Cluster, Job, UserRecord
 from waldur_site_agent_slurm.limits import usable_account
-from waldur_site_agent_slurm.facts import ROOT
 from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
 
 

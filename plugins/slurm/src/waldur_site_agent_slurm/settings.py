@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.homes import HomeSettings
+from waldur_site_agent.backends.naming import PREFIX_RULE
 from waldur_site_agent_slurm.facts import ROOT
-from waldur_site_agent_slurm.names import PREFIX_RULE, account_name
+from waldur_site_agent_slurm.names import account_name
 
 SuspendedTime: TypeAlias = Literal["excluded", "cpu", "counted"]
 UsageSource: TypeAlias = Literal["alloctres", "reqtres"]

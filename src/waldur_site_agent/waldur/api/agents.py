@@ -16,11 +16,10 @@ from waldur_site_agent.model.events import (
     SubscriptionQueue,
 )
 from waldur_site_agent.model.marketplace import User
-from waldur_site_agent.waldur.codec import decode, read_json, uuid_text
 from waldur_site_agent.waldur.errors import AbsentOperationError, AccessDeniedError
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, decode, read_json, uuid_text
 
 _IDENTITIES = "marketplace-site-agent-identities/"
 _SERVICES = "marketplace-site-agent-services/"

@@ -7,9 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import BackendResource, BackendResourceRequest, Project
-from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, uuid_text
 
 _REQUESTS = "backend-resource-requests/"
 _RESOURCES = "backend-resources/"

@@ -10,9 +10,8 @@ from waldur_site_agent.model.marketplace import (
     WaldurComponent,
     WaldurOffering,
 )
-from waldur_site_agent.waldur.codec import COMPONENT_KEYS, component_body, uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import COMPONENT_KEYS, Operation, component_body, uuid_text
 
 OFFERING = Operation(
     id="marketplace_provider_offerings_retrieve",

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import Order
-from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.errors import BodyRefusedError
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, uuid_text
 
 ORDERS = Operation(
     id="marketplace_orders_list",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import OfferingUser, ProjectAccount, ProjectRole, has_ended
-from waldur_site_agent.waldur.codec import uuid_text
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, uuid_text
 
 PROJECT_ROLES = Operation(
     id="marketplace_service_providers_project_permissions_list",

@@ -14,10 +14,16 @@ from waldur_site_agent.model.marketplace import (
     UserLimit,
     has_ended,
 )
-from waldur_site_agent.waldur.codec import bad_answer, decode, number, read_rows, uuid_text
 from waldur_site_agent.waldur.http import Call
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import (
+    Operation,
+    bad_answer,
+    decode,
+    number,
+    read_rows,
+    uuid_text,
+)
 
 RESOURCES = Operation(
     id="marketplace_provider_resources_list",

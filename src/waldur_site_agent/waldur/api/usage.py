@@ -15,11 +15,10 @@ from waldur_site_agent.model.usage import (
     ComponentUserUsage,
     UserUsage,
 )
-from waldur_site_agent.waldur.codec import amount_text, uuid_text
 from waldur_site_agent.waldur.errors import PastMonthRefusedError
 from waldur_site_agent.waldur.http import Call, Connection
 from waldur_site_agent.waldur.listing import ApiClient, Listing
-from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.operation import Operation, amount_text, uuid_text
 
 _PATH = "marketplace-component-usages/"
 

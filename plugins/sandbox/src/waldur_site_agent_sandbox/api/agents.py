@@ -8,16 +8,19 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
     Operation,
     as_uuid,
+    by_text,
+    by_uuid,
     invalid,
     not_found,
+    page_answer,
+    select,
 )
-from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
     AgentProcessor,
@@ -61,8 +64,8 @@ def require_agent_rights(call: Call, offering: Offering) -> None:
         RefusedError: 403.
     """
     newer = call.tx.generation.accepts_offering_scope
-    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
-    permissions.require(call.tx, call.user, permissions.CREATE_OFFERING, offering, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER if newer else rules.CUSTOMER
+    rules.require(call.tx, call.user, rules.CREATE_OFFERING, offering, scopes)
 
 
 def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
@@ -72,7 +75,7 @@ def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
         RefusedError: 404 or 403.
     """
     identity = call.tx.world.agent_identities.get(uuid or call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if identity is None or not visibility.as_provider(identity.offering):
         raise not_found()
     require_agent_rights(call, call.tx.world.offerings[identity.offering])
@@ -80,7 +83,7 @@ def identity_of(call: Call, uuid: str | None = None) -> AgentIdentity:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     everything = call.tx.world.agent_identities.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(

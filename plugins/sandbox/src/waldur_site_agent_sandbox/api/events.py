@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.api.agents import identity_of
 from waldur_site_agent_sandbox.broker import BrokerTroubleError
 from waldur_site_agent_sandbox.http import (
@@ -17,11 +17,14 @@ from waldur_site_agent_sandbox.http import (
     Operation,
     RefusedError,
     as_uuid,
+    by_text,
+    by_uuid,
     empty_response,
     invalid,
     not_found,
+    page_answer,
+    select,
 )
-from waldur_site_agent_sandbox.queries import by_text, by_uuid, page_answer, select
 from waldur_site_agent_sandbox.records import EventConsumer, EventSubscription, SubscriptionQueue
 
 _SUBSCRIPTIONS = "event-subscriptions/"
@@ -132,7 +135,7 @@ def _create_queue(call: Call) -> Response:
     offering = as_uuid(given)
     if offering is None:
         raise invalid({"offering_uuid": ["Must be a valid UUID."]})
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if offering not in call.tx.world.offerings or not visibility.as_provider(offering):
         raise invalid({"offering_uuid": ["You do not have access to this offering."]})
     wanted = (row.uuid, offering, kind)

@@ -8,25 +8,23 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, states
+from waldur_site_agent_sandbox import rules, states
 from waldur_site_agent_sandbox.api.agents import text_of
 from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
     Operation,
-    as_uuid,
-    invalid,
-    not_found,
-    wrong_state,
-)
-from waldur_site_agent_sandbox.queries import (
     arrange,
+    as_uuid,
     by_choice,
     by_text,
     by_time,
     by_uuid,
+    invalid,
+    not_found,
     page_answer,
     select,
+    wrong_state,
 )
 from waldur_site_agent_sandbox.records import BackendResource, BackendResourceRequest, JsonObject
 from waldur_site_agent_sandbox.rendering import of_generation, timestamp
@@ -42,7 +40,7 @@ def _created(row: BackendResource | BackendResourceRequest) -> str:
 
 
 def _list_resources(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     everything = call.tx.world.backend_resources.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
@@ -95,12 +93,12 @@ def _referred(call: Call, name: str, table: Mapping[str, object]) -> str:
 
 
 def _require_rights(call: Call, offering: str) -> None:
-    right, scopes = permissions.MANAGE_BACKEND_RESOURCES, permissions.OFFERING_OR_CUSTOMER
-    permissions.require(call.tx, call.user, right, call.tx.world.offerings[offering], scopes)
+    right, scopes = rules.MANAGE_BACKEND_RESOURCES, rules.OFFERING_OR_CUSTOMER
+    rules.require(call.tx, call.user, right, call.tx.world.offerings[offering], scopes)
 
 
 def _list_requests(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     everything = call.tx.world.backend_resource_requests.values()
     visible = [row for row in everything if visibility.as_provider(row.offering)]
     rows = select(
@@ -119,7 +117,7 @@ def _list_requests(call: Call) -> Response:
 
 def _visible_request(call: Call) -> BackendResourceRequest:
     row = call.tx.world.backend_resource_requests.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if row is None or not visibility.as_provider(row.offering):
         raise not_found()
     return row

@@ -9,25 +9,23 @@ from http import HTTPStatus
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.api.people import project_accounts
 from waldur_site_agent_sandbox.http import (
     Call,
     JsonResponse,
     Operation,
-    as_uuid,
-    empty_response,
-    invalid,
-    not_found,
-)
-from waldur_site_agent_sandbox.queries import (
     Orderings,
     arrange,
+    as_uuid,
     by_choice,
     by_text,
     by_uuid,
     choose_fields,
+    empty_response,
+    invalid,
     last,
+    not_found,
     page_answer,
     select,
     values,
@@ -49,7 +47,7 @@ _OFFERING_ORDERINGS: Orderings[Offering] = {
 
 
 def _list_offerings(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     visible = [row for row in call.tx.world.offerings.values() if visibility.as_provider(row.uuid)]
     listed = {as_uuid(text.strip()) for text in last(call.query_params, "uuid_list").split(",")}
     rows = select(
@@ -70,7 +68,7 @@ def _list_offerings(call: Call) -> Response:
 
 def _offering(call: Call) -> Offering:
     offering = call.tx.world.offerings.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if offering is None or not visibility.as_provider(offering.uuid):
         raise not_found()
     return offering
@@ -131,8 +129,8 @@ def _update_component(call: Call) -> Response:
 
 def _components_of(call: Call) -> Offering:
     offering = _offering(call)
-    scopes = permissions.OFFERING_OR_CUSTOMER
-    permissions.require(call.tx, call.user, permissions.UPDATE_COMPONENTS, offering, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER
+    rules.require(call.tx, call.user, rules.UPDATE_COMPONENTS, offering, scopes)
     return offering
 
 

@@ -6,19 +6,12 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.http import (
     Call,
+    Filter,
     JsonResponse,
     Operation,
-    empty_response,
-    invalid,
-    method_not_allowed,
-    not_found,
-)
-from waldur_site_agent_sandbox.permissions import Visibility
-from waldur_site_agent_sandbox.queries import (
-    Filter,
     Orderings,
     arrange,
     by_choice,
@@ -26,10 +19,15 @@ from waldur_site_agent_sandbox.queries import (
     by_time,
     by_uuid,
     choose_fields,
+    empty_response,
+    invalid,
+    method_not_allowed,
+    not_found,
     page_answer,
     select,
 )
 from waldur_site_agent_sandbox.records import Order
+from waldur_site_agent_sandbox.rules import Visibility
 
 _PATH = "marketplace-orders/"
 _AGENT_TYPES = frozenset({"Marketplace.Slurm", "Marketplace.SiteAgent"})
@@ -62,7 +60,7 @@ def _filters(call: Call) -> list[Filter[Order]]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     visible = [order for order in call.tx.world.orders.values() if _visible(visibility, order)]
     rows = select(call, visible, _filters(call))
     rows = arrange(call, rows, _ORDERINGS, "created")
@@ -71,7 +69,7 @@ def _list(call: Call) -> Response:
 
 def _order(call: Call) -> Order:
     order = call.tx.world.orders.get(call.uuid())
-    if order is None or not _visible(permissions.visibility_of(call.tx, call.user), order):
+    if order is None or not _visible(rules.visibility_of(call.tx, call.user), order):
         raise not_found()
     return order
 
@@ -88,15 +86,15 @@ def _approved(call: Call, words: str) -> Response:
     return JsonResponse({"detail": words} if kind == "detail" else words)
 
 
-def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUSTOMER) -> Order:
+def _authorized(call: Call, right: str, scopes: frozenset[str] = rules.CUSTOMER) -> Order:
     order = _order(call)
     offering = call.tx.world.offerings[order.offering]
-    permissions.require(call.tx, call.user, right, offering, scopes)
+    rules.require(call.tx, call.user, right, offering, scopes)
     return order
 
 
 def _approve(call: Call) -> Response:
-    order = _authorized(call, permissions.APPROVE_ORDER)
+    order = _authorized(call, rules.APPROVE_ORDER)
     attributes = call.fields.get("attributes", {})
     if not isinstance(attributes, dict):
         raise invalid({"attributes": ["Expected a dictionary."]})
@@ -105,7 +103,7 @@ def _approve(call: Call) -> Response:
 
 
 def _reject(call: Call) -> Response:
-    order = _authorized(call, permissions.REJECT_ORDER)
+    order = _authorized(call, rules.REJECT_ORDER)
     comment = str(call.fields.get("provider_rejection_comment", ""))
     states.reject(call.tx, order, comment)
     return empty_response()
@@ -114,8 +112,8 @@ def _reject(call: Call) -> Response:
 def _for_agents(call: Call) -> Order:
     """Return the order if its offering has a type that agents serve."""
     newer = call.tx.generation.accepts_offering_scope
-    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
-    order = _authorized(call, permissions.APPROVE_ORDER, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER if newer else rules.CUSTOMER
+    order = _authorized(call, rules.APPROVE_ORDER, scopes)
     if call.tx.world.offerings[order.offering].type not in _AGENT_TYPES:
         raise method_not_allowed("POST")
     return order
@@ -145,7 +143,7 @@ def _retry(call: Call) -> Response:
 
 
 def _set_backend_id(call: Call) -> Response:
-    order = _authorized(call, permissions.SET_BACKEND_ID, permissions.OFFERING_OR_CUSTOMER)
+    order = _authorized(call, rules.SET_BACKEND_ID, rules.OFFERING_OR_CUSTOMER)
     backend_id = str(states.required(call.fields, "backend_id"))
     if backend_id == order.backend_id:
         return JsonResponse({"status": "Order backend_id is not changed."})

@@ -9,19 +9,12 @@ from functools import partial
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.http import (
     Call,
+    Filter,
     JsonResponse,
     Operation,
-    denied,
-    empty_response,
-    invalid,
-    not_found,
-)
-from waldur_site_agent_sandbox.permissions import Visibility
-from waldur_site_agent_sandbox.queries import (
-    Filter,
     Orderings,
     arrange,
     by_choice,
@@ -31,12 +24,17 @@ from waldur_site_agent_sandbox.queries import (
     by_uuid,
     by_uuids,
     choose_fields,
+    denied,
+    empty_response,
+    invalid,
+    not_found,
     page_answer,
     scattered,
     select,
 )
 from waldur_site_agent_sandbox.records import JsonObject, OfferingUser, ProjectAccount, Resource
 from waldur_site_agent_sandbox.rendering import day, of_generation, timestamp
+from waldur_site_agent_sandbox.rules import Visibility
 from waldur_site_agent_sandbox.states import Transition
 
 
@@ -109,7 +107,7 @@ def _orderings(call: Call) -> Orderings[OfferingUser]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     accounts = call.tx.world.offering_users.values()
     visible = [row for row in accounts if _visible(call, visibility, row)]
     rows = select(call, visible, _filters(call))
@@ -119,7 +117,7 @@ def _list(call: Call) -> Response:
 
 def _account(call: Call) -> OfferingUser:
     account = call.tx.world.offering_users.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if account is None or not _visible(call, visibility, account):
         raise not_found()
     return account
@@ -129,8 +127,8 @@ def _authorized(call: Call) -> OfferingUser:
     account = _account(call)
     offering = call.tx.world.offerings[account.offering]
     newer = call.tx.generation.accepts_offering_scope
-    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
-    permissions.require(call.tx, call.user, permissions.UPDATE_USER, offering, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER if newer else rules.CUSTOMER
+    rules.require(call.tx, call.user, rules.UPDATE_USER, offering, scopes)
     return account
 
 

@@ -6,11 +6,13 @@ from functools import partial
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering
+from waldur_site_agent_sandbox import rendering, rules
 from waldur_site_agent_sandbox.api.people import project_accounts
-from waldur_site_agent_sandbox.http import Call, JsonResponse, Operation, denied, not_found
-from waldur_site_agent_sandbox.queries import (
+from waldur_site_agent_sandbox.http import (
+    Call,
     Filter,
+    JsonResponse,
+    Operation,
     Orderings,
     arrange,
     by_flag,
@@ -18,6 +20,8 @@ from waldur_site_agent_sandbox.queries import (
     by_time,
     by_uuid,
     choose_fields,
+    denied,
+    not_found,
     page_answer,
     select,
 )
@@ -29,7 +33,7 @@ _PROVIDERS = "marketplace-service-providers/"
 
 def _sellers(call: Call) -> list[Customer]:
     """List the service providers in which the user has a role, including roles on an offering."""
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     offerings = call.tx.world.offerings.values()
     sellers = {row.customer: None for row in offerings if visibility.as_provider(row.uuid)}
     return [call.tx.world.customers[uuid] for uuid in sellers]
@@ -52,8 +56,8 @@ def _list_providers(call: Call) -> Response:
 def _holds_right(call: Call, seller: Customer, right: str) -> bool:
     """Return whether the user has a permission on the organization itself."""
     return call.user.is_staff or any(
-        right in permissions.rights_of(role.name, call.tx.generation)
-        for role in permissions.roles_of(call.tx, call.user)
+        right in rules.rights_of(role.name, call.tx.generation)
+        for role in rules.roles_of(call.tx, call.user)
         if role.scope == seller.uuid
     )
 
@@ -85,7 +89,7 @@ def _served_projects(call: Call, seller: Customer) -> set[str]:
 
 def _list_project_permissions(call: Call) -> Response:
     seller = _seller_of(call)
-    if not _holds_right(call, seller, permissions.LIST_PROJECT_PERMISSIONS):
+    if not _holds_right(call, seller, rules.LIST_PROJECT_PERMISSIONS):
         raise denied()
     world = call.tx.world
     served = _served_projects(call, seller)
@@ -123,7 +127,7 @@ def _role_orderings(call: Call) -> Orderings[Role]:
 
 def _list_accounts(kind: str, call: Call) -> Response:
     seller = _seller_of(call)
-    if not permissions.has_role_on(call.tx, call.user, seller):
+    if not rules.has_role_on(call.tx, call.user, seller):
         raise denied()
     offerings = call.tx.world.offerings
     return project_accounts(call, kind, lambda row: offerings[row.offering].customer == seller.uuid)
@@ -159,14 +163,14 @@ def _project_page(call: Call, visible: list[Project]) -> Response:
 
 def _list_projects(call: Call) -> Response:
     """List the projects that a user has a role in, not those of a provider's customers."""
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     everything = call.tx.world.projects.values()
     return _project_page(call, [row for row in everything if visibility.as_consumer(row.uuid)])
 
 
 def _retrieve_project(call: Call) -> Response:
     project = call.tx.world.projects.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if project is None or not visibility.as_consumer(project.uuid):
         raise not_found()
     return JsonResponse(choose_fields(call, _print_project(call, project)))
@@ -174,7 +178,7 @@ def _retrieve_project(call: Call) -> Response:
 
 def _list_for_provider(call: Call) -> Response:
     seller = _seller_of(call)
-    if not _holds_right(call, seller, permissions.LIST_PROJECTS):
+    if not _holds_right(call, seller, rules.LIST_PROJECTS):
         raise denied()
     served = _served_projects(call, seller)
     everything = call.tx.world.projects.values()

@@ -6,19 +6,12 @@ from collections.abc import Callable
 
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.http import (
     Call,
+    Filter,
     JsonResponse,
     Operation,
-    denied,
-    empty_response,
-    invalid,
-    not_found,
-    server_bug,
-)
-from waldur_site_agent_sandbox.queries import (
-    Filter,
     arrange,
     by_choice,
     by_flag,
@@ -27,8 +20,13 @@ from waldur_site_agent_sandbox.queries import (
     by_uuid,
     by_uuids,
     choose_fields,
+    denied,
+    empty_response,
+    invalid,
+    not_found,
     page_answer,
     select,
+    server_bug,
     wants,
 )
 from waldur_site_agent_sandbox.records import JsonObject, PeriodicPolicy, Resource, UserLimit
@@ -68,7 +66,7 @@ def _filters(call: Call) -> list[Filter[Resource]]:
 
 def _list(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     visible = [row for row in world.resources.values() if visibility.as_provider(row.offering)]
     rows = arrange(
         call,
@@ -95,16 +93,16 @@ def _print(call: Call, resource: Resource) -> JsonObject:
 
 def _resource(call: Call) -> Resource:
     resource = call.tx.world.resources.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if resource is None or not visibility.as_provider(resource.offering):
         raise not_found()
     return resource
 
 
-def _authorized(call: Call, right: str, scopes: frozenset[str] = permissions.CUSTOMER) -> Resource:
+def _authorized(call: Call, right: str, scopes: frozenset[str] = rules.CUSTOMER) -> Resource:
     resource = _resource(call)
     offering = call.tx.world.offerings[resource.offering]
-    permissions.require(call.tx, call.user, right, offering, scopes)
+    rules.require(call.tx, call.user, right, offering, scopes)
     if offering.state == "Unavailable" and call.tx.generation.reached(8, 0, 9):
         raise invalid({"detail": "Offering is unavailable."})
     return resource
@@ -123,8 +121,8 @@ def _team(call: Call) -> Response:
 
 
 def _set_backend_id(call: Call) -> Response:
-    scopes = permissions.OFFERING_OR_CUSTOMER
-    resource = _authorized(call, permissions.SET_BACKEND_ID, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER
+    resource = _authorized(call, rules.SET_BACKEND_ID, scopes)
     if "backend_id" not in call.fields:
         raise server_bug()
     backend_id = str(states.required(call.fields, "backend_id"))
@@ -142,7 +140,7 @@ def _required_object(call: Call, name: str) -> JsonObject:
 
 
 def _set_limits(call: Call) -> Response:
-    resource = _authorized(call, permissions.SET_STATE)
+    resource = _authorized(call, rules.SET_STATE)
     limits = _required_object(call, "limits")
     if call.tx.generation.checks_limit_names:
         known = {each.type for each in call.tx.world.offerings[resource.offering].components}
@@ -155,27 +153,27 @@ def _set_limits(call: Call) -> Response:
 
 
 def _set_backend_metadata(call: Call) -> Response:
-    resource = _authorized(call, permissions.SET_BACKEND_METADATA)
+    resource = _authorized(call, rules.SET_BACKEND_METADATA)
     metadata = _required_object(call, "backend_metadata")
     states.set_resource(call.tx, resource, backend_metadata=metadata)
     return JsonResponse({"status": "The backend metadata is updated"})
 
 
 def _refresh_last_sync(call: Call) -> Response:
-    resource = _authorized(call, permissions.SET_STATE)
+    resource = _authorized(call, rules.SET_STATE)
     states.set_resource(call.tx, resource, last_sync=call.tx.now)
     return empty_response()
 
 
 def _set_as_ok(call: Call) -> Response:
-    states.set_resource_ok(call.tx, _authorized(call, permissions.SET_STATE))
+    states.set_resource_ok(call.tx, _authorized(call, rules.SET_STATE))
     return empty_response()
 
 
 def _set_as_erred(call: Call) -> Response:
     newer = call.tx.generation.accepts_offering_scope
-    scopes = permissions.OFFERING_OR_CUSTOMER if newer else permissions.CUSTOMER
-    resource = _authorized(call, permissions.SET_STATE, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER if newer else rules.CUSTOMER
+    resource = _authorized(call, rules.SET_STATE, scopes)
     if not call.tx.generation.lets_provider_set_errors and not call.user.is_staff:
         raise denied()
     message = str(call.fields.get("error_message") or resource.error_message)
@@ -198,7 +196,7 @@ def _action(name: str, run: Callable[[Call], Response], since: tuple[int, ...] =
 
 def _list_user_limits(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     visible = [
         row
         for row in world.user_limits.values()
@@ -244,7 +242,7 @@ def _print_limit(call: Call, row: UserLimit) -> JsonObject:
 
 
 def _list_policies(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     policies = call.tx.world.periodic_policies.values()
     visible = [row for row in policies if visibility.as_provider(row.offering)]
     rows = select(

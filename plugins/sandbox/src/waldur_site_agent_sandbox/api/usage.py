@@ -9,31 +9,28 @@ from typing import TypeVar
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from waldur_site_agent_sandbox import permissions, rendering, rules, states
+from waldur_site_agent_sandbox import rendering, rules, states
 from waldur_site_agent_sandbox.http import (
     Call,
+    Filter,
     Operation,
     RefusedError,
     all_fields,
-    as_uuid,
-    empty_response,
-    invalid,
-    not_found,
-)
-from waldur_site_agent_sandbox.permissions import Visibility
-from waldur_site_agent_sandbox.queries import (
-    Filter,
     arrange,
+    as_uuid,
     by_day,
     by_text,
     by_uuid,
+    empty_response,
+    invalid,
     last,
+    not_found,
     page_answer,
     scattered,
     select,
 )
 from waldur_site_agent_sandbox.records import ComponentUsage, JsonObject, Resource, UserUsage
-from waldur_site_agent_sandbox.rules import ReportedUsage
+from waldur_site_agent_sandbox.rules import ReportedUsage, Visibility
 
 _USAGES = "marketplace-component-usages/"
 _USER_USAGES = "marketplace-component-user-usages/"
@@ -74,7 +71,7 @@ def _filters(call: Call) -> list[Filter[ComponentUsage]]:
 
 
 def _list(call: Call) -> Response:
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     rows = call.tx.world.component_usages.values()
     visible = [row for row in rows if _visible(visibility, _resource_of(call, row))]
     month: Filter[ComponentUsage] = by_day(
@@ -94,7 +91,7 @@ def _list(call: Call) -> Response:
 
 def _list_user_usages(call: Call) -> Response:
     world = call.tx.world
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     parents = [
         r for r in world.component_usages.values() if _visible(visibility, _resource_of(call, r))
     ]
@@ -126,8 +123,8 @@ def _set_usage(call: Call) -> Response:
         lambda: rules.moment_of(call.tx, call.fields),
     )
     offering = call.tx.world.offerings[resource.offering]
-    scopes = permissions.OFFERING_OR_CUSTOMER
-    permissions.require(call.tx, call.user, permissions.SET_USAGE, offering, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER
+    rules.require(call.tx, call.user, rules.SET_USAGE, offering, scopes)
     rules.report(call.tx, resource, items, moment, call.user)
     return empty_response(HTTPStatus.CREATED)
 
@@ -178,12 +175,12 @@ def _read_component(item: JsonObject) -> JsonObject:
 
 def _anchor(call: Call) -> ComponentUsage:
     row = call.tx.world.component_usages.get(call.uuid())
-    visibility = permissions.visibility_of(call.tx, call.user)
+    visibility = rules.visibility_of(call.tx, call.user)
     if row is None or not _visible(visibility, _resource_of(call, row)):
         raise not_found()
     offering = call.tx.world.offerings[_resource_of(call, row).offering]
-    scopes = permissions.OFFERING_OR_CUSTOMER
-    permissions.require(call.tx, call.user, permissions.SET_USAGE, offering, scopes)
+    scopes = rules.OFFERING_OR_CUSTOMER
+    rules.require(call.tx, call.user, rules.SET_USAGE, offering, scopes)
     return row
 
 

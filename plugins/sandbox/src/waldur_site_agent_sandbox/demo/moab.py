@@ -11,7 +11,7 @@ import click
 from waldur_site_agent.backends import Backend, BackendSettings
 from waldur_site_agent.cli.start import give_up
 from waldur_site_agent.model.marketplace import Component
-from waldur_site_agent.service.modes import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
+from waldur_site_agent.service.session import MEMBERSHIP_SYNC, ORDER_PROCESS, REPORT
 from waldur_site_agent_sandbox import Order, Project, Sandbox
 from waldur_site_agent_sandbox.demo.stage import Cluster, Stage, print_title, show
 

@@ -15,14 +15,14 @@ import click
 from waldur_site_agent.backends import Backend, BackendSettings
 from waldur_site_agent.cli.start import give_up
 from waldur_site_agent.model.marketplace import Component
-from waldur_site_agent.service.modes import (
+from waldur_site_agent.service.process import Stop
+from waldur_site_agent.service.session import (
     EVENT_PROCESS,
     MEMBERSHIP_SYNC,
     ORDER_PROCESS,
     REPORT,
+    Runtime,
 )
-from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import Runtime
 from waldur_site_agent.service.worker import OnEvents, Worker
 from waldur_site_agent_sandbox import Order, Sandbox
 from waldur_site_agent_sandbox.demo.stage import Cluster, Stage, print_title, show

@@ -24,8 +24,7 @@ from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.cycles.usage_sending import UsageCycleReport
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.service.logs import configure_logs
-from waldur_site_agent.service.modes import Mode
-from waldur_site_agent.service.session import Runtime
+from waldur_site_agent.service.session import Mode, Runtime
 from waldur_site_agent.service.worker import once
 from waldur_site_agent_sandbox import Sandbox
 
