@@ -25,6 +25,13 @@ CPU = WaldurComponent(
     unit_factor=Decimal(60000),
     limit_period="annual",
     max_value=Decimal(100),
+    is_prepaid=True,
+    min_prepaid_duration=1,
+    max_prepaid_duration=24,
+    prepaid_duration_step=3,
+    min_renewal_duration=2,
+    max_renewal_duration=12,
+    renewal_duration_step=1,
 )
 CPU_BODY = {
     "type": "cpu",
@@ -34,6 +41,14 @@ CPU_BODY = {
     "unit_factor": 60000,
     "limit_period": "annual",
     "max_value": 100,
+    "is_boolean": False,
+    "is_prepaid": True,
+    "min_prepaid_duration": 1,
+    "max_prepaid_duration": 24,
+    "prepaid_duration_step": 3,
+    "min_renewal_duration": 2,
+    "max_renewal_duration": 12,
+    "renewal_duration_step": 1,
 }
 PAGE = {"page": 1, "page_size": 300}
 

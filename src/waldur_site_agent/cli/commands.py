@@ -68,15 +68,20 @@ _ACCOUNT_COLUMN = 24
 @offering_option
 @dry_run_option
 def components_load(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
-    """Create or update the offering's components in Waldur from backend_components."""
+    """Create or update the offering's components in Waldur from backend_components.
+
+    With --dry-run, print each field with its old and new value, and change nothing. Exit codes:
+    0 done, 1 Waldur refused a component or did not keep a value, 2 usage or configuration error.
+    """
     start = load_or_exit(config_file, wanted=offerings, quiet=True)
 
     def load(offering: Offering) -> int:
         with connect(offering, "load_components") as waldur:
-            _, lines = load_components(offering, waldur, dry_run=dry_run)
+            outcome = load_components(offering, waldur, dry_run=dry_run)
+        lines = [*outcome.done, *outcome.remarks, *(f"! {line}" for line in outcome.trouble)]
         for line in lines or ["no components are configured"]:
-            click.echo(f"  {line}")
-        return DONE
+            click.echo(on_one_line(f"  {line}"))
+        return FAILED if outcome.trouble else DONE
 
     sys.exit(each_offering(start, load))
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from waldur_site_agent.model.marketplace import ACCOUNTING_RULES, Component
+from waldur_site_agent.model.marketplace import Component
 
 
 class Section(BaseModel):
@@ -87,6 +87,28 @@ Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
 OptionalText = Annotated[str, BeforeValidator(_empty_is_off)]
 
 
+Months = Annotated[int | None, Field(ge=1)]
+
+_DETAILS_IN_WALDUR = (
+    "description",
+    "article_code",
+    "min_value",
+    "max_value",
+    "default_limit",
+    "max_available_limit",
+    "limit_period",
+    "is_boolean",
+    "is_prepaid",
+    "min_prepaid_duration",
+    "max_prepaid_duration",
+    "prepaid_duration_step",
+    "min_renewal_duration",
+    "max_renewal_duration",
+    "renewal_duration_step",
+)
+"""Keys of a component that Waldur knows by the same name, and the agent only passes on."""
+
+
 class ComponentSettings(Section):
     """One entry of ``backend_components``."""
 
@@ -99,7 +121,39 @@ class ComponentSettings(Section):
     label: str
     """The component's name in Waldur."""
     limit: Decimal | None = Field(default=None, ge=0)
-    """With ``usage``: a cap, in measured units, that every new account gets."""
+    """With ``usage``: a cap, in measured units, that every new account gets. With both types,
+    ``components load`` writes it to Waldur as the component's amount."""
+    description: OptionalText = ""
+    """Shown to customers; this and the keys below are written by ``components load``, and what is
+    not given keeps its value in Waldur."""
+    article_code: OptionalText = ""
+    """The article code on invoices."""
+    min_value: Decimal | None = None
+    """The least that one order may ask for, in measured units."""
+    max_value: Decimal | None = None
+    """The most that one order may ask for."""
+    default_limit: Decimal | None = None
+    """What the order form suggests."""
+    max_available_limit: Decimal | None = None
+    """The most that all resources of the offering may have together."""
+    limit_period: Literal["month", "quarterly", "annual", "total"] | None = None
+    """The period that a limit is for in Waldur's prices; limits of accounts do not depend on it."""
+    is_boolean: bool | None = None
+    """Whether customers only choose between yes and no."""
+    is_prepaid: bool | None = None
+    """Whether the component is paid in advance, for a number of months."""
+    min_prepaid_duration: Months = None
+    """The fewest months that can be paid in advance."""
+    max_prepaid_duration: Months = None
+    """The most."""
+    prepaid_duration_step: Months = None
+    """Only multiples of it."""
+    min_renewal_duration: Months = None
+    """The fewest months of a renewal."""
+    max_renewal_duration: Months = None
+    """The most."""
+    renewal_duration_step: Months = None
+    """Only multiples of it."""
 
     def component(self, name: str) -> Component:
         """The entry as the value that planning and backends speak of."""
@@ -109,7 +163,12 @@ class ComponentSettings(Section):
             label=self.label,
             accounting_type=self.accounting_type,
             unit_factor=self.unit_factor,
-            limit=self.limit if ACCOUNTING_RULES[self.accounting_type].is_capped else None,
+            limit=self.limit,
+            details={
+                key: value
+                for key in _DETAILS_IN_WALDUR
+                if (value := getattr(self, key)) not in (None, "")
+            },
         )
 
 

@@ -6,17 +6,16 @@ to do. So access is checked at start, and whenever a list comes back empty that 
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Container, Sized
 
 from waldur_site_agent.backends import CreateHomeDirectories
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.partial_answers import readable
 from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, members_served
-from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.marketplace import User, WaldurOffering
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.model.marketplace import User, WaldurComponent, WaldurOffering
 from waldur_site_agent.planning.membership import usable_usernames
 from waldur_site_agent.planning.offering import (
-    ComponentPlan,
     access_problem,
     component_differences,
     hidden_problem,
@@ -85,32 +84,62 @@ def check_emptied_list(site: Site, what: str, rows: Sized) -> None:
         site.memory.nonempty_lists.discard(what)
 
 
-def load_components(
-    offering: Offering, waldur: Waldur, *, dry_run: bool = False
-) -> tuple[ComponentPlan, list[str]]:
-    """Create and update components in Waldur; return the plan and a line per component.
+def load_components(offering: Offering, waldur: Waldur, *, dry_run: bool = False) -> CommandOutcome:
+    """Create and update components in Waldur; a component that Waldur refuses stops no other.
 
-    Components that only Waldur has are reported and left unchanged.
+    Components that only Waldur has are reported and left unchanged. What was written is read
+    back, because servers ignore fields that they do not have.
 
     Raises:
-        TemporaryError, PermanentError: Waldur could not be reached, or rejected a change.
+        TemporaryError, PermanentError: Waldur could not be reached, or hides the offering.
     """
-    found = waldur.offering(offering.waldur_offering_uuid).components
+    uuid = offering.waldur_offering_uuid
+    found = waldur.offering(uuid).components
     plan = plan_components(offering.components, found)
     by_type = {component.type: component for component in found}
-    lines = []
-    for component in plan.create:
-        if not dry_run:
-            waldur.create_component(offering.waldur_offering_uuid, component)
-        lines.append(f"+ {component.type}  {component.name} in {component.measured_unit}")
-    for component in plan.update:
-        if not dry_run:
-            waldur.update_component(offering.waldur_offering_uuid, component)
-        differences = component_differences(component, by_type[component.type])
-        lines.append(f"~ {component.type}  {'; '.join(differences)}")
-    lines += [f"  {name}  unchanged" for name in plan.unchanged]
-    lines += [f"? {name}  only in Waldur; left unchanged" for name in plan.only_in_waldur]
-    return plan, lines
+    done: list[str] = []
+    trouble: list[str] = []
+    for component in (*plan.create, *plan.update):
+        existing = by_type.get(component.type)
+        if dry_run:
+            done.append(_component_line(component, existing))
+            continue
+        try:
+            if existing is None:
+                waldur.create_component(uuid, component)
+            else:
+                waldur.update_component(uuid, component)
+        except PermanentError as error:
+            trouble.append(f"{component.type}: {error}")
+        else:
+            done.append(_component_line(component, existing))
+    if done and not dry_run:
+        refused = {line.partition(":")[0] for line in trouble}
+        trouble += _lines_of_lost_fields(offering, waldur, refused)
+    unchanged = [f"  {name}  unchanged" for name in plan.unchanged]
+    others = [f"? {name}  only in Waldur; left unchanged" for name in plan.only_in_waldur]
+    return CommandOutcome(tuple(done), tuple(trouble), (*unchanged, *others))
+
+
+def _component_line(component: WaldurComponent, existing: WaldurComponent | None) -> str:
+    if existing is not None:
+        return f"~ {component.type}  {'; '.join(component_differences(component, existing))}"
+    fields = component_differences(component, WaldurComponent(type=component.type))
+    return f"+ {component.type}  {'; '.join(fields)}".replace(": none -> ", ": ")
+
+
+def _lines_of_lost_fields(offering: Offering, waldur: Waldur, refused: Container[str]) -> list[str]:
+    """A line per component that still differs, though Waldur accepted what was written."""
+    found = waldur.offering(offering.waldur_offering_uuid).components
+    by_type = {component.type: component for component in found}
+    left = plan_components(offering.components, found).update
+    return [
+        f"{component.type}: Waldur accepted the component but kept another value "
+        f"({'; '.join(component_differences(component, by_type[component.type]))}); this server "
+        "may be too old for the field: take it out of backend_components"
+        for component in left
+        if component.type not in refused
+    ]
 
 
 def create_missing_homes(site: Site, *, dry_run: bool = False) -> CommandOutcome:

@@ -174,7 +174,10 @@ class Component:
     unit_factor: Decimal = Decimal(1)
     """Backend units in one of Waldur's measured units (``cpu`` in k-Hours: 60000 minutes)."""
     limit: Decimal | None = None
-    """For capped components: the cap in measured units that new accounts get."""
+    """In measured units: Waldur's ``limit_amount`` and, of capped components, the cap that new
+    accounts get."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the component in Waldur, as configured; the agent itself needs none."""
 
     @property
     def rules(self) -> AccountingRules:
@@ -215,6 +218,15 @@ class WaldurComponent:
     default_limit: Decimal | None = None
     is_boolean: bool = False
     is_builtin: bool = False
+    is_prepaid: bool | None = None
+    """``None``, as the fields below, where the server does not have it."""
+    min_prepaid_duration: int | None = None
+    """In months, as the other durations."""
+    max_prepaid_duration: int | None = None
+    prepaid_duration_step: int | None = None
+    min_renewal_duration: int | None = None
+    max_renewal_duration: int | None = None
+    renewal_duration_step: int | None = None
 
     @property
     def rules(self) -> AccountingRules:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import Component, User, WaldurComponent, WaldurOffering
@@ -51,8 +52,11 @@ def _wanted(component: Component, existing: WaldurComponent) -> WaldurComponent:
         name=component.label,
         measured_unit=component.measured_unit,
         billing_type=component.accounting_type,
-        unit_factor=component.unit_factor,
+        **component.details,
     )
+    factor = component.unit_factor
+    if factor == factor.to_integral_value():  # Waldur shows it to people, and has whole ones only
+        wanted = replace(wanted, unit_factor=factor)
     if component.limit is None:
         return wanted
     return replace(wanted, limit_amount=component.limit)
@@ -60,16 +64,30 @@ def _wanted(component: Component, existing: WaldurComponent) -> WaldurComponent:
 
 def component_differences(wanted: WaldurComponent, existing: WaldurComponent) -> list[str]:
     """The differences between two versions of a component, as ``field: old -> new``."""
-    fields = ("name", "measured_unit", "billing_type", "unit_factor", "limit_amount")
     return [
         f"{field}: {_shown(getattr(existing, field))} -> {_shown(getattr(wanted, field))}"
-        for field in fields
+        for field in _COMPARED
         if getattr(existing, field) != getattr(wanted, field)
     ]
 
 
+_COMPARED = tuple(
+    field.name for field in fields(WaldurComponent) if field.name not in {"type", "uuid"}
+)
+
+
 def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    match value:
+        case None | "":
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case Decimal():
+            return f"{value.normalize():f}"
+        case str():
+            return f'"{value}"' if " " in value else value
+        case _:
+            return str(value)
 
 
 SERVED_TYPES = ("Marketplace.Slurm", "Marketplace.SiteAgent")

@@ -114,6 +114,13 @@ COMPONENT_KEYS = (
     "max_available_limit",
     "default_limit",
     "is_boolean",
+    "is_prepaid",
+    "min_prepaid_duration",
+    "max_prepaid_duration",
+    "prepaid_duration_step",
+    "min_renewal_duration",
+    "max_renewal_duration",
+    "renewal_duration_step",
 )
 
 _AMOUNT_LIMIT = 10**18
@@ -170,7 +177,7 @@ def component_body(component: WaldurComponent) -> dict[str, object]:
     }
     for key in COMPONENT_KEYS:
         value = held[key]
-        if key not in body and value not in (None, "", False):
+        if key not in body and value not in (None, ""):
             body[key] = number(value) if isinstance(value, Decimal) else value
     return body
 

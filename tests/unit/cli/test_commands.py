@@ -203,7 +203,7 @@ def test_load_components_creates_updates_and_then_leaves_alone(
     installation.write(backend_components=components)
     done = installation.run(command="waldur_site_load_components")
     assert done.code == 0, done.err
-    assert "+ gres/gpu  GPU in GPU-hours" in done.out
+    assert "+ gres/gpu  name: GPU; measured_unit: GPU-hours; billing_type: usage" in done.out
     assert "~ cpu  name: CPU -> Cores" in done.out
     assert "? mem  only in Waldur; left unchanged" in done.out
     found = {c.type: c for c in installation.testbed.sandbox.offering.components}
@@ -270,3 +270,12 @@ def test_a_plan_tells_of_refusal_by_its_exit_code_only_when_asked(
     assert report["refused"][0]["members"] == ["ada01"]
     assert installation.run(*words, "--exit-code", command="waldur-site-agent").code == 3
     assert installation.run("-m", "membership_sync", "--once").code == 3
+
+
+def test_diagnostics_compare_every_configured_field_of_a_component(
+    installation: Installation,
+) -> None:
+    cpu = {"measured_unit": "k-Hours", "unit_factor": 60000, "accounting_type": "limit"}
+    installation.write(backend_components={"cpu": {**cpu, "label": "CPU", "max_value": "2.5"}})
+    done = installation.run(command="waldur_site_diagnostics")
+    assert "WARNING  component cpu: max_value: none -> 2.5" in done.out

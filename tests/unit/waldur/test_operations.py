@@ -74,6 +74,7 @@ CPU = WaldurComponent(
                 "billing_type": "usage",
                 "measured_unit": "k-Hours",
                 "unit_factor": 60000,
+                "is_boolean": False,
             },
         ),
         (
@@ -81,7 +82,13 @@ CPU = WaldurComponent(
                 ID, WaldurComponent(type="mem", uuid=OTHER, name="RAM", billing_type="limit")
             ),
             f"marketplace-provider-offerings/{ID}/update_offering_component/",
-            {"uuid": OTHER.hex, "type": "mem", "name": "RAM", "billing_type": "limit"},
+            {
+                "uuid": OTHER.hex,
+                "type": "mem",
+                "name": "RAM",
+                "billing_type": "limit",
+                "is_boolean": False,
+            },
         ),
         (lambda w: w.begin_creating(ID), f"marketplace-offering-users/{ID}/begin_creating/", None),
         (

@@ -97,6 +97,13 @@ class Component:
     default_limit: float | None = None
     is_boolean: bool = False
     is_builtin: bool = False
+    is_prepaid: bool = False
+    min_prepaid_duration: int | None = None
+    max_prepaid_duration: int | None = None
+    prepaid_duration_step: int | None = None
+    min_renewal_duration: int | None = None
+    max_renewal_duration: int | None = None
+    renewal_duration_step: int | None = None
     is_priced: bool = True
     """Whether the plan of the resources has a price for it."""
 

@@ -38,6 +38,12 @@ _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {
         "limit_decimal_places": (8,),
         "is_prepaid": (7, 9),
         "overage_component": (7, 9),
+        "min_prepaid_duration": (7, 9),
+        "max_prepaid_duration": (7, 9),
+        "prepaid_duration_step": (8,),
+        "min_renewal_duration": (8,),
+        "max_renewal_duration": (8,),
+        "renewal_duration_step": (8,),
     },
     "offering": {"partitions": (7, 9), "qos_profiles": (8,)},
     "order": {
@@ -122,14 +128,14 @@ def day(date_: date | None) -> str | None:
     return None if date_ is None else date_.isoformat()
 
 
+def has_field(tx: Transaction, kind: str, name: str) -> bool:
+    """Whether objects of this kind have a field in this release."""
+    return tx.generation.reached(*_RELEASES[kind].get(name, ()))
+
+
 def of_generation(tx: Transaction, kind: str, whole: JsonObject) -> JsonObject:
     """Remove fields that the release does not have yet, and add one that clients do not know."""
-    releases = _RELEASES[kind]
-    known: JsonObject = {
-        name: value
-        for name, value in whole.items()
-        if tx.generation.reached(*releases.get(name, ()))
-    }
+    known: JsonObject = {name: value for name, value in whole.items() if has_field(tx, kind, name)}
     if tx.generation.reached(*_NOVELTY_SINCE):
         known[_NOVELTY] = {"grade": "A"}
     return known
@@ -184,7 +190,6 @@ def component(tx: Transaction, row: Component, offering: Offering) -> JsonObject
             "offering_uuid": offering.uuid,
             "factor": None,
             "limit_decimal_places": 0,
-            "is_prepaid": False,
             "overage_component": None,
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
 
@@ -35,6 +35,8 @@ from waldur_site_agent_sandbox.records import Component, JsonObject, Offering
 _OFFERINGS = "marketplace-provider-offerings/"
 _OFFERING_STATES = ("Draft", "Active", "Paused", "Archived", "Unavailable")
 _BILLING_TYPES = ("fixed", "usage", "limit", "one", "few")
+_LIMIT_PERIODS = ("month", "quarterly", "annual", "total")
+_NOT_OF_THE_API = ("is_priced", "is_builtin")
 _COMPONENT = TypeAdapter(Component)
 _LONGEST_TYPE = 50
 
@@ -79,8 +81,8 @@ def _retrieve_offering(call: Call) -> Response:
     return JsonResponse(choose_fields(call, whole))
 
 
-def _described(call: Call, uuid: str) -> Component:
-    """Read a component from the request.
+def _described(call: Call, uuid: str, before: Component | None = None) -> Component:
+    """Read a component from the request; fields that it does not name stay as they are.
 
     Raises:
         RefusedError: 400 with the name of the field.
@@ -93,13 +95,19 @@ def _described(call: Call, uuid: str) -> Component:
         raise invalid({"billing_type": [f'"{billing_type}" is not a valid choice.']})
     if len(str(call.fields["type"])) > _LONGEST_TYPE:
         raise invalid({"type": ["Ensure this field has no more than 50 characters."]})
+    period = call.fields.get("limit_period")
+    if period not in (None, *_LIMIT_PERIODS):
+        raise invalid({"limit_period": [f'"{period}" is not a valid choice.']})
     known: JsonObject = {
         name: value
         for name, value in call.fields.items()
-        if name in Component.__dataclass_fields__ and name != "is_priced"
+        if name in Component.__dataclass_fields__
+        and name not in _NOT_OF_THE_API
+        and rendering.has_field(call.tx, "component", name)
     }
+    kept = {} if before is None else asdict(before)
     try:
-        return _COMPONENT.validate_python({**known, "uuid": uuid})
+        return _COMPONENT.validate_python({**kept, **known, "uuid": uuid})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise invalid({name: ["A valid value is required."]}) from None
@@ -121,7 +129,7 @@ def _update_component(call: Call) -> Response:
     if uuid is None or uuid not in {each.uuid for each in offering.components}:
         raise invalid({"uuid": ["Component with this UUID is not found."]})
     before = next(each for each in offering.components if each.uuid == uuid)
-    changed = replace(_described(call, uuid), is_priced=before.is_priced)
+    changed = _described(call, uuid, before)
     components = tuple(changed if each.uuid == uuid else each for each in offering.components)
     call.tx.world.put(replace(offering, components=components))
     return empty_response()
