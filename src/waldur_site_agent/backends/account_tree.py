@@ -6,24 +6,33 @@ else has the name belongs to somebody else and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from waldur_site_agent.backends.naming import Naming, plain_text
-from waldur_site_agent.model.backend import Container, Placement, ResourceRequest
+from waldur_site_agent.model.backend import Container, ContainerKind, Placement, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError
 
 _DESCRIPTION_BYTES = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which accounts stand above those of resources, and below which account they begin."""
+
+    top: str
+    """The account below which the outermost one is made."""
+    top_key: str = "default_account"
+    """The key of ``backend_settings`` that names it."""
+    kinds: tuple[ContainerKind, ...] = ("customer", "project")
+    """Outermost first; without any, resources are made directly below ``top``."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """The accounts that are the site's own, each with the key that names it."""
+
+
 class TreeSettings(Protocol):
     """What ``backend_settings`` say about the tree."""
-
-    @property
-    def default_account(self) -> str:
-        """The account above all customers."""
-        ...
 
     @property
     def customer_prefix(self) -> str:
@@ -38,6 +47,11 @@ class TreeSettings(Protocol):
     @property
     def allocation_prefix(self) -> str:
         """Resources' accounts are named this + slug."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """The accounts above those of resources."""
         ...
 
 
@@ -72,34 +86,38 @@ class AccountTree:
             "project": settings.project_prefix,
             "allocation": settings.allocation_prefix,
         }
-        slugs = (request.customer_slug, request.project_slug, slug)
-        names = {
-            kind: self.naming.prefixed(kind, prefix, each)
-            for (kind, prefix), each in zip(prefixes.items(), slugs, strict=True)
+        slugs = {
+            "customer": request.customer_slug,
+            "project": request.project_slug,
+            "allocation": slug,
         }
-        _refuse_same(names, prefixes, settings.default_account)
-        customer, project, allocation = names.values()
+        shape = settings.shape
+        names = {
+            kind: self.naming.prefixed(kind, prefixes[kind], slugs[kind])
+            for kind in slugs
+            if kind != "customer" or kind in shape.kinds
+        }
+        accounts = {k: name for k, name in names.items() if k in (*shape.kinds, "allocation")}
+        _refuse_same(accounts, prefixes, shape.kept)
+        containers: list[Container] = []
+        for kind in shape.kinds:
+            title = request.customer_name if kind == "customer" else request.project_name
+            organization = kind if kind == "customer" else self.project_organization
+            containers.append(
+                Container(
+                    kind=kind,
+                    id=names[kind],
+                    parent=containers[-1].id if containers else shape.top,
+                    title=self.description(title, names[kind]),
+                    organization=names.get(organization, names[kind]),
+                )
+            )
         return Placement(
-            id=allocation,
-            title=self.description(request.resource_name, allocation),
-            parent=project,
-            organization=project,
-            containers=(
-                Container(
-                    kind="customer",
-                    id=customer,
-                    parent=settings.default_account,
-                    title=self.description(request.customer_name, customer),
-                    organization=customer,
-                ),
-                Container(
-                    kind="project",
-                    id=project,
-                    parent=customer,
-                    title=self.description(request.project_name, project),
-                    organization=names[self.project_organization],
-                ),
-            ),
+            id=names["allocation"],
+            title=self.description(request.resource_name, names["allocation"]),
+            parent=containers[-1].id if containers else shape.top,
+            organization=names["project"],
+            containers=tuple(containers),
         )
 
     def check_names(self, placement: Placement) -> None:
@@ -140,32 +158,35 @@ class AccountTree:
             )
 
 
-def refuse_default(name: str, kept: Collection[str]) -> None:
+def refuse_kept(name: str, kept: Mapping[str, str]) -> None:
     """Raise when an account must stay because everything else is below it.
 
+    ``kept`` has the site's own accounts, each with the key of ``backend_settings`` that names it.
+
     Raises:
-        PermanentError: it is one of ``kept``.
+        PermanentError: it is one of them.
     """
     if name in kept:
         raise PermanentError(
-            f"{name}: not deleted: it is the default_account of backend_settings, under which "
-            "customers are made; whoever asked for this meant another account"
+            f"{name}: not deleted: it is the {kept[name]} of backend_settings, below which other "
+            "accounts are made; whoever asked for this meant another account"
         )
 
 
-def _refuse_same(names: dict[str, str], prefixes: dict[str, str], default_account: str) -> None:
-    taken = {default_account: "default"}
+def _refuse_same(
+    names: Mapping[str, str], prefixes: Mapping[str, str], kept: Mapping[str, str]
+) -> None:
+    taken: dict[str, str] = {}
     for kind, name in names.items():
-        other = taken.setdefault(name, kind)
-        if other == kind:
-            continue
-        if other == "default":
+        if name in kept:
             raise PermanentError(
-                f'the {kind} account would be "{name}", which is the default_account; '
+                f'the {kind} account would be "{name}", which is the {kept[name]}; '
                 f"set another {kind}_prefix"
             )
-        raise PermanentError(
-            f'the {other} account and the {kind} account would both be "{name}"; set '
-            f'{other}_prefix ("{prefixes[other]}") and {kind}_prefix ("{prefixes[kind]}") to '
-            "different values"
-        )
+        other = taken.setdefault(name, kind)
+        if other != kind:
+            raise PermanentError(
+                f'the {other} account and the {kind} account would both be "{name}"; set '
+                f'{other}_prefix ("{prefixes[other]}") and {kind}_prefix ("{prefixes[kind]}") to '
+                "different values"
+            )

@@ -248,11 +248,12 @@ def _place(site: Site, project: Project) -> ProjectPlace | None:
         placement = site.backend.place(request, _STEM)
     except PermanentError:
         return None
-    if not placement.containers:  # without project accounts the owner cannot be told
-        return None
+    if not placement.containers and not (placement.parent and placement.organization):
+        return None  # neither an account nor an organization tells the project
     return ProjectPlace(
         project=project,
         account=placement.parent,
+        organization="" if placement.containers else placement.organization,
         containers=frozenset(container.id for container in placement.containers),
         prefix=placement.id.removesuffix(_STEM),
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+ContainerKind: TypeAlias = Literal["customer", "project"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceRequest:
@@ -23,7 +25,7 @@ class ResourceRequest:
 class Container:
     """An account of a customer or of a project: it holds others and is made when missing."""
 
-    kind: Literal["customer", "project"]
+    kind: ContainerKind
     id: str
     parent: str
     """The account above; empty where there is none."""
@@ -44,13 +46,19 @@ class Placement:
     parent: str
     organization: str
     containers: tuple[Container, ...] = ()
-    """Outermost first; the last one is ``parent``."""
+    """Outermost first; the last one is ``parent``, without any that is an account of the site."""
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Every account of the placement as (kind, name), outermost first."""
         for container in self.containers:
             yield container.kind, container.id
         yield "allocation", self.id
+
+    @property
+    def project_container(self) -> str | None:
+        """The project's account above the resource, where there is one."""
+        innermost = self.containers[-1] if self.containers else None
+        return innermost.id if innermost is not None and innermost.kind == "project" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,11 @@ class ProjectPlace:
 
     project: Project
     account: str
-    """The project's own account."""
+    """The account below which its allocations are: its own, or one that projects share."""
+    organization: str = ""
+    """What tells its allocations from those of other projects where these share the account."""
     containers: frozenset[str]
-    """The project's account and the accounts above it, which are not allocations."""
+    """The project's account and those of Waldur above it, which are not allocations."""
     prefix: str
     """The prefix of its allocations' names."""
 
@@ -75,14 +77,17 @@ def plan_import(
         offered: accounts that were offered before.
         components: the offering's components; other limits are omitted.
     """
-    by_account = {place.account: place for place in places}
-    containers = frozenset().union(*(place.containers for place in by_account.values()))
+    by_account = {(place.account, place.organization): place for place in places}
+    containers = frozenset[str]().union(
+        *({place.account, *place.containers} for place in by_account.values())
+    )
     parents = {resource.parent for resource in state.resources.values()}
     offers: list[Offer] = []
     skipped: Counter[str] = Counter()
     for name in sorted(state.resources.keys() - containers):
         found = state.resources[name]
-        place = by_account.get(found.parent or "")
+        parent = found.parent or ""
+        place = by_account.get((parent, "")) or by_account.get((parent, found.organization))
         has_children = name in parents
         if place is None and has_children and name not in claimed:
             continue  # the root, a customer or a project, not an allocation

@@ -279,15 +279,15 @@ def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderP
     if not name:
         return _plan_terminate_unnamed(context, planning)
     _refuse_if_shared("terminate", name, context, planning)
-    expected = {placement.parent for placement in context.placements}
+    containers = {p.project_container for p in context.placements} - {None}
     found = planning.state.resources.get(name)
     if found is not None:
         _refuse_if_foreign(found, context)
-        container = found.parent if found.parent in expected else None
+        container = found.parent if found.parent in containers else None
         step = Step(DeleteResource(name, container), "terminated in Waldur", context.order.uuid)
         return OrderPlan(context=context, backend_id=name, steps=(step,))
     note = f'account "{name}" is already deleted'
-    left_over = [parent for parent in expected if _is_empty_container(parent, planning.state)]
+    left_over = [p for p in containers if p and _is_empty_container(p, planning.state)]
     steps = tuple(
         Step(DeleteResource(name, parent), f'"{parent}" was left empty', context.order.uuid)
         for parent in left_over
@@ -302,7 +302,7 @@ def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -
         if found is None or planning.is_taken(placement.id, context.resource.uuid):
             continue
         if _is_unfinished(found, placement):
-            action = DeleteResource(placement.id, placement.parent)
+            action = DeleteResource(placement.id, placement.project_container)
             step = Step(action, "left by an interrupted creation", context.order.uuid)
             return OrderPlan(context=context, steps=(step,))
     return OrderPlan(context=context, note="was never created; nothing to delete")

@@ -20,7 +20,7 @@ from waldur_site_agent.backends import (
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.backends.account_tree import refuse_default
+from waldur_site_agent.backends.account_tree import refuse_kept
 from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_moab import commands
@@ -50,7 +50,7 @@ def refuse_to_delete(account: Account, default_account: str, mam: Mam) -> None:
         PermanentError: others belong to it, or its money is not its own alone.
     """
     name = account.key
-    refuse_default(name, (default_account, ROOT))
+    refuse_kept(name, {ROOT: "default_account", default_account: "default_account"})
     if children := mam.children(name):
         raise PermanentError(
             f"{name}: not deleted: it is the organization of the accounts {', '.join(children)}; "

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
+from waldur_site_agent.backends.account_tree import Shape
 from waldur_site_agent.backends.homes import HomeSettings
 from waldur_site_agent_moab.names import PREFIX_RULE, ROOT, account_name
 
@@ -36,6 +37,12 @@ class MoabSettings(HomeSettings, BackendSettings):
     """How long before a month jobs may have started whose charges belong to it."""
     lock_file: Path | None = None
     """Where the agents of one machine queue up; by default below ``/run/waldur-site-agent``."""
+
+    @property
+    def shape(self) -> Shape:
+        """The accounts above those of resources."""
+        kept = {self.default_account: "default_account"} if self.default_account else {}
+        return Shape(top=self.default_account, kept=kept)
 
     @field_validator("default_account")
     @classmethod

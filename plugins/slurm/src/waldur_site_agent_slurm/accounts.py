@@ -12,7 +12,7 @@ from waldur_site_agent.backends import (
     PermanentError,
     TemporaryError,
 )
-from waldur_site_agent.backends.account_tree import refuse_default
+from waldur_site_agent.backends.account_tree import Shape, refuse_kept
 from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_slurm import commands, tres
@@ -41,12 +41,12 @@ def create_accounts(work: Work, tasks: Iterable[Task[CreateResource]]) -> None:
             _create(work, task, task.action)
 
 
-def accounts_to_make(placement: Placement, cluster: Cluster) -> list[NewAccount]:
+def accounts_to_make(placement: Placement, cluster: Cluster, shape: Shape) -> list[NewAccount]:
     """Return what is missing of a placement, outermost first. Pure.
 
     Raises:
         PermanentError: a name is taken by an account that is not ours, or cannot be used.
-        TemporaryError: the account under which customers are made does not exist.
+        TemporaryError: the account below which they are made does not exist.
     """
     TREE.check_names(placement)
     missing = [
@@ -64,7 +64,7 @@ def accounts_to_make(placement: Placement, cluster: Cluster) -> list[NewAccount]
     if missing and missing[0].parent not in cluster.accounts:
         raise TemporaryError(
             f"{placement.id}: cannot create: the account {missing[0].parent!r} above it does not "
-            "exist; make it, or set another default_account in backend_settings"
+            f"exist; make it, or set another {shape.top_key} in backend_settings"
         )
     return missing
 
@@ -114,7 +114,7 @@ def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> N
     limits = {
         name: tres.whole_amount(name, amount, resource) for name, amount in action.limits.items()
     }
-    missing = accounts_to_make(action.placement, work.now)
+    missing = accounts_to_make(action.placement, work.now, work.settings.shape)
     for new in missing:
         own_limits = limits if new.name == resource else {}
         work.ledger.writes(task)
@@ -144,12 +144,12 @@ def _as_made(new: NewAccount, limits: Mapping[str, int]) -> Account:
 def delete_accounts(work: Work, tasks: Sequence[Task[DeleteResource]]) -> None:
     """Carry out the deletions of a batch."""
     doomed: list[Task[DeleteResource]] = []
-    default = work.settings.default_account
+    kept = work.settings.shape.kept
     for task in tasks:
         with work.ledger.attempt(task):
             if work.now.find(account_name(task.account, "account")) is not None:
                 going = {other.account for other in doomed}
-                refuse_to_delete(task.account, default, going, work.now)
+                refuse_to_delete(task.account, kept, going, work.now)
                 doomed.append(task)
     rights = take_rights(work, dict.fromkeys(doomed))
     for task, failure in rights.items():
@@ -174,16 +174,16 @@ def delete_accounts(work: Work, tasks: Sequence[Task[DeleteResource]]) -> None:
 
 
 def refuse_to_delete(
-    name: str, default_account: str, going: Collection[str], cluster: Cluster
+    name: str, kept: Mapping[str, str], going: Collection[str], cluster: Cluster
 ) -> None:
     """Raise when an account must not be deleted. Pure.
 
-    ``going`` are accounts that will have been deleted before.
+    ``kept`` are the site's own accounts, ``going`` those that will have been deleted before.
 
     Raises:
-        PermanentError: other accounts hang below it, or new users and customers need it.
+        PermanentError: other accounts hang below it, or it is one of the site's own.
     """
-    refuse_default(name, (default_account,))
+    refuse_kept(name, kept)
     children = [child for child in cluster.children(name) if child not in going]
     if children:
         raise PermanentError(
@@ -192,7 +192,7 @@ def refuse_to_delete(
         )
 
 
-def is_empty_container(account: Account | None, default_account: str, cluster: Cluster) -> bool:
+def is_empty_container(account: Account | None, kept: Collection[str], cluster: Cluster) -> bool:
     """Whether an account is a project's account of ours with nothing left in it. Pure.
 
     Ours is recognised by the organization, which is the account's own name.
@@ -200,14 +200,14 @@ def is_empty_container(account: Account | None, default_account: str, cluster: C
     return (
         account is not None
         and account.organization == account.name
-        and account.name not in (ROOT, default_account)
+        and account.name not in kept
         and not account.users
         and not cluster.children(account.name)
     )
 
 
 def _remove(work: Work, task: AnyTask, name: str) -> None:
-    refuse_to_delete(name, work.settings.default_account, (), work.now)
+    refuse_to_delete(name, work.settings.shape.kept, (), work.now)
     work.ledger.writes(task)
     members = len(work.now.accounts[name].users)
     argv = commands.remove_account(name, work.only)
@@ -219,5 +219,5 @@ def _remove_container(work: Work, task: AnyTask, container: str | None) -> None:
     if container is None:
         return
     name = account_name(container, "project account")
-    if is_empty_container(work.now.find(name), work.settings.default_account, work.now):
+    if is_empty_container(work.now.find(name), work.settings.shape.kept, work.now):
         _remove(work, task, name)

@@ -197,7 +197,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         yield from self.check_homes()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
-        """See :meth:`Backend.place`; the tree is default_account, customer, project, allocation."""
+        """See :meth:`Backend.place`; the settings say what the tree is like."""
         return TREE.place(request, slug, self._slurm)
 
     def read(self) -> Cluster:

@@ -159,10 +159,18 @@ def introduce_users(
     )
 
 
-def add_users(users: Sequence[str], account: str, cluster: str | None) -> Argv:
-    """Associate users with one account. Never several accounts: that takes minutes."""
-    names = f"name={_listed(users)}"
-    return (*_WRITE, "add", "user", names, f"account={_filled(account)}", *_only(cluster))
+def add_users(
+    users: Sequence[str], account: str, default_account: str, cluster: str | None
+) -> Argv:
+    """Associate users with one account. Never several accounts: that takes minutes.
+
+    Without ``default_account`` Slurm leaves the default of users who have one.
+    """
+    return (
+        *(*_WRITE, "add", "user", f"name={_listed(users)}", f"account={_filled(account)}"),
+        *_only(cluster),
+        *((f"DefaultAccount={default_account}",) if default_account else ()),
+    )
 
 
 def set_default_account(users: Sequence[str], account: str, cluster: str | None) -> Argv:

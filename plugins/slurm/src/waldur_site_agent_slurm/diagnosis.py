@@ -187,13 +187,23 @@ def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     cluster = client.accounts()
     detail = f"{cluster.name}, {len(cluster.accounts)} accounts, {len(cluster.users)} users"
     yield Check(name="cluster", verdict=CheckStatus.OK, detail=detail)
-    found = cluster.find(settings.default_account) is not None
-    yield Check(
-        name="default_account",
-        verdict=CheckStatus.OK if found else CheckStatus.FAILED,
-        detail=f"{settings.default_account!r} {'exists' if found else 'does not exist'}",
-        remedy="" if found else f"sacctmgr add account name={settings.default_account}",
-    )
+    for key, name in _own_accounts(settings).items():
+        found = cluster.find(name) is not None
+        yield Check(
+            name=key,
+            verdict=CheckStatus.OK if found else CheckStatus.FAILED,
+            detail=f"{name!r} {'exists' if found else 'does not exist'}",
+            remedy="" if found else f"sacctmgr add account name={name}",
+        )
+
+
+def _own_accounts(settings: SlurmSettings) -> dict[str, str]:
+    """The accounts that the site has to make itself, by the key that names them."""
+    shape = settings.shape
+    needed = {shape.top_key: shape.top}
+    if settings.default_account_policy == "common":
+        needed["default_account"] = settings.default_account
+    return needed
 
 
 def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:

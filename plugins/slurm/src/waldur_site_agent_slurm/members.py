@@ -34,14 +34,20 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
         with work.ledger.attempt(task):
             account = usable_account(work, task)
             joining[task] = _servable(work, task, task.action, exists) - account.users
-    _introduce(work, joining)
+    if work.settings.default_account_policy == "common":
+        _introduce(work, joining)
     for task in work.ledger.alive(joining):
         with work.ledger.attempt(task):
             for portion in commands.chunks(joining[task]):
                 work.ledger.writes(task)
-                argv = commands.add_users(portion, task.account, work.only)
+                argv = commands.add_users(portion, task.account, _default(work, task), work.only)
                 work.client.change(argv, len(portion))
                 work.note_members(task.account, portion)
+
+
+def _default(work: Work, task: AnyTask) -> str:
+    """The DefaultAccount to set with a new association; empty where it is not to change."""
+    return task.account if work.settings.default_account_policy == "individual" else ""
 
 
 def _servable(

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
+from waldur_site_agent.backends.account_tree import Shape
 from waldur_site_agent.backends.homes import HomeSettings
 from waldur_site_agent.backends.naming import PREFIX_RULE
+from waldur_site_agent.model.backend import ContainerKind
 from waldur_site_agent_slurm.facts import ROOT
 from waldur_site_agent_slurm.names import account_name
 
+DefaultAccountPolicy: TypeAlias = Literal["common", "individual", "none"]
 SuspendedTime: TypeAlias = Literal["excluded", "cpu", "counted"]
 UsageSource: TypeAlias = Literal["alloctres", "reqtres"]
 
@@ -51,7 +54,19 @@ class SlurmSettings(HomeSettings, BackendSettings):
     located_by = ("cluster", "slurm_bin_path")
 
     default_account: str = ROOT
-    """DefaultAccount of users that are new to the cluster, and the parent of customers."""
+    """DefaultAccount of users that are new to the cluster, and the parent of customers where
+    neither ``root_account`` nor ``parent_account`` is set."""
+    default_account_policy: DefaultAccountPolicy = "common"
+    """The DefaultAccount that members get. ``common``: ``default_account``, if they are new to the
+    cluster; ``individual``: the account that they join; ``none``: Slurm's choice, which is the
+    first account of a user."""
+    root_account: str = ""
+    """The parent of customers' accounts, if it is another than ``default_account``."""
+    parent_account: str = ""
+    """A flat tree: no accounts of customers, and those of projects directly below this one."""
+    parent_account_holds: Literal["projects", "allocations"] = "projects"
+    """What is made directly below ``parent_account``: accounts of projects, with the resources'
+    own below them, or the resources' own and no others."""
     customer_prefix: str = Field(default="", pattern=PREFIX_RULE)
     """Customers' accounts are named this + slug."""
     project_prefix: str = Field(default="", pattern=PREFIX_RULE)
@@ -85,11 +100,35 @@ class SlurmSettings(HomeSettings, BackendSettings):
     lock_file: Path | None = None
     """Where the writers of one cluster queue up; by default below ``/run/waldur-site-agent``."""
 
-    @field_validator("default_account")
+    @property
+    def shape(self) -> Shape:
+        """The accounts above those of resources."""
+        named = {
+            key: name
+            for key in ("parent_account", "root_account", "default_account")
+            if (name := str(getattr(self, key)))
+        }
+        kept = {ROOT: "default_account", **{name: key for key, name in named.items()}}
+        top_key = next(iter(named))
+        if top_key != "parent_account":
+            return Shape(top=named[top_key], top_key=top_key, kept=kept)
+        kinds: tuple[ContainerKind, ...] = (
+            ("project",) if self.parent_account_holds == "projects" else ()
+        )
+        return Shape(top=self.parent_account, top_key=top_key, kinds=kinds, kept=kept)
+
+    @field_validator("root_account", "parent_account", mode="before")
     @classmethod
-    def _usable_account(cls, value: str) -> str:
+    def _empty_is_not_set(cls, value: object) -> object:
+        return value or ""
+
+    @field_validator("default_account", "root_account", "parent_account")
+    @classmethod
+    def _usable_account(cls, value: str, info: ValidationInfo) -> str:
         try:
-            return value if value == ROOT else account_name(value, "default_account")
+            if value == ROOT or (not value and info.field_name != "default_account"):
+                return value
+            return account_name(value, str(info.field_name))
         except PermanentError as error:
             raise ValueError(str(error)) from error
 
