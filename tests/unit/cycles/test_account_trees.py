@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from waldur_site_agent.backends import CheckStatus
 
 from harness import SimulatedSite
-from waldur_site_agent.backends.actions import CheckStatus
 from waldur_site_agent.cycles.importing import importable
 from waldur_site_agent_sandbox import Resource
 from waldur_site_agent_slurm.simulator.state import SimAccount
@@ -144,9 +144,10 @@ def test_an_account_of_another_project_below_the_same_parent_is_not_taken(
         state.accounts[name] = SimAccount(name, name, "p_ocean", "hpc")
     site.cycle()
     assert site.state(order) == "erred"
-    assert 'organization "p_ocean", not "p_climate"' in site.sandbox.customer.current(
-        order
-    ).error_message
+    assert (
+        'organization "p_ocean", not "p_climate"'
+        in site.sandbox.customer.current(order).error_message
+    )
     assert site.slurm.state.accounts[name].organization == "p_ocean"
 
 

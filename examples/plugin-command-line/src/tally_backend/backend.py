@@ -29,7 +29,7 @@ from waldur_site_agent.backends import (
     TemporaryError,
     make_checks,
 )
-from waldur_site_agent.backends.account_tree import AccountTree, refuse_default
+from waldur_site_agent.backends.account_tree import AccountTree, Shape, refuse_kept
 from waldur_site_agent.backends.command_line import (
     AnyTask,
     BackendUnavailableError,
@@ -61,6 +61,12 @@ class TallySettings(BackendSettings):
     """Directory of ``tallyctl``; without it the command is looked up in PATH."""
     command_timeout_seconds: float = Field(default=60, gt=0)
     lock_file: Path | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The accounts above those of resources: a customer's and a project's."""
+        kept = {"root": "default_account", self.default_account: "default_account"}
+        return Shape(top=self.default_account, kept=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +146,8 @@ class TallyWork(Work[Book]):
     """What a batch works with."""
 
     client: TallyClient
-    default_account: str
+    kept: Mapping[str, str]
+    """The site's own accounts, each with the key that names it."""
 
     def write(self, task: AnyTask, *words: str) -> None:
         """Run a command that changes something for a task."""
@@ -258,7 +265,7 @@ def delete_accounts(work: TallyWork, tasks: Iterable[Task[DeleteResource]]) -> N
         with work.ledger.attempt(task):
             name = NAMING.account(task.action.resource, "account")
             if name in work.now.accounts:
-                refuse_default(name, ("root", work.default_account))
+                refuse_kept(name, work.kept)
                 if children := work.now.children(name):
                     raise PermanentError(f"{name}: not deleted: {', '.join(children)} are below it")
                 work.remove(task, name)
@@ -337,7 +344,7 @@ class TallyBackend(CommandLineBackend[Book, TallyWork]):
     def begin(self, reading: Book, lock: int) -> TallyWork:
         """What a batch works with."""
         client = self._client.holding(lock)
-        return TallyWork(now=reading, client=client, default_account=self.settings.default_account)
+        return TallyWork(now=reading, client=client, kept=self.settings.shape.kept)
 
     def difference(self, task: AnyTask, work: TallyWork, reading: Book) -> str:
         """Compare limits; who is a member has been compared already."""

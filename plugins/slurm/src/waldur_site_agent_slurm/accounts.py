@@ -18,7 +18,7 @@ from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_slurm import commands, tres
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import NewAccount
-from waldur_site_agent_slurm.facts import ROOT, Account, Cluster
+from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.members import (
     find_other_defaults,
     in_several_partitions,
