@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from waldur_site_agent.backends import CheckStatus
 
 from harness import SimulatedSite
+from waldur_site_agent.backends import CheckStatus
 from waldur_site_agent.cycles.importing import importable
 from waldur_site_agent_sandbox import Resource
 from waldur_site_agent_slurm.simulator.state import SimAccount
