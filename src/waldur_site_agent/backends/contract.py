@@ -19,6 +19,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from waldur_site_agent.config.switching import OldDefault, OldKeys
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser
@@ -237,6 +238,11 @@ class BackendSettings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
     )
+
+    version_1: ClassVar[OldKeys] = {}
+    """The keys of version 1 that a site may have in its file, and what became of each."""
+    version_1_defaults: ClassVar[tuple[OldDefault, ...]] = ()
+    """The defaults that were others in version 1 and change bills or access."""
 
     located_by: ClassVar[tuple[str, ...] | None] = None
     """The keys that tell which machine is meant; ``None``: only all keys together tell it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeGuard, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +20,7 @@ from waldur_site_agent.backends.contract import (
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
 from waldur_site_agent.config.source import Place
+from waldur_site_agent.config.switching import ignored, refused, translate
 from waldur_site_agent.model.errors import PermanentError
 
 Contract = TypeVar("Contract", bound=Backend | UsernameBackend)
@@ -82,6 +84,17 @@ class Plugin(Generic[Contract]):
         return loaded
 
 
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """Settings that a plugin accepts."""
+
+    settings: BackendSettings
+    without_effect: tuple[Problem, ...] = ()
+    """Keys of version 1 that are not needed any more, each with the reason."""
+    defaults: tuple[Problem, ...] = ()
+    """Where the defaults of version 1 were others."""
+
+
 class PluginRegistry(Generic[Contract]):
     """The plugins of one kind, each imported once."""
 
@@ -92,6 +105,11 @@ class PluginRegistry(Generic[Contract]):
         self._group = group
         self._extra = dict(extra or {})
         self._loaded: dict[str, type[Contract]] = {}
+
+    @property
+    def settings_key(self) -> str:
+        """The key of an offering that holds the settings of these plugins."""
+        return self._group.settings_key
 
     def names(self) -> list[str]:
         """All names that an offering may use."""
@@ -129,20 +147,42 @@ class PluginRegistry(Generic[Contract]):
             ConfigurationError: A key or value is wrong, with its place in the file.
             PluginError: The plugin is not installed or cannot be loaded, or its own check failed.
         """
+        return self.read_settings(name, self._group.settings_of(offering), source, number).settings
+
+    def read_settings(
+        self, name: str, written: Mapping[str, object], source: Source | None, number: int = 0
+    ) -> ReadSettings:
+        """As :meth:`settings`, for settings as they are written in the file."""
         model = self.backend_class(name).Settings
         key = self._group.settings_key
+        at: Place = ("offerings", number, key)
+        given = copy.deepcopy(dict(written))
+        findings = translate(given, model.version_1, at, source)
+        problems = refused(findings, source)
         try:
-            return model.model_validate(self._group.settings_of(offering))
+            settings = model.model_validate(given)
         except ValidationError as error:
             if source is None:
                 raise
-            problems = problems_of(error, source, model, ("offerings", number, key))
+            problems += problems_of(error, source, model, at)
             raise ConfigurationError(source.path, problems) from None
         except Exception as error:  # a plugin may fail in any way; the other offerings go on
             raise PluginError(
                 f"its plugin failed while checking {key}: {type(error).__name__}: {error}; "
                 "report this to the authors of the plugin"
             ) from error
+        if source is None:
+            if problems:
+                raise PluginError("; ".join(problem.message for problem in problems))
+            return ReadSettings(settings)
+        if problems:
+            raise ConfigurationError(source.path, problems)
+        defaults = [each.remark(given, at, source) for each in model.version_1_defaults]
+        return ReadSettings(
+            settings,
+            tuple(ignored(findings, source)),
+            tuple(remark for remark in defaults if remark is not None),
+        )
 
     def _installed(self) -> list[str]:
         return sorted({*self._extra, *_installed_plugins(self._group)})
@@ -235,6 +275,44 @@ def username_backend_problems(
     """
     name = offering.username_management_backend
     return _problems(registry, name, offering, source, "username_management_backend")
+
+
+def problems_of_entry(source: Source, number: int) -> Iterator[Problem]:
+    """What is wrong with the settings of plugins in an entry of ``offerings``, valid or not.
+
+    Args:
+        source: The file.
+        number: The position of the entry in the file, from 0.
+    """
+    entries: Any = source.content["offerings"]
+    entry = entries[number]
+    if not isinstance(entry, dict):
+        return
+    jobs = [job.value for job in Job]
+    named = [entry.get(key) for key in jobs]
+    if not any(key in entry for key in jobs):
+        named = [entry.get("backend_type")]
+    yield from _problems_of_settings(Registry(), dict.fromkeys(named), source, number)
+    names = (entry.get("username_management_backend"),)
+    yield from _problems_of_settings(UsernameRegistry(), names, source, number)
+
+
+def _problems_of_settings(
+    registry: PluginRegistry[Contract], names: Iterable[object], source: Source, number: int
+) -> Iterator[Problem]:
+    entries: Any = source.content["offerings"]
+    written = entries[number].get(registry.settings_key)
+    found: dict[Problem, None] = {}
+    for name in names:
+        if not isinstance(name, str) or not isinstance(written, dict):
+            continue
+        try:
+            registry.read_settings(name.strip(), written, source, number)
+        except ConfigurationError as error:
+            found.update(dict.fromkeys(error.problems))
+        except PluginError:
+            continue  # reported once the entry itself is valid
+    yield from found
 
 
 def _problems(

@@ -36,6 +36,7 @@ from waldur_site_agent.cli.start import (
     output_option,
     reference_command,
     schema_command,
+    version_1_command,
     version_option,
 )
 from waldur_site_agent.cli.usage import usage_group
@@ -217,6 +218,7 @@ def import_group() -> None:
 for group, command in (
     (config_group, schema_command),
     (config_group, reference_command),
+    (config_group, version_1_command),
     (components_group, components_load),
     (users_group, users_sync),
     (homedirs_group, homedirs_create),

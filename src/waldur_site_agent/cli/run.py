@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 
 from waldur_site_agent.backends.plugins import NO_NAMES
 from waldur_site_agent.cli.plan import report_text, reports_json, what_it_is_about
@@ -21,11 +23,13 @@ from waldur_site_agent.cli.start import (
     UsageError,
     check_file,
     give_up,
+    grouped,
     load,
     problems_in,
     runtime_of,
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, resolved_yaml
+from waldur_site_agent.config.version_1 import variables_without_effect
 from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.service.diagnosis import warn_of_unused_settings
 from waldur_site_agent.service.monitoring import Monitoring
@@ -93,8 +97,34 @@ def check_configuration(path: Path) -> None:
     offerings = start.configuration.offerings
     for offering in offerings:
         click.echo(f"{offering.name}: {_who_does_what(offering)}")
+    print_remarks(start)
     backends = {name for offering in offerings for name in _backends_of(offering)}
     click.echo(f"ok: {_count(len(offerings), 'offering')}, {_count(len(backends), 'backend')}")
+
+
+def print_remarks(start: Start) -> None:
+    """Print what a file from version 1 has without effect, and where defaults are others now."""
+    for title, remarks in (
+        ("Without effect:", start.without_effect),
+        ("Different from version 1:", start.defaults),
+    ):
+        for number, (key, lines, text) in enumerate(grouped(remarks)):
+            if number == 0:
+                click.echo(f"\n{title}")
+            click.echo(f"  {' '.join(filter(None, [key, lines and f'({lines})']))}: {text}")
+    variables = list(variables_without_effect(os.environ))
+    for number, (name, text) in enumerate(variables):
+        click.echo(f"{'' if number else chr(10)}Environment variable {name}: not needed: {text}")
+    if start.without_effect or start.defaults or variables:
+        click.echo()
+
+
+def _log_remarks(start: Start) -> None:
+    log = structlog.get_logger()
+    for key, lines, text in grouped(start.without_effect):
+        log.info("setting has no effect", setting=key, where=lines, reason=text)
+    for name, text in variables_without_effect(os.environ):
+        log.info("environment variable has no effect", variable=name, reason=text)
 
 
 def _who_does_what(offering: Offering) -> str:
@@ -156,6 +186,7 @@ def run(options: RunOptions) -> int:
     except (ConfigurationError, ValueError) as error:
         give_up(str(error))
     warn_of_unused_settings(start.configuration)
+    _log_remarks(start)
     monitoring = runtime.monitoring
     try:
         if options.dry_run or options.once:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ import click
 from pydantic import BaseModel
 
 from waldur_site_agent import __version__
-from waldur_site_agent.backends import Backend, UsernameBackend
+from waldur_site_agent.backends import Backend, BackendSettings, UsernameBackend
 from waldur_site_agent.backends.plugins import (
     PluginError,
     Registry,
@@ -28,6 +28,7 @@ from waldur_site_agent.backends.plugins import (
     backend_problems,
     installed_plugins,
     installed_username_plugins,
+    problems_of_entry,
     username_backend_problems,
 )
 from waldur_site_agent.config import (
@@ -42,6 +43,9 @@ from waldur_site_agent.config import (
     load_usable,
 )
 from waldur_site_agent.config.describing import json_schema, reference_page, secrets_in
+from waldur_site_agent.config.loading import is_of_version_1, old_defaults
+from waldur_site_agent.config.source import spell
+from waldur_site_agent.config.version_1 import tables
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.logs import configure_logs, redact
@@ -135,6 +139,10 @@ class Start:
     """The jobs asked for."""
     broken: tuple[Broken, ...] = ()
     """Those of the offerings asked for that cannot be served."""
+    without_effect: tuple[Problem, ...] = ()
+    """Keys of version 1 in the file that are not needed any more, each with the reason."""
+    defaults: tuple[Problem, ...] = ()
+    """Where a file of version 1 relies on defaults that are others now."""
 
     @property
     def offerings(self) -> tuple[Offering, ...]:
@@ -171,7 +179,7 @@ def load(
         ConfigurationError: the file, or every offering asked for, is invalid.
         UsageError: the file does not have an offering that was asked for.
     """
-    loaded = load_usable(path)
+    loaded = load_usable(path, check_settings=problems_of_entry)
     configuration, source = loaded.configuration, loaded.source
     redact(secrets_in(source.content))
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
@@ -181,9 +189,43 @@ def load(
     for offering in chosen:
         broken += _broken_jobs(offering, source, registry, jobs, usernames=usernames)
     start = Start(configuration, source, registry, chosen, tuple(jobs), tuple(broken))
+    start = _with_remarks(start, loaded.remarks)
     if broken and not any(_can_be_served(start, offering) for offering in chosen):
         raise ConfigurationError(path, problems_in(broken))
     return start
+
+
+def _with_remarks(start: Start, of_file: Sequence[Problem]) -> Start:
+    """Add what a file from version 1 says without effect, and where defaults are others now."""
+    without_effect, defaults = list(of_file), old_defaults(start.source)
+    for offering in start.chosen:
+        if start.is_broken(offering, start.jobs):
+            continue
+        number = start.source.offering_number(offering.name)
+        for name in dict.fromkeys(filter(None, map(offering.backend_for, start.jobs))):
+            written = offering.backend_settings
+            read = start.registry.read_settings(name, written, start.source, number)
+            without_effect += read.without_effect
+            if is_of_version_1(start.source, number):
+                defaults += read.defaults
+    return replace(
+        start,
+        without_effect=tuple(dict.fromkeys(without_effect)),
+        defaults=tuple(dict.fromkeys(defaults)),
+    )
+
+
+def grouped(remarks: Iterable[Problem]) -> Iterator[tuple[str, str, str]]:
+    """Remarks of the same content as one: the key, its lines, and the text."""
+    places: dict[tuple[str, str], list[Problem]] = {}
+    for remark in remarks:
+        key = str(remark.place[-1]) if remark.place else ""
+        places.setdefault((key, remark.message), []).append(remark)
+    for (_, text), same in places.items():
+        lines = sorted({remark.line for remark in same if remark.line is not None})
+        where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}" if lines else ""
+        first = same[0].place
+        yield spell(first if len(same) == 1 else first[-1:]), where, text
 
 
 def _can_be_served(start: Start, offering: Offering) -> bool:
@@ -384,6 +426,14 @@ def reference_command() -> None:
     click.echo(reference_page(*_models()), nl=False)
 
 
+@click.command("version-1")
+def version_1_command() -> None:
+    """Print what became of each key of version 1, as Markdown."""
+    backends = Registry()
+    models = _settings(backends.names(), backends.backend_class)
+    click.echo(tables({name: model.version_1 for name, model in models}))
+
+
 def _models() -> tuple[dict[str, type[BaseModel]], dict[str, type[BaseModel]]]:
     """The settings models of the installed backends and username backends."""
     backends, usernames = Registry(), UsernameRegistry()
@@ -395,7 +445,7 @@ def _models() -> tuple[dict[str, type[BaseModel]], dict[str, type[BaseModel]]]:
 
 def _settings(
     names: Iterable[str], find: Callable[[str], type[Backend | UsernameBackend]]
-) -> Iterator[tuple[str, type[BaseModel]]]:
+) -> Iterator[tuple[str, type[BackendSettings]]]:
     for name in names:
         try:
             yield name, find(name).Settings

@@ -207,5 +207,7 @@ def resolved_yaml(
     """
     values = configuration.model_dump(mode="json")
     for offering in values["offerings"]:
-        offering["backend_settings"] |= (backend_settings or {}).get(offering["name"], {})
+        offering["backend_settings"] = (backend_settings or {}).get(
+            offering["name"], offering["backend_settings"]
+        )
     return yaml.safe_dump(masked(values), sort_keys=False, allow_unicode=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -21,6 +21,17 @@ from waldur_site_agent.config.source import (
     problems_of,
     read_source,
     why_unreadable,
+)
+from waldur_site_agent.config.switching import (
+    Finding,
+    ignored,
+    refused,
+    translate,
+)
+from waldur_site_agent.config.version_1 import (
+    DEFAULTS_OF_FILE,
+    DEFAULTS_OF_OFFERING,
+    KEYS,
 )
 
 MALFORMED = (
@@ -50,6 +61,12 @@ class Loaded:
     """The file without its broken offerings."""
     source: Source
     broken: tuple[BrokenOffering, ...] = ()
+    remarks: tuple[Problem, ...] = ()
+    """Keys that have no effect any more, each with the reason."""
+
+
+CheckSettings: TypeAlias = Callable[[Source, int], Iterable[Problem]]
+"""Checks ``backend_settings`` of the entry of ``offerings`` with this number."""
 
 
 def load_configuration(
@@ -67,33 +84,84 @@ def load_configuration(
     return loaded.configuration, loaded.source
 
 
-def load_usable(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
+def load_usable(
+    path: Path,
+    environ: Mapping[str, str] | None = None,
+    check_settings: CheckSettings | None = None,
+) -> Loaded:
     """As :func:`load_configuration`, but skip invalid offerings.
+
+    Args:
+        path: the file.
+        environ: the variables that the file may refer to.
+        check_settings: makes the settings of backends part of every error, so that all problems
+            of an entry are named at once.
 
     Raises:
         ConfigurationError: a problem concerns the file as a whole, or no offering is left.
     """
     source = read_source(path)
+    findings = read_as_present(source)
+    problems = refused(findings, source)
+    problems += _resolve_secrets(source, os.environ if environ is None else environ)
+    loaded = _validate(source, problems, check_settings or (lambda _source, _number: ()))
+    return replace(loaded, remarks=tuple(ignored(findings, source)))
+
+
+def read_as_present(source: Source) -> list[Finding]:
+    """Rewrite the content of a file from version 1; what concerns backends stays as it is.
+
+    Keys at the top that begin with ``_`` or ``x-`` hold anchors, and are left out.
+    """
+    for name in list(source.content):
+        if name.startswith(("_", "x-")):
+            del source.content[name]
+    return translate(source.content, KEYS, source=source)
+
+
+def is_of_version_1(source: Source, number: int) -> bool:
+    """Whether an entry of ``offerings`` was written for version 1, which requires this key."""
+    entries: Any = source.content["offerings"]
+    return isinstance(entries[number], dict) and "backend_type" in entries[number]
+
+
+def old_defaults(source: Source) -> list[Problem]:
+    """Where a file of version 1 relies on defaults that are others now, outside of backends."""
+    entries: Any = source.content["offerings"]
+    old = [number for number, _ in enumerate(entries) if is_of_version_1(source, number)]
+    remarks = [each.remark(source.content, (), source) for each in DEFAULTS_OF_FILE if old]
+    remarks += [
+        default.remark(entries[number], ("offerings", number), source)
+        for number in old
+        for default in DEFAULTS_OF_OFFERING
+    ]
+    return [remark for remark in remarks if remark is not None]
+
+
+def _validate(source: Source, problems: list[Problem], check_settings: CheckSettings) -> Loaded:
     content: dict[str, Any] = source.content
-    problems = _resolve_secrets(source, os.environ if environ is None else environ)
     configuration: Configuration | None = None
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
         problems += problems_of(error, source, Configuration)
-    numbers = [_offering_of(problem) for problem in problems]
+    numbers = {_offering_of(problem) for problem in problems}
     if configuration is not None and not numbers:
         return Loaded(configuration, source)
-    if None in numbers:
-        raise ConfigurationError(path, problems)
-    left = [e for number, e in enumerate(content["offerings"]) if number not in numbers]
-    if not left:
-        raise ConfigurationError(path, problems)
+    entries = content.get("offerings")
+    everything = range(len(entries)) if isinstance(entries, list) else ()
+    left = [number for number in everything if number not in numbers]
+    is_lost = None in numbers or not left
+    for number in everything if is_lost else sorted(n for n in numbers if n is not None):
+        problems += check_settings(source, number)
+    if is_lost:
+        raise ConfigurationError(source.path, problems)
+    usable = {**content, "offerings": [content["offerings"][number] for number in left]}
     try:
-        configuration = Configuration.model_validate({**content, "offerings": left})
+        configuration = Configuration.model_validate(usable)
     except ValidationError as error:  # checks that run only if every entry is well-formed
         raise ConfigurationError(
-            path, [*problems, *problems_of(error, source, Configuration)]
+            source.path, [*problems, *problems_of(error, source, Configuration)]
         ) from None
     broken = tuple(
         _broken(source, number, [p for p in problems if _offering_of(p) == number])

@@ -74,6 +74,7 @@ def _time_zone(text: str) -> str:
 
 
 _HIGHEST_PORT = 65535
+FALSE_WORDS = ("false", "f", "no", "n", "off", "0")
 
 
 def _listen_address(text: str) -> str:
@@ -231,6 +232,9 @@ class Offering(Section):
     """Owned by the username backend."""
     resource_import_enabled: bool = False
     """Whether Waldur is told, on request, of accounts that it does not know."""
+    preserve_unmanaged_backend_users: bool | None = None
+    """``true``: users of an account whom Waldur does not know stay and are listed; ``false``: they
+    are removed. Where it is set, ``unknown_users`` of ``safety`` does not count."""
     allow_decrease: bool = False
     """Whether usage may be reported lower than before; normal for some backends, else a mistake."""
 
@@ -243,7 +247,7 @@ class Offering(Section):
     stomp_ws_host: OptionalText = ""
     """The broker; by default the host of ``waldur_api_url``."""
     stomp_ws_port: Port = 443
-    """The port of its WebSocket."""
+    """The port of its WebSocket; without TLS 80."""
     stomp_ws_path: str = "/rmqws-stomp"
     """The path of its WebSocket."""
     mqtt_ws_host: OptionalText = ""
@@ -282,6 +286,24 @@ class Offering(Section):
         if any(key in values for key in keys):
             return values
         return {**values, **dict.fromkeys(keys, str(values["backend_type"]).lower())}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_port_without_tls(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("stomp_ws_port"):
+            return values
+        has_tls = str(values.get("websocket_use_tls", True)).strip().lower() not in FALSE_WORDS
+        return {**values, "stomp_ws_port": 443 if has_tls else 80}
+
+    @model_validator(mode="after")
+    def _one_decision_on_unknown_users(self) -> Offering:
+        is_double = self.safety is not None and "unknown_users" in self.safety.model_fields_set
+        if is_double and self.preserve_unmanaged_backend_users is not None:
+            raise ValueError(
+                "preserve_unmanaged_backend_users and safety.unknown_users are both set; "
+                "keep one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_event_transport(self) -> Offering:
@@ -365,7 +387,11 @@ class Configuration(Section):
 
     def safety_of(self, offering: Offering) -> Safety:
         """The offering's own thresholds, or those of the file."""
-        return offering.safety or self.safety
+        safety = offering.safety or self.safety
+        if offering.preserve_unmanaged_backend_users is None:
+            return safety
+        kept = offering.preserve_unmanaged_backend_users
+        return safety.model_copy(update={"unknown_users": "report" if kept else "remove"})
 
 
 ENVIRONMENT_FILE = "environment"

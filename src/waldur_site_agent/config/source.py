@@ -14,7 +14,7 @@ import stat
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,9 +67,19 @@ class Source:
     path: Path
     content: dict[str, Value]
     lines: Mapping[Place, int]
+    renamed: dict[Place, Place] = field(default_factory=dict)
+    """Keys of :attr:`content` that have another name in the file: where they are there."""
+
+    def as_written(self, place: Place) -> Place:
+        """The place with the names that the file uses."""
+        for length in range(len(place), 0, -1):
+            if (written := self.renamed.get(place[:length])) is not None:
+                return (*written, *place[length:])
+        return place
 
     def line(self, place: Place) -> int | None:
         """The line of ``place``, or of the nearest enclosing value with a line."""
+        place = self.as_written(place)
         for length in range(len(place), 0, -1):
             if (line := self.lines.get(place[:length])) is not None:
                 return line
@@ -186,8 +196,8 @@ def problems_of(
 
 def _problem(details: Any, source: Source, model: type[BaseModel], at: Place) -> Problem:
     inner: Place = tuple(details["loc"])
-    place = (*at, *inner)
-    found = _found(source, place)
+    found = _found(source, (*at, *inner))
+    place = source.as_written((*at, *inner))
     match details["type"]:
         case "extra_forbidden":
             # never show the value: the key may be a misspelt secret
@@ -209,12 +219,9 @@ def _accepted(details: Any) -> str:
 
 
 def _found(source: Source, place: Place) -> str:
-    value: Any = source.content
-    for step in place:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            return "nothing"
+    value = _value_at(source.content, place)
+    if value is None:  # settings of a backend stand in the content as they were written
+        value = _value_at(source.content, source.as_written(place))
     if sounds_secret(step for step in place if isinstance(step, str)):
         return "a value not shown because it may be secret"
     if isinstance(value, dict):
@@ -225,6 +232,15 @@ def _found(source: Source, place: Place) -> str:
         return "nothing"
     text = without_secrets(str(value))
     return f'"{text if len(text) <= _LONGEST_FOUND else text[:_LONGEST_FOUND] + "..."}"'
+
+
+def _value_at(content: Any, place: Place) -> Any:
+    for step in place:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return content
 
 
 def _nearest(model: type[BaseModel], place: Place) -> str:

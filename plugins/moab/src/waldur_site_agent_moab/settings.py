@@ -11,11 +11,13 @@ from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.account_tree import Shape
 from waldur_site_agent.backends.homes import HomeSettings
 from waldur_site_agent_moab.names import PREFIX_RULE, ROOT, account_name
+from waldur_site_agent_moab.version_1 import KEYS
 
 
 class MoabSettings(HomeSettings, BackendSettings):
     """Everything a site may say about its accounting manager; the defaults suit most."""
 
+    version_1 = KEYS
     located_by = ("mam_bin_path",)
 
     default_account: str = ""

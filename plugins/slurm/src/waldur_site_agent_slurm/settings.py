@@ -15,6 +15,7 @@ from waldur_site_agent.backends.naming import PREFIX_RULE
 from waldur_site_agent.model.backend import ContainerKind
 from waldur_site_agent_slurm.facts import ROOT
 from waldur_site_agent_slurm.names import account_name
+from waldur_site_agent_slurm.version_1 import DEFAULTS, KEYS
 
 DefaultAccountPolicy: TypeAlias = Literal["common", "individual", "none"]
 SuspendedTime: TypeAlias = Literal["excluded", "cpu", "counted"]
@@ -51,6 +52,8 @@ def rules_of(settings: SlurmSettings) -> Rules:
 class SlurmSettings(HomeSettings, BackendSettings):
     """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
 
+    version_1 = KEYS
+    version_1_defaults = DEFAULTS
     located_by = ("cluster", "slurm_bin_path")
 
     default_account: str = ROOT

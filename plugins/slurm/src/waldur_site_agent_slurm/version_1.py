@@ -1,0 +1,71 @@
+"""The keys of version 1 in the ``backend_settings`` of Slurm, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from waldur_site_agent.backends.version_1 import (
+    COMMON,
+    HOMES,
+    OldDefault,
+    OldKey,
+    done,
+    later,
+    not_needed,
+    not_supported,
+    renamed,
+    unless_enabled,
+    unless_other_than,
+)
+
+_NO_PARTITIONS = "remove it; associations are not bound to partitions"
+
+KEYS: Mapping[str, OldKey] = {
+    "slurm_bin_path": done("without it PATH; in version 1 `/usr/bin`"),
+    "cluster_name": renamed("cluster"),
+    "default_account": done(
+        "DefaultAccount of new users and parent of customer accounts; must exist"
+    ),
+    "root_account": not_supported(
+        "remove it, if customer accounts may stand below default_account"
+    ),
+    "parent_account": not_supported("remove it; projects stand below their customers' accounts"),
+    "customer_prefix": done("every account name is in lower case, as Slurm stores it"),
+    "project_prefix": done(),
+    "allocation_prefix": done(),
+    "default_account_policy": not_supported(
+        "remove it, or set common: new users get default_account", unless_other_than("common")
+    ),
+    "default_partition": not_supported(_NO_PARTITIONS),
+    "enforce_offering_partitions": not_supported(_NO_PARTITIONS),
+    "qos_enforcement_enabled": not_supported("set it to false; members get their accounts' QOS"),
+    "enforce_offering_qos": not_needed("without qos_enforcement_enabled it does nothing"),
+    **HOMES,
+    "project_directory": later("set enabled: false", unless_enabled()),
+    "qos_default": done("only what paused or downscaled accounts had before is restored"),
+    "qos_downscaled": done("must exist on the cluster"),
+    "qos_paused": done("must exist on the cluster"),
+    "qos_management": not_supported(
+        "remove it, and make a QOS of its own for each account by hand",
+        unless_enabled("enabled", "skip_qos_swap", "apply_limits_to_qos"),
+    ),
+    "execution_mode": not_supported(
+        "install Slurm's commands where the agent runs and set cli", unless_other_than("cli")
+    ),
+    "rest_api": not_needed("it belongs to execution_mode: rest; Slurm's commands are used"),
+    "usage_tres_source": renamed(
+        "usage_source",
+        "without it AllocTRES, in version 1 ReqTRES",
+        {"requested": "reqtres", "allocated": "alloctres"},
+    ),
+    **COMMON,
+}
+
+DEFAULTS = (
+    OldDefault(
+        key="usage_source",
+        text="usage is what jobs were allocated (AllocTRES), in version 1 what they requested "
+        "(ReqTRES), which is usually less",
+        line="usage_source: reqtres",
+    ),
+)

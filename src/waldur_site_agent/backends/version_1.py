@@ -1,0 +1,62 @@
+"""The keys of version 1 that it read from the ``backend_settings`` of any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from waldur_site_agent.config.switching import (
+    Answer,
+    Effect,
+    OldDefault,
+    OldKey,
+    done,
+    is_off,
+    later,
+    not_needed,
+    not_supported,
+    renamed,
+    unless_enabled,
+    unless_other_than,
+)
+
+__all__ = [
+    "COMMON",
+    "HOMES",
+    "Answer",
+    "Effect",
+    "OldDefault",
+    "OldKey",
+    "done",
+    "is_off",
+    "later",
+    "not_needed",
+    "not_supported",
+    "renamed",
+    "unless_enabled",
+    "unless_other_than",
+]
+
+COMMON: Mapping[str, OldKey] = {
+    "soft_delete": later("set it to false; a terminated resource is deleted with its account"),
+    "check_backend_id_uniqueness": later(
+        "set it to false; a name is free if no account and no resource of the offering has it"
+    ),
+    "check_all_offerings": not_needed("without check_backend_id_uniqueness it does nothing"),
+    "backend_id_max_retries": not_needed("ten names are tried where the offering names by project"),
+    "periodic_limits": later(
+        "set enabled: false; limits of a periodic policy in Waldur are left alone", unless_enabled()
+    ),
+    "ldap": not_supported(
+        "accounts and groups in a directory are made elsewhere: remove this section, and have your "
+        "directory's own tools, or a username backend, make users and groups"
+    ),
+}
+"""What the core of version 1 read itself, whatever the backend."""
+
+HOMES: Mapping[str, OldKey] = {
+    "enable_user_homedir_account_creation": done(),
+    "default_homedir_umask": renamed("homedir_umask"),
+    "homedir_base_path": not_needed("homes are where the operating system says they are"),
+    "homedir_quota": later("remove it, and set quotas with the file system's own tools"),
+}
+"""For backends that make home directories."""

@@ -1,0 +1,199 @@
+"""The keys of version 1 (up to 1.0.8) in the file and in an offering, and what became of each.
+
+Those of ``backend_settings`` are with the settings of each backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from waldur_site_agent.config.switching import (
+    Answer,
+    OldDefault,
+    OldKey,
+    OldKeys,
+    done,
+    later,
+    not_needed,
+    not_supported,
+    table,
+    unless_enabled,
+)
+
+_LEFT_TO_WALDUR = "components load leaves this property of a component as it is; set it in Waldur"
+_PREPAID = "set the durations of prepaid components in Waldur"
+_NO_LOGIN_BY_OIDC = "set waldur_api_token, or waldur_api_token_file, to a token of the agent's user"
+_OTHER_PLUGINS = "neither Slurm nor MOAB has ever read it"
+
+_FILE: Mapping[str, OldKey] = {
+    "offerings": done(),
+    "sentry_dsn": done("reports name no people or projects unless `sentry_send_names: true`"),
+    "elastic_apm_server_url": not_needed(
+        "nothing is sent to Elastic APM; errors are in the log, the metrics and, if configured, "
+        "Sentry"
+    ),
+    "timezone": done(
+        "the zone in which months are cut, in sacct too, whatever the zone of the machine; without "
+        "it the machine's zone, in version 1 UTC"
+    ),
+    "global_proxy": not_supported(
+        "set HTTPS_PROXY (and NO_PROXY) in the environment of the service and remove this key"
+    ),
+    "log_level": done("at most `error`", values={"critical": "error"}),
+    "reporting_periods": not_needed(
+        "the current month is reported, and the previous one until it is closed; for older months: "
+        "waldur-site-agent usage load"
+    ),
+    "api_key_final_report_days": not_needed("no backend has API keys that are billed"),
+    "expose_backend_error_details": not_needed(
+        "Waldur is sent the reason of a failure in words, never a traceback"
+    ),
+    "log_shipping": later(
+        "remove it, or set enabled: false; the log is on standard output", unless_enabled()
+    ),
+}
+
+_OFFERING: Mapping[str, OldKey] = {
+    "name": done("must differ between offerings"),
+    "waldur_api_url": done(),
+    "waldur_api_token": done("or `${VARIABLE}`, or `waldur_api_token_file`"),
+    "waldur_offering_uuid": done("an unquoted UUID of digits is fine"),
+    "oidc_token_url": not_supported(_NO_LOGIN_BY_OIDC),
+    "oidc_client_id": not_supported(_NO_LOGIN_BY_OIDC),
+    "oidc_client_secret": not_supported(_NO_LOGIN_BY_OIDC),
+    "backend_type": done(
+        "stands for the next three keys if none of them is given; version 1 then did nothing"
+    ),
+    "order_processing_backend": done(),
+    "membership_sync_backend": done(),
+    "reporting_backend": done(),
+    "username_management_backend": done("a name that is not installed is an error"),
+    "backend_settings": done("unknown keys and bad values are errors; see below"),
+    "backend_components": done(),
+    "verify_ssl": done("also of the broker's certificate"),
+    "stomp_enabled": done(),
+    "stomp_membership_sync_enabled": not_needed(
+        "event_process serves the members of the offerings that it serves; where stomp_enabled is "
+        "false, membership_sync does"
+    ),
+    "stomp_ws_host": done(),
+    "stomp_ws_port": done("443 with TLS, otherwise 80"),
+    "stomp_ws_path": done(),
+    "websocket_use_tls": done(),
+    "resource_import_enabled": done(),
+    "username_reconciliation_enabled": not_needed(
+        "only the backend for another Waldur did anything with it"
+    ),
+    "preserve_unmanaged_backend_users": done(
+        "without it, `safety.unknown_users` decides, which leaves users whom Waldur does not know; "
+        "version 1 removed them"
+    ),
+    "omit_anomalous_usage_components": not_needed(
+        "a component that would fall is held back by itself, as with true"
+    ),
+}
+
+_COMPONENT: Mapping[str, OldKey] = {
+    "measured_unit": done(),
+    "label": done(),
+    "accounting_type": done(
+        refused={"one": "prepaid components are not yet supported; remove the component here"}
+    ),
+    "unit_factor": done("exact decimal numbers"),
+    "unit_factor_reporting": not_supported(
+        "only the plugins of CSCS read it; remove it if another one serves this offering"
+    ),
+    "limit": done("only for `usage`, and not sent to Waldur as `limit_amount`"),
+    "description": not_needed(_LEFT_TO_WALDUR),
+    "article_code": not_needed(_LEFT_TO_WALDUR),
+    "min_value": not_needed(_LEFT_TO_WALDUR),
+    "max_value": not_needed(_LEFT_TO_WALDUR),
+    "max_available_limit": not_needed(_LEFT_TO_WALDUR),
+    "default_limit": not_needed(_LEFT_TO_WALDUR),
+    "limit_period": not_needed(_LEFT_TO_WALDUR),
+    "is_boolean": not_needed(_LEFT_TO_WALDUR),
+    "is_prepaid": later("set it to false, or remove the component"),
+    "min_prepaid_duration": not_needed(_PREPAID),
+    "max_prepaid_duration": not_needed(_PREPAID),
+    "prepaid_duration_step": not_needed(_PREPAID),
+    "min_renewal_duration": not_needed(_PREPAID),
+    "max_renewal_duration": not_needed(_PREPAID),
+    "renewal_duration_step": not_needed(_PREPAID),
+    "target_components": not_supported(
+        "sell the components of the cluster themselves (cpu, mem, gres/gpu), without it"
+    ),
+    "backend_name": not_needed(_OTHER_PLUGINS),
+    "enforce_limits": not_needed(_OTHER_PLUGINS),
+    "type": not_needed(_OTHER_PLUGINS),
+    "mup_allocation_type": not_needed(_OTHER_PLUGINS),
+}
+
+OFFERING = "offerings.*"
+COMPONENT = f"{OFFERING}.backend_components.*"
+KEYS: Mapping[str, OldKey] = {
+    **_FILE,
+    **{f"{OFFERING}.{key}": row for key, row in _OFFERING.items()},
+    **{f"{COMPONENT}.{key}": row for key, row in _COMPONENT.items()},
+}
+"""Every key of version 1 outside ``backend_settings``."""
+
+DEFAULTS_OF_FILE = (
+    OldDefault(
+        key="timezone",
+        text="billing months are cut in the machine's time zone, in version 1 in UTC",
+        line="timezone: UTC",
+    ),
+)
+DEFAULTS_OF_OFFERING = (
+    OldDefault(
+        key="preserve_unmanaged_backend_users",
+        text="users of an account whom Waldur does not know stay and are listed; version 1 "
+        "removed them",
+        line="preserve_unmanaged_backend_users: false",
+    ),
+)
+
+_PREFIX = "WALDUR_SITE_AGENT_"
+ENVIRONMENT: Mapping[str, OldKey] = {
+    f"{_PREFIX}ORDER_PROCESS_PERIOD_MINUTES": done("fractions are allowed"),
+    f"{_PREFIX}REPORT_PERIOD_MINUTES": done("fractions are allowed"),
+    f"{_PREFIX}MEMBERSHIP_SYNC_PERIOD_MINUTES": done("fractions are allowed"),
+    f"{_PREFIX}RECONCILIATION_PERIOD_MINUTES": not_needed(
+        "events.full_pass_minutes of the file says how often event_process runs a full cycle"
+    ),
+    f"{_PREFIX}RESOURCE_STATUS_RECONCILIATION_MINUTES": not_needed(
+        "every full cycle restores paused and downscaled; see events.full_pass_minutes"
+    ),
+    f"{_PREFIX}STOMP_UNHEALTHY_AFTER_MINUTES": not_needed(
+        "a lost connection to the broker is made again, and shows in health and metrics"
+    ),
+    f"{_PREFIX}STOMP_HANDLER_STUCK_AFTER_MINUTES": not_needed(
+        "stuck_after_minutes of the file says when a cycle counts as stuck"
+    ),
+    f"{_PREFIX}HEARTBEAT_PATH": not_needed("set health_file in the file"),
+    "SENTRY_ENVIRONMENT": done("without it `production`"),
+}
+"""The environment variables of version 1."""
+
+
+def variables_without_effect(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables of version 1 that are set and not needed any more, each with the reason."""
+    for name, row in ENVIRONMENT.items():
+        if environ.get(name) and row.answer is Answer.NOT_NEEDED:
+            yield name, row.text
+
+
+def tables(of_backends: Mapping[str, OldKeys]) -> str:
+    """What became of every key, as tables in Markdown.
+
+    Args:
+        of_backends: the rows of ``backend_settings``, by the name of the backend.
+    """
+    sections: list[tuple[str, OldKeys]] = [
+        ("The file", _FILE),
+        ("An entry of offerings", _OFFERING),
+        ("An entry of backend_components", _COMPONENT),
+        *((f"backend_settings of {name}", rows) for name, rows in of_backends.items() if rows),
+        ("Environment variables", ENVIRONMENT),
+    ]
+    return "\n\n".join("\n".join([f"### {title}", "", *table(rows)]) for title, rows in sections)
