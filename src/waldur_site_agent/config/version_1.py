@@ -20,8 +20,6 @@ from waldur_site_agent.config.switching import (
     unless_enabled,
 )
 
-_LEFT_TO_WALDUR = "components load leaves this property of a component as it is; set it in Waldur"
-_PREPAID = "set the durations of prepaid components in Waldur"
 _NO_LOGIN_BY_OIDC = "set waldur_api_token, or waldur_api_token_file, to a token of the agent's user"
 _OTHER_PLUGINS = "neither Slurm nor MOAB has ever read it"
 
@@ -103,22 +101,25 @@ _COMPONENT: Mapping[str, OldKey] = {
     "unit_factor_reporting": not_supported(
         "only the plugins of CSCS read it; remove it if another one serves this offering"
     ),
-    "limit": done("only for `usage`, and not sent to Waldur as `limit_amount`"),
-    "description": not_needed(_LEFT_TO_WALDUR),
-    "article_code": not_needed(_LEFT_TO_WALDUR),
-    "min_value": not_needed(_LEFT_TO_WALDUR),
-    "max_value": not_needed(_LEFT_TO_WALDUR),
-    "max_available_limit": not_needed(_LEFT_TO_WALDUR),
-    "default_limit": not_needed(_LEFT_TO_WALDUR),
-    "limit_period": not_needed(_LEFT_TO_WALDUR),
-    "is_boolean": not_needed(_LEFT_TO_WALDUR),
-    "is_prepaid": later("set it to false, or remove the component"),
-    "min_prepaid_duration": not_needed(_PREPAID),
-    "max_prepaid_duration": not_needed(_PREPAID),
-    "prepaid_duration_step": not_needed(_PREPAID),
-    "min_renewal_duration": not_needed(_PREPAID),
-    "max_renewal_duration": not_needed(_PREPAID),
-    "renewal_duration_step": not_needed(_PREPAID),
+    "limit": done(
+        "caps new accounts for `usage` only; without it Waldur keeps its amount, which version 1 "
+        "cleared"
+    ),
+    "description": done(),
+    "article_code": done(),
+    "min_value": done("a decimal number"),
+    "max_value": done("a decimal number"),
+    "max_available_limit": done("a decimal number"),
+    "default_limit": done("a decimal number"),
+    "limit_period": done("another value is an error at once"),
+    "is_boolean": done(),
+    "is_prepaid": done(),
+    "min_prepaid_duration": done(),
+    "max_prepaid_duration": done(),
+    "prepaid_duration_step": done(),
+    "min_renewal_duration": done(),
+    "max_renewal_duration": done(),
+    "renewal_duration_step": done(),
     "target_components": not_supported(
         "sell the components of the cluster themselves (cpu, mem, gres/gpu), without it"
     ),
