@@ -23,19 +23,15 @@ _NO_PARTITIONS = "remove it; associations are not bound to partitions"
 KEYS: Mapping[str, OldKey] = {
     "slurm_bin_path": done("without it PATH; in version 1 `/usr/bin`"),
     "cluster_name": renamed("cluster"),
-    "default_account": done(
-        "DefaultAccount of new users and parent of customer accounts; must exist"
+    "default_account": done("the DefaultAccount of users who are new to the cluster; must exist"),
+    "root_account": done(),
+    "parent_account": done(
+        "accounts of projects stand below it; `parent_account_holds: allocations` leaves those out"
     ),
-    "root_account": not_supported(
-        "remove it, if customer accounts may stand below default_account"
-    ),
-    "parent_account": not_supported("remove it; projects stand below their customers' accounts"),
     "customer_prefix": done("every account name is in lower case, as Slurm stores it"),
     "project_prefix": done(),
     "allocation_prefix": done(),
-    "default_account_policy": not_supported(
-        "remove it, or set common: new users get default_account", unless_other_than("common")
-    ),
+    "default_account_policy": done("another value is an error at once"),
     "default_partition": not_supported(_NO_PARTITIONS),
     "enforce_offering_partitions": not_supported(_NO_PARTITIONS),
     "qos_enforcement_enabled": not_supported("set it to false; members get their accounts' QOS"),
