@@ -12,8 +12,12 @@
 #
 # The administrator is waldur with the password waldur; the WebSocket paths are /rmqws-stomp and
 # /rmqws, as Waldur's proxies have them. Prints one setting per line when the broker is ready.
-# `$WSA_RABBITMQ_DIR/ctl` is rabbitmqctl for this broker.
+# `$WSA_RABBITMQ_DIR/ctl` is rabbitmqctl for this broker. `up.sh packages` prints only the names of the
+# Debian packages that it needs.
 set -eu
+
+PACKAGES='rabbitmq-server openssl'      # openssl: tests make certificates
+[ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
 DIR=${WSA_RABBITMQ_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-rabbitmq}
 PORT=${WSA_RABBITMQ_PORT:-27817}
@@ -36,7 +40,7 @@ one_at_a_time() {
 
 install_packages() {
     missing=
-    for package in rabbitmq-server openssl; do      # openssl: tests make certificates
+    for package in $PACKAGES; do
         dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
             missing="$missing $package"
     done

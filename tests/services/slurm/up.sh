@@ -10,8 +10,12 @@
 #   WSA_SLURMDBD_PARAMETERS  Parameters of slurmdbd.conf, such as PreserveCaseUser (none)
 #   WSA_SLURM_USERS  how many operating-system users wsatest1, wsatest2, ... (8)
 #
-# Prints one line, `SLURM_CONF=...`, when the cluster is ready.
+# Prints one line, `SLURM_CONF=...`, when the cluster is ready. `up.sh packages` prints only the names
+# of the Debian packages that it needs.
 set -eu
+
+PACKAGES='munge mariadb-server slurmdbd slurmctld slurmd slurm-client slurm-wlm-mysql-plugin'
+[ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
 DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
 PORT=${WSA_SLURM_PORT:-26817}
@@ -37,7 +41,7 @@ one_at_a_time() {
 
 install_packages() {
     missing=
-    for package in munge mariadb-server slurmdbd slurmctld slurmd slurm-client slurm-wlm-mysql-plugin; do
+    for package in $PACKAGES; do
         dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
             missing="$missing $package"
     done

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Installs from Debian what the tests of the services ask: systemd-analyze, and sudo for the variant
 # that makes home directories through it. Nothing is started.
+# `up.sh packages` prints only the names of those packages.
 set -eu
+[ "${1:-}" != packages ] || { echo "systemd sudo"; exit 0; }
 [ "$(id -u)" = 0 ] || { echo "must be root" >&2; exit 2; }
 missing=
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
