@@ -35,7 +35,7 @@ from waldur_site_agent.cycles.feedback import (
 from waldur_site_agent.cycles.limits import decide, limit_step, lines_of_unlimited, note_unresolved
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
-from waldur_site_agent.cycles.partial_answers import Doubts, readable
+from waldur_site_agent.cycles.partial_answers import Protected, readable
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     Applied,
@@ -51,7 +51,7 @@ from waldur_site_agent.cycles.site import (
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import OfferingUser
+from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
@@ -115,21 +115,8 @@ def sync_membership(
     """
     scope_filter = ScopeFilter.of(scopes)
     offering = read_offering(site)
-    listing = site.waldur.offering_users(offering.uuid)
-    listed = readable(site, listing, "offering users")
-    doubts = Doubts()
-    doubts.of_users(listing.unreadable)
-    check_emptied_list(site, "offering users", listed)
-    usernames = sync_usernames(
-        site,
-        offering,
-        listed,
-        site.usernames,
-        dry_run=dry_run,
-        who=scope_filter.names_user,
-        unreadable=listing.unreadable,
-    )
-    wanted = gather_wanted(site, offering, usernames.users, scope_filter, doubts)
+    usernames, protected = _sync_offering_users(site, offering, scope_filter, dry_run=dry_run)
+    wanted = gather_wanted(site, offering, usernames.users, scope_filter, protected)
     report = MembershipReport(
         offering=site.offering.name, usernames=usernames, snapshot=wanted.snapshot
     )
@@ -139,10 +126,7 @@ def sync_membership(
     with site.backend.session():
         state = _with_waldur_spelling(site, wanted, site.backend.observe())
         wanted = _in_scope(wanted, usernames.users, state, scope_filter)
-        membership = _plan(site, wanted, state)
-        confirmed = confirm_wanted(site, wanted, membership, state, usernames.users)
-        if confirmed is not wanted:
-            wanted, membership = confirmed, _plan(site, confirmed, state)
+        wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
         guarded = _guarded(site, wanted, membership, state)
         report = replace(
@@ -170,6 +154,37 @@ def sync_membership(
     if scope_filter.everything:
         failures += _mark_missing(site, membership)
     return replace(report, failures=tuple(failures))
+
+
+def _sync_offering_users(
+    site: Site, offering: WaldurOffering, scope_filter: ScopeFilter, *, dry_run: bool
+) -> tuple[UsernamesReport, Protected]:
+    listing = site.waldur.offering_users(offering.uuid)
+    listed = readable(site, listing, "offering users")
+    protected = Protected()
+    protected.of_users(listing.unreadable)
+    check_emptied_list(site, "offering users", listed)
+    report = sync_usernames(
+        site,
+        offering,
+        listed,
+        site.usernames,
+        dry_run=dry_run,
+        who=scope_filter.names_user,
+        unreadable=listing.unreadable,
+    )
+    return report, protected
+
+
+def _confirmed_plan(
+    site: Site, wanted: Gathered, state: BackendState, users: Sequence[OfferingUser]
+) -> tuple[Gathered, MembershipPlan]:
+    """Plan, and plan again if reading individually corrected what the lists said."""
+    membership = _plan(site, wanted, state)
+    confirmed = confirm_wanted(site, wanted, membership, state, users)
+    if confirmed is wanted:
+        return wanted, membership
+    return confirmed, _plan(site, confirmed, state)
 
 
 def _without_accounts(

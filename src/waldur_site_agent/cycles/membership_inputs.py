@@ -24,7 +24,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.cycles.feedback import accounts_with_changes
 from waldur_site_agent.cycles.limits import by_account
 from waldur_site_agent.cycles.offering import check_emptied_list
-from waldur_site_agent.cycles.partial_answers import Doubts, call_optional, readable
+from waldur_site_agent.cycles.partial_answers import Protected, call_optional, readable
 from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot, short_role
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import (
@@ -102,7 +102,7 @@ class _ProjectAccounts:
     """Whether all names are known; false if the lists are hidden from this token."""
     troubles: list[str] = field(default_factory=list)
     """Lists that could not be read although they should have been."""
-    doubts: Doubts = field(default_factory=Doubts)
+    protected: Protected = field(default_factory=Protected)
     """What could not be decoded."""
 
 
@@ -111,7 +111,7 @@ def gather_wanted(
     offering: WaldurOffering,
     users: Sequence[OfferingUser],
     scope_filter: ScopeFilter,
-    doubts: Doubts | None = None,
+    protected: Protected | None = None,
 ) -> Gathered:
     """Everything that planning the memberships in scope needs from Waldur.
 
@@ -121,10 +121,10 @@ def gather_wanted(
         TemporaryError: the resources could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    doubts = Doubts() if doubts is None else doubts
+    protected = Protected() if protected is None else protected
     listing = site.waldur.resources(uuid)
     listed = readable(site, listing, "resources")
-    doubts.of_resources(listing.unreadable)
+    protected.of_resources(listing.unreadable)
     check_emptied_list(site, "resources", listed)
     named = [resource for resource in listed if resource.backend_id.strip()]
     served = [resource for resource in named if resource.state in SERVED_STATES]
@@ -141,24 +141,24 @@ def gather_wanted(
             people=People(known=reasons_to_leave(users)),
             users_to_delete=users_to_delete,
             still_present=frozenset() if covers_all_accounts else None,
-            not_understood=tuple(doubts.rows),
+            not_understood=tuple(protected.rows),
             offering_accounts=ours,
             snapshot=snapshot,
         )
-    _note_unknown_states(site, users, doubts)
-    accounts = _ProjectAccounts(doubts=doubts)
+    _note_unknown_states(site, users, protected)
+    accounts = _ProjectAccounts(protected=protected)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
     teams = _teams(site, provider, resources, accounts)
-    accounts.troubles += doubts.everything
+    accounts.troubles += protected.everything
     return Gathered(
         accounts=_accounts(site, resources, teams, accounts, users),
         people=_people(users, accounts),
         users_to_delete=users_to_delete,
         still_present=(
-            frozenset(doubts.names) if covers_all_accounts and not accounts.troubles else None
+            frozenset(protected.names) if covers_all_accounts and not accounts.troubles else None
         ),
-        not_understood=tuple(doubts.rows),
+        not_understood=tuple(protected.rows),
         removals_suspended="; ".join(accounts.troubles),
         offering_accounts=ours,
         snapshot=replace(
@@ -170,11 +170,11 @@ def gather_wanted(
     )
 
 
-def _note_unknown_states(site: Site, users: Iterable[OfferingUser], doubts: Doubts) -> None:
+def _note_unknown_states(site: Site, users: Iterable[OfferingUser], protected: Protected) -> None:
     """Leave users unchanged whose state this version does not know."""
     for user in users:
         if user.state not in KNOWN_USER_STATES:
-            doubts.of_state(user.username, "an offering user", user.state)
+            protected.of_state(user.username, "an offering user", user.state)
             _note_state(site, user.username, user.state)
 
 
@@ -198,9 +198,9 @@ def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People
         known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
         is_complete=accounts.is_complete
         and not accounts.troubles
-        and accounts.doubts.users_are_known
+        and accounts.protected.users_are_known
         and bool(users),
-        undecided=frozenset(accounts.doubts.names),
+        undecided=frozenset(accounts.protected.names),
         nobody_leaves="; ".join(accounts.troubles),
     )
 
@@ -241,15 +241,15 @@ def _account(
         granted = granted_usernames(team, usernames, site.now())
         members |= dict.fromkeys(granted, "is in the project's team")
         members |= accounts.granted.get(resource.project_uuid, {})
-    doubts = accounts.doubts
-    doubtful = [doubts.projects.get(each.project_uuid or each.uuid, "") for each in group]
-    is_shared_with_unknown = name in doubts.accounts
+    protected = accounts.protected
+    doubtful = [protected.projects.get(each.project_uuid or each.uuid, "") for each in group]
+    is_shared_with_unknown = name in protected.accounts
     return AccountWanted(
         id=name,
         resources=tuple(group),
         members=members,
         trouble=trouble,
-        nobody_leaves="; ".join(filter(None, [doubts.accounts.get(name, ""), *doubtful])),
+        nobody_leaves="; ".join(filter(None, [protected.accounts.get(name, ""), *doubtful])),
         is_restricted=all(resource.restrict_member_access for resource in group),
         access=None if is_shared_with_unknown else _shared_access(group),
         member_limits=None if limits is None else limits.get(name, {}),
@@ -323,13 +323,13 @@ def _teams_in_bulk(
     except SiteAgentError as error:
         accounts.troubles.append(f"project roles could not be read: {error}")
         return {}
-    accounts.doubts.of_roles(listing.unreadable)
+    accounts.protected.of_roles(listing.unreadable)
     teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
     for role in roles:
         member = TeamMember(
             uuid=role.user_uuid, role=role.role_name, expiration_time=role.expiration_time
         )
-        if role.project_uuid not in accounts.doubts.projects:
+        if role.project_uuid not in accounts.protected.projects:
             teams[role.project_uuid].append(member)
     return teams
 
@@ -372,7 +372,7 @@ def _first_answer(
     for call, ask in asks:
         try:
             listing = call_optional(site, call, ask, "another list is read instead")
-            accounts.doubts.of_project_accounts(listing.unreadable, kind)
+            accounts.protected.of_project_accounts(listing.unreadable, kind)
             return readable(site, listing, f"{kind}s")
         except AbsentOperationError:
             continue
@@ -397,8 +397,8 @@ def _collect(
         elif account.state in KNOWN_ACCOUNT_STATES:
             accounts.closed[name] = f'is a {kind} in state "{account.state}"'
         else:
-            accounts.doubts.of_state(name, f"a {kind}", account.state)
-            accounts.doubts.users_are_known = False
+            accounts.protected.of_state(name, f"a {kind}", account.state)
+            accounts.protected.users_are_known = False
             _note_state(site, name, account.state)
 
 

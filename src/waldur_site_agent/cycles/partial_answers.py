@@ -3,7 +3,7 @@
 A call may be missing because the server is too old: this is remembered per server and logged once.
 It may be denied because the token lacks a permission, which the site can grant: this is a warning.
 Both are retried after a day. Rows that cannot be decoded are skipped and logged, and whoever they
-might concern is protected from removal (:class:`Doubts`).
+might concern is protected from removal (:class:`Protected`).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ _NOT_UNDERSTOOD = "not understood"
 
 
 @dataclass(slots=True)
-class Doubts:
+class Protected:
     """Accounts, projects and users that are protected from removal, each with the reason."""
 
     everything: list[str] = field(default_factory=list)

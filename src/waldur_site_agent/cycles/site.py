@@ -192,7 +192,7 @@ def short_role(name: str) -> str:
     return name.strip().lower().removeprefix("project.")
 
 
-class Watch(Protocol):
+class Observer(Protocol):
     """Observes the work on one offering in one mode, for health and metrics; never raises."""
 
     def cycle_began(self) -> None:
@@ -211,23 +211,23 @@ class Watch(Protocol):
         """A backend command has ended; ``result`` is one word."""
 
 
-class NoWatch:
+class NoObserver:
     """Observes nothing; for one-off commands and tests."""
 
     def cycle_began(self) -> None:
-        """See :class:`Watch`."""
+        """See :class:`Observer`."""
 
     def cycle_ended(self, report: CycleReport, seconds: float) -> None:
-        """See :class:`Watch`."""
+        """See :class:`Observer`."""
 
     def action(self, outcome: Outcome) -> None:
-        """See :class:`Watch`."""
+        """See :class:`Observer`."""
 
     def request(self, operation: str, status: int | str, seconds: float) -> None:
-        """See :class:`Watch`."""
+        """See :class:`Observer`."""
 
     def command(self, command: str, result: str, seconds: float) -> None:
-        """See :class:`Watch`."""
+        """See :class:`Observer`."""
 
 
 REPEAT_AFTER = timedelta(days=1)
@@ -476,7 +476,7 @@ class Site:
     """Writes an applied action to the journal, if one is configured."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
     """The same for a change in Waldur, or the error if Waldur rejected it."""
-    watch: Watch = field(default_factory=NoWatch)
+    observer: Observer = field(default_factory=NoObserver)
     """Observes actions, requests and commands, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
     """Finds or generates usernames; the default does neither."""
@@ -519,7 +519,7 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
     for step, outcome in applied:
         _log(site, step, outcome)
         site.record(step, outcome)
-        site.watch.action(outcome)
+        site.observer.action(outcome)
     return applied
 
 

@@ -66,33 +66,33 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     """
     month = BillingMonth.of(site.now(), site.zone)
     components = reported_components(site)
-    subjects = gather_subjects(site)
-    months = _months(site, month, subjects.resources.values())
+    reportable = gather_reportable(site)
+    months = _months(site, month, reportable.resources.values())
     is_previous_over = is_over(site, month.previous)
-    plans = plan_months(site, months, subjects.resources, components)
-    report = UsageCycleReport(offering=site.offering.name, skipped=subjects.skipped)
+    plans = plan_months(site, months, reportable.resources, components)
+    report = UsageCycleReport(offering=site.offering.name, skipped=reportable.skipped)
     if dry_run:
-        return _preview(site, report, subjects, plans)
-    still_erred = restore_erred(site, subjects.resources)
+        return _preview(site, report, reportable, plans)
+    still_erred = restore_erred(site, reportable.resources)
     *earlier, current = [_without(plan, still_erred) for plan in plans]
     sent = _send_current(site, current)
-    may_end = is_previous_over and subjects.is_whole and not still_erred
+    may_end = is_previous_over and reportable.is_whole and not still_erred
     closed = tuple(close_month(site, plan, may_end=may_end and plan.is_settled) for plan in earlier)
     outcomes = (*closed, sent)
     if all(plan.is_settled for plan in earlier):
-        _verify(site, month.previous, subjects.resources.values())
-    _, unreported = report_limits(site, subjects.resources.values(), subjects.state)
+        _verify(site, month.previous, reportable.resources.values())
+    _, unreported = report_limits(site, reportable.resources.values(), reportable.state)
     others = [
         *(f"{account}: {reason}" for account, reason in still_erred.items()),
         *unreported,
-        *mark_missing(site, subjects.missing, subjects.accounts),
+        *mark_missing(site, reportable.missing, reportable.accounts),
     ]
     failures = [
-        *subjects.troubles,
+        *reportable.troubles,
         *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
         *others,
     ]
-    _log(site, subjects)
+    _log(site, reportable)
     note_failures(site, "not reported", others)
     return replace(report, months=outcomes, failures=tuple(failures))
 
@@ -171,7 +171,10 @@ def _verify(site: Site, month: BillingMonth, resources: Iterable[Resource]) -> N
 
 
 def _preview(
-    site: Site, report: UsageCycleReport, subjects: Subjects, plans: Sequence[MonthPlan]
+    site: Site,
+    report: UsageCycleReport,
+    reportable: ReportableResources,
+    plans: Sequence[MonthPlan],
 ) -> UsageCycleReport:
     """What the pass would report; past months are skipped if a list cannot be read."""
     *earlier, current = plans
@@ -180,28 +183,28 @@ def _preview(
     return replace(
         report,
         months=outcomes,
-        failures=(*subjects.troubles, *failures),
-        writes=_preview_writes(site, subjects),
+        failures=(*reportable.troubles, *failures),
+        writes=_preview_writes(site, reportable),
     )
 
 
-def _preview_writes(site: Site, subjects: Subjects) -> tuple[Write, ...]:
+def _preview_writes(site: Site, reportable: ReportableResources) -> tuple[Write, ...]:
     """What a pass would change in Waldur besides usage."""
-    limits, _ = report_limits(site, subjects.resources.values(), subjects.state, dry_run=True)
+    limits, _ = report_limits(site, reportable.resources.values(), reportable.state, dry_run=True)
     return (
-        *preview_restored(subjects.resources),
+        *preview_restored(reportable.resources),
         *limits,
-        *preview_marks(subjects.missing, subjects.accounts),
+        *preview_marks(reportable.missing, reportable.accounts),
     )
 
 
-def _log(site: Site, subjects: Subjects) -> None:
-    for trouble in subjects.troubles:
+def _log(site: Site, reportable: ReportableResources) -> None:
+    for trouble in reportable.troubles:
         name = trouble.partition(":")[0]
         site.conditions.note(
             "usage not reported", name, cause=trouble, level=logging.ERROR, reason=trouble
         )
-    for reason in subjects.skipped:
+    for reason in reportable.skipped:
         name = reason.partition(":")[0]
         cause = cause_of(reason, name)
         site.conditions.note(
@@ -210,7 +213,7 @@ def _log(site: Site, subjects: Subjects) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subjects:
+class ReportableResources:
     """The resources of the offering, sorted by whether their usage can be reported."""
 
     resources: Mapping[str, Resource] = field(default_factory=dict)
@@ -231,7 +234,7 @@ class Subjects:
         return len(self.resources) + len(self.missing)
 
 
-def gather_subjects(site: Site) -> Subjects:
+def gather_reportable(site: Site) -> ReportableResources:
     """Read the resources, those of sibling offerings, and the backend.
 
     Raises:
@@ -247,7 +250,7 @@ def gather_subjects(site: Site) -> Subjects:
     check_emptied_list(site, "resources", listed)
     groups = by_account(listed)
     if not groups:
-        return Subjects(troubles=troubles, is_whole=not troubles)
+        return ReportableResources(troubles=troubles, is_whole=not troubles)
     elsewhere = accounts_elsewhere(site)
     for each in stand_ins(listing.unreadable):
         elsewhere.setdefault(each.account, []).append(_named(each))
@@ -288,7 +291,7 @@ def _sort_out(
     groups: Mapping[str, Sequence[Resource]],
     elsewhere: Mapping[str, Sequence[str]],
     state: BackendState,
-) -> Subjects:
+) -> ReportableResources:
     resources: dict[str, Resource] = {}
     missing: dict[str, tuple[Resource, ...]] = {}
     skipped: list[str] = []
@@ -303,7 +306,7 @@ def _sort_out(
             missing[account] = tuple(group)
         else:
             skipped.append(f"{account}: {group[0].state}, and not found in the backend")
-    return Subjects(
+    return ReportableResources(
         resources=resources,
         missing=missing,
         skipped=tuple(skipped),

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage import (
-    gather_subjects,
+    gather_reportable,
     plan_months,
     reported_components,
     restore_erred,
@@ -59,12 +59,12 @@ def gather_usage_selection(site: Site) -> UsageSelection:
         TemporaryError: Waldur or the backend could not be read.
     """
     components = reported_components(site)
-    subjects = gather_subjects(site)
-    missing = (f"{name}: not found in the backend" for name in sorted(subjects.missing))
+    reportable = gather_reportable(site)
+    missing = (f"{name}: not found in the backend" for name in sorted(reportable.missing))
     return UsageSelection(
-        resources=subjects.resources,
+        resources=reportable.resources,
         components=components,
-        troubles=(*subjects.troubles, *subjects.skipped, *missing),
+        troubles=(*reportable.troubles, *reportable.skipped, *missing),
     )
 
 

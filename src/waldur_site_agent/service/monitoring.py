@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.service.metrics import Endpoint, Metrics
 
 
-class SiteWatch:
+class SiteObserver:
     """Records the progress of one offering in one mode."""
 
     def __init__(
@@ -124,9 +124,9 @@ class Monitoring:
         self.report_errors(configuration, environ)
         self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
 
-    def watch(self, offering: str, mode: str, job: str = "") -> SiteWatch:
+    def observe(self, offering: str, mode: str, job: str = "") -> SiteObserver:
         """The observer of one job of an offering in one mode."""
-        return SiteWatch(self.health, self.metrics, offering, mode, job)
+        return SiteObserver(self.health, self.metrics, offering, mode, job)
 
     def conditions(self, offering: str, mode: str, job: str = "") -> Conditions:
         """The conditions logged for that job; they survive a reload."""

@@ -23,7 +23,7 @@ from waldur_site_agent.config import Configuration, ConfigurationError, Job, Off
 from waldur_site_agent.config.settings import Safety
 from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
-from waldur_site_agent.cycles.site import CycleReport, Sibling, Site, UnreportedUsage, Watch
+from waldur_site_agent.cycles.site import CycleReport, Observer, Sibling, Site, UnreportedUsage
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.events.broker import Address, Transport
 from waldur_site_agent.model.usage import BillingMonth
@@ -249,14 +249,14 @@ def open_site(
     name = offering.backend_for(mode.job)
     settings = _settings(runtime, offering, name)
     safety = runtime.configuration.safety_of(offering)
-    watch = runtime.monitoring.watch(offering.name, mode.name, mode.job.value)
+    observer = runtime.monitoring.observe(offering.name, mode.name, mode.job.value)
     with ExitStack() as stack:
         backend = runtime.registry.open(name, settings, offering)
         stack.callback(backend.close)
-        backend.watch_commands(watch.command)
-        waldur = _connected(stack, offering, mode, watch, sleep)
+        backend.watch_commands(observer.command)
+        waldur = _connected(stack, offering, mode, observer, sleep)
         siblings = [
-            Sibling(offering=other, waldur=_connected(stack, other, mode, watch, sleep))
+            Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))
             for other in _siblings(runtime, offering, mode)
         ]
         site = Site(
@@ -268,7 +268,7 @@ def open_site(
             stopping=stopping,
             record=runtime.journal.recorder(offering.name, mode.name),
             record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
-            watch=watch,
+            observer=observer,
             conditions=runtime.monitoring.conditions(offering.name, mode.name, mode.job.value),
             server_calls=runtime.server_calls.setdefault(waldur.base_url, {}),
             named=runtime.named.setdefault(offering.name, set()),
@@ -302,12 +302,12 @@ def _connected(
     stack: ExitStack,
     offering: Offering,
     mode: Mode,
-    watch: Watch,
+    observer: Observer,
     sleep: Callable[[float], None],
 ) -> Waldur:
     waldur = connect(offering, mode.name, sleep=sleep)
     stack.callback(waldur.close)
-    waldur.watch_requests(watch.request)
+    waldur.watch_requests(observer.request)
     return waldur
 
 

@@ -77,7 +77,7 @@ def run_cycle(
     ``complete``: whether the pass covers the whole offering instead of some scopes.
     """
     began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
-    site.watch.cycle_began()
+    site.observer.cycle_began()
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:
@@ -94,7 +94,7 @@ def run_cycle(
     )
     is_whole = complete and not report.trouble
     site.conditions.settle(site.log, site.now(), complete=is_whole)
-    site.watch.cycle_ended(report, time.monotonic() - began)
+    site.observer.cycle_ended(report, time.monotonic() - began)
     site.log.debug(
         "cycle ended",
         seconds=round(time.monotonic() - began, 2),

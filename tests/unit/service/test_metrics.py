@@ -77,7 +77,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 def test_a_cycle_is_counted_by_its_result(
     monitoring: Monitoring, report: CycleReport, result: str, succeeded: bool
 ) -> None:
-    watch = monitoring.watch("Cluster", "report")
+    watch = monitoring.observe("Cluster", "report")
     watch.cycle_began()
     watch.cycle_ended(report, 2.5)
     assert value(monitoring, "cycles_total", **WORK, result=result) == 1
@@ -86,7 +86,7 @@ def test_a_cycle_is_counted_by_its_result(
 
 
 def test_actions_requests_commands_and_refusals_are_counted(monitoring: Monitoring) -> None:
-    watch = monitoring.watch("Cluster", "report")
+    watch = monitoring.observe("Cluster", "report")
     action = AddMembers("a_run", ("ada01",))
     watch.action(Outcome(action, Result.DONE))
     watch.action(Outcome(action, Result.FAILED))
@@ -139,7 +139,7 @@ def test_a_defect_is_counted_wherever_it_is_logged(monitoring: Monitoring) -> No
 
 
 def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Monitoring) -> None:
-    watch = monitoring.watch("Cluster", "report")
+    watch = monitoring.observe("Cluster", "report")
     watch.action(Outcome(AddMembers("a_run", ("ada01",)), Result.DONE, None, (SKIPPED,)))
     watch.request("orders_list", 200, 0.2)
     watch.command("sacctmgr read", "success", 0.2)

@@ -66,7 +66,7 @@ def test_nobody_leaves_is_in_the_report_health_and_metrics_until_the_list_is_rea
 
     def cycle() -> tuple[str, float | None, float | None]:
         with testbed.agent() as site:
-            watched = replace(site, watch=monitoring.watch("Test cluster", "membership_sync"))
+            watched = replace(site, observer=monitoring.observe("Test cluster", "membership_sync"))
             report = run_cycle(watched, MEMBERSHIP_SYNC)
         suspended, failing = (
             metrics.registry.get_sample_value(f"waldur_site_agent_{name}", labels)

@@ -118,7 +118,7 @@ See the result, and what else you can do:
 @click.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the sandbox running at the end, to look around.")
 def demo_command(keep: bool) -> None:
-    """Watch orders become Slurm accounts: an embedded Waldur and a simulated cluster.
+    """Observer orders become Slurm accounts: an embedded Waldur and a simulated cluster.
 
     With BACKEND=moab in the environment, accounts and deposits of a simulated MOAB.
     """
