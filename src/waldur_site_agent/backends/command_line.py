@@ -211,7 +211,6 @@ class CommandLineBackend(Backend, Generic[R, W]):
             and settings.enable_user_homedir_account_creation
         ):
             self.supports = self.supports - {CreateHomeDirectories}
-        self._homeless: dict[str, bool] = {}
         self._lock_wait_seconds = lock_wait_seconds
         self._session: _Session[R] | None = None
 
@@ -260,7 +259,6 @@ class CommandLineBackend(Backend, Generic[R, W]):
 
     def forget(self) -> None:
         """Forget what was found out besides the accounts, because a new pass begins."""
-        self._homeless.clear()
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -284,6 +282,10 @@ class CommandLineBackend(Backend, Generic[R, W]):
 
         Actions whose wanted state is there already start no writing command.
         """
+        if self._homes is not None:
+            for action in actions:
+                if isinstance(action, AddMembers):
+                    self._homes.look_again(action.members)
         done = iter(self._apply([action for action in actions if self._has_phase(action)]))
         return [
             next(done) if self._has_phase(action) else self._apply_one(action) for action in actions
@@ -293,17 +295,12 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """Those the operating system knows whose home directory does not exist."""
         if self._homes is None or CreateHomeDirectories not in self.supports:
             return frozenset()
-        names = frozenset(self._homes.usable(users))
-        unseen = names - self._homeless.keys()
-        lacking = self._homes.missing(unseen)
-        self._homeless |= {name: name in lacking for name in unseen}
-        return frozenset(name for name in names if self._homeless[name])
+        return self._homes.missing(self._homes.usable(users))
 
     def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
         """Make the home directories that are missing; no lock is needed for that."""
         if self._homes is None or CreateHomeDirectories not in self.supports:
             return self._unsupported(action)
-        self._homeless.clear()
         return self._homes.create(action)
 
     def check_homes(self) -> Iterable[Check]:

@@ -87,6 +87,7 @@ class _Found(enum.Enum):
 
     NOTHING = "does not exist"
     THEIR_OWN = "is there, or is not for the agent to make"
+    LEFT_ALONE = "cannot be looked at now, or was given to the user by somebody"
     LEFT_BEHIND = "was left behind by an attempt that failed"
 
 
@@ -149,6 +150,7 @@ class HomeDirectories:
         self._wanted = settings.enable_user_homedir_account_creation
         self._before = ("sudo", "-n") if settings.homedir_sudo else ()
         self._is_chosen = "homedir_umask" in settings.model_fields_set
+        self._settled: set[str] = set()
 
     def usable(self, users: Iterable[str]) -> Iterator[str]:
         """Those of the users whose names can be given to a command."""
@@ -187,8 +189,20 @@ class HomeDirectories:
 
         A home that cannot be looked at (a file server that is away) does not count as missing. One
         that a failed attempt left behind does: it is named in every cycle until somebody mends it.
+        A home that was seen is not looked at again, because looking mounts it on many sites, and
+        asks the directory service; :meth:`look_again` undoes that.
         """
-        return frozenset(user for user in users if self._look(user) is not _Found.THEIR_OWN)
+        return frozenset(user for user in users if user not in self._settled and self._lacks(user))
+
+    def look_again(self, users: Iterable[str]) -> None:
+        """Look at these users' homes again when next asked: they are let in anew."""
+        self._settled.difference_update(users)
+
+    def _lacks(self, user: str) -> bool:
+        found = self._look(user)
+        if found is _Found.THEIR_OWN:
+            self._settled.add(user)
+        return found in {_Found.NOTHING, _Found.LEFT_BEHIND}
 
     def create(self, action: CreateHomeDirectories) -> Outcome:
         """Make what is missing; whoever cannot be served is left out.
@@ -215,7 +229,7 @@ class HomeDirectories:
     def _create(self, user: str) -> bool:
         name = self._user_name(user)
         match self._look(name):
-            case _Found.THEIR_OWN:
+            case _Found.THEIR_OWN | _Found.LEFT_ALONE:
                 return False
             case _Found.LEFT_BEHIND:
                 raise _left_behind(name, self._find_home(name))
@@ -242,18 +256,19 @@ class HomeDirectories:
         """How a user's home stands; ``made_now``: whether it must be the user's in every way."""
         home = self._find_home(user)
         if home is None:
-            return _Found.THEIR_OWN
+            return _Found.LEFT_ALONE if self._find_uid(user) is None else _Found.THEIR_OWN
         try:
             found = home.stat()
         except (FileNotFoundError, NotADirectoryError):
             return _Found.NOTHING
         except OSError:
-            return _Found.NOTHING if made_now else _Found.THEIR_OWN
+            return _Found.NOTHING if made_now else _Found.LEFT_ALONE
         uid = self._find_uid(user)
         is_theirs = uid in (None, found.st_uid) and (stat.S_ISDIR(found.st_mode) or not made_now)
-        # a home that another person owns was given to the user by somebody: it is not ours
-        if is_theirs or not (made_now or found.st_uid in _makers()):
+        if is_theirs:
             return _Found.THEIR_OWN
+        if not (made_now or found.st_uid in _makers()):
+            return _Found.LEFT_ALONE
         return _Found.LEFT_BEHIND
 
 

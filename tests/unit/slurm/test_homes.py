@@ -200,3 +200,50 @@ def test_missing_parents_are_open_to_others_whatever_the_agents_own_umask(tmp_pa
     finally:
         os.umask(before)
     assert (tmp_path / "staff" / "new").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_home_that_was_seen_is_not_looked_at_again_until_its_user_is_let_in_anew(
+    tmp_path: Path,
+) -> None:
+    """Looking mounts the home on sites with autofs, and asks the directory service."""
+    asked: list[str] = []
+
+    def find_home(user: str) -> Path:
+        asked.append(user)
+        return tmp_path / user
+
+    directories = HomeDirectories(
+        ProcessRunner(), SlurmSettings(), user_name, find_home=find_home, find_uid=lambda _: None
+    )
+    members = [f"user{number}" for number in range(100)]
+    for name in members:
+        (tmp_path / name).mkdir()
+    directories.missing(members)
+    asked.clear()
+    assert directories.missing(members) == frozenset()
+    assert asked == []
+    (tmp_path / "user7").rmdir()
+    directories.look_again(["user7"])
+    assert directories.missing(members) == {"user7"}
+    assert asked == ["user7"]
+
+
+@pytest.mark.parametrize("known_later", ["nobody yet", "a file server that is away"])
+def test_a_home_that_could_not_be_seen_is_looked_at_again(tmp_path: Path, known_later: str) -> None:
+    is_up = False
+
+    def find_home(user: str) -> Path | None:
+        if known_later == "nobody yet":
+            return tmp_path / user if is_up else None
+        return tmp_path / user if is_up else tmp_path / ("x" * 300)
+
+    directories = HomeDirectories(
+        ProcessRunner(),
+        SlurmSettings(),
+        user_name,
+        find_home=find_home,
+        find_uid=lambda _: 1000 if is_up else None,
+    )
+    assert directories.missing(["ada"]) == frozenset()
+    is_up = True
+    assert directories.missing(["ada"]) == {"ada"}
