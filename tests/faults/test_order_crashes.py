@@ -11,6 +11,7 @@ import pytest
 
 from harness import KilledError, KillSwitch, SimulatedSite, a_simulated_site
 from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_sandbox import Order
 
@@ -32,6 +33,42 @@ def is_created(testbed: SimulatedSite, order: Order) -> None:
     assert testbed.members(order) == {"ada01", "bob01"}
     assert testbed.account(order).limits == {"cpu": 600000, "mem": 122880}
     assert testbed.resource(order).state == "OK"
+
+
+def sell_node_hours(testbed: SimulatedSite) -> None:
+    """A node-hour is an hour of one node, and of its four GPUs."""
+    testbed.sandbox.customer.add_component("node_hours", "limit", "node-hours")
+    testbed.components["node_hours"] = ComponentSettings.model_validate(
+        {
+            "measured_unit": "node-hours",
+            "accounting_type": "limit",
+            "label": "Node-hours",
+            "target_components": {"node": {"factor": 60}, "gres/gpu": {"factor": 240}},
+        }
+    )
+
+
+def begin_create_of_node_hours(testbed: SimulatedSite) -> Order:
+    sell_node_hours(testbed)
+    project = testbed.project(ada="ada01", bob="bob01")
+    return testbed.order(project, "Ocean", cpu=10, node_hours=2.5)
+
+
+def has_node_hours(testbed: SimulatedSite, order: Order) -> None:
+    assert testbed.members(order) == {"ada01", "bob01"}
+    assert testbed.account(order).limits == {"cpu": 600000, "node": 150, "gres/gpu": 600}
+    assert testbed.resource(order).state == "OK"
+
+
+def begin_update_of_node_hours(testbed: SimulatedSite) -> Order:
+    sell_node_hours(testbed)
+    resource = testbed.created(testbed.project(ada="ada01"), "Ocean", cpu=10, node_hours=1)
+    return testbed.sandbox.customer.place_update_order(resource, {"cpu": 10, "node_hours": 3})
+
+
+def has_more_node_hours(testbed: SimulatedSite, order: Order) -> None:
+    assert testbed.account(order).limits == {"cpu": 600000, "node": 180, "gres/gpu": 720}
+    assert testbed.resource(order).limits == {"cpu": 10, "node_hours": 3}
 
 
 def begin_update(testbed: SimulatedSite) -> Order:
@@ -61,6 +98,8 @@ def is_terminated(testbed: SimulatedSite, order: Order) -> None:
 STORIES = {
     "create": Story(begin_create, is_created),
     "update": Story(begin_update, is_updated),
+    "create with targets": Story(begin_create_of_node_hours, has_node_hours),
+    "update with targets": Story(begin_update_of_node_hours, has_more_node_hours),
     "terminate": Story(begin_terminate, is_terminated),
 }
 

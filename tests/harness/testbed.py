@@ -20,6 +20,7 @@ from waldur_site_agent.cycles.membership import MembershipReport, sync_membershi
 from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.model.marketplace import backend_components
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Order, Project, Resource, Sandbox, User
@@ -98,7 +99,7 @@ class SimulatedSite:
         )
         backend = SlurmBackend(
             settings,
-            offering.components,
+            backend_components(offering.components),
             runner=self.runner(self.slurm.runner()),
             user_exists=lambda name: name not in self.unknown_to_the_system,
             system_name=lambda name: self.system_names.get(name, name),

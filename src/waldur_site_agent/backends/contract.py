@@ -393,6 +393,14 @@ class Backend(ABC):
         """
         return limits
 
+    def settable_limit(self, component: str, amount: Decimal) -> Decimal:  # noqa: ARG002 - for overriding
+        """The limit that is set for an amount of backend units; pure.
+
+        Backends that keep whole numbers override it and round up, so that nobody gets less than
+        was bought; the plan shows the rounded limit.
+        """
+        return amount
+
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:  # noqa: ARG002 - for overriding
         """Whether a limit that was read back is the wanted one, as far as the backend can tell.
 

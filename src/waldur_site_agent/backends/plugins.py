@@ -22,6 +22,7 @@ from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem,
 from waldur_site_agent.config.source import Place
 from waldur_site_agent.config.switching import ignored, refused, translate
 from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.marketplace import backend_components
 
 Contract = TypeVar("Contract", bound=Backend | UsernameBackend)
 
@@ -216,7 +217,7 @@ class Registry(PluginRegistry[Backend]):
 
     def open(self, name: str, settings: BackendSettings, offering: Offering) -> Backend:
         """Create the backend of an offering; nothing is read or started yet."""
-        return self.backend_class(name)(settings, offering.components)
+        return self.backend_class(name)(settings, backend_components(offering.components))
 
 
 class UsernameRegistry(PluginRegistry[UsernameBackend]):

@@ -110,6 +110,13 @@ _DETAILS_IN_WALDUR = (
 """Keys of a component that Waldur knows by the same name, and the agent only passes on."""
 
 
+class TargetSettings(Section):
+    """One entry of ``target_components``."""
+
+    factor: Decimal = Field(default=Decimal(1), gt=0)
+    """Backend units of the target in one measured unit of the component."""
+
+
 class ComponentSettings(Section):
     """One entry of ``backend_components``."""
 
@@ -117,6 +124,11 @@ class ComponentSettings(Section):
     """Waldur's unit of the component, such as ``k-Hours``."""
     unit_factor: Decimal = Field(default=Decimal(1), gt=0)
     """Backend units in one measured unit."""
+    unit_factor_reporting: Decimal | None = Field(default=None, gt=0)
+    """The same for usage, where it is divided by another number than limits are multiplied by."""
+    target_components: dict[str, TargetSettings] = Field(default_factory=dict)
+    """What one measured unit consists of in the backend, such as a node-hour of cores and GPUs:
+    type to its ``factor``. Limits are set on each; of usage the largest share counts."""
     accounting_type: Literal["usage", "limit"]
     """``limit``: the resource's own limit from Waldur is set. ``usage``: paid by use."""
     label: str
@@ -156,6 +168,20 @@ class ComponentSettings(Section):
     renewal_duration_step: Months = None
     """Only multiples of it."""
 
+    @field_validator("target_components", mode="before")
+    @classmethod
+    def _empty_targets(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return {} if value is None else value
+        return {name: {} if target is None else target for name, target in value.items()}
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The keys that are set although ``target_components`` overrides them."""
+        keys = {"unit_factor": self.unit_factor != 1}
+        keys["unit_factor_reporting"] = self.unit_factor_reporting is not None
+        return tuple(key for key, is_set in keys.items() if is_set and self.target_components)
+
     def component(self, name: str) -> Component:
         """The entry as the value that planning and backends speak of."""
         return Component(
@@ -165,6 +191,8 @@ class ComponentSettings(Section):
             accounting_type=self.accounting_type,
             unit_factor=self.unit_factor,
             limit=self.limit,
+            usage_factor=None if self.target_components else self.unit_factor_reporting,
+            targets={name: target.factor for name, target in self.target_components.items()},
             details={
                 key: value
                 for key in _DETAILS_IN_WALDUR
@@ -311,6 +339,20 @@ class Offering(Section):
             raise ValueError(
                 "stomp_enabled and mqtt_enabled are both true; set at most one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _each_target_belongs_to_one_component(self) -> Offering:
+        owners: dict[str, str] = {}
+        for name, component in self.components.items():
+            for part in component.parts:
+                owner = owners.setdefault(part.type.lower(), name)
+                if owner != name:
+                    raise ValueError(
+                        f'backend_components: "{part.type}" belongs to both "{owner}" and "{name}" '
+                        "(target_components), so its usage would be billed twice; keep it in one "
+                        "of them, or sell the other in an offering of its own"
+                    )
         return self
 
     def backend_for(self, job: Job) -> str:

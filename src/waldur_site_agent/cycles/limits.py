@@ -29,6 +29,7 @@ from waldur_site_agent.model.marketplace import Component, Resource, ResourceSta
 from waldur_site_agent.planning.limits import (
     Authority,
     LimitDecision,
+    LimitPrecision,
     decide_limits,
     limit_differences,
     unlimited_components,
@@ -97,8 +98,8 @@ def note_unresolved(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
 def _decision_on(
     site: Site, resource: Resource, found: BackendResource, authority: Authority
 ) -> LimitDecision | None:
-    agree, supported = site.backend.limits_agree, SetLimits in site.backend.supports
-    differences = limit_differences(resource, found, limited_components(site), agree)
+    precision, supported = LimitPrecision.of(site.backend), SetLimits in site.backend.supports
+    differences = limit_differences(resource, found, limited_components(site), precision)
     if not differences:
         return None
     decision = decide_limits(resource, found, differences, authority)
@@ -265,7 +266,7 @@ def unlimited_text(component: str, accounts: Sequence[str]) -> str:
 
 def limit_step(decision: LimitDecision) -> Step:
     """The step that sets the ordered limits on the account."""
-    reasons = {each.name: each.entitlement for each in decision.changed}
+    reasons = {each.target: each.entitlement for each in decision.changed}
     action = SetLimits(decision.found.id, decision.to_set)
     return Step(action, "sold in Waldur", before=decision.found.limits, reasons=reasons)
 
@@ -275,7 +276,11 @@ def reported_limits_write(
 ) -> Write:
     """The write that reports the account's limits to Waldur."""
     limits = decision.to_report or {}
-    notes = {d.name: f"the account has {amount_text(d.found)}" for d in decision.changed}
+    notes: dict[str, str] = {}
+    for each in decision.changed:
+        has = f"{amount_text(each.found)}{'' if each.target == each.name else ' ' + each.target}"
+        notes[each.name] = f"{notes[each.name]}, {has}" if each.name in notes else has
+    notes = {name: f"the account has {has}" for name, has in notes.items()}
     return limits_write(decision.resource, limits, site.offering.components, reason, notes)
 
 
@@ -347,8 +352,8 @@ def _line(site: Site, decision: LimitDecision) -> str:
         return f"{name}  in Waldur: {reported_limits_write(site, decision)}"
     found = decision.found.limits
     changes = [
-        f"limit {each.name} {amount_text(found.get(each.name)) or 'none'} -> "
-        f"{amount_text(decision.to_set[each.name])} ({each.entitlement})"
+        f"limit {each.label} {amount_text(found.get(each.target)) or 'none'} -> "
+        f"{amount_text(decision.to_set[each.target])} ({each.entitlement})"
         for each in decision.changed
     ]
     return f"{name}  on the account: {'; '.join(changes)}"

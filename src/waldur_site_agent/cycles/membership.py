@@ -51,7 +51,8 @@ from waldur_site_agent.cycles.site import (
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering
+from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering, backend_components
+from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
@@ -252,8 +253,8 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
     policy = Policy(
         supports=site.backend.supports,
         remove_unknown=site.remove_unknown_users,
-        component_types=frozenset(site.offering.components),
-        agree=site.backend.limits_agree,
+        component_types=frozenset(backend_components(site.offering.components)),
+        precision=LimitPrecision.of(site.backend),
     )
     return plan_membership(wanted.accounts, state, people, policy)
 

@@ -459,7 +459,9 @@ def _limits_by_account(
         name = names.get(limit.offering_user_uuid or limit.uuid)
         component = components.get(limit.component_type)
         if account and name and component and limit.limit is not None:
-            result[account][name][limit.component_type] = component.to_backend(limit.limit)
+            for part in component.parts:
+                amount = site.backend.settable_limit(part.type, part.to_backend(limit.limit))
+                result[account][name][part.type] = amount
     return result
 
 

@@ -51,6 +51,7 @@ from waldur_site_agent.model.marketplace import (
     Resource,
     ResourceState,
 )
+from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.orders import (
     OrderPlan,
     backend_plan,
@@ -148,7 +149,8 @@ def _decide(
     contexts = tuple(defer_doubtful_names(contexts, resources, state))
     known = [context for context in contexts if context.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
-    plans = plan_orders(known, state, claims, site.offering.components, site.backend.limits_agree)
+    precision = LimitPrecision.of(site.backend)
+    plans = plan_orders(known, state, claims, site.offering.components, precision)
     plans = _confirmed(site, plans, resources)
     _log_defects(site, plans)
     decided = {context.order.uuid for context in known}
@@ -189,7 +191,8 @@ def _confirmed(
         claims = confirmed_claims(site, failing, resources, state)
     except TemporaryError as error:
         return tuple(_waiting(plan, error) if _is_final(plan) else plan for plan in plans)
-    again = plan_orders(failing, state, claims, site.offering.components, site.backend.limits_agree)
+    precision = LimitPrecision.of(site.backend)
+    again = plan_orders(failing, state, claims, site.offering.components, precision)
     outdated = {plan.order.uuid for plan in again if not _is_final(plan)}
     return tuple(
         replace(plan, problem=TemporaryError(f"{_OUTDATED}: {plan.problem}"))

@@ -384,7 +384,11 @@ def reported_components(site: Site) -> dict[str, Component]:
         TemporaryError: the offering could not be read.
     """
     offering = read_offering(site)
-    counted = {n: c for n, c in site.offering.components.items() if site.backend.counts(n)}
+    counted = {
+        name: component
+        for name, component in site.offering.components.items()
+        if all(site.backend.counts(part.type) for part in component.parts)
+    }
     components = reportable(counted, offering.components)
     others = sorted(counted.keys() - components.keys())
     if others and not site.memory.unreported_components_logged:

@@ -117,10 +117,7 @@ def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period
         Series(
             account=name,
             component=each.type,
-            amounts=tuple(
-                total[name].get(each.type, Fraction(0)) / Fraction(each.unit_factor)
-                for total in totals
-            ),
+            amounts=tuple(each.used(total[name]) for total in totals),
         )
         for name in sorted(since)
         for each in sorted(selection.components.values(), key=attrgetter("type"))

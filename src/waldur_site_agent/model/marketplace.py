@@ -8,9 +8,10 @@ this agent may use values that are not listed here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
@@ -178,6 +179,28 @@ class Component:
     accounts get."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the component in Waldur, as configured; the agent itself needs none."""
+    usage_factor: Decimal | None = None
+    """Backend units of usage in one measured unit, if it differs from ``unit_factor``."""
+    targets: Mapping[str, Decimal] = field(default_factory=dict)
+    """What one measured unit consists of: types of the backend, with their backend units.
+
+    A node-hour of 128 cores and 4 GPUs is ``cpu`` 7680 and ``gres/gpu`` 240 minutes. Empty for a
+    component that the backend has under its own type.
+    """
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """The component as the backend knows it: itself, or one part per target.
+
+        The ``unit_factor`` of a part is the target's factor, so the one of the whole has no
+        effect.
+        """
+        if not self.targets:
+            return (self,)
+        return tuple(
+            replace(self, type=name, unit_factor=factor, usage_factor=None, targets={})
+            for name, factor in self.targets.items()
+        )
 
     @property
     def rules(self) -> AccountingRules:
@@ -196,6 +219,22 @@ class Component:
     def to_measured(self, amount: Decimal) -> Decimal:
         """An amount of backend units in measured units, rounded to two decimals as in Waldur."""
         return (amount / self.unit_factor).quantize(_CENT)
+
+    def used(self, amounts: Mapping[str, Fraction]) -> Fraction:
+        """Usage in measured units, exactly, from amounts of backend units by type.
+
+        Of several targets the largest share counts: a job that takes all GPUs of a node and half
+        of its cores uses the node. This is also the share that reaches the limit first.
+        """
+        return max(
+            amounts.get(part.type, Fraction(0)) / Fraction(part.usage_factor or part.unit_factor)
+            for part in self.parts
+        )
+
+
+def backend_components(components: Mapping[str, Component]) -> dict[str, Component]:
+    """The components by the backend's own types; each type belongs to one component."""
+    return {part.type: part for component in components.values() for part in component.parts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

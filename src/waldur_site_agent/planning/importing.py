@@ -122,13 +122,23 @@ def _offer(found: BackendResource, project: Project, components: Mapping[str, Co
     return Offer(
         account=found.id,
         project=project,
-        limits={
-            name: components[name].to_measured(amount)
-            for name, amount in sorted(found.limits.items())
-            if name in components
-        },
+        limits=_measured_limits(found.limits, components),
         metadata=dict(found.metadata),
     )
+
+
+def _measured_limits(
+    found: Mapping[str, Decimal], components: Mapping[str, Component]
+) -> dict[str, Decimal]:
+    """The limits of an account; of several targets, the one that is reached first counts."""
+    limits: dict[str, Decimal] = {}
+    for name, component in sorted(components.items()):
+        shares = [
+            part.to_measured(found[part.type]) for part in component.parts if part.type in found
+        ]
+        if shares:
+            limits[name] = min(shares)
+    return limits
 
 
 def start_write(request: BackendResourceRequest) -> Write:

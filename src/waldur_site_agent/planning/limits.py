@@ -1,19 +1,20 @@
 """Converts limits between Waldur's measured units and backend units, and compares both sides.
 
 Waldur counts a component in its ``measured_unit`` (k-Hours), the backend in its own unit (minutes);
-``unit_factor`` is the number of backend units per measured unit. Conversion is exact and nothing is
-rounded; a backend that accepts whole numbers only rejects fractions. Which accounting types have
-limits and caps is in ``model.marketplace.ACCOUNTING_RULES``.
+``unit_factor`` is the number of backend units per measured unit; a component with
+``target_components`` has a limit per target, each with its own factor. Conversion is exact. A
+backend that keeps whole numbers rounds up, in the customer's favour, before anything is planned.
+Which accounting types have limits and caps is in ``model.marketplace.ACCOUNTING_RULES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from waldur_site_agent.backends import BackendResource
+from waldur_site_agent.backends import Backend, BackendResource
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.planning.plan import amount_text
@@ -24,7 +25,7 @@ Amounts = dict[str, Decimal]
 def ordered_limits(
     limits: Mapping[str, Decimal | None], components: Mapping[str, Component]
 ) -> Amounts:
-    """The limits of an order or a resource for limit-based components, in backend units.
+    """The limits of an order or a resource for limit-based components, in backend units, exactly.
 
     Other components are ignored; components that the order does not mention keep their limit.
 
@@ -36,49 +37,72 @@ def ordered_limits(
         value = limits.get(name)
         if not component.rules.is_limited or value is None:
             continue
-        amounts[name] = _backend_units(value, component)
+        amounts |= _backend_units(value, component)
     return amounts
 
 
 def initial_limits(
     limits: Mapping[str, Decimal | None], components: Mapping[str, Component]
 ) -> Amounts:
-    """The limits of a new account: the ordered limits and the fixed caps."""
-    caps = {
-        name: _backend_units(component.cap, component)
-        for name, component in components.items()
-        if component.cap is not None
-    }
+    """The limits of a new account, exactly: the ordered limits and the fixed caps."""
+    caps: Amounts = {}
+    for component in components.values():
+        if component.cap is not None:
+            caps |= _backend_units(component.cap, component)
     return {**caps, **ordered_limits(limits, components)}
 
 
-LimitsEqual = Callable[[str, Decimal, Decimal], bool]
-"""Whether a limit equals the wanted one, within the precision of the backend."""
+def _exactly(_component: str, amount: Decimal) -> Decimal:
+    return amount
 
 
-def exact_equal(_component: str, wanted: Decimal, found: Decimal) -> bool:
-    """Equality for backends that print limits exactly as they store them."""
+def _equal(_component: str, wanted: Decimal, found: Decimal) -> bool:
     return wanted == found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitPrecision:
+    """How exactly a backend keeps limits, by its own component types and in its units."""
+
+    settable: Callable[[str, Decimal], Decimal] = _exactly
+    """The limit that is set for an amount."""
+    agree: Callable[[str, Decimal, Decimal], bool] = _equal
+    """Whether a limit that was read back may be the wanted one."""
+
+    @classmethod
+    def of(cls, backend: Backend) -> LimitPrecision:
+        """The precision of a backend."""
+        return cls(settable=backend.settable_limit, agree=backend.limits_agree)
+
+    def limits(self, amounts: Mapping[str, Decimal]) -> Amounts:
+        """The limits that are set for exact amounts."""
+        return {name: self.settable(name, amount) for name, amount in amounts.items()}
+
+
+EXACT = LimitPrecision()
+"""For backends that keep and print any number."""
+
+
 def limit_changes(
-    wanted: Mapping[str, Decimal], found: Mapping[str, Decimal], agree: LimitsEqual = exact_equal
+    wanted: Mapping[str, Decimal],
+    found: Mapping[str, Decimal],
+    precision: LimitPrecision = EXACT,
 ) -> Amounts:
     """The wanted limits that differ from those found; limits that are not wanted are kept."""
     return {
         name: amount
-        for name, amount in wanted.items()
-        if name not in found or not agree(name, amount, found[name])
+        for name, amount in precision.limits(wanted).items()
+        if name not in found or not precision.agree(name, amount, found[name])
     }
 
 
-def _backend_units(value: Decimal, component: Component) -> Decimal:
+def _backend_units(value: Decimal, component: Component) -> Amounts:
     if not value.is_finite() or value < 0:
         raise PermanentError(
             f'limit of component "{component.type}" is {value} {component.measured_unit}; '
             "a limit must be zero or more; correct it in Waldur and order again"
         )
-    return component.to_backend(value)
+    return {part.type: part.to_backend(value) for part in component.parts}
 
 
 Authority: TypeAlias = Literal["backend", "waldur", "report"]
@@ -87,38 +111,44 @@ Authority: TypeAlias = Literal["backend", "waldur", "report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitDifference:
-    """A component of a resource whose limits differ between Waldur and the account."""
+    """A component of a resource whose limits differ between Waldur and the account.
+
+    A component with several targets has a difference for each target that differs.
+    """
 
     component: Component
+    """As it is sold."""
+    part: Component
+    """As the backend knows it; the same where the component has no targets."""
     sold: Decimal | None
     """Waldur's limit, or the configured cap, in measured units."""
     found: Decimal | None
     """The account's limit, in backend units."""
     is_cap: bool = False
     """Whether it is the fixed cap from the configuration file."""
+    to_set: Decimal | None = None
+    """The limit to set, in backend units; ``None`` if none is sold or it is invalid."""
+    to_report: Decimal | None = None
+    """The account's limit in measured units; ``None`` if it needs more than two decimals, or if
+    the limits of several targets are not those of one amount."""
 
     @property
     def name(self) -> str:
-        """The component's type."""
+        """The component's type in Waldur."""
         return self.component.type
 
     @property
-    def to_set(self) -> Decimal | None:
-        """The sold limit in backend units; ``None`` if there is none or it is invalid."""
-        if self.sold is None or not self.sold.is_finite() or self.sold < 0:
-            return None
-        return self.component.to_backend(self.sold)
+    def target(self) -> str:
+        """The component's type in the backend."""
+        return self.part.type
 
     @property
-    def to_report(self) -> Decimal | None:
-        """The account's limit in measured units; ``None`` if it needs more than two decimals."""
-        if self.found is None:
-            return None
-        measured = self.component.to_measured(self.found)
-        return measured if measured * self.component.unit_factor == self.found else None
+    def label(self) -> str:
+        """Both types, or one if they are the same."""
+        return self.name if self.name == self.target else f"{self.name} ({self.target})"
 
     def __str__(self) -> str:
-        return f"limit {self.name}: {self.of_waldur}, {self.of_account}"
+        return f"limit {self.label}: {self.of_waldur}, {self.of_account}"
 
     @property
     def entitlement(self) -> str:
@@ -141,10 +171,10 @@ class LimitDifference:
         """The account's value in both units, as text."""
         if self.found is None:
             return "the account none"
-        text = f"the account {amount_text(self.found)}"
-        about = "" if self.to_report is not None else "about "
-        shown = amount_text(self.component.to_measured(self.found))
-        return f"{text} ({about}{shown} {self.component.measured_unit})"
+        measured = self.part.to_measured(self.found)
+        about = "" if measured * self.part.unit_factor == self.found else "about "
+        text = f"{about}{amount_text(measured)} {self.component.measured_unit}"
+        return f"the account {amount_text(self.found)} ({text})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,26 +217,70 @@ def limit_differences(
     resource: Resource,
     found: BackendResource,
     components: Mapping[str, Component],
-    agree: LimitsEqual = exact_equal,
+    precision: LimitPrecision = EXACT,
 ) -> tuple[LimitDifference, ...]:
     """The differences between Waldur and the account, by component.
 
     A cap counts as a difference only if the account has no limit: any other value was set by the
     site. Components that are not configured are ignored.
     """
-    differences = []
+    differences: list[LimitDifference] = []
     for name, component in sorted(components.items()):
-        amount = found.limits.get(name)
         if component.rules.is_limited:
             sold = resource.limits.get(name)
-            difference = LimitDifference(component=component, sold=sold, found=amount)
-            if not _agree(difference, agree):
-                differences.append(difference)
-        elif component.cap is not None and amount is None:
-            differences.append(
-                LimitDifference(component=component, sold=component.cap, found=None, is_cap=True)
-            )
+            differences += _of_component(component, sold, found.limits, precision)
+        elif component.cap is not None:
+            differences += [
+                replace(each, is_cap=True)
+                for each in _of_component(component, component.cap, found.limits, precision)
+                if each.found is None
+            ]
     return tuple(differences)
+
+
+def _of_component(
+    component: Component,
+    sold: Decimal | None,
+    found: Mapping[str, Decimal],
+    precision: LimitPrecision,
+) -> Iterator[LimitDifference]:
+    """The differences of one component, one per target."""
+    is_valid = sold is not None and sold.is_finite() and sold >= 0
+    for part in component.parts:
+        amount = found.get(part.type)
+        wanted = None if sold is None else part.to_backend(sold)
+        if wanted is None and amount is None:
+            continue
+        if wanted is not None and amount is not None and precision.agree(part.type, wanted, amount):
+            continue
+        yield LimitDifference(
+            component=component,
+            part=part,
+            sold=sold,
+            found=amount,
+            to_set=precision.settable(part.type, wanted)
+            if is_valid and wanted is not None
+            else None,
+            to_report=_measured(component, found, precision),
+        )
+
+
+def _measured(
+    component: Component, found: Mapping[str, Decimal], precision: LimitPrecision
+) -> Decimal | None:
+    """The amount of measured units whose limits the account has, exactly."""
+    parts = component.parts
+    if any(part.type not in found for part in parts):
+        return None
+    for part in parts:
+        amount = part.to_measured(found[part.type])
+        if amount * part.unit_factor == found[part.type] and all(
+            precision.agree(each.type, amount * each.unit_factor, found[each.type])
+            for each in parts
+            if each is not part
+        ):
+            return amount
+    return None
 
 
 def unlimited_components(
@@ -218,7 +292,7 @@ def unlimited_components(
         for name, component in sorted(components.items())
         if component.rules.is_limited
         and resource.limits.get(name) is None
-        and name not in found.limits
+        and all(part.type not in found.limits for part in component.parts)
     )
 
 
@@ -235,22 +309,16 @@ def decide_limits(
         for difference in differences
         if difference not in changed
     )
-    values = {d.name: value for d in changed if (value := _value(d, authority)) is not None}
+    to_set = {d.target: value for d in changed if (value := d.to_set) is not None}
+    values = {d.name: value for d in changed if (value := d.to_report) is not None}
     return LimitDecision(
         resource=resource,
         found=found,
-        to_set=values if authority == "waldur" else {},
+        to_set=to_set if authority == "waldur" else {},
         to_report=_everything(resource, values) if values and authority == "backend" else None,
         changed=changed,
         left=left,
     )
-
-
-def _agree(difference: LimitDifference, agree: LimitsEqual) -> bool:
-    sold, found = difference.sold, difference.found
-    if sold is None or found is None:
-        return sold is None and found is None
-    return agree(difference.name, sold * difference.component.unit_factor, found)
 
 
 def _value(difference: LimitDifference, authority: Authority) -> Decimal | None:
@@ -271,6 +339,8 @@ def _why_left(difference: LimitDifference, authority: Authority) -> str:
         return '"waldur-site-agent limits sync --to backend" sets it'
     if authority == "report":
         return "left unchanged (limits: report)"
+    if authority == "backend" and difference.component.targets:
+        return "left unchanged: the limits of its targets are not those of one amount"
     if authority == "backend":
         return "left unchanged: it needs more than two decimals"
     if difference.sold is None:

@@ -32,7 +32,7 @@ from waldur_site_agent.model.marketplace import (
     TeamMember,
     has_ended,
 )
-from waldur_site_agent.planning.limits import LimitDecision, LimitsEqual, exact_equal, limit_changes
+from waldur_site_agent.planning.limits import EXACT, LimitDecision, LimitPrecision, limit_changes
 from waldur_site_agent.planning.plan import Plan, Step, Write, metadata_write, ok_write, sync_write
 
 
@@ -225,8 +225,8 @@ class Policy:
     supports: frozenset[type]
     remove_unknown: bool = False
     component_types: frozenset[str] = field(default_factory=frozenset)
-    """The components whose per-user limits belong to Waldur."""
-    agree: LimitsEqual = exact_equal
+    """The types in the backend whose per-user limits belong to Waldur."""
+    precision: LimitPrecision = EXACT
 
 
 def plan_membership(
@@ -306,7 +306,7 @@ def _limiting(
     for member in sorted(members):
         wanted = account.member_limits.get(member, {})
         has = found.member_limits.get(member, {})
-        changes: dict[str, Decimal | None] = {**limit_changes(wanted, has, policy.agree)}
+        changes: dict[str, Decimal | None] = {**limit_changes(wanted, has, policy.precision)}
         if account.limited & {member, member.lower()}:  # older agents saved names in lower case
             changes |= {name: None for name in has if _is_withdrawn(name, wanted, policy)}
         if changes:

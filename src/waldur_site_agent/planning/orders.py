@@ -22,8 +22,8 @@ from waldur_site_agent.model.backend import Placement
 from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, Order, OrderState, OrderType, Resource
 from waldur_site_agent.planning.limits import (
-    LimitsEqual,
-    exact_equal,
+    EXACT,
+    LimitPrecision,
     initial_limits,
     limit_changes,
     ordered_limits,
@@ -108,10 +108,10 @@ def plan_orders(
     state: BackendState,
     claims: Claims,
     components: Mapping[str, Component],
-    agree: LimitsEqual = exact_equal,
+    precision: LimitPrecision = EXACT,
 ) -> tuple[OrderPlan, ...]:
     """Plan every order; one that cannot be planned does not block the others."""
-    planning = _PlanningContext(state, claims, components, agree)
+    planning = _PlanningContext(state, claims, components, precision)
     return tuple(_decide(context, planning) for context in contexts)
 
 
@@ -120,7 +120,7 @@ class _PlanningContext:
     state: BackendState
     claims: Claims
     components: Mapping[str, Component]
-    agree: LimitsEqual
+    precision: LimitPrecision
     given: set[str] = field(default_factory=set)
     """Account names chosen by earlier orders of this pass."""
 
@@ -168,11 +168,11 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     found = planning.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None or not found.is_complete:
-        creation = CreateResource(placement, limits)
+        creation = CreateResource(placement, planning.precision.limits(limits))
         steps.append(
             Step(creation, f'ordered as "{context.order.resource_name}"', context.order.uuid)
         )
-    elif changes := limit_changes(limits, found.limits, planning.agree):
+    elif changes := limit_changes(limits, found.limits, planning.precision):
         reason = "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes)
         steps.append(Step(action, reason, context.order.uuid, found.limits))
@@ -269,7 +269,7 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
         )
     _refuse_if_shared("update", name, context, planning)
     steps: tuple[Step, ...] = ()
-    if changes := limit_changes(wanted, found.limits, planning.agree):
+    if changes := limit_changes(wanted, found.limits, planning.precision):
         steps = (Step(SetLimits(name, changes), "ordered", context.order.uuid, found.limits),)
     return OrderPlan(context=context, backend_id=name, steps=steps)
 

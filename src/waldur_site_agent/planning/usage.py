@@ -89,17 +89,19 @@ def reportable(
 
 def billed(usage: ResourceUsage, components: Mapping[str, Component]) -> dict[str, Bill]:
     """The usage to report for a resource, by component; unused components are zero."""
-    return {name: _bill(usage, name, component) for name, component in components.items()}
+    return {name: _bill(usage, component) for name, component in components.items()}
 
 
-def _bill(usage: ResourceUsage, name: str, component: Component) -> Bill:
-    factor = Fraction(component.unit_factor)
-    exact = {
-        user: amounts[name] / factor * _CENTS
-        for user, amounts in usage.by_user.items()
-        if amounts.get(name)
-    }
-    cents = round(sum(exact.values(), Fraction(0)))
+def _bill(usage: ResourceUsage, component: Component) -> Bill:
+    """Usage in cents, rounded once; users get their shares of the total.
+
+    Where a component has several targets, the users' own amounts may add up to more than the total
+    (one used the cores, another the GPUs of the same node-hours). They are lowered in proportion.
+    """
+    own = {user: component.used(amounts) for user, amounts in usage.by_user.items()}
+    total, together = component.used(usage.total), sum(own.values(), Fraction(0))
+    exact = {user: amount * total / together * _CENTS for user, amount in own.items() if amount}
+    cents = round(total * _CENTS)
     user_usages = {user: amount.numerator // amount.denominator for user, amount in exact.items()}
     by_loss = sorted(exact, key=lambda user: (user_usages[user] - exact[user], user))
     for user in by_loss[: cents - sum(user_usages.values())]:

@@ -30,7 +30,11 @@ from waldur_site_agent.model.marketplace import (
     User,
     WaldurOffering,
 )
-from waldur_site_agent.planning.limits import limit_differences, unlimited_components
+from waldur_site_agent.planning.limits import (
+    LimitPrecision,
+    limit_differences,
+    unlimited_components,
+)
 from waldur_site_agent.planning.offering import SERVED_TYPES, component_differences, plan_components
 from waldur_site_agent.service.session import billing_zone, broker_address, connect, open_transport
 from waldur_site_agent.waldur import Waldur
@@ -456,7 +460,7 @@ def _compared(
         for name, component in offering.components.items()
         if name in backend.limits_to_set("", {name: Decimal(0)})
     }
-    state = backend.observe()
+    precision, state = LimitPrecision.of(backend), backend.observe()
     differing: list[Check] = []
     unlimited: dict[str, list[str]] = defaultdict(list)
     agreeing = 0
@@ -464,7 +468,7 @@ def _compared(
         found = state.resources.get(account)
         if found is None or not found.is_complete or not found.limits_are_known:
             continue
-        differences = limit_differences(resources[0], found, components, backend.limits_agree)
+        differences = limit_differences(resources[0], found, components, precision)
         agreeing += not differences
         for component in unlimited_components(resources[0], found, components):
             unlimited[component].append(account)
@@ -507,23 +511,27 @@ def warn_of_unused_settings(configuration: Configuration) -> None:
     """Log settings that have no effect because a setting they depend on is missing."""
     log = structlog.get_logger()
     for offering in configuration.offerings:
-        for key, needed in _unused(offering):
-            log.warning(
-                "setting has no effect",
-                offering=offering.name,
-                setting=key,
-                remedy=f"set {needed}",
-            )
+        for key, remedy in _unused(offering):
+            log.warning("setting has no effect", offering=offering.name, setting=key, remedy=remedy)
+
+
+_TARGETS_HAVE_FACTORS = (
+    "remove it: the factors of target_components say how many backend units make one measured "
+    "unit, for limits and for usage"
+)
 
 
 def _unused(offering: Offering) -> Iterator[tuple[str, str]]:
     membership = Job.MEMBERSHIP.value
     if offering.resource_import_enabled and not offering.backend_for(Job.MEMBERSHIP):
-        yield "resource_import_enabled", membership
+        yield "resource_import_enabled", f"set {membership}"
     if offering.limits == "waldur" and not offering.backend_for(Job.MEMBERSHIP):
-        yield "limits", membership
+        yield "limits", f"set {membership}"
     if offering.by_events and not any(
         offering.backend_for(j) for j in (Job.ORDERS, Job.MEMBERSHIP)
     ):
         key = "mqtt_enabled" if offering.mqtt_enabled else "stomp_enabled"
-        yield key, f"{Job.ORDERS.value} or {membership}"
+        yield key, f"set {Job.ORDERS.value} or {membership}"
+    for name, component in offering.backend_components.items():
+        for key in component.without_effect:
+            yield f"backend_components.{name}.{key}", _TARGETS_HAVE_FACTORS

@@ -26,6 +26,7 @@ from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.cycles.site import CycleReport, Observer, Sibling, Site, UnreportedUsage
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.events.broker import Address, Transport
+from waldur_site_agent.model.marketplace import backend_components
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.journal import Journal
@@ -324,7 +325,11 @@ def _siblings(runtime: Runtime, offering: Offering, mode: Mode) -> Iterator[Offe
     for other in runtime.configuration.offerings:
         if other is offering or other.backend_for(Job.REPORT) != name:
             continue
-        if offering.components.keys().isdisjoint(other.components):
+        if (
+            backend_components(offering.components)
+            .keys()
+            .isdisjoint(backend_components(other.components))
+        ):
             continue
         try:
             same = own.is_same_place_as(_settings(runtime, other, name))

@@ -83,6 +83,56 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     assert site.testbed.sandbox.requests.writes() == []
 
 
+def test_node_hours_of_cores_and_gpus_are_limited_and_billed_exactly(
+    real_slurm: RealSlurm, site: Installation
+) -> None:
+    """Ada uses cores only and Bob all of the GPUs; the larger share of the node is billed."""
+    ada, bob = real_slurm.users[:2]
+    factors = {"cpu": Fraction(4), "gres/gpu": Fraction(1, 2)}
+    node_hours = {
+        "label": "Node-hours",
+        "measured_unit": "node-hours",
+        "accounting_type": "limit",
+        "target_components": {n: {"factor": str(float(f))} for n, f in factors.items()},
+    }
+    components = {"node_hours": node_hours, "mem": _MINUTES["mem"]}
+    site.write_offerings(
+        {"reporting_backend": "slurm", "backend_components": components}, timezone="UTC"
+    )
+    loaded = site.run(command="waldur_site_load_components")
+    assert loaded.code == 0, loaded.err
+    order = site.testbed.order(
+        site.testbed.project(ada=ada, bob=bob), "Ocean", node_hours=2001, mem=1000000
+    )
+    done = site.run("--once")
+    assert done.code == 0, done.err
+    resource = site.testbed.resource(order)
+    (row,) = (
+        row for row in real_slurm.associations(f"{resource.backend_id}|") if not row.split("|")[1]
+    )
+    assert set(row.split("|")[5].split(",")) == {"cpu=8004", "gres/gpu=1001", "mem=1000000M"}
+
+    first = submit(real_slurm, ada, resource.backend_id, "-c", "6", "--wrap", "sleep 4")
+    second = submit(real_slurm, bob, resource.backend_id, "--gres=gpu:3", "--wrap", "sleep 3")
+    wait_for(real_slurm, resource.backend_id, {"COMPLETED"}, 2)
+    assert min(seconds(real_slurm, first, second)) > 0
+    last = site.run("-m", "report", "--once")
+    assert last.code == 0, last.err
+    found = AccountingDatabase(real_slurm).used(resource.backend_id, 0, 2**31, (*factors, "mem"))
+    used = {n: Fraction(sum(each[n] for each in found.values()), 60) for n in factors}
+    shares = {name: used[name] / factor for name, factor in factors.items()}
+    assert min(shares.values()) > 0
+    totals = billed(site, resource)
+    assert totals["node_hours"] == Decimal(round(max(shares.values()) * 100)).scaleb(-2)
+    assert set(totals) == {"node_hours", "mem"}
+    parts = site.testbed.sandbox.customer.user_usages(resource)
+    assert sum(part["node_hours"] for part in parts.values()) == totals["node_hours"]
+
+    site.testbed.forget()
+    assert site.run("-m", "report", "--once").code == 0
+    assert site.testbed.sandbox.requests.writes() == []
+
+
 def ordered(site: Installation, **people: str) -> Resource:
     """A resource whose account was made by the agent."""
     order = site.testbed.order(site.testbed.project(**people), "Ocean", cpu=1000, mem=1000000)

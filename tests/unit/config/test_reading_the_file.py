@@ -467,3 +467,35 @@ def test_a_unit_factor_must_be_a_positive_number(tmp_path: Path, factor: str) ->
 def test_every_accounting_type_with_rules_can_be_configured_and_no_other() -> None:
     configurable = typing.get_args(ComponentSettings.model_fields["accounting_type"].annotation)
     assert set(configurable) == set(ACCOUNTING_RULES)
+
+
+def components(**others: dict[str, Any]) -> dict[str, Any]:
+    """Node-hours of two targets, beside other components."""
+    described = {"measured_unit": "hours", "label": "x", "accounting_type": "limit"}
+    targets = {"cpu": {"factor": 7680}, "gres/gpu": None}
+    all_of_them = {"nodes": {"target_components": targets}, **others}
+    return {name: described | keys for name, keys in all_of_them.items()}
+
+
+def test_a_component_may_have_targets_beside_others_without(tmp_path: Path) -> None:
+    found = load_offering(tmp_path, backend_components=components(mem={"unit_factor": 61440}))
+    read = found.offerings[0].components
+    assert read["nodes"].targets == {"cpu": Decimal(7680), "gres/gpu": Decimal(1)}
+    assert read["mem"].parts == (read["mem"],)
+
+
+@pytest.mark.parametrize(
+    "others", [{"CPU": {}}, {"fat": {"target_components": {"cpu": {"factor": 1}}}}]
+)
+def test_a_target_of_two_components_is_refused(tmp_path: Path, others: dict[str, Any]) -> None:
+    text = complaint_about(tmp_path, backend_components=components(**others))
+    assert "its usage would be billed twice" in text
+
+
+def test_factors_that_targets_override_are_named(tmp_path: Path) -> None:
+    both = {"unit_factor": 60, "unit_factor_reporting": 2}
+    mapped = {**both, "target_components": {"billing": {"factor": 5}}}
+    found = load_offering(tmp_path, backend_components=components(mem=both, fat=mapped))
+    entries = found.offerings[0].backend_components
+    assert (entries["nodes"].without_effect, entries["mem"].without_effect) == ((), ())
+    assert entries["fat"].without_effect == tuple(both)

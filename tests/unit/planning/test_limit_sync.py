@@ -15,6 +15,7 @@ from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.planning.limits import (
     Authority,
     LimitDecision,
+    LimitPrecision,
     decide_limits,
     limit_differences,
     unlimited_components,
@@ -33,6 +34,7 @@ def component(name: str, factor: int, kind: str = "limit", cap: int | None = Non
     )
 
 
+SLURM = LimitPrecision(settable=lambda _, amount: tres.rounded_up(amount), agree=tres.agree)
 COMPONENTS = {
     "cpu": component("cpu", 60000),
     "mem": component("mem", 61440),
@@ -54,7 +56,7 @@ def account(**values: float) -> BackendResource:
 
 
 def decision(resource: Resource, found: BackendResource, authority: Authority) -> LimitDecision:
-    differences = limit_differences(resource, found, COMPONENTS, tres.agree)
+    differences = limit_differences(resource, found, COMPONENTS, SLURM)
     return decide_limits(resource, found, differences, authority)
 
 
@@ -183,7 +185,7 @@ def test_planning_twice_plans_nothing(
         if value is not None
     }
     found = BackendResource(id="a", limits=printed)
-    differences = limit_differences(resource, found, COMPONENTS, tres.agree)
+    differences = limit_differences(resource, found, COMPONENTS, SLURM)
     first = decide_limits(resource, found, differences, authority)
     if any(value != value.to_integral_value() for value in first.to_set.values()):
         return  # Slurm refuses what is not whole, so nothing is carried out

@@ -277,6 +277,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             name, listed, self._user_exists, self._system_name
         )
 
+    def settable_limit(self, component: str, amount: Decimal) -> Decimal:  # noqa: ARG002 - all alike
+        """Round up: Slurm keeps whole TRES-minutes."""
+        return tres.rounded_up(amount)
+
     def limits_agree(self, component: str, wanted: Decimal, found: Decimal) -> bool:
         """Compare as Slurm prints: memory comes with two decimals of its suffix."""
         return tres.agree(component, wanted, found)

@@ -7,7 +7,7 @@ plain numbers: memory (base unit MiB) comes with the largest suffix that it beli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 from waldur_site_agent.backends import PermanentError
 
@@ -75,6 +75,11 @@ def _of_a_job(name: str, text: str) -> Decimal:
     return amount
 
 
+def rounded_up(amount: Decimal) -> Decimal:
+    """The limit for an amount: the next whole TRES-minute, so that nobody gets less."""
+    return amount.to_integral_value(ROUND_CEILING) if amount.is_finite() else amount
+
+
 def whole_amount(component: str, amount: Decimal, resource: str) -> int:
     """Return an amount that Slurm can store and print, unchanged.
 
@@ -115,10 +120,10 @@ def is_set_to(component: str, found: Mapping[str, Decimal], wanted: int | None) 
 
 
 def agree(component: str, wanted: Decimal, found: Decimal) -> bool:
-    """Whether an amount that was read back may be the wanted one."""
-    if wanted != wanted.to_integral_value() or wanted < 0:
+    """Whether an amount that was read back may be the limit for the wanted one."""
+    if not wanted.is_finite() or wanted < 0:
         return False
-    return found == _amount(component, printed(component, int(wanted)))
+    return found == _amount(component, printed(component, int(rounded_up(wanted))))
 
 
 def _amount(component: str, text: str) -> Decimal:
