@@ -98,8 +98,8 @@ _COMPONENT: Mapping[str, OldKey] = {
         refused={"one": "prepaid components are not yet supported; remove the component here"}
     ),
     "unit_factor": done("exact decimal numbers"),
-    "unit_factor_reporting": not_supported(
-        "only the plugins of CSCS read it; remove it if another one serves this offering"
+    "unit_factor_reporting": done(
+        "with every backend; version 1 ignored it with Slurm and MOAB, so their usage changes"
     ),
     "limit": done(
         "caps new accounts for `usage` only; without it Waldur keeps its amount, which version 1 "
@@ -120,8 +120,9 @@ _COMPONENT: Mapping[str, OldKey] = {
     "min_renewal_duration": done(),
     "max_renewal_duration": done(),
     "renewal_duration_step": done(),
-    "target_components": not_supported(
-        "sell the components of the cluster themselves (cpu, mem, gres/gpu), without it"
+    "target_components": done(
+        "of usage the largest share counts, where version 1 added up the targets; other components "
+        "keep their `unit_factor`; a target of two components is an error"
     ),
     "backend_name": not_needed(_OTHER_PLUGINS),
     "enforce_limits": not_needed(_OTHER_PLUGINS),

@@ -106,8 +106,6 @@ def on_and_off(row_section: str, path: str) -> tuple[object, object]:
         "ldap": ({"uri": "ldaps://ldap.example.com"}, {}),
         "execution_mode": ("rest", "cli"),
         "default_account_policy": ("none", "common"),
-        "target_components": ({"cpu": {"factor": 2}}, {}),
-        "unit_factor_reporting": (2, None),
         "soft_delete": (True, False),
         "check_backend_id_uniqueness": (True, False),
         "qos_enforcement_enabled": (True, False),
