@@ -177,6 +177,9 @@ def test_while_slurmdbd_is_behind_no_figure_is_too_high(
     )
     read()
     assert used(readings[-1], account) == database.used(account, begin, begin + 86400, TRES)
+    as_in_version_1 = backend_on(real_slurm, suspended_time="counted", requeued_jobs="last_run")
+    report = as_in_version_1.usage({account: LONG_AGO}, between(begin, begin + 86400))
+    assert set(used(report, account)) == {ends, stops, stays}, "the last run never started"
     for reading in readings:
         for user, amounts in used(reading, account).items():
             for name, amount in amounts.items():

@@ -92,7 +92,7 @@ def test_a_key_that_is_called_done_is_a_key_of_the_settings(section: str, path: 
             assert row.name in model.model_fields
             assert name not in model.model_fields
         case _:
-            assert name not in model.model_fields
+            assert name not in model.model_fields, "it works now: make its row in version_1.py done"
 
 
 def on_and_off(row_section: str, path: str) -> tuple[object, object]:
@@ -232,6 +232,7 @@ def test_top_level_keys_that_hold_anchors_are_left_out(tmp_path: Path) -> None:
         ("timezone: UTC", {"timezone": "Europe/Tallinn"}),
         ("preserve_unmanaged_backend_users: false", {"preserve_unmanaged_backend_users": True}),
         ("usage_source: reqtres", {"usage_tres_source": "allocated"}),
+        ("requeued_jobs: last_run", {"requeued_jobs": "every_run"}),
     ],
 )
 def test_a_default_that_changes_bills_or_access_is_named_with_the_line_for_the_old_one(
@@ -242,7 +243,7 @@ def test_a_default_that_changes_bills_or_access_is_named_with_the_line_for_the_o
     assert advice in check(tmp_path / "a.yaml", content)[1]
     if "timezone" in changes:
         content |= changes
-    elif "usage_tres_source" in changes:
+    elif "usage_tres_source" in changes or "requeued_jobs" in changes:
         content["offerings"][0]["backend_settings"] |= changes
     else:
         content["offerings"][0] |= changes

@@ -26,6 +26,7 @@ def between(first: str, last: str) -> Period:
     return Period(start=at(first), end=at(last))
 
 
+OCTOBER = between("10-01 00:00", "11-01 00:00")
 NOVEMBER = between("11-01 00:00", "12-01 00:00")
 
 

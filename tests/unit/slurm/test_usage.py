@@ -12,6 +12,7 @@ from unit.slurm.simulated_jobs import (
     LONG_AGO,
     NOVEMBER,
     NOW,
+    OCTOBER,
     at,
     backend_on,
     between,
@@ -111,6 +112,27 @@ def test_every_run_of_a_requeued_job_counts(slurm: SimulatedSlurm) -> None:
     )
     slurm.run_job("ada", "climate", TWO, at("11-02 11:00"), at("11-02 11:30"), job=job)
     assert cpu_seconds(backend_on(slurm).usage(CLIMATE, NOVEMBER)) == {"ada": 2 * 2400}
+
+
+def test_the_site_may_count_only_the_last_run_of_a_requeued_job(slurm: SimulatedSlurm) -> None:
+    job = slurm.run_job(
+        "ada", "climate", TWO, at("11-02 10:00"), at("11-02 10:10"), state="REQUEUED"
+    )
+    slurm.run_job("ada", "climate", TWO, at("11-02 11:00"), at("11-02 11:30"), job=job)
+    backend = backend_on(slurm, requeued_jobs="last_run")
+    assert cpu_seconds(backend.usage(CLIMATE, NOVEMBER)) == {"ada": 2 * 1800}
+
+
+def test_the_last_run_of_each_month_counts_when_a_job_is_requeued_across_its_end(
+    slurm: SimulatedSlurm,
+) -> None:
+    job = slurm.run_job(
+        "ada", "climate", TWO, at("10-31 10:00"), at("10-31 10:10"), state="REQUEUED"
+    )
+    slurm.run_job("ada", "climate", TWO, at("11-01 11:00"), at("11-01 11:30"), job=job)
+    backend = backend_on(slurm, requeued_jobs="last_run")
+    october, november = backend.usages(CLIMATE, [OCTOBER, NOVEMBER])
+    assert (cpu_seconds(october), cpu_seconds(november)) == ({"ada": 1200}, {"ada": 3600})
 
 
 def test_a_resized_job_counts_once(slurm: SimulatedSlurm) -> None:

@@ -19,6 +19,7 @@ from waldur_site_agent_slurm.version_1 import DEFAULTS, KEYS
 
 DefaultAccountPolicy: TypeAlias = Literal["common", "individual", "none"]
 SuspendedTime: TypeAlias = Literal["excluded", "cpu", "counted"]
+RequeuedJobs: TypeAlias = Literal["every_run", "last_run"]
 UsageSource: TypeAlias = Literal["alloctres", "reqtres"]
 
 _FIELDS: dict[UsageSource, str] = {"alloctres": "AllocTRES", "reqtres": "ReqTRES"}
@@ -34,6 +35,8 @@ class Rules:
     tres_field: str = "AllocTRES"
     resized_once: bool = True
     """Whether a resized job counts once; sreport counts the time before the resize again."""
+    every_run: bool = True
+    """Whether all runs of a requeued job count, or only the last one within the period."""
 
     def leaves_out_suspension(self, tres: str) -> bool:
         """Whether the time that a job was suspended does not count for this TRES."""
@@ -46,7 +49,13 @@ SREPORT = Rules(suspended="cpu", resized_once=False)
 
 def rules_of(settings: SlurmSettings) -> Rules:
     """Return the way of counting that a site has chosen."""
-    return Rules(settings.suspended_time, _FIELDS[settings.usage_source])
+    every_run = settings.requeued_jobs == "every_run"
+    return Rules(
+        suspended=settings.suspended_time,
+        tres_field=_FIELDS[settings.usage_source],
+        resized_once=every_run,  # with last_run, sacct lists only the last size
+        every_run=every_run,
+    )
 
 
 class SlurmSettings(HomeSettings, BackendSettings):
@@ -96,6 +105,9 @@ class SlurmSettings(HomeSettings, BackendSettings):
     (as sreport has it), or for every one (as Slurm's limits have it)."""
     usage_source: UsageSource = "alloctres"
     """Whether jobs count with what they were given or with what they asked for."""
+    requeued_jobs: RequeuedJobs = "every_run"
+    """Whether a requeued job counts with every run, or only with the last one of a month, as
+    version 1 counted. With ``last_run`` a resized job counts with its last size all the time."""
     usage_check: bool = False
     """Whether a closed month is compared with sreport."""
     usage_timeout_seconds: float = Field(default=600, gt=0)

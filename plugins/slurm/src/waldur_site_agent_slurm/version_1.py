@@ -64,4 +64,9 @@ DEFAULTS = (
         "(ReqTRES), which is usually less",
         line="usage_source: reqtres",
     ),
+    OldDefault(
+        key="requeued_jobs",
+        text="every run of a requeued job is usage, in version 1 only the last one of a month",
+        line="requeued_jobs: last_run",
+    ),
 )

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Sequence
 from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.usage.jobs import CUT_FIELDS, LAYOUT, STATES, columns
 
-_JOBS = ("sacct", "-a", "-X", "-D", "-P", "-n", "--noconvert")
+_LAST_RUNS = ("sacct", "-a", "-X", "-P", "-n", "--noconvert")
+_JOBS = (*_LAST_RUNS, "-D")
 """``-X`` leaves out job steps; without ``-D`` earlier runs of requeued jobs would be missing."""
 
 
-def jobs_between(start: int, end: int, tres_field: str, cluster: str | None) -> Argv:
+def jobs_between(
+    start: int, end: int, tres_field: str, cluster: str | None, *, every_run: bool = True
+) -> Argv:
     """Ask for every run of a job that overlaps the time from ``start`` to ``end`` (epochs)."""
     return (
-        *_JOBS,
+        *(_JOBS if every_run else _LAST_RUNS),
         *_on(cluster),
         *("-S", f"uts{start}", "-E", f"uts{end}"),
         f"--format={columns(tres_field)}",
