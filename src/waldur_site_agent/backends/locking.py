@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -25,6 +26,15 @@ _EVERYBODY = 0o666
 _READING_OTHERS, _WRITING_OTHERS = 0o044, 0o022
 _POLL_SECONDS = 0.05
 _LONGEST_NOTE = 300
+
+
+def everybody_can_write(directory: Path) -> bool:
+    """Whether every user could put a file there first, or replace the directory itself."""
+    resolved = directory.resolve()
+    if resolved.stat().st_mode & stat.S_IWOTH:
+        return True
+    above = (parent.stat().st_mode for parent in resolved.parents)
+    return any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in above)
 
 
 class LockHeldError(TemporaryError):

@@ -78,9 +78,11 @@ FALSE_WORDS = ("false", "f", "no", "n", "off", "0")
 
 
 def _listen_address(text: str) -> str:
+    if text.startswith("unix:/"):
+        return text
     found = re.fullmatch(r"\S*:(\d{1,5})", text)
     if text and (found is None or int(found[1]) > _HIGHEST_PORT):
-        raise ValueError("expected HOST:PORT, such as 127.0.0.1:9100")
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:9100, or unix:/PATH")
     return text
 
 
@@ -395,7 +397,7 @@ class Configuration(Section):
     journal: str | None = None
     """A file that gets every change as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
-    """``HOST:PORT`` where ``/metrics`` and ``/health`` are served."""
+    """``HOST:PORT``, or ``unix:/PATH``, where ``/metrics`` and ``/health`` are served."""
     health_file: OptionalText = ""
     """A file, written every 10 seconds, that says how the agent does; ``{mode}`` is its mode."""
     stuck_after_minutes: float = Field(default=30, gt=0)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from waldur_site_agent.config import Configuration
+    from waldur_site_agent.service.endpoint import Endpoint
     from waldur_site_agent.service.error_reports import ErrorReports
-    from waldur_site_agent.service.metrics import Endpoint, Metrics
+    from waldur_site_agent.service.metrics import Metrics
 
 
 class SiteObserver:
@@ -218,7 +219,8 @@ class Monitoring:
         if not address:
             return
         # imported on demand: the import takes most of the start-up time, and few sites enable it
-        from waldur_site_agent.service.metrics import Endpoint, Metrics  # noqa: PLC0415
+        from waldur_site_agent.service.endpoint import Endpoint  # noqa: PLC0415
+        from waldur_site_agent.service.metrics import Metrics  # noqa: PLC0415
 
         self.metrics = self.metrics or Metrics(self.health)
         log = structlog.get_logger()

@@ -19,9 +19,10 @@ from waldur_site_agent.backends import AddMembers, Outcome, Result, Skipped, Tem
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.site import CycleReport
+from waldur_site_agent.service.endpoint import Endpoint
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.logs import configure_logs
-from waldur_site_agent.service.metrics import PREFIX, Endpoint, Metrics
+from waldur_site_agent.service.metrics import PREFIX, Metrics
 from waldur_site_agent.service.monitoring import LISTEN_VARIABLE, Monitoring
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
