@@ -98,7 +98,8 @@ class SetMemberLimits:
 class SetAccess:
     """Pause, downscale or restore the resource.
 
-    ``restore`` is what :attr:`BackendResource.metadata` said before the resource was restricted.
+    ``restore`` is what :attr:`BackendResource.metadata` said before the resource was restricted,
+    as far as it is known.
     """
 
     resource: str

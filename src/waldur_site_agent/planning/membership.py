@@ -327,7 +327,7 @@ def _switching(account: AccountWanted, found: BackendResource) -> list[Step]:
     before = settings_before(account.resources[0].backend_metadata)
     if wanted is Access.NORMAL and (not is_restricted(found) or before is None):
         return []
-    restore = (before or {}) if wanted is Access.NORMAL else {}
+    restore = before or {}
     now = found.access.value if found.access else found.metadata.get("qos", "as set by the site")
     return [Step(SetAccess(account.id, wanted, restore), f"{wanted.value} in Waldur, was {now}")]
 
@@ -349,7 +349,7 @@ _BEFORE = "_before"
 
 _LIMITED = "limited_members"
 
-_SHOWN = ("qos", "default_qos", "member_qos")
+_SHOWN = ("qos", "default_qos", "member_qos", "submit_limit")
 """Keys that backends report; one that is no longer reported is dropped."""
 
 

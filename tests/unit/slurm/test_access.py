@@ -184,7 +184,10 @@ def test_an_account_that_slurm_refuses_to_pause_does_not_keep_the_others_from_it
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"qos_paused": ""}, "qos_paused"), ({"qos_paused": "stop"}, "'stop'.*qos_paused.*add qos")],
+    [
+        ({"qos_downscaled": ""}, "qos_downscaled"),
+        ({"qos_downscaled": "stop"}, "'stop'.*qos_downscaled.*add qos"),
+    ],
 )
 def test_a_missing_qos_is_named_with_its_setting_and_nothing_is_written(
     backend: SlurmBackend, slurm: SimulatedSlurm, settings: SlurmSettings,
@@ -192,7 +195,7 @@ def test_a_missing_qos_is_named_with_its_setting_and_nothing_is_written(
 ) -> None:  # fmt: skip
     del backend
     wrong = SlurmBackend(settings.model_copy(update=change), {}, runner=slurm.runner())
-    (outcome,) = apply(wrong, SetAccess("a", Access.PAUSED))
+    (outcome,) = apply(wrong, SetAccess("a", Access.DOWNSCALED))
     with pytest.raises(PermanentError, match=words):
         raise outcome.error or AssertionError
     assert written(slurm) == []

@@ -47,7 +47,12 @@ def test_an_organization_with_separator_and_line_end_spoils_nothing_else() -> No
 
 @pytest.mark.parametrize(
     "output",
-    ["", "testcluster|cust1|root|||||cust1\n", "|root||||||root\n", "sacctmgr: something odd\n"],
+    [
+        "",
+        "testcluster|cust1|root|||||||cust1\n",
+        "|root||||||||root\n",
+        "sacctmgr: something odd\n",
+    ],
     ids=["empty", "no root", "root of another cluster", "no table"],
 )
 def test_a_listing_without_the_root_account_is_a_failed_read(output: str) -> None:
@@ -56,15 +61,15 @@ def test_a_listing_without_the_root_account_is_a_failed_read(output: str) -> Non
 
 
 def test_several_clusters_without_a_choice_are_refused_with_the_remedy() -> None:
-    output = "one|root|||normal|||root\ntwo|root|||normal|||root\n"
+    output = "one|root||||normal||||root\ntwo|root||||normal||||root\n"
     with pytest.raises(TemporaryError, match=r"one, two.*set 'cluster'"):
         facts.parse_accounts(output)
 
 
 def test_an_unreadable_limit_is_left_out_and_everything_else_read() -> None:
     output = (
-        "c|root||||||root\nc|big|root||||cpu=5,mem=8?|big\nc|big||ada|||cpu=x|big\n"
-        "c|small|root||||mem=1G|small\n"
+        "c|root||||||||root\nc|big|root|||||cpu=5,mem=8?||big\nc|big||ada||||cpu=x||big\n"
+        "c|small|root|||||mem=1G||small\n"
     )
     cluster = facts.parse_accounts(output)
     big = cluster.accounts["big"]

@@ -97,3 +97,37 @@ def test_a_cluster_that_slurmdbd_does_not_know_is_named_with_those_it_knows(
     check = diagnosis(SimulatedSlurm(), tmp_path, cluster="other")["cluster"]
     assert check.verdict is CheckStatus.FAILED
     assert "'other'; it knows: simulated" in check.detail
+
+
+def test_pausing_that_slurmctld_does_not_enforce_fails_the_diagnosis(tmp_path: Path) -> None:
+    slurm = SimulatedSlurm()
+    with slurm.change() as state:
+        state.configuration["AccountingStorageEnforce"] = "associations,limits"
+    assert diagnosis(slurm, tmp_path)["pausing"].verdict is CheckStatus.OK
+    by_qos = diagnosis(slurm, tmp_path, qos_paused="paused")["pausing"]
+    assert (by_qos.verdict, "add qos to" in by_qos.remedy) == (CheckStatus.FAILED, True)
+    with slurm.change() as state:
+        state.configuration["AccountingStorageEnforce"] = "associations,qos"
+    by_limit = diagnosis(slurm, tmp_path)["pausing"]
+    assert (by_limit.verdict, "add limits to" in by_limit.remedy) == (CheckStatus.FAILED, True)
+
+
+def test_a_paused_qos_that_lets_jobs_in_is_pointed_out(tmp_path: Path) -> None:
+    slurm = SimulatedSlurm()
+    found = diagnosis(slurm, tmp_path, qos_paused="paused")["limits of QOS paused"]
+    assert found.verdict is CheckStatus.OK
+    with slurm.change() as state:
+        state.qos_columns["paused"] = {"grptres": "cpu=10", "maxsubmitpu": "10"}
+    found = diagnosis(slurm, tmp_path, qos_paused="paused")["limits of QOS paused"]
+    assert found.verdict is CheckStatus.WARNING
+    assert "MaxSubmitJobsPerUser=0" in found.remedy
+
+
+def test_accounts_that_let_no_jobs_in_are_named_where_pausing_is_by_qos(tmp_path: Path) -> None:
+    slurm = SimulatedSlurm()
+    slurm.run(["sacctmgr", "-i", "add", "account", "name=ice", "parent=root"])
+    slurm.run(["sacctmgr", "-i", "modify", "account", "where", "name=ice", "set",
+               "GrpSubmitJobs=0"])  # fmt: skip
+    assert "GrpSubmitJobs" not in diagnosis(slurm, tmp_path)
+    found = diagnosis(slurm, tmp_path, qos_paused="paused")["GrpSubmitJobs"]
+    assert (found.verdict, "ice" in found.detail) == (CheckStatus.WARNING, True)

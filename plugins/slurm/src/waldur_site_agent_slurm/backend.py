@@ -102,12 +102,16 @@ def _access(
     action: SetAccess, cluster: Cluster, settings: SlurmSettings, *, was_written: bool
 ) -> str:
     account = cluster.accounts[action.resource.lower()]
-    effective = cluster.qos_of(account.name)
-    shown = f"QOS {effective or 'none'}, DefaultQOS {account.default_qos or 'none'}"
+    shown = (
+        f"QOS {cluster.qos_of(account.name) or 'none'}, "
+        f"DefaultQOS {account.default_qos or 'none'}, "
+        f"GrpSubmitJobs {'none' if account.submit_limit is None else account.submit_limit}"
+    )
     if action.access is Access.NORMAL:
-        is_restricted = access_of(effective, settings) in RESTRICTED
+        is_restricted = access_of(account, cluster, settings) in RESTRICTED
         return f"it still restricted ({shown})" if is_restricted else ""
-    if not was_written or is_set_to(account, restriction(action.access, settings).qos):
+    target = restriction(action.access, account, settings, action.restore)
+    if not was_written or is_set_to(account, target.setup):
         return ""
     return shown
 
@@ -329,6 +333,6 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             member_limits={
                 user: member.limits for user, member in account.members.items() if member.limits
             },
-            access=access_of(cluster.qos_of(account.name), self._slurm),
-            metadata=remembered(account, cluster),
+            access=access_of(account, cluster, self._slurm),
+            metadata=remembered(account, cluster, self._slurm),
         )

@@ -19,6 +19,11 @@ Argv: TypeAlias = tuple[str, ...]
 NAMES_PER_COMMAND = 500
 """Keeps an element far below the kernel's 128 KiB and one write within a few minutes."""
 
+QOS_LIMITS = (
+    "grpjobs", "grpsubmit", "maxjobspu", "maxsubmitpu", "maxjobspa", "maxsubmitpa", "grptres",
+    "maxtrespu", "maxtres",
+)  # fmt: skip
+
 _READ = ("sacctmgr", "-P", "-n", "show")
 _WRITE = ("sacctmgr", "-i")
 
@@ -64,6 +69,12 @@ def show_tres() -> Argv:
 def show_qos() -> Argv:
     """Ask for the names of all QOS."""
     return (*_READ, "qos", "format=name")
+
+
+def show_qos_limits(name: str) -> Argv:
+    """Ask for what one QOS lets in: numbers of jobs, and TRES."""
+    columns = "format=" + ",".join(QOS_LIMITS)
+    return (*_READ, "qos", f"name={_filled(name)}", columns)
 
 
 def show_usage_factors() -> Argv:
@@ -117,15 +128,25 @@ def set_limits(
 
 
 def set_access(
-    accounts: Sequence[str], qos: Iterable[str], default_qos: str, cluster: str | None
+    accounts: Sequence[str],
+    qos: tuple[Iterable[str], str] | None,
+    submit_limit: int | None,
+    cluster: str | None,
 ) -> Argv:
-    """Switch the QOS list and the default QOS of accounts together.
+    """Switch the QOS list and default of accounts, and how many jobs may be in their queue.
 
-    One after the other would not do: Slurm refuses a default that is not in the list. An empty
-    list is inherited from the account above, an empty default is cleared.
+    List and default go together: Slurm refuses a default that is not in the list. An empty
+    list is inherited from the account above, an empty default is cleared, and so is a limit of
+    -1. What is ``None`` stays.
     """
+    changes = (
+        *(() if qos is None else _qos(*qos)),
+        *(() if submit_limit is None else (f"GrpSubmitJobs={submit_limit}",)),
+    )
+    if not changes:
+        raise ValueError("a command that switches access needs a change")
     where = ("where", f"name={_listed(accounts)}", *_only(cluster))
-    return (*_WRITE, "modify", "account", *where, "set", *_qos(qos, default_qos))
+    return (*_WRITE, "modify", "account", *where, "set", *changes)
 
 
 def set_member_qos(

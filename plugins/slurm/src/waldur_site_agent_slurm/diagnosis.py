@@ -20,6 +20,7 @@ from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm.answers import ControllerUnavailableError, DatabaseUnavailableError
 from waldur_site_agent_slurm.client import SlurmClient, operating_system_user
+from waldur_site_agent_slurm.qos import NO_JOBS
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.usage import queries
 
@@ -160,7 +161,7 @@ def diagnose(
         Look("records of jobs", lambda: purging(client), _DATABASE),
         Look("runaway jobs", lambda: runaway_jobs(client), _DATABASE),
         Look("UsageFactor", lambda: usage_factors(client), _DATABASE),
-        Look("slurm.conf", lambda: _configuration(client), _CONTROLLER),
+        Look("slurm.conf", lambda: _configuration(client, settings), _CONTROLLER),
         Look("lock file", lambda: _lock(lock_file)),
     )
     yield from make_checks(
@@ -187,6 +188,7 @@ def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     cluster = client.accounts()
     detail = f"{cluster.name}, {len(cluster.accounts)} accounts, {len(cluster.users)} users"
     yield Check(name="cluster", verdict=CheckStatus.OK, detail=detail)
+    yield from _closed_otherwise(cluster, settings)
     for key, name in _own_accounts(settings).items():
         found = cluster.find(name) is not None
         yield Check(
@@ -194,6 +196,21 @@ def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
             verdict=CheckStatus.OK if found else CheckStatus.FAILED,
             detail=f"{name!r} {'exists' if found else 'does not exist'}",
             remedy="" if found else f"sacctmgr add account name={name}",
+        )
+
+
+def _closed_otherwise(cluster: facts.Cluster, settings: SlurmSettings) -> Iterator[Check]:
+    """Accounts with GrpSubmitJobs=0 at a site that pauses by QOS: Waldur does not open them."""
+    closed = sorted(a.name for a in cluster.accounts.values() if a.submit_limit == NO_JOBS)
+    if closed and not settings.pauses_by_submit_limit:
+        shown = ", ".join(closed[:_NAMED]) + (", ..." if len(closed) > _NAMED else "")
+        yield Check(
+            name="GrpSubmitJobs",
+            verdict=CheckStatus.WARNING,
+            detail=f"0 on {len(closed)} accounts ({shown}), where it is not what pauses: they let "
+            "no jobs in, whatever Waldur says",
+            remedy="if that is not meant, an administrator runs: sacctmgr modify account where "
+            f"name={closed[0]} set GrpSubmitJobs=-1",
         )
 
 
@@ -211,12 +228,7 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     for key in ("qos_default", "qos_downscaled", "qos_paused"):
         wanted: str = getattr(settings, key)
         if not wanted:
-            yield Check(
-                name=key,
-                verdict=CheckStatus.WARNING,
-                detail="not set",
-                remedy=f"set {key} if resources are to be paused and downscaled",
-            )
+            yield _no_qos(key, settings)
             continue
         found = wanted.lower() in known
         yield Check(
@@ -225,6 +237,36 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
             detail=f"QOS {wanted!r} {'exists' if found else 'does not exist'}",
             remedy="" if found else f"an administrator makes it: sacctmgr add qos {wanted}",
         )
+        if found and key == "qos_paused":
+            yield _qos_that_pauses(client, wanted.lower())
+
+
+def _no_qos(key: str, settings: SlurmSettings) -> Check:
+    if key == "qos_paused" and settings.pauses_by_submit_limit:
+        detail = "not set: accounts are paused by GrpSubmitJobs=0"
+        return Check(name=key, verdict=CheckStatus.OK, detail=detail)
+    return Check(
+        name=key,
+        verdict=CheckStatus.WARNING,
+        detail="not set",
+        remedy=f"set {key} if resources are to be downscaled",
+    )
+
+
+def _qos_that_pauses(client: SlurmClient, name: str) -> Check:
+    pauses = facts.lets_no_jobs_in(client.ask(commands.show_qos_limits(name)))
+    return Check(
+        name=f"limits of QOS {name}",
+        verdict=CheckStatus.OK if pauses else CheckStatus.WARNING,
+        detail="lets no jobs in"
+        if pauses
+        else "none of its limits is 0: whoever is paused may go on, unless a partition refuses it",
+        remedy=""
+        if pauses
+        else "an administrator runs: sacctmgr modify qos "
+        f"{name} set MaxSubmitJobsPerUser=0; or take qos_paused out of backend_settings, then "
+        "accounts are paused by GrpSubmitJobs=0",
+    )
 
 
 def _components(client: SlurmClient, components: Mapping[str, Component]) -> Iterator[Check]:
@@ -310,9 +352,11 @@ def _controllers_configuration(client: SlurmClient) -> dict[str, str]:
     return facts.parse_configuration(client.ask(commands.show_configuration(client.cluster)))
 
 
-def _configuration(client: SlurmClient) -> Iterator[Check]:
+def _configuration(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     found = _controllers_configuration(client)
-    yield _enforcement(found.get("AccountingStorageEnforce", ""))
+    enforced = found.get("AccountingStorageEnforce", "")
+    yield _enforcement(enforced)
+    yield _pausing(enforced, settings)
     yield from _usage_decay(found)
 
 
@@ -327,6 +371,26 @@ def _enforcement(value: str) -> Check:
         detail=f"is {value!r}: without {' and '.join(missing)} Slurm lets "
         + ("anybody use any account" if "associations" in missing else "accounts exceed limits"),
         remedy="set AccountingStorageEnforce=associations,limits,qos,safe in slurm.conf",
+    )
+
+
+def _pausing(enforced: str, settings: SlurmSettings) -> Check:
+    """Whether slurmctld holds jobs to what pauses an account."""
+    parts = {part.strip().lower() for part in enforced.split(",")}
+    lever, needed = "GrpSubmitJobs=0", {"limits", "safe", "all"}
+    if settings.pauses_by_qos:
+        lever, needed = f"QOS {settings.qos_paused}", {"qos", "all"}
+    works = bool(parts & needed)
+    word = min(needed - {"safe", "all"})
+    return Check(
+        name="pausing",
+        verdict=CheckStatus.OK if works else CheckStatus.FAILED,
+        detail=f"by {lever}"
+        if works
+        else f"by {lever}, which slurmctld does not enforce: paused resources can be used",
+        remedy=""
+        if works
+        else f"add {word} to AccountingStorageEnforce in slurm.conf and restart slurmctld",
     )
 
 

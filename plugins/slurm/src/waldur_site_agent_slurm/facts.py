@@ -17,7 +17,8 @@ from waldur_site_agent_slurm import tres
 ROOT = "root"
 """The account that every Slurm cluster has, above all others; also its only first user."""
 ACCOUNT_COLUMNS = (
-    "cluster", "account", "parentname", "user", "qos", "defaultqos", "grptresmins", "org",
+    "cluster", "account", "parentname", "user", "partition", "qos", "defaultqos", "grptresmins",
+    "grpsubmit", "org",
 )  # fmt: skip
 """``org`` is free text that may hold the column separator: it must stay last."""
 
@@ -37,6 +38,8 @@ class Member:
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """GrpTRESMins in TRES-minutes: of everything that this user runs in this account."""
     associations: int = 1
+    partitions: frozenset[str] = frozenset()
+    """Those that an association is for; without any, it is good in every partition."""
 
     @property
     def has_own_qos(self) -> bool:
@@ -51,6 +54,7 @@ class Member:
             default_qos=self.default_qos or other.default_qos,
             limits=same,
             associations=self.associations + other.associations,
+            partitions=self.partitions | other.partitions,
         )
 
 
@@ -69,6 +73,8 @@ class Account:
     default_qos: str = ""
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """GrpTRESMins in TRES-minutes (memory: MiB-minutes)."""
+    submit_limit: int | None = None
+    """GrpSubmitJobs: how many jobs may be in the queue."""
     unreadable: tuple[str, ...] = ()
     """Limits, of the account or of its users, that are not among them: no amount could be read."""
     associated: bool = True
@@ -218,6 +224,13 @@ def parse_stored_tres(configuration: Mapping[str, str]) -> frozenset[str]:
     return frozenset(filter(None, map(str.strip, listed)))
 
 
+def lets_no_jobs_in(output: str) -> bool:
+    """Whether the limits of a QOS (:func:`commands.show_qos_limits`) have a zero among them."""
+    items = (item for line in output.splitlines() for part in line.split("|") for item in
+             part.split(","))  # fmt: skip
+    return any(item.rpartition("=")[2].strip() == "0" for item in items)
+
+
 def parse_names(output: str) -> tuple[str, ...]:
     """Read a listing with one column."""
     return tuple(line.strip().lower() for line in output.splitlines() if line.strip())
@@ -252,12 +265,14 @@ def _account(name: str, rows: Iterable[_Row]) -> Account:
     users: set[str] = set()
     members: dict[str, Member] = {}
     unreadable: list[str] = []
-    for cluster, _, parent, user, qos, default_qos, limits, organization in rows:
+    for row in rows:
+        cluster, _, parent, user, partition, qos, default_qos, limits, submit, organization = row
         amounts, odd = _amounts(limits)
         unreadable += odd
         if user:
             account = replace(account, associated=True)
-            member = Member(qos.lower(), default_qos.lower(), amounts)
+            partitions = frozenset({partition.lower()} - {""})
+            member = Member(qos.lower(), default_qos.lower(), amounts, partitions=partitions)
             known = user in users
             users.add(user)
             if known or member != _PLAIN:
@@ -271,6 +286,7 @@ def _account(name: str, rows: Iterable[_Row]) -> Account:
             qos=qos.lower(),
             default_qos=default_qos.lower(),
             limits=amounts,
+            submit_limit=int(submit) if submit.isdecimal() else None,
             associated=account.associated or bool(cluster),
         )
     return replace(account, users=frozenset(users), members=members, unreadable=tuple(unreadable))

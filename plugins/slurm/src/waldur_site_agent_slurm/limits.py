@@ -23,6 +23,7 @@ from waldur_site_agent_slurm.names import account_name, listed_user_name, user_n
 from waldur_site_agent_slurm.qos import (
     RESTRICTED,
     Qos,
+    Setup,
     Target,
     access_of,
     before_restriction,
@@ -139,17 +140,19 @@ def set_access(work: Work, tasks: Iterable[Task[SetAccess]]) -> None:
         with work.ledger.attempt(task):
             target = _target(work, task, task.action)
             if target is not None:
-                refuse_unknown(task.account, target, work.client.qos_names())
+                if target.all_names():
+                    refuse_unknown(task.account, target, work.client.qos_names())
                 targets[task] = target
-    for task in targets:
-        with work.ledger.attempt(task):
-            _free_members(work, task)
-    same: defaultdict[Qos, list[AnyTask]] = defaultdict(list)
+    for task, target in targets.items():
+        if target.setup.qos is not None:
+            with work.ledger.attempt(task):
+                _free_members(work, task)
+    same: defaultdict[Setup, list[AnyTask]] = defaultdict(list)
     for task in work.ledger.alive(targets):
-        same[targets[task].qos].append(task)
-    for qos, alike in same.items():
+        same[targets[task].setup].append(task)
+    for setup, alike in same.items():
         for portion in commands.chunks(task.account for task in alike):
-            _switch(work, [task for task in alike if task.account in portion], qos)
+            _switch(work, [task for task in alike if task.account in portion], setup)
     for task in work.ledger.alive(targets):
         with work.ledger.attempt(task):
             _set_members(work, task, targets[task].members)
@@ -159,13 +162,12 @@ def _target(work: Work, task: AnyTask, action: SetAccess) -> Target | None:
     """What the account is to get; ``None`` when it has it."""
     account = usable_account(work, task)
     if action.access is not Access.NORMAL:
-        target = restriction(action.access, work.settings)
-        is_done = is_set_to(account, target.qos)
-        return None if is_done and not _with_own_qos(work, task) else target
-    if access_of(work.now.qos_of(account.name), work.settings) not in RESTRICTED:
+        target = restriction(action.access, account, work.settings, action.restore)
+        is_free = target.setup.qos is None or not _with_own_qos(work, task)
+        return None if is_free and is_set_to(account, target.setup) else target
+    if access_of(account, work.now, work.settings) not in RESTRICTED:
         return None
-    inherited = work.now.qos_of(account.parent or "")
-    return before_restriction(action.restore, inherited, work.settings)
+    return before_restriction(account, work.now, work.settings, action.restore)
 
 
 def _with_own_qos(work: Work, task: AnyTask) -> list[str]:
@@ -193,11 +195,11 @@ def _set_members(work: Work, task: AnyTask, members: Mapping[str, Qos]) -> None:
             work.client.change(argv, len(portion))
 
 
-def _switch(work: Work, tasks: Sequence[AnyTask], qos: Qos) -> None:
+def _switch(work: Work, tasks: Sequence[AnyTask], setup: Setup) -> None:
     """One command for all; one for each when Slurm refuses, which it does because of any."""
     with work.ledger.attempt(*tasks):
         try:
-            _write(work, tasks, qos)
+            _write(work, tasks, setup)
         except BackendUnavailableError:
             raise
         except TemporaryError:
@@ -207,10 +209,12 @@ def _switch(work: Work, tasks: Sequence[AnyTask], qos: Qos) -> None:
             return
     for task in work.ledger.alive(tasks):
         with work.ledger.attempt(task):
-            _write(work, [task], qos)
+            _write(work, [task], setup)
 
 
-def _write(work: Work, tasks: Sequence[AnyTask], qos: Qos) -> None:
+def _write(work: Work, tasks: Sequence[AnyTask], setup: Setup) -> None:
     work.ledger.writes(*tasks)
     accounts = sorted(task.account for task in tasks)
-    work.client.change(commands.set_access(accounts, qos.names, qos.default, work.only), len(tasks))
+    qos = None if setup.qos is None else (setup.qos.names, setup.qos.default)
+    argv = commands.set_access(accounts, qos, setup.submit_limit, work.only)
+    work.client.change(argv, len(tasks))

@@ -20,6 +20,10 @@ _SETTINGS = {
     Access.PAUSED: "qos_paused",
 }
 RESTRICTED = (Access.PAUSED, Access.DOWNSCALED)
+NO_JOBS = 0
+"""The GrpSubmitJobs of an account that is paused by it."""
+UNLIMITED = -1
+"""What clears GrpSubmitJobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,72 +35,116 @@ class Qos:
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """What is set on an account itself; ``None`` stays as it is."""
+
+    qos: Qos | None = None
+    submit_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What an account is to have, and which of its users are to have something of their own."""
 
-    qos: Qos
+    setup: Setup
     members: Mapping[str, Qos] = field(default_factory=dict)
     source: str = ""
     """Where the names come from, for messages."""
 
     def all_names(self) -> frozenset[str]:
         """Every QOS that has to exist."""
-        every = (self.qos, *self.members.values())
+        own = () if self.setup.qos is None else (self.setup.qos,)
+        every = (*own, *self.members.values())
         return frozenset(name for qos in every for name in (*qos.names, qos.default) if name)
 
 
-def access_of(qos: str, settings: SlurmSettings) -> Access | None:
-    """Return what an effective QOS list means; ``None`` when the site has a list of its own."""
+def access_of(account: Account, cluster: Cluster, settings: SlurmSettings) -> Access | None:
+    """Return how far an account may be used; ``None`` when the site has a QOS list of its own."""
+    if settings.pauses_by_submit_limit and account.submit_limit == NO_JOBS:
+        return Access.PAUSED
+    return qos_access(cluster.qos_of(account.name), settings)
+
+
+def qos_access(qos: str, settings: SlurmSettings) -> Access | None:
+    """Return what an effective QOS list means; ``None`` where it means nothing."""
+    if not settings.pauses_by_qos and not settings.downscales_by_qos:
+        return Access.NORMAL
     known = {getattr(settings, key).lower(): access for access, key in _SETTINGS.items()}
     return known.get(qos.lower()) if qos else None
 
 
-def remembered(account: Account, cluster: Cluster) -> dict[str, str]:
+def remembered(account: Account, cluster: Cluster, settings: SlurmSettings) -> dict[str, str]:
     """Return what has to be known to undo a restriction, as texts; nothing that is not set."""
     own = (
         f"{user}={member.qos}/{member.default_qos}"
         for user, member in sorted(account.members.items())
         if member.has_own_qos
     )
+    limit = account.submit_limit if settings.pauses_by_submit_limit else None
     texts = {
         "qos": cluster.qos_of(account.name),
         "default_qos": account.default_qos,
         "member_qos": ";".join(own),
+        "submit_limit": "" if limit is None else str(limit),
     }
     return {key: text for key, text in texts.items() if text}
 
 
-def restriction(access: Access, settings: SlurmSettings) -> Target:
+def restriction(
+    access: Access, account: Account, settings: SlurmSettings, restore: Mapping[str, str]
+) -> Target:
     """Return what an account has while it is paused or downscaled.
+
+    One that goes from paused to downscaled gets back from ``restore`` how many jobs may be in its
+    queue.
 
     Raises:
         PermanentError: the site has not said which QOS that is.
     """
+    if access is Access.PAUSED and settings.pauses_by_submit_limit:
+        return Target(Setup(submit_limit=NO_JOBS))
     name = _configured(access, settings)
-    return Target(Qos((name,), name), source=f"{_SETTINGS[access]} of backend_settings")
+    limit = _submit_limit(account, settings, restore)
+    return Target(
+        Setup(Qos((name,), name), limit), source=f"{_SETTINGS[access]} of backend_settings"
+    )
 
 
 def before_restriction(
-    restore: Mapping[str, str], inherited: str, settings: SlurmSettings
+    account: Account, cluster: Cluster, settings: SlurmSettings, restore: Mapping[str, str]
 ) -> Target:
-    """Return what an account gets back. ``inherited`` is the QOS list of the account above.
+    """Return what an account gets back.
 
     A list equal to the inherited one is inherited again. A default that is not in the list,
     which Slurm would refuse, is dropped.
 
+    What restricts nothing stays: a QOS list of the site, or a limit that lets jobs in.
+
     Raises:
         PermanentError: nothing of use is remembered and the site has no default.
     """
+    limit = _submit_limit(account, settings, restore)
+    if qos_access(cluster.qos_of(account.name), settings) not in RESTRICTED:
+        return Target(Setup(submit_limit=limit))
     names = _names(restore.get("qos", ""))
-    if not names or access_of(",".join(names), settings) in RESTRICTED:
+    if not names or qos_access(",".join(names), settings) in RESTRICTED:
         default = _configured(Access.NORMAL, settings)
-        return Target(Qos((default,)), source="qos_default of backend_settings")
+        return Target(Setup(Qos((default,)), limit), source="qos_default of backend_settings")
     chosen = restore.get("default_qos", "").strip().lower()
-    qos = Qos(
-        () if set(names) == set(_names(inherited)) else names, chosen if chosen in names else ""
-    )
+    inherited = _names(cluster.qos_of(account.parent or ""))
+    before = Qos(() if set(names) == set(inherited) else names, chosen if chosen in names else "")
     members = dict(_member_settings(restore.get("member_qos", "")))
-    return Target(qos, members, "what was set before the restriction")
+    return Target(Setup(before, limit), members, "what was set before the restriction")
+
+
+def _submit_limit(
+    account: Account, settings: SlurmSettings, restore: Mapping[str, str]
+) -> int | None:
+    """The limit that an account gets back that is paused by it; ``None``: it is not."""
+    if not settings.pauses_by_submit_limit or account.submit_limit != NO_JOBS:
+        return None
+    limit = restore.get("submit_limit", "").strip()
+    return int(limit) if limit.isdecimal() and int(limit) != NO_JOBS else UNLIMITED
 
 
 def refuse_unknown(resource: str, target: Target, existing: Collection[str]) -> None:
@@ -114,9 +162,16 @@ def refuse_unknown(resource: str, target: Target, existing: Collection[str]) -> 
         )
 
 
-def is_set_to(account: Account, qos: Qos) -> bool:
+def is_set_to(account: Account, setup: Setup) -> bool:
     """Whether an account has exactly this on its own association."""
-    return set(_names(account.qos)) == set(qos.names) and account.default_qos == qos.default
+    limit = UNLIMITED if account.submit_limit is None else account.submit_limit
+    return setup.submit_limit in (None, limit) and (
+        setup.qos is None
+        or (
+            set(_names(account.qos)) == set(setup.qos.names)
+            and account.default_qos == setup.qos.default
+        )
+    )
 
 
 def _configured(access: Access, settings: SlurmSettings) -> str:

@@ -88,7 +88,8 @@ class SlurmSettings(HomeSettings, BackendSettings):
     qos_downscaled: str = ""
     """The QOS of accounts that are downscaled; must exist on the cluster."""
     qos_paused: str = ""
-    """The QOS of accounts that are paused; must exist on the cluster."""
+    """The QOS of accounts that are paused; must exist on the cluster. Without it they are paused
+    by GrpSubmitJobs=0."""
     qos_default: str = "normal"
     """The QOS of accounts that are usable without restriction."""
     slurm_bin_path: Path | None = None
@@ -114,6 +115,21 @@ class SlurmSettings(HomeSettings, BackendSettings):
     """For each command that reads usage; sacct takes about half a minute for a million jobs."""
     lock_file: Path | None = None
     """Where the writers of one cluster queue up; by default below ``/run/waldur-site-agent``."""
+
+    @property
+    def pauses_by_submit_limit(self) -> bool:
+        """Whether paused accounts get GrpSubmitJobs=0."""
+        return not self.pauses_by_qos
+
+    @property
+    def pauses_by_qos(self) -> bool:
+        """Whether paused accounts get another QOS."""
+        return bool(self.qos_paused)
+
+    @property
+    def downscales_by_qos(self) -> bool:
+        """Whether downscaled accounts get another QOS; otherwise they are paused."""
+        return True
 
     @property
     def shape(self) -> Shape:

@@ -25,7 +25,16 @@ from waldur_site_agent_slurm.simulator.state import (
 )
 
 NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
-ACCOUNT_KEYS = ("name", "account", "cluster", "grptresmins", "qos", "defaultqos", "parent")
+ACCOUNT_KEYS = (
+    "name",
+    "account",
+    "cluster",
+    "grptresmins",
+    "qos",
+    "defaultqos",
+    "parent",
+    "grpsubmitjobs",
+)
 USER_KEYS = (
     "name", "user", "account", "cluster", "defaultaccount", "adminlevel", "grptresmins", "qos",
     "defaultqos", "partition",
@@ -59,6 +68,8 @@ def modify_account(state: SimState, words: list[str]) -> Answer:
     for account in wanted:
         limits.merge(account.limits, change.limits)
         account.qos, account.default_qos = change.of_qos(account.qos, account.default_qos)
+        if "grpsubmitjobs" in request.set:
+            account.submit_limit = _submit_limit(request.set["grpsubmitjobs"])
         lines.append(showing.account_of(state, account))
         if change.qos is not None or change.default_qos is not None:
             lines += _reached(state, account, change)
@@ -204,6 +215,12 @@ def _default_qos(state: SimState, request: Request) -> str | None:
         said = f"You gave a bad default qos '{request.set['defaultqos']}'."
         raise RefusedError(Answer(1, "", f"{said}  Use 'list qos' to get complete list.\n"))
     return name
+
+
+def _submit_limit(text: str) -> int | None:
+    if not text.lstrip("-").isdigit():
+        raise RefusedError(unknown_option(f"GrpSubmitJobs={text}"))
+    return int(text) if int(text) >= 0 else None
 
 
 def _accounts_named(state: SimState, request: Request) -> list[SimAccount]:
@@ -499,7 +516,7 @@ def _disband(state: SimState, account: SimAccount) -> None:
     going = [(account, user) for user in account.members]
     account.members, account.coordinators = {}, []
     account.associated, account.limits, account.qos = False, {}, []
-    account.default_qos = ""
+    account.default_qos, account.submit_limit = "", None
     for _, user in going:
         _bereft(state, user, going, drops_record=False)  # removing an account keeps records
     _cancel_unrecorded(state, {(account.name, user) for _, user in going})

@@ -17,8 +17,11 @@ _TITLES = {
     "qos": "QOS", "defaultqos": "Def QOS", "grptresmins": "GrpTRESMins", "org": "Org",
     "descr": "Descr", "defaultaccount": "Def Acct", "adminlevel": "Admin", "type": "Type",
     "name": "Name", "coordinators": "Coord Accounts", "maxsubmit": "MaxSubmit",
-    "partition": "Partition",
-    "usagefactor": "UsageFactor",
+    "partition": "Partition", "grpsubmit": "GrpSubmit",
+    "usagefactor": "UsageFactor", "flags": "Flags", "grptres": "GrpTRES", "grpjobs": "GrpJobs",
+    "maxjobspu": "MaxJobsPU", "maxsubmitpu": "MaxSubmitPU", "maxjobspa": "MaxJobsPA",
+    "maxsubmitpa": "MaxSubmitPA", "maxtres": "MaxTRES", "maxtrespu": "MaxTRESPU",
+    "mintres": "MinTRES", "maxwall": "MaxWall",
 }  # fmt: skip
 _DEFAULT_COLUMNS = {
     "account": ("account", "descr", "org"),
@@ -34,7 +37,7 @@ _SAME = {
 }  # fmt: skip
 _ALIASES = {
     "description": "descr", "organization": "org", "parent": "parentname", "admin": "adminlevel",
-    "maxsubmitjobs": "maxsubmit",
+    "maxsubmitjobs": "maxsubmit", "grpsubmitjobs": "grpsubmit",
 }  # fmt: skip
 
 
@@ -87,7 +90,12 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
         ]
     if entity == "qos":
         return [
-            {"name": name, "usagefactor": f"{state.usage_factors.get(name, 1):.6f}"}
+            {
+                "name": name,
+                "descr": name,
+                "usagefactor": f"{state.usage_factors.get(name, 1):.6f}",
+                **state.qos_columns.get(name, {}),
+            }
             for name in state.qos
         ]
     if entity == "tres":
@@ -121,6 +129,7 @@ def _account_rows(
             "qos": qos,
             "defaultqos": account.default_qos,
             "grptresmins": printed(account.limits),
+            "grpsubmit": "" if account.submit_limit is None else str(account.submit_limit),
         }
         yield from _member_rows(account, base, "" if raw else qos)
 

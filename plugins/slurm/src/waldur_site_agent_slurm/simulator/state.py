@@ -52,6 +52,8 @@ class SimAccount:
     associated: bool = True
     qos: list[str] = field(default_factory=list)
     default_qos: str = ""
+    submit_limit: int | None = None
+    """GrpSubmitJobs."""
     limits: dict[str, int] = field(default_factory=dict)
     members: dict[str, SimMembership] = field(default_factory=dict)
     coordinators: list[str] = field(default_factory=list)
@@ -115,6 +117,8 @@ class SimState:
     qos: list[str] = field(default_factory=list)
     usage_factors: dict[str, float] = field(default_factory=dict)
     """Of the QOS that have another than 1."""
+    qos_columns: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What a QOS has set, as sacctmgr prints it, by column."""
     tres: list[str] = field(default_factory=list)
     """What slurmdbd has ever known; slurmctld's configuration says what is stored."""
     configuration: dict[str, str] = field(default_factory=dict)
@@ -206,6 +210,7 @@ def new_state(cluster: str) -> SimState:
         accounts={"root": root},
         users={"root": SimUser("root", "root", "Administrator")},
         qos=["normal", "limited", "paused"],
+        qos_columns={"paused": {"maxsubmitpu": "0"}},
         tres=tres,
         configuration={
             "AccountingStorageEnforce": "associations,limits,qos,safe",
