@@ -40,7 +40,7 @@ KEYS: Mapping[str, OldKey] = {
     "project_directory": later("set enabled: false", unless_enabled()),
     "qos_default": done("only what paused or downscaled accounts had before is restored"),
     "qos_downscaled": done("must exist on the cluster"),
-    "qos_paused": done("must exist on the cluster"),
+    "qos_paused": done("must exist on the cluster; without it GrpSubmitJobs=0 pauses accounts"),
     "qos_management": not_supported(
         "remove it, and make a QOS of its own for each account by hand",
         unless_enabled("enabled", "skip_qos_swap", "apply_limits_to_qos"),
