@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from threading import Barrier
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -24,18 +25,41 @@ def order(**changes: object) -> dict[str, object]:
     return {"uuid": uuid4().hex, "type": "Create", "state": "executing", **changes}
 
 
-def test_all_pages_are_read_in_order(server: Scripted) -> None:
-    rows = [order() for _ in range(650)]
+def test_all_pages_are_read_and_their_rows_are_in_order(server: Scripted) -> None:
+    rows = [order() for _ in range(1550)]
 
     def answer(request: httpx.Request) -> httpx.Response:
         start = (int(request.url.params["page"]) - 1) * 300
-        return server.page(rows[start : start + 300], 650)
+        return server.page(rows[start : start + 300], 1550)
 
     server.responder = answer
     listing = server.waldur().orders(OFFERING, ["executing"])
     assert [row["uuid"] for row in rows] == [item.uuid.hex for item in listing.items]
-    assert [request.url.params["page"] for request in server.requests] == ["1", "2", "3"]
-    assert (listing.total, listing.complete) == (650, True)
+    asked = [int(request.url.params["page"]) for request in server.requests]
+    assert (asked[0], sorted(asked)) == (1, [1, 2, 3, 4, 5, 6])
+    assert (listing.total, listing.complete) == (1550, True)
+
+
+def test_pages_after_the_first_are_fetched_four_at_a_time(server: Scripted) -> None:
+    rows = [order() for _ in range(2500)]
+    together = Barrier(4, timeout=60)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        page = int(request.url.params["page"])
+        if page > 1:
+            together.wait()  # nobody is answered before four have asked
+        return server.page(rows[(page - 1) * 300 : page * 300], 2500)
+
+    server.responder = answer
+    assert len(server.waldur().orders(OFFERING, ["executing"]).require_complete("orders")) == 2500
+    assert len(server.requests) == 9
+
+
+def test_a_count_that_lies_costs_a_few_requests_and_no_more(server: Scripted) -> None:
+    rows = [order() for _ in range(300)]
+    server.replies = [server.page(rows, 10**9)]
+    assert not server.waldur().orders(OFFERING, ["executing"]).complete
+    assert len(server.requests) == 5
 
 
 def test_pages_cut_shorter_than_asked_for_are_read_to_the_end(server: Scripted) -> None:
