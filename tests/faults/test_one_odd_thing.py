@@ -57,7 +57,7 @@ def odd(
 ) -> tuple[SimulatedSite, OddRows]:
     """The house, with the row odd whose ``field`` is ``value``."""
     transport = OddRows(path, lambda row: str(row.get(field)).replace("-", "") == value, changes)
-    return testbed.with_(transport=lambda: transport), transport
+    return testbed.with_(transport=transport.between), transport
 
 
 def members(testbed: SimulatedSite, resources: dict[str, Resource]) -> dict[str, set[str]]:
@@ -233,7 +233,7 @@ def test_one_odd_resource_is_not_reported_and_the_others_are(
 ) -> None:
     resources = used(meter)
     transport = OddRows("resources/", lambda row: row.get("slug") == ODD, changes)
-    report = meter.with_(transport=lambda: transport).report()
+    report = meter.with_(transport=transport.between).report()
     assert transport.struck
     totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
     assert totals == {name(n): None if name(n) == ODD else Decimal(1) for n in TWENTY}
@@ -263,7 +263,7 @@ def test_one_odd_figure_of_waldur_keeps_back_its_resource_alone(
         lambda row: str(row.get("resource_uuid")).replace("-", "") == uuid,
         changes,
     )
-    report = meter.with_(transport=lambda: transport).report()
+    report = meter.with_(transport=transport.between).report()
     assert transport.struck
     totals = {slug: meter.total(resource).get("cpu") for slug, resource in resources.items()}
     assert totals == {name(n): Decimal(1 if name(n) == ODD else 2) for n in TWENTY}
@@ -278,7 +278,7 @@ def test_one_odd_part_of_a_user_stops_nothing(meter: Meter) -> None:
         lambda row: str(row.get("resource_uuid")).replace("-", "") == uuid,
         {"usage": "much"},
     )
-    meter.with_(transport=lambda: transport).report()
+    meter.with_(transport=transport.between).report()
     assert transport.struck
     parts = [meter.parts(resource)["cpu"] for resource in resources.values()]
     assert parts == [{"ada": Decimal(2)}] * 20

@@ -3,7 +3,7 @@
 from harness.killing import KilledError, KillSwitch
 from harness.patience import PATIENCE_SECONDS, eventually
 from harness.processes import Installation, Service, installed
-from harness.testbed import COMPONENTS, SimulatedSite, a_simulated_site
+from harness.testbed import COMPONENTS, Relay, SimulatedSite, a_simulated_site
 
 __all__ = [
     "COMPONENTS",
@@ -11,6 +11,7 @@ __all__ = [
     "Installation",
     "KillSwitch",
     "KilledError",
+    "Relay",
     "Service",
     "SimulatedSite",
     "a_simulated_site",

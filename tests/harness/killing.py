@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from harness.testbed import plain_transport
+from harness.testbed import Relay
 from waldur_site_agent.backends.processes import CommandResult, Runner
 
 
@@ -43,31 +43,28 @@ class KillSwitch:
                 raise KilledError
             return True
 
-    def transport(self) -> httpx.BaseTransport:
+    def transport(self, inner: httpx.BaseTransport) -> httpx.BaseTransport:
         """A way to Waldur that passes under the blade."""
-        return _Transport(self)
+        return _Transport(self, inner)
 
     def runner(self, inner: Runner) -> Runner:
         """A way to Slurm that passes under the blade."""
         return _Runner(self, inner)
 
 
-class _Transport(httpx.BaseTransport):
-    def __init__(self, kill_switch: KillSwitch) -> None:
+class _Transport(Relay):
+    def __init__(self, kill_switch: KillSwitch, inner: httpx.BaseTransport) -> None:
+        super().__init__(inner)
         self._kill_switch = kill_switch
-        self._inner = plain_transport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         last = self._kill_switch.step(f"{request.method} {request.url.path}")
-        response = self._inner.handle_request(request)
+        response = super().handle_request(request)
         if last:
             response.read()
             response.close()
             raise KilledError
         return response
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 class _Runner:

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import structlog
 
-from harness.testbed import plain_transport
 from waldur_site_agent.backends import (
     Backend,
     BackendResource,
@@ -33,6 +32,7 @@ from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Project, Resource, Sandbox
+from waldur_site_agent_sandbox.server import ADDRESS
 from waldur_site_agent_sandbox.store import Request
 
 _COMPONENTS = {
@@ -171,14 +171,13 @@ class Meter:
     """Both sides, and what tests ask of them. The agent's clock is the sandbox's, unless set."""
 
     sandbox: Sandbox
-    url: str
     ledger: Ledger
     zone: tzinfo = UTC
     token: str = ""
     allow_decrease: bool = False
     now: Callable[[], datetime] | None = None
     stopping: Callable[[], bool] = bool
-    transport: Callable[[], httpx.BaseTransport] = plain_transport
+    transport: Callable[[httpx.BaseTransport], httpx.BaseTransport] = lambda inner: inner
     components: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(_COMPONENTS))
     memory: Memory = field(default_factory=Memory)
     sleeps: list[float] = field(default_factory=list)
@@ -232,7 +231,7 @@ class Meter:
         return Offering.model_validate(
             {
                 "name": "Test cluster",
-                "waldur_api_url": self.url,
+                "waldur_api_url": ADDRESS,
                 "waldur_api_token": self.token or self.sandbox.token,
                 "waldur_offering_uuid": self.sandbox.offering.uuid,
                 "reporting_backend": "ledger",
@@ -246,12 +245,13 @@ class Meter:
         """A new agent; it remembers nothing, unless it is given a memory."""
         offering = self.offering()
         with Waldur(
-            self.url,
+            ADDRESS,
             offering.token,
             mode="test",
             verify=False,
-            transport=self.transport(),
+            transport=self.transport(self.sandbox.transport()),
             sleep=self.sleeps.append,
+            now=self.sandbox.clock.now,
         ) as waldur:
             site = Site(
                 offering=offering,
@@ -308,7 +308,7 @@ class Meter:
 
 @contextmanager
 def a_meter(version: str = "8.1.3") -> Iterator[Meter]:
-    """A served sandbox, whose offering counts cpu by use and mem by limit, at mid-month."""
+    """A sandbox that counts cpu by use and mem by limit, in the middle of a month."""
     sandbox = Sandbox(version)
     side = sandbox.customer
     offering = sandbox.offering
@@ -317,7 +317,6 @@ def a_meter(version: str = "8.1.3") -> Iterator[Meter]:
         for each in offering.components
     )
     side.world.put(replace(offering, components=components))
-    with sandbox.serve() as url:
-        meter = Meter(sandbox, url, Ledger(sandbox.clock.now))
-        meter.travel("2027-03-10T12:00")
-        yield meter
+    meter = Meter(sandbox, Ledger(sandbox.clock.now))
+    meter.travel("2027-03-10T12:00")
+    yield meter

@@ -65,7 +65,7 @@ class SimulatedMoabSite(SimulatedSite):
             lock_wait_seconds=0.2,
         )
         sleep = self.sleeps.append
-        transport = self.transport()
+        transport = self.connection()
         with Waldur(
             self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
         ) as waldur:
@@ -123,8 +123,7 @@ class SimulatedMoabSite(SimulatedSite):
 
 @contextmanager
 def a_simulated_moab_site(lock_file: Path) -> Iterator[SimulatedMoabSite]:
-    """A served sandbox that sells deposits, and an empty accounting manager."""
+    """A sandbox that sells deposits, and an empty accounting manager."""
     sandbox = Sandbox()
     sandbox.customer.add_component("deposit", "limit", "EUR", name="Deposit")
-    with sandbox.serve() as url:
-        yield SimulatedMoabSite(sandbox, SimulatedSlurm(), url, lock_file)
+    yield SimulatedMoabSite(sandbox, SimulatedSlurm(), lock_file)

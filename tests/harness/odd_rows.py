@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 
-from harness.testbed import plain_transport
+from harness.testbed import Relay
 
 Row = dict[str, Any]
 
 
-class OddRows(httpx.BaseTransport):
+class OddRows:
     """Changes the rows of answers to GET requests of which a path is part."""
 
     def __init__(
@@ -21,14 +21,14 @@ class OddRows(httpx.BaseTransport):
     ) -> None:
         """``changes`` are put into every row that ``is_odd``; ``KeyError`` leaves a field out."""
         self._path, self._is_odd, self._changes = path, is_odd, changes
-        self._inner = plain_transport()
         self.struck = 0
 
-    def close(self) -> None:
-        self._inner.close()
+    def between(self, inner: httpx.BaseTransport) -> httpx.BaseTransport:
+        """Change what comes from another way to Waldur."""
+        return _Changing(inner, self)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = self._inner.handle_request(request)
+    def changed(self, request: httpx.Request, response: httpx.Response) -> httpx.Response:
+        """The response with its odd rows changed, if the request is one of those meant."""
         if request.method != "GET" or self._path not in request.url.path:
             return response
         response.read()
@@ -44,3 +44,12 @@ class OddRows(httpx.BaseTransport):
         headers = {k: v for k, v in response.headers.items() if k.lower() != "content-length"}
         headers.pop("content-encoding", None)
         return httpx.Response(response.status_code, headers=headers, content=json.dumps(body))
+
+
+class _Changing(Relay):
+    def __init__(self, inner: httpx.BaseTransport, odd: OddRows) -> None:
+        super().__init__(inner)
+        self._odd = odd
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._odd.changed(request, super().handle_request(request))

@@ -191,7 +191,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def installed(testbed: SimulatedSite, directory: Path) -> Iterator[Installation]:
-    """A house whose cluster lives in a file, and commands that know the file."""
+    """A served site whose cluster lives in a file, and commands that know the file."""
     state = directory / "cluster.json"
     testbed.slurm = SimulatedSlurm(state_file=state)
     write_executables(directory / "bin", state)
@@ -201,5 +201,6 @@ def installed(testbed: SimulatedSite, directory: Path) -> Iterator[Installation]
         "require_system_user": False,
     }
     installation = Installation(testbed, directory, settings)
-    installation.write()
-    yield installation
+    with testbed.served():
+        installation.write()
+        yield installation

@@ -25,6 +25,7 @@ from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Order, Project, Resource, Sandbox, User
 from waldur_site_agent_sandbox.records import JsonObject
+from waldur_site_agent_sandbox.server import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings
@@ -53,17 +54,38 @@ def plain_transport() -> httpx.BaseTransport:
     return httpx.HTTPTransport(verify=False)
 
 
+def connection(sandbox: Sandbox, url: str) -> httpx.BaseTransport:
+    """The way to a sandbox: without a network, or over HTTP where it is served."""
+    return sandbox.transport() if url == ADDRESS else plain_transport()
+
+
+class Relay(httpx.BaseTransport):
+    """A way to Waldur that leads through another; tests override what is between them."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass a request on."""
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        """Close the inner transport."""
+        self._inner.close()
+
+
 @dataclass
 class SimulatedSite:
     """Both sides, and what tests ask of them."""
 
     sandbox: Sandbox
     slurm: SimulatedSlurm
-    url: str
     lock_file: Path
+    url: str = ADDRESS
+    """Where Waldur is: within this process, or served over HTTP while :meth:`served`."""
     settings: dict[str, Any] = field(default_factory=dict)
     runner: Callable[[Runner], Runner] = lambda runner: runner
-    transport: Callable[[], httpx.BaseTransport] = plain_transport
+    transport: Callable[[httpx.BaseTransport], httpx.BaseTransport] = lambda inner: inner
     unknown_to_the_system: frozenset[str] = frozenset()
     system_names: dict[str, str] = field(default_factory=dict)
     """How the operating system spells names, where its directory ignores case."""
@@ -91,6 +113,17 @@ class SimulatedSite:
         )
 
     @contextmanager
+    def served(self) -> Iterator[None]:
+        """Serve the sandbox over HTTP while the body runs, to this process and to others."""
+        with self.sandbox.serve() as self.url:
+            yield
+        self.url = ADDRESS
+
+    def connection(self) -> httpx.BaseTransport:
+        """The way of a new agent to Waldur."""
+        return self.transport(connection(self.sandbox, self.url))
+
+    @contextmanager
     def agent(self) -> Iterator[Site]:
         """A new agent that remembers nothing."""
         offering = self.offering()
@@ -106,7 +139,7 @@ class SimulatedSite:
             patience=PollTimeout(seconds=1, pause=0.01),
             lock_wait_seconds=0.2,
         )
-        transport = self.transport()
+        transport = self.connection()
         sleep = self.sleeps.append
         with Waldur(
             self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
@@ -229,7 +262,5 @@ class SimulatedSite:
 
 @contextmanager
 def a_simulated_site(lock_file: Path, version: str = "8.1.3") -> Iterator[SimulatedSite]:
-    """A served sandbox and an empty cluster."""
-    sandbox = Sandbox(version)
-    with sandbox.serve() as url:
-        yield SimulatedSite(sandbox, SimulatedSlurm(), url, lock_file)
+    """A sandbox within this process and an empty cluster."""
+    yield SimulatedSite(Sandbox(version), SimulatedSlurm(), lock_file)

@@ -119,7 +119,7 @@ class EventSite(SlurmSite):
 def an_event_testbed(
     slurm: Any, broker: Any, directory: Path, prefix: str, version: str = "8.1.3"
 ) -> Iterator[EventSite]:
-    with a_simulated_site(directory / "lock", version) as testbed:
+    with a_simulated_site(directory / "lock", version) as testbed, testbed.served():
         event_site = EventSite(slurm, broker, testbed, directory, prefix)
         try:
             yield event_site

@@ -107,7 +107,7 @@ def shared_cluster(
 ) -> Iterator[SlurmSite]:
     """One site for a module whose tests only look at what happened in it."""
     directory, prefix = tmp_path_factory.mktemp("slurm_site"), f"w{os.getpid() % 10000}"
-    with a_simulated_site(directory / "lock") as testbed:
+    with a_simulated_site(directory / "lock") as testbed, testbed.served():
         yield SlurmSite(real_slurm, testbed, directory, prefix)
     real_slurm.clean(prefix)
 

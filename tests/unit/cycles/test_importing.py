@@ -81,7 +81,7 @@ def test_an_account_whose_resource_is_not_understood_is_not_offered(cluster: Sim
     add_account(cluster, "a_old", "p_climate")
     cluster.sandbox.customer.request_import()
     odd = OddRows("resources/", lambda row: bool(row.get("backend_id")), {"limits": "none"})
-    report = answer(cluster.with_(transport=lambda: odd))
+    report = answer(cluster.with_(transport=odd.between))
     assert odd.struck
     assert not report.failed
     assert [each.backend_id for each in cluster.sandbox.customer.importable()] == ["a_old"]

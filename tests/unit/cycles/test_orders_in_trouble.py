@@ -9,7 +9,7 @@ import httpx
 import pytest
 import structlog
 
-from harness import SimulatedSite, a_simulated_site
+from harness import Relay, SimulatedSite, a_simulated_site
 from waldur_site_agent.cycles.order_inputs import OrderStatus
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.model.backend import Placement, ResourceRequest
@@ -211,7 +211,7 @@ def test_projects_that_a_server_does_not_name_keep_their_teams_apart(
     assert (testbed.members(first), testbed.members(second)) == ({"ada01"}, {"bob01"})
 
 
-class _WithoutProjects(httpx.HTTPTransport):
+class _WithoutProjects(Relay):
     """Answers of a server that shows no project's UUID."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -275,11 +275,13 @@ def test_a_defect_of_planning_is_logged_with_its_traceback(
     assert isinstance(line["exc_info"], KeyError)
 
 
-class _Deciding(httpx.HTTPTransport):
+class _Deciding(Relay):
     """Waldur, or somebody, moves an order on within the approve call."""
 
-    def __init__(self, testbed: SimulatedSite, order: Order, **changes: object) -> None:
-        super().__init__()
+    def __init__(
+        self, inner: httpx.BaseTransport, testbed: SimulatedSite, order: Order, **changes: object
+    ) -> None:
+        super().__init__(inner)
         self._testbed, self._order, self._changes = testbed, order, changes
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -316,7 +318,7 @@ def test_an_order_that_ends_within_the_approval_is_read_again_and_named(
     words: str,
 ) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
-    testbed = testbed.with_(transport=lambda: _Deciding(testbed, order, **changes))
+    testbed = testbed.with_(transport=lambda inner: _Deciding(inner, testbed, order, **changes))
     report = testbed.cycle()
     (found,) = report.results
     assert (found.status, found.is_trouble) == (outcome, is_trouble)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from functools import partial
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from harness import Relay
 from harness.metering import Meter, a_meter
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_sandbox import Resource
@@ -301,24 +302,25 @@ def test_a_clock_that_jumped_back_months_changes_no_bill(meter: Meter) -> None:
     assert {row.billing_period.month for row in meter.sandbox.customer.usage_rows(ocean)} == {3}
 
 
-class _WrongClock(httpx.HTTPTransport):
+class _WrongClock(Relay):
     """Answers whose time is that of a server seen from a machine whose clock is wrong."""
 
-    def __init__(self, ahead: timedelta) -> None:
-        super().__init__()
+    def __init__(self, ahead: timedelta, inner: httpx.BaseTransport) -> None:
+        super().__init__(inner)
         self._ahead = ahead
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)
-        response.headers["date"] = format_datetime(datetime.now(UTC) - self._ahead, usegmt=True)
+        right = parsedate_to_datetime(response.headers["date"])
+        response.headers["date"] = format_datetime(right - self._ahead, usegmt=True)
         return response
 
 
 class _JumpyClock(_WrongClock):
     """The same for a clock that jumps; the last entry says how far ahead it is."""
 
-    def __init__(self, ahead: list[timedelta]) -> None:
-        super().__init__(ahead[0])
+    def __init__(self, ahead: list[timedelta], inner: httpx.BaseTransport) -> None:
+        super().__init__(ahead[0], inner)
         self._jumps = ahead
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -322,6 +322,6 @@ def test_nobody_loses_access_for_a_state_that_only_newer_servers_have(
     resource = testbed.settled(project)
     newer = OddRows("offering-users", lambda row: row["username"] == "ada", {"state": "Suspended?"})
     testbed.sandbox.customer.remove_member(project, "cyd")
-    testbed.with_(transport=lambda: newer).sync()
+    testbed.with_(transport=newer.between).sync()
     assert newer.struck
     assert testbed.members_of(resource) == {"ada", "bob"}

@@ -41,7 +41,7 @@ def registered(testbed: SimulatedSite, **changes: object) -> Iterator[Registrati
 
 @contextmanager
 def an_old_site(directory: Path, version: str) -> Iterator[SimulatedSite]:
-    with a_simulated_site(directory / "lock", version) as testbed:
+    with a_simulated_site(directory / "lock", version) as testbed, testbed.served():
         yield testbed
 
 

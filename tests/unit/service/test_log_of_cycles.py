@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from harness import SimulatedSite
+from harness import Relay, SimulatedSite
 from waldur_site_agent.cycles.site import Conditions
 from waldur_site_agent.service.session import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
 from waldur_site_agent.service.worker import run_cycle
@@ -41,7 +41,7 @@ def process(testbed: SimulatedSite, only_warnings_are_logged: None) -> Process: 
     return Process(testbed)
 
 
-class _Expired(httpx.HTTPTransport):
+class _Expired(Relay):
     """Refuses approvals as Waldur does for the orders of a project that has expired."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

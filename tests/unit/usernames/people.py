@@ -18,6 +18,7 @@ from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.waldur import Waldur
 from waldur_site_agent_sandbox import Sandbox
 from waldur_site_agent_sandbox.records import OfferingUser as Record
+from waldur_site_agent_sandbox.server import ADDRESS
 
 Word = str | Exception | None
 
@@ -110,7 +111,7 @@ class Place:
 
 @contextmanager
 def a_place(version: str) -> Iterator[Place]:
-    """A served sandbox of a version, and a client that does not wait between its attempts."""
+    """A sandbox of a version, and a client that does not wait between its attempts."""
     sandbox = Sandbox(version)
     logged = CapturingLogger()
     log = structlog.wrap_logger(
@@ -118,8 +119,6 @@ def a_place(version: str) -> Iterator[Place]:
         processors=[lambda _logger, _name, event: ((), dict(event))],
         wrapper_class=structlog.make_filtering_bound_logger(0),
     )
-    with (
-        sandbox.serve() as url,
-        Waldur(url, sandbox.token, sleep=lambda _seconds: None) as waldur,
-    ):
+    transport = sandbox.transport()
+    with Waldur(ADDRESS, sandbox.token, transport=transport, sleep=lambda _seconds: None) as waldur:
         yield Place(sandbox, waldur, log, logged)

@@ -163,6 +163,7 @@ class Sandbox:
         """Faults that are still to happen."""
         self._store = Store(Generation(server_version), self.clock, state_file, uuids)
         self._sessions = Sessions()
+        self._turn = threading.Lock()
         self.worker = Worker(self._store)
         """Runs background tasks; pause it to provoke races."""
         self._store.after_change = self.worker.wake
@@ -253,7 +254,7 @@ class Sandbox:
 
     def transport(self) -> InProcessTransport:
         """Return a transport for an ``httpx.Client`` with the base URL ``server.ADDRESS``."""
-        return InProcessTransport(self.app, self.clock)
+        return InProcessTransport(self.app, self.clock, self._turn)
 
     @cached_property
     def _api(self) -> WaldurApi:

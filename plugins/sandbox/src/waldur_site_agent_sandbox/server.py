@@ -325,11 +325,16 @@ ADDRESS = "http://waldur.invalid/api/"
 
 
 class InProcessTransport(httpx.BaseTransport):
-    """Calls the application in the caller's thread, without a network."""
+    """Calls the application in the caller's thread, without a network.
 
-    def __init__(self, app: Starlette, clock: Clock) -> None:
+    One request at a time, like the thread that serves it over HTTP: ``turn`` is shared by all
+    transports of a sandbox.
+    """
+
+    def __init__(self, app: Starlette, clock: Clock, turn: threading.Lock) -> None:
         self._app = app
         self._clock = clock
+        self._turn = turn
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request.
@@ -338,7 +343,8 @@ class InProcessTransport(httpx.BaseTransport):
             httpx.RemoteProtocolError: The connection is cut.
         """
         exchange = _Exchange(request)
-        _run_at_once(self._app(exchange.scope(), exchange.receive, exchange.send))
+        with self._turn:
+            _run_at_once(self._app(exchange.scope(), exchange.receive, exchange.send))
         if exchange.is_cut:
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
         date = format_datetime(self._clock.now(), usegmt=True).encode()
