@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -58,7 +59,12 @@ def test_the_page_shows_what_the_template_has() -> None:
 
 
 @pytest.fixture
-def runtime(testbed: SimulatedSite, tmp_path: Path) -> Runtime:
+def runtime(testbed: SimulatedSite, tmp_path: Path) -> Iterator[Runtime]:
+    with testbed.served():
+        yield _runtime(testbed, tmp_path)
+
+
+def _runtime(testbed: SimulatedSite, tmp_path: Path) -> Runtime:
     (tmp_path / "accounts.json").write_text("{}")
     offering = testbed.offering()
     file = tmp_path / "config.yaml"

@@ -22,6 +22,8 @@ from waldur_site_agent_slurm.client import ProcessRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from harness import SimulatedSite
+
 SERVICE = Path(__file__).parents[1] / "services" / "slurm"
 _PORTS = 4
 
@@ -200,6 +202,13 @@ def real_rabbitmq(request: pytest.FixtureRequest) -> Iterator[broker.RealRabbitM
     rabbitmq.close()
     if not was_running:
         broker.down()
+
+
+@pytest.fixture
+def testbed(testbed: SimulatedSite) -> Iterator[SimulatedSite]:
+    """The one of all tests, served to the processes of the agent."""
+    with testbed.served():
+        yield testbed
 
 
 _numbers = itertools.count(1)

@@ -148,7 +148,6 @@ def test_the_installed_agent_diagnoses_a_site(
     assert made.returncode == 0, made.stderr
     configuration = {
         "name": "A site",
-        "waldur_api_url": testbed.url,
         "waldur_api_token": testbed.sandbox.token,
         "waldur_offering_uuid": str(testbed.sandbox.offering.uuid),
         "order_processing_backend": "slurm",
@@ -158,8 +157,10 @@ def test_the_installed_agent_diagnoses_a_site(
         },
     }
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({"timezone": "UTC", "offerings": [configuration]}))
-    done = run(commands / "waldur_site_diagnostics", "-c", file, cwd=tmp_path)
+    with testbed.served():
+        offering = {**configuration, "waldur_api_url": testbed.url}
+        file.write_text(yaml.safe_dump({"timezone": "UTC", "offerings": [offering]}))
+        done = run(commands / "waldur_site_diagnostics", "-c", file, cwd=tmp_path)
     assert "Traceback" not in done.stderr
     assert "A site" in done.stdout
     assert "sacctmgr" in done.stdout
