@@ -43,9 +43,13 @@ TestTemplate = _loaded(
     "my_site_backend_conformance", TEMPLATE / "tests" / "test_conformance.py"
 ).TestJsonFileBackend
 TALLY = _loaded("tally_backend.backend", COMMAND_LINE / "src" / "tally_backend" / "backend.py")
-TestCommandLineTemplate = _loaded(
+_TALLY_TESTS = _loaded(
     "tally_backend_conformance", COMMAND_LINE / "tests" / "test_tally_conformance.py"
-).TestTallyBackend
+)
+TestCommandLineTemplate = _TALLY_TESTS.TestTallyBackend
+test_the_tool_of_the_template_is_run_as_a_process = (
+    _TALLY_TESTS.test_the_tool_itself_is_run_as_a_process
+)
 
 
 def test_the_page_shows_what_the_template_has() -> None:

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from harness import Installation
+from harness import Installation, SimulatedSite
+from harness.in_process import installed_in_process, run_in_process
 from harness.processes import COMMANDS, environment
 from waldur_site_agent.cli import aliases
 from waldur_site_agent.cli.main import main
@@ -113,18 +114,12 @@ def test_a_configuration_that_is_shown_loads(block: Block, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("block", [b for b in YAML if b.mark == "refused"], ids=str)
 def test_a_mistake_that_is_shown_gives_the_message_that_is_shown(
-    block: Block, tmp_path: Path
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "waldur-site-agent-config.yaml").write_text(block.text)
-    done = subprocess.run(
-        [str(COMMANDS / "waldur_site_agent"), "--check-config"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-        check=False,
-    )
-    assert (2, block.following) == (done.returncode, done.stderr)
+    monkeypatch.chdir(tmp_path)
+    done = run_in_process("waldur_site_agent", "--check-config")
+    assert (2, block.following) == (done.code, done.err)
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
@@ -151,20 +146,21 @@ def test_a_command_that_is_shown_exists_with_these_options(line: str) -> None:
         if DOCUMENTED_FILE in line and not re.search(r"agent run(?!.*--once)", line)
     ],
 )
-def test_a_command_that_is_shown_runs(line: str, installation: Installation) -> None:
+def test_a_command_that_is_shown_runs(
+    line: str, testbed: SimulatedSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with installed_in_process(testbed, tmp_path) as installation:
+        _runs(line, installation)
+
+
+def _runs(line: str, installation: Installation) -> None:
     installation.write(name=DOCUMENTED_OFFERING, reporting_backend="slurm")
     testbed = installation.testbed
     testbed.order(testbed.project(ada="ada01"))
     program, *arguments = shlex.split(line.replace(DOCUMENTED_FILE, str(installation.file)))
-    done = subprocess.run(
-        [str(COMMANDS / Path(program).name), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=installation.directory,
-        env=environment(),
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_in_process(Path(program).name, *arguments)
+    assert done.code == 0, done.out + done.err
 
 
 def test_the_demo_prints_what_the_readme_shows() -> None:

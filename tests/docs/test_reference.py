@@ -13,24 +13,17 @@ import jsonschema
 import pytest
 import yaml
 
+from harness.in_process import run_in_process
 from harness.patience import PATIENCE_SECONDS
-from harness.processes import COMMANDS, environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 def printed(*words: str) -> str:
-    done = subprocess.run(
-        [str(COMMANDS / "waldur-site-agent"), *words],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = run_in_process("waldur-site-agent", *words)
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.fixture(scope="module")
