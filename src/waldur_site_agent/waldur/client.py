@@ -29,6 +29,7 @@ from waldur_site_agent.waldur.api.people import OfferingUsersApi, PeopleApi
 from waldur_site_agent.waldur.api.resources import ResourcesApi
 from waldur_site_agent.waldur.api.usage import UsageApi
 from waldur_site_agent.waldur.http import Connection, RetryPolicy, Timeouts, without_cookies
+from waldur_site_agent.waldur.transport import ENCODING, observe_deadlines
 
 
 def _utc_now() -> datetime:
@@ -67,6 +68,7 @@ class Waldur(
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], datetime] = _utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare the client; nothing is sent yet.
 
@@ -81,11 +83,13 @@ class Waldur(
             transport: Replaces the network in tests.
             sleep: Waits for a number of seconds; may raise to end the wait.
             now: The time, in UTC.
+            monotonic: Seconds of a clock that is never set, for deadlines.
 
         Raises:
             PermanentError: The URL, the token, the CA certificates, or a proxy set in the
                 environment cannot be used.
         """
+        timeouts = timeouts or Timeouts()
         address = ApiAddress.parse(api_url)
         trusted = trusted_authorities(authorities) if verify else False
         try:
@@ -93,11 +97,12 @@ class Waldur(
                 headers=_headers(mode),
                 cookies=without_cookies(),
                 verify=trusted,
-                timeout=_phases(timeouts or Timeouts()),
+                timeout=_phases(timeouts),
                 transport=transport,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise unusable_proxy(error) from error
+        observe_deadlines(client)
         self._mode = mode
         super().__init__(
             Connection(
@@ -107,6 +112,8 @@ class Waldur(
                 retry=retry or RetryPolicy(),
                 sleep=sleep,
                 now=now,
+                monotonic=monotonic,
+                whole_seconds=timeouts.whole,
                 proxy=_proxy_for(address) if transport is None else None,
             )
         )
@@ -160,7 +167,7 @@ class Waldur(
         header, received = self._connection.last_date
         try:
             date = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError, TypeError):
             return None
         return (date - received).total_seconds() if date.tzinfo else None
 
@@ -172,7 +179,7 @@ def _proxy_for(address: ApiAddress) -> Proxy | None:
 
 def _headers(mode: str) -> dict[str, str]:
     agent = f"waldur-site-agent-{mode}/{__version__}"
-    return {"User-Agent": agent, "Accept": "application/json"}
+    return {"User-Agent": agent, "Accept": "application/json", "Accept-Encoding": ENCODING}
 
 
 def _phases(timeouts: Timeouts) -> httpx.Timeout:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import httpx
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.waldur.body import body_text, is_markup, load_json, page_text, shorten
 
-_MAX_LENGTH = 300
 _GENERAL_KEYS = frozenset({"non_field_errors", "detail", "__all__", "status"})
-_INVISIBLE_MARKUP = re.compile(r"<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.S | re.I)
-_TAG = re.compile(r"<[^>]*>?")
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.S | re.I)
 
 
 class LostAnswerError(TemporaryError):
@@ -64,17 +58,11 @@ class BodyRefusedError(PermanentError):
     """HTTP 415: the server does not accept a JSON body for this operation."""
 
 
-def is_markup(response: httpx.Response) -> bool:
-    """Whether a body is a web page (HTML or XML) instead of an API response."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in {"text/html", "application/xhtml+xml"} or response.content.lstrip()[:1] == b"<"
-
-
 def is_json(response: httpx.Response) -> bool:
     """Whether a body is JSON, as all responses of the API are."""
     try:
-        json.loads(response.content)
-    except (ValueError, RecursionError):
+        load_json(response.content)
+    except ValueError:
         return False
     return True
 
@@ -82,8 +70,8 @@ def is_json(response: httpx.Response) -> bool:
 def error_names(response: httpx.Response, field: str) -> bool:
     """Whether an error body names this field of the request."""
     try:
-        body: object = json.loads(response.content)
-    except (ValueError, RecursionError):
+        body: object = load_json(response.content)
+    except ValueError:
         return False
     return isinstance(body, Mapping) and field in body
 
@@ -91,9 +79,9 @@ def error_names(response: httpx.Response, field: str) -> bool:
 def error_text(response: httpx.Response) -> str:
     """The message in an error response, shortened, on one line; empty if there is none."""
     try:
-        text = "; ".join(flatten(json.loads(response.content)))
-    except (ValueError, RecursionError):
-        text = _page_text(response.text) if is_markup(response) else response.text
+        text = "; ".join(flatten(load_json(response.content)))
+    except ValueError:
+        text = page_text(response.content) if is_markup(response) else body_text(response)
     return shorten(text)
 
 
@@ -115,17 +103,5 @@ def flatten(body: object, place: str = "") -> Iterator[str]:
         yield f"{place}: {text}" if place else text
 
 
-def shorten(text: str, max_length: int = _MAX_LENGTH) -> str:
-    """The text on one line, without control characters, cut at ``max_length`` characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= max_length else f"{line[: max_length - 1].rstrip()}…"
-
-
 def _below(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
-
-
-def _page_text(page: str) -> str:
-    title = _TITLE.search(page)
-    text = title.group(1) if title else _INVISIBLE_MARKUP.sub(" ", page)
-    return html.unescape(_TAG.sub(" ", text))

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -25,6 +25,7 @@ import structlog
 
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.waldur.address import ApiAddress, Proxy, Redirect, certificate_remedy, masked
+from waldur_site_agent.waldur.body import body_text, is_markup
 from waldur_site_agent.waldur.errors import (
     AbsentOperationError,
     AccessDeniedError,
@@ -39,9 +40,14 @@ from waldur_site_agent.waldur.errors import (
     error_names,
     error_text,
     is_json,
-    is_markup,
 )
 from waldur_site_agent.waldur.operation import Operation
+from waldur_site_agent.waldur.transport import (
+    Deadline,
+    UnusableResponseError,
+    read_response,
+    until,
+)
 
 _random = random.SystemRandom()
 _NEVER_REACHED = (
@@ -89,6 +95,8 @@ class Timeouts:
     connect: float = 10.0
     read: float = 60.0
     """Between two chunks of the response; Waldur builds long lists before it sends anything."""
+    whole: float = 180.0
+    """For the whole attempt, however the response drips in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +161,9 @@ def classify_error(
         text = f"cannot {purpose}: {host} cannot be reached ({why}); {_RETRY}"
         remedy = "if this persists, check the network and waldur_api_url"
         return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
+    if isinstance(error, UnusableResponseError):
+        text = f"cannot {purpose}: the response of {host} cannot be used: {why}"
+        return replace(_lost(text, is_write), repeat=Repeat.NEVER)
     if isinstance(error, httpx.TimeoutException):
         why = f"{why}: timed out"
     by = f" through {proxy}" if proxy else ""
@@ -265,7 +276,9 @@ def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError
             remedy="this server does not have the operation: check waldur_api_url, the server's "
             "version and the offering's type",
         )
-    requires_tls = status == httpx.codes.BAD_REQUEST and _HTTP_TO_TLS_PORT.search(response.text)
+    requires_tls = status == httpx.codes.BAD_REQUEST and bool(
+        _HTTP_TO_TLS_PORT.search(body_text(response))
+    )
     not_waldur = status < httpx.codes.BAD_REQUEST or is_markup(response) or requires_tls
     if not_waldur or status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
         # Not Waldur's answer about the object, but that of something in between.
@@ -324,9 +337,13 @@ class Connection:
         retry: RetryPolicy,
         sleep: Callable[[float], None],
         now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+        whole_seconds: float,
         proxy: Proxy | None = None,
     ) -> None:
         """``proxy`` is the proxy that the client uses, for messages."""
+        self.monotonic = monotonic
+        self._whole_seconds = whole_seconds
         self._proxy = proxy
         self.now = now
         self.address = address
@@ -383,16 +400,18 @@ class Connection:
 
     def _attempt(self, call: Call) -> httpx.Response | FailedAttempt:
         is_write = call.operation.is_write
+        deadline = Deadline(self._whole_seconds, self.monotonic)
         try:
-            response = self._follow(call)
+            response = self._follow(call, deadline)
         except httpx.RequestError as error:
-            return classify_error(
+            failed = classify_error(
                 error,
                 purpose=call.purpose,
                 host=self.address.host,
                 is_write=is_write,
                 proxy=self._proxy,
             )
+            return replace(failed, repeat=Repeat.NEVER) if deadline.missed else failed
         if isinstance(response, FailedAttempt):
             return response
         if not response.is_success:
@@ -414,11 +433,11 @@ class Connection:
             )
         return response
 
-    def _follow(self, call: Call) -> httpx.Response | FailedAttempt:
+    def _follow(self, call: Call, deadline: Deadline) -> httpx.Response | FailedAttempt:
         """Send, and follow redirects that keep the method and the token's host."""
         url = httpx.URL(self.address.join(call.path), params=call.query or None)
         for _ in range(_MAX_REDIRECTS):
-            response = self._exchange(call, url)
+            response = self._exchange(call, url, deadline)
             if response.status_code not in _REDIRECTS:
                 return response
             redirect = Redirect.read(str(url), response.headers.get("location", ""))
@@ -447,7 +466,7 @@ class Connection:
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         return None
 
-    def _exchange(self, call: Call, url: httpx.URL) -> httpx.Response:
+    def _exchange(self, call: Call, url: httpx.URL, deadline: Deadline) -> httpx.Response:
         headers = {} if call.content is None else {"Content-Type": "application/json"}
         request = self._client.build_request(
             call.operation.method, url, content=call.content, headers=headers
@@ -455,7 +474,8 @@ class Connection:
         status: int | str = "error"
         began = time.monotonic()
         try:
-            response = self._client.send(request)
+            with until(deadline):
+                response = read_response(self._client.send(request, stream=True), deadline)
             status = response.status_code
             self.last_date = (response.headers.get("date", ""), self.now())
         finally:

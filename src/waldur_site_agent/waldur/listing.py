@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +34,13 @@ Answer = TypeVar("Answer")
 PAGE_SIZE = 300
 """The largest page size that Waldur supports."""
 _PAGES_AT_ONCE = 4
+MAX_PAGES = 1000
+MAX_ROWS = 200_000
+MAX_BYTES = 128 << 20
+MAX_SECONDS = 1800.0
+"""The most that is read of one list, so that a server cannot keep the agent reading for ever."""
 
+_LONGEST_COUNT = 18
 _log = structlog.get_logger(__name__)
 
 
@@ -187,7 +194,7 @@ class ApiClient:
 
         orders = self._known_orders(operation)
         try:
-            return read_in_orders(fetch_ordered, orders)
+            return read_in_orders(fetch_ordered, orders, self._connection.monotonic)
         except OrderingRefusedError:
             if orders == (None,):
                 raise
@@ -245,7 +252,9 @@ class RawListing:
 
 
 def read_in_orders(
-    fetch: Callable[[str | None, int], httpx.Response], orders: Sequence[str | None]
+    fetch: Callable[[str | None, int], httpx.Response],
+    orders: Sequence[str | None],
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> RawListing:
     """Read a list in one order, then in others while rows that sort equally are missing.
 
@@ -256,13 +265,14 @@ def read_in_orders(
     Args:
         fetch: Requests a page by order (``None``: the server's own) and number.
         orders: The orders to try, one after the other.
+        monotonic: Seconds of a clock that is never set.
     """
-    raw = read_pages(partial(fetch, orders[0]))
+    raw = read_pages(partial(fetch, orders[0]), monotonic)
     combined = {_identity(row): row for row in raw.rows}
     for order in orders[1:]:
         if raw.complete or not raw.stable:
             break
-        reread = read_pages(partial(fetch, order))
+        reread = read_pages(partial(fetch, order), monotonic)
         if reread.complete:
             return reread
         combined.update((_identity(row), row) for row in reread.rows)
@@ -277,7 +287,41 @@ def read_in_orders(
     return raw
 
 
-def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
+class _Budget:
+    """What one list may still take."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._end = monotonic() + MAX_SECONDS
+        self._pages = self._rows = self._bytes = 0
+
+    def spend(self, response: httpx.Response, rows: Sequence[Row]) -> None:
+        """Account for a page.
+
+        Raises:
+            TemporaryError: The list is longer than any that Waldur has.
+        """
+        self._pages += 1
+        self._rows += len(rows)
+        self._bytes += len(response.content)
+        reached = (
+            f"{MAX_PAGES} pages"
+            if self._pages >= MAX_PAGES
+            else f"{MAX_ROWS} rows"
+            if self._rows > MAX_ROWS
+            else f"{MAX_BYTES >> 20} MiB"
+            if self._bytes > MAX_BYTES
+            else f"{MAX_SECONDS / 60:g} minutes"
+            if self._monotonic() > self._end
+            else ""
+        )
+        if reached:
+            raise bad_answer(response, f"the list does not end after {reached}")
+
+
+def read_pages(
+    fetch: Callable[[int], httpx.Response], monotonic: Callable[[], float] = time.monotonic
+) -> RawListing:
     """Fetch pages until there are as many rows as the server counts.
 
     Once the first page has said how many there are, up to four are fetched at a time; they are
@@ -285,13 +329,19 @@ def read_pages(fetch: Callable[[int], httpx.Response]) -> RawListing:
 
     Args:
         fetch: Requests a page by number, from 1.
+        monotonic: Seconds of a clock that is never set.
+
+    Raises:
+        TemporaryError: There is no end to them.
     """
     rows: list[Row] = []
     seen: set[str] = set()
     arrived = accounted = 0
     totals: list[int | None] = []
+    budget = _Budget(monotonic)
     for response in _pages(fetch):
         page_rows = read_rows(response)
+        budget.spend(response, page_rows)
         totals.append(total_rows(response))
         arrived += len(page_rows)
         fresh = [row for row in page_rows if _identity(row) not in seen]
@@ -331,7 +381,8 @@ def matching(
 def total_rows(response: httpx.Response) -> int | None:
     """How many rows the list has on the server, in all pages; ``None`` if it does not say."""
     header = response.headers.get("x-result-count", "").strip()
-    return int(header) if header.isascii() and header.isdigit() else None
+    is_count = header.isascii() and header.isdigit() and len(header) <= _LONGEST_COUNT
+    return int(header) if is_count else None
 
 
 def _identity(row: Row) -> str:

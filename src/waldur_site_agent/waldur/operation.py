@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -15,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.marketplace import WaldurComponent
-from waldur_site_agent.waldur.errors import shorten
+from waldur_site_agent.waldur.body import load_json, shorten
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 
@@ -213,13 +212,12 @@ def read_json(response: httpx.Response) -> object:
         TemporaryError: It is not JSON, but for example a login page.
     """
     try:
-        body: object = json.loads(response.content)
-    except (ValueError, RecursionError) as error:
+        return load_json(response.content)
+    except ValueError as error:
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         raise bad_answer(
             response, f"it is not JSON but {kind}; check waldur_api_url and the proxies"
         ) from error
-    return body
 
 
 def read_rows(response: httpx.Response) -> list[Row]:

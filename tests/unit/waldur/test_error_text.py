@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.waldur.errors import error_text, flatten, shorten
+from waldur_site_agent.waldur.body import shorten
+from waldur_site_agent.waldur.errors import error_text, flatten
 
 WORDS = st.text(st.characters(categories=["Ll", "Nd"]), min_size=1, max_size=8)
 BODIES = st.recursive(
