@@ -20,7 +20,7 @@ from waldur_site_agent.backends.contract import (
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
 from waldur_site_agent.config.source import Place
-from waldur_site_agent.config.switching import ignored, refused, translate
+from waldur_site_agent.config.switching import Finding, ignored, refused, translate
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import backend_components
 
@@ -157,8 +157,7 @@ class PluginRegistry(Generic[Contract]):
         model = self.backend_class(name).Settings
         key = self._group.settings_key
         at: Place = ("offerings", number, key)
-        given = copy.deepcopy(dict(written))
-        findings = translate(given, model.version_1, at, source)
+        given, findings = self.translated(name, written, source, number)
         problems = refused(findings, source)
         try:
             settings = model.model_validate(given)
@@ -178,12 +177,23 @@ class PluginRegistry(Generic[Contract]):
             return ReadSettings(settings)
         if problems:
             raise ConfigurationError(source.path, problems)
-        defaults = [each.remark(given, at, source) for each in model.version_1_defaults]
-        return ReadSettings(
-            settings,
-            tuple(ignored(findings, source)),
-            tuple(remark for remark in defaults if remark is not None),
-        )
+        defaults = [
+            each.remark(at, source) for each in model.version_1_defaults if each.key not in given
+        ]
+        return ReadSettings(settings, tuple(ignored(findings, source)), tuple(defaults))
+
+    def translated(
+        self, name: str, written: Mapping[str, object], source: Source | None, number: int = 0
+    ) -> tuple[dict[str, Any], list[Finding]]:
+        """Settings in the present spelling, and what was found of version 1.
+
+        Raises:
+            PluginError: The plugin is not installed or cannot be loaded.
+        """
+        given: dict[str, Any] = copy.deepcopy(dict(written))
+        at: Place = ("offerings", number, self._group.settings_key)
+        rows = self.backend_class(name).Settings.version_1
+        return given, translate(given, rows, at, source)
 
     def _installed(self) -> list[str]:
         return sorted({*self._extra, *_installed_plugins(self._group)})

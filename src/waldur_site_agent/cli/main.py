@@ -19,6 +19,7 @@ from waldur_site_agent.cli.commands import (
     users_sync,
 )
 from waldur_site_agent.cli.install import health, init_command, install_services
+from waldur_site_agent.cli.migrate import migrate_command
 from waldur_site_agent.cli.run import (
     RunOptions,
     check_configuration,
@@ -230,6 +231,7 @@ for group, command in (
     (main, init_command),
     (main, install_services),
     (main, completion_command),
+    (main, migrate_command),
 ):
     group.add_command(command)
 

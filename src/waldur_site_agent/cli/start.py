@@ -197,7 +197,9 @@ def load(
 
 def _with_remarks(start: Start, of_file: Sequence[Problem]) -> Start:
     """Add what a file from version 1 says without effect, and where defaults are others now."""
-    without_effect, defaults = list(of_file), old_defaults(start.source)
+    without_effect, defaults = list(of_file), []
+    for place, default in old_defaults(start.source):
+        defaults.append(default.remark(place, start.source))
     for offering in start.chosen:
         if start.is_broken(offering, start.jobs):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ from waldur_site_agent.config.source import (
 )
 from waldur_site_agent.config.switching import (
     Finding,
+    OldDefault,
     ignored,
     refused,
     translate,
@@ -125,17 +126,16 @@ def is_of_version_1(source: Source, number: int) -> bool:
     return isinstance(entries[number], dict) and "backend_type" in entries[number]
 
 
-def old_defaults(source: Source) -> list[Problem]:
+def old_defaults(source: Source) -> Iterator[tuple[Place, OldDefault]]:
     """Where a file of version 1 relies on defaults that are others now, outside of backends."""
     entries: Any = source.content["offerings"]
     old = [number for number, _ in enumerate(entries) if is_of_version_1(source, number)]
-    remarks = [each.remark(source.content, (), source) for each in DEFAULTS_OF_FILE if old]
-    remarks += [
-        default.remark(entries[number], ("offerings", number), source)
-        for number in old
-        for default in DEFAULTS_OF_OFFERING
-    ]
-    return [remark for remark in remarks if remark is not None]
+    if old:
+        yield from (((), each) for each in DEFAULTS_OF_FILE if each.key not in source.content)
+    for number in old:
+        for default in DEFAULTS_OF_OFFERING:
+            if default.key not in entries[number]:
+                yield ("offerings", number), default
 
 
 def _validate(source: Source, problems: list[Problem], check_settings: CheckSettings) -> Loaded:
@@ -144,7 +144,9 @@ def _validate(source: Source, problems: list[Problem], check_settings: CheckSett
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
-        problems += problems_of(error, source, Configuration)
+        said = {problem.place for problem in problems}
+        found = problems_of(error, source, Configuration)
+        problems += [problem for problem in found if problem.place not in said]
     numbers = {_offering_of(problem) for problem in problems}
     if configuration is not None and not numbers:
         return Loaded(configuration, source)

@@ -73,6 +73,8 @@ class OldKey:
     """Values that are spelt differently now, in lower case."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Values that are not supported, in lower case, and what to do instead."""
+    differs: bool = False
+    """Whether a site that has the key may notice what :attr:`text` says."""
     off: Callable[[Any], bool] = is_off
     """Which values turn the feature off, so that nothing is lost without it."""
 
@@ -86,9 +88,16 @@ def done(
     *,
     values: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
+    differs: bool = False,
 ) -> OldKey:
-    """A key that works; ``text`` says what a switching site may notice."""
-    return OldKey(answer=Answer.DONE, text=text, values=values or {}, refused=refused or {})
+    """A key that works; ``differs``: the text is about something that a site will notice."""
+    return OldKey(
+        answer=Answer.DONE,
+        text=text,
+        values=values or {},
+        refused=refused or {},
+        differs=differs,
+    )
 
 
 def renamed(name: str, text: str = "", values: Mapping[str, str] | None = None) -> OldKey:
@@ -246,10 +255,8 @@ class OldDefault:
     line: str
     """The line of YAML that keeps the behaviour of version 1."""
 
-    def remark(self, content: Mapping[str, Any], at: Place, source: Source) -> Problem | None:
-        """The remark for the mapping at ``at``; ``None`` if the key is written there."""
-        if self.key in content:
-            return None
+    def remark(self, at: Place, source: Source) -> Problem:
+        """The remark about the mapping at ``at``, which lacks the key."""
         message = f'{self.text}; to keep the behaviour of version 1, add "{self.line}"'
         return Problem(source.line(at) if at else None, at, message)
 

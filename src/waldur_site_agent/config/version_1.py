@@ -25,7 +25,9 @@ _OTHER_PLUGINS = "neither Slurm nor MOAB has ever read it"
 
 _FILE: Mapping[str, OldKey] = {
     "offerings": done(),
-    "sentry_dsn": done("reports name no people or projects unless `sentry_send_names: true`"),
+    "sentry_dsn": done(
+        "reports name no people or projects unless `sentry_send_names: true`", differs=True
+    ),
     "elastic_apm_server_url": not_needed(
         "nothing is sent to Elastic APM; errors are in the log, the metrics and, if configured, "
         "Sentry"
@@ -52,10 +54,10 @@ _FILE: Mapping[str, OldKey] = {
 }
 
 _OFFERING: Mapping[str, OldKey] = {
-    "name": done("must differ between offerings"),
+    "name": done(),
     "waldur_api_url": done(),
     "waldur_api_token": done("or `${VARIABLE}`, or `waldur_api_token_file`"),
-    "waldur_offering_uuid": done("an unquoted UUID of digits is fine"),
+    "waldur_offering_uuid": done(),
     "oidc_token_url": not_supported(_NO_LOGIN_BY_OIDC),
     "oidc_client_id": not_supported(_NO_LOGIN_BY_OIDC),
     "oidc_client_secret": not_supported(_NO_LOGIN_BY_OIDC),
@@ -97,20 +99,21 @@ _COMPONENT: Mapping[str, OldKey] = {
     "accounting_type": done(
         refused={"one": "prepaid components are not yet supported; remove the component here"}
     ),
-    "unit_factor": done("exact decimal numbers"),
+    "unit_factor": done(),
     "unit_factor_reporting": done(
         "with every backend; version 1 ignored it with Slurm and MOAB, so their usage changes"
     ),
     "limit": done(
         "caps new accounts for `usage` only; without it Waldur keeps its amount, which version 1 "
-        "cleared"
+        "cleared",
+        differs=True,
     ),
     "description": done(),
     "article_code": done(),
-    "min_value": done("a decimal number"),
-    "max_value": done("a decimal number"),
-    "max_available_limit": done("a decimal number"),
-    "default_limit": done("a decimal number"),
+    "min_value": done(),
+    "max_value": done(),
+    "max_available_limit": done(),
+    "default_limit": done(),
     "limit_period": done("another value is an error at once"),
     "is_boolean": done(),
     "is_prepaid": done(),
@@ -129,6 +132,9 @@ _COMPONENT: Mapping[str, OldKey] = {
     "type": not_needed(_OTHER_PLUGINS),
     "mup_allocation_type": not_needed(_OTHER_PLUGINS),
 }
+
+BACKEND_TYPE_NOT_NEEDED = not_needed("not needed beside the keys that name a backend for each job")
+"""For ``migrate``."""
 
 OFFERING = "offerings.*"
 COMPONENT = f"{OFFERING}.backend_components.*"

@@ -13,7 +13,8 @@ KEYS: Mapping[str, OldKey] = {
     "allocation_prefix": done(),
     **HOMES,
     "enable_user_homedir_account_creation": done(
-        "members get home directories unless it is false; version 1 made none with MOAB"
+        "members get home directories unless it is false; version 1 made none with MOAB",
+        differs=True,
     ),
     **COMMON,
 }

@@ -38,7 +38,11 @@ KEYS: Mapping[str, OldKey] = {
     "enforce_offering_qos": not_needed("without qos_enforcement_enabled it does nothing"),
     **HOMES,
     "project_directory": later("set enabled: false", unless_enabled()),
-    "qos_default": done("only what paused or downscaled accounts had before is restored"),
+    "qos_default": done(
+        "an account that was paused or downscaled gets back the QOS that it had, other accounts "
+        "keep theirs",
+        differs=True,
+    ),
     "qos_downscaled": done("must exist on the cluster"),
     "qos_paused": done("must exist on the cluster; without it GrpSubmitJobs=0 pauses accounts"),
     "qos_management": not_supported(
