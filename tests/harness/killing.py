@@ -43,6 +43,10 @@ class KillSwitch:
                 raise KilledError
             return True
 
+    def die(self) -> None:
+        """End the agent after a step took effect."""
+        raise KilledError
+
     def transport(self, inner: httpx.BaseTransport) -> httpx.BaseTransport:
         """A way to Waldur that passes under the blade."""
         return _Transport(self, inner)

@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from waldur_site_agent.config.switching import OldDefault, OldKeys
-from waldur_site_agent.model.backend import Placement, ResourceRequest
+from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser
 from waldur_site_agent.model.usage import Period, UsageReport
@@ -41,6 +41,13 @@ class CreateResource:
     placement: Placement
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """Limits to set together with the creation; a resource found half-made gets them too."""
+    facts: ResourceFacts | None = field(default=None, compare=False, repr=False)
+    """What Waldur says about the resource: what was ordered, and more."""
+    order: UUID | None = field(default=None, compare=False)
+    """The order; the same for each attempt, so that the backend can recognise a repetition."""
+    may_exist: bool = field(default=False, compare=False)
+    """An earlier attempt may have been interrupted, so a resource of this name is the order's own.
+    Only of backends without ``recognizes_unfinished``."""
 
     @property
     def resource(self) -> str:
@@ -59,6 +66,8 @@ class DeleteResource:
 
     resource: str
     project_container: str | None = None
+    order: UUID | None = field(default=None, compare=False)
+    """The order, as in :class:`CreateResource`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ class SetLimits:
 
     resource: str
     limits: Mapping[str, Decimal | None]
+    order: UUID | None = field(default=None, compare=False)
+    """The order, as in :class:`CreateResource`; ``None`` where no order asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,8 @@ class Result(enum.Enum):
     DONE = "done"
     UNCHANGED = "unchanged"
     FAILED = "failed"
+    PENDING = "pending"
+    """The backend has taken it on and finishes it later; of backends with ``finishes_later``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +183,49 @@ class Outcome:
     result: Result
     error: SiteAgentError | None = None
     skipped: tuple[Skipped, ...] = ()
+    assigned_id: str = ""
+    """Of creations: the id that the backend gave, where it is not the one of the placement."""
+    reference: str = ""
+    """Of pending outcomes: by what :meth:`Backend.progress` is asked for it later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How work stands that the backend finishes later: done, failed (for good), or pending."""
+
+    result: Result
+    error: SiteAgentError | None = None
+    """Set exactly when the result is FAILED; a temporary one means: ask again."""
+    assigned_id: str = ""
+    """As in :class:`Outcome`, where it became known only now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can tell, beyond the kinds of action that it supports.
+
+    The defaults are those of a backend that can be read completely. Whatever a backend cannot
+    tell, the agent remembers in the ``backend_metadata`` of the resource in Waldur.
+    """
+
+    tells_members: bool = True
+    """Whether ``observe`` shows who is in a resource."""
+    tells_limits: bool = True
+    """Whether ``observe`` shows limits."""
+    tells_access: bool = True
+    """Whether ``observe`` shows that a resource is paused or downscaled."""
+    tells_all: bool = True
+    """Whether ``observe()`` shows everything that exists. If not: the resources that Waldur names
+    (:meth:`Backend.hear`), and those named by ``ids``."""
+    recognizes_unfinished: bool = True
+    """Whether parent and organization tell what an interrupted creation left from what belongs to
+    somebody else. If not, the name is noted in Waldur before each creation."""
+    assigns_ids: bool = False
+    """Whether the backend names resources itself; their ids are then kept as Waldur has them."""
+    finishes_later: bool = False
+    """Whether outcomes may be pending."""
+    needs_facts: bool = False
+    """Whether :meth:`Backend.hear` is to be called, which costs one more list in each pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +333,9 @@ class Backend(ABC):
     Set on the class, or on the instance where it depends on the settings.
     """
 
+    capabilities: Capabilities = Capabilities()
+    """What this backend can tell; set on the class or on the instance."""
+
     def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
         """Remember, but do nothing yet: a constructor neither reads nor starts anything."""
         self.settings = settings
@@ -285,6 +344,30 @@ class Backend(ABC):
     def close(self) -> None:
         """Give back what the backend holds; called once, when the agent stops."""
         return
+
+    def hear(self, facts: Facts) -> None:  # noqa: B027 - optional
+        """Hear what Waldur says about resources and people, before anything is read or applied.
+
+        Called in each pass if ``capabilities.needs_facts``, and again for what is read later in
+        the pass; a resource that is told again replaces what was said of it before.
+        """
+
+    def progress(self, reference: str) -> Progress:
+        """How work stands that an outcome of ``Result.PENDING`` left to the backend.
+
+        Asked in each pass until it is done or has failed for good.
+
+        Args:
+            reference: the outcome's own.
+
+        Raises:
+            TemporaryError: it could not be found out.
+        """
+        error = PermanentError(
+            f'{type(self).__name__} does not know of any work "{reference}" that it finishes '
+            "later; complete the order by hand"
+        )
+        return Progress(Result.FAILED, error)
 
     @abstractmethod
     def diagnose(self) -> Iterable[Check]:

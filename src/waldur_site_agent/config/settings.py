@@ -265,6 +265,9 @@ class Offering(Section):
     preserve_unmanaged_backend_users: bool | None = None
     """``true``: users of an account whom Waldur does not know stay and are listed; ``false``: they
     are removed. Where it is set, ``unknown_users`` of ``safety`` does not count."""
+    pending_order_timeout_hours: float | None = Field(default=None, gt=0)
+    """Of backends that finish orders later: after how many hours such an order is marked erred;
+    by default never."""
     allow_decrease: bool = False
     """Whether usage may be reported lower than before; normal for some backends, else a mistake."""
 

@@ -158,6 +158,11 @@ def importable(site: Site) -> ImportPlan:
         TemporaryError: Waldur or the backend could not be read.
         PermanentError: the token may not read what is needed.
     """
+    if not site.backend.capabilities.tells_all:
+        raise PermanentError(
+            "this offering's backend cannot list what exists, so nothing can be imported; set the "
+            "backend_id of resources in Waldur by hand"
+        )
     uuid = site.offering.waldur_offering_uuid
     listing = site.waldur.resources(uuid)
     if any(row.text("backend_id") is None for row in listing.unreadable):

@@ -14,6 +14,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
+from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.offering import read_offering
 from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
 from waldur_site_agent.cycles.partial_answers import (
@@ -61,7 +62,7 @@ def decide(
     decisions: Decisions = {}
     for name, resources in sorted(groups.items()):
         found = state.resources.get(name)
-        if found is None or not found.is_complete:
+        if found is None or not found.is_complete or not site.backend.capabilities.tells_limits:
             continue
         for resource in resources:
             decision = _decision_on(site, resource, found, authority)
@@ -213,6 +214,7 @@ def sync_resource_limits(
     listing = site.waldur.resources(uuid)
     groups = by_account(readable(site, listing, "resources"))
     uncertain = {each.account for each in stand_ins(listing.unreadable)}
+    tell_resources(site)
     state = site.backend.observe()
     decisions = decide(site, groups, state, follows, uncertain=uncertain)
     remarks = [f"{name}  {text}" for name, d in decisions.items() for text in d.left]
@@ -237,7 +239,7 @@ def lines_of_unlimited(
     site: Site, groups: Mapping[str, Sequence[Resource]], state: BackendState
 ) -> list[str]:
     """A line per limit-based component that has no limit on either side, with the accounts."""
-    components = limited_components(site)
+    components = limited_components(site) if site.backend.capabilities.tells_limits else {}
     names: dict[str, list[str]] = defaultdict(list)
     for name, resources in sorted(groups.items()):
         found = state.resources.get(name)

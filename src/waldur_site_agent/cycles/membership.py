@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from waldur_site_agent.backends import (
+    AddMembers,
     BackendResource,
     BackendState,
+    Capabilities,
     CreateHomeDirectories,
     Result,
     SetAccess,
@@ -26,13 +28,20 @@ from waldur_site_agent.cycles.deletions import (
     preview_deletions,
     still_in_accounts,
 )
+from waldur_site_agent.cycles.facts import tell_people, tell_resources
 from waldur_site_agent.cycles.feedback import (
     mark_missing,
     preview_feedback,
     preview_marks,
     report_to_waldur,
 )
-from waldur_site_agent.cycles.limits import decide, limit_step, lines_of_unlimited, note_unresolved
+from waldur_site_agent.cycles.limits import (
+    by_account,
+    decide,
+    limit_step,
+    lines_of_unlimited,
+    note_unresolved,
+)
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Protected, readable
@@ -74,6 +83,11 @@ from waldur_site_agent.planning.plan import (
     guard,
     metadata_write,
     removals_in,
+)
+from waldur_site_agent.planning.remembered import (
+    remembered_after,
+    remembered_state,
+    with_intentions,
 )
 from waldur_site_agent.waldur import concurrently
 
@@ -122,6 +136,8 @@ def sync_membership(
         offering=site.offering.name, usernames=usernames, snapshot=wanted.snapshot
     )
     _note_usernames(site, report)
+    tell_resources(site)
+    tell_people(site, usernames.users, wanted.teams, wanted.provider)
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     with site.backend.session():
@@ -228,11 +244,24 @@ def _in_scope(
 
 def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
     """The state with members spelled as in Waldur, where only the case differs."""
+    state = _with_remembered(site, wanted, state)
     members = {name for account in wanted.accounts for name in account.members or ()}
     found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
     aliases = same_but_for_case(found, wanted.people.known.keys() | members)
     theirs = {m: name for m, name in aliases.items() if site.backend.is_listed_as(name, m)}
     return in_waldurs_spelling(state, theirs)
+
+
+def _with_remembered(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
+    """The state with members and access as noted in Waldur, where the backend cannot tell them."""
+    groups = by_account(wanted.snapshot.resources.values())
+    return remembered_state(
+        state,
+        {name: [each.backend_metadata for each in group] for name, group in groups.items()},
+        {account.id: account.members for account in wanted.accounts},
+        {account.id: account.access for account in wanted.accounts},
+        site.backend.capabilities,
+    )
 
 
 def _people_of(account: AccountWanted, state: BackendState) -> set[str]:
@@ -311,8 +340,10 @@ def _change_backend(
 ) -> _Changes:
     """Save the settings needed to undo the changes, then apply them."""
     users_to_delete = begin_deletions(site, wanted.users_to_delete)
-    membership, unsaved = _save_settings(site, membership, state)
-    steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved)]
+    capabilities = site.backend.capabilities
+    intended = with_intentions(state, guarded.allowed.actions, capabilities)
+    membership, unsaved = _save_settings(site, membership, intended)
+    steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved, capabilities)]
     return _Changes(
         membership=membership,
         users_to_delete=users_to_delete,
@@ -327,14 +358,21 @@ def _report_changes(
     """Report the changes to Waldur; return what went wrong on either side."""
     applied, membership, unsaved = changes.applied, changes.membership, changes.unsaved
     failures = [*_troubles(membership), *wanted.not_understood, *_failures(applied)]
-    after = site.backend.observe() if _access_changed(applied) else state
+    capabilities = site.backend.capabilities
+    changed = _access_changed(applied) and capabilities.tells_access
+    after = site.backend.observe() if changed else state
+    after = remembered_after(
+        with_intentions(after, [step.action for step, _ in applied], capabilities),
+        [outcome for _, outcome in applied],
+        capabilities,
+    )
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     still_present = _still_present(applied, guarded.refused, membership, wanted)
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
         *report_to_waldur(site, membership, after, broken),
-        *_finish(site, wanted, changes.users_to_delete, still_present),
+        *_finish(site, wanted, changes.users_to_delete, still_present, after),
     ]
     note_failures(site, "not synced", others)
     return failures + others
@@ -345,8 +383,12 @@ def _finish(
     wanted: Gathered,
     users_to_delete: Sequence[OfferingUser],
     still_present: frozenset[str] | None,
+    after: BackendState | None = None,
 ) -> list[str]:
-    """Mark users deleted who are in no account, according to a new read of the backend."""
+    """Mark users deleted who are in no account, according to a new read of the backend.
+
+    ``after`` is what the agent remembers, of a backend that does not tell its members.
+    """
     if still_present is None:
         return []
     going = [
@@ -355,7 +397,10 @@ def _finish(
     if not going:
         return []
     try:
-        found, failures = still_in_accounts(site, going, wanted, site.backend.observe())
+        state = site.backend.observe()
+        if not site.backend.capabilities.tells_members:
+            state = after or _with_remembered(site, wanted, state)
+        found, failures = still_in_accounts(site, going, wanted, state)
     except SiteAgentError as error:
         return [f"{len(going)} users not marked deleted: the backend could not be read: {error}"]
     return failures + finish_deletions(site, going, found)
@@ -414,8 +459,10 @@ def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
     return replace(account, wanted=replace(account.wanted, resources=tuple(resources)))
 
 
-def _is_unsaved(step: Step, unsaved: dict[str, str]) -> bool:
-    noted = isinstance(step.action, SetAccess | SetMemberLimits)
+def _is_unsaved(step: Step, unsaved: dict[str, str], capabilities: Capabilities) -> bool:
+    noted = isinstance(step.action, SetAccess | SetMemberLimits) or (
+        isinstance(step.action, AddMembers) and not capabilities.tells_members
+    )
     return noted and resource_of(step.action) in unsaved
 
 
@@ -476,7 +523,8 @@ def preview_membership(
     """
     broken = {resource_of(step.action) for step in refused.steps}
     still_present = _still_present((), refused, membership, wanted)
-    notes, noted = _notes(membership, state)
+    intended = with_intentions(state, membership.plan.actions, site.backend.capabilities)
+    notes, noted = _notes(membership, intended)
     marks: list[Write] = []
     if whole_offering:
         missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}

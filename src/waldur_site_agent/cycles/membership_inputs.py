@@ -90,6 +90,8 @@ class Gathered:
     snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     provider: UUID | None = None
     """The service provider, if this token may see it."""
+    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    """The teams that were read, by project."""
 
 
 @dataclass(slots=True)
@@ -167,6 +169,11 @@ def gather_wanted(
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
         provider=provider,
+        teams={
+            project: team
+            for project, team in teams.items()
+            if project is not None and not isinstance(team, SiteAgentError)
+        },
     )
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.facts import tell_people
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import readable, stand_ins
 from waldur_site_agent.cycles.site import (
@@ -314,6 +315,8 @@ def order_contexts(
         users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
+        known = {key: team for key, team in teams.items() if not isinstance(team, SiteAgentError)}
+        tell_people(site, users, known)
     contexts = []
     for order in (_with_supported_limits(site, order) for order in orders):
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
@@ -360,6 +363,7 @@ def _with_team(
         team is None
         or context.order.type != OrderType.CREATE
         or context.resource.restrict_member_access
+        or not site.backend.capabilities.tells_members  # membership_sync remembers who it added
     ):
         return context
     if isinstance(team, SiteAgentError):
@@ -405,6 +409,8 @@ def _placements(
         project_name=order.project_name or resource.project_name,
         customer_slug=order.customer_slug or resource.customer_slug,
         customer_name=order.customer_name or resource.customer_name,
+        uuid=resource.uuid,
+        attributes=order.attributes,
     )
     for kind, slug in (("customer", request.customer_slug), ("project", request.project_slug)):
         if not slug.strip():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
+from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
     OrderResult,
@@ -27,6 +28,13 @@ from waldur_site_agent.cycles.order_inputs import (
     orders_in_scope,
     resources_of,
 )
+from waldur_site_agent.cycles.pending_orders import (
+    Answers,
+    Errors,
+    note_creations,
+    note_references,
+    progress_of_orders,
+)
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     ScopeFilter,
@@ -40,6 +48,7 @@ from waldur_site_agent.cycles.site import (
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
     DefectError,
+    InProgressError,
     PermanentError,
     SiteAgentError,
     TemporaryError,
@@ -53,6 +62,8 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.orders import (
+    Claims,
+    OrderContext,
     OrderPlan,
     backend_plan,
     complete_write,
@@ -68,9 +79,6 @@ from waldur_site_agent.waldur import (
     NotFoundError,
     concurrently,
 )
-
-Errors = dict[UUID, SiteAgentError]
-"""The first error of each order."""
 
 
 def process_orders(
@@ -89,13 +97,14 @@ def process_orders(
     if not found:
         repairs = _preview_repairs(site) if dry_run else ()
         return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
+    tell_resources(site)
     if dry_run:
         return _preview(site, found, snapshot, site.backend.observe())
     with site.backend.session():
         state = site.backend.observe()
         orders, refused = approve_pending(site, found)
         approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
-        plans, waiting = _decide(site, orders, approved, state)
+        plans, waiting, state = _decide(site, orders, approved, state)
         allowed = _guarded(site, plans, state)
         errors = _carry_out(site, plans, allowed)
     errors |= report_last_usage(site, plans, state, errors)
@@ -117,7 +126,7 @@ def _preview(
     site: Site, found: Sequence[Order], snapshot: WaldurSnapshot, state: BackendState
 ) -> OrdersReport:
     """What the pass would do; nothing is approved."""
-    plans, waiting = _decide(site, found, frozenset(), state)
+    plans, waiting, state = _decide(site, found, frozenset(), state)
     usage = preview_last_usage(site, plans, state)
     plans = tuple(
         replace(plan, unfinished=plan.unfinished or usage.waiting.get(plan.order.uuid))
@@ -140,21 +149,52 @@ def _preview(
 
 def _decide(
     site: Site, orders: Sequence[Order], approved: frozenset[UUID], state: BackendState
-) -> tuple[tuple[OrderPlan, ...], list[OrderResult]]:
-    """The plans, and results for the orders that cannot be planned yet."""
+) -> tuple[tuple[OrderPlan, ...], list[OrderResult], BackendState]:
+    """The plans, results for the orders that cannot be planned yet, and what the plans rest on."""
     if not orders:
-        return (), []
+        return (), [], state
     resources = resources_of(site, orders, approved)
-    contexts = order_contexts(site, orders, resources.own, approved)
+    facts = facts_of_orders(site, orders, resources.own)
+    progress = progress_of_orders(site, orders, resources.own)
+    contexts = tuple(
+        replace(
+            context,
+            facts=facts.get(context.order.uuid),
+            progress=progress.get(context.order.uuid),
+        )
+        for context in order_contexts(site, orders, resources.own, approved)
+    )
+    state = with_candidates(site, state, _candidates(contexts))
     contexts = tuple(defer_doubtful_names(contexts, resources, state))
     known = [context for context in contexts if context.order.type in _KNOWN_TYPES]
     claims = claims_on(site, known, resources, state)
-    precision = LimitPrecision.of(site.backend)
-    plans = plan_orders(known, state, claims, site.offering.components, precision)
+    plans = _planned(site, known, state, claims)
     plans = _confirmed(site, plans, resources)
     _log_defects(site, plans)
     decided = {context.order.uuid for context in known}
-    return plans, [_undecided(order) for order in orders if order.uuid not in decided]
+    return plans, [_undecided(order) for order in orders if order.uuid not in decided], state
+
+
+def _planned(
+    site: Site, contexts: Iterable[OrderContext], state: BackendState, claims: Claims
+) -> tuple[OrderPlan, ...]:
+    return plan_orders(
+        contexts,
+        state,
+        claims,
+        site.offering.components,
+        LimitPrecision.of(site.backend),
+        site.backend.capabilities,
+    )
+
+
+def _candidates(contexts: Iterable[OrderContext]) -> set[str]:
+    """The names that orders may use, and those of their resources."""
+    names: set[str] = set()
+    for context in contexts:
+        names |= {placement.id for placement in context.placements}
+        names |= {context.resource.account} - {""}
+    return names
 
 
 _KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
@@ -187,12 +227,11 @@ def _confirmed(
     if not failing:
         return plans
     try:
-        state = site.backend.observe()
+        state = with_candidates(site, site.backend.observe(), _candidates(failing))
         claims = confirmed_claims(site, failing, resources, state)
     except TemporaryError as error:
         return tuple(_waiting(plan, error) if _is_final(plan) else plan for plan in plans)
-    precision = LimitPrecision.of(site.backend)
-    again = plan_orders(failing, state, claims, site.offering.components, precision)
+    again = _planned(site, failing, state, claims)
     outdated = {plan.order.uuid for plan in again if not _is_final(plan)}
     return tuple(
         replace(plan, problem=TemporaryError(f"{_OUTDATED}: {plan.problem}"))
@@ -231,15 +270,22 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
     for step in allowed.refused.steps:
         _record_error(errors, step, TemporaryError(f"refused: {allowed.reason}"))
     steps = allowed.allowed.steps
-    _apply(site, [s for s in steps if isinstance(s.action, CreateResource)], errors)
-    _name_resources(site, plans, errors)
-    rest = [s for s in steps if not isinstance(s.action, CreateResource)]
-    _apply(site, [s for s in rest if s.order not in errors], errors)
+    answers = Answers()
+    note_creations(site, plans, errors)
+    creations = [s for s in steps if isinstance(s.action, CreateResource)]
+    _apply(site, [s for s in creations if s.order not in errors], answers, errors)
+    _name_resources(site, plans, answers, errors)
+    note_references(site, [p for p in plans if p.order.uuid not in errors], answers, errors)
+    rest = [answers.renamed(s) for s in steps if not isinstance(s.action, CreateResource)]
+    _apply(site, [s for s in rest if s.order not in errors], answers, errors)
+    note_references(site, [p for p in plans if p.order.uuid not in errors], answers, errors)
     return errors
 
 
-def _apply(site: Site, steps: Sequence[Step], errors: Errors) -> None:
-    for step, outcome in apply_steps(site, steps):
+def _apply(site: Site, steps: Sequence[Step], answers: Answers, errors: Errors) -> None:
+    applied = apply_steps(site, steps)
+    answers.learn(applied)
+    for step, outcome in applied:
         if outcome.error is not None:
             _record_error(errors, step, outcome.error)
 
@@ -249,10 +295,12 @@ def _record_error(errors: Errors, step: Step, error: SiteAgentError) -> None:
         errors.setdefault(step.order, error)
 
 
-def _name_resources(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> None:
+def _name_resources(
+    site: Site, plans: Sequence[OrderPlan], answers: Answers, errors: Errors
+) -> None:
     unnamed = [
         plan
-        for plan in plans
+        for plan in (replace(each, backend_id=answers.name_of(each)) for each in plans)
         if plan.order.type == OrderType.CREATE
         and plan.problem is None
         and plan.needs_backend_id
@@ -342,7 +390,10 @@ def _fail(site: Site, order: Order, error: PermanentError) -> OrderResult:
 
 
 def _left_open(order: Order, error: SiteAgentError) -> OrderResult:
-    return OrderResult(order=order, status=OrderStatus.WAITING, reason=str(error), is_trouble=True)
+    is_trouble = not isinstance(error, InProgressError)
+    return OrderResult(
+        order=order, status=OrderStatus.WAITING, reason=str(error), is_trouble=is_trouble
+    )
 
 
 def _previewed_results(plans: Iterable[OrderPlan]) -> tuple[OrderResult, ...]:

@@ -606,6 +606,7 @@ def _send(waldur: Waldur, write: Write) -> None:
     with_value: dict[Call, Callable[[UUID, Any], object]] = {
         Call.FAIL_ORDER: waldur.fail_order,
         Call.SET_BACKEND_ID: waldur.set_backend_id,
+        Call.SET_ORDER_BACKEND_ID: waldur.set_order_backend_id,
         Call.SET_BACKEND_METADATA: waldur.set_backend_metadata,
         Call.SET_LIMITS: waldur.set_limits,
         Call.SET_AS_ERRED: waldur.set_as_erred,

@@ -15,6 +15,7 @@ from datetime import UTC, timedelta
 from functools import partial
 
 from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import by_account, report_limits
 from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
@@ -251,6 +252,7 @@ def gather_reportable(site: Site) -> ReportableResources:
     groups = by_account(listed)
     if not groups:
         return ReportableResources(troubles=troubles, is_whole=not troubles)
+    tell_resources(site)
     elsewhere = accounts_elsewhere(site)
     for each in stand_ins(listing.unreadable):
         elsewhere.setdefault(each.account, []).append(_named(each))

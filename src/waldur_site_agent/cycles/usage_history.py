@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from operator import attrgetter
 
+from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage import (
     gather_reportable,
@@ -93,6 +94,7 @@ def load_months(
     """
     still_erred = restore_erred(site, selection.resources)
     resources = {a: r for a, r in selection.resources.items() if a not in still_erred}
+    tell_resources(site)
     for month in months:
         (plan,) = plan_months(site, [month], resources, selection.components)
         outcome = send_month(site, plan, compare_user_usages=True)
@@ -111,6 +113,7 @@ def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period
     if not periods or not selection.resources:
         return []
     since = {name: counted_from(r, periods[0]) for name, r in selection.resources.items()}
+    tell_resources(site)
     reports = site.backend.usages(since, periods)
     totals = [{name: report.resources[name].total for name in since} for report in reports]
     return [

@@ -1,11 +1,13 @@
-"""The placement of a resource in the backend: its name and the accounts above it."""
+"""What backends are told of resources, and where resources are placed in the backend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
+
+from waldur_site_agent.model.marketplace import OfferingUser, TeamMember
 
 ContainerKind: TypeAlias = Literal["customer", "project"]
 
@@ -19,6 +21,45 @@ class ResourceRequest:
     project_name: str
     customer_slug: str
     customer_name: str
+    uuid: UUID | None = None
+    """The resource in Waldur."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the customer filled in when ordering."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceFacts:
+    """What Waldur says about a resource, for backends that need more than its name and limits."""
+
+    uuid: UUID
+    backend_id: str = ""
+    """As Waldur has it, in its capitals."""
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the customer filled in when ordering."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The options that the customer may change later."""
+    plugin_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Options that the provider gave the offering."""
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The resource as Waldur's API describes it; empty unless the backend needs facts."""
+
+    @property
+    def account(self) -> str:
+        """``backend_id`` as names are compared everywhere: in lower case."""
+        return self.backend_id.strip().lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What Waldur says about the resources and people of an offering, as far as it was read."""
+
+    resources: tuple[ResourceFacts, ...] = ()
+    users: tuple[OfferingUser, ...] = field(default=(), repr=False)
+    """The people with an account at the offering."""
+    teams: Mapping[UUID, tuple[TeamMember, ...]] = field(default_factory=dict, repr=False)
+    """By project, or by resource where Waldur shows no project."""
+    provider: UUID | None = None
+    """The service provider, if this token may see it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,10 @@ class TemporaryError(SiteAgentError):
     """Try again later: nothing in Waldur or in the backend is to be marked as failed."""
 
 
+class InProgressError(TemporaryError):
+    """The backend is still working on it, as it said it would: nothing is wrong."""
+
+
 class PermanentError(SiteAgentError):
     """This will not work until somebody changes something; the text says who and what."""
 

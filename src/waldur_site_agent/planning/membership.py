@@ -33,7 +33,16 @@ from waldur_site_agent.model.marketplace import (
     has_ended,
 )
 from waldur_site_agent.planning.limits import EXACT, LimitDecision, LimitPrecision, limit_changes
-from waldur_site_agent.planning.plan import Plan, Step, Write, metadata_write, ok_write, sync_write
+from waldur_site_agent.planning.plan import (
+    CREATION_NOTE,
+    Plan,
+    Step,
+    Write,
+    metadata_write,
+    ok_write,
+    sync_write,
+)
+from waldur_site_agent.planning.remembered import REMEMBERED
 
 
 def normalize_username(username: str) -> str:
@@ -349,7 +358,7 @@ _BEFORE = "_before"
 
 _LIMITED = "limited_members"
 
-_SHOWN = ("qos", "default_qos", "member_qos", "submit_limit")
+_SHOWN = ("qos", "default_qos", "member_qos", "submit_limit", *REMEMBERED, CREATION_NOTE)
 """Keys that backends report; one that is no longer reported is dropped."""
 
 
@@ -400,7 +409,8 @@ def metadata_of(
 
 def metadata_before_restricting(metadata: Mapping[str, object], found: BackendResource) -> Metadata:
     """The metadata to save before an account is restricted, so that it can be restored."""
-    before = {key + _BEFORE: value for key, value in found.metadata.items()}
+    shown = {k: v for k, v in found.metadata.items() if k not in REMEMBERED}
+    before = {key + _BEFORE: value for key, value in shown.items()}
     before = before or {_SHOWN[0] + _BEFORE: ""}
     kept = {_LIMITED: metadata[_LIMITED]} if _LIMITED in metadata else {}
     return {**_foreign(metadata, found), **kept, **before, **found.metadata}
@@ -421,7 +431,15 @@ MemberLimits = dict[str, dict[str, "Decimal"]]
 
 def needs_notes(account: AccountPlan, found: BackendResource) -> bool:
     """Whether settings must be saved before the plan is applied."""
-    return is_first_restriction(account, found) or bool(newly_limited(account))
+    return (
+        is_first_restriction(account, found)
+        or bool(newly_limited(account))
+        or any(
+            found.metadata.get(key, "") != each.backend_metadata.get(key, "")
+            for each in account.wanted.resources
+            for key in REMEMBERED
+        )
+    )
 
 
 def notes_for(
@@ -432,7 +450,8 @@ def notes_for(
     noted = metadata_before_limiting(metadata, limited)
     if is_first_restriction(account, found):
         noted = metadata_before_restricting(noted, found)
-    return noted
+    others = {key: value for key, value in noted.items() if key not in REMEMBERED}
+    return {**others, **{k: v for k, v in found.metadata.items() if k in REMEMBERED}}
 
 
 def is_first_restriction(account: AccountPlan, found: BackendResource) -> bool:

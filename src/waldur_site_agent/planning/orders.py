@@ -14,12 +14,21 @@ from waldur_site_agent.backends import (
     AddMembers,
     BackendResource,
     BackendState,
+    Capabilities,
     CreateResource,
     DeleteResource,
+    Progress,
+    Result,
     SetLimits,
 )
-from waldur_site_agent.model.backend import Placement
-from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
+from waldur_site_agent.model.backend import Placement, ResourceFacts
+from waldur_site_agent.model.errors import (
+    DefectError,
+    InProgressError,
+    PermanentError,
+    SiteAgentError,
+    TemporaryError,
+)
 from waldur_site_agent.model.marketplace import Component, Order, OrderState, OrderType, Resource
 from waldur_site_agent.planning.limits import (
     EXACT,
@@ -28,7 +37,16 @@ from waldur_site_agent.planning.limits import (
     limit_changes,
     ordered_limits,
 )
-from waldur_site_agent.planning.plan import Call, Change, Plan, Step, Write, backend_id_write
+from waldur_site_agent.planning.plan import (
+    CREATION_NOTE,
+    Call,
+    Change,
+    Plan,
+    Step,
+    Write,
+    backend_id_write,
+    metadata_write,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +63,15 @@ class OrderContext:
     """Why the order cannot be planned; it then has no steps."""
     team_problem: SiteAgentError | None = None
     """Why the team is not known; the account is created and the order completed later."""
+    facts: ResourceFacts | None = None
+    """What Waldur says about the resource, for the backend."""
+    progress: Progress | None = None
+    """How the backend's work on the order stands, if it finishes it later."""
+
+    @property
+    def noted_name(self) -> str:
+        """The name that was noted in Waldur before an earlier attempt to create the resource."""
+        return noted_creation(self.resource.backend_metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +86,8 @@ class OrderPlan:
     unfinished: SiteAgentError | None = None
     """Why the order must not be completed even if every step succeeds."""
     note: str = ""
+    keeps_spelling: bool = False
+    """Whether the id is the backend's own, so that its capitals in Waldur are left alone."""
 
     @property
     def order(self) -> Order:
@@ -79,7 +108,65 @@ class OrderPlan:
     @property
     def needs_backend_id(self) -> bool:
         """Whether backend_id must be set in Waldur before anything else happens."""
-        return bool(self.backend_id) and self.context.resource.backend_id != self.backend_id
+        resource = self.context.resource
+        if self.keeps_spelling and resource.account == self.backend_id.lower():
+            return False
+        return bool(self.backend_id) and resource.backend_id != self.backend_id
+
+    @property
+    def creation(self) -> CreateResource | None:
+        """The creation that is part of the plan, if any."""
+        actions = (step.action for step in self.steps)
+        return next((action for action in actions if isinstance(action, CreateResource)), None)
+
+    @property
+    def needs_note(self) -> bool:
+        """Whether the name must be noted in Waldur before the resource is created."""
+        creation = self.creation
+        return creation is not None and self.context.noted_name != creation.resource
+
+
+def noted_creation(metadata: Mapping[str, object]) -> str:
+    """The name noted before a creation; empty if there is none."""
+    name = metadata.get(CREATION_NOTE)
+    return name if isinstance(name, str) else ""
+
+
+def creation_note(plan: OrderPlan) -> Write:
+    """Note the name that is about to be created in the resource's backend_metadata."""
+    resource, creation = plan.context.resource, plan.creation
+    name = creation.resource if creation is not None else ""
+    noted = {**resource.backend_metadata, CREATION_NOTE: name}
+    return metadata_write(resource, noted, "to recognise it if its creation is interrupted")
+
+
+def reference_write(order: Order, reference: str) -> Write:
+    """Set the backend's reference of an order that it finishes later."""
+    return Write(
+        call=Call.SET_ORDER_BACKEND_ID,
+        uuid=order.uuid,
+        about=order.resource_name or str(order.uuid),
+        changes=(Change("backend_id of the order", order.backend_id or None, reference),),
+        reason="the backend finishes it later",
+        value=reference,
+    )
+
+
+REFERENCES = "pending_orders"
+"""The key of ``backend_metadata`` with references, for servers that hold none at the order."""
+
+
+def noted_reference(metadata: Mapping[str, object], order: UUID) -> str:
+    """The reference of an order that is noted at its resource; empty if there is none."""
+    references = metadata.get(REFERENCES)
+    name = references.get(order.hex) if isinstance(references, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def reference_note(resource: Resource, order: Order, reference: str) -> Write:
+    """Note the reference of an order at its resource."""
+    noted = {**resource.backend_metadata, REFERENCES: {order.uuid.hex: reference}}
+    return metadata_write(resource, noted, "the backend finishes the order later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +190,21 @@ def claims_of(resources: Iterable[Resource]) -> Claims:
     return Claims(names)
 
 
+_ALL = Capabilities()
+
+
 def plan_orders(
     contexts: Iterable[OrderContext],
     state: BackendState,
     claims: Claims,
     components: Mapping[str, Component],
     precision: LimitPrecision = EXACT,
+    capabilities: Capabilities = _ALL,
 ) -> tuple[OrderPlan, ...]:
     """Plan every order; one that cannot be planned does not block the others."""
-    planning = _PlanningContext(state, claims, components, precision)
-    return tuple(_decide(context, planning) for context in contexts)
+    planning = _PlanningContext(state, claims, components, precision, capabilities)
+    plans = (_decide(context, planning) for context in contexts)
+    return tuple(replace(plan, keeps_spelling=capabilities.assigns_ids) for plan in plans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +213,7 @@ class _PlanningContext:
     claims: Claims
     components: Mapping[str, Component]
     precision: LimitPrecision
+    capabilities: Capabilities
     given: set[str] = field(default_factory=set)
     """Account names chosen by earlier orders of this pass."""
 
@@ -132,6 +225,8 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     if context.problem is not None:
         return OrderPlan(context=context, problem=context.problem)
     try:
+        if context.progress is not None:
+            return _plan_pending(context, context.progress, planning)
         return _plan_order(context, planning)
     except PermanentError as error:
         return OrderPlan(context=context, problem=error)
@@ -161,6 +256,40 @@ def _plan_order(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
             )
 
 
+def _plan_pending(
+    context: OrderContext, progress: Progress, planning: _PlanningContext
+) -> OrderPlan:
+    """An order on which the backend works by itself: nothing is repeated, and done is read back."""
+    name = progress.assigned_id or context.resource.backend_id.strip()
+    if not name and context.placements:
+        name = context.placements[0].id
+    plan = OrderPlan(context=context, backend_id=name)
+    if progress.error is not None:
+        return replace(plan, problem=progress.error)
+    if progress.result is Result.PENDING:
+        return replace(plan, unfinished=InProgressError("the backend is still working on it"))
+    found = planning.state.resources.get(name.lower())
+    match context.order.type:
+        case OrderType.CREATE if found is None:
+            text = f'{name}: reported as created, but the backend has no "{name}"'
+            return replace(plan, unfinished=TemporaryError(text, remedy="read again next time"))
+        case OrderType.CREATE:
+            steps = _joining(context, name.lower(), found)
+            return replace(plan, steps=steps, unfinished=context.team_problem)
+        case OrderType.TERMINATE if found is not None:
+            text = f'{name}: reported as deleted, but the backend still has "{name}"'
+            return replace(plan, unfinished=TemporaryError(text, remedy="read again next time"))
+        case _:
+            return plan
+
+
+def _joining(context: OrderContext, name: str, found: BackendResource | None) -> tuple[Step, ...]:
+    present = found.members if found is not None else frozenset()
+    missing = tuple(sorted(context.members - present))
+    reason = f"in the team of project {context.order.project_slug}"
+    return (Step(AddMembers(name, missing), reason, context.order.uuid),) if missing else ()
+
+
 def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     placement, adopted = _choose_placement(context, planning)
     planning.given.update(name for _, name in placement.names())
@@ -168,18 +297,21 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     found = planning.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None or not found.is_complete:
-        creation = CreateResource(placement, planning.precision.limits(limits))
+        creation = CreateResource(
+            placement,
+            planning.precision.limits(limits),
+            facts=context.facts,
+            order=context.order.uuid,
+            may_exist=context.noted_name == placement.id,
+        )
         steps.append(
             Step(creation, f'ordered as "{context.order.resource_name}"', context.order.uuid)
         )
     elif changes := limit_changes(limits, found.limits, planning.precision):
         reason = "ordered; not yet set on the account"
-        action = SetLimits(placement.id, changes)
+        action = SetLimits(placement.id, changes, context.order.uuid)
         steps.append(Step(action, reason, context.order.uuid, found.limits))
-    present = found.members if found is not None else frozenset()
-    if missing := tuple(sorted(context.members - present)):
-        reason = f"in the team of project {context.order.project_slug}"
-        steps.append(Step(AddMembers(placement.id, missing), reason, context.order.uuid))
+    steps += _joining(context, placement.id, found)
     note = "adopts the account that an interrupted run created" if adopted else ""
     return OrderPlan(
         context=context,
@@ -201,7 +333,10 @@ def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tupl
         found = planning.state.resources.get(placement.id)
         if found is None:
             return placement, False
-        if _is_unfinished(found, placement):
+        if planning.capabilities.recognizes_unfinished:
+            if _is_unfinished(found, placement):
+                return placement, True
+        elif context.noted_name == placement.id:
             return placement, True
     raise PermanentError(_name_taken(context.placements, context, planning))
 
@@ -270,7 +405,8 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     _refuse_if_shared("update", name, context, planning)
     steps: tuple[Step, ...] = ()
     if changes := limit_changes(wanted, found.limits, planning.precision):
-        steps = (Step(SetLimits(name, changes), "ordered", context.order.uuid, found.limits),)
+        action = SetLimits(name, changes, context.order.uuid)
+        steps = (Step(action, "ordered", context.order.uuid, found.limits),)
     return OrderPlan(context=context, backend_id=name, steps=steps)
 
 
@@ -284,7 +420,8 @@ def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderP
     if found is not None:
         _refuse_if_foreign(found, context)
         container = found.parent if found.parent in containers else None
-        step = Step(DeleteResource(name, container), "terminated in Waldur", context.order.uuid)
+        action = DeleteResource(name, container, context.order.uuid)
+        step = Step(action, "terminated in Waldur", context.order.uuid)
         return OrderPlan(context=context, backend_id=name, steps=(step,))
     note = f'account "{name}" is already deleted'
     left_over = [p for p in containers if p and _is_empty_container(p, planning.state)]
@@ -301,10 +438,17 @@ def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -
         found = planning.state.resources.get(placement.id)
         if found is None or planning.is_taken(placement.id, context.resource.uuid):
             continue
-        if _is_unfinished(found, placement):
-            action = DeleteResource(placement.id, placement.project_container)
+        known = planning.capabilities.recognizes_unfinished
+        if _is_unfinished(found, placement) if known else context.noted_name == placement.id:
+            action = DeleteResource(placement.id, placement.project_container, context.order.uuid)
             step = Step(action, "left by an interrupted creation", context.order.uuid)
             return OrderPlan(context=context, steps=(step,))
+    if context.noted_name and planning.capabilities.assigns_ids:
+        raise PermanentError(
+            f'{context.resource.name}: cannot terminate: its creation as "{context.noted_name}" '
+            "was interrupted, so the backend may have it under an id that Waldur does not know; "
+            "look for it there, then set the backend_id in Waldur and terminate again"
+        )
     return OrderPlan(context=context, note="was never created; nothing to delete")
 
 

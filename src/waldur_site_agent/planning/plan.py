@@ -24,6 +24,9 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.planning.usage import UserUsageChange
 
+CREATION_NOTE = "creating"
+"""The key of ``backend_metadata`` with the name of a resource that is about to be created."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -129,6 +132,7 @@ class Call(enum.StrEnum):
     COMPLETE_ORDER = "complete_order"
     FAIL_ORDER = "fail_order"
     SET_BACKEND_ID = "set_backend_id"
+    SET_ORDER_BACKEND_ID = "set_order_backend_id"
     SET_BACKEND_METADATA = "set_backend_metadata"
     SET_LIMITS = "set_limits"
     SET_AS_OK = "set_as_ok"

@@ -455,6 +455,8 @@ def _checks(offering: Offering, source: Source, registry: Registry) -> Iterator[
 def _compared(
     offering: Offering, groups: Mapping[str, Sequence[Resource]], backend: Backend
 ) -> Iterator[Check]:
+    if not backend.capabilities.tells_limits:
+        return
     components = {
         name: component
         for name, component in offering.components.items()

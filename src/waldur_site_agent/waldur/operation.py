@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar, get_args, get_type_hints
 from uuid import UUID
@@ -84,9 +84,10 @@ class Operation(Generic[Answer_co]):
 
 
 def _api_names(model: type[object]) -> tuple[str, ...]:
+    if not is_dataclass(model):  # the whole record, of fields that the operation lists
+        return ()
     hints = get_type_hints(model, include_extras=True)
-    # mypy knows no dataclass bound for a type variable; every answer here is one.
-    return tuple(_alias(hints[field.name]) or field.name for field in fields(model))  # type: ignore[arg-type]
+    return tuple(_alias(hints[field.name]) or field.name for field in fields(model))
 
 
 def _alias(hint: object) -> str:

@@ -89,7 +89,11 @@ def test_a_name_that_is_the_default_account_is_refused() -> None:
 @pytest.mark.parametrize("missing", ["customer_slug", "project_slug"])
 def test_a_missing_slug_is_named(missing: str) -> None:
     kind = missing.partition("_")[0]
-    without = replace(REQUEST, **{missing: ""})
+    without = (
+        replace(REQUEST, customer_slug="")
+        if kind == "customer"
+        else replace(REQUEST, project_slug="")
+    )
     with pytest.raises(PermanentError, match=f"the {kind} has no slug"):
         TREE.place(without, "one", PREFIXED)
 

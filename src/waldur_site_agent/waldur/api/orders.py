@@ -49,6 +49,14 @@ FAIL_ORDER: Operation[None] = Operation(
     path="marketplace-orders/{uuid}/set_state_erred/",
     body=("error_message", "error_traceback"),
 )
+SET_ORDER_BACKEND_ID: Operation[None] = Operation(
+    id="marketplace_orders_set_backend_id",
+    purpose="set the backend id of order {uuid}",
+    method="POST",
+    path="marketplace-orders/{uuid}/set_backend_id/",
+    body=("backend_id",),
+    idempotent=True,
+)
 
 
 class OrdersApi(ApiClient):
@@ -86,3 +94,11 @@ class OrdersApi(ApiClient):
         """Mark an order as erred. Waldur does not check its state: read the order first."""
         # Servers answer HTTP 500 if either key is missing.
         self._write(FAIL_ORDER, uuid, {"error_message": message, "error_traceback": traceback})
+
+    def set_order_backend_id(self, uuid: UUID | str, backend_id: str) -> None:
+        """Set the backend's own reference of an order that it finishes later.
+
+        Raises:
+            AbsentOperationError: servers before 7.8.5 do not have it.
+        """
+        self._write(SET_ORDER_BACKEND_ID, uuid, {"backend_id": backend_id})

@@ -52,6 +52,36 @@ RESOURCE = Operation(
     answer=Resource,
     chooses_fields=True,
 )
+RECORD_FIELDS = (
+    *("uuid", "name", "slug", "description", "state", "created", "modified", "backend_id"),
+    *("effective_id", "backend_metadata", "limits", "attributes", "options", "paused"),
+    *("downscaled", "restrict_member_access", "end_date", "end_date_updated_at", "plan_uuid"),
+    *("plan_name", "offering_uuid", "offering_name", "offering_slug", "offering_backend_id"),
+    *("offering_plugin_options", "provider_uuid", "provider_name", "provider_slug"),
+    *("project_uuid", "project_name", "project_slug", "project_description", "project_end_date"),
+    *("customer_uuid", "customer_name", "customer_slug", "parent_uuid", "spending_limits"),
+)
+"""What backends are told of a resource that need more than its name and limits."""
+
+RESOURCE_RECORDS = Operation(
+    id="marketplace_provider_resources_list",
+    purpose="list everything about the resources of offering {uuid}",
+    path="marketplace-provider-resources/",
+    answer=dict[str, Any],
+    filters=("offering_uuid", "state"),
+    paged=True,
+    orders=("created",),
+    chooses_fields=True,
+    extra_fields=RECORD_FIELDS,
+)
+RESOURCE_RECORD = Operation(
+    id="marketplace_provider_resources_retrieve",
+    purpose="read everything about resource {uuid}",
+    path="marketplace-provider-resources/{uuid}/",
+    answer=dict[str, Any],
+    chooses_fields=True,
+    extra_fields=RECORD_FIELDS,
+)
 TEAM = Operation(  # a plain list, never in pages
     id="marketplace_provider_resources_team_list",
     purpose="read the team of resource {uuid}",
@@ -150,6 +180,19 @@ class ResourcesApi(ApiClient):
     def resource(self, uuid: UUID | str) -> Resource:
         """One resource as it is now, with its order in progress."""
         return self._read(RESOURCE, uuid)
+
+    def resource_records(self, offering_uuid: UUID | str) -> Listing[dict[str, Any]]:
+        """The live resources of an offering as the API describes them, for backends."""
+        return self._list(
+            RESOURCE_RECORDS,
+            uuid_text(offering_uuid),
+            offering_uuid=uuid_text(offering_uuid),
+            state=[*ResourceState.ALIVE],
+        )
+
+    def resource_record(self, uuid: UUID | str) -> dict[str, Any]:
+        """One resource as the API describes it now."""
+        return self._read(RESOURCE_RECORD, uuid)
 
     def team(self, resource_uuid: UUID | str) -> tuple[TeamMember, ...]:
         """The people with a role in the resource's project; ended roles are left out.
