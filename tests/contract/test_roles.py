@@ -52,6 +52,7 @@ marketplace_orders_retrieve                                       ok  ok  ok  ok
 marketplace_orders_approve_by_provider                            ok  ok  403 403 403 403 404
 marketplace_orders_set_state_done                                 ok  ok  403 403 403 403 404
 marketplace_orders_set_state_erred                                ok  ok  403 403 403 403 404
+marketplace_orders_set_backend_id                                 ok  -   ok  -   ok  -   404
 
 marketplace_provider_resources_list                               ok  ok  ok  ok  ok  ok  []
 marketplace_provider_resources_retrieve                           ok  ok  ok  ok  ok  ok  404

@@ -99,6 +99,11 @@ CASES = [
         body={"error_message": "no slug", "error_traceback": "at line 1"},
     ),
     Case(
+        "marketplace_orders_set_backend_id",
+        lambda w: w.set_order_backend_id(ID, "job-7"),
+        body={"backend_id": "job-7"},
+    ),
+    Case(
         "marketplace_provider_resources_list",
         lambda w: w.resources(ID, ["OK", "Erred"]),
         query={"offering_uuid": [ID], "state": ["OK", "Erred"], "o": ["created"], **PAGE},

@@ -32,6 +32,7 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetLimits,
     SiteAgentError,
+    TemporaryError,
 )
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.site import Site
@@ -66,6 +67,7 @@ class Cloud:
     """By reference: the kind, the machine, and limits; removed once it was carried out."""
     finished: dict[str, SiteAgentError | None] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    is_away: bool = False
 
     def finish(self, error: SiteAgentError | None = None) -> None:
         """Finish all that takes its time, or fail at it."""
@@ -97,6 +99,8 @@ class CloudBackend(Backend):
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """One call that the agent may die before or after."""
+        if self.cloud.is_away:
+            raise TemporaryError("the cloud does not answer")
         self.cloud.calls.append(name)
         last = self.blade.step(name)
         yield

@@ -14,10 +14,11 @@ Needs pytest. In a plugin's tests::
 
 What the contract cannot do (an account of somebody else, a backend that is away) is asked for by
 hooks; :class:`Hooks` describes each. A test whose hook a plugin does not offer is skipped and says
-so.
+so. Backends that cannot tell everything subclass :class:`PartialBackendConformance` instead.
 """
 
 from waldur_site_agent.backends.testing.conformance import BackendConformance
 from waldur_site_agent.backends.testing.hooks import AWKWARD_NAMES, Hooks, Spent
+from waldur_site_agent.backends.testing.partial import PartialBackendConformance
 
-__all__ = ["AWKWARD_NAMES", "BackendConformance", "Hooks", "Spent"]
+__all__ = ["AWKWARD_NAMES", "BackendConformance", "Hooks", "PartialBackendConformance", "Spent"]

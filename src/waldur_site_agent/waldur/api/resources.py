@@ -59,7 +59,7 @@ RECORD_FIELDS = (
     *("plan_name", "offering_uuid", "offering_name", "offering_slug", "offering_backend_id"),
     *("offering_plugin_options", "provider_uuid", "provider_name", "provider_slug"),
     *("project_uuid", "project_name", "project_slug", "project_description", "project_end_date"),
-    *("customer_uuid", "customer_name", "customer_slug", "parent_uuid", "spending_limits"),
+    *("customer_uuid", "customer_name", "customer_slug", "parent_uuid"),
 )
 """What backends are told of a resource that need more than its name and limits."""
 
