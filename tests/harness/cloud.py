@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from harness.killing import KillSwitch
-from harness.testbed import COMPONENTS, SimulatedSite
+from harness.testbed import COMPONENTS, SimulatedSite, connection
 from waldur_site_agent.backends import (
     Access,
     AddMembers,
@@ -254,7 +254,7 @@ class SimulatedCloudSite(SimulatedSite):
             offering.token,
             mode="test",
             verify=False,
-            transport=self.blade.transport(),
+            transport=self.blade.transport(connection(self.sandbox, self.url)),
             sleep=sleep,
         ) as waldur:
             yield Site(
@@ -272,9 +272,7 @@ class SimulatedCloudSite(SimulatedSite):
 def a_simulated_cloud_site(
     version: str = "8.1.3", **capabilities: bool
 ) -> Iterator[SimulatedCloudSite]:
-    """A served sandbox, and a cloud whose backend has these capabilities."""
-    sandbox = Sandbox(version)
-    with sandbox.serve() as url:
-        yield SimulatedCloudSite(
-            sandbox, SimulatedSlurm(), url, Path(), capabilities=Capabilities(**capabilities)
-        )
+    """A sandbox, and a cloud whose backend has these capabilities."""
+    yield SimulatedCloudSite(
+        Sandbox(version), SimulatedSlurm(), Path(), capabilities=Capabilities(**capabilities)
+    )
