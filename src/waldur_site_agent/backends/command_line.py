@@ -63,6 +63,7 @@ __all__ = [
     "Task",
     "Work",
     "batches",
+    "listed",
 ]
 
 LOCK_WAIT_SECONDS = 120.0
@@ -497,7 +498,9 @@ class _Run(Generic[R, W]):
                 return "that there is no such account"
             case AddMembers(members=members):
                 served = {member for member in members if member not in unserved}
-                return listed("not in it", {m for m in served if not work.listed_as(m, users)})
+                absent = {m for m in served if not work.listed_as(m, users)}
+                shown = listed("not in it", absent)
+                return shown or self._backend.difference(task, work, reading)
             case _:
                 return self._backend.difference(task, work, reading)
 

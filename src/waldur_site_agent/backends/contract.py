@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from waldur_site_agent.config.switching import OldDefault, OldKeys
 from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
-from waldur_site_agent.model.marketplace import Component, OfferingUser
+from waldur_site_agent.model.marketplace import Component, OfferingUser, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 
 
@@ -81,11 +81,30 @@ class SetLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What new members get in a resource; empty values are what the backend gives anyway."""
+
+    partitions: tuple[str, ...] = ()
+    """The parts of the machine that they may use."""
+    qos: str = ""
+    """The quality of service that they get there."""
+
+    def __str__(self) -> str:
+        parts = []
+        if self.partitions:
+            parts.append(f"partition {','.join(self.partitions)}")
+        if self.qos:
+            parts.append(f"QOS {self.qos}")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
 class AddMembers:
-    """Let these people use the resource."""
+    """Let these people use the resource; those who are in it already keep what they have."""
 
     resource: str
     members: tuple[str, ...]
+    grant: Grant = Grant()
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +459,28 @@ class Backend(ABC):
             TemporaryError: the second source could not be read or is not ready yet.
         """
         return ()
+
+    def grant(
+        self,
+        offering: WaldurOffering,  # noqa: ARG002 - for overriding
+        attributes: Mapping[str, Any],  # noqa: ARG002 - for overriding
+    ) -> Grant:
+        """What new members of a resource get besides being in it.
+
+        Pure: nothing is read or started.
+
+        Args:
+            offering: as Waldur has it.
+            attributes: those of the resource, which the customer chose with the order.
+
+        Raises:
+            PermanentError: what was ordered is nothing that the offering has, or no name.
+        """
+        return Grant()
+
+    def access_to_set(self, access: Access) -> Access:
+        """What the backend makes of a state, where it cannot tell all of them apart."""
+        return access
 
     def not_yet_usable(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
         """Which of these users cannot be added yet, so that they wait instead of failing.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from waldur_site_agent.backends import Grant
 from waldur_site_agent.cli.start import on_one_line
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport
@@ -447,7 +448,9 @@ def step_changes(step: Json) -> Iterator[Line]:
         case "SetMemberLimits":
             yield from _limit_changes(step["member"], step)
         case "AddMembers":
-            yield from (("+", name, reasons.get(name, reason)) for name in step["members"])
+            given = str(Grant(tuple(step["grant"]["partitions"]), step["grant"]["qos"]))
+            more = f" ({given})" if given else ""
+            yield from (("+", name, reasons.get(name, reason) + more) for name in step["members"])
         case "RemoveMembers":
             yield from (("-", name, reasons.get(name, reason)) for name in step["members"])
         case "SetAccess":

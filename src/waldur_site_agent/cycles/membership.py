@@ -407,10 +407,14 @@ def _finish(
 
 
 def _troubles(membership: MembershipPlan) -> list[str]:
+    wanted = [account.wanted for account in membership.accounts]
     return [
-        f"{account.wanted.id}: {account.wanted.trouble}; its members stay unchanged until then"
-        for account in membership.accounts
-        if account.wanted.trouble
+        *(
+            f"{account.id}: {account.trouble}; its members stay unchanged until then"
+            for account in wanted
+            if account.trouble
+        ),
+        *(f"{a.id}: nobody is added: {a.nobody_joins}" for a in wanted if a.nobody_joins),
     ]
 
 

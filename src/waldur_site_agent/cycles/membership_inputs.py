@@ -17,6 +17,7 @@ from uuid import UUID
 from waldur_site_agent.backends import (
     Access,
     BackendState,
+    Grant,
     RemoveMembers,
     SetAccess,
     SetMemberLimits,
@@ -154,7 +155,7 @@ def gather_wanted(
     teams = _teams(site, provider, resources, accounts)
     accounts.troubles += protected.everything
     return Gathered(
-        accounts=_accounts(site, resources, teams, accounts, users),
+        accounts=_accounts(site, offering, resources, teams, accounts, users),
         people=_people(users, accounts),
         users_to_delete=users_to_delete,
         still_present=(
@@ -187,6 +188,7 @@ def _note_unknown_states(site: Site, users: Iterable[OfferingUser], protected: P
 
 def _accounts(
     site: Site,
+    offering: WaldurOffering,
     resources: Sequence[Resource],
     teams: Mapping[UUID | None, Team],
     accounts: _ProjectAccounts,
@@ -195,9 +197,22 @@ def _accounts(
     limits = _member_limits(site, resources, users)
     usernames = usable_usernames(users)
     return tuple(
-        _account(site, name, group, teams, usernames, accounts, limits)
+        _with_grant(site, offering, _account(site, name, group, teams, usernames, accounts, limits))
         for name, group in by_account(resources).items()
     )
+
+
+def _with_grant(site: Site, offering: WaldurOffering, account: AccountWanted) -> AccountWanted:
+    """The account with what its new members get: what the first of its resources has ordered."""
+    try:
+        grants = [site.backend.grant(offering, each.attributes) for each in account.resources]
+    except PermanentError as error:
+        return replace(account, nobody_joins=str(error))
+    return replace(account, grant=next(filter(None, map(_given, grants)), Grant()))
+
+
+def _given(grant: Grant) -> Grant | None:
+    return grant if str(grant) else None
 
 
 def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
@@ -258,17 +273,18 @@ def _account(
         trouble=trouble,
         nobody_leaves="; ".join(filter(None, [protected.accounts.get(name, ""), *doubtful])),
         is_restricted=all(resource.restrict_member_access for resource in group),
-        access=None if is_shared_with_unknown else _shared_access(group),
+        access=None if is_shared_with_unknown else _shared_access(site, group),
         member_limits=None if limits is None else limits.get(name, {}),
     )
 
 
-def _shared_access(group: Sequence[Resource]) -> Access | None:
+def _shared_access(site: Site, group: Sequence[Resource]) -> Access | None:
     """The access of an account; if resources share it, the least restrictive one wins."""
     if any(resource.state not in ResourceState.WITHOUT_ORDER for resource in group):
         return None
     order = [Access.NORMAL, Access.DOWNSCALED, Access.PAUSED]
-    return min((wanted_access(resource) for resource in group), key=order.index)
+    wanted = min((wanted_access(resource) for resource in group), key=order.index)
+    return site.backend.access_to_set(wanted)
 
 
 def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str]) -> UUID | None:

@@ -41,6 +41,7 @@ from waldur_site_agent.model.marketplace import (
     Resource,
     ResourceState,
     TeamMember,
+    WaldurOffering,
 )
 from waldur_site_agent.planning.membership import granted_usernames, usable_usernames
 from waldur_site_agent.planning.orders import (
@@ -306,12 +307,8 @@ def order_contexts(
     creates = [order for order in orders if order.type == OrderType.CREATE]
     usernames: dict[UUID, str] = {}
     teams: dict[UUID, Team | SiteAgentError] = {}
-    by_project_slug = False
-    if creates:
-        offering = read_offering(site)
-        by_project_slug = (
-            offering.plugin_options.get("account_name_generation_policy") == "project_slug"
-        )
+    offering = read_offering(site) if creates else None
+    if offering is not None:
         users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
         usernames = usable_usernames(users)
         teams = _teams(site, creates, by_uuid)
@@ -324,10 +321,29 @@ def order_contexts(
             continue
         too_early = _may_not_be_processing_yet(site, order, by_uuid, approved)
         context = _order_context(
-            site, order, resource, by_project_slug=by_project_slug, wait=too_early
+            site, order, resource, by_project_slug=_by_project_slug(offering), wait=too_early
         )
+        if offering is not None:
+            context = _with_grant(site, offering, context)
         contexts.append(_with_team(site, context, usernames, teams.get(_team_of(order, resource))))
     return tuple(contexts)
+
+
+def _by_project_slug(offering: WaldurOffering | None) -> bool:
+    """Whether accounts are named after the project; only create orders need to know."""
+    options = {} if offering is None else offering.plugin_options
+    return bool(options.get("account_name_generation_policy") == "project_slug")
+
+
+def _with_grant(site: Site, offering: WaldurOffering, context: OrderContext) -> OrderContext:
+    """The context with what the members get by the order; it fails if they cannot."""
+    if context.order.type != OrderType.CREATE or context.problem is not None:
+        return context
+    attributes = {**context.resource.attributes, **context.order.attributes}
+    try:
+        return replace(context, grant=site.backend.grant(offering, attributes))
+    except PermanentError as error:
+        return replace(context, problem=error)
 
 
 def _with_supported_limits(site: Site, order: Order) -> Order:

@@ -114,6 +114,8 @@ class Resource:
     customer_slug: str = ""
     limits: Mapping[str, Decimal | None] = field(default_factory=dict)
     backend_metadata: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the customer chose with the order."""
     paused: bool = False
     downscaled: bool = False
     restrict_member_access: bool = False
@@ -274,6 +276,28 @@ class WaldurComponent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionQos:
+    """A QOS that can be ordered in a partition of an offering."""
+
+    qos_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A partition of the cluster that an offering sells."""
+
+    partition_name: str = ""
+    qos_options: tuple[PartitionQos, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QosProfile:
+    """A QOS that an offering sells."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaldurOffering:
     """The offering in Waldur."""
 
@@ -285,6 +309,10 @@ class WaldurOffering:
     customer_name: str = ""
     components: tuple[WaldurComponent, ...] = ()
     plugin_options: Mapping[str, Any] = field(default_factory=dict)
+    partitions: tuple[Partition, ...] = ()
+    """Servers before 7.9 have none."""
+    qos_profiles: tuple[QosProfile, ...] = ()
+    """Servers before 8.0 have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

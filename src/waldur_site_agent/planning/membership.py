@@ -20,6 +20,7 @@ from waldur_site_agent.backends import (
     BackendResource,
     BackendState,
     CreateHomeDirectories,
+    Grant,
     RemoveMembers,
     SetAccess,
     SetMemberLimits,
@@ -158,6 +159,10 @@ class AccountWanted:
     """Why the team is not known."""
     nobody_leaves: str = ""
     """Why no member may be removed from this account; empty if they may."""
+    grant: Grant = field(default_factory=Grant)
+    """What new members get."""
+    nobody_joins: str = ""
+    """Why nobody may be added to this account; empty if they may."""
     is_restricted: bool = False
     access: Access | None = None
     """``None`` while an order is in progress, or if it is not known."""
@@ -271,7 +276,8 @@ def _plan_account(
             steps += _leaving(account, decided, people)
         missing = account.members.keys() - found.members
         waiting = tuple(sorted(missing & people.waiting))
-        steps += _joining(account, frozenset(missing - people.waiting))
+        if not account.nobody_joins:
+            steps += _joining(account, frozenset(missing - people.waiting))
         if SetMemberLimits in policy.supports:
             present = account.members.keys() - frozenset(waiting)
             steps += _limiting(account, present, found, policy)
@@ -298,7 +304,7 @@ def _joining(account: AccountWanted, names: frozenset[str]) -> list[Step]:
         return []
     members = account.members or {}
     reasons = {name: members[name] for name in names}
-    action = AddMembers(account.id, tuple(sorted(names)))
+    action = AddMembers(account.id, tuple(sorted(names)), account.grant)
     return [Step(action, _summary(reasons), reasons=reasons)]
 
 

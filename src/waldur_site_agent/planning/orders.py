@@ -17,6 +17,7 @@ from waldur_site_agent.backends import (
     Capabilities,
     CreateResource,
     DeleteResource,
+    Grant,
     Progress,
     Result,
     SetLimits,
@@ -59,6 +60,8 @@ class OrderContext:
     """For create orders the possible placements, preferred ones first; else the expected ones."""
     members: frozenset[str] = frozenset()
     """The usernames of the project's team."""
+    grant: Grant = field(default_factory=Grant)
+    """What new members get."""
     problem: SiteAgentError | None = None
     """Why the order cannot be planned; it then has no steps."""
     team_problem: SiteAgentError | None = None
@@ -287,7 +290,8 @@ def _joining(context: OrderContext, name: str, found: BackendResource | None) ->
     present = found.members if found is not None else frozenset()
     missing = tuple(sorted(context.members - present))
     reason = f"in the team of project {context.order.project_slug}"
-    return (Step(AddMembers(name, missing), reason, context.order.uuid),) if missing else ()
+    addition = AddMembers(name, missing, context.grant)
+    return (Step(addition, reason, context.order.uuid),) if missing else ()
 
 
 def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan:

@@ -131,3 +131,13 @@ def test_accounts_that_let_no_jobs_in_are_named_where_pausing_is_by_qos(tmp_path
     assert "GrpSubmitJobs" not in diagnosis(slurm, tmp_path)
     found = diagnosis(slurm, tmp_path, qos_paused="paused")["GrpSubmitJobs"]
     assert (found.verdict, "ice" in found.detail) == (CheckStatus.WARNING, True)
+
+
+def test_a_default_partition_that_does_not_exist_is_named_with_those_that_do(
+    tmp_path: Path,
+) -> None:
+    slurm = SimulatedSlurm()
+    found = diagnosis(slurm, tmp_path, default_partition="Main")["default_partition"]
+    assert found.verdict is CheckStatus.OK
+    found = diagnosis(slurm, tmp_path, default_partition="gpu")["default_partition"]
+    assert (found.verdict, "there are main" in found.detail) == (CheckStatus.FAILED, True)

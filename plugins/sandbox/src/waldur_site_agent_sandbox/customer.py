@@ -28,6 +28,7 @@ from waldur_site_agent_sandbox.records import (
     JsonObject,
     Offering,
     Order,
+    Partition,
     Project,
     Resource,
     Role,
@@ -209,6 +210,37 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
                 plugin_options=options | (plugin_options or {}),
             )
         )
+
+    @change
+    def set_partitions(
+        self,
+        tx: Transaction,
+        *names: str,
+        qos: Mapping[str, tuple[str, ...]] | None = None,
+        profiles: tuple[str, ...] = (),
+        plugin_options: JsonObject | None = None,
+        offering: Offering | str | None = None,
+    ) -> Offering:
+        """Say which partitions and which QOS an offering has.
+
+        ``qos`` has those that can be ordered in a partition, ``profiles`` those of the offering.
+        """
+        place = offering_or_first(tx, offering)
+        partitions = tuple(
+            Partition(uuid=tx.new_uuid(), name=name, qos=(qos or {}).get(name, ()))
+            for name in names
+        )
+        options = place.plugin_options | (plugin_options or {})
+        return tx.world.put(
+            replace(place, partitions=partitions, qos_profiles=profiles, plugin_options=options)
+        )
+
+    @change
+    def set_terms(
+        self, tx: Transaction, *, has_terms: bool, offering: Offering | str | None = None
+    ) -> Offering:
+        """Publish the terms of service of an offering, or withdraw them."""
+        return tx.world.put(replace(offering_or_first(tx, offering), has_terms=has_terms))
 
     @change
     def add_component(

@@ -150,6 +150,19 @@ class AccountSide(Portal):
         )
 
     @change
+    def set_consent(
+        self,
+        tx: Transaction,
+        user: User | str,
+        *,
+        given: bool,
+        offering: Offering | str | None = None,
+    ) -> OfferingUser:
+        """Let a person consent to the terms of service of an offering, or revoke that."""
+        account = _account(tx, user, offering_or_first(tx, offering))
+        return tx.world.put(replace(account, modified=tx.now, has_consent=given))
+
+    @change
     def request_deletion(
         self, tx: Transaction, user: User | str, offering: Offering | str | None = None
     ) -> OfferingUser:

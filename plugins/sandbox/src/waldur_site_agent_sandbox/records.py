@@ -109,6 +109,16 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A partition of the cluster that an offering sells."""
+
+    uuid: str
+    name: str
+    qos: tuple[str, ...] = ()
+    """Those that can be ordered in it; the first is the default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offering:
     """An offering of a service provider."""
 
@@ -122,6 +132,10 @@ class Offering:
     shared: bool = True
     components: tuple[Component, ...] = ()
     plugin_options: JsonObject = field(default_factory=dict)
+    partitions: tuple[Partition, ...] = ()
+    qos_profiles: tuple[str, ...] = ()
+    has_terms: bool = True
+    """Whether there are terms of service that people can consent to."""
 
     @property
     def limit_types(self) -> frozenset[str]:
@@ -197,6 +211,8 @@ class OfferingUser:
     username: str | None = ""
     state: str = "Requested"
     is_restricted: bool = False
+    has_consent: bool = True
+    """Whether the person has consented to the terms of service of the offering."""
     service_provider_comment: str = ""
     service_provider_comment_url: str = ""
 

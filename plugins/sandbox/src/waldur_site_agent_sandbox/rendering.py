@@ -22,6 +22,7 @@ from waldur_site_agent_sandbox.records import (
     Offering,
     OfferingUser,
     Order,
+    Partition,
     Resource,
     Role,
     SubscriptionQueue,
@@ -73,6 +74,7 @@ _RELEASES: dict[str, dict[str, tuple[int, ...]]] = {
         "service_provider_comment": (7, 7, 3),
         "service_provider_comment_url": (7, 7, 3),
         "has_consent": (7, 9),
+        "offering_has_active_tos": (8,),
         "requires_reconsent": (7, 9),
         "user_first_name": (8,),
         "user_last_name": (8,),
@@ -221,10 +223,27 @@ def offering(tx: Transaction, row: Offering, api: str) -> JsonObject:
             "plugin_options": row.plugin_options,
             "options": {"order": [], "options": {}},
             "resource_options": {"order": [], "options": {}},
-            "partitions": [],
-            "qos_profiles": [],
+            "partitions": [_partition(each) for each in row.partitions],
+            "qos_profiles": [_qos_profile(each) for each in row.qos_profiles],
         },
     )
+
+
+def _partition(row: Partition) -> JsonObject:
+    options: list[JsonObject] = [
+        {
+            "uuid": row.uuid,
+            "qos": row.uuid,
+            "qos_name": name,
+            "is_default": name == row.qos[0],
+        }
+        for name in row.qos
+    ]
+    return {"uuid": row.uuid, "partition_name": row.name, "qos_options": [*options]}
+
+
+def _qos_profile(name: str) -> JsonObject:
+    return {"name": name, "description": "", "grp_tres": "", "flags": ""}
 
 
 def provider(tx: Transaction, row: Customer, api: str) -> JsonObject:
@@ -333,8 +352,9 @@ def offering_user(tx: Transaction, row: OfferingUser, api: str) -> JsonObject:
             "customer_name": customer.name,
             "service_provider_comment": row.service_provider_comment,
             "service_provider_comment_url": row.service_provider_comment_url,
-            "has_consent": True,
+            "has_consent": place.has_terms and row.has_consent,
             "requires_reconsent": False,
+            "offering_has_active_tos": place.has_terms,
             "runtime_state": "Active",
             "is_profile_complete": True,
             "uidnumber": None,

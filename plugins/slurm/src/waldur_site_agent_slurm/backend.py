@@ -22,6 +22,7 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    Grant,
     PermanentError,
     RemoveMembers,
     SetAccess,
@@ -31,14 +32,16 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.backends.command_line import (
     LOCK_WAIT_SECONDS,
+    AnyTask,
     CommandLineBackend,
     Task,
+    listed,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.model.backend import Placement, ResourceRequest
-from waldur_site_agent.model.marketplace import Component
+from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import tres
 from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts
@@ -51,6 +54,7 @@ from waldur_site_agent_slurm.client import (
 )
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.facts import Account, Cluster, Member
+from waldur_site_agent_slurm.grants import grant_of, is_given
 from waldur_site_agent_slurm.limits import set_access, set_limits, set_member_limits
 from waldur_site_agent_slurm.members import add_members, remove_members
 from waldur_site_agent_slurm.names import TREE, are_two_people, is_user_name, user_name
@@ -81,11 +85,20 @@ def difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
         case SetMemberLimits(member=name, limits=limits):
             member = work.listed_as(name, account.users) or name
             return _limits(limits, account.members.get(member, Member()).limits)
+        case AddMembers(grant=grant):
+            return _grant(grant, task, work, account)
         case SetAccess() as action:
             was_written = task.index in work.ledger.written
             return _access(action, cluster, work.settings, was_written=was_written)
         case _:
             return ""
+
+
+def _grant(grant: Grant, task: AnyTask, work: Work, account: Account) -> str:
+    """Those who were added just now without what they should have got."""
+    added = work.added.get(task.account, frozenset())
+    lacking = {u for u in added if not is_given(account.members.get(u, Member()), grant)}
+    return listed(f"there without {grant}", lacking)
 
 
 def _limits(wanted: Mapping[str, Decimal | None], found: Mapping[str, Decimal]) -> str:
@@ -145,6 +158,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         {
             CreateResource,
             DeleteResource,
+            Grant,
             SetLimits,
             AddMembers,
             RemoveMembers,
@@ -203,6 +217,15 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; the settings say what the tree is like."""
         return TREE.place(request, slug, self._slurm)
+
+    def grant(self, offering: WaldurOffering, attributes: Mapping[str, Any]) -> Grant:
+        """See :meth:`Backend.grant`; partitions and QOS of associations."""
+        return grant_of(self._slurm, offering, attributes)
+
+    def access_to_set(self, access: Access) -> Access:
+        """See :meth:`Backend.access_to_set`; without QOS for it, downscaled is paused."""
+        is_paused = access is Access.DOWNSCALED and not self._slurm.downscales_by_qos
+        return Access.PAUSED if is_paused else access
 
     def read(self) -> Cluster:
         """Read the whole cluster in one process."""

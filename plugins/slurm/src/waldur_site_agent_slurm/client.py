@@ -10,7 +10,7 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -347,6 +347,8 @@ class Work(command_line.Work[Cluster]):
     patience: PollTimeout
     system_name: Callable[[str], str] = str
     """A user's name as the operating system has it."""
+    added: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By account, those who got an association in this batch."""
 
     @property
     def only(self) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from waldur_site_agent.backends import Grant
 from waldur_site_agent_slurm.facts import ACCOUNT_COLUMNS
 from waldur_site_agent_slurm.names import TREE
 
@@ -97,6 +98,11 @@ def show_configuration(cluster: str | None) -> Argv:
     return ("scontrol", *_on(cluster), "show", "config")
 
 
+def show_partitions(cluster: str | None) -> Argv:
+    """Ask slurmctld for its partitions, hidden ones included."""
+    return ("scontrol", *_on(cluster), "-a", "-o", "show", "partition")
+
+
 def show_database_configuration() -> Argv:
     """Ask slurmdbd for its configuration."""
     return ("sacctmgr", "show", "config")
@@ -181,16 +187,19 @@ def introduce_users(
 
 
 def add_users(
-    users: Sequence[str], account: str, default_account: str, cluster: str | None
+    users: Sequence[str], account: str, default_account: str, grant: Grant, cluster: str | None
 ) -> Argv:
     """Associate users with one account. Never several accounts: that takes minutes.
 
-    Without ``default_account`` Slurm leaves the default of users who have one.
+    Without ``default_account`` Slurm leaves the default of users who have one. Each partition of
+    the grant makes an association of its own.
     """
     return (
         *(*_WRITE, "add", "user", f"name={_listed(users)}", f"account={_filled(account)}"),
         *_only(cluster),
         *((f"DefaultAccount={default_account}",) if default_account else ()),
+        *((f"Partition={','.join(grant.partitions)}",) if grant.partitions else ()),
+        *((f"QosLevel={grant.qos}", f"DefaultQOS={grant.qos}") if grant.qos else ()),
     )
 
 

@@ -156,6 +156,7 @@ def diagnose(
         Look("cluster", lambda: _cluster(client, settings), _DATABASE),
         Look("QOS", lambda: _qos(client, settings), _DATABASE),
         Look("components", lambda: _components(client, components), _CONTROLLER),
+        Look("default_partition", lambda: _partition(client, settings), _CONTROLLER),
         Look("permission to write", lambda: _permission(client), _DATABASE),
         Look("jobs of others", lambda: [jobs_of_others(client)], _DATABASE),
         Look("records of jobs", lambda: purging(client), _DATABASE),
@@ -266,6 +267,23 @@ def _qos_that_pauses(client: SlurmClient, name: str) -> Check:
         else "an administrator runs: sacctmgr modify qos "
         f"{name} set MaxSubmitJobsPerUser=0; or take qos_paused out of backend_settings, then "
         "accounts are paused by GrpSubmitJobs=0",
+    )
+
+
+def _partition(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    wanted = settings.default_partition.lower()
+    if not wanted:
+        return
+    known = facts.parse_partitions(client.ask(commands.show_partitions(client.cluster)))
+    found = wanted in known
+    yield Check(
+        name="default_partition",
+        verdict=CheckStatus.OK if found else CheckStatus.FAILED,
+        detail=f"partition {wanted!r} exists"
+        if found
+        else f"there is no partition {wanted!r}, so new members could not submit jobs; "
+        f"there are {', '.join(sorted(known)) or 'none'}",
+        remedy="" if found else "set default_partition to one of them",
     )
 
 

@@ -224,6 +224,13 @@ def parse_stored_tres(configuration: Mapping[str, str]) -> frozenset[str]:
     return frozenset(filter(None, map(str.strip, listed)))
 
 
+def parse_partitions(output: str) -> frozenset[str]:
+    """Read the answer to :func:`commands.show_partitions`."""
+    words = (line.split(maxsplit=1)[0] for line in output.splitlines() if line.strip())
+    prefix = "PartitionName="
+    return frozenset(w.removeprefix(prefix).lower() for w in words if w.startswith(prefix))
+
+
 def lets_no_jobs_in(output: str) -> bool:
     """Whether the limits of a QOS (:func:`commands.show_qos_limits`) have a zero among them."""
     items = (item for line in output.splitlines() for part in line.split("|") for item in

@@ -33,6 +33,7 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
     for task in tasks:
         with work.ledger.attempt(task):
             account = usable_account(work, task)
+            _refuse_unknown_qos(work, task)
             joining[task] = _servable(work, task, task.action, exists) - account.users
     if work.settings.default_account_policy == "common":
         _introduce(work, joining)
@@ -40,14 +41,25 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
         with work.ledger.attempt(task):
             for portion in commands.chunks(joining[task]):
                 work.ledger.writes(task)
-                argv = commands.add_users(portion, task.account, _default(work, task), work.only)
-                work.client.change(argv, len(portion))
+                work.client.change(_addition(work, task, portion), len(portion))
                 work.note_members(task.account, portion)
+                added = work.added.get(task.account, frozenset())
+                work.added[task.account] = added.union(portion)
 
 
-def _default(work: Work, task: AnyTask) -> str:
-    """The DefaultAccount to set with a new association; empty where it is not to change."""
-    return task.account if work.settings.default_account_policy == "individual" else ""
+def _addition(work: Work, task: Task[AddMembers], users: Sequence[str]) -> Argv:
+    policy = work.settings.default_account_policy
+    default = task.account if policy == "individual" else ""
+    return commands.add_users(users, task.account, default, task.action.grant, work.only)
+
+
+def _refuse_unknown_qos(work: Work, task: Task[AddMembers]) -> None:
+    qos = task.action.grant.qos
+    if qos and qos not in work.client.qos_names():
+        raise TemporaryError(
+            f"{task.account}: nobody is added yet: the QOS {qos!r}, which was ordered, does not "
+            f"exist in Slurm; an administrator makes it: sacctmgr add qos {qos}"
+        )
 
 
 def _servable(

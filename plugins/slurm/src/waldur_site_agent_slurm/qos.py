@@ -67,8 +67,6 @@ def access_of(account: Account, cluster: Cluster, settings: SlurmSettings) -> Ac
 
 def qos_access(qos: str, settings: SlurmSettings) -> Access | None:
     """Return what an effective QOS list means; ``None`` where it means nothing."""
-    if not settings.pauses_by_qos and not settings.downscales_by_qos:
-        return Access.NORMAL
     known = {getattr(settings, key).lower(): access for access, key in _SETTINGS.items()}
     return known.get(qos.lower()) if qos else None
 

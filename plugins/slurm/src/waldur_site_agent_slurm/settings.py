@@ -85,6 +85,16 @@ class SlurmSettings(HomeSettings, BackendSettings):
     """Projects' accounts are named this + slug."""
     allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
     """Resources' accounts are named this + slug."""
+    default_partition: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,100}$")
+    """The only partition that associations of new members are for; without it, every one."""
+    enforce_offering_partitions: bool = False
+    """Whether new members get an association for each partition of the offering in Waldur, if it
+    has any, instead."""
+    qos_enforcement_enabled: bool = False
+    """Whether new members get the QOS, and the partition, that were chosen with the order."""
+    enforce_offering_qos: bool | None = None
+    """With ``qos_enforcement_enabled``: ``true`` always, ``false`` never; without it the offering's
+    own option ``enforce_qos`` in Waldur decides."""
     qos_downscaled: str = ""
     """The QOS of accounts that are downscaled; must exist on the cluster."""
     qos_paused: str = ""
@@ -124,12 +134,17 @@ class SlurmSettings(HomeSettings, BackendSettings):
     @property
     def pauses_by_qos(self) -> bool:
         """Whether paused accounts get another QOS."""
-        return bool(self.qos_paused)
+        return bool(self.qos_paused) and not self.grants_qos_to_members
 
     @property
     def downscales_by_qos(self) -> bool:
         """Whether downscaled accounts get another QOS; otherwise they are paused."""
-        return True
+        return not self.grants_qos_to_members
+
+    @property
+    def grants_qos_to_members(self) -> bool:
+        """Whether members have a QOS of their own, which that of their account does not reach."""
+        return self.qos_enforcement_enabled and self.enforce_offering_qos is not False
 
     @property
     def shape(self) -> Shape:

@@ -18,8 +18,6 @@ from waldur_site_agent.backends.version_1 import (
     unless_other_than,
 )
 
-_NO_PARTITIONS = "remove it; associations are not bound to partitions"
-
 KEYS: Mapping[str, OldKey] = {
     "slurm_bin_path": done("without it PATH; in version 1 `/usr/bin`"),
     "cluster_name": renamed("cluster"),
@@ -32,10 +30,17 @@ KEYS: Mapping[str, OldKey] = {
     "project_prefix": done(),
     "allocation_prefix": done(),
     "default_account_policy": done("another value is an error at once"),
-    "default_partition": not_supported(_NO_PARTITIONS),
-    "enforce_offering_partitions": not_supported(_NO_PARTITIONS),
-    "qos_enforcement_enabled": not_supported("set it to false; members get their accounts' QOS"),
-    "enforce_offering_qos": not_needed("without qos_enforcement_enabled it does nothing"),
+    "default_partition": done("for new members; associations that exist stay as they are"),
+    "enforce_offering_partitions": done(
+        "for new members; an offering without partitions gets associations for all"
+    ),
+    "qos_enforcement_enabled": done(
+        "what is ordered must be among what the offering lists, if it lists any; accounts are "
+        "paused and downscaled by GrpSubmitJobs=0"
+    ),
+    "enforce_offering_qos": done(
+        "absent, the offering's option `enforce_qos` decides, which version 1 never saw"
+    ),
     **HOMES,
     "project_directory": later("set enabled: false", unless_enabled()),
     "qos_default": done(

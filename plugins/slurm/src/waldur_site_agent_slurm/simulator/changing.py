@@ -240,7 +240,7 @@ NOTHING_ADDED = " Nothing new added.\n"
 _ACCOUNT_KEYS = ("name", "account", "parent", "description", "organization", "cluster")
 _USER_KEYS = (
     "name", "user", "account", "cluster", "defaultaccount", "maxsubmitjobs", "adminlevel",
-    "partition",
+    "partition", "qoslevel", "defaultqos",
 )  # fmt: skip
 
 
@@ -285,27 +285,39 @@ def add_user(state: SimState, words: list[str]) -> Answer:
         text = "".join(_no_account(name) for name in unknown)
         raise RefusedError(Answer(1, NOTHING_ADDED, text))
     fresh = [name for name in users if name not in state.users]
-    partition = where.get("partition", "").lower()
+    qos, default_qos = _own_qos(state, where)
     added = [
-        (user, account)
+        (user, account, partition)
         for user in users
         for account in accounts
+        for partition in names(where.get("partition", "")) or [""]
         if partition not in _partitions(state.accounts[account], user)
     ]
     if not added:
         return Answer(1, NOTHING_ADDED)
     submit = where.get("maxsubmitjobs")
-    for user, account in added:
+    for user, account, partition in added:
         limit = None if submit is None else int(submit)
         members = state.accounts[account].members
         if user in members:
             members[user].partitions.append(partition)
         else:
-            members[user] = SimMembership(max_submit=limit, partitions=[partition])
+            members[user] = SimMembership(limit, [partition], qos, default_qos)
         level = where.get("adminlevel", "None").capitalize()
         record = state.users.setdefault(user, SimUser(user, default or accounts[0], level))
         record.default_account = default or record.default_account or account
     return Answer(0, showing.added_users(state, where, default, fresh, added))
+
+
+def _own_qos(state: SimState, where: dict[str, str]) -> tuple[list[str], str]:
+    """The QOS list and default of new associations."""
+    wanted = names(where.get("qoslevel", ""))
+    for name in (*wanted, *names(where.get("defaultqos", ""))):
+        if name not in state.qos:
+            valid = ",".join(state.qos)
+            said = f"sacctmgr: error: You gave a bad qos '{name}'. Valid QOS's are {valid}\n"
+            raise RefusedError(Answer(1, "", said + unknown_option(f"qoslevel={name}").stderr))
+    return sorted(wanted), where.get("defaultqos", "").lower()
 
 
 def _partitions(account: SimAccount, user: str) -> list[str]:

@@ -232,8 +232,10 @@ def scancel(state: SimState, words: Sequence[str]) -> Answer:
 
 
 def scontrol(state: SimState, words: Sequence[str]) -> Answer:
-    """Answer ``scontrol show config``."""
+    """Answer ``scontrol show config`` and ``scontrol show partition``."""
     _, rest = _squeue_options(words)
+    if [*words[-2:]] == ["show", "partition"]:  # where -o takes no value
+        return Answer(0, "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL\n")
     if rest[:2] != ["show", "config"]:
         return Answer(1, "", f"invalid keyword: {' '.join(words)}\n")
     settings = {**state.configuration, "SLURM_VERSION": "22.05.8"}

@@ -219,7 +219,7 @@ def added_users(
     said: Mapping[str, str],
     default: str,
     fresh: Sequence[str],
-    added: Sequence[tuple[str, str]],
+    added: Sequence[tuple[str, str, str]],
 ) -> str:
     """The report of ``add user``."""
     lines: list[str] = []
@@ -230,10 +230,15 @@ def added_users(
             settings.append(f"  Admin Level     = {said['adminlevel'].capitalize()}")
         lines += [" Settings =", *settings] if settings else []
     lines.append(" Associations =")
-    partition = f" P = {said['partition']:<10}" if said.get("partition") else ""
-    where = f"C = {state.cluster[:_WIDTH]:<10}{partition}"
-    lines += [f"  U = {user:<9} A = {account:<10} {where}" for user, account in added]
+    for user, account, partition in added:
+        of_partition = f" P = {partition:<10}" if partition else ""
+        where = f"C = {state.cluster[:_WIDTH]:<10}{of_partition}"
+        lines.append(f"  U = {user:<9} A = {account:<10} {where}")
     lines.append(" Non Default Settings")
+    if "qoslevel" in said:
+        lines.append(f"  QOS           = {said['qoslevel']}")
+    if "defaultqos" in said:
+        lines.append(f"  DefQOS        = {said['defaultqos']}")
     if "maxsubmitjobs" in said:
         lines.append(f"  MaxSubmitJobs = {said['maxsubmitjobs']}")
     return _text(lines)

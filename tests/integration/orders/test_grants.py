@@ -1,0 +1,54 @@
+"""Partitions and QOS of new members on a real Slurm: jobs run in them, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import Installation
+
+pytestmark = pytest.mark.slurm
+
+
+def test_members_may_use_the_partition_and_the_qos_of_the_order(
+    real_site: Installation, real_slurm: Any
+) -> None:
+    real_site.backend_settings.update(
+        enforce_offering_partitions=True, qos_enforcement_enabled=True, enforce_offering_qos=True
+    )
+    real_site.write(membership_sync_backend="slurm")
+    testbed, user = real_site.testbed, real_slurm.users[0]
+    side = testbed.sandbox.customer
+    side.set_partitions("main", "elsewhere", profiles=("limited",))
+    project = testbed.project("climate", ada=user)
+    order = side.place_create_order(project, "run", {"cpu": 1000}, {"qos": "limited"})
+    done = real_site.run("--once")
+    assert done.code == 0, done.err
+    account = testbed.resource(order).backend_id
+    columns = "format=user,partition,qos,defaultqos"
+    words = ("show", "assoc", "wopl", f"account={account}", f"user={user}", columns)
+    rows = real_slurm.run("sacctmgr", "-P", "-n", *words).stdout.splitlines()
+    assert sorted(rows) == [
+        f"{user}|elsewhere|limited|limited",
+        f"{user}|main|limited|limited",
+    ]
+    job = real_slurm.submit_job(user, account)
+    asked = ("sacct", "-X", "-n", "-P", "-j", job, "--format=Partition,QOS")
+    assert real_slurm.run(*asked).stdout.strip() == "main|limited"
+    assert _submit(real_slurm, user, account, "--qos=normal").returncode != 0
+    side.set_flags(testbed.resource(order), paused=True)
+    assert real_site.run("-m", "membership_sync", "--once").code == 0
+    real_slurm.wait_until(lambda: _submit(real_slurm, user, account).returncode != 0)
+    side.set_flags(testbed.resource(order), paused=False)
+    assert real_site.run("-m", "membership_sync", "--once").code == 0
+    real_slurm.wait_until(lambda: _submit(real_slurm, user, account).returncode == 0)
+    side.remove_member(project, "ada")
+    ended = real_site.run("-m", "membership_sync", "--once", "--allow-removals")
+    assert ended.code == 0, ended.err
+    assert real_slurm.run("sacctmgr", "-P", "-n", *words).stdout == ""
+
+
+def _submit(slurm: Any, user: str, account: str, *more: str) -> Any:
+    words = ("sbatch", "--test-only", "-A", account, "-t", "10", "-D", "/", *more)
+    return slurm.run(*words, "--wrap", "true", user=user)
