@@ -96,6 +96,8 @@ class SimulatedSite:
     remove_unknown_users: bool = False
     limits: str = "backend"
     components: dict[str, ComponentSettings] = field(default_factory=dict)
+    retries: bool = False
+    """Whether the backend tries again within a pass; it pauses in ``sleeps``."""
 
     def offering(self) -> Offering:
         """The configuration of the sandbox's offering."""
@@ -144,6 +146,8 @@ class SimulatedSite:
         )
         transport = self.connection()
         sleep = self.sleeps.append
+        if self.retries:
+            backend.pause_with(sleep)
         with Waldur(
             self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
         ) as waldur:

@@ -27,6 +27,9 @@ ActionT_co = TypeVar("ActionT_co", bound=Action, covariant=True)
 class BackendUnavailableError(TemporaryError):
     """No command has a chance at the moment: what is left of a batch is not even tried."""
 
+    may_pass: bool = True
+    """Whether it may be over in a minute, without anybody's doing."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task(Generic[ActionT_co]):

@@ -6,11 +6,13 @@ each action from what that reading shows. A plugin brings the reading, the comma
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -66,10 +68,13 @@ __all__ = [
     "listed",
 ]
 
+_log = logging.getLogger(__name__)
+
 LOCK_WAIT_SECONDS = 120.0
 _READING_LASTS_SECONDS = 60.0
 """How long the agent builds on a reading; the lock does not keep administrators from writing."""
 _SHOWN = 5
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 15.0
 
 Argv = Sequence[str]
 Client = TypeVar("Client", bound="CommandClient")
@@ -136,7 +141,9 @@ class CommandClient:
         except self.unavailable:
             raise
         except (CommandTimedOutError, CommandMissingError) as error:
-            raise self.unavailable(error.problem, remedy=error.remedy) from error
+            away = self.unavailable(error.problem, remedy=error.remedy)
+            away.may_pass = isinstance(error, CommandTimedOutError)
+            raise away from error
         return self.checked(result)
 
     def counts(self) -> Mapping[str, int]:
@@ -187,6 +194,33 @@ class _Session(Generic[R]):
         self._stack.close()
 
 
+class Retries:
+    """The pauses of a pass while its backend is away: they grow, and end after some seconds."""
+
+    def __init__(self, pause: Callable[[float], None] | None, seconds: float) -> None:
+        self._pause = pause
+        self._left = seconds
+        self._next = _FIRST_PAUSE_SECONDS
+        self._since: float | None = None
+
+    def wait(self, error: SiteAgentError) -> bool:
+        """Pause before another try; return ``False`` at once where there is no point in one."""
+        if not (isinstance(error, BackendUnavailableError) and error.may_pass):
+            return False
+        now = time.monotonic()
+        if self._since is not None:  # the try itself took time, too: commands may hang
+            self._left -= now - self._since
+        if self._pause is None or self._left <= 0:
+            return False
+        seconds = min(self._next, self._left)
+        _log.info("trying again in %.0f s: %s", seconds, error)
+        self._next = min(2 * self._next, _LONGEST_PAUSE_SECONDS)
+        self._left -= seconds
+        self._pause(seconds)
+        self._since = time.monotonic()
+        return True
+
+
 class CommandLineBackend(Backend, Generic[R, W]):
     """A backend that reads everything at once and changes it by commands."""
 
@@ -214,6 +248,8 @@ class CommandLineBackend(Backend, Generic[R, W]):
             self.supports = self.supports - {CreateHomeDirectories}
         self._lock_wait_seconds = lock_wait_seconds
         self._session: _Session[R] | None = None
+        self._retry_seconds = settings.retry_seconds if isinstance(settings, HomeSettings) else 0.0
+        self._pause: Callable[[float], None] | None = None
 
     @abstractmethod
     def read(self) -> R:
@@ -275,8 +311,8 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """Read everything at once; ``ids`` would not make it cheaper."""
         self.forget()
         if self._session is None:
-            return self.state_of(self.read())
-        return self.state_of(self._session.read(self.lock_file_if_known(), self.read))
+            return self.state_of(self.read_patiently())
+        return self.state_of(self._session.read(self.lock_file_if_known(), self.read_patiently))
 
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
         """Carry out the actions, grouped, under the lock; read afterwards, and judge by that.
@@ -307,6 +343,24 @@ class CommandLineBackend(Backend, Generic[R, W]):
     def check_homes(self) -> Iterable[Check]:
         """What :meth:`diagnose` says of home directories."""
         return () if self._homes is None else self._homes.diagnose()
+
+    def pause_with(self, pause: Callable[[float], None]) -> None:
+        """See :meth:`Backend.pause_with`; without it nothing is tried again within a pass."""
+        self._pause = pause
+
+    def retries(self) -> Retries:
+        """How long to put up with the backend being away, from now on."""
+        return Retries(self._pause, self._retry_seconds)
+
+    def read_patiently(self) -> R:
+        """Read every account anew, and again after a pause if the backend is away for a moment."""
+        retries = self.retries()
+        while True:
+            try:
+                return self.read()
+            except self.client().unavailable as error:
+                if not retries.wait(error):
+                    raise
 
     def watch_commands(self, told: Callable[[str, str, float], None]) -> None:
         """See :meth:`Backend.watch_commands`; home directories are not among them."""
@@ -343,10 +397,14 @@ class CommandLineBackend(Backend, Generic[R, W]):
 class _HaltedError(Exception):
     """The rest of the actions has no chance; carries the outcomes of the current batch."""
 
-    def __init__(self, outcomes: list[Outcome], cause: TemporaryError) -> None:
+    def __init__(
+        self, outcomes: list[Outcome], cause: TemporaryError, written: Collection[int]
+    ) -> None:
         super().__init__(str(cause))
         self.outcomes = outcomes
         self.cause = cause
+        self.written = frozenset(written)
+        """Tasks that a command was run for, by index."""
 
 
 class _Run(Generic[R, W]):
@@ -383,6 +441,30 @@ class _Run(Generic[R, W]):
         return outcomes
 
     def _batch(self, batch: Sequence[AnyTask]) -> list[Outcome]:
+        """Carry out a batch, and again after a pause if the backend was away for a moment.
+
+        The next try begins with a reading: what the last one wrote may have landed.
+        """
+        retries = self._backend.retries()
+        written: set[int] = set()
+        while True:
+            try:
+                return [
+                    replace(outcome, result=Result.DONE)
+                    if outcome.result is Result.UNCHANGED and task.index in written
+                    else outcome
+                    for task, outcome in zip(batch, self._try(batch), strict=True)
+                ]
+            except self._backend.client().unavailable as error:
+                if not retries.wait(error):
+                    raise
+            except _HaltedError as error:
+                written |= error.written
+                if not retries.wait(error.cause):
+                    raise
+            self._reading = None
+
+    def _try(self, batch: Sequence[AnyTask]) -> list[Outcome]:
         """Carry out a batch, and again with a reading of its own what failed for good.
 
         Raises:
@@ -437,7 +519,8 @@ class _Run(Generic[R, W]):
             if work.ledger.written:
                 reading = self._read()
         except TemporaryError as error:
-            raise _HaltedError(self._unconfirmed(batch, work, reading, error), error) from error
+            outcomes = self._unconfirmed(batch, work, reading, error)
+            raise _HaltedError(outcomes, error, work.ledger.written) from error
         return [self._outcome(task, work, reading) for task in batch], work
 
     def _note_what_was_not_made(self, work: W, tasks: Iterable[AnyTask]) -> None:

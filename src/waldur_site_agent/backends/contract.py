@@ -617,6 +617,13 @@ class Backend(ABC):
         )
         return Outcome(action, Result.FAILED, error)
 
+    def pause_with(self, pause: Callable[[float], None]) -> None:  # noqa: ARG002 - for overriding
+        """Wait with ``pause`` before something is tried again within a pass.
+
+        It takes seconds and may raise a ``TemporaryError``, because the agent stops.
+        """
+        return
+
     def watch_commands(self, told: Callable[[str, str, float], None]) -> None:  # noqa: ARG002 - for overriding
         """Tell of each external command from now on, for health and metrics.
 

@@ -21,6 +21,7 @@ from waldur_site_agent.backends.processes import CommandResult
 from waldur_site_agent_moab import commands
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.client import (
+    MamNotPermittedError,
     MamUnavailableError,
     UserUnknownError,
     failure,
@@ -96,7 +97,7 @@ def test_what_would_mean_something_else_is_never_sent(build: Callable[[], object
     ("said", "family", "remedy"),
     [
         ("Failed to connect to server: Connection refused", MamUnavailableError, "mam-server"),
-        ("User agent is not authorized to do that", MamUnavailableError, "as root"),
+        ("User agent is not authorized to do that", MamNotPermittedError, "as root"),
         ("User ada does not exist", UserUnknownError, "mam-create-user -u ada"),
         ("Insufficient balance", TemporaryError, "computed anew"),
         ("Ouch", TemporaryError, "run the command by hand"),

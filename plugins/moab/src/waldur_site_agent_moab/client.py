@@ -36,6 +36,12 @@ class MamUnavailableError(BackendUnavailableError):
     """No command has a chance at the moment: what is left is not even tried."""
 
 
+class MamNotPermittedError(MamUnavailableError):
+    """This user may not use the accounting manager: what is left is not even tried."""
+
+    may_pass = False
+
+
 class UserUnknownError(TemporaryError):
     """The accounting manager does not know a user."""
 
@@ -53,7 +59,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], _Family, str, str], ...] = (
     (
         ("permission denied", "not authorized", "unauthorized", "authentication failed",
          "failed to authenticate", "invalid signature", "access denied"),
-        MamUnavailableError,
+        MamNotPermittedError,
         "this user may not do that in the accounting manager",
         "run the agent as root on a head node, or give its user the role of an administrator",
     ),

@@ -20,6 +20,7 @@ class Family(enum.Enum):
     """What to do about a failure."""
 
     DATABASE_UNAVAILABLE = "no command to slurmdbd has a chance at the moment"
+    NOT_PERMITTED = "no change has a chance until an administrator permits it"
     CONTROLLER_UNAVAILABLE = "jobs can be neither listed nor cancelled"
     JOBS_ACTIVE = "the removal has to wait for jobs to end"
     OTHER = "this command failed; others may work"
@@ -80,7 +81,7 @@ Unless a known failure is there, too: 24.11 says ``Nothing added`` after an acco
 
 FAILURES: Mapping[str, tuple[Failure, ...]] = {
     "22.05": (
-        Failure(("Access/permission denied",), Family.DATABASE_UNAVAILABLE, *_NO_PERMISSION),
+        Failure(("Access/permission denied",), Family.NOT_PERMITTED, *_NO_PERMISSION),
         Failure(
             ("Unable to connect to database",),
             Family.DATABASE_UNAVAILABLE,
@@ -159,7 +160,7 @@ FAILURES: Mapping[str, tuple[Failure, ...]] = {
     "24.11": (
         Failure(
             ("Only admins/operators/coordinators can add",),
-            Family.DATABASE_UNAVAILABLE,
+            Family.NOT_PERMITTED,
             *_NO_PERMISSION,
         ),
         Failure(("No account ", "No parent account '"), Family.OTHER, *_NO_ACCOUNT),
@@ -205,6 +206,12 @@ class DatabaseUnavailableError(BackendUnavailableError):
     """No command to slurmdbd has a chance at the moment: what is left is not even tried."""
 
 
+class NotPermittedError(DatabaseUnavailableError):
+    """slurmdbd refuses changes from this user: what is left is not even tried."""
+
+    may_pass = False
+
+
 class ControllerUnavailableError(TemporaryError):
     """slurmctld does not answer: jobs can be neither listed nor cancelled, accounts still read."""
 
@@ -215,6 +222,7 @@ class JobsActiveError(TemporaryError):
 
 _ERRORS: Mapping[Family, type[TemporaryError]] = {
     Family.DATABASE_UNAVAILABLE: DatabaseUnavailableError,
+    Family.NOT_PERMITTED: NotPermittedError,
     Family.CONTROLLER_UNAVAILABLE: ControllerUnavailableError,
     Family.JOBS_ACTIVE: JobsActiveError,
     Family.OTHER: TemporaryError,

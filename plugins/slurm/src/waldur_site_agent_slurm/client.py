@@ -133,6 +133,8 @@ class CommandTimedOutError(processes.CommandTimedOutError, DatabaseUnavailableEr
 class CommandMissingError(processes.CommandMissingError, DatabaseUnavailableError):
     """The command is not there, or may not be executed."""
 
+    may_pass = False
+
 
 class ProcessRunner(processes.ProcessRunner):
     """Runs each command in a process group of its own, without a shell and without input."""
