@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.backends.plugins import UsernameRegistry
+from waldur_site_agent.cli.output import json_text, on_one_line, say, say_verdict
 from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
@@ -29,7 +29,6 @@ from waldur_site_agent.cli.start import (
     each_offering,
     load_or_exit,
     offering_option,
-    on_one_line,
     output_option,
     runtime_of,
     runtime_or_exit,
@@ -80,7 +79,7 @@ def components_load(config_file: Path, offerings: tuple[str, ...], dry_run: bool
             outcome = load_components(offering, waldur, dry_run=dry_run)
         lines = [*outcome.done, *outcome.remarks, *(f"! {line}" for line in outcome.trouble)]
         for line in lines or ["no components are configured"]:
-            click.echo(on_one_line(f"  {line}"))
+            say(on_one_line(f"  {line}"))
         return FAILED if outcome.trouble else DONE
 
     sys.exit(each_offering(start, load))
@@ -131,7 +130,7 @@ def _at_each_site(
 
     def one(offering: Offering) -> int:
         if not offering.backend_for(mode.job):
-            click.echo(f"  no {mode.job.value}; skipped")
+            say(f"  no {mode.job.value}; skipped")
             return DONE
         with open_site(runtime, offering, mode, lambda: False) as site:
             outcome = work(site, dry_run=dry_run)
@@ -144,11 +143,11 @@ def _at_each_site(
 def _print(outcome: CommandOutcome, *, dry_run: bool) -> None:
     sign = "would be done: " if dry_run else ""
     for line in outcome.done or ["nothing to do"] * (not outcome.trouble):
-        click.echo(on_one_line(f"  {sign if outcome.done else ''}{line}"))
+        say(on_one_line(f"  {sign if outcome.done else ''}{line}"))
     for line in outcome.remarks:
-        click.echo(on_one_line(f"  {line}"))
+        say(on_one_line(f"  {line}"))
     for line in outcome.trouble:
-        click.echo(on_one_line(f"  ! {line}"))
+        say(on_one_line(f"  ! {line}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ def users_sync(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> 
             uuid = offering.waldur_offering_uuid
             report = sync_offering_users(context, uuid, backend, dry_run=dry_run)
         for line in _username_lines(report):
-            click.echo(f"  {line}")
+            say(f"  {line}")
         return FAILED if report.failed else DONE
 
     sys.exit(each_offering(start, sync))
@@ -228,10 +227,10 @@ def import_list(config_file: Path, offerings: tuple[str, ...], output: str) -> N
 
     code = each_offering(start, plan, titles=False, errors_below=False)
     if output == "json":
-        click.echo(json.dumps({name: _import_json(plan) for name, plan in plans.items()}, indent=2))
+        say(json_text({name: _import_json(plan) for name, plan in plans.items()}))
     else:
         for name, found in plans.items():
-            click.echo("\n".join([f"{name}:", *_import_lines(found)]))
+            say("\n".join([f"{name}:", *_import_lines(found)]))
     sys.exit(code)
 
 
@@ -304,9 +303,7 @@ def diagnose(
     if output == "json":
         verdicts = _print_json(config_file, parts)
     else:
-        click.echo(
-            f"configuration: {config_file} is well-formed, {len(start.offerings)} offering(s)"
-        )
+        say(f"configuration: {config_file} is well-formed, {len(start.offerings)} offering(s)")
         verdicts = _print_text(parts)
     sys.exit(FAILED if CheckStatus.FAILED in verdicts else DONE)
 
@@ -347,7 +344,7 @@ def _print_json(path: Path, parts: Iterable[_Part]) -> set[CheckStatus]:
         "machine": machine["checks"],
         "offerings": offerings,
     }
-    click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    say(json_text(report))
     return verdicts
 
 
@@ -363,11 +360,11 @@ def _plain(check: Check) -> dict[str, str]:
 def _print_text(parts: Iterable[_Part]) -> set[CheckStatus]:
     verdicts = set()
     for part in parts:
-        click.echo(f"\n{part.name}")
+        say(f"\n{part.name}")
         for check in part.checks:
             verdicts.add(check.verdict)
-            word = click.style(f"{_WORDS[check.verdict]:<8}", fg=_COLOURS[check.verdict])
-            click.echo(f"  {word} {check.name}: {check.detail}".rstrip(": "))
+            text = f"{check.name}: {check.detail}".rstrip(": ")
+            say_verdict(f"{_WORDS[check.verdict]:<8}", _COLOURS[check.verdict], text)
             if check.remedy and check.verdict is not CheckStatus.OK:
-                click.echo(f"           -> {check.remedy}")
+                say(f"           -> {check.remedy}")
     return verdicts

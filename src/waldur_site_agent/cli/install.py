@@ -18,6 +18,7 @@ from uuid import UUID
 import click
 
 from waldur_site_agent.backends.plugins import PluginError, Registry
+from waldur_site_agent.cli.output import say
 from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
@@ -267,7 +268,7 @@ def install_services(
     found = service_files(list(modes or MODE_NAMES), choices)
     if only_print:
         for file in found:
-            click.echo(f"# {file.path}\n{file.text}")
+            say(f"# {file.path}\n{file.text}")
         return
     sys.exit(_install(found, root, force=force, first=unit_name((modes or ("all",))[0])))
 
@@ -290,7 +291,7 @@ def health(config_file: Path, mode: str | None, strict: bool) -> None:
         give_up(f"{config_file}: health_file is not set, so there is nothing to check")
     code = DONE
     for found in map(read_health, files_of(path, mode)):
-        click.echo(f"{found.status}: {found.detail}")
+        say(f"{found.status}: {found.detail}")
         if not found.alive or (strict and found.status != "ok"):
             code = FAILED
     sys.exit(code)
@@ -310,13 +311,13 @@ def _install(found: Sequence[File], root: Path, *, force: bool, first: str) -> i
             word = _put(file, target, force=force)
         except OSError as error:
             give_up(f"{target}: cannot be written: {error.strerror}; run this as root", FAILED)
-        click.echo(f"{word:<9} {target}")
+        say(f"{word:<9} {target}")
         if word == "DIFFERS":
             code = FAILED
     if code == FAILED:
-        click.echo("files that differ were kept; --force replaces them")
+        say("files that differ were kept; --force replaces them")
     else:
-        click.echo(f"next: systemctl daemon-reload && systemctl enable --now {first}")
+        say(f"next: systemctl daemon-reload && systemctl enable --now {first}")
     return code
 
 
@@ -422,8 +423,8 @@ def init_command(
         name=name, url=url, uuid=uuid, backend=backend, settings=dict(map(_setting, settings))
     )
     _write(config_file, starter_file(str(config_file), answers), environment, token, force=force)
-    click.echo(f"written: {config_file}")
-    click.echo(f"written: {environment} (mode 0600, with the token)")
+    say(f"written: {config_file}")
+    say(f"written: {environment} (mode 0600, with the token)")
     check_file(config_file)
     _say_what_is_next(config_file, answers)
 
@@ -575,12 +576,12 @@ def _say_what_is_next(file: Path, answers: Answers) -> None:
     has_bin_path = any(key.endswith("_bin_path") for key in answers.settings)
     program = _PROGRAMS.get(answers.backend)
     if program and not has_bin_path and shutil.which(program) is None:
-        click.echo(
+        say(
             f"note: {program} is not in PATH; if it is elsewhere, name its directory in the file, "
             "below backend_settings"
         )
     name = shlex.quote(str(file))
-    click.echo(
+    say(
         f"""
 Review the file, then run:
   waldur-site-agent diagnose -c {name}          # check the setup; changes nothing

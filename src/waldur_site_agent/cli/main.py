@@ -20,6 +20,7 @@ from waldur_site_agent.cli.commands import (
 )
 from waldur_site_agent.cli.install import health, init_command, install_services
 from waldur_site_agent.cli.migrate import migrate_command
+from waldur_site_agent.cli.output import say
 from waldur_site_agent.cli.run import (
     RunOptions,
     check_configuration,
@@ -188,7 +189,7 @@ def completion_command(context: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:  # pragma: no cover - click knows all three
         raise click.UsageError(f"click does not know the shell {shell}")
-    click.echo(kind(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
+    say(kind(context.find_root().command, {}, PROGRAM, _VARIABLE).source())
 
 
 @main.group("components")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from waldur_site_agent.backends.plugins import PluginError, Registry
+from waldur_site_agent.cli.output import say
 from waldur_site_agent.cli.start import DONE, FAILED, config_option, give_up
 from waldur_site_agent.config import ConfigurationError, Job, Problem, Source
 from waldur_site_agent.config.loading import (
@@ -53,10 +54,10 @@ def migrate_command(config_file: Path) -> None:
         _require_same_meaning(old, text)
     except ConfigurationError as error:
         give_up(str(error))
-    click.echo(text, nl=not text.endswith("\n"))
+    say(text, nl=not text.endswith("\n"))
     problems = refused(old.findings, old.source)
     if problems:
-        click.echo(str(ConfigurationError(config_file, dict.fromkeys(problems))), err=True)
+        say(str(ConfigurationError(config_file, dict.fromkeys(problems))), err=True)
     sys.exit(FAILED if problems else DONE)
 
 

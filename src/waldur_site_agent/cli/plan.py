@@ -5,14 +5,13 @@ The text is made from the JSON form, so that both always say the same.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 from waldur_site_agent.backends import Grant
-from waldur_site_agent.cli.start import on_one_line
+from waldur_site_agent.cli.output import json_text, on_one_line
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport
 from waldur_site_agent.cycles.site import CycleReport
@@ -42,7 +41,7 @@ Block: TypeAlias = tuple[str, list[str], list[Line]]
 
 def reports_json(reports: Sequence[CycleReport]) -> str:
     """All reports of a dry run as one JSON document."""
-    return json.dumps([report_json(report) for report in reports], indent=2, ensure_ascii=False)
+    return json_text([report_json(report) for report in reports])
 
 
 def report_text(report: CycleReport) -> str:

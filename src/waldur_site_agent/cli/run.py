@@ -14,6 +14,7 @@ import click
 import structlog
 
 from waldur_site_agent.backends.plugins import NO_NAMES
+from waldur_site_agent.cli.output import say
 from waldur_site_agent.cli.plan import report_text, reports_json, what_it_is_about
 from waldur_site_agent.cli.start import (
     DONE,
@@ -87,7 +88,7 @@ def print_configuration(path: Path) -> None:
     """Print the resolved configuration, secrets masked; exit with 2 if it cannot be used."""
     start = check_file(path)
     warn_of_unused_settings(start.configuration)
-    click.echo(resolved_yaml(start.configuration, _settings_of_plugins(start)), nl=False)
+    say(resolved_yaml(start.configuration, _settings_of_plugins(start)), nl=False)
 
 
 def check_configuration(path: Path) -> None:
@@ -96,10 +97,10 @@ def check_configuration(path: Path) -> None:
     warn_of_unused_settings(start.configuration)
     offerings = start.configuration.offerings
     for offering in offerings:
-        click.echo(f"{offering.name}: {_who_does_what(offering)}")
+        say(f"{offering.name}: {_who_does_what(offering)}")
     print_remarks(start)
     backends = {name for offering in offerings for name in _backends_of(offering)}
-    click.echo(f"ok: {_count(len(offerings), 'offering')}, {_count(len(backends), 'backend')}")
+    say(f"ok: {_count(len(offerings), 'offering')}, {_count(len(backends), 'backend')}")
 
 
 def print_remarks(start: Start) -> None:
@@ -110,13 +111,13 @@ def print_remarks(start: Start) -> None:
     ):
         for number, (key, lines, text) in enumerate(grouped(remarks)):
             if number == 0:
-                click.echo(f"\n{title}")
-            click.echo(f"  {' '.join(filter(None, [key, lines and f'({lines})']))}: {text}")
+                say(f"\n{title}")
+            say(f"  {' '.join(filter(None, [key, lines and f'({lines})']))}: {text}")
     variables = list(variables_without_effect(os.environ))
     for number, (name, text) in enumerate(variables):
-        click.echo(f"{'' if number else chr(10)}Environment variable {name}: not needed: {text}")
+        say(f"{'' if number else chr(10)}Environment variable {name}: not needed: {text}")
     if start.without_effect or start.defaults or variables:
-        click.echo()
+        say()
 
 
 def _log_remarks(start: Start) -> None:
@@ -301,12 +302,12 @@ class _PoolMaker:
 
 def _conclude(reports: Sequence[CycleReport], options: RunOptions) -> int:
     if options.dry_run and options.output == "json":
-        click.echo(reports_json(reports))
+        say(reports_json(reports))
     elif options.dry_run:
         for report in reports:
             if len(reports) > 1:
-                click.echo(f"== {report.offering}: {what_it_is_about(report)} ==")
-            click.echo(report_text(report))
+                say(f"== {report.offering}: {what_it_is_about(report)} ==")
+            say(report_text(report))
     sys.stdout.flush()
     if options.dry_run and not options.exit_code:
         return FAILED if any(report.trouble for report in reports) else DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -31,6 +30,7 @@ from waldur_site_agent.backends.plugins import (
     problems_of_entry,
     username_backend_problems,
 )
+from waldur_site_agent.cli.output import json_text, on_one_line, say
 from waldur_site_agent.config import (
     BrokenOffering,
     Configuration,
@@ -275,9 +275,9 @@ def load_or_exit(path: Path, **arguments: object) -> Start:
     except (ConfigurationError, UsageError) as error:
         give_up(str(error))
     if start.broken:
-        click.echo(str(ConfigurationError(path, problems_in(start.broken))), err=True)
+        say(str(ConfigurationError(path, problems_in(start.broken))), err=True)
         names = ", ".join(f'"{name}"' for name in dict.fromkeys(b.offering for b in start.broken))
-        click.echo(f"skipped because of this: {names}", err=True)
+        say(f"skipped because of this: {names}", err=True)
     return start
 
 
@@ -292,14 +292,9 @@ def check_file(path: Path) -> Start:
     return start
 
 
-def on_one_line(text: str) -> str:
-    """The text with line breaks and control characters replaced by spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def give_up(message: str, code: int = UNUSABLE) -> NoReturn:
     """Print a message to standard error and exit."""
-    click.echo(message, err=True)
+    say(message, err=True)
     sys.exit(code)
 
 
@@ -369,14 +364,14 @@ def each_offering(
     code = DONE
     for offering in start.offerings if offerings is None else offerings:
         if titles:
-            click.echo(f"{offering.name}:")
+            say(f"{offering.name}:")
         try:
             code = max(code, work(offering))
         except (SiteAgentError, ConfigurationError) as error:
             if errors_below:
-                click.echo(on_one_line(f"  ! {error}"))
+                say(on_one_line(f"  ! {error}"))
             else:
-                click.echo(f"! {offering.name}: {error}", err=True)
+                say(f"! {offering.name}: {error}", err=True)
             code = FAILED
     return start.exit_code(code)
 
@@ -419,13 +414,13 @@ def schema_command() -> None:
     Editors use it for completion and validation; put this line at the top of the file:
     # yaml-language-server: $schema=waldur-site-agent.schema.json
     """
-    click.echo(json.dumps(json_schema(*_models()), indent=2))
+    say(json_text(json_schema(*_models())))
 
 
 @click.command("reference")
 def reference_command() -> None:
     """Print all keys of the file with type, default and description, as Markdown."""
-    click.echo(reference_page(*_models()), nl=False)
+    say(reference_page(*_models()), nl=False)
 
 
 @click.command("version-1")
@@ -433,7 +428,7 @@ def version_1_command() -> None:
     """Print what became of each key of version 1, as Markdown."""
     backends = Registry()
     models = _settings(backends.names(), backends.backend_class)
-    click.echo(tables({name: model.version_1 for name, model in models}))
+    say(tables({name: model.version_1 for name, model in models}))
 
 
 def _models() -> tuple[dict[str, type[BaseModel]], dict[str, type[BaseModel]]]:
@@ -452,7 +447,7 @@ def _settings(
         try:
             yield name, find(name).Settings
         except PluginError as error:
-            click.echo(f"skipped: {error}", err=True)
+            say(f"skipped: {error}", err=True)
 
 
 INTERRUPTED = 130
@@ -475,7 +470,7 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.stdout.flush()
-        sys.stderr.write("\nstopped\n")
+        say("\nstopped", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -502,7 +497,7 @@ def _version_of(distribution: str) -> str:
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        click.echo(version_text())
+        say(version_text())
         context.exit()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from waldur_site_agent.cli.output import json_text, on_one_line, say
 from waldur_site_agent.cli.plan import amount_text
 from waldur_site_agent.cli.start import (
     DONE,
@@ -25,7 +26,6 @@ from waldur_site_agent.cli.start import (
     give_up,
     load_or_exit,
     offering_option,
-    on_one_line,
     output_option,
     runtime_or_exit,
 )
@@ -42,6 +42,7 @@ from waldur_site_agent.cycles.usage_history import (
 from waldur_site_agent.cycles.usage_sending import MonthOutcome
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component
+from waldur_site_agent.model.text import printable
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.usage import ComponentReport, MonthPlan
 from waldur_site_agent.service.session import REPORT, open_site
@@ -122,7 +123,7 @@ def as_json(comparisons: Iterable[Comparison]) -> str:
         {**dict(zip(_HEADING, values, strict=True)), "users": _users(component)}
         for values, component in _rows(comparisons)
     ]
-    return json.dumps(entries, indent=2, ensure_ascii=False)
+    return json_text(entries)
 
 
 def as_csv(comparisons: Iterable[Comparison]) -> str:
@@ -168,8 +169,9 @@ def _users(component: ComponentReport) -> dict[str, str]:
 
 
 def _no_formula(text: str) -> str:
-    """Escape text that a spreadsheet would take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """Escape text that a spreadsheet would take for a formula, and what is not printable."""
+    begins = unicodedata.normalize("NFKC", text.lstrip())[:1]
+    return f"'{printable(text)}" if begins in tuple("=+-@") else printable(text)
 
 
 def _difference(component: ComponentReport) -> Decimal:
@@ -305,7 +307,7 @@ def load_command(
         _refuse_future(site, last)
         figures = gather_usage_selection(site)
         outcomes = _planned(site, figures, months) if dry_run else _loaded(site, figures, months)
-        click.echo(loaded_table(outcomes, dry_run=dry_run))
+        say(loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
 
     sys.exit(_at_each_site(start, load, sends=not dry_run))
@@ -330,8 +332,8 @@ def _show(start: Start, look: Look) -> int:
             Comparison(offering=site.offering.name, plans=plans, components=components)
         )
         if look.output == "text":
-            click.echo(f"{site.offering.name}:")
-            click.echo(comparison_table(plans, components))
+            say(f"{site.offering.name}:")
+            say(comparison_table(plans, components))
         if files:
             _plot(site, figures, months, files[site.offering.name])
         return _conclude(figures, [])
@@ -340,11 +342,11 @@ def _show(start: Start, look: Look) -> int:
     if sought and code == DONE and not comparisons:
         give_up(f"there is no resource called {' or '.join(sorted(sought))}")
     for name in sorted(sought):
-        click.echo(f"! there is no resource called {name}", err=True)
+        say(f"! there is no resource called {name}", err=True)
     if look.output == "json":
-        click.echo(as_json(comparisons))
+        say(as_json(comparisons))
     elif look.output == "csv":
-        click.echo(as_csv(comparisons), nl=False)
+        say(as_csv(comparisons), nl=False)
     return FAILED if sought else code
 
 
@@ -385,7 +387,7 @@ def _plot(site: Site, figures: UsageSelection, months: Sequence[BillingMonth], f
     except OSError as error:
         raise PermanentError(f"--plot {file}: cannot be written: {error.strerror}") from None
     used = any(any(each.amounts) for each in series)
-    click.echo(f"drawn: {file}" + ("" if used else " (empty: no usage)"), err=True)
+    say(f"drawn: {file}" + ("" if used else " (empty: no usage)"), err=True)
 
 
 def _check_plot(file: Path) -> None:
@@ -419,7 +421,7 @@ def _loaded(
                 outcomes.append(outcome)
                 bar.update(1)
         except SiteAgentError as error:
-            click.echo(loaded_table(outcomes, dry_run=False))
+            say(loaded_table(outcomes, dry_run=False))
             raise error from None
     return outcomes
 
@@ -442,7 +444,7 @@ def _conclude(figures: UsageSelection, outcomes: Iterable[MonthOutcome]) -> int:
         if outcome.deferred_reason:
             lines.append(f"{month}: {outcome.deferred_reason}")
     for line in lines:
-        click.echo(f"! {line}", err=True)
+        say(f"! {line}", err=True)
     return FAILED if lines else DONE
 
 

@@ -11,11 +11,12 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.waldur.address import certificate_remedy, trusted_authorities
@@ -199,14 +200,47 @@ class Mailbox:
             raise ConnectionLostError(str(self._end)) from self._end
 
 
-def warn_of_dropped_body(queue: str, size: int) -> None:
-    """Log that the body of a message is dropped because it is too large."""
-    _log.warning(
-        "message larger than any event of Waldur; dropping its body",
-        queue=queue,
-        bytes=size,
-        limit=LARGEST_BODY,
-    )
+SECONDS_BETWEEN_WARNINGS = 600.0
+
+
+class OccasionalWarning:
+    """Warns of what anybody who can publish may repeat: at once, then now and then with a count."""
+
+    def __init__(
+        self,
+        event: str,
+        log: FilteringBoundLogger = _log,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._event = event
+        self._log = log
+        self._clock = clock
+        self._again_at = 0.0
+        self._unsaid = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, **fields: object) -> None:
+        """Log it at once, or only count it."""
+        with self._lock:
+            now = self._clock()
+            if self._unsaid and now < self._again_at:
+                self._unsaid += 1
+                return
+            if self._unsaid > 1:
+                fields["more_like_this"] = self._unsaid - 1
+            self._unsaid, self._again_at = 1, now + SECONDS_BETWEEN_WARNINGS
+        self._log.warning(self._event, **fields)
+
+
+class DroppedBodies:
+    """Warns that the bodies of messages are dropped because they are too large."""
+
+    def __init__(self) -> None:
+        self._warn = OccasionalWarning("message larger than any event of Waldur; dropping its body")
+
+    def note(self, queue: str, size: int) -> None:
+        """Note one of them."""
+        self._warn(queue=queue, bytes=size, limit=LARGEST_BODY)
 
 
 def tls_context(address: Address) -> ssl.SSLContext | None:

@@ -17,7 +17,13 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from waldur_site_agent.events.broker import Connection, ConnectionLostError, Subscription, Transport
+from waldur_site_agent.events.broker import (
+    SECONDS_BETWEEN_WARNINGS,
+    Connection,
+    ConnectionLostError,
+    Subscription,
+    Transport,
+)
 from waldur_site_agent.events.pending import EventQueue
 from waldur_site_agent.model.backend import Everything
 from waldur_site_agent.model.errors import DefectError, PermanentError, SiteAgentError
@@ -33,7 +39,6 @@ TRIES_AFTER_A_SHORT_ONE = 4
 """Attempts to count after a short subscription: the longest pause is then eight seconds."""
 SECONDS_BETWEEN_CATCH_UPS = 30.0
 """The minimum time between full passes caused by new connections."""
-SECONDS_BETWEEN_WARNINGS = 600.0
 """The minimum time between two warnings of the same error without a connection in between."""
 TRIES_BEFORE_REGISTERING_AGAIN = 4
 _RECEIVE_SECONDS = 1.0

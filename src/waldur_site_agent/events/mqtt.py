@@ -22,13 +22,13 @@ from waldur_site_agent.events.broker import (
     Address,
     ConnectionLostError,
     Delivery,
+    DroppedBodies,
     LoginRefusedError,
     Mailbox,
     QueueRefusedError,
     Subscription,
     tls_context,
     unreachable,
-    warn_of_dropped_body,
 )
 
 _BAD_LOGINS = ("Bad user name or password", "Not authorized")
@@ -48,6 +48,7 @@ class MqttConnection:
         self._where = f"{address} (virtual host {subscription.vhost})"
         self._subscription = subscription
         self._mailbox = Mailbox()
+        self._dropped = DroppedBodies()
         self._logged_in = False
         self._subscribed = threading.Event()
         self._refusal: LoginRefusedError | QueueRefusedError | None = None
@@ -146,7 +147,7 @@ class MqttConnection:
     def _on_message(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         body = bytes(message.payload)
         if len(body) > LARGEST_BODY:
-            warn_of_dropped_body(message.topic, len(body))
+            self._dropped.note(message.topic, len(body))
             body = b""
         ack = message.mid if message.qos == _AT_LEAST_ONCE else None
         self._mailbox.put(body, message.topic, {"qos": str(message.qos)}, message.dup, ack)

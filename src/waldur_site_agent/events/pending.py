@@ -14,7 +14,12 @@ from uuid import UUID
 from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.cycles.site import WaldurSnapshot
-from waldur_site_agent.events.broker import Connection, ConnectionLostError, Delivery
+from waldur_site_agent.events.broker import (
+    Connection,
+    ConnectionLostError,
+    Delivery,
+    OccasionalWarning,
+)
 from waldur_site_agent.events.messages import Announcement, Event, Message, Unusable, read_message
 from waldur_site_agent.model.backend import Everything, ImportScope, OrderScope, Scope
 
@@ -291,6 +296,7 @@ class EventQueue:
         self._waiting = PendingScopes()
         self._news = threading.Condition()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._warn_of_unusable = OccasionalWarning("cannot parse message", log, clock)
 
     def receive(self, delivery: Delivery, connection: Connection) -> None:
         """Accept a message; if it needs no pass, it is acknowledged at once."""
@@ -376,7 +382,7 @@ class EventQueue:
     def _leave_out(self, message: Message, queue: str) -> None:
         if isinstance(message, Unusable):
             self._count(_OTHER, "unusable")
-            self._log.warning("cannot parse message", queue=queue, reason=message.reason)
+            self._warn_of_unusable(queue=queue, reason=message.reason)
             return
         why = "ignored" if isinstance(message, Event) else message.why
         known = message.object_type in self._object_types

@@ -28,13 +28,13 @@ from waldur_site_agent.events.broker import (
     Address,
     ConnectionLostError,
     Delivery,
+    DroppedBodies,
     LoginRefusedError,
     Mailbox,
     QueueRefusedError,
     Subscription,
     tls_context,
     unreachable,
-    warn_of_dropped_body,
 )
 from waldur_site_agent.waldur.address import Proxy, masked, proxy_for
 
@@ -44,6 +44,8 @@ _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
 """Used in CONNECT as well: RabbitMQ unescapes it there, contrary to STOMP 1.2."""
 _UNESCAPES = {escaped: plain for plain, escaped in _ESCAPES.items()}
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+_LONGEST_COUNT = 18
+_RAREST_BEAT_SECONDS = 3600.0
 _LARGEST_HEAD = 64 * 1024
 
 
@@ -126,6 +128,19 @@ class Decoder:
         return _Body(command, headers, self._largest_body), rest[found.end() :]
 
 
+def _count(text: str) -> int | None:
+    """A number in a header, if it is one.
+
+    Raises:
+        FrameError: it has more digits than any number of bytes or queues.
+    """
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > _LONGEST_COUNT:
+        raise FrameError(f"a number of {len(text)} digits in a header")
+    return int(text)
+
+
 class _Body:
     """The body of a frame that is being received, and the NUL after it."""
 
@@ -133,8 +148,7 @@ class _Body:
         self._command = command
         self._headers = headers
         self._largest = largest
-        length = headers.get("content-length", "").strip()
-        self._length = int(length) if length.isascii() and length.isdigit() else None
+        self._length = _count(headers.get("content-length", "").strip())
         self._kept = bytearray()
         self._size = 0
         self.complete = False
@@ -246,6 +260,7 @@ class StompConnection:
         self._beat_seconds = beat_seconds * _EARLY
         self._silence_seconds = silence_seconds * _SILENT_BEATS
         self._mailbox = Mailbox()
+        self._dropped = DroppedBodies()
         self._confirmed: set[str] = set()
         self._answered = threading.Condition()
         self._refused = False
@@ -363,12 +378,12 @@ class StompConnection:
             self._finish(broker_said(self._where, frame, self._subscription.password))
 
     def _deliver(self, frame: Frame) -> None:
-        number = frame.headers.get("subscription", "")
+        number = _count(frame.headers.get("subscription", ""))
         queues = self._subscription.queues
-        known = number.isascii() and number.isdigit() and int(number) < len(queues)
-        queue = queues[int(number)] if known else frame.headers.get("destination", "")
+        known = number is not None and number < len(queues)
+        queue = queues[number or 0] if known else frame.headers.get("destination", "")
         if frame.dropped_bytes:
-            warn_of_dropped_body(queue, frame.dropped_bytes)
+            self._dropped.note(queue, frame.dropped_bytes)
         redelivered = frame.headers.get("redelivered") == "true"
         ack = frame.headers.get("ack", "")
         self._mailbox.put(frame.body, queue, frame.headers, redelivered, ack)
@@ -561,14 +576,14 @@ def _heart_beats(where: str, promised: str) -> tuple[float, float]:
     sends, _, wants = promised.partition(",")
     try:
         seconds = int(sends) / 1000, int(wants) / 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         seconds = 0.0, 0.0
-    if seconds[0] <= 0:
+    if not 0 < seconds[0] <= _RAREST_BEAT_SECONDS:
         raise ConnectionLostError(
             f"{where}: the broker promises no heart-beats ({promised!r}), so its death could not "
             "be noticed; check what answers at that address"
         )
-    return seconds
+    return seconds[0], min(seconds[1], _RAREST_BEAT_SECONDS)
 
 
 def _proxy_to(address: Address) -> Proxy | None:

@@ -70,7 +70,7 @@ class Journal:
                 return
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             try:
-                self._stream.write(json.dumps({"time": now, **entry}, ensure_ascii=False) + "\n")
+                self._stream.write(json.dumps({"time": now, **entry}) + "\n")
                 self._stream.flush()
             except OSError as error:  # a full disk must not stop the work
                 structlog.get_logger().error("cannot write the journal", reason=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TextIO
@@ -12,9 +13,11 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from waldur_site_agent.model.errors import DefectError, SiteAgentError
+from waldur_site_agent.model.text import printable
 
 _SHORTEST_SECRET = 6
 _MASK = "********"
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 class _Concealer:
@@ -67,6 +70,20 @@ def _exception_of(exc_info: object) -> BaseException | None:
     return next((part for part in found if isinstance(part, BaseException)), None)
 
 
+def _escape_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what is not printable, line breaks included, so that no value can forge a line."""
+    return {
+        name: printable(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+
+
+def _escape_line(_logger: WrappedLogger, _method: str, line: str) -> str:
+    """Escape what came in by other ways, such as tracebacks; only the renderer's colours stay."""
+    parts = _COLOUR.split(line)
+    parts[::2] = [printable(part, keep="\n\t") for part in parts[::2]]
+    return "".join(parts)
+
+
 _defects = _Defects()
 
 
@@ -111,11 +128,13 @@ def _renderers(style: str, *, colors: bool) -> list[structlog.typing.Processor]:
             structlog.processors.JSONRenderer(sort_keys=True, default=str),
         ]
     return [
+        _escape_values,
         structlog.dev.ConsoleRenderer(
             colors=colors,
             pad_event_to=0,
             exception_formatter=structlog.dev.plain_traceback,
-        )
+        ),
+        _escape_line,  # type: ignore[list-item]  # gets the rendered line
     ]
 
 

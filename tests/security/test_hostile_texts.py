@@ -1,0 +1,187 @@
+"""A customer in Waldur: texts that attack terminals, logs, files and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import waldur_site_agent.cli
+from harness import Installation
+from waldur_site_agent.backends import AddMembers, Outcome, Result
+from waldur_site_agent.cli.output import json_text, say
+from waldur_site_agent.cli.usage import Comparison, as_csv
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.model.text import printable
+from waldur_site_agent.model.usage import BillingMonth
+from waldur_site_agent.planning.plan import Step
+from waldur_site_agent.planning.usage import Bill, ComponentReport, MonthPlan, ResourceReport
+from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.logs import configure_logs
+
+CLEAR, CSI, REVERSED, HALF = "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\u202etxt.exe", "\ud800"
+FORGED = "\r\n2026-01-01T00:00:00Z [info     ] all is well"
+HOSTILE = f"Ocean{CLEAR}{CSI}{REVERSED}\u200b\u2066\x7f{FORGED}"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def unprintable(text: str) -> set[str]:
+    return {c for c in text if not c.isprintable()} - {"\n"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@given(st.text(st.characters()))
+def test_what_is_escaped_is_printable_can_be_encoded_and_is_otherwise_unchanged(text: str) -> None:
+    escaped = printable(text)
+    assert escaped.isprintable()
+    escaped.encode()
+    if text.isprintable():
+        assert escaped == text
+
+
+def test_commands_print_through_the_writer_that_escapes() -> None:
+    (package,) = waldur_site_agent.cli.__path__
+    others = [path for path in Path(package).glob("*.py") if path.name != "output.py"]
+    direct = re.compile(r"click\.s?echo|(?<!\w)print\(|stdout\.write|stderr\.write|ensure_ascii")
+    assert [path.name for path in others if direct.search(path.read_text())] == []
+    assert len(others) > 5
+
+
+def test_a_command_prints_names_escaped_and_lines_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(f"first\nsecond {CLEAR}{CSI}{REVERSED}{HALF}")
+    assert capsys.readouterr().out == (
+        "first\nsecond \\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\u202etxt.exe\\ud800\n"
+    )
+
+
+def test_json_is_ascii() -> None:
+    text = json_text({"name": HOSTILE + HALF})
+    assert text.isascii()
+    assert json.loads(text) == {"name": HOSTILE + HALF}
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_no_text_from_outside_reaches_a_log_raw(style: str, stream: type[io.StringIO]) -> None:
+    output = stream()
+    configure_logs("debug", style, output)
+    log = structlog.get_logger()
+    log.info(HOSTILE, name=HOSTILE + HALF, short="\x1b[8m", parts=[HOSTILE], error=ValueError(CSI))
+    log.bind(offering=CLEAR).warning("bound")
+    one_line_each = output.getvalue()
+    log.error("failed", exc_info=ValueError(CLEAR + CSI + REVERSED + HALF))
+    text = output.getvalue()
+    text.encode()
+    assert unprintable(COLOURS.sub("", text)) <= set()
+    assert "[8m" not in COLOURS.findall(text)
+    assert one_line_each.count("\n") == 2
+    if stream is io.StringIO:
+        assert "\x1b" not in text
+
+
+def test_a_journal_line_never_fails_for_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    action = AddMembers(f"a{HALF}{CSI}", (HOSTILE + HALF,))
+    outcome = Outcome(action, Result.FAILED, PermanentError(HALF + REVERSED))
+    journal.recorder("Cluster", "order_process")(Step(action, HALF), outcome)
+    journal.close()
+    (line,) = path.read_text(encoding="ascii").splitlines()
+    assert json.loads(line)["members"] == [HOSTILE + HALF]
+    assert unprintable(line) == set()
+
+
+def everything_printed(installation: Installation) -> str:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    commands: list[tuple[str, ...]] = [
+        ("plan", "-m", "order_process"),
+        ("plan", "-m", "order_process", "--output", "json"),
+        ("run", "-m", "order_process", "--once"),
+        ("plan", "-m", "membership_sync"),
+        ("plan", "-m", "membership_sync", "--output", "json"),
+        ("run", "-m", "membership_sync", "--once"),
+        ("plan", "-m", "report"),
+        ("run", "-m", "report", "--once"),
+        *(
+            ("usage", "show", "--from", month, "--to", month, "--output", how)
+            for how in ("csv", "json", "text")
+        ),
+    ]
+    said = ""
+    for words in commands:
+        done = installation.run(*words, command="waldur-site-agent")
+        assert done.code in (0, 1), (words, done.err)
+        assert "Traceback" not in done.err, (words, done.err)
+        said += done.out + done.err
+    return said
+
+
+def test_names_of_a_customer_reach_neither_terminal_nor_journal_raw(
+    installation: Installation,
+) -> None:
+    testbed, journal = installation.testbed, installation.directory / "journal.jsonl"
+    content: dict[str, Any] = yaml.safe_load(installation.file.read_text())
+    content["offerings"][0] |= {
+        "membership_sync_backend": "slurm",
+        "reporting_backend": "slurm",
+    }
+    installation.file.write_text(yaml.safe_dump(content | {"journal": str(journal)}))
+    project = testbed.project(ada="ada01")
+    testbed.order(project, HOSTILE)
+    said = everything_printed(installation)
+    assert "Ocean" in said
+    assert unprintable(said) == set()
+    assert unprintable(journal.read_text()) == set()
+    assert "all is well" not in {line.split("] ")[-1] for line in said.splitlines()}
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "@SUM(A1)",
+    "\uff1d1+1",
+    "\ufe621",
+    "\uff0d1",
+    "\uff20SUM(A1)",
+    " =1+1",
+    "\t=1+1",
+    "\r=1+1",
+    "\xa0=1",
+    "\u200b=1",
+    "\ufeff=1",
+]
+
+
+@pytest.mark.parametrize("name", FORMULAS, ids=ascii)
+def test_no_cell_of_a_csv_is_taken_for_a_formula(name: str) -> None:
+    resource = Resource(uuid=UUID(int=1), name=name, state="OK", backend_id="run")
+    usage = ComponentReport(type="cpu", bill=Bill(total=Decimal(-1)))
+    report = ResourceReport(resource=resource, components=(usage,))
+    plan = MonthPlan(month=BillingMonth(2026, 11), resources=(report,))
+    components = {
+        "cpu": Component(type="cpu", measured_unit="h", label="", accounting_type="usage")
+    }
+    text = as_csv([Comparison(offering="Cluster", plans=[plan], components=components)])
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert unicodedata.normalize("NFKC", row["resource"]).lstrip("\ufeff\u200b ")[0] not in "=+-@"
+    assert row["used"] == "-1.00"

@@ -1,0 +1,186 @@
+"""Whoever can publish into the agent's queue: garbage, floods and frames that are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from waldur_site_agent.events.broker import (
+    SECONDS_BETWEEN_WARNINGS,
+    ConnectionLostError,
+    Delivery,
+    OccasionalWarning,
+)
+from waldur_site_agent.events.messages import Event, Ignored, Unusable, read_message
+from waldur_site_agent.events.pending import EventQueue
+from waldur_site_agent.events.stomp import Decoder, FrameError, _heart_beats
+
+OFFERING = UUID(int=7)
+QUEUE = f"subscription_{UUID(int=1).hex}_offering_{OFFERING.hex}_order"
+DEEP = b'{"a":' * 100_000
+GARBAGE = [
+    b"",
+    b"\x00" * 100,
+    b"\xff\xfe",
+    b"[]",
+    b"null",
+    b"9" * 5000,
+    DEEP,
+    b"[" * 100_000,
+    b'{"object_type": ["order"]}',
+    b'{"object_type": "order", "order_uuid": 12}',
+    b'{"object_type": "order", "order_uuid": "' + b"0" * 5000 + b'"}',
+    b'{"object_type": "\\ud800\\u001b[2J"}',
+    b'{"object_type": "order", "order_uuid": "' + b"9" * 32 + b'", "order_state": {"a": 1}}',
+    b'{"object_type": "user_role", "granted": NaN, "project_uuid": Infinity}',
+    b" " * (5 << 20),
+]
+
+
+class Acknowledging:
+    def __init__(self) -> None:
+        self.acknowledged: list[Delivery] = []
+
+    def receive(self, timeout_seconds: float) -> Delivery | None:
+        raise NotImplementedError
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.acknowledged.append(delivery)
+
+    def heard_seconds_ago(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def connection() -> Acknowledging:
+    return Acknowledging()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def delivery(body: bytes, number: int = 0) -> Delivery:
+    return Delivery(body, QUEUE, {}, redelivered=False, ack=str(number))
+
+
+@pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
+def test_garbage_is_a_message_that_cannot_be_used_and_no_defect(body: bytes) -> None:
+    message = read_message(body, QUEUE, OFFERING)
+    assert isinstance(message, Unusable | Ignored | Event)
+    if isinstance(message, Unusable):
+        assert len(message.reason) < 500
+
+
+@given(st.binary(max_size=200) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["object_type", "order_uuid", "project_uuid", "offering_uuid", "x"]),
+        inner | st.sampled_from(["order", "user_role", "resource", UUID(int=3).hex]),
+    ),
+    max_leaves=10,
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_whatever_is_published_is_read_without_a_defect(body: bytes) -> None:
+    read_message(body, QUEUE, OFFERING)
+
+
+def test_fifty_thousand_garbage_messages_are_acknowledged_with_a_few_warnings(
+    connection: Acknowledging,
+) -> None:
+    clock = Clock()
+    with capture_logs() as logged:
+        queue = EventQueue(OFFERING, {"order"}, structlog.get_logger(), clock)
+        for number in range(50_000):
+            clock.now += 0.1
+            queue.receive(delivery(b"garbage", number), connection)
+    assert len(connection.acknowledged) == 50_000
+    warnings = [entry for entry in logged if entry["log_level"] == "warning"]
+    assert len(warnings) == -(-5000 // SECONDS_BETWEEN_WARNINGS)
+    assert warnings[-1]["more_like_this"] == pytest.approx(6000, abs=2)
+
+
+def test_a_first_warning_is_given_at_once_and_a_lone_one_later_has_no_count() -> None:
+    clock = Clock()
+    with capture_logs() as logged:
+        warn = OccasionalWarning("odd", structlog.get_logger(), clock)
+        warn(queue="a")
+        clock.now = 2 * SECONDS_BETWEEN_WARNINGS
+        warn(queue="b")
+    assert [{**entry} for entry in logged] == [
+        {"event": "odd", "log_level": "warning", "queue": name} for name in "ab"
+    ]
+
+
+def test_a_flood_for_one_project_keeps_one_message_in_hand(connection: Acknowledging) -> None:
+    queue = EventQueue(OFFERING, {"user_role"}, structlog.get_logger(), Clock())
+    project = UUID(int=5).hex
+    for number in range(20_000):
+        body = {"object_type": "user_role", "project_uuid": project, "user_uuid": uuid4().hex,
+                "role_name": "member", "granted": True}  # fmt: skip
+        queue.receive(delivery(json.dumps(body).encode(), number), connection)
+    assert len(connection.acknowledged) == 19_999
+
+
+BAD_FRAMES = [
+    b"MESSAGE\ncontent-length:" + b"9" * 5000 + b"\n\nx\0",
+    b"MESSAGE\n" + b"a:" * 5_000_000,
+    b"\xff\xfe\xfd\n\n\0",
+    b"GET / HTTP/1.1\r\n\r\n\0",
+    b"MESSAGE\ncontent-length:2\n\nxyz\0",
+]
+
+
+@pytest.mark.parametrize("sent", BAD_FRAMES, ids=lambda sent: repr(sent[:30]))
+def test_what_is_no_frame_ends_the_connection_and_not_the_thread(sent: bytes) -> None:
+    with pytest.raises(FrameError):
+        list(Decoder(1000).feed(sent))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_bytes_are_frames_or_a_frame_error(pieces: list[bytes]) -> None:
+    decoder = Decoder(1000)
+    try:
+        for piece in pieces:
+            list(decoder.feed(piece))
+    except FrameError as error:
+        str(error).encode(errors="strict" if str(error).isascii() else "replace")
+
+
+@pytest.mark.parametrize(
+    "promised",
+    ["9" * 400 + ",0", "9" * 5000 + ",0", "9" * 18 + ",0", "0,0", "x", "", "-1,-1"],
+    ids=lambda text: text[:12],
+)
+def test_heart_beats_that_never_come_are_as_good_as_none(promised: str) -> None:
+    with pytest.raises(ConnectionLostError, match="no heart-beats"):
+        _heart_beats("the broker", promised)
+
+
+def test_a_broker_cannot_put_off_our_heart_beats_for_ever() -> None:
+    assert _heart_beats("the broker", "10000," + "9" * 18) == (10.0, 3600.0)
+
+
+def test_a_body_beyond_the_limit_is_counted_and_not_kept() -> None:
+    def feed() -> Iterator[int]:
+        decoder = Decoder(1000)
+        list(decoder.feed(b"MESSAGE\ncontent-length:%d\n\n" % (64 << 20)))
+        for _ in range(64):
+            for frame in decoder.feed(b"x" * (1 << 20)):
+                yield len(frame.body)
+        for frame in decoder.feed(b"\0"):
+            yield len(frame.body)
+
+    assert list(feed()) == [0]
