@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -115,12 +115,13 @@ def plain(value: Any) -> Any:
     """An action, or a part of it, as JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | frozenset | set):
         return [plain(inner) for inner in value]
-    if isinstance(value, Decimal):
-        return f"{value:f}"
     if isinstance(value, Enum):
         return value.value
-    return value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    # a UUID, a date, whatever comes: a record never fails for its values
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
