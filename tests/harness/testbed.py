@@ -95,6 +95,7 @@ class SimulatedSite:
     removals_allowed: bool = False
     remove_unknown_users: bool = False
     limits: str = "backend"
+    require_consent: bool = False
     components: dict[str, ComponentSettings] = field(default_factory=dict)
     retries: bool = False
     """Whether the backend tries again within a pass; it pauses in ``sleeps``."""
@@ -111,6 +112,7 @@ class SimulatedSite:
                 "backend_settings": SETTINGS | self.settings,
                 "backend_components": COMPONENTS | self.components,
                 "limits": self.limits,
+                "require_consent": self.require_consent,
             }
         )
 

@@ -268,6 +268,8 @@ class Offering(Section):
     pending_order_timeout_hours: float | None = Field(default=None, gt=0)
     """Of backends that finish orders later: after how many hours such an order is marked erred;
     by default never."""
+    require_consent: bool = False
+    """Whether only people who have consented to the offering's terms of service are let in."""
     allow_decrease: bool = False
     """Whether usage may be reported lower than before; normal for some backends, else a mistake."""
 

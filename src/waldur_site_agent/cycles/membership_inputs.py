@@ -46,6 +46,7 @@ from waldur_site_agent.planning.membership import (
     AccountWanted,
     MembershipPlan,
     People,
+    consent_problem,
     granted_usernames,
     normalize_username,
     reasons_to_leave,
@@ -141,7 +142,7 @@ def gather_wanted(
     if not resources:
         return Gathered(
             accounts=(),
-            people=People(known=reasons_to_leave(users)),
+            people=People(known=_reasons_to_leave(site, users)),
             users_to_delete=users_to_delete,
             still_present=frozenset() if covers_all_accounts else None,
             not_understood=tuple(protected.rows),
@@ -156,7 +157,7 @@ def gather_wanted(
     accounts.troubles += protected.everything
     return Gathered(
         accounts=_accounts(site, offering, resources, teams, accounts, users),
-        people=_people(users, accounts),
+        people=_people(site, users, accounts),
         users_to_delete=users_to_delete,
         still_present=(
             frozenset(protected.names) if covers_all_accounts and not accounts.troubles else None
@@ -195,11 +196,22 @@ def _accounts(
     users: Sequence[OfferingUser],
 ) -> tuple[AccountWanted, ...]:
     limits = _member_limits(site, resources, users)
-    usernames = usable_usernames(users)
-    return tuple(
-        _with_grant(site, offering, _account(site, name, group, teams, usernames, accounts, limits))
+    usernames = usable_usernames(users, with_consent=site.offering.require_consent)
+    problem = consent_problem(users) if site.offering.require_consent else ""
+    wanted = (
+        _account(site, name, group, teams, usernames, accounts, limits)
         for name, group in by_account(resources).items()
     )
+    return tuple(
+        _with_grant(
+            site, offering, replace(each, members=None, trouble=problem) if problem else each
+        )
+        for each in wanted
+    )
+
+
+def _reasons_to_leave(site: Site, users: Iterable[OfferingUser]) -> dict[str, str]:
+    return reasons_to_leave(users, with_consent=site.offering.require_consent)
 
 
 def _with_grant(site: Site, offering: WaldurOffering, account: AccountWanted) -> AccountWanted:
@@ -215,9 +227,9 @@ def _given(grant: Grant) -> Grant | None:
     return grant if str(grant) else None
 
 
-def _people(users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
+def _people(site: Site, users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
     return People(
-        known={**accounts.closed, **_serving(accounts), **reasons_to_leave(users)},
+        known={**accounts.closed, **_serving(accounts), **_reasons_to_leave(site, users)},
         is_complete=accounts.is_complete
         and not accounts.troubles
         and accounts.protected.users_are_known
@@ -616,7 +628,8 @@ def _with_teams(
         if trouble:
             result[account.id] = replace(account, members=None, trouble=trouble)
             continue
-        stays = granted_usernames(attempt.value, usable_usernames(current), site.now())
+        usernames = usable_usernames(current, with_consent=site.offering.require_consent)
+        stays = granted_usernames(attempt.value, usernames, site.now())
         members = {**dict.fromkeys(stays, "is in the project's team"), **account.members}
         if not people <= {user.user_uuid for user in users}:
             strangers = leaving[account.id] - {normalize_username(user.username) for user in users}

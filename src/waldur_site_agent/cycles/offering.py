@@ -152,7 +152,8 @@ def create_missing_homes(site: Site, *, dry_run: bool = False) -> CommandOutcome
         trouble = "the backend does not create home directories; see its backend_settings"
         return CommandOutcome(trouble=(trouble,))
     listing = site.waldur.offering_users(site.offering.waldur_offering_uuid)
-    names = usable_usernames(readable(site, listing, "offering users")).values()
+    users = readable(site, listing, "offering users")
+    names = usable_usernames(users, with_consent=site.offering.require_consent).values()
     homeless = tuple(sorted(site.backend.missing_home_directories(names)))
     if not homeless or dry_run:
         return CommandOutcome(homeless)

@@ -43,7 +43,11 @@ from waldur_site_agent.model.marketplace import (
     TeamMember,
     WaldurOffering,
 )
-from waldur_site_agent.planning.membership import granted_usernames, usable_usernames
+from waldur_site_agent.planning.membership import (
+    consent_problem,
+    granted_usernames,
+    usable_usernames,
+)
 from waldur_site_agent.planning.orders import (
     Claims,
     OrderContext,
@@ -310,8 +314,11 @@ def order_contexts(
     offering = read_offering(site) if creates else None
     if offering is not None:
         users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
-        usernames = usable_usernames(users)
+        with_consent = site.offering.require_consent
+        usernames = usable_usernames(users, with_consent=with_consent)
         teams = _teams(site, creates, by_uuid)
+        if with_consent and (problem := consent_problem(users)):
+            teams = dict.fromkeys(teams, TemporaryError(problem))
         known = {key: team for key, team in teams.items() if not isinstance(team, SiteAgentError)}
         tell_people(site, users, known)
     contexts = []

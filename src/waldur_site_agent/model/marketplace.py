@@ -389,6 +389,10 @@ class OfferingUser:
     state: str = OfferingUserState.OK
     """Servers before the states were introduced send none: an account then counts as usable."""
     is_restricted: bool = False
+    has_consent: bool | None = None
+    """Whether the person has consented to the offering's terms; ``None`` before server 7.9."""
+    offering_has_active_tos: bool | None = None
+    """Whether there are terms to consent to; ``None`` where the server does not say."""
     user_username: str = ""
     user_full_name: str = ""
     user_first_name: str = ""

@@ -91,13 +91,35 @@ def in_waldurs_spelling(state: BackendState, aliases: Mapping[str, str]) -> Back
     return replace(state, resources=resources)
 
 
-def usable_usernames(offering_users: Iterable[OfferingUser]) -> dict[UUID, str]:
-    """The usernames of all users with an active account at the offering, by user UUID."""
+def usable_usernames(
+    offering_users: Iterable[OfferingUser], *, with_consent: bool = False
+) -> dict[UUID, str]:
+    """The usernames of all users with an active account at the offering, by user UUID.
+
+    ``with_consent``: only of those who have consented to the terms of the offering.
+    """
     return {
         user.user_uuid: normalize_username(user.username)
         for user in offering_users
         if user.state == OfferingUserState.OK and user.username and not user.is_restricted
+        if user.has_consent or not with_consent
     }
+
+
+def consent_problem(offering_users: Iterable[OfferingUser]) -> str:
+    """Why it is not known who has consented to the offering's terms; empty if it is."""
+    users = tuple(offering_users)
+    if any(user.has_consent is None for user in users):
+        return (
+            "require_consent: this Waldur does not show who has consented to the terms of "
+            "service; upgrade it to 7.9 or newer, or remove require_consent"
+        )
+    if users and all(user.offering_has_active_tos is False for user in users):
+        return (
+            "require_consent: the offering has no active terms of service, so nobody can consent; "
+            "publish them in Waldur, or remove require_consent"
+        )
+    return ""
 
 
 def granted_usernames(
@@ -121,7 +143,9 @@ def wanted_access(resource: Resource) -> Access:
     return Access.DOWNSCALED if resource.downscaled else Access.NORMAL
 
 
-def reasons_to_leave(offering_users: Iterable[OfferingUser]) -> dict[str, str]:
+def reasons_to_leave(
+    offering_users: Iterable[OfferingUser], *, with_consent: bool = False
+) -> dict[str, str]:
     """Every username that Waldur knows at the offering, with the reason for a removal.
 
     Only these users are ever removed; other members are not managed by Waldur.
@@ -129,7 +153,7 @@ def reasons_to_leave(offering_users: Iterable[OfferingUser]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for user in offering_users:
         if name := normalize_username(user.username):
-            reason = _reason_to_leave(user)
+            reason = _reason_to_leave(user, with_consent=with_consent)
             if reasons.get(name, _LEFT) == _LEFT:
                 reasons[name] = reason
     return reasons
@@ -138,12 +162,15 @@ def reasons_to_leave(offering_users: Iterable[OfferingUser]) -> dict[str, str]:
 _LEFT = "is no longer in the project's team"
 
 
-def _reason_to_leave(user: OfferingUser) -> str:
+def _reason_to_leave(user: OfferingUser, *, with_consent: bool) -> str:
     if user.state in (OfferingUserState.REQUESTED_DELETION, OfferingUserState.DELETING):
         return "is being deleted in Waldur"
     if user.state != OfferingUserState.OK:
         return f'has an account in state "{user.state}"'
-    return "is restricted in Waldur" if user.is_restricted else _LEFT
+    if user.is_restricted:
+        return "is restricted in Waldur"
+    has_refused = with_consent and not user.has_consent
+    return "has not consented to the terms of the offering" if has_refused else _LEFT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from waldur_site_agent.planning.limits import (
     limit_differences,
     unlimited_components,
 )
+from waldur_site_agent.planning.membership import consent_problem
 from waldur_site_agent.planning.offering import SERVED_TYPES, component_differences, plan_components
 from waldur_site_agent.service.session import billing_zone, broker_address, connect, open_transport
 from waldur_site_agent.waldur import Waldur
@@ -175,6 +176,8 @@ def _waldur_checks(offering: Offering) -> Iterator[Check]:
         yield _rights(user, found)
         yield from _components(offering, found)
         yield _orders(offering, waldur)
+        if offering.require_consent:
+            yield _consent(offering, waldur)
 
 
 def diagnose_backends(offering: Offering, source: Source, registry: Registry) -> Iterator[Check]:
@@ -317,6 +320,15 @@ def _orders(offering: Offering, waldur: Waldur) -> Check:
     pending = sum(order.state == OrderState.PENDING_PROVIDER for order in orders)
     detail = f"{pending} pending approval, {len(orders) - pending} executing"
     return _passed("orders", detail)
+
+
+def _consent(offering: Offering, waldur: Waldur) -> Check:
+    users = waldur.offering_users(offering.waldur_offering_uuid).items
+    if problem := consent_problem(users):
+        reason, _, remedy = problem.partition("; ")
+        return _failed(reason, remedy, name="consent")
+    given = sum(bool(user.has_consent) for user in users)
+    return _passed("consent", f"{given} of {len(users)} users have consented to the terms")
 
 
 _SECONDS = 10.0
