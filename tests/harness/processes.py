@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from harness.commands import commands_of
 from harness.patience import PATIENCE_SECONDS
 from harness.testbed import COMPONENTS, SETTINGS, SimulatedSite
-from waldur_site_agent_slurm.simulator import SimulatedSlurm, write_executables
+from waldur_site_agent_slurm.simulator.request import PROGRAMS
 
 COMMANDS = Path(sys.executable).parent
 
@@ -191,16 +192,13 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def installed(testbed: SimulatedSite, directory: Path) -> Iterator[Installation]:
-    """A served site whose cluster lives in a file, and commands that know the file."""
-    state = directory / "cluster.json"
-    testbed.slurm = SimulatedSlurm(state_file=state)
-    write_executables(directory / "bin", state)
+    """A served site, and executables that its cluster answers."""
     settings = SETTINGS | {
         "slurm_bin_path": str(directory / "bin"),
         "lock_file": str(directory / "writer.lock"),
         "require_system_user": False,
     }
     installation = Installation(testbed, directory, settings)
-    with testbed.served():
+    with testbed.served(), commands_of(testbed.slurm, PROGRAMS, directory / "bin"):
         installation.write()
         yield installation
