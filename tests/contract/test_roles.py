@@ -16,6 +16,7 @@ import pytest
 
 from contract.scene import Scene
 from contract.worlds import register_agent
+from harness.patience import patience
 from waldur_site_agent.waldur.api import OPERATIONS
 from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.server import OPERATIONS as OFFERED
@@ -138,7 +139,10 @@ def agent_as(role: str, version: str) -> Iterator[tuple[Scene, httpx.Client]]:
     scene = Scene(version)
     sandbox, side = scene.sandbox, scene.sandbox.customer
     headers = {"Authorization": f"Token {sandbox.token}"}
-    with sandbox.serve() as url, httpx.Client(base_url=url, headers=headers) as api:
+    with (
+        sandbox.serve() as url,
+        httpx.Client(base_url=url, headers=headers, timeout=patience()) as api,
+    ):
         register_agent(sandbox, api)
         for held in list(side.world.roles.values()):
             if held.user == sandbox.agent.uuid:

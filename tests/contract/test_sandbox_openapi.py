@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from contract.worlds import fill_with_accounts_and_limits, register_agent
+from harness.patience import patience
 from waldur_site_agent_sandbox import Sandbox
 from waldur_site_agent_sandbox.server import OPERATIONS
 
@@ -39,7 +40,10 @@ def test_every_field_of_an_answer_is_described(description: Description) -> None
     order = sandbox.fill_demo().orders[0]
     fill_with_accounts_and_limits(sandbox)
     headers = {"Authorization": f"Token {sandbox.token}"}
-    with sandbox.serve() as url, httpx.Client(base_url=url, headers=headers) as api:
+    with (
+        sandbox.serve() as url,
+        httpx.Client(base_url=url, headers=headers, timeout=patience()) as api,
+    ):
         register_agent(sandbox, api)
         for operation in OPERATIONS:
             if operation.method != "GET" or operation.name.endswith("_retrieve"):

@@ -15,6 +15,7 @@ import pytest
 
 from contract.scene import Scene
 from contract.worlds import register_agent
+from harness.patience import patience
 from waldur_site_agent_sandbox.server import OPERATIONS
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def scene() -> Scene:
 @pytest.fixture(scope="module")
 def api(scene: Scene) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {scene.sandbox.token}"}
-    with scene.sandbox.serve() as url, httpx.Client(base_url=url, headers=headers) as client:
+    with (
+        scene.sandbox.serve() as url,
+        httpx.Client(base_url=url, headers=headers, timeout=patience()) as client,
+    ):
         register_agent(scene.sandbox, client)
         yield client
 

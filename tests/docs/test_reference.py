@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness.in_process import run_in_process
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -72,7 +72,7 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
         text=True,
         cwd=ROOT,
         check=False,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from harness.processes import COMMANDS, environment
 
 DEMO = [str(COMMANDS / "waldur-site-agent"), "demo"]
@@ -28,7 +28,7 @@ def on_a_terminal(*command: str, **variables: str) -> str:
         capture_output=True,
         env=inherited | variables,
         check=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
     )
     return done.stdout.decode()
 
@@ -76,7 +76,7 @@ def test_ctrl_c_at_any_moment_prints_no_traceback_and_leaves_nothing(
         os.killpg(process.pid, signal.SIGINT)
         process.stdout.read()
         errors = process.stderr.read()
-        code = process.wait(PATIENCE_SECONDS)
+        code = process.wait(patience())
     assert "Traceback" not in errors
     assert code == 130, errors
     assert list(tmp_path.iterdir()) == []

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-
-DEADLINE = 30.0
+from harness.patience import patience
 
 
 def test_a_call_that_hangs_does_not_keep_the_process_alive() -> None:
@@ -32,7 +27,7 @@ print("leaving")
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=patience(),
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "leaving\n"), done.stderr

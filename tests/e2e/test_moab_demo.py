@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from harness.processes import COMMANDS, environment
 
 
@@ -15,7 +15,7 @@ def test_the_demo_ends_with_books_that_balance() -> None:
         text=True,
         env=environment(BACKEND="moab"),
         check=False,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
     )
     assert done.returncode == 0, done.stderr
     for line in (

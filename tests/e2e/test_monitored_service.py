@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import PATIENCE_SECONDS, Installation, eventually
+from harness import Installation, eventually, patience
 
 PERIOD = "WALDUR_SITE_AGENT_ORDER_PROCESS_PERIOD_MINUTES"
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def answer(port: int, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience())
     connection.request("GET", path)
     text = connection.getresponse().read().decode()
     connection.close()

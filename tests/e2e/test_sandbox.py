@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,17 +31,17 @@ def test_the_command_serves_what_it_prints(tmp_path: Path) -> None:
         url = settings["waldur_api_url"]
         offering = settings["waldur_offering_uuid"]
         parameters = {"offering_uuid": offering}
-        orders = httpx.get(f"{url}marketplace-orders/", params=parameters, headers=headers).json()
+        orders = httpx.get(
+            f"{url}marketplace-orders/", params=parameters, headers=headers, timeout=patience()
+        ).json()
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(patience()) == 0
     assert len(orders) == 2
     assert "acting as 7.7.9;" in printed
 
 
 def test_the_command_says_which_version_it_does_not_know() -> None:
     command = [sys.executable, "-m", "waldur_site_agent_sandbox", "--version", "newest"]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
-    )
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience())
     assert ended.returncode == 2
     assert "'newest' is not a Waldur version" in ended.stderr

@@ -1,13 +1,12 @@
 """What many tests need: a Waldur, a cluster, and fresh agents between them."""
 
 from harness.killing import KilledError, KillSwitch
-from harness.patience import PATIENCE_SECONDS, eventually
+from harness.patience import eventually, patience
 from harness.processes import Installation, Service, installed
 from harness.testbed import COMPONENTS, Relay, SimulatedSite, a_simulated_site
 
 __all__ = [
     "COMPONENTS",
-    "PATIENCE_SECONDS",
     "Installation",
     "KillSwitch",
     "KilledError",
@@ -17,4 +16,5 @@ __all__ = [
     "a_simulated_site",
     "eventually",
     "installed",
+    "patience",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from harness.commands import commands_of
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from harness.testbed import COMPONENTS, SETTINGS, SimulatedSite
 from waldur_site_agent_slurm.simulator.request import PROGRAMS
 
@@ -98,7 +98,7 @@ class Installation:
             [str(COMMANDS / command), *arguments, "-c", str(self.file)],
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=patience(),
             check=False,
             env=environment(**self.variables),
         )
@@ -181,7 +181,7 @@ class Service:
 
     def wait(self) -> int:
         """Wait for its end."""
-        return self.process.wait(PATIENCE_SECONDS)
+        return self.process.wait(patience())
 
 
 def environment(**variables: str) -> dict[str, str]:

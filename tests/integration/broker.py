@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from harness.patience import PATIENCE_SECONDS, eventually
+from harness.patience import eventually, patience
 from integration.places import place_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RealRabbitMQ:
         self._http = httpx.Client(
             base_url=f"{self.management_url}/api/",
             auth=(self.admin, self.admin_password),
-            timeout=PATIENCE_SECONDS,
+            timeout=patience(),
             trust_env=False,
         )
 
@@ -119,9 +119,7 @@ class RealRabbitMQ:
 
         With ``on_disk``, wait until they are there, which Waldur does not.
         """
-        with socket.create_connection(
-            (self.host, self.stomp_port), timeout=PATIENCE_SECONDS
-        ) as stomp:
+        with socket.create_connection((self.host, self.stomp_port), timeout=patience()) as stomp:
             login = f"login:{self.admin}\npasscode:{self.admin_password}"
             stomp.sendall(f"CONNECT\naccept-version:1.2\nhost:{vhost}\n{login}\n\n\0".encode())
             for number, body in enumerate(bodies):
@@ -164,7 +162,7 @@ class RealRabbitMQ:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE_SECONDS,
+            timeout=patience(),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.patience import PATIENCE_SECONDS, eventually
+from harness.patience import eventually, patience
 from integration import broker
 from integration.not_run import note_missing
 from integration.places import place_of
@@ -56,7 +56,7 @@ class RealSlurm:
             capture_output=True,
             text=True,
             check=False,
-            timeout=3 * PATIENCE_SECONDS,
+            timeout=3 * patience(),
         )
 
     def sacctmgr(self, *words: str) -> str:

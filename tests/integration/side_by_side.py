@@ -1,25 +1,26 @@
-"""Which tests one process of pytest-xdist runs, so that at most three have a cluster each."""
+"""Which tests one process of pytest-xdist runs: those of a file, or of one of three clusters."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import pytest
 
 _NEEDS_A_SERVICE = "tests/integration/"
 _SHARES = {
-    "first cluster": ("slurm/test_conformance.py", "slurm/test_agreement.py"),
-    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py", "membership/", "orders/"),
+    "first cluster": ("slurm/test_conformance.py", "slurm/test_agreement.py", "orders/"),
+    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py", "membership/"),
 }
 """Each takes some minutes; all other tests with a service are the third share."""
 
 
 def share_of(nodeid: str) -> str:
-    """Return what all tests of one process have in common; for most tests they alone."""
+    """Return what all tests of one process have in common: a cluster, or else their file."""
     path = nodeid.partition("::")[0]
     if not path.startswith(_NEEDS_A_SERVICE):
-        return nodeid
+        return path
     within = path.removeprefix(_NEEDS_A_SERVICE)
     for share, beginnings in _SHARES.items():
         if within.startswith(beginnings):
@@ -27,14 +28,21 @@ def share_of(nodeid: str) -> str:
     return "third cluster, and a broker"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait for a service; the others fill the time."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: not item.nodeid.startswith(_NEEDS_A_SERVICE))
+
+
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Make ``--dist loadgroup`` keep the tests of a cluster together, longest share first.
+    """Make ``--dist loadgroup`` keep the tests of a cluster, or of a file, together.
 
     By path, because the marker ``xdist_group`` of pytest-xdist 3.8 has no effect with pytest 9.2.
     """
     if config.getoption("dist") != "loadgroup":
         return None
+    config.option.loadscopereorder = False  # the order is that of the collection
     # imported here so that the tests run without pytest-xdist too; it comes without types
     base: Any = importlib.import_module("xdist.scheduler").LoadScopeScheduling
 

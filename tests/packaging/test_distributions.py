@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import PATIENCE_SECONDS, SimulatedSite
+from harness import SimulatedSite, patience
 from waldur_site_agent import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,6 @@ SOURCES = {
 }
 PROJECT_FILES = [source / "pyproject.toml" for source in SOURCES.values()]
 OFFLINE = ("No matching distribution found", "Could not find a version", "NewConnectionError")
-
-pytestmark = pytest.mark.xdist_group("packaging")  # one installation for all of them
 
 
 def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -40,7 +38,7 @@ def run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         env=kept | {"NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=3 * PATIENCE_SECONDS,
+        timeout=3 * patience(),
         check=False,
     )
 
@@ -166,6 +164,7 @@ def test_the_installed_agent_diagnoses_a_site(
     assert "sacctmgr" in done.stdout
 
 
+@pytest.mark.long
 def test_the_template_for_plugins_is_installed_and_keeps_the_contract(
     wheels: dict[str, zipfile.ZipFile], place: Path
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from harness.patience import PATIENCE_SECONDS, eventually
+from harness.patience import eventually, patience
 from waldur_site_agent.service.endpoint import Endpoint
 from waldur_site_agent.service.health import Health
 
@@ -48,7 +48,7 @@ def connections(port: int, count: int, sent: bytes = HALF) -> Iterator[list[sock
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
     try:
         for client in clients:
-            client.settimeout(PATIENCE_SECONDS)
+            client.settimeout(patience())
             client.sendall(sent)
         yield clients
     finally:
@@ -57,7 +57,7 @@ def connections(port: int, count: int, sent: bytes = HALF) -> Iterator[list[sock
 
 
 def status(port: int, path: str = "/health") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience())
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -68,7 +68,7 @@ def status(port: int, path: str = "/health") -> int:
 
 
 def answer_to(port: int, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience()) as client:
         with suppress(OSError):  # an oversized request is cut off while it is sent
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
@@ -129,7 +129,7 @@ def test_accepting_pauses_while_file_descriptors_are_short(
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = socket.socket()
-    client.settimeout(PATIENCE_SECONDS)
+    client.settimeout(patience())
     with client, capture_logs() as logged:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
@@ -206,7 +206,7 @@ def test_the_endpoint_can_be_a_unix_socket_that_others_cannot_use(tmp_path: Path
         endpoint = Endpoint(f"unix:{path}", Health(), lambda: b"")
         assert path.stat().st_mode & 0o007 == 0
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE_SECONDS)
+            client.settimeout(patience())
             client.connect(str(path))
             client.sendall(WHOLE)
             assert _everything(client).startswith(b"HTTP/1.1 200 ")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import PATIENCE_SECONDS, Installation, SimulatedSite
+from harness import Installation, SimulatedSite, patience
 from harness.processes import COMMANDS, environment
 from integration.not_run import note_missing
 
@@ -32,7 +32,7 @@ def systemd_tools(request: pytest.FixtureRequest) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=3 * PATIENCE_SECONDS,
+            timeout=3 * patience(),
         )
         if done.returncode == 0:
             return
@@ -82,7 +82,7 @@ class Confined:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE_SECONDS,
+            timeout=patience(),
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from waldur_site_agent.cli.install import Choices, service_files
 from waldur_site_agent.service.session import MODE_NAMES
 
@@ -39,7 +39,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
     )
 
 

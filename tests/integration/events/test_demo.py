@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from harness.processes import COMMANDS, environment
 from integration.broker import RealRabbitMQ
 
@@ -16,7 +16,7 @@ def last_scene(**variables: str) -> list[str]:
         text=True,
         env=environment(**variables),
         check=False,
-        timeout=2 * PATIENCE_SECONDS,
+        timeout=2 * patience(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     scene = done.stdout.rpartition("Now the agent listens.")[2].partition("\nWhat next?")[0]

@@ -93,7 +93,7 @@ class SlurmSite:
         return bool(self.slurm.run(*words, "--wrap", "true", user=user).returncode == 0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # gone before other modules list what there is
 def long_qos(real_slurm: Any) -> Iterator[str]:
     """A QOS that the agent's settings do not name."""
     real_slurm.sacctmgr("add", "qos", "long")

@@ -106,7 +106,7 @@ class Week:
 
 
 @pytest.fixture(scope="module")
-def week(shared_cluster: SlurmSite, long_qos: str) -> Iterator[Week]:
+def week(long_qos: str, shared_cluster: SlurmSite) -> Iterator[Week]:
     name, homes = f"wsaweek{os.getpid()}", Path(shared_cluster.slurm.directory) / "week"
 
     def make_user() -> None:

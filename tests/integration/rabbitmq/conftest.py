@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from integration.broker import WALDURS_ARGUMENTS, RealRabbitMQ
 from waldur_site_agent.events.broker import Subscription
 
@@ -95,7 +95,7 @@ def _serve(taken: socket.socket, context: ssl.SSLContext, port: int) -> None:
             back = threading.Thread(target=_pass_on, args=(broker, client), daemon=True)
             back.start()
             _pass_on(client, broker)
-            back.join(PATIENCE_SECONDS)
+            back.join(patience())
     except OSError:
         return  # the client did not trust the certificate, or went away
 
@@ -128,5 +128,5 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def _openssl(*words: str) -> None:
     subprocess.run(
-        ["/usr/bin/openssl", *words], check=True, capture_output=True, timeout=PATIENCE_SECONDS
+        ["/usr/bin/openssl", *words], check=True, capture_output=True, timeout=patience()
     )

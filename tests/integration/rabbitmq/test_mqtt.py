@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from paho.mqtt import publish
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from integration.broker import RealRabbitMQ
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
 from waldur_site_agent.events import mqtt
@@ -60,7 +60,7 @@ def published(host: Host, body: bytes, qos: int, topic: str = TOPIC) -> None:
 
 
 def next_of(connection: MqttConnection) -> Delivery:
-    delivery = connection.receive(PATIENCE_SECONDS)
+    delivery = connection.receive(patience())
     assert delivery is not None
     return delivery
 
@@ -125,7 +125,7 @@ def test_a_refused_login_says_who_and_where(host: Host, address: Address) -> Non
 def test_a_broker_that_hangs_is_noticed(host: Host, address: Address) -> None:
     with connected(address, host.subscription(TOPIC), keepalive_seconds=1) as connection:
         with host.broker.frozen(), pytest.raises(ConnectionLostError, match="Keep alive"):
-            connection.receive(PATIENCE_SECONDS)
+            connection.receive(patience())
         assert connection.heard_seconds_ago() > 0
 
 
@@ -141,9 +141,9 @@ def test_a_second_agent_with_the_subscription_ends_the_connection_of_the_first(
     subscription = host.subscription(TOPIC)
     with connected(address, subscription) as first, connected(address, subscription):
         with pytest.raises(ConnectionLostError, match="another agent"):
-            first.receive(PATIENCE_SECONDS)
+            first.receive(patience())
         with pytest.raises(ConnectionLostError):
-            first.receive(PATIENCE_SECONDS)
+            first.receive(patience())
 
 
 # the library leaves the socket of a failed TLS handshake to the garbage collector

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from integration.broker import WALDURS_ARGUMENTS
 from waldur_site_agent_sandbox import Sandbox
 
@@ -50,7 +50,7 @@ class Site:
         """The agent's client; at its end nothing is left at the broker."""
         with (
             self.sandbox.serve() as url,
-            httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False) as api,
+            httpx.Client(base_url=url, timeout=patience(), trust_env=False) as api,
         ):
             self.present_token(api)
             yield api
@@ -224,7 +224,9 @@ def test_the_sandbox_in_the_foreground_uses_a_broker_too(real_rabbitmq: RealRabb
             printed = "".join(itertools.islice(running.stdout, 6))
             url, token, offering = re.findall(r": +(\S+)$", printed, re.MULTILINE)
             headers = {"Authorization": f"Token {token}"}
-            with httpx.Client(base_url=url, headers=headers, trust_env=False) as api:
+            with httpx.Client(
+                base_url=url, headers=headers, timeout=patience(), trust_env=False
+            ) as api:
                 body = {"offering": offering, "name": "agent"}
                 agent = api.post(IDENTITIES, json=body).json()["uuid"]
                 _, queue = registered(api, agent, 201)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from integration.broker import RealRabbitMQ, wait_until
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
 from waldur_site_agent.events import stomp
@@ -59,7 +59,7 @@ def connect(address: Address) -> Iterator[Connect]:
 
 
 def next_of(connection: Connection) -> Delivery:
-    delivery = connection.receive(PATIENCE_SECONDS)
+    delivery = connection.receive(patience())
     assert delivery is not None
     return delivery
 
@@ -119,7 +119,7 @@ from waldur_site_agent.events.stomp import StompTransport
 from waldur_site_agent.events.broker import Address, Subscription
 address, subscription = json.load(sys.stdin)
 connection = StompTransport(Address(*address)).connect(Subscription(*subscription))
-print(connection.receive({PATIENCE_SECONDS}).body, flush=True)
+print(connection.receive({patience()}).body, flush=True)
 time.sleep(600)
 """
 
@@ -208,7 +208,7 @@ def test_the_connection_ends_with_what_it_depends_on(
         case "user":
             broker.delete_user(host.login)
     with pytest.raises(ConnectionLostError, match=host.vhost):
-        connection.receive(PATIENCE_SECONDS)
+        connection.receive(patience())
     with pytest.raises((QueueRefusedError, LoginRefusedError)):
         StompTransport(address).connect(host.subscription(queue))
     broker.register(host.vhost, host.login, PASSWORD)
@@ -240,7 +240,7 @@ def test_a_broker_that_hangs_is_noticed_and_its_messages_come_again(
         with host.broker.frozen():
             for connection, delivery in zip(connections, held, strict=True):
                 with pytest.raises(ConnectionLostError, match="not even a heart-beat"):
-                    connection.receive(PATIENCE_SECONDS)
+                    connection.receive(patience())
                 with pytest.raises(ConnectionLostError):
                     connection.acknowledge(delivery)
                 connection.close()
@@ -272,7 +272,7 @@ def test_a_message_held_longer_than_the_broker_allows_comes_again(
         connection = connect(host.subscription(queue))
         next_of(connection)
         with pytest.raises(ConnectionLostError, match="closed the connection"):
-            connection.receive(PATIENCE_SECONDS)
+            connection.receive(patience())
     assert next_of(connect(host.subscription(queue))).body == b"1"
 
 
@@ -288,7 +288,7 @@ def test_messages_survive_the_broker(
     next_of(connection)
     getattr(host.broker, how)()
     with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1"):
-        connection.receive(PATIENCE_SECONDS)
+        connection.receive(patience())
     assert "check host and port" in str(reason_of(address, host.subscription(queue)))
     host.broker.start()
     again = connect(host.subscription(queue))
@@ -317,7 +317,7 @@ def test_a_message_beyond_every_limit_is_named(
     host.publish(queue, bytes(1_000_001))
     with pytest.raises(ConnectionLostError, match="purge the queue"):
         # the broker may send the message before connecting has returned
-        connect(host.subscription(queue)).receive(PATIENCE_SECONDS)
+        connect(host.subscription(queue)).receive(patience())
 
 
 def test_a_private_authority_is_trusted_when_it_is_named(

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm
@@ -67,7 +67,7 @@ class AccountingDatabase:
             capture_output=True,
             text=True,
             check=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=patience(),
         )
         return [line.split("\t") for line in done.stdout.splitlines()]
 

@@ -155,14 +155,21 @@ is_up() {
     [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]
 }
 
-# wait_until WHAT COMMAND...: at most 30 seconds
+# most TRIES: more tries on a busy machine, and WSA_TEST_PATIENCE times as many
+most() {
+    read -r load _ </proc/loadavg
+    patience=${WSA_TEST_PATIENCE:-1}
+    echo $(($1 * ${patience%%.*} * (1 + ${load%%.*} / $(nproc))))
+}
+
+# wait_until WHAT COMMAND...: at most a minute on an idle machine
 wait_until() {
     what=$1
     shift
     tries=0
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 150 ] || { say "$what did not come up; see $DIR/log"; exit 1; }
+        [ $tries -lt "$(most 300)" ] || { say "$what did not come up; see $DIR/log"; exit 1; }
         sleep 0.2
     done
 }

@@ -13,7 +13,7 @@ import pytest
 import structlog
 import structlog.testing
 
-from harness import PATIENCE_SECONDS, eventually
+from harness import eventually, patience
 from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events import listener as listening
 from waldur_site_agent.events.broker import (
@@ -268,14 +268,14 @@ def test_a_stop_while_it_registers_is_no_defect(
 
     def register(_after: SiteAgentError | None = None) -> Subscription:
         began.set()
-        go_on.wait(PATIENCE_SECONDS)
+        go_on.wait(patience())
         raise RuntimeError("the client is closed")
 
     broker.subscribe = register  # type: ignore[method-assign,assignment]
     with structlog.testing.capture_logs() as logged:
         listener = Listener(broker, broker, event_queue, structlog.get_logger())
         listener.start()
-        assert began.wait(PATIENCE_SECONDS)
+        assert began.wait(patience())
         listener.stop()
         go_on.set()
         eventually(lambda: not listener.is_alive, "the end of the thread")
@@ -291,12 +291,12 @@ def test_a_thread_that_was_given_up_does_not_listen_after_all(
     def hang(subscription: Subscription) -> Connection:
         broker.connect = connect  # type: ignore[method-assign]
         began.set()
-        go_on.wait(PATIENCE_SECONDS)
+        go_on.wait(patience())
         return connect(subscription)
 
     broker.connect = hang  # type: ignore[method-assign]
     listener.start()
-    assert began.wait(PATIENCE_SECONDS)
+    assert began.wait(patience())
     listener.stop()
     listener.start()
     eventually(lambda: listener.status.connections == 1, "the connection of the new thread")
@@ -376,6 +376,6 @@ def test_the_queue_wakes_the_worker_at_once(event_queue: EventQueue) -> None:
     waiter = threading.Thread(target=lambda: found.append(event_queue.take(30)))
     waiter.start()
     event_queue.want(ProjectScope(PROJECT))
-    waiter.join(PATIENCE_SECONDS)
+    waiter.join(patience())
     assert not waiter.is_alive()
     assert found != [None]

@@ -13,6 +13,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
+from harness.patience import patience
 from waldur_site_agent.events.broker import (
     Address,
     ConnectionLostError,
@@ -69,10 +70,13 @@ def broker(
 
 
 def reason_of(
-    answers: Answers, kind: type[Exception] = ConnectionLostError, redirect: str = ""
+    answers: Answers,
+    kind: type[Exception] = ConnectionLostError,
+    redirect: str = "",
+    heartbeat_seconds: float = 60,
 ) -> str:
     with broker(answers, redirect) as address, pytest.raises(kind) as caught:
-        StompTransport(address, heartbeat_seconds=0.1).connect(SUBSCRIPTION)
+        StompTransport(address, heartbeat_seconds=heartbeat_seconds).connect(SUBSCRIPTION)
     assert "5ecret" not in str(caught.value)
     return str(caught.value)
 
@@ -106,7 +110,8 @@ def test_an_error_in_place_of_a_confirmation_refuses_the_queue() -> None:
 
 
 def test_silence_in_place_of_a_confirmation_ends_the_attempt() -> None:
-    assert "not even a heart-beat" in reason_of({"CONNECT": [CONNECTED]})
+    silent: Answers = {"CONNECT": [CONNECTED]}
+    assert "not even a heart-beat" in reason_of(silent, heartbeat_seconds=0.1)
 
 
 def test_the_password_is_not_carried_to_another_address() -> None:
@@ -147,14 +152,14 @@ def test_what_came_with_the_confirmation_is_delivered_until_the_connection_ends(
         "ACK": garbage,
     }
     with broker(answers) as address:
-        connection = StompTransport(address, heartbeat_seconds=5).connect(SUBSCRIPTION)
-        first, second = connection.receive(5), connection.receive(5)
+        connection = StompTransport(address, heartbeat_seconds=60).connect(SUBSCRIPTION)
+        first, second = connection.receive(patience()), connection.receive(patience())
         assert first is not None
         assert second is not None
         assert (first.queue, first.redelivered, second.queue) == ("queue", True, "/queue/other")
         connection.acknowledge(first)
         with pytest.raises(ConnectionLostError, match="not STOMP"):
-            connection.receive(5)
+            connection.receive(patience())
         for after in (lambda: connection.receive(0), lambda: connection.acknowledge(second)):
             _raises_lost(after)
         connection.close()
@@ -169,10 +174,10 @@ def _raises_lost(call: Callable[[], object]) -> None:
 def test_closing_wakes_whoever_waits_for_a_message() -> None:
     answers: Answers = {"CONNECT": [CONNECTED], "SUBSCRIBE": [RECEIPT]}
     with broker(answers) as address:
-        connection = StompTransport(address, heartbeat_seconds=5).connect(SUBSCRIPTION)
+        connection = StompTransport(address, heartbeat_seconds=60).connect(SUBSCRIPTION)
         closing = threading.Timer(0.1, connection.close)
         closing.start()
         with pytest.raises(ConnectionLostError, match="closed by this side"):
-            connection.receive(30)
+            connection.receive(patience())
         closing.join()
     assert not [one for one in threading.enumerate() if one.name.startswith("stomp-")]

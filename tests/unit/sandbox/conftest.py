@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def _connected(sandbox: Sandbox) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {sandbox.token}"}
     with (
         sandbox.serve() as url,
-        httpx.Client(
-            base_url=url, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False
-        ) as client,
+        httpx.Client(base_url=url, headers=headers, timeout=patience(), trust_env=False) as client,
     ):
         yield client
 

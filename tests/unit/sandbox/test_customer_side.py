@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from harness.patience import patience
 from waldur_site_agent_sandbox import RefusedError, Sandbox
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def test_served_again_it_goes_on(sandbox: Sandbox) -> None:
     for _ in range(2):
         with sandbox.serve() as url:
             addresses.append(url)
-            assert httpx.get(f"{url}users/me/").status_code == 401
+            assert httpx.get(f"{url}users/me/", timeout=patience()).status_code == 401
     assert len(addresses) == 2
 
 

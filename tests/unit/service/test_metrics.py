@@ -14,7 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from harness.patience import PATIENCE_SECONDS
+from harness.patience import patience
 from waldur_site_agent.backends import AddMembers, Outcome, Result, Skipped, TemporaryError
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.cycles.membership import MembershipReport
@@ -60,7 +60,7 @@ def configuration(**settings: Any) -> Configuration:
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience())
     connection.request("GET", path)
     answer = connection.getresponse()
     text = answer.read().decode()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.patience import slowness
 from unit.slurm.simulated_jobs import LONG_AGO, NOVEMBER, at, backend_on, cpu_seconds, simulated
 from waldur_site_agent.backends import CheckStatus, TemporaryError
 from waldur_site_agent.backends.processes import CommandResult
@@ -60,7 +61,8 @@ def test_an_answer_that_is_not_whole_counts_for_nothing(
 
 def test_a_sacct_that_hangs_half_way_is_killed_and_the_setting_named(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    backend = sacct(tmp_path, f"echo $$ >{pid}; row; exec sleep 600", usage_timeout_seconds=0.5)
+    script, seconds = f"echo $$ >{pid}; row; exec sleep 6000", 0.5 * slowness()
+    backend = sacct(tmp_path, script, usage_timeout_seconds=seconds)
     with pytest.raises(CommandTimedOutError, match="usage_timeout_seconds"):
         backend.usage(CLIMATE, NOVEMBER)
     with pytest.raises(ProcessLookupError):

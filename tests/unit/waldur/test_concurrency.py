@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.patience import patience
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.waldur import Attempt, concurrently
 
 if TYPE_CHECKING:
     from unit.waldur.conftest import Scripted
 
-DEADLINE = 30.0
 OFFERING: ContextVar[str] = ContextVar("OFFERING", default="none")
 
 
@@ -35,7 +35,7 @@ def test_attempts_come_in_the_order_of_the_items(items: list[int], workers: int)
 
 
 def test_calls_run_side_by_side_but_no_more_than_allowed() -> None:
-    together = threading.Barrier(3, timeout=DEADLINE)
+    together = threading.Barrier(3, timeout=patience())
     running: list[int] = []
     most: list[int] = []
     lock = threading.Lock()
@@ -79,7 +79,7 @@ def test_calls_that_have_not_begun_are_dropped_after_a_bug() -> None:
         if number == 0:
             stumbling.put(threading.current_thread())
         else:
-            stumbling.get(timeout=DEADLINE).join(DEADLINE)
+            stumbling.get(timeout=patience()).join(patience())
         return 1 / number
 
     with pytest.raises(ZeroDivisionError):

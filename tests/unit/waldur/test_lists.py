@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.patience import patience
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.waldur import Listing, NotFoundError
 from waldur_site_agent.waldur.listing import read_pages
@@ -42,7 +43,7 @@ def test_all_pages_are_read_and_their_rows_are_in_order(server: Scripted) -> Non
 
 def test_pages_after_the_first_are_fetched_four_at_a_time(server: Scripted) -> None:
     rows = [order() for _ in range(2500)]
-    together = Barrier(4, timeout=60)
+    together = Barrier(4, timeout=patience())
 
     def answer(request: httpx.Request) -> httpx.Response:
         page = int(request.url.params["page"])

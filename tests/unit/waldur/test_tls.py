@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from harness.patience import patience
 from waldur_site_agent.config import Offering
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.service.session import connect
@@ -56,7 +57,7 @@ def issue(file: Path, *extensions: str, signed_by: Path | None = None) -> Path:
         ],
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=patience(),
     )
     return file
 
@@ -72,7 +73,7 @@ def served(certificate: Path) -> Iterator[str]:
         serving.start()
         yield f"https://127.0.0.1:{server.server_port}/api/"
         server.shutdown()
-        serving.join(10)
+        serving.join(patience())
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_https_to_a_port_of_http_says_which_scheme_to_write() -> None:
         ):
             waldur.server_version()
         server.shutdown()
-        serving.join(10)
+        serving.join(patience())
 
 
 @needs_openssl

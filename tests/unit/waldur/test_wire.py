@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.patience import patience
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.waldur import LostAnswerError, RetryPolicy, Timeouts, Waldur
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 UUID = "0b5d0c5e3a5b4c7f8d1e2f3a4b5c6d7e"
-DEADLINE = 30.0
 ME = b'{"uuid": "' + UUID.encode() + b'"}'
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 44\r\n\r\n" + ME
 CUT_SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 4400\r\n\r\n" + ME
@@ -54,7 +54,7 @@ class Exchange(socketserver.StreamRequestHandler):
         self.server.requests.append(request)
         reply = self.server.replies.pop(0)
         if reply is None:
-            self.server.closing.wait(DEADLINE)
+            self.server.closing.wait(patience())
         else:
             self.wfile.write(reply)
 
@@ -76,7 +76,7 @@ def wire() -> Iterator[Callable[..., Wire]]:
         server.server_close()
 
 
-def waldur_at(url: str, *, read_seconds: float = DEADLINE) -> Waldur:
+def waldur_at(url: str, *, read_seconds: float = 120.0) -> Waldur:
     return Waldur(
         url,
         "token",
