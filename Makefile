@@ -8,9 +8,10 @@ SEEDS  ?= 200
 FIRST  ?= 1
 JOBS   ?= 2
 
-.PHONY: help demo test coverage test-long simulate lint format docs build clean
+.PHONY: help demo quick test coverage test-long simulate lint format docs build clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
+	@echo "make quick      lint, unit and contract tests, in a minute"
 	@echo "make test       lint and all tests but the long ones (real Slurm and RabbitMQ: as root on Debian)"
 	@echo "make coverage   the same, and which lines no test reaches"
 	@echo "make test-long  the tests that take minutes each"
@@ -30,14 +31,17 @@ $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 demo: $(READY)
 	@tests/services/demo.sh $(BIN)/waldur-site-agent demo
 
+quick: lint
+	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not long" tests/unit tests/contract
+
 test: lint
-	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long"
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long"
 
 coverage: lint
-	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
-	@$(BIN)/pytest -q -m long
+	@$(BIN)/pytest -q -n 2 --dist loadgroup -m long
 
 simulate: $(READY)
 	@PYTHONPATH=tests PYTHONHASHSEED=0 $(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
