@@ -6,6 +6,7 @@ import http.client
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,19 @@ def test_a_service_tells_how_it_does_from_its_start_to_its_end(
         assert service.wait() == 0
         eventually(lambda: systemd.has_heard("STOPPING=1"), "the end")
     assert not (tmp_path / "health-order_process.json").exists()
+
+
+def test_the_probe_of_version_1_finds_a_service_that_sets_no_health_file(
+    installation: Installation, tmp_path: Path
+) -> None:
+    installation.variables["XDG_RUNTIME_DIR"] = str(tmp_path)
+    probe = partial(installation.run, command="waldur_site_healthz")
+    assert probe().code == 1
+    with installation.service(**{PERIOD: "0.02"}) as service:
+        eventually(lambda: probe().code == 0, "a healthy agent")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0
+    assert probe().code == 1
 
 
 def test_a_cycle_in_which_nothing_comes_back_is_told_and_ended_with_all_its_threads_in_the_log(

@@ -36,7 +36,7 @@ from waldur_site_agent.config.starter import (
     starter_file,
 )
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.service.health import files_of, read_health
+from waldur_site_agent.service.health import default_health_file, files_of, read_health
 from waldur_site_agent.service.session import MODE_NAMES
 from waldur_site_agent.waldur.address import ApiAddress
 
@@ -286,7 +286,8 @@ def health(config_file: Path, mode: str | None, strict: bool) -> None:
 
     Exit codes: 0 healthy, 1 stuck, dead or not running, 2 health_file is not set.
     """
-    path = load_or_exit(config_file, quiet=True).configuration.health_file
+    configuration = load_or_exit(config_file, quiet=True).configuration
+    path = default_health_file(configuration, os.environ)
     if not path:
         give_up(f"{config_file}: health_file is not set, so there is nothing to check")
     code = DONE

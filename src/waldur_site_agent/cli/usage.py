@@ -300,17 +300,37 @@ def load_command(
     Figures that Waldur has already are not sent again, so an interrupted run can be repeated. Past
     months require a staff token if components are billed by usage.
     """
-    months = tuple(_months(*_range(first, last)))
+    span = _range(first, last)
     start = load_or_exit(config_file, wanted=offerings, jobs=[REPORT.job], quiet=True)
+    sys.exit(load_usage(start, span, (), dry_run=dry_run))
+
+
+def load_usage(
+    start: Start,
+    span: tuple[BillingMonth, BillingMonth],
+    resources: Sequence[str],
+    *,
+    dry_run: bool,
+) -> int:
+    """Report the months from the first to the last; return the exit code.
+
+    Args:
+        start: the configuration and the offerings asked for.
+        span: the first and the last month.
+        resources: accounts, names or UUIDs; all resources if empty.
+        dry_run: only print what would be sent.
+    """
+    first, last = _range(*span)
+    months = tuple(_months(first, last))
 
     def load(site: Site) -> int:
         _refuse_future(site, last)
-        figures = gather_usage_selection(site)
+        figures = gather_usage_selection(site).only(resources)
         outcomes = _planned(site, figures, months) if dry_run else _loaded(site, figures, months)
         say(loaded_table(outcomes, dry_run=dry_run))
         return _conclude(figures, outcomes)
 
-    sys.exit(_at_each_site(start, load, sends=not dry_run))
+    return _at_each_site(start, load, sends=not dry_run)
 
 
 def _show(start: Start, look: Look) -> int:
@@ -479,7 +499,7 @@ def _range(
     if first is None or last is None:
         give_up("--from and --to must be used together")
     if last < first:
-        give_up(f"--from {first} is later than --to {last}")
+        give_up(f"the first month, {first}, is later than the last, {last}")
     return first, last
 
 

@@ -404,7 +404,8 @@ class Configuration(Section):
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
     """``HOST:PORT``, or ``unix:/PATH``, where ``/metrics`` and ``/health`` are served."""
     health_file: OptionalText = ""
-    """A file, written every 10 seconds, that says how the agent does; ``{mode}`` is its mode."""
+    """A file, written every 10 seconds, that says how the agent does; ``{mode}`` is its mode. By
+    default it is below ``/run/waldur-site-agent``, if the agent may write there."""
     stuck_after_minutes: float = Field(default=30, gt=0)
     """How long a cycle may wait in silence before it counts as stuck."""
     offerings: tuple[Offering, ...]

@@ -162,6 +162,7 @@ DEFAULTS_OF_OFFERING = (
 )
 
 _PREFIX = "WALDUR_SITE_AGENT_"
+HEARTBEAT_VARIABLE = f"{_PREFIX}HEARTBEAT_PATH"
 ENVIRONMENT: Mapping[str, OldKey] = {
     f"{_PREFIX}ORDER_PROCESS_PERIOD_MINUTES": done("fractions are allowed"),
     f"{_PREFIX}REPORT_PERIOD_MINUTES": done("fractions are allowed"),
@@ -178,7 +179,7 @@ ENVIRONMENT: Mapping[str, OldKey] = {
     f"{_PREFIX}STOMP_HANDLER_STUCK_AFTER_MINUTES": not_needed(
         "stuck_after_minutes of the file says when a cycle counts as stuck"
     ),
-    f"{_PREFIX}HEARTBEAT_PATH": not_needed("set health_file in the file"),
+    HEARTBEAT_VARIABLE: done("the health file, in JSON, where the file has no `health_file`"),
     "SENTRY_ENVIRONMENT": done("without it `production`"),
 }
 """The environment variables of version 1."""

@@ -7,12 +7,13 @@ failing cycle is not stuck: it is retried, and a restart would not help.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -20,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
+from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
+from waldur_site_agent.config import Configuration
+from waldur_site_agent.config.version_1 import HEARTBEAT_VARIABLE
 
 STUCK_AFTER_SECONDS = 1800.0
 """The default allowance."""
@@ -271,7 +276,30 @@ class Finding:
     report: dict[str, Any]
 
 
-def read_health(path: Path) -> Finding:
+def default_health_file(configuration: Configuration, environ: Mapping[str, str]) -> str:
+    """The health file of agents with this configuration; empty if there is none.
+
+    Without ``health_file`` in the file it is that of the environment, as in version 1, and
+    otherwise one in the directory for the agents' locks, if other users cannot write there.
+    """
+    chosen = configuration.health_file or environ.get(HEARTBEAT_VARIABLE, "")
+    if chosen:
+        return chosen
+    name = f"waldur-site-agent-health-{_mark_of(configuration)}-{MODE_IN_PATH}.json"
+    path = default_lock_file(name)
+    private = {OWN_DIRECTORY, Path(environ.get("XDG_RUNTIME_DIR") or OWN_DIRECTORY)}
+    return str(path) if path.parent in private else ""
+
+
+def _mark_of(configuration: Configuration) -> str:
+    offerings = sorted(
+        f"{offering.waldur_api_url} {offering.waldur_offering_uuid}"
+        for offering in configuration.offerings
+    )
+    return hashlib.sha256("\n".join(offerings).encode()).hexdigest()[:8]
+
+
+def read_health(path: Path, fresh_seconds: float = FRESH_SECONDS) -> Finding:
     """Read a health file; a missing, old or unreadable one means that the process is dead."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -282,7 +310,7 @@ def read_health(path: Path) -> Finding:
         return _missing(path, "no such file: the agent is not running, or has just started")
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _missing(path, f"cannot be read: {type(error).__name__}: {error}")
-    if age > FRESH_SECONDS:
+    if age > fresh_seconds:
         said = f"written {age:.0f} s ago, but should be rewritten every {WRITE_EVERY_SECONDS:g} s"
         return _missing(path, said)
     return Finding(path, verdict.value, verdict.alive, "; ".join(_words(workers)), report)

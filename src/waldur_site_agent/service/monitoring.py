@@ -26,6 +26,7 @@ from waldur_site_agent.service.health import (
     WRITE_EVERY_SECONDS,
     Health,
     HealthFile,
+    default_health_file,
 )
 from waldur_site_agent.service.logs import watch_defects
 from waldur_site_agent.service.process import Notifier
@@ -116,7 +117,7 @@ class Monitoring:
         environ = os.environ if environ is None else environ
         minutes = configuration.stuck_after_minutes
         self.health.stuck_after_seconds = minutes * 60 if minutes else STUCK_AFTER_SECONDS
-        path = configuration.health_file
+        path = default_health_file(configuration, environ)
         if self._file is not None and (
             not path or self._file.path != HealthFile(path, self.mode).path
         ):
