@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
+from waldur_site_agent.cli.output import json_text, on_one_line, say
 from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
@@ -22,7 +22,6 @@ from waldur_site_agent.cli.start import (
     each_offering,
     give_up,
     load_or_exit,
-    on_one_line,
     runtime_of,
 )
 from waldur_site_agent.cli.usage import load_usage
@@ -107,11 +106,11 @@ def _is_alive(configuration: Configuration, path: Path | None, max_age: float) -
     """Whether the health files are fresh, and no worker is stuck or dead."""
     chosen = str(path) if path else default_health_file(configuration, os.environ)
     if not chosen:
-        click.echo("there is no health file: set health_file in the file", err=True)
+        say("there is no health file: set health_file in the file", err=True)
         return False
     found = [read_health(file, max_age) for file in files_of(chosen, None)]
     for each in found:
-        click.echo(f"{each.status}: {each.detail}", err=not each.alive)
+        say(f"{each.status}: {each.detail}", err=not each.alive)
     return all(each.alive for each in found)
 
 
@@ -129,7 +128,7 @@ def _answers(offering: Offering, seconds: float) -> bool:
         ) as waldur:
             waldur.whoami()
     except SiteAgentError as error:
-        click.echo(on_one_line(f"{offering.name}: {error}"), err=True)
+        say(on_one_line(f"{offering.name}: {error}"), err=True)
         return False
     return True
 
@@ -242,9 +241,9 @@ def diagnose_slurm_account(
     if check is None:
         sys.exit(max(code, FAILED))
     if as_json:
-        click.echo(json.dumps(_account_json(name, check), indent=2))
+        say(json_text(_account_json(name, check)))
     else:
-        click.echo("\n".join(_account_lines(name, check, verbose=verbose)))
+        say("\n".join(_account_lines(name, check, verbose=verbose)))
     sys.exit(DONE if check.status == "ok" else FAILED)
 
 

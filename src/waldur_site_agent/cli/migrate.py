@@ -54,7 +54,7 @@ def migrate_command(config_file: Path) -> None:
         _require_same_meaning(old, text)
     except ConfigurationError as error:
         give_up(str(error))
-    say(text, nl=not text.endswith("\n"))
+    sys.stdout.write(text)  # the file as it is, not made printable
     problems = refused(old.findings, old.source)
     if problems:
         say(str(ConfigurationError(config_file, dict.fromkeys(problems))), err=True)

@@ -160,6 +160,11 @@ def test_comments_quotes_and_order_stay(tmp_path: Path) -> None:
     assert migrate(tmp_path, old) == old.replace("cluster_name: one", "cluster: one")
 
 
+def test_what_is_not_printable_stays_as_it_is(tmp_path: Path) -> None:
+    old = f"{ENTRY}      qos_paused: hold  # since\t2020\u00a0\n"
+    assert migrate(tmp_path, old) == old
+
+
 def test_a_value_is_spelt_anew_with_its_key(tmp_path: Path) -> None:
     old = f'{ENTRY}      usage_tres_source: "requested"  # as asked\n'
     assert "      usage_source: reqtres  # as asked\n" in migrate(tmp_path, old)
