@@ -23,6 +23,7 @@ from waldur_site_agent.backends.contract import (
     Result,
     Skipped,
 )
+from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 
@@ -236,6 +237,7 @@ class HomeDirectories:
                 return False
             case _Found.LEFT_BEHIND:
                 raise _left_behind(name, self._find_home(name))
+        self._require_safe_place(name)
         if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":
             _warn_of_mode(self._setting, self._umask)
         command = (*self._before, str(self._helper()), name, self._umask)
@@ -244,6 +246,18 @@ class HomeDirectories:
             raise _failed(name, self._find_home(name), result)
         _log.info("made the home directory %s of %s", self._find_home(name), name)
         return True
+
+    def _require_safe_place(self, user: str) -> None:
+        """The helper runs as root and follows links: nobody may be able to put one in its way."""
+        home = self._find_home(user)
+        directory = None if home is None else directory_of_others(home)
+        if directory is not None:
+            raise PermanentError(
+                f"the home directory {home} of {user} was not made: {directory} belongs to another "
+                "user or everybody can write to it, so somebody could redirect what root creates "
+                "below it",
+                remedy=f"create {home} by hand, or give {directory} to root (mode 0755)",
+            )
 
     def _helper(self) -> Path:
         for helper in self._helpers:

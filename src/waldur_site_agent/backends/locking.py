@@ -6,6 +6,7 @@ nothing is ever left behind but a file that says who was last.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -18,23 +19,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from waldur_site_agent.backends.permissions import everybody_can_write
 from waldur_site_agent.model.errors import TemporaryError
 
 OWN_DIRECTORY = Path("/run/waldur-site-agent")
-_PUBLIC_DIRECTORIES = (Path("/run/lock"), Path("/var/lock"))
 _EVERYBODY = 0o666
 _READING_OTHERS, _WRITING_OTHERS = 0o044, 0o022
 _POLL_SECONDS = 0.05
 _LONGEST_NOTE = 300
-
-
-def everybody_can_write(directory: Path) -> bool:
-    """Whether every user could put a file there first, or replace the directory itself."""
-    resolved = directory.resolve()
-    if resolved.stat().st_mode & stat.S_IWOTH:
-        return True
-    above = (parent.stat().st_mode for parent in resolved.parents)
-    return any(mode & stat.S_IWOTH and not mode & stat.S_ISVTX for mode in above)
 
 
 class LockHeldError(TemporaryError):
@@ -42,22 +34,39 @@ class LockHeldError(TemporaryError):
 
 
 def default_lock_file(name: str) -> Path:
-    """``name`` in the agents' own directory, or in the best one that this user can use.
+    """``name`` in the agents' own directory, or in one that only this user can write to.
 
-    In a directory that everybody can write, anybody could hold the agent's locks; so root makes
+    In a directory that everybody can write to, anybody could hold the agent's locks; so root makes
     ``/run/waldur-site-agent`` for itself, and a site that runs agents as other users makes it for
     those (systemd: ``RuntimeDirectory=waldur-site-agent``). Agents of different users meet only
     in a directory that both can use.
+
+    Raises:
+        TemporaryError: there is no such directory.
     """
     if os.geteuid() == 0:
         with suppress(OSError):
             OWN_DIRECTORY.mkdir(mode=0o750, exist_ok=True)
     personal = os.environ.get("XDG_RUNTIME_DIR")
-    candidates = [OWN_DIRECTORY, *([Path(personal)] if personal else []), *_PUBLIC_DIRECTORIES]
-    for directory in candidates:
-        if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
+    for directory in (OWN_DIRECTORY, *([Path(personal)] if personal else [])):
+        usable = directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
+        if usable and not everybody_can_write(directory):
             return directory / name
-    return Path(tempfile.gettempdir()) / name
+    return _private_directory() / name
+
+
+def _private_directory() -> Path:
+    """A directory among the temporary files that belongs to this user alone."""
+    place = Path(tempfile.gettempdir()) / f"waldur-site-agent-{os.geteuid()}"
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        found = place.lstat()
+    except OSError as error:
+        raise _unusable(place, error.strerror or "") from error
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not is_ours or found.st_mode & _WRITING_OTHERS:
+        raise _unusable(place, "somebody else made it or can write to it")
+    return place
 
 
 @contextmanager
@@ -160,31 +169,44 @@ def probe_lock(path: Path) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """Open the lock file, making it usable by everybody when it is new.
+    """Open the lock file, making it usable by everybody who reaches it when it is new.
 
     Raises:
-        TemporaryError: it can be neither opened nor made.
+        TemporaryError: it can be neither opened nor made, is no regular file, or is in a directory
+            where everybody could make it first and hold it for ever.
     """
+    try:
+        if everybody_can_write(path.parent):
+            raise _unusable(path, f"everybody can write to {path.parent}")
+        return _open_or_make(path)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+
+
+def _open_or_make(path: Path) -> int:
     try:
         return _open_existing(path)
     except FileNotFoundError:
         pass
-    except OSError as error:
-        raise _unusable(path, error) from error
     try:
         return _make(path)
     except FileExistsError:  # somebody was faster
         return _open_existing(path)
-    except OSError as error:
-        raise _unusable(path, error) from error
 
 
 def _open_existing(path: Path) -> int:
-    # no O_CREAT: kernels with fs.protected_regular refuse it for others' files in /run/lock
+    # no O_CREAT: kernels with fs.protected_regular refuse it for files of others
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | flags)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | flags)
+    found = os.fstat(descriptor)
+    # of a second name, the content is somebody else's: signing the lock would overwrite it
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file with one name")
+    return descriptor
 
 
 def _make(path: Path) -> int:
@@ -228,8 +250,10 @@ def _holder(descriptor: int) -> str:
     return "".join(c for c in text if c.isprintable()) or "unsigned"
 
 
-def _unusable(path: Path, error: OSError) -> TemporaryError:
+def _unusable(path: Path, why: str) -> TemporaryError:
     return TemporaryError(
-        f"the lock file {path} cannot be used: {error.strerror}",
-        remedy="let this user read and write it",
+        f"the lock file {path} cannot be used: {why}",
+        remedy=f"let this user read and write it, in a directory that only trusted users can write "
+        f"to; for the agent's own locks create {OWN_DIRECTORY} "
+        "(systemd: RuntimeDirectory=waldur-site-agent)",
     )

@@ -22,7 +22,7 @@ from waldur_site_agent.config import Configuration, ConfigurationError, Job, Off
 from waldur_site_agent.cycles.limits import by_account, unlimited_text
 from waldur_site_agent.events.broker import Address, tls_context, unreachable
 from waldur_site_agent.events.registration import Registration
-from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import (
     OrderState,
     Resource,
@@ -129,7 +129,15 @@ def _is_utc(zone: tzinfo) -> bool:
 
 
 def _locks() -> Check:
-    directory = default_lock_file("waldur-site-agent.lock").parent
+    try:
+        directory = default_lock_file("waldur-site-agent.lock").parent
+    except TemporaryError as error:
+        return Check(
+            name="lock directory",
+            verdict=CheckStatus.FAILED,
+            detail=error.problem,
+            remedy=error.remedy,
+        )
     if directory == OWN_DIRECTORY:
         return Check(name="lock directory", verdict=CheckStatus.OK, detail=str(directory))
     return Check(

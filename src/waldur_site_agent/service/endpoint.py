@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from waldur_site_agent.backends.locking import everybody_can_write
+from waldur_site_agent.backends.permissions import everybody_can_write
 from waldur_site_agent.service.health import Health
 
 UNIX_PREFIX = "unix:"

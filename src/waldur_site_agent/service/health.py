@@ -249,7 +249,10 @@ class HealthFile:
         text = json.dumps({**report, "pid": os.getpid(), "written": time.time()}, default=str)
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            draft.write_text(text + "\n", encoding="utf-8")
+            draft.unlink(missing_ok=True)
+            # "x": through a link that somebody put there, another file would be overwritten
+            with draft.open("x", encoding="utf-8") as stream:
+                stream.write(text + "\n")
             draft.replace(self.path)
         except OSError as error:
             if not self._complained:

@@ -6,7 +6,10 @@ is flushed before the agent goes on.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,8 +23,11 @@ from typing import Any, TextIO
 import structlog
 
 from waldur_site_agent.backends import Outcome
+from waldur_site_agent.backends.permissions import everybody_can_write
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.plan import Step, Write
+
+_OWNER_AND_GROUP = 0o640
 
 
 class Journal:
@@ -36,7 +42,7 @@ class Journal:
         self._lock = threading.Lock()
         self._stream: TextIO | None = None
         if path is not None:
-            self._stream = path.open("a", encoding="utf-8")
+            self._stream = os.fdopen(_open(path), "a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file; later entries are dropped."""
@@ -74,6 +80,19 @@ class Journal:
                 self._stream.flush()
             except OSError as error:  # a full disk must not stop the work
                 structlog.get_logger().error("cannot write the journal", reason=str(error))
+
+
+def _open(path: Path) -> int:
+    """Open for appending, for owner and group; where everybody can write, nothing but a file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    is_public = everybody_can_write(path.parent)
+    descriptor = os.open(path, flags | (os.O_NOFOLLOW if is_public else 0), _OWNER_AND_GROUP)
+    found = os.fstat(descriptor)
+    if is_public and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file with one name", str(path))
+    os.set_blocking(descriptor, True)  # only the opening must not wait for the reader of a pipe
+    return descriptor
 
 
 def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:

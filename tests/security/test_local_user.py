@@ -1,0 +1,234 @@
+"""A local user without rights: locks, sockets, files and homes that they put in the agent's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from waldur_site_agent.backends import CreateHomeDirectories, locking
+from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
+from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
+from waldur_site_agent.backends.processes import CommandResult
+from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.service.health import HealthFile
+from waldur_site_agent.service.journal import Journal
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+SOMEBODY = 65_534
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path, 0o666)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link(path: Path) -> None:
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    path.symlink_to(victim)
+
+
+def a_hard_link(path: Path) -> None:
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    path.hardlink_to(victim)
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+TRAPS = [a_fifo, a_socket, a_directory, a_link, a_hard_link, a_dangling_link]
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
+def test_what_is_no_lock_file_of_ours_is_refused_and_left_alone(
+    tmp_path: Path, trap: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "x.lock"
+    trap(path)
+    with pytest.raises(TemporaryError, match=r"x\.lock"), exclusive_lock(path, 0, "wait"):
+        pass
+    assert mark_of_free_lock(path) is None
+    victim = tmp_path / "victim"
+    assert not victim.exists() or victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_no_lock_is_taken_where_everybody_can_write(tmp_path: Path, mode: int) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(mode)
+    path = public / "x.lock"
+    with pytest.raises(TemporaryError, match="everybody can write"), exclusive_lock(path, 0, ""):
+        pass
+    assert not path.exists()
+    inside = public / "inside"
+    inside.mkdir(mode=0o755)
+    if mode & stat.S_ISVTX:  # nobody but its owner can replace what is inside
+        with exclusive_lock(inside / "x.lock", 0, ""):
+            pass
+    else:
+        with pytest.raises(TemporaryError), exclusive_lock(inside / "x.lock", 0, ""):
+            pass
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where locks go on a machine on which this user has no directory for them."""
+    monkeypatch.setattr(locking, "OWN_DIRECTORY", tmp_path / "absent" / "own")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    public = tmp_path / "tmp"
+    public.mkdir()
+    public.chmod(0o1777)
+    monkeypatch.setattr("tempfile.tempdir", str(public))
+    return public / f"waldur-site-agent-{os.geteuid()}"
+
+
+def test_a_user_without_a_runtime_directory_gets_a_private_one(place: Path) -> None:
+    for _ in range(2):
+        path = default_lock_file("x.lock")
+        assert path == place / "x.lock"
+        assert place.stat().st_mode & 0o777 == 0o700
+        with exclusive_lock(path, 0, ""):
+            pass
+
+
+def test_a_runtime_directory_that_everybody_can_write_to_is_not_used(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place.parent))
+    assert default_lock_file("x.lock") == place / "x.lock"
+
+
+@pytest.mark.parametrize("trap", [a_link, a_fifo], ids=lambda trap: trap.__name__)
+def test_something_else_under_the_name_of_the_private_directory_is_refused(
+    place: Path, trap: Callable[[Path], None]
+) -> None:
+    trap(place)
+    with pytest.raises(TemporaryError, match="waldur-site-agent-"):
+        default_lock_file("x.lock")
+
+
+@needs_root
+def test_a_private_directory_that_somebody_else_made_first_is_refused(place: Path) -> None:
+    place.mkdir()
+    os.chown(place, SOMEBODY, SOMEBODY)
+    with pytest.raises(TemporaryError, match="somebody else made it"):
+        default_lock_file("x.lock")
+
+
+def test_a_journal_is_for_its_owner_and_group(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Journal(tmp_path / "journal.jsonl").close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "journal.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("trap", [a_fifo, a_link, a_hard_link], ids=lambda trap: trap.__name__)
+def test_a_journal_where_everybody_can_write_follows_no_link_and_waits_for_no_reader(
+    tmp_path: Path, trap: Callable[[Path], None]
+) -> None:
+    tmp_path.chmod(0o1777)
+    path = tmp_path / "journal.jsonl"
+    trap(path)
+    with pytest.raises(OSError, match=r"journal\.jsonl"):
+        Journal(path)
+
+
+def test_a_journal_may_be_a_link_in_a_directory_of_the_site(tmp_path: Path) -> None:
+    a_link(tmp_path / "journal.jsonl")
+    Journal(tmp_path / "journal.jsonl").close()
+
+
+def test_the_health_file_is_not_written_through_a_link(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    a_link(tmp_path / f".health.json.{os.getpid()}")
+    HealthFile(str(tmp_path / "health.json"), "report").write({"status": "ok"})
+    assert json.loads((tmp_path / "health.json").read_text())["status"] == "ok"
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+class Helper:
+    """Runs nothing, and remembers."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.commands = home, list[tuple[str, ...]]()
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        assert timeout > 0
+        self.commands.append(tuple(argv))
+        self.home.mkdir(parents=True)
+        return CommandResult(tuple(argv), 0, "", "")
+
+
+def create_home(home: Path, tmp_path: Path) -> tuple[list[tuple[str, ...]], str]:
+    helper = tmp_path / "mkhomedir_helper"
+    helper.write_text("#!/bin/sh\n")
+    helper.chmod(0o755)
+    runner = Helper(home)
+    homes = HomeDirectories(
+        runner,
+        HomeSettings(),
+        lambda name: name,
+        (helper,),
+        lambda _: home,
+        lambda _: os.getuid(),
+    )
+    outcome = homes.create(CreateHomeDirectories(("ada",)))
+    return runner.commands, "".join(str(left.error) for left in outcome.skipped)
+
+
+def test_a_home_is_made_below_directories_of_root(tmp_path: Path) -> None:
+    commands, problem = create_home(tmp_path / "home" / "ada", tmp_path)
+    assert (len(commands), problem) == (1, "")
+
+
+@needs_root
+def test_no_home_is_made_below_a_directory_that_a_user_owns(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    os.chown(project, SOMEBODY, SOMEBODY)
+    for home in (project / "ada", project / "deeper" / "ada"):
+        commands, problem = create_home(home, tmp_path)
+        assert commands == []
+        assert str(project) in problem
+
+
+def test_no_home_is_made_in_a_directory_that_everybody_can_write_to(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    commands, problem = create_home(scratch / "ada", tmp_path)
+    assert commands == []
+    assert str(scratch) in problem
+
+
+@needs_root
+def test_no_home_is_made_behind_a_link_that_leads_through_a_users_directory(
+    tmp_path: Path,
+) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "homes").mkdir(parents=True)
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    (tmp_path / "home").symlink_to(theirs / "homes")
+    commands, problem = create_home(tmp_path / "home" / "ada", tmp_path)
+    assert commands == []
+    assert str(theirs) in problem
