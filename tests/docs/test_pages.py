@@ -97,15 +97,17 @@ COMMAND_LINES = sorted(
 def test_a_configuration_that_is_shown_loads(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     (tmp_path / "token").write_text("0123456789")
+    (tmp_path / "client-secret").write_text("9876543210")
     if block.mark == "fragment: offering":
         fragment = yaml.safe_load(block.text)
-        token = {} if "waldur_api_token_file" in fragment else {"waldur_api_token": "0123456789"}
+        has_login = {"waldur_api_token_file", "oidc_token_url"} & fragment.keys()
+        token = {} if has_login else {"waldur_api_token": "0123456789"}
         file.write_text(yaml.safe_dump({"offerings": [WHOLE_FILE | token | fragment]}))
     else:
         file.write_text(block.text)
     configuration, _ = load_configuration(file, {"WALDUR_API_TOKEN": "0123456789"})
     (offering,) = configuration.offerings
-    assert offering.token == "0123456789"
+    assert offering.uses_oidc or offering.token == "0123456789"
     if offering.order_processing_backend in ("", "slurm"):
         SlurmSettings.model_validate(offering.backend_settings)
     if offering.order_processing_backend == "moab":

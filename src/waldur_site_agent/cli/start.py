@@ -6,7 +6,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -42,7 +42,12 @@ from waldur_site_agent.config import (
     Source,
     load_usable,
 )
-from waldur_site_agent.config.describing import json_schema, reference_page, secrets_in
+from waldur_site_agent.config.describing import (
+    json_schema,
+    proxy_passwords,
+    reference_page,
+    secrets_in,
+)
 from waldur_site_agent.config.loading import is_of_version_1, old_defaults
 from waldur_site_agent.config.source import spell
 from waldur_site_agent.config.version_1 import tables
@@ -182,6 +187,7 @@ def load(
     loaded = load_usable(path, check_settings=problems_of_entry)
     configuration, source = loaded.configuration, loaded.source
     redact(secrets_in(source.content))
+    redact(proxy_passwords(_proxies(configuration, os.environ)))
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
     registry = Registry()
     chosen, unreadable = _select(loaded, tuple(wanted), path)
@@ -193,6 +199,13 @@ def load(
     if broken and not any(_can_be_served(start, offering) for offering in chosen):
         raise ConfigurationError(path, problems_in(broken))
     return start
+
+
+def _proxies(configuration: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
+    yield configuration.global_proxy.get_secret_value()
+    for name, url in environ.items():
+        if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
+            yield url
 
 
 def _with_remarks(start: Start, of_file: Sequence[Problem]) -> Start:

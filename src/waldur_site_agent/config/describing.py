@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 from pydantic import BaseModel
@@ -153,7 +154,8 @@ _QUERY_OF_URL = re.compile(r"(?<=\?).+", re.DOTALL)
 def sounds_secret(names: Iterable[str]) -> bool:
     """Whether any key of the path to a value indicates that the value is a secret.
 
-    A key that ends in ``_file`` holds a file name, which may be shown.
+    A key that ends in ``_file`` holds a file name, and one that ends in ``_url`` an address; both
+    may be shown.
     """
     return any(_is_secret(name.lower().replace("-", "_")) for name in names)
 
@@ -188,10 +190,19 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
         yield value
 
 
+def proxy_passwords(urls: Iterable[str]) -> Iterator[str]:
+    """The passwords in URLs of proxies, as they are written and as they are sent."""
+    for url in urls:
+        credentials, at, _ = url.rpartition("@")
+        password = credentials.rpartition("://")[2].partition(":")[2]
+        if at and password:
+            yield from dict.fromkeys((password, unquote(password)))
+
+
 def _is_secret(name: str) -> bool:
     # only as a suffix, as in "db_pass", because of "full_pass_minutes"
     return name.endswith("_pass") or (
-        not name.endswith("_file") and any(word in name for word in _WORDS)
+        not name.endswith(("_file", "_url")) and any(word in name for word in _WORDS)
     )
 
 
@@ -206,6 +217,8 @@ def resolved_yaml(
             the settings of the file.
     """
     values = configuration.model_dump(mode="json")
+    if proxy := configuration.global_proxy.get_secret_value():
+        values["global_proxy"] = without_secrets(proxy)
     for offering in values["offerings"]:
         offering["backend_settings"] = (backend_settings or {}).get(
             offering["name"], offering["backend_settings"]

@@ -39,6 +39,8 @@ MALFORMED = (
     "is not shown here, but holds characters that no token has, such as a space inside it; copy it "
     "again from the profile of the agent's user in Waldur, without any prefix"
 )
+GLOBAL_PROXY = "global_proxy"
+OIDC_KEYS = ("oidc_token_url", "oidc_client_id", "oidc_client_secret")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -104,7 +106,8 @@ def load_usable(
     source = read_source(path)
     findings = read_as_present(source)
     problems = refused(findings, source)
-    problems += _resolve_secrets(source, os.environ if environ is None else environ)
+    known = os.environ if environ is None else environ
+    problems += [*_resolve_proxy(source, known), *_resolve_secrets(source, known)]
     loaded = _validate(source, problems, check_settings or (lambda _source, _number: ()))
     return replace(loaded, remarks=tuple(ignored(findings, source)))
 
@@ -201,19 +204,50 @@ def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem
     for number, entry in enumerate(offerings):
         if not isinstance(entry, dict):
             continue
-        try:
-            entry["waldur_api_token"] = _well_formed(_token(entry, source.path, environ))
-        except _Unresolved as unresolved:
-            place: Place = ("offerings", number, unresolved.key)
-            problems.append(Problem(source.line(place), place, str(unresolved)))
-            entry["waldur_api_token"] = ""
+        for key, resolve in (("waldur_api_token", _login), ("oidc_client_secret", _client_secret)):
+            try:
+                entry[key] = resolve(entry, source.path, environ)
+            except _Unresolved as unresolved:
+                place: Place = ("offerings", number, unresolved.key)
+                problems.append(Problem(source.line(place), place, str(unresolved)))
+                entry[key] = ""
     return problems
+
+
+def _resolve_proxy(source: Source, environ: Mapping[str, str]) -> list[Problem]:
+    """Replace variables in ``global_proxy``, such as that of its password."""
+    proxy = source.content.get(GLOBAL_PROXY)
+    if not isinstance(proxy, str):
+        return []
+    try:
+        source.content[GLOBAL_PROXY] = _expand(GLOBAL_PROXY, proxy, source.path, environ)
+    except _Unresolved as unresolved:
+        place: Place = (GLOBAL_PROXY,)
+        source.content[GLOBAL_PROXY] = ""
+        return [Problem(source.line(place), place, str(unresolved))]
+    return []
 
 
 class _Unresolved(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+def _login(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:
+    """The token; empty where the agent is to log in as a client of an identity provider."""
+    token = _secret(entry, "waldur_api_token", path, environ)
+    if not token and not any(entry.get(key) for key in OIDC_KEYS):
+        raise _Unresolved(
+            "waldur_api_token",
+            "is missing; give waldur_api_token (a token or ${VARIABLE}) or waldur_api_token_file, "
+            f"or else {', '.join(OIDC_KEYS)}",
+        )
+    return _well_formed(token)
+
+
+def _client_secret(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:
+    return _secret(entry, "oidc_client_secret", path, environ)
 
 
 def _well_formed(token: str) -> str:
@@ -227,35 +261,32 @@ def is_well_formed_token(token: str) -> bool:
     return token.isascii() and token.isprintable() and " " not in token
 
 
-def _token(entry: dict[str, Value], path: Path, environ: Mapping[str, str]) -> str:
-    given, file = entry.get("waldur_api_token"), entry.get("waldur_api_token_file")
+def _secret(entry: dict[str, Value], key: str, path: Path, environ: Mapping[str, str]) -> str:
+    """A secret from its key, or from the file that ``<key>_file`` names; empty if none is set."""
+    file_key = f"{key}_file"
+    given, file = entry.get(key), entry.get(file_key)
     if isinstance(file, str) and file:
         if isinstance(given, str) and given:
-            raise _Unresolved(
-                "waldur_api_token", "stands beside waldur_api_token_file; keep one of them"
-            )
-        return _token_from_file(path, _expand("waldur_api_token_file", file, path, environ))
+            raise _Unresolved(key, f"stands beside {file_key}; keep one of them")
+        return _from_file(file_key, path, _expand(file_key, file, path, environ))
     if not isinstance(given, str) or not given.strip():
-        raise _Unresolved(
-            "waldur_api_token",
-            "is missing; give waldur_api_token (a token or ${VARIABLE}) or waldur_api_token_file",
-        )
-    return _expand("waldur_api_token", given, path, environ).strip()
+        return ""
+    return _expand(key, given, path, environ).strip()
 
 
-def _token_from_file(path: Path, file: str) -> str:
+def _from_file(key: str, path: Path, file: str) -> str:
+    what = "token" if "token" in key else "secret"
     try:
-        token = (path.parent / file).read_text(encoding="utf-8").strip()
+        secret = (path.parent / file).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise _Unresolved(
-            "waldur_api_token_file", f"{path.parent / file}: no such file; put the token into it"
-        ) from None
+        missing = f"{path.parent / file}: no such file; put the {what} into it"
+        raise _Unresolved(key, missing) from None
     except (OSError, UnicodeDecodeError) as error:
         why = why_unreadable(path.parent / file, error)
-        raise _Unresolved("waldur_api_token_file", f"{path.parent / file} {why}") from None
-    if not token:
-        raise _Unresolved("waldur_api_token_file", f"{path.parent / file} is empty")
-    return token
+        raise _Unresolved(key, f"{path.parent / file} {why}") from None
+    if not secret:
+        raise _Unresolved(key, f"{path.parent / file} is empty")
+    return secret
 
 
 def _expand(key: str, text: str, path: Path, environ: Mapping[str, str]) -> str:

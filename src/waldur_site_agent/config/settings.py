@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     field_validator,
     model_validator,
@@ -86,6 +88,53 @@ def _listen_address(text: str) -> str:
     return text
 
 
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+_PROXY_EXAMPLE = (
+    "expected a URL such as http://proxy.example.com:3128; the scheme is http, https, socks5 or "
+    "socks5h, and special characters in a password are percent-encoded"
+)
+_SOCKS = 'a SOCKS proxy needs more packages: pip install "waldur-site-agent[socks]"'
+
+
+def _proxy_url(secret: SecretStr) -> SecretStr:
+    """Check a proxy; messages never show it, because it may contain a password."""
+    text = secret.get_secret_value()
+    if not text:
+        return secret
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_PROXY_EXAMPLE) from None
+    if parts.scheme not in _PROXY_SCHEMES or not parts.hostname or port == 0:
+        raise ValueError(_PROXY_EXAMPLE)
+    if parts.path not in ("", "/") or parts.query or parts.fragment or not text.isprintable():
+        raise ValueError(_PROXY_EXAMPLE)
+    packages = ("socksio", "python_socks") if parts.scheme.startswith("socks") else ()
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        raise ValueError(_SOCKS)
+    return secret
+
+
+def _token_url(text: str) -> str:
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_ENDPOINT_EXAMPLE) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(_ENDPOINT_EXAMPLE)
+    if parts.username or parts.password or parts.fragment:
+        raise ValueError("a URL without user, password or fragment is expected")
+    return text
+
+
+_ENDPOINT_EXAMPLE = (
+    "expected the token endpoint of the identity provider, such as "
+    "https://sso.example.com/realms/hpc/protocol/openid-connect/token"
+)
 Port = Annotated[int, Field(ge=1, le=_HIGHEST_PORT)]
 OptionalText = Annotated[str, BeforeValidator(_empty_is_off)]
 
@@ -243,6 +292,15 @@ class Offering(Section):
     """The token of the agent's user, or ``${VARIABLE}``."""
     waldur_api_token_file: OptionalText = ""
     """A file that holds the token, instead of ``waldur_api_token``."""
+    oidc_token_url: Annotated[OptionalText, AfterValidator(_token_url)] = ""
+    """The token endpoint of an OpenID Connect provider. With this and the two keys below, and
+    without ``waldur_api_token``, the agent logs in with client credentials."""
+    oidc_client_id: OptionalText = ""
+    """The agent's client at that provider."""
+    oidc_client_secret: Annotated[SecretStr, BeforeValidator(_empty_is_off)] = SecretStr("")
+    """The client's secret, or ``${VARIABLE}``."""
+    oidc_client_secret_file: OptionalText = ""
+    """A file that holds the secret, instead of ``oidc_client_secret``."""
     verify_ssl: bool = True
     """Whether the server's certificate is checked."""
     waldur_offering_uuid: UUID
@@ -303,6 +361,7 @@ class Offering(Section):
     the account gets what was sold; ``report``: neither changes; plan and log show both."""
     safety: Safety | None = None
     """The offering's own thresholds; they replace those of the file as a whole."""
+    _proxy: SecretStr = PrivateAttr(SecretStr(""))
 
     @field_validator(
         "backend_settings", "backend_components", "username_management_settings", mode="before"
@@ -349,6 +408,28 @@ class Offering(Section):
         return self
 
     @model_validator(mode="after")
+    def _client_credentials_are_whole(self) -> Offering:
+        given = {
+            "oidc_token_url": self.oidc_token_url,
+            "oidc_client_id": self.oidc_client_id,
+            "oidc_client_secret": self.oidc_client_secret.get_secret_value(),
+        }
+        missing = [key for key, value in given.items() if not value]
+        if missing and len(missing) < len(given):
+            raise ValueError(
+                f"{', '.join(given)} belong together, and {', '.join(missing)} is missing; set all "
+                "three, or none"
+            )
+        if self.by_events and self.uses_oidc:
+            switch = "mqtt_enabled" if self.mqtt_enabled else "stomp_enabled"
+            raise ValueError(
+                f"{switch} needs waldur_api_token (or waldur_api_token_file): the password for "
+                "RabbitMQ is the API token of the agent's user, and the broker does not accept "
+                f"access tokens of an identity provider; set it, or set {switch} to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _each_target_belongs_to_one_component(self) -> Offering:
         owners: dict[str, str] = {}
         for name, component in self.components.items():
@@ -377,6 +458,25 @@ class Offering(Section):
         return self.waldur_api_token.get_secret_value()
 
     @property
+    def uses_oidc(self) -> bool:
+        """Whether the agent logs in as a client of an identity provider."""
+        return bool(self.oidc_token_url) and not self.token
+
+    @property
+    def login_key(self) -> str:
+        """The key that decides who the agent is in Waldur, for messages."""
+        return "oidc_client_id" if self.uses_oidc else "waldur_api_token"
+
+    @property
+    def proxy(self) -> str:
+        """``global_proxy`` of the file; empty if the proxies of the environment are used."""
+        return self._proxy.get_secret_value()
+
+    def use_proxy(self, proxy: SecretStr) -> None:
+        """Remember ``global_proxy`` of the file."""
+        self._proxy = proxy
+
+    @property
     def components(self) -> dict[str, Component]:
         """``backend_components`` as values, by type."""
         return {name: c.component(name) for name, c in self.backend_components.items()}
@@ -391,6 +491,11 @@ class Configuration(Section):
     """Whether such reports may name people, projects and resources; otherwise they are masked."""
     timezone: Annotated[str, AfterValidator(_time_zone)] | None = None
     """Billing months are cut in this zone; ``None`` is the machine's own."""
+    global_proxy: Annotated[
+        SecretStr, AfterValidator(_proxy_url), BeforeValidator(_empty_is_off)
+    ] = SecretStr("")
+    """A proxy (http, https, socks5 or socks5h) for Waldur, identity providers and brokers; then
+    the proxies of the environment, and NO_PROXY, do not count."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged at least."""
     log_format: Literal["console", "json"] = "console"
@@ -422,6 +527,12 @@ class Configuration(Section):
         if not value:
             raise ValueError("names no offering; at least one is needed")
         return value
+
+    @model_validator(mode="after")
+    def _one_proxy_for_all(self) -> Configuration:
+        for offering in self.offerings:
+            offering.use_proxy(self.global_proxy)
+        return self
 
     @model_validator(mode="after")
     def _names_and_offerings_differ(self) -> Configuration:

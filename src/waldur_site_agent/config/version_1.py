@@ -15,12 +15,10 @@ from waldur_site_agent.config.switching import (
     done,
     later,
     not_needed,
-    not_supported,
     table,
     unless_enabled,
 )
 
-_NO_LOGIN_BY_OIDC = "set waldur_api_token, or waldur_api_token_file, to a token of the agent's user"
 _OTHER_PLUGINS = "neither Slurm nor MOAB has ever read it"
 
 _FILE: Mapping[str, OldKey] = {
@@ -36,9 +34,7 @@ _FILE: Mapping[str, OldKey] = {
         "the zone in which months are cut, in sacct too, whatever the zone of the machine; without "
         "it the machine's zone, in version 1 UTC"
     ),
-    "global_proxy": not_supported(
-        "set HTTPS_PROXY (and NO_PROXY) in the environment of the service and remove this key"
-    ),
+    "global_proxy": done("for brokers behind an https proxy, too; `mqtt_enabled` does not use it"),
     "log_level": done("at most `error`", values={"critical": "error"}),
     "reporting_periods": not_needed(
         "the current month is reported, and the previous one until it is closed; for older months: "
@@ -58,9 +54,9 @@ _OFFERING: Mapping[str, OldKey] = {
     "waldur_api_url": done(),
     "waldur_api_token": done("or `${VARIABLE}`, or `waldur_api_token_file`"),
     "waldur_offering_uuid": done(),
-    "oidc_token_url": not_supported(_NO_LOGIN_BY_OIDC),
-    "oidc_client_id": not_supported(_NO_LOGIN_BY_OIDC),
-    "oidc_client_secret": not_supported(_NO_LOGIN_BY_OIDC),
+    "oidc_token_url": done("used where there is no `waldur_api_token`, as before"),
+    "oidc_client_id": done(),
+    "oidc_client_secret": done("or `${VARIABLE}`, or `oidc_client_secret_file`"),
     "backend_type": done(
         "stands for the next three keys if none of them is given; version 1 then did nothing"
     ),

@@ -41,12 +41,13 @@ def check_offering_access(site: Site) -> User:
         TemporaryError: Waldur could not be reached.
     """
     user = site.waldur.whoami()
+    uuid = site.offering.waldur_offering_uuid
     try:
-        offering = site.waldur.offering(site.offering.waldur_offering_uuid)
+        offering = site.waldur.offering(uuid)
     except (NotFoundError, AccessDeniedError) as error:
-        problem = hidden_problem(user, site.offering.waldur_offering_uuid)
+        problem = hidden_problem(user, uuid, site.offering.login_key)
         raise OfferingAccessError(problem) from error
-    if problem := access_problem(user, offering):
+    if problem := access_problem(user, offering, site.offering.login_key):
         raise OfferingAccessError(problem)
     return user
 
@@ -58,10 +59,11 @@ def read_offering(site: Site) -> WaldurOffering:
         OfferingAccessError: it is hidden from this token; the text names the key to correct.
         TemporaryError: Waldur could not be reached.
     """
+    uuid = site.offering.waldur_offering_uuid
     try:
-        return site.waldur.offering(site.offering.waldur_offering_uuid)
+        return site.waldur.offering(uuid)
     except (NotFoundError, AccessDeniedError) as error:
-        problem = hidden_problem(site.waldur.whoami(), site.offering.waldur_offering_uuid)
+        problem = hidden_problem(site.waldur.whoami(), uuid, site.offering.login_key)
         raise OfferingAccessError(problem) from error
 
 

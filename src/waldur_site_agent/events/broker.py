@@ -47,6 +47,8 @@ class Address:
     """Whether to verify the broker's certificate and host name."""
     ca_file: str = ""
     """A file of certificate authorities trusted in addition to the system's."""
+    proxy: str = field(default="", repr=False)
+    """The proxy of the configuration; without it those of the environment are used."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

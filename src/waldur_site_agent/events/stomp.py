@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from websockets.exceptions import (
     ConnectionClosed,
@@ -36,7 +36,7 @@ from waldur_site_agent.events.broker import (
     tls_context,
     unreachable,
 )
-from waldur_site_agent.waldur.address import Proxy, masked, proxy_for
+from waldur_site_agent.waldur.address import GLOBAL_PROXY, Proxy, masked, proxy_for
 
 HEART_BEAT = b"\n"
 
@@ -495,16 +495,26 @@ class StompTransport:
             undo.pop_all()
         return connection
 
+    def probe(self) -> None:
+        """Open the WebSocket and close it again, without logging in.
+
+        Raises:
+            ConnectionLostError: It cannot be opened.
+        """
+        with ExitStack() as undo:
+            self._dial(undo)
+
     def _dial(self, undo: ExitStack) -> ClientConnection:
-        """Open the WebSocket, through a proxy if the environment has one for it."""
+        """Open the WebSocket, through a proxy if there is one for it."""
         context = tls_context(self._address)
-        proxy = _proxy_to(self._address)
+        proxy = proxy_to_broker(self._address)
         try:
             websocket = undo.enter_context(
                 connect(
                     str(self._address),
                     ssl=context,
-                    proxy=None if proxy is None else proxy.full_url,
+                    proxy=None if proxy is None else _for_websocket(proxy),
+                    proxy_ssl=_trusted_by_proxy(self._address, proxy),
                     subprotocols=[Subprotocol("v12.stomp")],
                     compression=None,
                     open_timeout=_CONNECT_SECONDS,
@@ -586,10 +596,26 @@ def _heart_beats(where: str, promised: str) -> tuple[float, float]:
     return seconds[0], min(seconds[1], _RAREST_BEAT_SECONDS)
 
 
-def _proxy_to(address: Address) -> Proxy | None:
+def proxy_to_broker(address: Address) -> Proxy | None:
+    """The proxy of the configuration, or the one that the environment has for this broker."""
+    if configured := Proxy.configured(address.proxy):
+        return configured
     plain = () if address.tls else ("http",)
     own = "wss" if address.tls else "ws"
     return proxy_for(address.host, (own, "socks", "https", *plain, "all"))
+
+
+def _for_websocket(proxy: Proxy) -> str:
+    """The URL; of ``global_proxy``, the proxy resolves names, as the HTTP client lets it."""
+    scheme, _, rest = proxy.full_url.partition("://")
+    is_plain_socks = scheme == "socks5" and proxy.variable == GLOBAL_PROXY
+    return f"socks5h://{rest}" if is_plain_socks else proxy.full_url
+
+
+def _trusted_by_proxy(address: Address, proxy: Proxy | None) -> ssl.SSLContext | None:
+    if proxy is None or not proxy.full_url.startswith("https://"):
+        return None
+    return tls_context(replace(address, tls=True))
 
 
 def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> ConnectionLostError:
@@ -611,5 +637,5 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
 def _no_proxy(address: Address, proxy: Proxy, error: Exception) -> ConnectionLostError:
     """Describe a failure to connect through a proxy."""
     why = masked(str(error)) or type(error).__name__
-    remedy = f"correct {proxy.variable}, or add {address.host} to NO_PROXY"
-    return ConnectionLostError(f"{address}: {proxy} fails ({why})", remedy=remedy)
+    text = f"{address}: {proxy} fails ({why})"
+    return ConnectionLostError(text, remedy=proxy.remedy(address.host))

@@ -105,8 +105,11 @@ def roles_at(user: User, offering: WaldurOffering) -> tuple[list[str], list[str]
     return at_provider, on_offering
 
 
-def access_problem(user: User, offering: WaldurOffering) -> str:
-    """Why the offering cannot be served with this token; empty if it can."""
+def access_problem(user: User, offering: WaldurOffering, login_key: str) -> str:
+    """Why the offering cannot be served with this token; empty if it can.
+
+    ``login_key`` is the configuration key that decides who the user is.
+    """
     if offering.type and offering.type not in SERVED_TYPES:
         return (
             f'waldur_offering_uuid: offering "{offering.name}" is of type "{offering.type}", and '
@@ -116,15 +119,15 @@ def access_problem(user: User, offering: WaldurOffering) -> str:
         return ""
     provider = offering.customer_name or "its provider"
     return (
-        f'waldur_api_token: user "{name_of(user)}" has no role on offering "{offering.name}" or '
+        f'{login_key}: user "{name_of(user)}" has no role on offering "{offering.name}" or '
         f'at "{provider}", so Waldur shows empty lists; give the user the role CUSTOMER.OWNER at '
         f'"{provider}", or set the token of a user who has it'
     )
 
 
-def hidden_problem(user: User, offering_uuid: UUID) -> str:
+def hidden_problem(user: User, offering_uuid: UUID, login_key: str) -> str:
     """Why the user cannot see the offering."""
-    who = f'user "{name_of(user)}" of waldur_api_token'
+    who = f'user "{name_of(user)}" of {login_key}'
     if not user.is_staff and not user.permissions:
         return (
             f"offering {offering_uuid} is not visible to {who}, who has no role at all: give the "

@@ -19,6 +19,7 @@ from waldur_site_agent.backends import Backend, Check, CheckStatus, failed_check
 from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
+from waldur_site_agent.config.describing import proxy_passwords, without_secrets
 from waldur_site_agent.cycles.limits import by_account, unlimited_text
 from waldur_site_agent.events.broker import Address, tls_context, unreachable
 from waldur_site_agent.events.registration import Registration
@@ -36,9 +37,21 @@ from waldur_site_agent.planning.limits import (
     unlimited_components,
 )
 from waldur_site_agent.planning.membership import consent_problem
-from waldur_site_agent.planning.offering import SERVED_TYPES, component_differences, plan_components
-from waldur_site_agent.service.session import billing_zone, broker_address, connect, open_transport
+from waldur_site_agent.planning.offering import (
+    SERVED_TYPES,
+    component_differences,
+    name_of,
+    plan_components,
+)
+from waldur_site_agent.service.session import (
+    access_tokens,
+    billing_zone,
+    broker_address,
+    connect,
+    open_transport,
+)
 from waldur_site_agent.waldur import Waldur
+from waldur_site_agent.waldur.address import Proxy
 
 _TOLERABLE_SECONDS = 60.0
 
@@ -76,15 +89,19 @@ def clock_check(ahead_seconds: float | None) -> Check:
 def _secrets(configuration: Configuration, source: Source) -> Iterator[Check]:
     """The files that hold tokens, without repetitions."""
     paths = {
-        source.path.parent / os.path.expandvars(offering.waldur_api_token_file)
+        source.path.parent / os.path.expandvars(file)
         for offering in configuration.offerings
-        if offering.waldur_api_token_file
+        for file in (offering.waldur_api_token_file, offering.oidc_client_secret_file)
+        if file
     }
     try:
         text = source.path.read_text(encoding="utf-8")
     except OSError:  # it was read a moment ago; whoever reads it next reports the error
         text = ""
-    holds_a_token = any(o.token and o.token in text for o in configuration.offerings)
+    secrets = {o.token for o in configuration.offerings}
+    secrets |= {o.oidc_client_secret.get_secret_value() for o in configuration.offerings}
+    secrets |= set(proxy_passwords([configuration.global_proxy.get_secret_value()]))
+    holds_a_token = any(secret and secret in text for secret in secrets)
     yield _readable_for_few("configuration file", source.path, secret=holds_a_token)
     for path in sorted(paths):
         yield _readable_for_few("token file", path, secret=True)
@@ -168,6 +185,11 @@ _NOT_CHECKED = "the checks that follow were skipped"
 
 def diagnose_waldur(offering: Offering) -> Iterator[Check]:
     """Check server, token, permissions, offering, components and open orders; never raises."""
+    if offering.uses_oidc:
+        checks = list(never_raising("identity provider", _identity_provider(offering)))
+        yield from checks
+        if checks[-1].verdict is CheckStatus.FAILED:
+            return
     yield from never_raising("Waldur", _waldur_checks(offering))
 
 
@@ -175,10 +197,11 @@ def _waldur_checks(offering: Offering) -> Iterator[Check]:
     with connect(offering, "diagnostics") as waldur:
         version = waldur.server_version()
         detail = f"runs version {version}" if version else "answers"
-        yield _passed("Waldur", f"{waldur.base_url} {detail}")
+        by = f" through {proxy}" if (proxy := waldur.proxy) else ""
+        yield _passed("Waldur", f"{waldur.base_url} {detail}{by}")
         yield clock_check(waldur.clock_ahead_seconds())
         user = waldur.whoami()
-        yield _token(user)
+        yield _client(offering, user) if offering.uses_oidc else _token(user)
         found = waldur.offering(offering.waldur_offering_uuid)
         yield from _offering(found)
         yield _rights(user, found)
@@ -236,6 +259,17 @@ def never_raising(name: str, checks: Iterator[Check]) -> Iterator[Check]:
 
 def _passed(name: str, detail: str) -> Check:
     return Check(name=name, verdict=CheckStatus.OK, detail=detail)
+
+
+def _identity_provider(offering: Offering) -> Iterator[Check]:
+    seconds = access_tokens(offering).seconds_left()
+    detail = f"{without_secrets(offering.oidc_token_url)} gave a token for {seconds:.0f} s"
+    yield _passed("identity provider", detail)
+
+
+def _client(offering: Offering, user: User) -> Check:
+    detail = f'client "{offering.oidc_client_id}" is user "{name_of(user)}"; renewed in time'
+    return _passed("token", detail)
 
 
 def _token(user: User) -> Check:
@@ -362,13 +396,28 @@ def diagnose_broker(offering: Offering, *, login: bool = False) -> Iterator[Chec
 
 
 def _broker_checks(offering: Offering, *, login: bool) -> Iterator[Check]:
+    # imported on demand, like the transports themselves
+    from waldur_site_agent.events.stomp import proxy_to_broker  # noqa: PLC0415
+
     address = broker_address(offering)
-    checks = [_connection(address)]
-    if checks[-1].verdict is not CheckStatus.FAILED:
+    proxy = None if offering.mqtt_enabled else proxy_to_broker(address)
+    checks = [_connection(address) if proxy is None else _through(proxy, address)]
+    if proxy is None and checks[-1].verdict is not CheckStatus.FAILED:
         checks.append(_websocket(address, "mqtt" if offering.mqtt_enabled else "v12.stomp"))
     yield from checks
     if checks[-1].verdict is not CheckStatus.FAILED and login:
         yield _login(offering)
+
+
+def _through(proxy: Proxy, address: Address) -> Check:
+    """Check all the way to the WebSocket, for a broker behind a proxy."""
+    from waldur_site_agent.events.stomp import StompTransport  # noqa: PLC0415
+
+    try:
+        StompTransport(address).probe()
+    except SiteAgentError as error:
+        return failed_check("broker", error)
+    return _passed("broker", f"{address} is reachable through {proxy}")
 
 
 def _connection(address: Address) -> Check:
@@ -545,6 +594,10 @@ _TARGETS_HAVE_FACTORS = (
 
 def _unused(offering: Offering) -> Iterator[tuple[str, str]]:
     membership = Job.MEMBERSHIP.value
+    if offering.oidc_token_url and offering.token:
+        yield "oidc_token_url", "remove waldur_api_token, which is used instead"
+    if offering.proxy and offering.mqtt_enabled:
+        yield "global_proxy", "let the firewall pass MQTT, which goes to the broker directly"
     if offering.resource_import_enabled and not offering.backend_for(Job.MEMBERSHIP):
         yield "resource_import_enabled", f"set {membership}"
     if offering.limits == "waldur" and not offering.backend_for(Job.MEMBERSHIP):

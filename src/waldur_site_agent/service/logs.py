@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TextIO
 
 import structlog
@@ -25,9 +26,10 @@ class _Concealer:
 
     def __init__(self) -> None:
         self.secrets: tuple[str, ...] = ()
+        self.latest: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, _logger: WrappedLogger, _method: str, line: str) -> str:
-        for secret in self.secrets:
+        for secret in (*self.secrets, *chain.from_iterable(tuple(self.latest.values()))):
             line = line.replace(secret, _MASK)
         return line
 
@@ -40,6 +42,12 @@ def redact(secrets: Iterable[str]) -> None:
     longer = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
     spelt = {quoted(secret)[1:-1] for secret in longer for quoted in (json.dumps, repr)}
     _conceal.secrets = tuple(sorted({*_conceal.secrets, *longer, *spelt}, key=len, reverse=True))
+
+
+def redact_latest(name: str, secret: str) -> None:
+    """Register a secret that is replaced from time to time: the last two of a name are masked."""
+    if len(secret) >= _SHORTEST_SECRET:
+        _conceal.latest[name] = (*_conceal.latest.get(name, ()), secret)[-2:]
 
 
 def concealed(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -30,8 +31,9 @@ from waldur_site_agent.model.marketplace import backend_components
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.logs import redact_latest
 from waldur_site_agent.service.monitoring import Monitoring
-from waldur_site_agent.waldur import Waldur
+from waldur_site_agent.waldur import AccessTokens, Client, Waldur
 
 MODE_NAMES = ("order_process", "report", "membership_sync", "event_process", "all")
 
@@ -218,11 +220,41 @@ def connect(
     """
     return Waldur(
         offering.waldur_api_url,
-        offering.token,
+        access_tokens(offering) if offering.uses_oidc else offering.token,
         mode=mode,
         verify=offering.verify_ssl,
         authorities=offering.ca_file,
+        proxy=offering.proxy,
         sleep=sleep,
+    )
+
+
+_access_tokens: dict[tuple[str | bool, ...], AccessTokens] = {}
+"""One for all offerings and modes of this process that have the same client."""
+
+
+def access_tokens(offering: Offering) -> AccessTokens:
+    """The access tokens of an offering that logs in as a client of an identity provider.
+
+    Raises:
+        PermanentError: ``ca_file`` or the proxy cannot be used.
+    """
+    client = Client(
+        token_url=offering.oidc_token_url,
+        id=offering.oidc_client_id,
+        secret=offering.oidc_client_secret.get_secret_value(),
+    )
+    key = (client.token_url, client.id, client.secret, offering.verify_ssl, offering.ca_file)
+    found = _access_tokens.get((*key, offering.proxy))
+    return found or _access_tokens.setdefault(
+        (*key, offering.proxy),
+        AccessTokens(
+            client,
+            verify=offering.verify_ssl,
+            authorities=offering.ca_file,
+            proxy=offering.proxy,
+            on_token=partial(redact_latest, f"{client.id} at {client.token_url}"),
+        ),
     )
 
 
@@ -405,6 +437,7 @@ def broker_address(offering: Offering) -> Address:
         tls=offering.websocket_use_tls,
         verify=offering.verify_ssl,
         ca_file=offering.ca_file,
+        proxy=offering.proxy,
     )
 
 

@@ -61,6 +61,8 @@ def check_token(site: Site, mode: Mode) -> None:
     """
     user = check_offering_access(site)
     site.log.info("connected", waldur=site.waldur.base_url, user=user.username)
+    if site.offering.uses_oidc:
+        return  # access tokens have a lifetime of their own
     if user.token_lifetime and mode.period_seconds() > user.token_lifetime * _SILENT_TOKEN_SHARE:
         site.log.warning(
             "the token may expire between two cycles",

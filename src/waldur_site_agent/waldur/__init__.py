@@ -16,13 +16,16 @@ from waldur_site_agent.waldur.errors import (
 )
 from waldur_site_agent.waldur.http import RetryPolicy, Timeouts
 from waldur_site_agent.waldur.listing import Listing, UnreadableRow
+from waldur_site_agent.waldur.tokens import AccessTokens, Client
 
 __all__ = [
     "AbsentOperationError",
     "AccessDeniedError",
+    "AccessTokens",
     "ApiAddress",
     "Attempt",
     "BodyRefusedError",
+    "Client",
     "ConflictError",
     "Listing",
     "LostAnswerError",

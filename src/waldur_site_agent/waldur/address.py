@@ -7,7 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -193,18 +193,33 @@ def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:
     return _REMEDIES.get(getattr(error, "verify_code", 0), _UNKNOWN_AUTHORITY)
 
 
+GLOBAL_PROXY = "global_proxy"
+"""The key of the configuration that sets a proxy for everything, whatever the environment says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the environment variable that sets it."""
+    """A proxy, and the environment variable or configuration key that sets it."""
 
     variable: str
-    url: str
-    """As in the variable; it may contain a password."""
+    url: str = field(repr=False)
+    """As it is set; it may contain a password."""
+
+    @classmethod
+    def configured(cls, url: str) -> Proxy | None:
+        """The proxy of the configuration, if it has one."""
+        return cls(GLOBAL_PROXY, url) if url else None
 
     @property
     def full_url(self) -> str:
         """The URL with its scheme; the default is http."""
         return self.url if "://" in self.url else f"http://{self.url}"
+
+    def remedy(self, host: str) -> str:
+        """What to do if the proxy does not do for a host, such as ``the broker's host``."""
+        if self.variable == GLOBAL_PROXY:
+            return f"correct {GLOBAL_PROXY} in the configuration"
+        return f"correct {self.variable}, or add {host} to NO_PROXY"
 
     def __str__(self) -> str:
         credentials, at, address = self.url.rpartition("@")
@@ -239,8 +254,22 @@ def proxy_for(
     return None
 
 
-def unusable_proxy(error: Exception, environ: Mapping[str, str] | None = None) -> PermanentError:
-    """Why the HTTP client cannot be set up: the proxy variable that is invalid."""
+def proxy_to(url: str, configured: Proxy | None = None) -> Proxy | None:
+    """The proxy for a URL: that of the configuration, or else of the environment."""
+    if configured is not None:
+        return configured
+    parts = urlsplit(url)
+    return proxy_for(parts.hostname or "", (parts.scheme, "all"))
+
+
+def unusable_proxy(
+    error: Exception, environ: Mapping[str, str] | None = None, proxy: Proxy | None = None
+) -> PermanentError:
+    """Why the HTTP client cannot be set up: the proxy of the file, or the invalid variable."""
+    if proxy is not None and proxy.variable == GLOBAL_PROXY:
+        why = _problem_of_proxy(proxy.url) or masked(str(error))
+        text = f"{proxy} cannot be used: {why}"
+        return PermanentError(text, remedy=f"correct {GLOBAL_PROXY} in the configuration")
     environ = os.environ if environ is None else environ
     for kind in ("http", "https", "all"):
         found = _variable(f"{kind}_proxy", environ)
@@ -297,7 +326,7 @@ def _problem_of_proxy(url: str) -> str:
     except ValueError:
         return "its scheme must be http, https, socks5 or socks5h"
     if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        return "a SOCKS proxy needs the package socksio (pip install socksio)"
+        return 'a SOCKS proxy needs the package socksio (pip install "waldur-site-agent[socks]")'
     return ""
 
 

@@ -9,18 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 
-from waldur_site_agent import __version__
-from waldur_site_agent.waldur.address import (
-    ApiAddress,
-    Proxy,
-    proxy_for,
-    trusted_authorities,
-    unusable_proxy,
-)
+from waldur_site_agent.waldur.address import ApiAddress, Proxy, proxy_to, trusted_authorities
 from waldur_site_agent.waldur.api.agents import AgentIdentitiesApi, EventsApi, ServerApi
 from waldur_site_agent.waldur.api.imports import ImportsApi
 from waldur_site_agent.waldur.api.offerings import OfferingsApi
@@ -28,8 +20,8 @@ from waldur_site_agent.waldur.api.orders import OrdersApi
 from waldur_site_agent.waldur.api.people import OfferingUsersApi, PeopleApi
 from waldur_site_agent.waldur.api.resources import ResourcesApi
 from waldur_site_agent.waldur.api.usage import UsageApi
-from waldur_site_agent.waldur.http import Connection, RetryPolicy, Timeouts, without_cookies
-from waldur_site_agent.waldur.transport import ENCODING, observe_deadlines
+from waldur_site_agent.waldur.http import Connection, Login, RetryPolicy, Timeouts, open_client
+from waldur_site_agent.waldur.tokens import ApiToken
 
 
 def _utc_now() -> datetime:
@@ -58,11 +50,12 @@ class Waldur(
     def __init__(
         self,
         api_url: str,
-        token: str,
+        login: str | Login,
         *,
         mode: str = "agent",
         verify: bool = True,
         authorities: str = "",
+        proxy: str = "",
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -74,10 +67,11 @@ class Waldur(
 
         Args:
             api_url: Waldur's API, with or without ``/api`` and the trailing slash.
-            token: The API token of the agent's user.
+            login: The API token of the agent's user, or another way to log in.
             mode: The agent's mode, part of the ``User-Agent`` header.
             verify: Whether the server's certificate is checked.
             authorities: A file of CA certificates (PEM) to trust besides those of the machine.
+            proxy: A proxy for all requests; without it those of the environment are used.
             timeouts: Seconds for the phases of one attempt.
             retry: How often a failed request is sent again, and when.
             transport: Replaces the network in tests.
@@ -92,29 +86,20 @@ class Waldur(
         timeouts = timeouts or Timeouts()
         address = ApiAddress.parse(api_url)
         trusted = trusted_authorities(authorities) if verify else False
-        try:
-            client = httpx.Client(
-                headers=_headers(mode),
-                cookies=without_cookies(),
-                verify=trusted,
-                timeout=_phases(timeouts),
-                transport=transport,
-            )
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            raise unusable_proxy(error) from error
-        observe_deadlines(client)
+        configured = Proxy.configured(proxy)
+        client = open_client(trusted, configured, mode, timeouts, transport)
         self._mode = mode
         super().__init__(
             Connection(
                 address,
                 client,
-                token=token.strip(),
+                login=ApiToken.of(login) if isinstance(login, str) else login,
                 retry=retry or RetryPolicy(),
                 sleep=sleep,
                 now=now,
                 monotonic=monotonic,
                 whole_seconds=timeouts.whole,
-                proxy=_proxy_for(address) if transport is None else None,
+                proxy=proxy_to(address.origin, configured) if transport is None else None,
             )
         )
 
@@ -140,6 +125,11 @@ class Waldur(
     def base_url(self) -> str:
         """The API's URL in its normal form, such as ``https://waldur.example.com/api/``."""
         return self._connection.address.url
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The proxy that requests go through; its text form has no password."""
+        return self._connection.proxy
 
     @property
     def request_counts(self) -> Counter[tuple[str, int | str]]:
@@ -170,17 +160,3 @@ class Waldur(
         except (ValueError, OverflowError, TypeError):
             return None
         return (date - received).total_seconds() if date.tzinfo else None
-
-
-def _proxy_for(address: ApiAddress) -> Proxy | None:
-    parts = urlsplit(address.origin)
-    return proxy_for(parts.hostname or "", (parts.scheme, "all"))
-
-
-def _headers(mode: str) -> dict[str, str]:
-    agent = f"waldur-site-agent-{mode}/{__version__}"
-    return {"User-Agent": agent, "Accept": "application/json", "Accept-Encoding": ENCODING}
-
-
-def _phases(timeouts: Timeouts) -> httpx.Timeout:
-    return httpx.Timeout(timeouts.read, connect=timeouts.connect)

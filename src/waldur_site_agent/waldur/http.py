@@ -19,12 +19,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Protocol
 
 import httpx
 import structlog
 
+from waldur_site_agent import __version__
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.waldur.address import ApiAddress, Proxy, Redirect, certificate_remedy, masked
+from waldur_site_agent.waldur.address import (
+    ApiAddress,
+    Proxy,
+    Redirect,
+    certificate_remedy,
+    masked,
+    unusable_proxy,
+)
 from waldur_site_agent.waldur.body import body_text, is_markup
 from waldur_site_agent.waldur.errors import (
     AbsentOperationError,
@@ -43,8 +52,10 @@ from waldur_site_agent.waldur.errors import (
 )
 from waldur_site_agent.waldur.operation import Operation
 from waldur_site_agent.waldur.transport import (
+    ENCODING,
     Deadline,
     UnusableResponseError,
+    observe_deadlines,
     read_response,
     until,
 )
@@ -67,16 +78,12 @@ _PROXY_STATUSES = frozenset(
         httpx.codes.GATEWAY_TIMEOUT,
     }
 )
-_AUTHENTICATION_REMEDY = (
-    "check waldur_api_token; a token with a lifetime expires when the agent is idle for longer: "
-    "give the agent's user a token without a lifetime"
-)
 _TRANSITION_REFUSED = re.compile(r"\bcannot transition\b|\bfrom (its )?current state\b", re.I)
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
 _HTTP_TO_TLS_PORT = re.compile(
     r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
 )
-_USE_HTTP = "start waldur_api_url with http://, or set the port that serves https"
+_USE_HTTP = "start {key} with http://, or set the port that serves https"
 _USE_HTTPS = "this port requires TLS: start waldur_api_url with https://"
 _NOT_THE_API = "this is not a response of Waldur's API: check waldur_api_url and the proxies"
 _RETRY = "it will be retried"
@@ -137,6 +144,31 @@ class FailedAttempt:
     """Seconds that the server asked to wait."""
 
 
+class Login(Protocol):
+    """What the agent presents to Waldur; see :mod:`waldur_site_agent.waldur.tokens`."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do if Waldur refuses it."""
+        ...
+
+    def header(self) -> str:
+        """The ``Authorization`` header.
+
+        Raises:
+            TemporaryError: There is no token at present; nothing was sent to Waldur.
+        """
+        ...
+
+    def renew(self, refused: str) -> bool:
+        """Whether another header is to be had in place of one that Waldur refused."""
+        ...
+
+    def mask(self, text: str) -> str:
+        """A text of the server without the secrets."""
+        ...
+
+
 def classify_error(
     error: httpx.RequestError,
     *,
@@ -144,8 +176,12 @@ def classify_error(
     host: str,
     is_write: bool,
     proxy: Proxy | None = None,
+    key: str = "waldur_api_url",
 ) -> FailedAttempt:
-    """Classify an attempt that got no response; ``proxy`` is the proxy that it went through."""
+    """Classify an attempt that got no response.
+
+    ``proxy`` is the proxy that it went through, ``key`` the configuration key of the address.
+    """
     why = str(error) or type(error).__name__
     certificate = _certificate_error(error)
     if certificate is not None:
@@ -154,12 +190,12 @@ def classify_error(
         return FailedAttempt(error=TemporaryError(text, remedy=remedy))
     if _answered_without_tls(error):
         text = f"cannot {purpose}: {host} does not speak TLS on this port ({why})"
-        return FailedAttempt(error=TemporaryError(text, remedy=_USE_HTTP))
+        return FailedAttempt(error=TemporaryError(text, remedy=_USE_HTTP.format(key=key)))
     if proxy is not None and isinstance(error, _NEVER_REACHED):
         return _proxy_failure(f"cannot {purpose}", host, proxy, error)
     if isinstance(error, _NEVER_REACHED):
         text = f"cannot {purpose}: {host} cannot be reached ({why}); {_RETRY}"
-        remedy = "if this persists, check the network and waldur_api_url"
+        remedy = f"if this persists, check the network and {key}"
         return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
     if isinstance(error, UnusableResponseError):
         text = f"cannot {purpose}: the response of {host} cannot be used: {why}"
@@ -176,16 +212,14 @@ def classify_response(
     purpose: str,
     host: str,
     is_write: bool,
-    secret: str,
+    login: Login,
     proxy: Proxy | None = None,
 ) -> FailedAttempt:
     """Classify an unsuccessful response; ``proxy`` is the proxy that it came through."""
     status = response.status_code
     if proxy is not None and status in _PROXY_STATUSES and response.url.scheme == "http":
         host = f"{host}, or {proxy},"
-    message = error_text(response)
-    if secret:
-        message = message.replace(secret, "***")
+    message = login.mask(error_text(response))
     answered = f"{host} answered HTTP {status}"
     text = f"cannot {purpose}: {answered}" + (f': "{message}"' if message else " without a message")
     retry_after = read_retry_after(response.headers.get("retry-after"))
@@ -197,6 +231,8 @@ def classify_response(
     if status in {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY}:
         error = TemporaryError(text, remedy=_BUSY)
         return FailedAttempt(error=error, repeat=Repeat.IF_SAFE, retry_after=retry_after)
+    if status == httpx.codes.UNAUTHORIZED:
+        return FailedAttempt(error=TokenRefusedError(text, remedy=login.remedy))
     return FailedAttempt(error=_refusal(text, status, response))
 
 
@@ -235,8 +271,7 @@ def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError
         text = f"{text}: {proxy} cannot connect to {host} ({why})"
     else:
         text = f"{text}: {proxy} cannot be reached ({why}), so nothing was sent to {host}"
-    remedy = f"{_RETRY}; if this persists, correct the variable, or add the host of "
-    remedy += "waldur_api_url to NO_PROXY"
+    remedy = f"{_RETRY}; if this persists, {proxy.remedy(host)}"
     return FailedAttempt(error=TemporaryError(text, remedy=remedy), repeat=Repeat.ALWAYS)
 
 
@@ -267,8 +302,6 @@ def _lost(text: str, is_write: bool, retry_after: float | None = None) -> Failed
 
 
 def _refusal(text: str, status: int, response: httpx.Response) -> SiteAgentError:
-    if status == httpx.codes.UNAUTHORIZED:
-        return TokenRefusedError(text, remedy=_AUTHENTICATION_REMEDY)
     absent = status == httpx.codes.NOT_FOUND and not is_json(response)
     if absent or status == httpx.codes.METHOD_NOT_ALLOWED:
         return AbsentOperationError(
@@ -333,7 +366,7 @@ class Connection:
         address: ApiAddress,
         client: httpx.Client,
         *,
-        token: str,
+        login: Login,
         retry: RetryPolicy,
         sleep: Callable[[float], None],
         now: Callable[[], datetime],
@@ -341,10 +374,10 @@ class Connection:
         whole_seconds: float,
         proxy: Proxy | None = None,
     ) -> None:
-        """``proxy`` is the proxy that the client uses, for messages."""
         self.monotonic = monotonic
         self._whole_seconds = whole_seconds
-        self._proxy = proxy
+        self.proxy = proxy
+        """The proxy that the client uses, for messages."""
         self.now = now
         self.address = address
         self.on_request: Callable[[str, int | str, float], None] | None = None
@@ -352,8 +385,7 @@ class Connection:
         self.last_date = ("", now())
         """The ``Date`` header of the last response, and when the response came."""
         self._client = client
-        self._client.headers["Authorization"] = f"Token {_checked(token)}"
-        self._token = token
+        self._login = login
         self._retry = retry
         self._sleep = sleep
         self._counts: Counter[tuple[str, int | str]] = Counter()
@@ -399,17 +431,33 @@ class Connection:
         raise AssertionError("a retry policy has at least one attempt")
 
     def _attempt(self, call: Call) -> httpx.Response | FailedAttempt:
+        """Send with the present token, and once more with another if Waldur refuses it."""
+        authorization = self._authorization(call)
+        if isinstance(authorization, FailedAttempt):
+            return authorization
+        outcome = self._attempt_as(authorization, call)
+        is_refused = isinstance(outcome, FailedAttempt) and isinstance(
+            outcome.error, TokenRefusedError
+        )
+        if is_refused and self._login.renew(authorization):
+            another = self._authorization(call)
+            if isinstance(another, FailedAttempt):
+                return another
+            return self._attempt_as(another, call)
+        return outcome
+
+    def _attempt_as(self, authorization: str, call: Call) -> httpx.Response | FailedAttempt:
         is_write = call.operation.is_write
         deadline = Deadline(self._whole_seconds, self.monotonic)
         try:
-            response = self._follow(call, deadline)
+            response = self._follow(call, authorization, deadline)
         except httpx.RequestError as error:
             failed = classify_error(
                 error,
                 purpose=call.purpose,
                 host=self.address.host,
                 is_write=is_write,
-                proxy=self._proxy,
+                proxy=self.proxy,
             )
             return replace(failed, repeat=Repeat.NEVER) if deadline.missed else failed
         if isinstance(response, FailedAttempt):
@@ -420,8 +468,8 @@ class Connection:
                 purpose=call.purpose,
                 host=self.address.host,
                 is_write=is_write,
-                secret=self._token,
-                proxy=self._proxy,
+                login=self._login,
+                proxy=self.proxy,
             )
         if is_write and is_markup(response):
             text = (
@@ -433,11 +481,22 @@ class Connection:
             )
         return response
 
-    def _follow(self, call: Call, deadline: Deadline) -> httpx.Response | FailedAttempt:
+    def _authorization(self, call: Call) -> str | FailedAttempt:
+        """The header; a failure if there is no token, so that nothing was sent."""
+        try:
+            return self._login.header()
+        except TemporaryError as error:
+            text = f"cannot {call.purpose}: {error.problem}"
+            repeat = Repeat.NEVER if isinstance(error, TokenRefusedError) else Repeat.ALWAYS
+            return FailedAttempt(error=type(error)(text, remedy=error.remedy), repeat=repeat)
+
+    def _follow(
+        self, call: Call, authorization: str, deadline: Deadline
+    ) -> httpx.Response | FailedAttempt:
         """Send, and follow redirects that keep the method and the token's host."""
         url = httpx.URL(self.address.join(call.path), params=call.query or None)
         for _ in range(_MAX_REDIRECTS):
-            response = self._exchange(call, url, deadline)
+            response = self._exchange(call, url, authorization, deadline)
             if response.status_code not in _REDIRECTS:
                 return response
             redirect = Redirect.read(str(url), response.headers.get("location", ""))
@@ -466,8 +525,12 @@ class Connection:
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         return None
 
-    def _exchange(self, call: Call, url: httpx.URL, deadline: Deadline) -> httpx.Response:
-        headers = {} if call.content is None else {"Content-Type": "application/json"}
+    def _exchange(
+        self, call: Call, url: httpx.URL, authorization: str, deadline: Deadline
+    ) -> httpx.Response:
+        headers = {"Authorization": authorization}
+        if call.content is not None:
+            headers["Content-Type"] = "application/json"
         request = self._client.build_request(
             call.operation.method, url, content=call.content, headers=headers
         )
@@ -541,18 +604,54 @@ class Call:
         )
 
 
-def without_cookies() -> CookieJar:
+def open_client(
+    trusted: ssl.SSLContext | bool,
+    proxy: Proxy | None,
+    mode: str,
+    timeouts: Timeouts,
+    transport: httpx.BaseTransport | None = None,
+) -> httpx.Client:
+    """An HTTP client; nothing is sent yet.
+
+    Args:
+        trusted: The certificate authorities, or ``False`` for none.
+        proxy: The proxy of the configuration; without it those of the environment are used.
+        mode: The agent's mode, part of the ``User-Agent`` header.
+        timeouts: Seconds for the phases of one attempt.
+        transport: Replaces the network in tests.
+
+    Raises:
+        PermanentError: A proxy cannot be used.
+    """
+    agent = f"waldur-site-agent-{mode}/{__version__}"
+    try:
+        client = httpx.Client(
+            headers={
+                "User-Agent": agent,
+                "Accept": "application/json",
+                "Accept-Encoding": ENCODING,
+            },
+            cookies=_without_cookies(),
+            verify=trusted,
+            timeout=httpx.Timeout(timeouts.read, connect=timeouts.connect),
+            transport=transport,
+            proxy=None if proxy is None else _for_client(proxy, trusted),
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise unusable_proxy(error, proxy=proxy) from error
+    observe_deadlines(client)
+    return client
+
+
+def _for_client(proxy: Proxy, trusted: ssl.SSLContext | bool) -> httpx.Proxy:
+    over_tls = proxy.full_url.startswith("https://")
+    context = trusted if over_tls and isinstance(trusted, ssl.SSLContext) else None
+    return httpx.Proxy(proxy.full_url, ssl_context=context)
+
+
+def _without_cookies() -> CookieJar:
     """A cookie jar that stays empty: with a session cookie, Waldur requires a CSRF token."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-def _checked(token: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise PermanentError(
-            "waldur_api_token cannot be used: it is empty or has characters that no token has; "
-            "copy it again from the profile of the agent's user in Waldur"
-        )
-    return token
 
 
 def _parameters(query: Mapping[str, QueryValue]) -> list[tuple[str, str]]:

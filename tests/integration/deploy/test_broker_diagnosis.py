@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from harness import SimulatedSite
+from harness.proxies import a_proxy
 from waldur_site_agent.backends import Check, CheckStatus
-from waldur_site_agent.service.diagnosis import diagnose_broker
+from waldur_site_agent.service.diagnosis import diagnose_broker, diagnose_waldur
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -61,6 +63,53 @@ def test_the_diagnosis_of_a_real_broker(at_broker: SimulatedSite, real_rabbitmq:
     assert "answers HTTP 404 instead of 101" in found["broker's WebSocket"].detail
     found = checks(at_broker, real_rabbitmq, stomp_ws_port=real_rabbitmq.amqp_port)
     assert found["broker's WebSocket"].verdict is CheckStatus.FAILED
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_the_diagnosis_of_a_broker_behind_a_proxy(
+    at_broker: SimulatedSite, real_rabbitmq: Any, scheme: str
+) -> None:
+    """The address is one that only the proxy can resolve, for Waldur and for the broker."""
+    with a_proxy(scheme, "agent", "not-to-be-seen") as proxy:
+        proxy.aliases["hidden.internal"] = "127.0.0.1"
+        proxy.aliases["broker.internal"] = real_rabbitmq.host
+        url = at_broker.url.replace("127.0.0.1", "hidden.internal")
+        offering = at_broker.offering().model_copy(
+            update={
+                "waldur_api_url": url,
+                "stomp_enabled": True,
+                "websocket_use_tls": False,
+                "stomp_ws_host": "broker.internal",
+                "stomp_ws_port": real_rabbitmq.stomp_ws_port,
+            }
+        )
+        offering.use_proxy(SecretStr(f"{scheme}://agent:not-to-be-seen@{proxy.address}"))
+        broker = list(diagnose_broker(offering, login=True))
+        waldur = next(iter(diagnose_waldur(offering)))
+    assert [(check.name, check.verdict) for check in broker] == [
+        ("broker", CheckStatus.OK),
+        ("broker's login", CheckStatus.OK),
+    ], broker
+    through = f"through the proxy {scheme}://***@{proxy.address} (global_proxy)"
+    assert broker[0].detail.endswith(f"is reachable {through}")
+    assert waldur.detail.endswith(through)
+    assert {target.partition(":")[0] for target in proxy.targets} == {
+        "hidden.internal",
+        "broker.internal",
+    }
+
+
+def test_a_proxy_of_the_broker_that_is_down_is_a_failed_check(
+    at_broker: SimulatedSite, real_rabbitmq: Any
+) -> None:
+    offering = at_broker.offering().model_copy(
+        update={"stomp_enabled": True, "stomp_ws_host": real_rabbitmq.host}
+    )
+    offering.use_proxy(SecretStr("http://agent:not-to-be-seen@127.0.0.1:9"))
+    (check,) = diagnose_broker(offering, login=True)
+    assert check.verdict is CheckStatus.FAILED
+    assert "the proxy http://***@127.0.0.1:9 (global_proxy) fails" in check.detail
+    assert check.remedy == "correct global_proxy in the configuration"
 
 
 def test_without_being_asked_to_nobody_registers(

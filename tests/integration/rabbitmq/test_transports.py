@@ -16,6 +16,7 @@ from dataclasses import replace
 import pytest
 
 from harness.patience import patience
+from harness.proxies import a_proxy
 from integration.broker import RealRabbitMQ, wait_until
 from integration.rabbitmq.conftest import PASSWORD, Authority, Host
 from waldur_site_agent.events import stomp
@@ -69,6 +70,20 @@ def reason_of(address: Address, subscription: Subscription) -> ConnectionLostErr
         StompTransport(address).connect(subscription)
     assert PASSWORD not in str(caught.value)
     return caught.value
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+def test_a_session_goes_through_a_proxy(host: Host, address: Address, scheme: str) -> None:
+    queue = host.queue()
+    with a_proxy(scheme, "agent", "secret") as proxy:
+        through = replace(address, proxy=f"{scheme}://agent:secret@{proxy.address}")
+        connection = StompTransport(through).connect(host.subscription(queue))
+        host.publish(queue, b"hello")
+        delivery = next_of(connection)
+        connection.acknowledge(delivery)
+        connection.close()
+    assert delivery.body == b"hello"
+    assert proxy.targets == [f"{address.host}:{address.port}"]
 
 
 def test_bodies_arrive_byte_for_byte_and_are_gone_when_acknowledged(

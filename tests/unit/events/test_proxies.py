@@ -6,9 +6,11 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from harness.proxies import a_proxy
 from waldur_site_agent.events.broker import Address, ConnectionLostError, Subscription
 from waldur_site_agent.events.stomp import StompTransport
 
@@ -23,10 +25,10 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
 
 
-def failure() -> str:
+def failure(broker: Address = BROKER) -> str:
     subscription = Subscription(vhost="v", login="l", password="p", queues=("q",), declared=False)
     with pytest.raises(ConnectionLostError) as caught:
-        StompTransport(BROKER).connect(subscription)
+        StompTransport(broker).connect(subscription)
     text = str(caught.value)
     assert "\n" not in text
     assert "secret" not in text
@@ -82,3 +84,36 @@ def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch, refusing
     text = failure()
     assert f"the proxy http://127.0.0.1:{refusing} (ALL_PROXY) fails" in text
     assert "407" in text
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5", "socks5h"])
+def test_a_dead_proxy_of_the_configuration_is_named_with_its_key(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = failure(replace(BROKER, proxy=f"{scheme}://agent:secret@127.0.0.1:{port}"))
+    assert f"the proxy {scheme}://***@127.0.0.1:{port} (global_proxy) fails" in text
+    assert "correct global_proxy in the configuration" in text
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+def test_the_proxy_of_the_configuration_is_asked_for_the_brokers_name(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Names are resolved at the proxy, and the environment does not count."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with (
+        a_proxy(scheme, "agent", "secret") as proxy,
+        socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as silent,
+    ):
+        proxy.aliases["broker.internal"] = "127.0.0.1"
+        port = silent.server_address[1]
+        threading.Thread(target=silent.handle_request, daemon=True).start()
+        address = f"{scheme}://agent:secret@{proxy.address}"
+        broker = Address("broker.internal", port, "/ws", tls=False, proxy=address)
+        failure(broker)
+    assert proxy.targets == [f"broker.internal:{port}"]
+    assert "secret" not in repr(broker)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from harness.proxies import a_proxy as passing_proxy
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.waldur import RetryPolicy, Waldur
+from waldur_site_agent.waldur import AccessTokens, Client, RetryPolicy, Waldur
 from waldur_site_agent.waldur.address import Proxy, masked, proxy_for
 from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_sandbox.identity_provider import TOKEN_PATH, IdentityProvider
 
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -55,10 +58,10 @@ def dead_port() -> int:
         return port
 
 
-def failure(url: str = "https://waldur.example.org/api/") -> SiteAgentError:
+def failure(url: str = "https://waldur.example.org/api/", proxy: str = "") -> SiteAgentError:
     with (
         pytest.raises(SiteAgentError) as caught,
-        Waldur(url, "a-token", retry=RetryPolicy(attempts=1)) as waldur,
+        Waldur(url, "a-token", proxy=proxy, retry=RetryPolicy(attempts=1)) as waldur,
     ):
         waldur.whoami()
     assert "\n" not in str(caught.value)
@@ -108,6 +111,7 @@ def test_what_cannot_be_used_is_named_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv(name, value)
     error = failure()
     assert isinstance(error, PermanentError)
@@ -152,3 +156,73 @@ def test_lower_case_counts_and_empty_means_none() -> None:
 def test_credentials_are_masked_wherever_they_stand() -> None:
     text = "cannot use 'http://me:pw@proxy:3128' or me:pw@other, mail to nobody"
     assert masked(text) == "cannot use 'http://***@proxy:3128' or ***@other, mail to nobody"
+
+
+# global_proxy of the configuration
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+def test_the_proxy_of_the_configuration_serves_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{dead_port()}")
+    monkeypatch.setenv("NO_PROXY", "*")
+    sandbox = Sandbox("8.1.3")
+    with sandbox.serve() as url, passing_proxy(scheme, "agent", "p@ss/w-rd") as proxy:
+        proxy.aliases["waldur.internal"] = "127.0.0.1"
+        hidden = url.replace("127.0.0.1", "waldur.internal")
+        port = hidden.rpartition(":")[2].partition("/")[0]
+        address = f"{scheme}://agent:p%40ss%2Fw-rd@{proxy.address}"
+        with Waldur(hidden, sandbox.token, proxy=address) as waldur:
+            assert waldur.whoami().username == sandbox.agent.username
+            assert str(waldur.proxy) == f"the proxy {scheme}://***@{proxy.address} (global_proxy)"
+    assert proxy.targets == [f"waldur.internal:{port}"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_dead_proxy_of_the_configuration_is_named_with_its_key(scheme: str) -> None:
+    port = dead_port()
+    error = failure(proxy=f"{scheme}://agent:secret@127.0.0.1:{port}")
+    assert isinstance(error, TemporaryError)
+    assert f"the proxy {scheme}://***@127.0.0.1:{port} (global_proxy) cannot be" in str(error)
+    assert "correct global_proxy in the configuration" in str(error)
+    assert "NO_PROXY" not in str(error)
+    assert "secret" not in str(error)
+
+
+# the HTTP client leaves a socket to the garbage collector when a SOCKS proxy refuses the login
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_proxy_that_refuses_the_login_is_named(scheme: str) -> None:
+    with passing_proxy(scheme, "agent", "right-one") as proxy:
+        error = failure(proxy=f"{scheme}://agent:wrong-one@{proxy.address}")
+    assert f"the proxy {scheme}://***@{proxy.address} (global_proxy) cannot" in str(error)
+    assert "wrong-one" not in str(error)
+    assert proxy.targets == []
+
+
+@pytest.mark.parametrize(
+    "value", ["ftp://a:secret@b:1", "http://a:secret@b:port", "http://a:s/e@[::1"]
+)
+def test_a_proxy_that_cannot_be_used_is_named_with_its_key(value: str) -> None:
+    error = failure(proxy=value)
+    assert isinstance(error, PermanentError)
+    assert "(global_proxy) cannot be used" in str(error)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_tokens_of_an_identity_provider_come_through_the_proxy(scheme: str) -> None:
+    provider = IdentityProvider()
+    provider.add_client("agent-1", "a-secret", "agent")
+    with provider.serve() as address, passing_proxy(scheme) as proxy:
+        client = Client(token_url=f"{address}{TOKEN_PATH}", id="agent-1", secret="a-secret")
+        login = AccessTokens(client, proxy=f"{scheme}://{proxy.address}")
+        assert login.header() == f"Bearer {provider.tokens[0]}"
+    assert len(proxy.targets) == 1
+    dead = AccessTokens(client, proxy=f"{scheme}://{proxy.address}")
+    with pytest.raises(TemporaryError) as caught:
+        dead.header()
+    assert f"the proxy {scheme}://{proxy.address} (global_proxy) cannot be reached" in str(
+        caught.value
+    )

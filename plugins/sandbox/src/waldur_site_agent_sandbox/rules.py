@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -40,6 +40,8 @@ class Sessions:
     def __init__(self) -> None:
         self._last_seen: dict[str, datetime] = {}
         self._expired: set[str] = set()
+        self.introspect: Callable[[str], str | None] | None = None
+        """Ask the identity provider whose access token this is; ``None``: nobody's."""
 
     def authenticate(self, tx: Transaction, header: str) -> User:
         """Return the user whose token is in an Authorization header.
@@ -48,7 +50,9 @@ class Sessions:
             RefusedError: 401 with the reason.
         """
         scheme, _, token = header.partition(" ")
-        if scheme.lower() not in {"token", "bearer"}:
+        if scheme.lower() == "bearer" and self.introspect is not None:
+            return self._of_access_token(tx, token.strip())
+        if scheme.lower() != "token":
             raise not_authenticated("Authentication credentials were not provided.")
         if not token.strip():
             raise not_authenticated("Invalid token header. No credentials provided.")
@@ -57,6 +61,15 @@ class Sessions:
                 self._admit(user, tx.now)
                 return user
         raise not_authenticated("Invalid token.")
+
+    def _of_access_token(self, tx: Transaction, token: str) -> User:
+        username = self.introspect(token) if self.introspect is not None and token else None
+        found = [user for user in tx.world.users.values() if user.username == username]
+        if username is None or not found:
+            raise not_authenticated("Invalid token.")
+        if not found[0].is_active:
+            raise not_authenticated("User inactive or deleted.")
+        return found[0]
 
     def expire(self, user: User) -> None:
         """Expire a user's token."""

@@ -26,6 +26,7 @@ from waldur_site_agent_sandbox.events import EventBus
 from waldur_site_agent_sandbox.faults import Faults
 from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.http import RefusedError
+from waldur_site_agent_sandbox.identity_provider import introspection
 from waldur_site_agent_sandbox.records import Customer, Offering, Order, Project, Task, User
 from waldur_site_agent_sandbox.rules import Sessions
 from waldur_site_agent_sandbox.server import InProcessTransport, WaldurApi
@@ -232,6 +233,13 @@ class Sandbox:
     def detach_broker(self) -> None:
         """Stop using the broker; events are only recorded."""
         self.events.detach()
+
+    def trust(self, introspection_url: str, client_id: str, client_secret: str) -> None:
+        """Accept access tokens (``Bearer``) of an identity provider, which is asked for each.
+
+        The user is the one with the username that the provider names.
+        """
+        self._sessions.introspect = introspection(introspection_url, client_id, client_secret)
 
     def fill_demo(self) -> DemoWorld:
         """Create the demo's customers, projects, people and orders."""
