@@ -448,6 +448,7 @@ _NO_WEBSOCKET = (
     InvalidHandshake,
     InvalidProxy,
     InvalidURI,
+    ConnectionClosed,  # in the middle of the handshake
     ImportError,  # a SOCKS proxy without the package that it needs
     ValueError,  # a proxy whose port is not a number
 )
@@ -628,7 +629,7 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
         return _no_proxy(address, proxy, error)
     if isinstance(error, ProxyError) and proxy is not None:
         return _no_proxy(address, proxy, error)
-    if isinstance(error, (InvalidHandshake, InvalidURI, EOFError, ValueError)):
+    if isinstance(error, (InvalidHandshake, InvalidURI, ConnectionClosed, EOFError, ValueError)):
         text = f"{address}: no WebSocket there ({error})"
         return ConnectionLostError(text, remedy="check host, port and path")
     return unreachable(address, error)
