@@ -94,6 +94,7 @@ class SimulatedSite:
     token: str = ""
     removals_allowed: bool = False
     remove_unknown_users: bool = False
+    recreate: bool = False
     limits: str = "backend"
     require_consent: bool = False
     components: dict[str, ComponentSettings] = field(default_factory=dict)
@@ -166,6 +167,7 @@ class SimulatedSite:
                 sleep=sleep,
                 now=self.now,
                 remove_unknown_users=self.remove_unknown_users,
+                recreate=self.recreate,
             )
             yield site
             site.conditions.settle(site.log, site.now(), complete=True)

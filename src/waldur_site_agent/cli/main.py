@@ -26,6 +26,7 @@ from waldur_site_agent.cli.run import (
     check_configuration,
     mode_option,
     print_configuration,
+    recreate_option,
     removals_option,
     run,
 )
@@ -62,8 +63,14 @@ def main() -> None:
 @click.option("--once", is_flag=True, help="Run one cycle, then exit.")
 @offering_option
 @removals_option
+@recreate_option
 def run_command(
-    mode: str, config_file: Path, once: bool, offerings: tuple[str, ...], allow_removals: bool
+    mode: str,
+    config_file: Path,
+    once: bool,
+    offerings: tuple[str, ...],
+    allow_removals: bool,
+    recreate: bool,
 ) -> None:
     """Run the agent, as a service or for one cycle."""
     options = RunOptions(
@@ -72,6 +79,7 @@ def run_command(
         once=once,
         offerings=offerings,
         allow_removals=allow_removals,
+        recreate=recreate,
     )
     sys.exit(run(options))
 
@@ -81,6 +89,7 @@ def run_command(
 @config_option
 @offering_option
 @removals_option
+@recreate_option
 @output_option()
 @click.option(
     "--exit-code",
@@ -92,6 +101,7 @@ def plan_command(
     config_file: Path,
     offerings: tuple[str, ...],
     allow_removals: bool,
+    recreate: bool,
     output: str,
     exit_code: bool,
 ) -> None:
@@ -102,6 +112,7 @@ def plan_command(
         dry_run=True,
         offerings=offerings,
         allow_removals=allow_removals,
+        recreate=recreate,
         exit_code=exit_code,
         output=output,
     )
@@ -124,6 +135,7 @@ def plan_command(
 )
 @offering_option
 @removals_option
+@recreate_option
 @version_option
 def agent(
     mode: str,
@@ -133,6 +145,7 @@ def agent(
     dry_run: bool,
     offerings: tuple[str, ...],
     allow_removals: bool,
+    recreate: bool,
 ) -> None:
     """Provision Waldur Marketplace orders on this site and keep them in sync.
 
@@ -151,6 +164,7 @@ def agent(
         dry_run=dry_run,
         offerings=offerings,
         allow_removals=allow_removals,
+        recreate=recreate,
     )
     sys.exit(run(options))
 

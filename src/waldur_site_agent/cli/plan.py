@@ -124,6 +124,8 @@ def _account(plan: AccountPlan) -> Json:
         "resources": [str(resource.uuid) for resource in plan.wanted.resources],
         "trouble": plan.wanted.trouble,
         "missing": plan.is_missing,
+        "not_made_again": plan.wanted.creation_problem,
+        "nobody_joins": plan.wanted.nobody_joins,
         "waiting": list(plan.waiting),
         "unknown": list(plan.unknown),
         "limits_left": list(plan.limits.left) if plan.limits is not None else [],
@@ -296,6 +298,10 @@ def _account_block(account: Json, writes: Iterable[Json]) -> Block:
     remarks = []
     if account["missing"]:
         remarks.append("  ! the backend does not have this account")
+    if account["not_made_again"]:
+        remarks.append(f"  ! it cannot be made again: {account['not_made_again']}")
+    if account["nobody_joins"]:
+        remarks.append(f"  ! nobody joins: {account['nobody_joins']}")
     if account["trouble"]:
         remarks.append(f"  ! nobody joins or leaves: {account['trouble']}")
     remarks += [f"    {text}" for text in account["limits_left"]]

@@ -57,10 +57,17 @@ class RunOptions:
     dry_run: bool = False
     offerings: tuple[str, ...] = ()
     allow_removals: bool = False
+    recreate: bool = False
+    """Whether accounts that a backend has lost are made again."""
     exit_code: bool = False
     """Whether the exit code of a dry run reflects the plan, not only errors in making it."""
     output: str = "text"
     """The output format of a dry run: ``text`` or ``json``."""
+
+    @property
+    def is_one_cycle(self) -> bool:
+        """Whether the agent ends after one cycle."""
+        return self.once or self.dry_run
 
 
 def mode_option(command: Callable[..., object]) -> Callable[..., object]:
@@ -81,6 +88,15 @@ def removals_option(command: Callable[..., object]) -> Callable[..., object]:
         "--allow-removals",
         is_flag=True,
         help="Allow more removals than the safety thresholds permit.",
+    )(command)
+
+
+def recreate_option(command: Callable[..., object]) -> Callable[..., object]:
+    """The ``--recreate`` option."""
+    return click.option(
+        "--recreate",
+        is_flag=True,
+        help="Make accounts again, from Waldur, that the backend has lost (-m membership_sync).",
     )(command)
 
 
@@ -168,6 +184,8 @@ def _settings_of_plugins(start: Start) -> dict[str, dict[str, Any]]:
 def run(options: RunOptions) -> int:
     """Run the agent as the options say; return the exit code."""
     modes = _modes(options.mode)
+    if options.recreate and not (options.mode == "membership_sync" and options.is_one_cycle):
+        give_up("--recreate is for one cycle of membership_sync: add -m membership_sync --once")
     try:
         start = load(
             options.config_file,
@@ -182,6 +200,7 @@ def run(options: RunOptions) -> int:
             start,
             dry_run=options.dry_run,
             removals_allowed=options.allow_removals,
+            recreate=options.recreate,
             monitoring=Monitoring(options.mode, notifier=Notifier()),
         )
     except (ConfigurationError, ValueError) as error:
@@ -190,7 +209,7 @@ def run(options: RunOptions) -> int:
     _log_remarks(start)
     monitoring = runtime.monitoring
     try:
-        if options.dry_run or options.once:
+        if options.is_one_cycle:
             monitoring.report_errors(start.configuration)
             return _conclude(
                 run_interruptible(lambda stop: _once(runtime, work, options, stop)), options

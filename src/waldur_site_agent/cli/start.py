@@ -316,6 +316,7 @@ def runtime_of(
     *,
     dry_run: bool = False,
     removals_allowed: bool = False,
+    recreate: bool = False,
     monitoring: Monitoring | None = None,
 ) -> Runtime:
     """What the sessions of this process share.
@@ -328,6 +329,7 @@ def runtime_of(
         source=start.source,
         registry=start.registry,
         removals_allowed=removals_allowed,
+        recreate=recreate,
         journal=open_journal(start, dry_run=dry_run),
         monitoring=monitoring or Monitoring(),
     )

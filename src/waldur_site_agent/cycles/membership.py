@@ -16,6 +16,7 @@ from waldur_site_agent.backends import (
     BackendState,
     Capabilities,
     CreateHomeDirectories,
+    CreateResource,
     Result,
     SetAccess,
     SetMemberLimits,
@@ -45,6 +46,7 @@ from waldur_site_agent.cycles.limits import (
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Protected, readable
+from waldur_site_agent.cycles.recreation import with_creations
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     Applied,
@@ -67,6 +69,7 @@ from waldur_site_agent.planning.membership import (
     AccountWanted,
     MembershipPlan,
     Policy,
+    as_created,
     in_waldurs_spelling,
     joining,
     needs_notes,
@@ -143,6 +146,7 @@ def sync_membership(
     with site.backend.session():
         state = _with_waldur_spelling(site, wanted, site.backend.observe())
         wanted = _in_scope(wanted, usernames.users, state, scope_filter)
+        wanted = replace(wanted, accounts=with_creations(site, wanted.accounts, state))
         wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
         guarded = _guarded(site, wanted, membership, state)
@@ -359,7 +363,7 @@ def _report_changes(
     applied, membership, unsaved = changes.applied, changes.membership, changes.unsaved
     failures = [*_troubles(membership), *wanted.not_understood, *_failures(applied)]
     capabilities = site.backend.capabilities
-    changed = _access_changed(applied) and capabilities.tells_access
+    changed = _is_read_afterwards(applied) and capabilities.tells_access
     after = site.backend.observe() if changed else state
     after = remembered_after(
         with_intentions(after, [step.action for step, _ in applied], capabilities),
@@ -415,6 +419,7 @@ def _troubles(membership: MembershipPlan) -> list[str]:
             if account.trouble
         ),
         *(f"{a.id}: nobody is added: {a.nobody_joins}" for a in wanted if a.nobody_joins),
+        *(f"{a.id}: not made again: {a.creation_problem}" for a in wanted if a.creation_problem),
     ]
 
 
@@ -470,9 +475,9 @@ def _is_unsaved(step: Step, unsaved: dict[str, str], capabilities: Capabilities)
     return noted and resource_of(step.action) in unsaved
 
 
-def _access_changed(applied: Sequence[Applied]) -> bool:
+def _is_read_afterwards(applied: Sequence[Applied]) -> bool:
     return any(
-        isinstance(step.action, SetAccess) and outcome.result is not Result.FAILED
+        isinstance(step.action, SetAccess | CreateResource) and outcome.result is not Result.FAILED
         for step, outcome in applied
     )
 
@@ -566,13 +571,25 @@ def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
     """The backend after the plan, as far as reports to Waldur depend on it."""
     changed: dict[str, BackendResource] = {}
     for account in membership.accounts:
+        found = state.resources.get(account.wanted.id) or _made_again(account)
+        if found is None:
+            continue
+        changed[found.id] = found
         for step in account.steps:
             if isinstance(step.action, SetAccess):
-                found = state.resources[account.wanted.id]
                 changed[found.id] = replace(
                     found, access=step.action.access, metadata=_metadata_after(found)
                 )
     return BackendState(resources={**state.resources, **changed})
+
+
+def _made_again(account: AccountPlan) -> BackendResource | None:
+    """An account that the plan makes; its metadata is likely to be what Waldur has."""
+    if account.wanted.creation is None:
+        return None
+    metadata = account.wanted.resources[0].backend_metadata
+    shown = {k: v for k, v in metadata.items() if isinstance(v, str) and not k.endswith("_before")}
+    return replace(as_created(account.wanted.creation), metadata=shown)
 
 
 _READ_AFTERWARDS = "(read afterwards)"

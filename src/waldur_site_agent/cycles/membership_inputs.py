@@ -17,6 +17,7 @@ from uuid import UUID
 from waldur_site_agent.backends import (
     Access,
     BackendState,
+    CreateResource,
     Grant,
     RemoveMembers,
     SetAccess,
@@ -502,7 +503,7 @@ def _limits_by_account(
 
 Readings = Mapping[UUID, Resource | SiteAgentError]
 
-_CONFIRMED = (RemoveMembers, SetAccess, SetMemberLimits)
+_CONFIRMED = (CreateResource, RemoveMembers, SetAccess, SetMemberLimits)
 
 
 def confirm_wanted(

@@ -498,6 +498,8 @@ class Site:
     """What happens to a termination whose last usage this token may not report."""
     remove_unknown_users: bool = False
     """Whether account members unknown to Waldur are removed, not just reported."""
+    recreate: bool = False
+    """Whether accounts that the backend has lost are made again."""
 
 
 Applied = tuple[Step, Outcome]

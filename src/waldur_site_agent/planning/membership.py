@@ -20,6 +20,7 @@ from waldur_site_agent.backends import (
     BackendResource,
     BackendState,
     CreateHomeDirectories,
+    CreateResource,
     Grant,
     RemoveMembers,
     SetAccess,
@@ -190,6 +191,10 @@ class AccountWanted:
     """What new members get."""
     nobody_joins: str = ""
     """Why nobody may be added to this account; empty if they may."""
+    creation: CreateResource | None = None
+    """What makes the account again, if it is missing and that was asked for."""
+    creation_problem: str = ""
+    """Why it cannot be made again."""
     is_restricted: bool = False
     access: Access | None = None
     """``None`` while an order is in progress, or if it is not known."""
@@ -288,9 +293,12 @@ def plan_membership(
 def _plan_account(
     account: AccountWanted, found: BackendResource | None, people: People, policy: Policy
 ) -> AccountPlan:
-    if found is None:
-        return AccountPlan(wanted=account, is_missing=True)
     steps: list[Step] = []
+    if found is None:
+        if account.creation is None:
+            return AccountPlan(wanted=account, is_missing=True)
+        found = as_created(account.creation)
+        steps.append(Step(account.creation, "missing in the backend; made again from Waldur"))
     waiting: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     if account.members is not None:
@@ -311,6 +319,18 @@ def _plan_account(
     if SetAccess in policy.supports:
         steps += _switching(account, found)
     return AccountPlan(wanted=account, steps=tuple(steps), waiting=waiting, unknown=unknown)
+
+
+def as_created(creation: CreateResource) -> BackendResource:
+    """The account that a creation makes."""
+    placement = creation.placement
+    return BackendResource(
+        id=placement.id,
+        parent=placement.parent,
+        organization=placement.organization,
+        limits=creation.limits,
+        access=Access.NORMAL,
+    )
 
 
 def _leaving(account: AccountWanted, names: frozenset[str], people: People) -> list[Step]:
@@ -379,9 +399,9 @@ def joining(wanted: Iterable[AccountWanted], state: BackendState) -> frozenset[s
     return frozenset(
         name
         for account in wanted
-        if account.id in state.resources
+        if account.id in state.resources or account.creation is not None
         for name in account.members or ()
-        if name not in state.resources[account.id].members
+        if name not in state.members_of(account.id)
     )
 
 

@@ -199,6 +199,8 @@ class Runtime:
     source: Source
     registry: Registry
     removals_allowed: bool = False
+    recreate: bool = False
+    """Whether accounts that a backend has lost are made again."""
     usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
     journal: Journal = field(default_factory=Journal)
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -309,6 +311,7 @@ def open_site(
             usernames=_usernames(runtime, offering, mode),
             unreported_usage=UnreportedUsage(safety.unreported_usage),
             remove_unknown_users=safety.unknown_users == "remove",
+            recreate=runtime.recreate,
             siblings=tuple(siblings),
             zone=billing_zone(runtime.configuration),
         )

@@ -1,0 +1,89 @@
+"""Plans to make accounts again, from Waldur, that the backend has lost; only when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from waldur_site_agent.backends import BackendState, CreateResource
+from waldur_site_agent.cycles.site import Site
+from waldur_site_agent.model.backend import Placement, ResourceFacts, ResourceRequest
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.marketplace import Resource, ResourceState
+from waldur_site_agent.planning.limits import initial_limits
+from waldur_site_agent.planning.membership import AccountWanted
+
+_STEM = "x"
+_SERVED = (ResourceState.OK, ResourceState.ERRED, ResourceState.UPDATING)
+
+
+def with_creations(
+    site: Site, accounts: tuple[AccountWanted, ...], state: BackendState
+) -> tuple[AccountWanted, ...]:
+    """The accounts, each missing one with its creation or with why it cannot be made again."""
+    if not site.recreate:
+        return accounts
+    return tuple(
+        account if account.id in state.resources else _with_creation(site, account)
+        for account in accounts
+    )
+
+
+def _with_creation(site: Site, account: AccountWanted) -> AccountWanted:
+    try:
+        creation = _creation(site, account)
+    except PermanentError as error:
+        return replace(account, creation_problem=str(error))
+    return replace(account, creation=creation)
+
+
+def _creation(site: Site, account: AccountWanted) -> CreateResource:
+    """What makes an account as its order did, under the name that it had.
+
+    Raises:
+        PermanentError: it cannot be known how it was, or the backend names accounts itself.
+    """
+    capabilities = site.backend.capabilities
+    can_be_read = (
+        capabilities.tells_all
+        and capabilities.tells_members
+        and capabilities.tells_access
+        and capabilities.recognizes_unfinished
+    )
+    if capabilities.assigns_ids or capabilities.finishes_later or not can_be_read:
+        raise PermanentError("this backend cannot make a resource again under its old name")
+    first, *others = account.resources
+    if others:
+        raise PermanentError(
+            f"it belongs to {len(others) + 1} resources, so its limits are not known; make it by "
+            "hand, or correct the backend_id of one of them in Waldur"
+        )
+    if first.state not in _SERVED:
+        raise PermanentError(f"the resource is {first.state}")
+    limits = site.backend.limits_to_set(first.name, first.limits)
+    return CreateResource(
+        _placement(site, first, account.id),
+        initial_limits(limits, site.offering.components),
+        facts=ResourceFacts(
+            uuid=first.uuid, backend_id=first.backend_id, attributes=first.attributes
+        ),
+    )
+
+
+def _placement(site: Site, resource: Resource, name: str) -> Placement:
+    slugs = {"customer": resource.customer_slug, "project": resource.project_slug}
+    for kind, slug in slugs.items():
+        if not slug.strip():
+            raise PermanentError(f"its {kind} has no slug; set it in Waldur")
+    request = ResourceRequest(
+        resource_name=resource.name,
+        project_slug=resource.project_slug,
+        project_name=resource.project_name,
+        customer_slug=resource.customer_slug,
+        customer_name=resource.customer_name,
+        uuid=resource.uuid,
+        attributes=resource.attributes,
+    )
+    placement = replace(site.backend.place(request, _STEM), id=name)
+    if name in {container.id for container in placement.containers}:
+        raise PermanentError("it has the name of an account above it; correct its backend_id")
+    return placement
