@@ -404,7 +404,7 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     if found is None:
         raise PermanentError(
             f'{name}: cannot update: the backend has no account "{name}"; '
-            "make it again (membership_sync with --recreate), correct the backend_id in Waldur, "
+            "restore it (membership_sync --recreate), correct the backend_id in Waldur, "
             "or terminate the resource"
         )
     _refuse_if_shared("update", name, context, planning)
