@@ -13,7 +13,7 @@ import sys
 import threading
 from argparse import REMAINDER, ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -179,6 +179,7 @@ def main(
     programs: Sequence[str],
     answer: Callable[[Path, list[str]], tuple[int, str, str]],
     arguments: list[str] | None = None,
+    versions: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> int:
     """Answer one command on the state in a file and return its exit code.
 
@@ -187,6 +188,7 @@ def main(
         programs: the commands that are simulated.
         answer: carries out a command on the state in a file.
         arguments: those of the command line, by default this process's.
+        versions: what can be simulated, with what writes it into the state in a file.
     """
     parser = ArgumentParser(
         prog=f"python -m {module}", description="A simulated backend in a file."
@@ -198,8 +200,16 @@ def main(
         metavar="DIRECTORY",
         help=f"write {', '.join(programs)} into this directory, for a backend to use",
     )
+    if versions:
+        parser.add_argument(
+            "--version",
+            choices=sorted(versions),
+            help="answer as this version from now on; the file remembers it",
+        )
     parser.add_argument("command", nargs=REMAINDER, help="a command and its arguments")
     options = parser.parse_args(arguments)
+    if versions and options.version is not None:
+        versions[options.version](options.state)
     if options.write_executables is not None:
         write_executables(options.write_executables, options.state, module, programs)
     if not options.command:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.simulator.state import RELEASES
 
 if TYPE_CHECKING:
     from integration.conftest import RealSlurm
 
-COLUMNS = "cluster,account,parentname,user,partition,qos,defaultqos,grptresmins,org"
+COLUMNS = "cluster,account,parentname,user,partition,qos,defaultqos,grptresmins,descr,org"
 READ = f"account withassoc wopl format={COLUMNS}"
 
 SCRIPTS = {
@@ -78,6 +79,38 @@ SCRIPTS = {
         modify user where name=PU1,PUnosuch account=PA set qos=normal DefaultQOS=normal
         modify user where name=PU2 account=PA set DefaultQOS=normal
         modify user where name=PUnosuch account=PA set qos=normal DefaultQOS=normal
+    """,
+    "default accounts": """
+        add account name=PA,PAb,PAc parent=root organization=o
+        add user name=PU1,PU2,PU3 account=PA
+        add user name=PU1,PU3 account=PAb
+        add user name=PU3 account=PAc DefaultAccount=PAc
+        show user name=PU1,PU2,PU3 format=user,defaultaccount
+        remove user where name=PU1,PU2,PU3 account=PA
+        remove user where name=PU2,PU3 account=PA
+        show user name=PU1,PU2,PU3 format=user,defaultaccount
+        remove user where name=PU3 account=PAc
+        remove user where name=PU3 account=PAb,PAc
+        add user name=PU4 account=PAb,PAc
+        remove user where name=PU4 account=PAc
+        remove account where name=PA
+        remove account where name=PA,PAb
+        show user name=PU1,PU2,PU3,PU4 format=user,defaultaccount
+    """,
+    "lists of members": """
+        add account name=PA parent=root organization=o
+        add user name=PU1,PU2,PU3 account=PA
+        modify user where name=PU1 account=PA set qos=paused
+        modify account where name=PA set qos=limited DefaultQOS=limited
+        modify user where name=PU1 account=PA set qos=
+        modify account where name=PA set qos=limited DefaultQOS=limited
+        modify user where name=PU1 account=PA set qos=paused
+        modify user where name=PU1 account=PA set qos=paused DefaultQOS=paused
+        modify user where name=PU3 account=PA set qos=paused,limited
+        modify account where name=PA set qos=normal,limited
+        modify account where name=PA set qos=normal DefaultQOS=normal
+        modify account where name=PA set DefaultQOS=-1
+        modify account where name=PA set qos=paused,limited DefaultQOS=limited
     """,
     "limits of members": """
         add account name=PA,PAb parent=root organization=o
@@ -170,10 +203,18 @@ SCRIPTS = {
 }
 
 
+def like(real_slurm: RealSlurm) -> SimulatedSlurm:
+    """A simulated cluster of the version that the real one has."""
+    said = real_slurm.run("sacctmgr", "-V").stdout
+    known = [version for version in RELEASES if f" {version}." in said]
+    assert known, f"no version of the simulator answers as this Slurm does: {said}"
+    return SimulatedSlurm(cluster="wsatest", version=known[0])
+
+
 @pytest.mark.slurm
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_both_answer_alike(real_slurm: RealSlurm, prefix: str, script: str) -> None:
-    simulated = SimulatedSlurm(cluster="wsatest")
+    simulated = like(real_slurm)
     for line in SCRIPTS[script].strip().splitlines():
         argv = ["sacctmgr", "-i", *_words(line, prefix)]
         if argv[2] == "show":
@@ -186,8 +227,27 @@ def test_both_answer_alike(real_slurm: RealSlurm, prefix: str, script: str) -> N
 
 
 @pytest.mark.slurm
+def test_both_list_members_in_the_same_order(real_slurm: RealSlurm, prefix: str) -> None:
+    simulated = like(real_slurm)
+    for line in (
+        "add account name=PA,PAb parent=root",
+        "add user name=PUz,PUa,PUm account=PA",
+        "add user name=PU3 account=PAb",
+        "add user name=PU3,PU0 account=PA",
+    ):
+        argv = ["sacctmgr", "-i", *_words(line, prefix)]
+        assert real_slurm.run(*argv).returncode == simulated.run(argv)[0] == 0
+    for entity in ("account withassoc", "assoc"):
+        asked = ("sacctmgr", "-P", "-n", "show", *entity.split(), "wopl", "format=account,user")
+        real, shown = real_slurm.run(*asked).stdout, simulated.run(asked)[1]
+        ours = [[row for row in out.splitlines() if prefix in row] for out in (real, shown)]
+        assert len(ours[0]) == 8
+        assert ours[0] == ours[1]
+
+
+@pytest.mark.slurm
 def test_both_list_and_cancel_jobs_alike(real_slurm: RealSlurm, prefix: str) -> None:
-    simulated = SimulatedSlurm(cluster="wsatest")
+    simulated = like(real_slurm)
     user = real_slurm.users[0]
     for words in (
         ("add", "account", f"name={prefix}", "parent=root", "organization=o"),

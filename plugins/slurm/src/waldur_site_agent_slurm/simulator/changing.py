@@ -1,4 +1,4 @@
-"""``sacctmgr modify``."""
+"""``sacctmgr modify`` and ``remove``, and the coordinators of accounts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm.simulator import limits, showing
-from waldur_site_agent_slurm.simulator.limits import read_limits
 from waldur_site_agent_slurm.simulator.request import (
     Request,
-    lowered,
     names,
     read_request,
     unknown_option,
@@ -18,13 +16,12 @@ from waldur_site_agent_slurm.simulator.request import (
 from waldur_site_agent_slurm.simulator.state import (
     SimAccount,
     SimJob,
-    SimMembership,
     SimState,
     SimUser,
     user_names,
 )
 
-NOTHING_MODIFIED = Answer(1, " Nothing modified\n")
+_NO_USERS_MODIFIED = Answer(1, " Nothing modified\n")
 ACCOUNT_KEYS = (
     "name",
     "account",
@@ -62,7 +59,7 @@ def modify_account(state: SimState, words: list[str]) -> Answer:
     change = _change(state, request)
     wanted = _accounts_named(state, request)
     if not wanted:
-        return NOTHING_MODIFIED
+        return _nothing_modified(state)
     _refuse_lost_defaults(state, _after_accounts(state, wanted, change))
     lines = [" Modified account associations..."]
     for account in wanted:
@@ -84,7 +81,7 @@ def modify_user(state: SimState, words: list[str]) -> Answer:
         return _modify_members(state, request, named)
     users = [state.users[name] for name in named if name in state.users]
     if not users:
-        return NOTHING_MODIFIED
+        return _NO_USERS_MODIFIED
     default = (names(request.set.get("defaultaccount", "")) or [""])[0]
     strangers = [u.name for u in users if default and not _is_member(state, default, u.name)]
     if strangers:
@@ -100,6 +97,17 @@ def modify_user(state: SimState, words: list[str]) -> Answer:
         user.default_account = default or user.default_account
         user.admin_level = request.set.get("adminlevel", user.admin_level).capitalize()
     return Answer(0, " Modified users...\n" + "".join(f"  {user.name}\n" for user in users))
+
+
+def _nothing_modified(state: SimState) -> Answer:
+    """The answer when no association was chosen."""
+    if not state.is_24_11:
+        return _NO_USERS_MODIFIED
+    said = (
+        "sacctmgr: error: Request didn't affect anything\n"
+        " Error with request: Data has not changed since time specified\n"
+    )
+    return Answer(1, "", said)
 
 
 def by_name(accounts: Iterable[SimAccount]) -> list[SimAccount]:
@@ -118,11 +126,11 @@ def _modify_members(state: SimState, request: Request, users: Sequence[str]) -> 
         if not users or user in users
     ]
     if not chosen:
-        return NOTHING_MODIFIED
+        return _nothing_modified(state)
     _refuse_lost_defaults(
         state,
         (
-            (account, user, *_inheriting(*change.of_qos(m.qos, m.default_qos), state, account))
+            _inheriting(*change.of_qos(m.qos, m.default_qos), state, account, user)
             for account, user, m in chosen
         ),
     )
@@ -137,53 +145,70 @@ def _modify_members(state: SimState, request: Request, users: Sequence[str]) -> 
     return Answer(0, "".join(f"{line}\n" for line in lines))
 
 
+@dataclass
+class _Outcome:
+    """What an association would have."""
+
+    account: SimAccount
+    user: str
+    qos: list[str]
+    default_qos: str
+    shown: str
+    """The default that a refusal names."""
+
+
 def _after_accounts(
     state: SimState, accounts: Sequence[SimAccount], change: _Change
-) -> Iterator[tuple[SimAccount, str, list[str], str]]:
+) -> Iterator[_Outcome]:
     """What the accounts and their users would have."""
     for account in accounts:
         own, default = change.of_qos(account.qos, account.default_qos)
         qos = own or state.inherited_qos(account)
-        yield account, "", qos, default
+        yield _Outcome(account, "", qos, default, default)
         for user, member in sorted(account.members.items()):
-            # a default of one's own is held against the account's new list all the same
-            checked_against = qos if member.default_qos and change.qos else member.qos or qos
-            yield account, user, checked_against, member.default_qos or default
+            shown = member.default_qos or default
+            # 22.05 asks for access to the account's new default also where a user has another
+            asked = shown if state.is_24_11 else change.default_qos or shown
+            yield _Outcome(account, user, member.qos or qos, asked, shown)
 
 
 def _inheriting(
-    qos: list[str], default: str, state: SimState, account: SimAccount
-) -> tuple[list[str], str]:
-    return qos or state.effective_qos(account), default or account.default_qos
+    qos: list[str], default: str, state: SimState, account: SimAccount, user: str
+) -> _Outcome:
+    wanted = default or account.default_qos
+    return _Outcome(account, user, qos or state.effective_qos(account), wanted, wanted)
 
 
-def _refuse_lost_defaults(
-    state: SimState, after: Iterable[tuple[SimAccount, str, list[str], str]]
-) -> None:
-    """Refuse, with exit code 0, when anybody would have a default that is not in the list."""
-    lost = [row for row in after if row[3] and row[3] not in row[2]]
+def _refuse_lost_defaults(state: SimState, after: Iterable[_Outcome]) -> None:
+    """Refuse when anybody would have a default that is not in the list; 22.05 exits with 0."""
+    lost = [row for row in after if row.default_qos and row.default_qos not in row.qos]
     if not lost:
         return
     lines = [
         " These associations don't have access to their default qos.",
         " Please give them access before they the default can be set to this.",
     ]
-    for account, user, _, default in lost:
-        where = f"C = {state.cluster:<10} A = {account.name:<10}"
-        lines.append(f"  DefQOS = {default:<10} {where}" + (f" U = {user:<9}" if user else ""))
-    raise RefusedError(Answer(0, "", "".join(f"{line}\n" for line in lines)))
+    for row in lost:
+        where = f"C = {state.cluster:<10} A = {row.account.name:<10}"
+        of_user = f" U = {row.user:<9}" if row.user else ""
+        lines.append(f"  DefQOS = {row.shown:<10} {where}{of_user}")
+    if state.is_24_11:
+        reason = (
+            "This request would make it so some associations would not have access to their "
+            "default qos."
+        )
+        lines = ["sacctmgr: error: ", *lines, "", f" Error with request: {reason}"]
+    raise RefusedError(Answer(1 if state.is_24_11 else 0, "", _text(lines)))
 
 
 def _reached(state: SimState, account: SimAccount, change: _Change) -> Iterator[str]:
     """The report of the users whom an account's new QOS reaches."""
     for user, member in sorted(account.members.items()):
-        if not (_is_own(member) and change.default_qos is None):
+        new_list = change.qos is not None and not member.qos
+        new_default = change.default_qos is not None and not member.default_qos
+        if new_list or new_default:
             for partition in member.associations():
                 yield showing.member_of(state, account.name, user, partition)
-
-
-def _is_own(member: SimMembership) -> bool:
-    return bool(member.qos)
 
 
 def _change(state: SimState, request: Request) -> _Change:
@@ -233,140 +258,6 @@ def _accounts_named(state: SimState, request: Request) -> list[SimAccount]:
 
 def _is_member(state: SimState, account: str, user: str) -> bool:
     return account in state.accounts and user in state.accounts[account].members
-
-
-NOTHING_ADDED = " Nothing new added.\n"
-
-_ACCOUNT_KEYS = ("name", "account", "parent", "description", "organization", "cluster")
-_USER_KEYS = (
-    "name", "user", "account", "cluster", "defaultaccount", "maxsubmitjobs", "adminlevel",
-    "partition", "qoslevel", "defaultqos",
-)  # fmt: skip
-
-
-def add_account(state: SimState, words: list[str]) -> Answer:
-    """Make accounts below one parent; those that exist are passed over."""
-    request = read_request(words, (*_ACCOUNT_KEYS, "grptresmins"))
-    wanted = names(request.where.get("name", "") or request.where.get("account", ""))
-    check_cluster(state, request)
-    if not wanted:
-        raise RefusedError(Answer(1, NOTHING_ADDED, " No blank names are allowed when adding.\n"))
-    limits = read_limits(state, request.where.get("grptresmins", ""), adding=True)
-    parent = (names(request.where.get("parent", "")) or ["root"])[0]
-    missing = [name for name in wanted if not _is_associated(state, name)]
-    if missing and not _is_associated(state, parent):
-        raise RefusedError(Answer(1, "", _no_parent(parent, state.cluster, len(missing))))
-    if not missing:
-        return Answer(1, NOTHING_ADDED)
-    fresh = [name for name in missing if name not in state.accounts]
-    report = showing.added_accounts(state, request.where, parent, missing, fresh, limits)
-    if request.where.get("description") == "":
-        return Answer(1, report, " Problem adding accounts: Unspecified error\n")
-    for name in missing:
-        account = state.accounts.setdefault(name, _new_account(request, name, parent))
-        account.associated, account.parent = True, parent
-        account.limits = dict(limits)
-    return Answer(0, report)
-
-
-def add_user(state: SimState, words: list[str]) -> Answer:
-    """Associate users with accounts; users that are new get a record and a default account."""
-    request = read_request(words, _USER_KEYS)
-    where = request.where
-    users = user_names(state, where.get("name", "") or where.get("user", ""))
-    check_cluster(state, request)
-    default = (names(where.get("defaultaccount", "")) or [""])[0]
-    accounts = names(where.get("account", ""))
-    accounts += [default] if default and default not in accounts else []
-    if not users:
-        raise RefusedError(Answer(1, NOTHING_ADDED, " No blank names are allowed when adding.\n"))
-    unknown = [name for name in accounts if not _is_associated(state, name)]
-    if unknown:
-        text = "".join(_no_account(name) for name in unknown)
-        raise RefusedError(Answer(1, NOTHING_ADDED, text))
-    fresh = [name for name in users if name not in state.users]
-    qos, default_qos = _own_qos(state, where)
-    added = [
-        (user, account, partition)
-        for user in users
-        for account in accounts
-        for partition in names(where.get("partition", "")) or [""]
-        if partition not in _partitions(state.accounts[account], user)
-    ]
-    if not added:
-        return Answer(1, NOTHING_ADDED)
-    submit = where.get("maxsubmitjobs")
-    for user, account, partition in added:
-        limit = None if submit is None else int(submit)
-        members = state.accounts[account].members
-        if user in members:
-            members[user].partitions.append(partition)
-        else:
-            members[user] = SimMembership(limit, [partition], qos, default_qos)
-        level = where.get("adminlevel", "None").capitalize()
-        record = state.users.setdefault(user, SimUser(user, default or accounts[0], level))
-        record.default_account = default or record.default_account or account
-    return Answer(0, showing.added_users(state, where, default, fresh, added))
-
-
-def _own_qos(state: SimState, where: dict[str, str]) -> tuple[list[str], str]:
-    """The QOS list and default of new associations."""
-    wanted = names(where.get("qoslevel", ""))
-    for name in (*wanted, *names(where.get("defaultqos", ""))):
-        if name not in state.qos:
-            valid = ",".join(state.qos)
-            said = f"sacctmgr: error: You gave a bad qos '{name}'. Valid QOS's are {valid}\n"
-            raise RefusedError(Answer(1, "", said + unknown_option(f"qoslevel={name}").stderr))
-    return sorted(wanted), where.get("defaultqos", "").lower()
-
-
-def _partitions(account: SimAccount, user: str) -> list[str]:
-    return account.members[user].partitions if user in account.members else []
-
-
-def check_cluster(state: SimState, request: Request) -> None:
-    """Refuse a cluster that is not this one."""
-    for name in names(request.where.get("cluster", "")):
-        if name != state.cluster:
-            text = (
-                f" This cluster '{name}' doesn't exist.\n"
-                "        Contact your admin to add it to accounting.\n"
-            )
-            raise RefusedError(Answer(1, "", text))
-
-
-def _is_associated(state: SimState, name: str) -> bool:
-    return name in state.accounts and state.accounts[name].associated
-
-
-def _new_account(request: Request, name: str, parent: str) -> SimAccount:
-    where = request.where
-    default_organization = name if parent == "root" else parent
-    return SimAccount(
-        name=name,
-        description=stored_text(where.get("description", name)),
-        organization=stored_text(where.get("organization", default_organization)),
-    )
-
-
-def stored_text(text: str) -> str:
-    """Free text as the database keeps it."""
-    stripped = text.removeprefix('"').removesuffix('"')
-    return lowered(stripped.replace("'", "`").replace('"', "`"))
-
-
-def _no_parent(parent: str, cluster: str, times: int) -> str:
-    complaint = (
-        f" Parent account '{parent}' doesn't exist on cluster {cluster}\n"
-        "        Contact your admin to add this account.\n"
-    )
-    return f"{complaint * times} No associations created.\n"
-
-
-def _no_account(name: str) -> str:
-    return (
-        f" This account '{name}' doesn't exist.\n        Contact your admin to add this account.\n"
-    )
 
 
 _NOTHING_DELETED = Answer(1, " Nothing deleted\n")
@@ -440,7 +331,8 @@ def _uses(job: SimJob, going: Sequence[tuple[SimAccount, str]]) -> bool:
 
 
 def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
-    known = [job for job in jobs if job.recorded]
+    # 24.11 hears of every job at once
+    known = [job for job in jobs if job.recorded or state.is_24_11]
     if known:
         raise RefusedError(Answer(1, "", showing.active_jobs(state, known)))
     if state.late_ends > 0:
@@ -452,7 +344,36 @@ def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
 def _refuse_losing_default(
     state: SimState, going: Sequence[tuple[SimAccount, str]], advice: str
 ) -> None:
-    """Refuse when a default account comes after an association that is none: so 22.05 checks."""
+    """Refuse where a default account goes that has to stay."""
+    late = _defaults_with_others_left if state.is_24_11 else _defaults_after_others
+    lost = late(state, going)
+    if lost:
+        lines = [" Error with request: You can not remove the default account of a user"]
+        lines += [
+            f"  C = {state.cluster:<15} A = {account.name:<10} U = {user:<9}"
+            for account, user in lost
+        ]
+        said = _text(lines)
+        raise RefusedError(Answer(1, "", f"{said}{advice}  Changes Discarded\n"))
+
+
+def _defaults_with_others_left(
+    state: SimState, going: Sequence[tuple[SimAccount, str]]
+) -> list[tuple[SimAccount, str]]:
+    """24.11: those who would keep associations, but not that of the default account."""
+    gone = {(account.name, user) for account, user in going}
+    return [
+        (account, user)
+        for account, user in going
+        if state.users[user].default_account == account.name
+        and any((other.name, user) not in gone for other in state.accounts_of(user))
+    ]
+
+
+def _defaults_after_others(
+    state: SimState, going: Sequence[tuple[SimAccount, str]]
+) -> list[tuple[SimAccount, str]]:
+    """22.05: the default accounts that come after an association that is none."""
     ordered = sorted(
         (
             (account, user, partition)
@@ -463,20 +384,13 @@ def _refuse_losing_default(
     )
     is_default = [_is_default(state, *row) for row in ordered]
     if False not in is_default:
-        return
-    late = [
+        return []
+    first_other = is_default.index(False)
+    return [
         row[:2]
-        for row, default in list(zip(ordered, is_default, strict=True))[is_default.index(False) :]
+        for row, default in list(zip(ordered, is_default, strict=True))[first_other:]
         if default
     ]
-    if late:
-        lines = [" Error with request: You can not remove the default account of a user"]
-        lines += [
-            f"  C = {state.cluster:<15} A = {account.name:<10} U = {user:<9}"
-            for account, user in late
-        ]
-        said = "".join(f"{line}\n" for line in lines)
-        raise RefusedError(Answer(1, "", f"{said}{advice}  Changes Discarded\n"))
 
 
 def _is_default(state: SimState, account: SimAccount, user: str, partition: str) -> bool:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 from waldur_site_agent.backends.simulation import Answer
 from waldur_site_agent_slurm.simulator.request import names
-from waldur_site_agent_slurm.simulator.state import SimJob, SimRun, SimState
+from waldur_site_agent_slurm.simulator.state import RELEASES, SimJob, SimRun, SimState
 
 _TAKE_VALUE = ("-S", "-E", "-j", "-M", "-s", "-A", "-t")
 _STATES = {"R": "RUNNING", "S": "SUSPENDED"}
+_FIRST_DB_INDEX = 7748030209112436736  # 24.11 fills 63 bits
 _SHARED_BY_TIME = ("cpu",)
 """sreport takes the time of a suspension off these alone."""
 
@@ -38,7 +39,7 @@ def sacct(state: SimState, words: Sequence[str]) -> Answer:
         runs = list({run.job: run for run in runs}.values())
     cut = window if "-T" in words else None
     columns = options["--format"].split(",")
-    rows = (_row(run, now, cut) for run in runs)
+    rows = (_row(state, run, now, cut) for run in runs)
     return Answer(0, "".join("|".join(row[name] for name in columns) + "\n" for row in rows))
 
 
@@ -121,13 +122,13 @@ def _wanted(run: SimRun, options: Mapping[str, str], window: _Window, now: int) 
     return eligible < window.end and (now if run.end is None else run.end) >= window.start
 
 
-def _row(run: SimRun, now: int, cut: _Window | None) -> dict[str, str]:
+def _row(state: SimState, run: SimRun, now: int, cut: _Window | None) -> dict[str, str]:
     elapsed, suspended = _seconds(run, now, cut)
     start, end = run.start, run.end
     if cut is not None:
         start, end = max(start, cut.start), min(now if end is None else end, cut.end)
     return {
-        "DBIndex": str(run.number),
+        "DBIndex": str(run.number + (_FIRST_DB_INDEX if state.is_24_11 else 0)),
         "JobIDRaw": str(run.job),
         "ElapsedRaw": str(elapsed),
         "Suspended": _duration(suspended),
@@ -185,6 +186,20 @@ def _calendar(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
+def _unknown_cluster(state: SimState, program: str, cluster: str) -> Answer:
+    advice = (
+        f"'{cluster}' can't be reached now, or it is an invalid entry for --cluster.  Use "
+        "'sacctmgr list clusters' to see available clusters."
+    )
+    lines = [
+        f"{program}: error: No cluster '{cluster}' known by database.",
+        f"{program}: error: {advice}",
+    ]
+    if state.is_24_11:
+        lines.append(f"{program}: fatal: Could not get cluster information")
+    return Answer(1, "", "".join(f"{line}\n" for line in lines))
+
+
 _STATES_BY_LETTERS = {
     "PENDING": "PD",
     "RUNNING": "R",
@@ -200,7 +215,7 @@ def squeue(state: SimState, words: Sequence[str]) -> Answer:
     """List jobs, by account and user; without ``-t`` those that are not over."""
     options, _ = _squeue_options(words)
     if options.get("-M", state.cluster) != state.cluster:
-        return Answer(1, "", f"squeue: error: No cluster '{options['-M']}' known by database.\n")
+        return _unknown_cluster(state, "squeue", options["-M"])
     states = options.get("-t", "PD,R,S,CG").split(",")
     accounts, users = names(options.get("-A", "")), names(options.get("-u", ""))
     chosen = [
@@ -238,7 +253,7 @@ def scontrol(state: SimState, words: Sequence[str]) -> Answer:
         return Answer(0, "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL\n")
     if rest[:2] != ["show", "config"]:
         return Answer(1, "", f"invalid keyword: {' '.join(words)}\n")
-    settings = {**state.configuration, "SLURM_VERSION": "22.05.8"}
+    settings = {**state.configuration, "SLURM_VERSION": RELEASES[state.version]}
     return Answer(0, "".join(f"{key:<23} = {value}\n" for key, value in settings.items()))
 
 

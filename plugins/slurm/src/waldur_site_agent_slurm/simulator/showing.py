@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.limits import printed
-from waldur_site_agent_slurm.simulator.request import lowered, names
-from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimState
+from waldur_site_agent_slurm.simulator.request import names
+from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimMembership, SimState
 
 Row: TypeAlias = dict[str, str]
 
@@ -79,6 +79,7 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
             full=with_members,
             elsewhere=elsewhere,
             coordinators=coordinators,
+            newest_first=not state.is_24_11,
         )
     if entity == "assoc":
         return _account_rows(state, state.below("root"), raw=raw, full=True, elsewhere=False)
@@ -112,6 +113,7 @@ def _account_rows(
     full: bool,
     elsewhere: bool,
     coordinators: bool = False,
+    newest_first: bool = False,
 ) -> Iterable[Row]:
     for account in accounts:
         texts = {"org": account.organization, "descr": account.description}
@@ -131,13 +133,16 @@ def _account_rows(
             "grptresmins": printed(account.limits),
             "grpsubmit": "" if account.submit_limit is None else str(account.submit_limit),
         }
-        yield from _member_rows(account, base, "" if raw else qos)
+        members = list(account.members.items()) if newest_first else sorted(account.members.items())
+        yield from _member_rows(members, base, "" if raw else qos)
 
 
-def _member_rows(account: SimAccount, base: Row, inherited_qos: str) -> Iterable[Row]:
+def _member_rows(
+    members: Iterable[tuple[str, SimMembership]], base: Row, inherited_qos: str
+) -> Iterable[Row]:
     rows = (
         (user, partition, membership)
-        for user, membership in sorted(account.members.items())
+        for user, membership in members
         for partition in membership.associations()
     )
     for user, partition, membership in rows:
@@ -179,69 +184,6 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
         + "\n"
         for line in lines
     )
-
-
-_WIDTH = 10
-
-
-def added_accounts(
-    state: SimState,
-    said: Mapping[str, str],
-    parent: str,
-    missing: Sequence[str],
-    fresh: Sequence[str],
-    limits: Mapping[str, int],
-) -> str:
-    """The report of ``add account``."""
-    lines: list[str] = []
-    if fresh:
-        description = lowered(said.get("description", "Account Name"))
-        organization = lowered(said.get("organization", "Parent/Account Name"))
-        if "description" not in said:
-            description = "Account Name"
-        if "organization" not in said:
-            organization = "Parent/Account Name"
-        lines += [" Adding Account(s)", *(f"  {name}" for name in fresh), " Settings"]
-        lines += [f"  Description     = {description}", f"  Organization    = {organization}"]
-    lines.append(" Associations")
-    lines += [f"  A = {name[:_WIDTH]:<10} C = {state.cluster[:_WIDTH]:<10}" for name in missing]
-    if limits or "parent" in said:
-        lines.append(" Settings")
-    if limits:
-        lines.append(f"  GrpTRESMins   = {printed(limits)}")
-    if "parent" in said:
-        lines.append(f"  Parent        = {parent}")
-    return _text(lines)
-
-
-def added_users(
-    state: SimState,
-    said: Mapping[str, str],
-    default: str,
-    fresh: Sequence[str],
-    added: Sequence[tuple[str, str, str]],
-) -> str:
-    """The report of ``add user``."""
-    lines: list[str] = []
-    if fresh:
-        lines += [" Adding User(s)", *(f"  {name}" for name in fresh)]
-        settings = [f"  Default Account = {default}"] if default else []
-        if "adminlevel" in said:
-            settings.append(f"  Admin Level     = {said['adminlevel'].capitalize()}")
-        lines += [" Settings =", *settings] if settings else []
-    lines.append(" Associations =")
-    for user, account, partition in added:
-        of_partition = f" P = {partition:<10}" if partition else ""
-        where = f"C = {state.cluster[:_WIDTH]:<10}{of_partition}"
-        lines.append(f"  U = {user:<9} A = {account:<10} {where}")
-    lines.append(" Non Default Settings")
-    if "qoslevel" in said:
-        lines.append(f"  QOS           = {said['qoslevel']}")
-    if "defaultqos" in said:
-        lines.append(f"  DefQOS        = {said['defaultqos']}")
-    if "maxsubmitjobs" in said:
-        lines.append(f"  MaxSubmitJobs = {said['maxsubmitjobs']}")
-    return _text(lines)
 
 
 def account_of(state: SimState, account: SimAccount) -> str:

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from waldur_site_agent.backends.simulation import Answer, SimulatedTool
 from waldur_site_agent_slurm.client import CommandTimedOutError
-from waldur_site_agent_slurm.simulator import changing, jobs, showing
+from waldur_site_agent_slurm.simulator import adding, changing, jobs, showing
 from waldur_site_agent_slurm.simulator.state import (
+    RELEASES,
     Outage,
     SimJob,
     SimRun,
     SimState,
+    Version,
     answer_during_outage,
     new_state,
 )
 
-VERSION = "slurm-wlm 22.05.8\n"
-
 _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
-    ("add", "account"): changing.add_account,
-    ("add", "user"): changing.add_user,
+    ("add", "account"): adding.add_account,
+    ("add", "user"): adding.add_user,
     ("add", "coordinator"): changing.add_coordinator,
     ("remove", "coordinator"): changing.remove_coordinator,
     ("modify", "account"): changing.modify_account,
@@ -47,23 +47,31 @@ _OF_SLURMDBD = {"stats": jobs.statistics, "config": jobs.configuration}
 
 
 class SimulatedSlurm(SimulatedTool[SimState]):
-    """Answers argument vectors as Slurm 22.05 does, for everything that the plugin sends."""
+    """Answers argument vectors as Slurm does, for everything that the plugin sends."""
 
     timed_out = CommandTimedOutError
 
-    def __init__(self, *, cluster: str = "simulated", state_file: Path | None = None) -> None:
-        super().__init__(new_state(cluster), SimState.from_json, state_file)
+    def __init__(
+        self,
+        *,
+        cluster: str = "simulated",
+        state_file: Path | None = None,
+        version: Version = "22.05",
+    ) -> None:
+        """Make a new cluster of a version, or take the one that is in the file."""
+        super().__init__(new_state(cluster, version), SimState.from_json, state_file)
 
     def label(self, program: str, words: Sequence[str]) -> str:
         """As :meth:`SlurmBackend.commands_run` counts."""
-        kind = ("write" if _writes(words) else "read") if program == "sacctmgr" else ""
-        return f"{program} {kind}".strip()
+        if program != "sacctmgr":
+            return program
+        return f"{program} {'read' if _change_in(words) is None else 'write'}"
 
     def answer(self, state: SimState, program: str, words: list[str]) -> Answer:
         """See :meth:`SimulatedTool.answer`."""
         if program == "sacctmgr" and "-V" in words:
-            return Answer(0, VERSION)
-        trouble = answer_during_outage(state, program, writes=_writes(words))
+            return Answer(0, f"slurm-wlm {RELEASES[state.version]}\n")
+        trouble = answer_during_outage(state, program, _change_in(words))
         return trouble or _answer(state, program, words)
 
     def submit_job(
@@ -160,9 +168,16 @@ class SimulatedSlurm(SimulatedTool[SimState]):
             self.end_outage()
 
 
-def _writes(words: Sequence[str]) -> bool:
-    verbs = [_SYNONYMS.get(word, word) for word in words if not word.startswith("-")]
-    return bool(verbs) and verbs[0] in ("add", "modify", "remove")
+def _change_in(words: Sequence[str]) -> tuple[str, str] | None:
+    """Verb and entity of a command that writes."""
+    verb, entity = _verb_and_entity(words)
+    return (verb, entity) if verb in ("add", "modify", "remove") else None
+
+
+def _verb_and_entity(words: Sequence[str]) -> tuple[str, str]:
+    rest = [word for word in words if not word.startswith("-")]
+    verb = _SYNONYMS.get(rest[0], rest[0]) if rest else ""
+    return verb, rest[1].lower() if len(rest) > 1 else ""
 
 
 def _answer(state: SimState, program: str, words: list[str]) -> Answer:
@@ -172,8 +187,7 @@ def _answer(state: SimState, program: str, words: list[str]) -> Answer:
         return Answer(127, "", f"{program}: not simulated\n")
     switches = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
-    verb = _SYNONYMS.get(rest[0], rest[0]) if rest else ""
-    entity = rest[1].lower() if len(rest) > 1 else ""
+    verb, entity = _verb_and_entity(words)
     if verb == "show" and entity in _OF_SLURMDBD:
         return _OF_SLURMDBD[entity](state)
     if verb == "show":

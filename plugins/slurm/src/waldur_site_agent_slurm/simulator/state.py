@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import TypeAdapter
 
 from waldur_site_agent.backends.simulation import Answer, HungError
 from waldur_site_agent_slurm.simulator.request import names
+
+Version = Literal["22.05", "24.11"]
+RELEASES: Mapping[Version, str] = {"22.05": "22.05.8", "24.11": "24.11.5"}
+"""What each version calls itself."""
+_MORE_TRES = ("gres/gpumem", "gres/gpuutil")  # 24.11 adds them by itself where there is gres/gpu
 
 
 class Outage(enum.Enum):
@@ -56,6 +63,7 @@ class SimAccount:
     """GrpSubmitJobs."""
     limits: dict[str, int] = field(default_factory=dict)
     members: dict[str, SimMembership] = field(default_factory=dict)
+    """Those who joined last come first."""
     coordinators: list[str] = field(default_factory=list)
     """Those of this very account; the coordinators of those above count besides."""
 
@@ -112,6 +120,7 @@ class SimState:
     """A whole simulated cluster."""
 
     cluster: str = "simulated"
+    version: Version = "22.05"
     accounts: dict[str, SimAccount] = field(default_factory=dict)
     users: dict[str, SimUser] = field(default_factory=dict)
     qos: list[str] = field(default_factory=list)
@@ -134,6 +143,18 @@ class SimState:
     outage: Outage | None = None
     commands_until_outage: int = 0
 
+    @property
+    def is_24_11(self) -> bool:
+        """Whether it answers as 24.11 does, and not as 22.05."""
+        return self.version == "24.11"
+
+    def use_version(self, version: Version) -> None:
+        """Answer as this version from now on; TRES that a newer one added stay."""
+        self.version = version
+        if version == "24.11":
+            self.tres += [name for name in _MORE_TRES if name not in self.tres]
+        self.configuration["AccountingStorageTRES"] = ",".join(self.tres)
+
     def children(self, name: str) -> list[SimAccount]:
         """The associated accounts directly below one, by name."""
         below = (a for a in self.accounts.values() if a.associated and a.parent == name)
@@ -155,13 +176,14 @@ class SimState:
         return "preservecaseuser" in parameters
 
     def all_coordinators(self, account: SimAccount) -> list[str]:
-        """The coordinators of an account, then those of accounts above, who are listed again."""
+        """The coordinators of an account and those of accounts above, whom 22.05 lists again."""
         inherited: set[str] = set()
         above = self.accounts.get(account.parent)
         while above is not None:
             inherited.update(above.coordinators)
             above = self.accounts.get(above.parent)
-        return sorted([*account.coordinators, *inherited])
+        own = set(account.coordinators) - inherited if self.is_24_11 else account.coordinators
+        return sorted([*own, *inherited])
 
     def forget_user(self, name: str) -> None:
         """Drop the record of a user, with the rights."""
@@ -200,12 +222,12 @@ def user_names(state: SimState, value: str) -> list[str]:
     return list(dict.fromkeys(known.get(name.lower(), name) for name in given))
 
 
-def new_state(cluster: str) -> SimState:
+def new_state(cluster: str, version: Version = "22.05") -> SimState:
     """Return a cluster as an administrator leaves it: root, three QOS, and nobody else."""
     root = SimAccount("root", "default root account", "root", qos=["normal"])
     root.members["root"] = SimMembership()
     tres = ["cpu", "mem", "energy", "node", "billing", "fs/disk", "vmem", "pages", "gres/gpu"]
-    return SimState(
+    state = SimState(
         cluster=cluster,
         accounts={"root": root},
         users={"root": SimUser("root", "root", "Administrator")},
@@ -214,13 +236,14 @@ def new_state(cluster: str) -> SimState:
         tres=tres,
         configuration={
             "AccountingStorageEnforce": "associations,limits,qos,safe",
-            "AccountingStorageTRES": ",".join(tres),
             "ClusterName": cluster,
             "PriorityDecayHalfLife": "00:00:00",
             "PriorityUsageResetPeriod": "MONTHLY",
             "SlurmUser": "slurm(64030)",
         },
     )
+    state.use_version(version)
+    return state
 
 
 _ASKS_SLURMCTLD = ("squeue", "scancel", "scontrol")
@@ -241,8 +264,28 @@ _DENIED = (
 )
 
 
-def answer_during_outage(state: SimState, program: str, *, writes: bool) -> Answer | None:
+def _denial(state: SimState, verb: str, entity: str) -> str:
+    """What sacctmgr says to somebody who may not change anything."""
+    if verb == "add" and entity == "account":
+        if state.is_24_11:
+            return " error: Only admins/operators/coordinators can add accounts\n"
+        return " Problem adding accounts: Access/permission denied\n"
+    if verb == "add" and entity == "user":
+        if state.is_24_11:
+            return " error: Problem adding user associations: Access/permission denied\n"
+        return " Problem adding users: Access/permission denied\n"
+    return _DENIED
+
+
+def answer_during_outage(
+    state: SimState, program: str, change: tuple[str, str] | None
+) -> Answer | None:
     """Return what a command says because of an outage; ``None`` when it works as usual.
+
+    Args:
+        state: of the cluster.
+        program: such as ``sacctmgr``.
+        change: verb and entity of a command that writes.
 
     Raises:
         HungError: it would not say anything.
@@ -254,7 +297,7 @@ def answer_during_outage(state: SimState, program: str, *, writes: bool) -> Answ
         return None
     if program in _ASKS_SLURMCTLD:
         return _of_controller(state.outage, program)
-    trouble = _of_database(state.outage, writes=writes)
+    trouble = _of_database(state, change)
     if trouble is None:
         return None
     return trouble._replace(stderr=trouble.stderr.replace("sacctmgr:", f"{program}:"))
@@ -271,13 +314,14 @@ def _of_controller(outage: Outage, program: str) -> Answer | None:
     return Answer(8 if program == "scancel" else 1, "", prefix + _NO_CONTROLLER)
 
 
-def _of_database(outage: Outage, *, writes: bool) -> Answer | None:
+def _of_database(state: SimState, change: tuple[str, str] | None) -> Answer | None:
+    outage = state.outage
     if outage is Outage.SLURMDBD_HUNG:
         raise HungError
     if outage is Outage.SLURMDBD_REFUSED:
         return Answer(1, "", _REFUSED)
     if outage is Outage.MARIADB_AWAY:
         return Answer(1, "", _NO_DATABASE)
-    if outage is Outage.NO_PERMISSION and writes:
-        return Answer(1, "", _DENIED)
+    if outage is Outage.NO_PERMISSION and change is not None:
+        return Answer(1, "", _denial(state, *change))
     return None
