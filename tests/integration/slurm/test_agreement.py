@@ -136,6 +136,15 @@ SCRIPTS = {
         remove user where name=PU1 account=PA
         remove user where name=PU2
     """,
+    "grants to new members": """
+        add account name=PA,PAb parent=root organization=o
+        add user name=PU1 account=PA partition=main,debug qoslevel=normal,paused defaultqos=paused
+        add user name=PU3 account=PA qoslevel=normal defaultqos=limited
+        add user name=PU4 account=PA qoslevel=normal defaultqos=nosuch
+        add user name=PU4 account=PA qoslevel=nosuch
+        add user name=PU4 account=PA qoslevel=paused
+        add user name=PU4 account=PAb partition=main qoslevel=paused MaxSubmitJobs=4
+    """,
     "removal": """
         add account name=PA parent=root organization=o
         add account name=PAb,PAc parent=PA organization=PA

@@ -11,7 +11,6 @@ from waldur_site_agent_slurm.simulator.request import (
     lowered,
     names,
     read_request,
-    unknown_option,
 )
 from waldur_site_agent_slurm.simulator.state import (
     SimAccount,
@@ -78,6 +77,7 @@ def add_user(state: SimState, words: list[str]) -> Answer:
     ]
     if not added:
         return Answer(1, _no_user_added(skipped.values()) if state.is_24_11 else NOTHING_ADDED)
+    _check_default_qos(state, qos, default_qos, {account for _, account, _ in added})
     submit = where.get("maxsubmitjobs")
     limit = None if submit is None else int(submit)
     _associate(state, added, lambda partition: SimMembership(limit, [partition], qos, default_qos))
@@ -109,13 +109,31 @@ def _associate(
 
 def _own_qos(state: SimState, where: Mapping[str, str]) -> tuple[list[str], str]:
     """The QOS list and default of new associations."""
-    wanted = names(where.get("qoslevel", ""))
-    for name in (*wanted, *names(where.get("defaultqos", ""))):
+    wanted, default = names(where.get("qoslevel", "")), where.get("defaultqos", "").lower()
+    for name in wanted:
         if name not in state.qos:
             valid = ",".join(state.qos)
             said = f"sacctmgr: error: You gave a bad qos '{name}'. Valid QOS's are {valid}\n"
-            raise RefusedError(Answer(1, "", said + unknown_option(f"qoslevel={name}").stderr))
-    return sorted(wanted), where.get("defaultqos", "").lower()
+            times = 1 if state.is_24_11 else 2
+            option = f" Unknown option: qoslevel={where['qoslevel']}\n"
+            raise RefusedError(Answer(1, "", said * times + option))
+    if default and default not in state.qos:
+        said = f"You gave a bad default qos '{default}'.  Use 'list qos' to get complete list.\n"
+        raise RefusedError(Answer(1, "", said))
+    return sorted(wanted), default
+
+
+def _check_default_qos(
+    state: SimState, qos: Sequence[str], default: str, accounts: Collection[str]
+) -> None:
+    """24.11 makes no association without access to its default; 22.05 does."""
+    lists = [qos or state.effective_qos(state.accounts[name]) for name in accounts]
+    if state.is_24_11 and default and any(default not in names for names in lists):
+        said = (
+            " error: Problem adding user associations: This request would make it so some "
+            "associations would not have access to their default qos.\n"
+        )
+        raise RefusedError(Answer(1, "", said))
 
 
 def _partitions(account: SimAccount, user: str) -> list[str]:
@@ -289,8 +307,9 @@ def _users_report(
         else:
             lines.append(f"  U = {user:<9} A = {account:<10} {cluster}{of_partition}")
     lines += [line.rstrip("\n") for line in skipped]
+    shown = {**said, "qoslevel": ",".join(sorted(names(said.get("qoslevel", ""))))}
     settings = [
-        f"  {label:<13} = {said[key]}" for key, label in _OWN_SETTINGS.items() if key in said
+        f"  {label:<13} = {shown[key]}" for key, label in _OWN_SETTINGS.items() if key in said
     ]
     if settings or not state.is_24_11:
         lines.append(" Non Default Settings")
