@@ -12,6 +12,7 @@ import pytest
 from harness import KilledError, KillSwitch, SimulatedSite, a_simulated_site
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_slurm.simulator import Version
 
 STAYING = {"ada01", "eve01"}
 
@@ -221,16 +222,17 @@ def test_nobody_is_marked_deleted_while_in_an_account_that_no_list_shows_yet(
     assert states["dan01"] == "Deleted"
 
 
+@pytest.mark.parametrize("slurm", ["22.05", "24.11"])
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
-    tmp_path: Path, after_effect: bool
+    tmp_path: Path, after_effect: bool, slurm: Version
 ) -> None:
-    with a_simulated_site(tmp_path / "count.lock") as testbed:
+    with a_simulated_site(tmp_path / "count.lock", slurm=slurm) as testbed:
         slurm_site, steps = undisturbed(testbed)
         expected = slurm_site.end()
     assert len(steps) > 20
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
+        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
             slurm_site = a_simulated_cluster(testbed)
             blade = KillSwitch(at=number, after_effect=after_effect)
             with pytest.raises(KilledError):
@@ -242,9 +244,10 @@ def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
             is_restored(slurm_site)
 
 
+@pytest.mark.parametrize("slurm", ["22.05", "24.11"])
 @pytest.mark.parametrize("flags", [{"paused": False}, {"paused": False, "downscaled": True}])
 def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
-    tmp_path: Path, flags: dict[str, bool]
+    tmp_path: Path, flags: dict[str, bool], slurm: Version
 ) -> None:
     def agent_killed_at(testbed: SimulatedSite, step: int) -> tuple[SlurmSite, KillSwitch]:
         slurm_site, blade = a_simulated_cluster(testbed), KillSwitch(at=step)
@@ -254,12 +257,12 @@ def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
             testbed.with_(runner=blade.runner, transport=blade.transport).sync()
         return slurm_site, blade
 
-    with a_simulated_site(tmp_path / "count.lock") as testbed:
+    with a_simulated_site(tmp_path / "count.lock", slurm=slurm) as testbed:
         slurm_site, counting = agent_killed_at(testbed, 0)
         expected = slurm_site.end()
     assert slurm_site.qos() == (["limited"] if "downscaled" in flags else ["long", "normal"])
     for number in range(1, len(counting.steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
+        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
             slurm_site, blade = agent_killed_at(testbed, number)
             assert blade.dead
             testbed.sync()

@@ -14,6 +14,7 @@ from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_sandbox import Order
+from waldur_site_agent_slurm.simulator import Version
 
 
 @dataclass
@@ -112,17 +113,24 @@ def steps_of(testbed: SimulatedSite, story: Story) -> list[str]:
     return counting.steps
 
 
+# where the versions answer differently: new members, members who leave, accounts that go
+STORIES_BY_SLURM = [
+    *(pytest.param(name, "22.05", id=name) for name in STORIES),
+    *(pytest.param(name, "24.11", id=f"{name} on 24.11") for name in ("create", "terminate")),
+]
+
+
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize(("name", "slurm"), STORIES_BY_SLURM)
 def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
-    tmp_path: Path, name: str, after_effect: bool
+    tmp_path: Path, name: str, slurm: Version, after_effect: bool
 ) -> None:
     story = STORIES[name]
-    with a_simulated_site(tmp_path / "count.lock") as testbed:
+    with a_simulated_site(tmp_path / "count.lock", slurm=slurm) as testbed:
         steps = steps_of(testbed, story)
     assert len(steps) > 8
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
+        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
             order = story.begin(testbed)
             blade = KillSwitch(at=number, after_effect=after_effect)
             with pytest.raises(KilledError):

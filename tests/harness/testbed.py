@@ -29,7 +29,7 @@ from waldur_site_agent_sandbox.server import ADDRESS
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import PollTimeout
 from waldur_site_agent_slurm.settings import SlurmSettings
-from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_slurm.simulator import SimulatedSlurm, Version
 from waldur_site_agent_slurm.simulator.state import SimAccount
 
 COMPONENTS = {
@@ -272,6 +272,8 @@ class SimulatedSite:
 
 
 @contextmanager
-def a_simulated_site(lock_file: Path, version: str = "8.1.3") -> Iterator[SimulatedSite]:
-    """A sandbox within this process and an empty cluster."""
-    yield SimulatedSite(Sandbox(version), SimulatedSlurm(), lock_file)
+def a_simulated_site(
+    lock_file: Path, version: str = "8.1.3", slurm: Version = "22.05"
+) -> Iterator[SimulatedSite]:
+    """A sandbox within this process and an empty cluster, of these versions."""
+    yield SimulatedSite(Sandbox(version), SimulatedSlurm(version=slurm), lock_file)

@@ -61,7 +61,8 @@ class World:
             clock=Clock(self.time.now),
             uuids=lambda: UUID(int=uuids.getrandbits(128), version=4),
         )
-        self.slurm = SimulatedSlurm()
+        # by the seed itself, so that a seed keeps its other choices
+        self.slurm = SimulatedSlurm(version="24.11" if seed % 2 else "22.05")
         self.time.cluster = self.slurm
         self.time.sleep(0)
         self.lock_file = directory / "writer.lock"

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class TestSimulatedSlurm(BackendConformance):
     unknown_person = "dora"
 
-    @pytest.fixture(autouse=True)
-    def _cluster(self) -> None:
-        self.slurm = SimulatedSlurm()
+    @pytest.fixture(autouse=True, params=["22.05", "24.11"])
+    def _cluster(self, request: pytest.FixtureRequest) -> None:
+        self.slurm = SimulatedSlurm(version=request.param)
 
     @pytest.fixture(params=[None, "simulated"], ids=["only cluster", "named cluster"])
     def backend(self, tmp_path: Path, request: pytest.FixtureRequest) -> Backend:

@@ -32,6 +32,22 @@ def test_the_command_line_keeps_its_cluster_in_the_file(
     assert capsys.readouterr().out.splitlines()[1:] == ["├─ a", "└─ b"]
 
 
+def test_the_file_remembers_the_version_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str) -> str:
+        main(["--state", str(tmp_path / "state.json"), *words])
+        return capsys.readouterr().out
+
+    add = ("sacctmgr", "-i", "add", "account", "name=a")
+    assert said("sacctmgr", "-V") == "slurm-wlm 22.05.8\n"
+    assert said("--version", "24.11", "sacctmgr", "-V") == "slurm-wlm 24.11.5\n"
+    assert "gres|gpumem" in said("sacctmgr", "-P", "-n", "show", "tres")
+    assert " Associations =\n" in said(*add)
+    assert said(*add) == " Already existing account a on cluster simulated\n"
+    assert said("--version", "22.05", *add) == " Nothing new added.\n"
+
+
 def test_processes_that_share_a_file_lose_no_update(tmp_path: Path) -> None:
     state = tmp_path / "state.json"
 
