@@ -6,9 +6,13 @@ an allow-list protects a site, and it is the same for every plugin.
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from waldur_site_agent.model.errors import PermanentError
 
@@ -27,6 +31,39 @@ _USER_RULE = (
     "a digit or _"
 )
 _RULE = "a name is 1 to 31 of the letters a-z, digits and . _ - and starts with a letter or a digit"
+
+
+_RESERVED_USERS = frozenset({_RESERVED, "slurm"})
+"""Users of the machine's own services, which may change anything in the backend."""
+
+
+class _ReservedHere:
+    """The usernames that this site reserves besides; they are those of the whole machine."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+
+
+_reserved_here = _ReservedHere()
+
+
+def reserve_usernames(names: Iterable[str]) -> None:
+    """Refuse these usernames from now on, in any case, instead of those given before."""
+    _reserved_here.names = frozenset(name.lower() for name in names)
+
+
+def is_reserved(username: str) -> bool:
+    """Whether nobody in Waldur may be called so: a user of the machine, the agent's, the site's."""
+    name = username.lower()
+    return name in _RESERVED_USERS or name in _reserved_here.names or name == _own_user()
+
+
+@cache
+def _own_user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name.lower()
+    except KeyError:  # a container, for example
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +142,12 @@ class Naming:
             raise PermanentError(f"the username is empty; {_USER_RULE}")
         if name.lower() == _RESERVED:
             raise PermanentError(f"the username {shown} is refused: {self.why_not_root}")
+        if is_reserved(name):
+            raise PermanentError(
+                f"the username {shown} is refused: it is that of a service of this machine, or in "
+                "reserved_usernames",
+                remedy="give the person another username",
+            )
         if len(name) > _LONGEST_USER:
             raise PermanentError(f"{cannot}: it has {len(name)} characters; {_USER_RULE}")
         if not _USER.fullmatch(name):

@@ -51,6 +51,8 @@ _DESCRIPTIONS = {
     "event_process": "reacts to events",
     _ALL: "all modes in one process",
 }
+_USER_NAME = re.compile(r"(?![A-Z0-9_]+$)[A-Za-z_][A-Za-z0-9_.@-]*")
+"""In sudoers, ``%`` begins a group, and a word of capitals may be an alias or ``ALL``."""
 _SAFE_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 _FOR_EVERYBODY = """\
@@ -116,6 +118,8 @@ class Choices:
         for word in map(str, words):
             if word and not _SAFE_WORD.fullmatch(word):
                 raise ValueError(f"{word!r}: use only letters, digits and . _ - / @ + = : , %")
+        if self.user and not _USER_NAME.fullmatch(self.user):
+            raise ValueError(f"--user {self.user!r} is not the name of a user")
         for path in (self.program, self.config, self.credential):
             if path is not None and not path.is_absolute():
                 raise ValueError(f"{str(path)!r}: systemd needs an absolute path")
@@ -156,7 +160,7 @@ def unit(mode: str, choices: Choices) -> str:
         identity=identity,
         environment=_own_environment(choices.config).replace("%", "%%"),
         ownership=f"-o {choices.user} -g {choices.user}" if choices.user else "-o root -g root",
-        credential=f"LoadCredential=token:{choices.credential}" if choices.credential else "",
+        credential=_credential(choices.credential),
         hardening=_hardening(choices),
     )
     return re.sub(r"(?<=\n)\n(?=[A-Z][A-Za-z]+=|\n)", "", text)
@@ -179,6 +183,10 @@ def logrotate() -> str:
 def sudoers(choices: Choices) -> str:
     """The sudoers rule that lets the agent's user create home directories."""
     return _template("sudoers").substitute(user=choices.user, umask=choices.homedir_umask)
+
+
+def _credential(file: Path | None) -> str:
+    return f"LoadCredential=token:{str(file).replace('%', '%%')}" if file else ""
 
 
 def _own_environment(config: Path) -> str:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from waldur_site_agent import __version__
 from waldur_site_agent.backends import Backend, BackendSettings, UsernameBackend
+from waldur_site_agent.backends.naming import reserve_usernames
 from waldur_site_agent.backends.plugins import (
     PluginError,
     Registry,
@@ -188,6 +189,7 @@ def load(
     configuration, source = loaded.configuration, loaded.source
     redact(secrets_in(source.content))
     redact(proxy_passwords(_proxies(configuration, os.environ)))
+    reserve_usernames(configuration.reserved_usernames)
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
     registry = Registry()
     chosen, unreadable = _select(loaded, tuple(wanted), path)

@@ -41,6 +41,7 @@ MALFORMED = (
 )
 GLOBAL_PROXY = "global_proxy"
 OIDC_KEYS = ("oidc_token_url", "oidc_client_id", "oidc_client_secret")
+_TOKEN_LIKE = re.compile(r"[0-9A-Za-z]{16,}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -256,6 +257,11 @@ def _well_formed(token: str) -> str:
     return token
 
 
+def looks_like_a_token(text: str) -> bool:
+    """Whether a text in another place is probably a pasted token, which messages must not show."""
+    return bool(_TOKEN_LIKE.fullmatch(text)) and any(c.isdigit() for c in text)
+
+
 def is_well_formed_token(token: str) -> bool:
     """Whether the text can be sent in a header."""
     return token.isascii() and token.isprintable() and " " not in token
@@ -280,6 +286,9 @@ def _from_file(key: str, path: Path, file: str) -> str:
         secret = (path.parent / file).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         missing = f"{path.parent / file}: no such file; put the {what} into it"
+        if looks_like_a_token(file):
+            here = key.removesuffix("_file")
+            missing = f"looks like a {what} (not shown); give it as {here}, or name its file"
         raise _Unresolved(key, missing) from None
     except (OSError, UnicodeDecodeError) as error:
         why = why_unreadable(path.parent / file, error)
@@ -301,6 +310,8 @@ def _expand(key: str, text: str, path: Path, environ: Mapping[str, str]) -> str:
         why = why_unreadable(file, error)
         raise _Unresolved(key, f"the variable {names[0]} is not set, and {file} {why}") from None
     missing = [name for name in names if not known.get(name)]
+    if missing and looks_like_a_token(missing[0]):
+        raise _Unresolved(key, "is a token in ${} (not shown); write it without them")
     if missing:
         raise _Unresolved(
             key,

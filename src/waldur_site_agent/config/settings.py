@@ -504,6 +504,8 @@ class Configuration(Section):
     """How much a cycle may take away before somebody has to allow it."""
     events: Events = Events()
     """How ``event_process`` makes up for what the broker may lose."""
+    reserved_usernames: tuple[str, ...] = ()
+    """Usernames that nobody in Waldur may have, besides ``root``, ``slurm`` and the agent's own."""
     journal: str | None = None
     """A file that gets every change as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""

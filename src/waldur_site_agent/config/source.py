@@ -10,6 +10,7 @@ import difflib
 import grp
 import os
 import pwd
+import re
 import stat
 import types
 import typing
@@ -95,6 +96,16 @@ class Source:
         return names.index(name) if name in names else 0
 
 
+_QUOTED = re.compile(r"'[^']{6,}'")
+
+
+def _without_values(problem: str) -> str:
+    """The problem without what it quotes: a token that begins with ``*``, ``&`` or ``!``."""
+    shown = _QUOTED.sub("(not shown)", problem)
+    remedy = "; a value that begins with * & ! % @ or ` needs quotes"
+    return shown if shown == problem else shown + remedy
+
+
 def read_source(path: Path) -> Source:
     """Read the file.
 
@@ -116,7 +127,7 @@ def read_source(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else None
-        message = f"is not valid YAML: {error.problem or error.context}"
+        message = f"is not valid YAML: {_without_values(error.problem or error.context or '')}"
         raise ConfigurationError(path, [Problem(line, (), message)]) from None
     except yaml.YAMLError as error:
         message = f"is not valid YAML: {error}"
