@@ -96,12 +96,42 @@ def is_terminated(testbed: SimulatedSite, order: Order) -> None:
     assert testbed.resource(order).state == "Terminated"
 
 
+def begin_soft_terminate(testbed: SimulatedSite) -> Order:
+    testbed.settings["soft_delete"] = True
+    resource = testbed.created(testbed.project(ada="ada01", bob="bob01"), "Ocean", cpu=10, mem=2)
+    testbed.slurm.submit_job("ada01", resource.backend_id)
+    return testbed.sandbox.customer.place_terminate_order(resource)
+
+
+def is_closed(testbed: SimulatedSite, order: Order) -> None:
+    assert testbed.accounts == {"c_uni", "p_climate", testbed.resource(order).backend_id}
+    assert testbed.members(order) == set()
+    assert testbed.account(order).limits == {"cpu": 0, "mem": 0}
+    assert testbed.slurm.state.jobs == {}
+    assert testbed.resource(order).state == "Terminated"
+
+
+def begin_restore(testbed: SimulatedSite, *, soft: bool = False) -> Order:
+    testbed.settings["soft_delete"] = soft
+    resource = testbed.created(testbed.project(ada="ada01", bob="bob01"), "Ocean", cpu=10, mem=2)
+    testbed.sandbox.customer.place_terminate_order(resource)
+    testbed.cycle()
+    return testbed.sandbox.customer.place_restore_order(resource)
+
+
+def begin_restore_of_a_closed_one(testbed: SimulatedSite) -> Order:
+    return begin_restore(testbed, soft=True)
+
+
 STORIES = {
     "create": Story(begin_create, is_created),
     "update": Story(begin_update, is_updated),
     "create with targets": Story(begin_create_of_node_hours, has_node_hours),
     "update with targets": Story(begin_update_of_node_hours, has_more_node_hours),
     "terminate": Story(begin_terminate, is_terminated),
+    "close": Story(begin_soft_terminate, is_closed),
+    "restore": Story(begin_restore, is_created),
+    "reopen": Story(begin_restore_of_a_closed_one, is_created),
 }
 
 

@@ -290,6 +290,10 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """The same as :meth:`lock_file`, without reading for it."""
         return self.lock_file()
 
+    def is_deleted(self, account: str, reading: R) -> bool:
+        """Whether a reading shows what ``DeleteResource`` asked for."""
+        return reading.members_of(account) is None
+
     def needs_own_reading(self, action: Action, reading: R) -> bool:  # noqa: ARG002 - for overriding
         """Whether an action cannot be undone, so that it never builds on an earlier reading."""
         return isinstance(action, DeleteResource)
@@ -572,7 +576,8 @@ class _Run(Generic[R, W]):
         unserved = {entry.name for entry in work.ledger.skipped.get(task.index, ())}
         match task.action:
             case DeleteResource():
-                return "" if users is None else "that the account still exists"
+                is_gone = self._backend.is_deleted(task.account, reading)
+                return "" if is_gone else "that the account still exists"
             case RemoveMembers(members=members):
                 present = users or frozenset()
                 served = {member for member in members if member not in unserved}

@@ -308,7 +308,7 @@ def order_contexts(
         by_uuid: their resources; orders without one are omitted.
         approved: the orders that were approved just now.
     """
-    creates = [order for order in orders if order.type == OrderType.CREATE]
+    creates = [order for order in orders if order.type in OrderType.OPENING]
     usernames: dict[UUID, str] = {}
     teams: dict[UUID, Team | SiteAgentError] = {}
     offering = read_offering(site) if creates else None
@@ -344,7 +344,7 @@ def _by_project_slug(offering: WaldurOffering | None) -> bool:
 
 def _with_grant(site: Site, offering: WaldurOffering, context: OrderContext) -> OrderContext:
     """The context with what the members get by the order; it fails if they cannot."""
-    if context.order.type != OrderType.CREATE or context.problem is not None:
+    if context.order.type not in OrderType.OPENING or context.problem is not None:
         return context
     attributes = {**context.resource.attributes, **context.order.attributes}
     try:
@@ -384,7 +384,7 @@ def _with_team(
 ) -> OrderContext:
     if (
         team is None
-        or context.order.type != OrderType.CREATE
+        or context.order.type not in OrderType.OPENING
         or context.resource.restrict_member_access
         or not site.backend.capabilities.tells_members  # membership_sync remembers who it added
     ):
@@ -406,7 +406,7 @@ def _order_context(
     try:
         placements = _placements(site, order, resource, by_project_slug=by_project_slug)
     except PermanentError as error:
-        problem = error if order.type == OrderType.CREATE else None
+        problem = error if order.type in OrderType.OPENING else None
         return OrderContext(order=order, resource=resource, problem=problem)
     except Exception as error:
         site.log.exception("defect", order=str(order.uuid))
@@ -605,13 +605,13 @@ def _used_since_the_order(
 
 def _has_a_choice(context: OrderContext) -> bool:
     """Whether the order has several account names to choose from."""
-    is_open = context.order.type == OrderType.CREATE and context.problem is None
+    is_open = context.order.type in OrderType.OPENING and context.problem is None
     return is_open and not context.resource.account and len(context.placements) > 1
 
 
 def _may_adopt(context: OrderContext, state: BackendState) -> bool:
     """Whether the order might adopt an existing account."""
-    is_nameless = context.order.type == OrderType.CREATE and not context.resource.account
+    is_nameless = context.order.type in OrderType.OPENING and not context.resource.account
     return is_nameless and bool(_doubtful_names(context, state))
 
 

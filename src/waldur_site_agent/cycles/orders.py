@@ -197,7 +197,7 @@ def _candidates(contexts: Iterable[OrderContext]) -> set[str]:
     return names
 
 
-_KNOWN_TYPES = (OrderType.CREATE, OrderType.UPDATE, OrderType.TERMINATE)
+_KNOWN_TYPES = (*OrderType.OPENING, OrderType.UPDATE, OrderType.TERMINATE)
 
 
 def _undecided(order: Order) -> OrderResult:
@@ -301,7 +301,7 @@ def _name_resources(
     unnamed = [
         plan
         for plan in (replace(each, backend_id=answers.name_of(each)) for each in plans)
-        if plan.order.type == OrderType.CREATE
+        if plan.order.type in OrderType.OPENING
         and plan.problem is None
         and plan.needs_backend_id
         and plan.order.uuid not in errors

@@ -53,6 +53,11 @@ class OrderType:
     CREATE = "Create"
     UPDATE = "Update"
     TERMINATE = "Terminate"
+    RESTORE = "Restore"
+    """A terminated resource is wanted again, under its old name."""
+
+    OPENING = (CREATE, RESTORE)
+    """Those after which the resource has an account with members."""
 
 
 class ResourceState:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.backends import (
@@ -246,7 +247,7 @@ def backend_plan(plans: Iterable[OrderPlan]) -> Plan:
 
 def _plan_order(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     match context.order.type:
-        case OrderType.CREATE:
+        case OrderType.CREATE | OrderType.RESTORE:
             return _plan_create(context, planning)
         case OrderType.UPDATE:
             return _plan_update(context, planning)
@@ -273,10 +274,10 @@ def _plan_pending(
         return replace(plan, unfinished=InProgressError("the backend is still working on it"))
     found = planning.state.resources.get(name.lower())
     match context.order.type:
-        case OrderType.CREATE if found is None:
+        case OrderType.CREATE | OrderType.RESTORE if found is None:
             text = f'{name}: reported as created, but the backend has no "{name}"'
             return replace(plan, unfinished=TemporaryError(text, remedy="read again next time"))
-        case OrderType.CREATE:
+        case OrderType.CREATE | OrderType.RESTORE:
             steps = _joining(context, name.lower(), found)
             return replace(plan, steps=steps, unfinished=context.team_problem)
         case OrderType.TERMINATE if found is not None:
@@ -297,7 +298,7 @@ def _joining(context: OrderContext, name: str, found: BackendResource | None) ->
 def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     placement, adopted = _choose_placement(context, planning)
     planning.given.update(name for _, name in placement.names())
-    limits = initial_limits(context.order.limits, planning.components)
+    limits = initial_limits(_limits_of(context), planning.components)
     found = planning.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None or not found.is_complete:
@@ -308,11 +309,10 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
             order=context.order.uuid,
             may_exist=context.noted_name == placement.id,
         )
-        steps.append(
-            Step(creation, f'ordered as "{context.order.resource_name}"', context.order.uuid)
-        )
+        steps.append(Step(creation, _why(context), context.order.uuid))
     elif changes := limit_changes(limits, found.limits, planning.precision):
-        reason = "ordered; not yet set on the account"
+        is_back = context.order.type == OrderType.RESTORE
+        reason = "restored" if is_back else "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes, context.order.uuid)
         steps.append(Step(action, reason, context.order.uuid, found.limits))
     steps += _joining(context, placement.id, found)
@@ -324,6 +324,18 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
         unfinished=context.team_problem,
         note=note,
     )
+
+
+def _limits_of(context: OrderContext) -> Mapping[str, Decimal | None]:
+    """The limits of an account that is made: the order's, for a restored resource its own."""
+    if context.order.type == OrderType.RESTORE and not context.order.limits:
+        return context.resource.limits
+    return context.order.limits
+
+
+def _why(context: OrderContext) -> str:
+    verb = "restored" if context.order.type == OrderType.RESTORE else "ordered"
+    return f'{verb} as "{context.order.resource_name or context.resource.name}"'
 
 
 def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tuple[Placement, bool]:
@@ -495,7 +507,8 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
     writes = []
     if plan.order.state == OrderState.PENDING_PROVIDER:
         writes.append(approve_write(plan.order))
-    if plan.order.type == OrderType.CREATE and plan.problem is None and plan.needs_backend_id:
+    is_opened = plan.order.type in OrderType.OPENING
+    if is_opened and plan.problem is None and plan.needs_backend_id:
         writes.append(backend_id_write(plan.context.resource, plan.backend_id))
     writes += last_usage
     problem = plan.problem or plan.unfinished

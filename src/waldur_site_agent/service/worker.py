@@ -290,7 +290,7 @@ class Passes:
             if result.status is OrderStatus.WAITING and scope not in known:
                 self._event_queue.want(scope, seconds=FIRST_DELAY)
             resource = result.order.marketplace_resource_uuid
-            created = result.status is OrderStatus.DONE and result.order.type == OrderType.CREATE
+            created = result.status is OrderStatus.DONE and result.order.type in OrderType.OPENING
             if created and resource is not None and Job.MEMBERSHIP in self._session.sites:
                 self._event_queue.want(ResourceScope(resource), seconds=LONGEST_DELAY)
 

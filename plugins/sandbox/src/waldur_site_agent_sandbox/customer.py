@@ -197,6 +197,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         options: JsonObject = {
             "service_provider_can_create_offering_user": True,
             "username_generation_policy": "service_provider",
+            "can_restore_resource": True,
         }
         return tx.world.put(
             Offering(
@@ -325,6 +326,13 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         """Order the termination of a resource."""
         found = find(tx, Resource, resource)
         return rules.place_terminate(tx, found, attributes=attributes or {}, state=state)
+
+    @change
+    def place_restore_order(
+        self, tx: Transaction, resource: Resource | str, state: str = "pending-provider"
+    ) -> Order:
+        """Order a terminated resource back."""
+        return rules.place_restore(tx, find(tx, Resource, resource), state=state)
 
     @change
     def approve_as_consumer(self, tx: Transaction, order: Order | str) -> Order:

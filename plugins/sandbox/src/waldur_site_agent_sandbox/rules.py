@@ -274,6 +274,20 @@ def place_terminate(
     return _place(tx, resource, "Terminate", state, {}, attributes, None)
 
 
+def place_restore(tx: Transaction, resource: Resource, *, state: str) -> Order:
+    """Order a terminated resource back; it is Creating from now on.
+
+    Raises:
+        RefusedError: 409 where it is not Terminated; 400 where the offering does not allow it.
+    """
+    if resource.state != "Terminated":
+        raise wrong_state("Terminated")
+    if not tx.world.offerings[resource.offering].plugin_options.get("can_restore_resource"):
+        raise invalid(["Restoring resources is not allowed by the offering."])
+    resource = states.set_resource(tx, resource, state="Creating")
+    return _place(tx, resource, "Restore", state, {}, {}, None)
+
+
 def approve_as_consumer(tx: Transaction, order: Order) -> Order:
     """Approve an order, which passes it on to the provider.
 

@@ -37,7 +37,12 @@ ORDER_STATES = (
 ORDER_TYPES = ("Create", "Update", "Terminate", "Restore")
 RESOURCE_STATES = ("Creating", "OK", "Erred", "Updating", "Terminating", "Terminated")
 
-IN_WORK = {"Create": "Creating", "Update": "Updating", "Terminate": "Terminating"}
+IN_WORK = {
+    "Create": "Creating",
+    "Update": "Updating",
+    "Terminate": "Terminating",
+    "Restore": "Creating",
+}
 """The state of a resource while an order of this type is carried out."""
 
 
@@ -85,7 +90,7 @@ def reject(tx: Transaction, order: Order, comment: str) -> None:
     _require_state(order, "pending-provider")
     set_order(tx, order, state="rejected", provider_rejection_comment=comment)
     resource = tx.world.resources[order.resource]
-    if order.type == "Create":
+    if order.type in {"Create", "Restore"}:
         set_resource(tx, resource, state="Terminated")
     elif resource.state == IN_WORK.get(order.type):
         set_resource(tx, resource, state="OK")

@@ -163,14 +163,36 @@ def delete_accounts(work: Work, tasks: Sequence[Task[DeleteResource]]) -> None:
     doomed = work.ledger.alive(doomed)
     members = {task: removable(work.now.accounts[task.account].users) for task in doomed}
     bound = find_other_defaults(work, {task: users for task, users in members.items() if users})
+    keeps = work.settings.soft_delete
     for task in work.ledger.alive(tasks):
         with work.ledger.attempt(task):
             if task in doomed:
-                last = bound.get(task, frozenset())
-                if last != members[task] or in_several_partitions(work, task, last):
-                    remove_users(work, task, last)
-                _remove(work, task, task.account)
-            _remove_container(work, task, task.action.project_container)
+                end = _close if keeps else _delete
+                end(work, task, members[task], bound.get(task, frozenset()))
+            if not keeps:
+                _remove_container(work, task, task.action.project_container)
+
+
+def _delete(work: Work, task: AnyTask, users: frozenset[str], last: frozenset[str]) -> None:
+    """Remove an account with its users; ``last``: those without another account."""
+    if last != users or in_several_partitions(work, task, last):
+        remove_users(work, task, last)
+    _remove(work, task, task.account)
+
+
+def is_closed(account: Account) -> bool:
+    """Whether an account is as ``soft_delete`` leaves it: without users, and nothing to spend."""
+    return not removable(account.users) and not any(account.limits.values())
+
+
+def _close(work: Work, task: AnyTask, users: frozenset[str], last: frozenset[str]) -> None:
+    """Let everybody out, and leave nothing to spend; ``last``: users without another account."""
+    for portion in (last, users - last):
+        remove_users(work, task, portion)
+    spent = {name: 0 for name, amount in work.now.accounts[task.account].limits.items() if amount}
+    if spent:
+        work.ledger.writes(task)
+        work.client.change(commands.set_limits((task.account,), spent, work.only))
 
 
 def refuse_to_delete(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -44,7 +45,7 @@ from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import tres
-from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts
+from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts, is_closed
 from waldur_site_agent_slurm.client import (
     LOCK_PURPOSE,
     PollTimeout,
@@ -198,6 +199,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             lock_wait_seconds=lock_wait_seconds,
         )
         self._slurm = settings
+        # a closed account looks like what an interrupted creation leaves
+        self.capabilities = replace(
+            self.capabilities, recognizes_unfinished=not settings.soft_delete
+        )
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
@@ -249,6 +254,13 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         super().forget()
         self._known.clear()
         self._client.forget()
+
+    def is_deleted(self, account: str, reading: Cluster) -> bool:
+        """Whether an account is gone, or closed where the site keeps them."""
+        found = reading.accounts.get(account)
+        if found is None or reading.members_of(account) is None:
+            return True
+        return self._slurm.soft_delete and is_closed(found)
 
     def lock_file(self) -> Path:
         """The site's own choice, or a file named after the cluster, which may take a reading."""

@@ -85,6 +85,9 @@ class SlurmSettings(HomeSettings, BackendSettings):
     """Projects' accounts are named this + slug."""
     allocation_prefix: str = Field(default="", pattern=PREFIX_RULE)
     """Resources' accounts are named this + slug."""
+    soft_delete: bool = False
+    """Whether the account of a terminated resource stays, without members and with limits of zero;
+    an order to restore the resource opens it again."""
     default_partition: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,100}$")
     """The only partition that associations of new members are for; without it, every one."""
     enforce_offering_partitions: bool = False
