@@ -37,7 +37,9 @@ __all__ = [
 ]
 
 COMMON: Mapping[str, OldKey] = {
-    "soft_delete": later("set it to false; a terminated resource is deleted with its account"),
+    "soft_delete": not_supported(
+        "set it to false; a terminated resource is deleted with its account"
+    ),
     "check_backend_id_uniqueness": later(
         "set it to false; a name is free if no account and no resource of the offering has it"
     ),

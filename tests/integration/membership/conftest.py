@@ -52,6 +52,7 @@ class SlurmSite:
             "qos_default": "normal",
             "qos_downscaled": "limited",
             "qos_paused": "paused",
+            "retry_seconds": 2,
         }
         self.site = Installation(
             testbed, directory, settings, {"SLURM_CONF": str(slurm.slurm_conf), **OFTEN}

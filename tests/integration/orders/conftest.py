@@ -16,6 +16,7 @@ def real_site(real_slurm: Any, prefix: str, testbed: SimulatedSite, tmp_path: Pa
         "project_prefix": f"{prefix}p_",
         "allocation_prefix": f"{prefix}a_",
         "qos_default": "normal",
+        "retry_seconds": 2,
     }
     installation = Installation(
         testbed, tmp_path, settings, {"SLURM_CONF": str(real_slurm.slurm_conf)}

@@ -75,6 +75,31 @@ def test_the_whole_life_of_a_resource(slurm_site: SlurmSite) -> None:
     assert slurm_site.slurm.accounts(slurm_site.prefix) == [f"{slurm_site.prefix}c_uni"]
 
 
+def test_a_closed_account_keeps_its_usage_and_is_opened_again(slurm_site: SlurmSite) -> None:
+    slurm_site.site.backend_settings["soft_delete"] = True
+    slurm_site.site.write()
+    resource = slurm_site.created(cpu=10, mem=2)
+    account, users = resource.backend_id, set(slurm_site.slurm.users[:2])
+    slurm_site.slurm.submit_job(slurm_site.slurm.users[0], account)
+    side = slurm_site.testbed.sandbox.customer
+    end = side.place_terminate_order(side.current(resource))
+    done = slurm_site.site.run("--once")
+    assert done.code == 0, done.err
+    assert slurm_site.is_done(end)
+    assert slurm_site.slurm.jobs(account) == []
+    assert slurm_site.users_of(account) == set()
+    assert slurm_site.limits_of(account) == "cpu=0,mem=0"
+    back = side.place_restore_order(side.current(resource))
+    done = slurm_site.site.run("--once")
+    assert done.code == 0, done.err
+    assert slurm_site.is_done(back)
+    assert side.current(resource).state == "OK"
+    assert slurm_site.users_of(account) == users
+    assert slurm_site.limits_of(account) == "cpu=600000,mem=120G"
+    job = slurm_site.slurm.submit_job(slurm_site.slurm.users[0], account)
+    assert job in slurm_site.slurm.jobs(account)
+
+
 def test_five_and_twenty_orders_at_once(slurm_site: SlurmSite) -> None:
     orders = [slurm_site.order(f"run {n}") for n in range(25)]
     slurm_site.testbed.sandbox.requests.clear()

@@ -188,10 +188,13 @@ def test_a_key_behind_a_dash_leaves_the_dash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("{soft_delete: false, qos_paused: hold}", "{qos_paused: hold}"),
-        ("{qos_paused: hold, soft_delete: false}", "{qos_paused: hold}"),
-        ("{qos_paused: hold, soft_delete: no, check_all_offerings: no}", "{qos_paused: hold}"),
-        ("{soft_delete: false}", "{}"),
+        ("{check_backend_id_uniqueness: false, qos_paused: hold}", "{qos_paused: hold}"),
+        ("{qos_paused: hold, check_backend_id_uniqueness: false}", "{qos_paused: hold}"),
+        (
+            "{qos_paused: hold, check_backend_id_uniqueness: no, check_all_offerings: no}",
+            "{qos_paused: hold}",
+        ),
+        ("{check_backend_id_uniqueness: false}", "{}"),
         ("{cluster_name: a, usage_tres_source: requested}", "{cluster: a, usage_source: reqtres}"),
     ],
 )

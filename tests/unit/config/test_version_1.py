@@ -198,11 +198,13 @@ def test_a_bad_value_is_reported_under_the_name_that_the_file_uses(tmp_path: Pat
 
 
 def test_all_problems_are_named_at_once_those_of_backends_too(tmp_path: Path) -> None:
-    content = {"timezone": "Mars"} | offering({"qos_pausd": "x", "soft_delete": True})
+    settings = {"qos_pausd": "x", "check_backend_id_uniqueness": True}
+    content = {"timezone": "Mars"} | offering(settings)
     content["offerings"][0]["verify_sll"] = True
     code, output = check(tmp_path / "config.yaml", content)
     assert code == 2
-    for place in ("timezone:", "].verify_sll:", "settings.qos_pausd:", "settings.soft_delete:"):
+    in_settings = [f"settings.{key}:" for key in settings]
+    for place in ("timezone:", "].verify_sll:", *in_settings):
         assert place in output
 
 

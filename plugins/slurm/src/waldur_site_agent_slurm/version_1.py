@@ -64,6 +64,9 @@ KEYS: Mapping[str, OldKey] = {
         {"requested": "reqtres", "allocated": "alloctres"},
     ),
     **COMMON,
+    "soft_delete": done(
+        "an order to restore sets the limits again, which version 1 left at zero", differs=True
+    ),
 }
 
 DEFAULTS = (
