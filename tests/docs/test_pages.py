@@ -157,7 +157,8 @@ def test_a_command_that_is_shown_runs(
 
 
 def _runs(line: str, installation: Installation) -> None:
-    installation.write(name=DOCUMENTED_OFFERING, reporting_backend="slurm")
+    backends = {"membership_sync_backend": "slurm", "reporting_backend": "slurm"}
+    installation.write(name=DOCUMENTED_OFFERING, **backends)
     testbed = installation.testbed
     testbed.order(testbed.project(ada="ada01"))
     program, *arguments = shlex.split(line.replace(DOCUMENTED_FILE, str(installation.file)))

@@ -20,7 +20,7 @@ from waldur_site_agent.backends.contract import (
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
 from waldur_site_agent.config.source import Place
-from waldur_site_agent.config.switching import Finding, ignored, refused, translate
+from waldur_site_agent.config.switching import Finding, differing, ignored, refused, translate
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import backend_components
 
@@ -92,8 +92,8 @@ class ReadSettings:
     settings: BackendSettings
     without_effect: tuple[Problem, ...] = ()
     """Keys of version 1 that are not needed any more, each with the reason."""
-    defaults: tuple[Problem, ...] = ()
-    """Where the defaults of version 1 were others."""
+    differences: tuple[Problem, ...] = ()
+    """What a site that comes from version 1 may notice."""
 
 
 class PluginRegistry(Generic[Contract]):
@@ -177,10 +177,11 @@ class PluginRegistry(Generic[Contract]):
             return ReadSettings(settings)
         if problems:
             raise ConfigurationError(source.path, problems)
-        defaults = [
+        differences = differing(findings, source)
+        differences += [
             each.remark(at, source) for each in model.version_1_defaults if each.key not in given
         ]
-        return ReadSettings(settings, tuple(ignored(findings, source)), tuple(defaults))
+        return ReadSettings(settings, tuple(ignored(findings, source)), tuple(differences))
 
     def translated(
         self, name: str, written: Mapping[str, object], source: Source | None, number: int = 0

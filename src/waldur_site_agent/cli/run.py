@@ -123,7 +123,7 @@ def print_remarks(start: Start) -> None:
     """Print what a file from version 1 has without effect, and where defaults are others now."""
     for title, remarks in (
         ("Without effect:", start.without_effect),
-        ("Different from version 1:", start.defaults),
+        ("Different from version 1:", start.differences),
     ):
         for number, (key, lines, text) in enumerate(grouped(remarks)):
             if number == 0:
@@ -132,7 +132,7 @@ def print_remarks(start: Start) -> None:
     variables = list(variables_without_effect(os.environ))
     for number, (name, text) in enumerate(variables):
         say(f"{'' if number else chr(10)}Environment variable {name}: not needed: {text}")
-    if start.without_effect or start.defaults or variables:
+    if start.without_effect or start.differences or variables:
         say()
 
 

@@ -49,7 +49,7 @@ from waldur_site_agent.config.describing import (
     reference_page,
     secrets_in,
 )
-from waldur_site_agent.config.loading import is_of_version_1, old_defaults
+from waldur_site_agent.config.loading import is_of_version_1
 from waldur_site_agent.config.source import spell
 from waldur_site_agent.config.version_1 import tables
 from waldur_site_agent.model.errors import SiteAgentError
@@ -147,8 +147,8 @@ class Start:
     """Those of the offerings asked for that cannot be served."""
     without_effect: tuple[Problem, ...] = ()
     """Keys of version 1 in the file that are not needed any more, each with the reason."""
-    defaults: tuple[Problem, ...] = ()
-    """Where a file of version 1 relies on defaults that are others now."""
+    differences: tuple[Problem, ...] = ()
+    """What a site with a file of version 1 may notice."""
 
     @property
     def offerings(self) -> tuple[Offering, ...]:
@@ -197,7 +197,7 @@ def load(
     for offering in chosen:
         broken += _broken_jobs(offering, source, registry, jobs, usernames=usernames)
     start = Start(configuration, source, registry, chosen, tuple(jobs), tuple(broken))
-    start = _with_remarks(start, loaded.remarks)
+    start = _with_remarks(start, loaded)
     if broken and not any(_can_be_served(start, offering) for offering in chosen):
         raise ConfigurationError(path, problems_in(broken))
     return start
@@ -210,11 +210,9 @@ def _proxies(configuration: Configuration, environ: Mapping[str, str]) -> Iterat
             yield url
 
 
-def _with_remarks(start: Start, of_file: Sequence[Problem]) -> Start:
-    """Add what a file from version 1 says without effect, and where defaults are others now."""
-    without_effect, defaults = list(of_file), []
-    for place, default in old_defaults(start.source):
-        defaults.append(default.remark(place, start.source))
+def _with_remarks(start: Start, loaded: Loaded) -> Start:
+    """Add what a file from version 1 says without effect, and what is different now."""
+    without_effect, differences = list(loaded.without_effect), list(loaded.differences)
     for offering in start.chosen:
         if start.is_broken(offering, start.jobs):
             continue
@@ -224,11 +222,11 @@ def _with_remarks(start: Start, of_file: Sequence[Problem]) -> Start:
             read = start.registry.read_settings(name, written, start.source, number)
             without_effect += read.without_effect
             if is_of_version_1(start.source, number):
-                defaults += read.defaults
+                differences += read.differences
     return replace(
         start,
         without_effect=tuple(dict.fromkeys(without_effect)),
-        defaults=tuple(dict.fromkeys(defaults)),
+        differences=tuple(dict.fromkeys(differences)),
     )
 
 

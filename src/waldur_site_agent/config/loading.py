@@ -25,6 +25,7 @@ from waldur_site_agent.config.source import (
 from waldur_site_agent.config.switching import (
     Finding,
     OldDefault,
+    differing,
     ignored,
     refused,
     translate,
@@ -65,8 +66,10 @@ class Loaded:
     """The file without its broken offerings."""
     source: Source
     broken: tuple[BrokenOffering, ...] = ()
-    remarks: tuple[Problem, ...] = ()
+    without_effect: tuple[Problem, ...] = ()
     """Keys that have no effect any more, each with the reason."""
+    differences: tuple[Problem, ...] = ()
+    """What a site that comes from version 1 may notice."""
 
 
 CheckSettings: TypeAlias = Callable[[Source, int], Iterable[Problem]]
@@ -110,7 +113,11 @@ def load_usable(
     known = os.environ if environ is None else environ
     problems += [*_resolve_proxy(source, known), *_resolve_secrets(source, known)]
     loaded = _validate(source, problems, check_settings or (lambda _source, _number: ()))
-    return replace(loaded, remarks=tuple(ignored(findings, source)))
+    return replace(
+        loaded,
+        without_effect=tuple(ignored(findings, source)),
+        differences=tuple(_differences(findings, loaded.source)),
+    )
 
 
 def read_as_present(source: Source) -> list[Finding]:
@@ -128,6 +135,16 @@ def is_of_version_1(source: Source, number: int) -> bool:
     """Whether an entry of ``offerings`` was written for version 1, which requires this key."""
     entries: Any = source.content["offerings"]
     return isinstance(entries[number], dict) and "backend_type" in entries[number]
+
+
+def _differences(findings: Iterable[Finding], source: Source) -> Iterator[Problem]:
+    entries: Any = source.content["offerings"]
+    old = {number for number, _ in enumerate(entries) if is_of_version_1(source, number)}
+    for problem in differing(findings, source) if old else ():
+        if _offering_of(problem) in {None, *old}:
+            yield problem
+    for place, default in old_defaults(source):
+        yield default.remark(place, source)
 
 
 def old_defaults(source: Source) -> Iterator[tuple[Place, OldDefault]]:

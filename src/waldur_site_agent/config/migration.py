@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import yaml
 
 from waldur_site_agent.config.source import Place
-from waldur_site_agent.config.switching import Effect, Finding, is_empty
+from waldur_site_agent.config.switching import Effect, Finding
 
 _WIDTH = 100
 _Pairs = list[tuple[yaml.Node, yaml.Node]]
@@ -148,13 +148,11 @@ def _edits(text: str, key: _Key, finding: Finding) -> Iterator[_Edit]:
             value = _new_value(key, finding)
             if value is None:
                 return  # both names work, so it can stay
-            if row.differs:
-                yield _comment(text, key.start, row.text)
             yield _Edit(key.start, int(key.name.end_mark.index), row.name)
             yield from value
         case Effect.KEPT:
-            if row.differs and not is_empty(key.value.value):
-                yield _comment(text, key.start, row.text)
+            if finding.message:
+                yield _comment(text, key.start, finding.message)
             yield from _new_value(key, finding) or ()
         case Effect.IGNORED | Effect.DROPPED:
             said = finding.message or "empty or off, and not needed"

@@ -141,7 +141,7 @@ class Finding:
     key: OldKey
     effect: Effect
     message: str = ""
-    """For keys that are ignored or refused."""
+    """For keys that are ignored or refused, and what a site may notice of others."""
 
     def problem(self, source: Source | None) -> Problem:
         """The finding with its line."""
@@ -174,6 +174,12 @@ def refused(findings: Iterable[Finding], source: Source | None) -> list[Problem]
 def ignored(findings: Iterable[Finding], source: Source | None) -> list[Problem]:
     """What has no effect any more, each with the reason."""
     return [each.problem(source) for each in findings if each.effect is Effect.IGNORED]
+
+
+def differing(findings: Iterable[Finding], source: Source) -> list[Problem]:
+    """What a site may notice of the keys that work."""
+    kept = (each for each in findings if each.effect is Effect.KEPT)
+    return [each.problem(source) for each in kept if each.message]
 
 
 class _Translation:
@@ -218,7 +224,8 @@ class _Translation:
                 if word in row.refused:
                     return Finding(place, row, Effect.REFUSED, f'"{word}": {row.refused[word]}')
                 content[name] = row.values.get(word, value)
-                return Finding(place, row, Effect.KEPT)
+                said = row.text if row.differs and not is_off(value) else ""
+                return Finding(place, row, Effect.KEPT, said)
             case Answer.RENAMED:
                 return self._rename(content, name, row, at)
             case Answer.NOT_NEEDED:

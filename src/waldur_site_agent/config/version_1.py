@@ -68,6 +68,10 @@ _OFFERING: Mapping[str, OldKey] = {
     "backend_components": done(),
     "verify_ssl": done("also of the broker's certificate"),
     "stomp_enabled": done(),
+    "mqtt_enabled": done(
+        "events over MQTT, and the polling modes skip the offering; version 1.0 ignored the key",
+        differs=True,
+    ),
     "stomp_membership_sync_enabled": not_needed(
         "event_process serves the members of the offerings that it serves; where stomp_enabled is "
         "false, membership_sync does"

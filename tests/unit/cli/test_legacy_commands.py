@@ -135,6 +135,27 @@ def test_without_a_setting_the_health_file_is_where_only_the_agent_can_write(
     assert default_health_file(configured(), {}) == ""
 
 
+def test_at_start_every_key_and_variable_without_effect_is_named_once(
+    installation: Installation,
+) -> None:
+    other = {
+        "name": "Other",
+        "waldur_offering_uuid": "1" * 32,
+        "order_processing_backend": "",
+        "reporting_backend": "slurm",
+    }
+    keys = {"omit_anomalous_usage_components": True}
+    installation.write_offerings(keys, other | keys, reporting_periods=2)
+    installation.variables["WALDUR_SITE_AGENT_STOMP_UNHEALTHY_AFTER_MINUTES"] = "15"
+    logged = installation.run("--once").err
+    for name in (
+        "omit_anomalous_usage_components",
+        "reporting_periods",
+        "WALDUR_SITE_AGENT_STOMP_UNHEALTHY_AFTER_MINUTES",
+    ):
+        assert logged.count(name) == 1, logged
+
+
 LOAD = "waldur_site_load_historical_usage"
 
 

@@ -235,6 +235,7 @@ def test_top_level_keys_that_hold_anchors_are_left_out(tmp_path: Path) -> None:
         ("preserve_unmanaged_backend_users: false", {"preserve_unmanaged_backend_users": True}),
         ("usage_source: reqtres", {"usage_tres_source": "allocated"}),
         ("requeued_jobs: last_run", {"requeued_jobs": "every_run"}),
+        ("require_system_user: false", {"require_system_user": True}),
     ],
 )
 def test_a_default_that_changes_bills_or_access_is_named_with_the_line_for_the_old_one(
@@ -245,11 +246,17 @@ def test_a_default_that_changes_bills_or_access_is_named_with_the_line_for_the_o
     assert advice in check(tmp_path / "a.yaml", content)[1]
     if "timezone" in changes:
         content |= changes
-    elif "usage_tres_source" in changes or "requeued_jobs" in changes:
-        content["offerings"][0]["backend_settings"] |= changes
-    else:
+    elif "preserve_unmanaged_backend_users" in changes:
         content["offerings"][0] |= changes
+    else:
+        content["offerings"][0]["backend_settings"] |= changes
     assert advice not in check(tmp_path / "b.yaml", content)[1]
+
+
+def test_a_key_that_does_something_else_now_is_named(tmp_path: Path) -> None:
+    _, output = check(tmp_path / "a.yaml", offering(mqtt_enabled=True))
+    assert "mqtt_enabled (line 5): events over MQTT, and the polling modes skip" in output
+    assert "mqtt_enabled" not in check(tmp_path / "b.yaml", offering(mqtt_enabled=False))[1]
 
 
 def test_a_file_that_was_not_written_for_version_1_hears_nothing_of_it(tmp_path: Path) -> None:

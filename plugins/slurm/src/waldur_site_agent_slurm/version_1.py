@@ -81,4 +81,9 @@ DEFAULTS = (
         text="every run of a requeued job is usage, in version 1 only the last one of a month",
         line="requeued_jobs: last_run",
     ),
+    OldDefault(
+        key="require_system_user",
+        text="members wait until this machine knows them as users; version 1 did not ask it",
+        line="require_system_user: false",
+    ),
 )
