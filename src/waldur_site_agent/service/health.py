@@ -22,9 +22,10 @@ from typing import Any
 
 import structlog
 
-from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
+from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.config.version_1 import HEARTBEAT_VARIABLE
+from waldur_site_agent.model.errors import TemporaryError
 
 STUCK_AFTER_SECONDS = 1800.0
 """The default allowance."""
@@ -283,15 +284,16 @@ def default_health_file(configuration: Configuration, environ: Mapping[str, str]
     """The health file of agents with this configuration; empty if there is none.
 
     Without ``health_file`` in the file it is that of the environment, as in version 1, and
-    otherwise one in the directory for the agents' locks, if other users cannot write there.
+    otherwise one in the directory for the agents' locks, where other users cannot write.
     """
     chosen = configuration.health_file or environ.get(HEARTBEAT_VARIABLE, "")
     if chosen:
         return chosen
     name = f"waldur-site-agent-health-{_mark_of(configuration)}-{MODE_IN_PATH}.json"
-    path = default_lock_file(name)
-    private = {OWN_DIRECTORY, Path(environ.get("XDG_RUNTIME_DIR") or OWN_DIRECTORY)}
-    return str(path) if path.parent in private else ""
+    try:
+        return str(default_lock_file(name))
+    except TemporaryError:  # no directory that others cannot write to
+        return ""
 
 
 def _mark_of(configuration: Configuration) -> str:

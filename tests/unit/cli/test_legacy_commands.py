@@ -121,17 +121,23 @@ def test_the_health_file_is_that_of_the_file_then_of_the_environment() -> None:
     assert default_health_file(configured(), environ) == "/run/beat"
 
 
-def test_without_a_setting_the_health_file_is_where_only_the_agent_can_write(
+def test_without_a_setting_the_health_file_is_beside_the_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waldur_site_agent.backends.locking.OWN_DIRECTORY", tmp_path)
+    first = default_health_file(configured(), {})
+    assert Path(first).parent == tmp_path
+    assert first == default_health_file(configured(), {})
+
+
+def test_without_a_directory_of_its_own_the_agent_writes_no_health_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waldur_site_agent.backends.locking.OWN_DIRECTORY", tmp_path / "absent")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    first = default_health_file(configured(), environ)
-    assert Path(first).parent == tmp_path
-    assert first == default_health_file(configured(), environ)
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    (tmp_path / "waldur-site-agent-1000").mkdir()
     assert default_health_file(configured(), {}) == ""
 
 
