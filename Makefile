@@ -8,7 +8,7 @@ SEEDS  ?= 200
 FIRST  ?= 1
 JOBS   ?= 2
 
-.PHONY: help demo quick test coverage test-long simulate lint format docs build clean
+.PHONY: help demo quick test coverage test-long simulate lint format docs guarantees build clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make quick      lint, unit and contract tests, in a minute"
@@ -18,6 +18,7 @@ help:
 	@echo "make simulate   random customers, jobs and faults, SEEDS=200 of them from FIRST=1"
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
+	@echo "make guarantees rewrite which tests show what docs/guarantees.md promises"
 	@echo "make build      wheels and source packages in dist/"
 
 $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
@@ -49,6 +50,9 @@ simulate: $(READY)
 docs: $(READY)
 	@$(BIN)/python -m mkdocs build --quiet --strict --site-dir site
 	@echo "the pages are in site/"
+
+guarantees: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m docs.guarantees
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet .

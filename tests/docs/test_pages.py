@@ -199,15 +199,6 @@ def test_every_page_can_be_reached_from_the_index() -> None:
         assert page.name == "index.md" or f"]({page.name})" in index, page.name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_test_that_a_page_names_exists(page: Path) -> None:
-    named = re.findall(r"`(?:tests/)?([\w/]+\.py)::(test_\w+)`", page.read_text(encoding="utf-8"))
-    assert named or page.name != "orders.md"
-    for path, name in named:
-        source = (ROOT / "tests" / path).read_text(encoding="utf-8")
-        assert re.search(rf"def {name}\(", source), f"{path}::{name}"
-
-
 @pytest.mark.parametrize(
     "model", [Configuration, Offering, Safety, ComponentSettings, SlurmSettings, MoabSettings]
 )

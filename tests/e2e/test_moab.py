@@ -7,6 +7,8 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from harness.patience import eventually
 from waldur_site_agent.backends import (
     Action,
@@ -73,6 +75,7 @@ list(MoabBackend(settings, {}).apply([SetLimits("ocean", {"deposit": Decimal(100
 """
 
 
+@pytest.mark.guarantee("moab: Money")
 def test_a_deposit_that_a_killed_agent_left_behind_is_waited_for(tmp_path: Path) -> None:
     binaries = write_executables(tmp_path / "bin", tmp_path / "mam.json")
     mam = SimulatedMam(state_file=tmp_path / "mam.json")

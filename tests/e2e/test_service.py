@@ -7,6 +7,8 @@ import signal
 from contextlib import ExitStack
 from functools import partial
 
+import pytest
+
 from harness import Installation, SimulatedSite, eventually
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent_sandbox import Order
@@ -52,6 +54,7 @@ def test_sigterm_ends_a_waiting_agent_at_once(installation: Installation) -> Non
             assert "stopping" in service.text
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 def test_sigterm_finishes_the_order_in_hand(installation: Installation) -> None:
     testbed = installation.testbed
     order = testbed.order(testbed.project(ada="ada01"))
@@ -105,6 +108,7 @@ def test_a_wrong_configuration_on_sighup_leaves_the_old_one_in_force(
         eventually(lambda: is_done(testbed, order), "an order after the refusal")
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_a_second_agent_on_the_same_offering_is_refused_by_name(
     installation: Installation,
 ) -> None:

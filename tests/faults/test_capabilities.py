@@ -31,6 +31,7 @@ def ordered(site: SimulatedCloudSite, **people: str) -> Order:
     return site.order(site.project(**(people or {"ada": "ada01"})), "Ocean", cpu=10)
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 def test_waldur_is_told_the_id_that_the_backend_gave() -> None:
     with a_simulated_cloud_site(assigns_ids=True) as site:
         order = ordered(site)
@@ -51,6 +52,7 @@ def test_what_the_customer_filled_in_reaches_the_backend() -> None:
         assert site.cloud.machines[site.resource(order).backend_id].flavour == "large"
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 def test_an_order_that_the_backend_finishes_later_stays_open_without_trouble() -> None:
     with a_simulated_cloud_site(finishes_later=True) as site:
         site.cloud.slow = {"create"}
@@ -68,6 +70,7 @@ def test_an_order_that_the_backend_finishes_later_stays_open_without_trouble() -
         assert machine.limits == {"cpu": 600000}
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 @pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
 @pytest.mark.parametrize("kind", ["limits", "delete"])
 def test_updates_and_terminations_may_take_their_time_too(kind: str, version: str) -> None:
@@ -90,6 +93,7 @@ def test_updates_and_terminations_may_take_their_time_too(kind: str, version: st
         assert site.cloud.calls.count(kind) == 1
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 def test_an_order_errs_when_the_backend_says_that_its_work_failed() -> None:
     with a_simulated_cloud_site(finishes_later=True) as site:
         site.cloud.slow = {"create"}
@@ -111,6 +115,7 @@ def test_an_order_waits_while_the_backend_cannot_say_how_it_stands() -> None:
         assert site.state(order) == "executing"
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 @pytest.mark.parametrize(("hours", "state"), [(None, "executing"), (48.0, "erred")])
 def test_time_alone_errs_an_order_only_if_the_site_says_how_long(
     hours: float | None, state: str
@@ -125,6 +130,7 @@ def test_time_alone_errs_an_order_only_if_the_site_says_how_long(
         assert site.state(order) == state
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 def test_what_is_reported_as_deleted_is_believed_only_when_it_is_gone() -> None:
     with a_simulated_cloud_site(finishes_later=True) as site:
         resource = site.created(site.project(ada="ada01"), "Ocean", cpu=10)
@@ -209,6 +215,7 @@ def _created(site: SimulatedCloudSite) -> tuple[Order, Resource]:
     return order, site.resource(order)
 
 
+@pytest.mark.guarantee("orders: The backend takes its time, or names things itself")
 @pytest.mark.parametrize("slow", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("kind", ["create", "limits", "delete"])

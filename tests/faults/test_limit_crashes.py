@@ -36,6 +36,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.guarantee("Killed at any instruction, the next cycle finishes the work")
 @pytest.mark.parametrize("limits", ["backend", "waldur"])
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_a_cycle_killed_at_any_step_lets_the_next_one_finish(

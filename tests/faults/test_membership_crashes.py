@@ -95,6 +95,7 @@ def is_restored(slurm_site: SlurmSite) -> None:
     assert not [key for key in metadata if key.endswith("_before")]
 
 
+@pytest.mark.guarantee("Nobody has access that Waldur does not grant, after one quiet cycle")
 def test_an_undisturbed_cycle_does_it_all(testbed: SimulatedSite) -> None:
     slurm_site, _ = undisturbed(testbed)
     assert testbed.members_of(slurm_site.ocean) == {*STAYING, "cyd01"}
@@ -107,6 +108,7 @@ def test_an_undisturbed_cycle_does_it_all(testbed: SimulatedSite) -> None:
     is_restored(slurm_site)
 
 
+@pytest.mark.guarantee("A verdict that nobody takes back rests on one object read by itself")
 @pytest.mark.parametrize("age", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4))])
 def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
     tmp_path: Path, age: int
@@ -129,6 +131,7 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
             is_restored(slurm_site)
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_pause_whose_notes_no_list_shows_yet_keeps_them(testbed: SimulatedSite) -> None:
     slurm_site = a_simulated_cluster(testbed)
     testbed.sync()
@@ -138,6 +141,7 @@ def test_a_pause_whose_notes_no_list_shows_yet_keeps_them(testbed: SimulatedSite
     is_restored(slurm_site)
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_limit_whose_note_no_list_shows_yet_can_still_be_withdrawn(
     testbed: SimulatedSite,
 ) -> None:
@@ -156,6 +160,8 @@ def test_a_limit_whose_note_no_list_shows_yet_can_still_be_withdrawn(
     assert "limited_members" not in side.current(resource).backend_metadata
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("Nobody loses access because a read failed")
 def test_a_role_that_no_list_shows_yet_costs_nobody_the_account_or_a_job(
     testbed: SimulatedSite,
 ) -> None:
@@ -201,6 +207,7 @@ def test_a_member_whose_name_no_list_shows_yet_is_no_unknown_user(testbed: Simul
     assert testbed.members_of(resource) == {"ada01"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_nobody_is_marked_deleted_while_in_an_account_that_no_list_shows_yet(
     testbed: SimulatedSite,
 ) -> None:
@@ -223,6 +230,7 @@ def test_nobody_is_marked_deleted_while_in_an_account_that_no_list_shows_yet(
 
 
 @pytest.mark.parametrize("slurm", ["22.05", "24.11"])
+@pytest.mark.guarantee("Killed at any instruction, the next cycle finishes the work")
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
     tmp_path: Path, after_effect: bool, slurm: Version

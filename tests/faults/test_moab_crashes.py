@@ -98,6 +98,8 @@ def killed(testbed: SimulatedMoabSite, blade: KillSwitch) -> SimulatedMoabSite:
     return seen
 
 
+@pytest.mark.guarantee("moab: Money")
+@pytest.mark.guarantee("Killed at any instruction, the next cycle finishes the work")
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", STORIES)
 def test_an_agent_killed_at_any_command_is_finished_by_the_next_cycle(
@@ -122,6 +124,7 @@ def test_an_agent_killed_at_any_command_is_finished_by_the_next_cycle(
             story.holds(testbed, order, tag)
 
 
+@pytest.mark.guarantee("A verdict that nobody takes back rests on one object read by itself")
 @pytest.mark.parametrize("age", [2, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", STORIES)
 def test_lists_a_moment_old_after_a_kill_pay_nothing_twice(
@@ -165,6 +168,7 @@ def test_a_raise_that_a_list_still_shows_is_not_paid_again(tmp_path: Path) -> No
         assert testbed.mam.commands_run["mam-deposit"] == deposits
 
 
+@pytest.mark.guarantee("moab: Money")
 @pytest.mark.parametrize("name", STORIES)
 def test_answers_that_get_lost_err_nothing_and_pay_nothing_twice(tmp_path: Path, name: str) -> None:
     story = STORIES[name]

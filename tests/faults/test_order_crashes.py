@@ -150,6 +150,8 @@ STORIES_BY_SLURM = [
 ]
 
 
+@pytest.mark.guarantee("orders: The agent dies")
+@pytest.mark.guarantee("Killed at any instruction, the next cycle finishes the work")
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("name", "slurm"), STORIES_BY_SLURM)
 def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
@@ -172,6 +174,8 @@ def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
             story.holds(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
+@pytest.mark.guarantee("A verdict that nobody takes back rests on one object read by itself")
 @pytest.mark.parametrize("changes", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4))])
 @pytest.mark.parametrize("name", STORIES)
 def test_lists_a_moment_old_after_a_kill_at_any_step_fail_nothing(
@@ -195,6 +199,7 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_fail_nothing(
             story.holds(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 @pytest.mark.parametrize("name", STORIES)
 def test_any_one_list_a_moment_old_changes_nothing_in_the_end(tmp_path: Path, name: str) -> None:
     story = STORIES[name]
@@ -216,6 +221,8 @@ def test_any_one_list_a_moment_old_changes_nothing_in_the_end(tmp_path: Path, na
                 story.holds(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
+@pytest.mark.guarantee("An order reaches one final state, once")
 @pytest.mark.parametrize("kind", ["lost_answer", "cut"])
 @pytest.mark.parametrize("name", STORIES)
 @pytest.mark.parametrize(
@@ -239,6 +246,8 @@ def test_an_answer_that_gets_lost_once_changes_nothing_in_the_end(
     story.holds(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
+@pytest.mark.guarantee("An order reaches one final state, once")
 @pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
 def test_a_lost_answer_to_erred_is_not_repeated(tmp_path: Path, version: str) -> None:
     with a_simulated_site(tmp_path / "lock", version) as testbed:
@@ -249,6 +258,8 @@ def test_a_lost_answer_to_erred_is_not_repeated(tmp_path: Path, version: str) ->
         assert testbed.sandbox.requests.count("marketplace_orders_set_state_erred") == 1
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
+@pytest.mark.guarantee("An order reaches one final state, once")
 def test_an_order_that_another_agent_finished_meanwhile_is_never_erred(
     testbed: SimulatedSite,
 ) -> None:
@@ -276,6 +287,7 @@ class _Meanwhile:
         return result
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
 def test_a_server_in_trouble_for_a_while_errs_nothing(testbed: SimulatedSite, status: int) -> None:
     order = begin_create(testbed)
@@ -289,6 +301,7 @@ def test_a_server_in_trouble_for_a_while_errs_nothing(testbed: SimulatedSite, st
     is_created(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_create_order_whose_name_no_list_shows_yet_is_finished_not_failed(
     testbed: SimulatedSite,
 ) -> None:
@@ -304,6 +317,7 @@ def test_a_create_order_whose_name_no_list_shows_yet_is_finished_not_failed(
     is_created(testbed, order)
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_an_update_that_is_over_is_not_carried_out_again_over_a_newer_one(
     testbed: SimulatedSite,
 ) -> None:
@@ -322,6 +336,7 @@ def test_an_update_that_is_over_is_not_carried_out_again_over_a_newer_one(
     assert testbed.writing_commands == 0
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_the_name_of_a_terminated_resource_that_a_list_still_shows_fails_no_order(
     testbed: SimulatedSite,
 ) -> None:

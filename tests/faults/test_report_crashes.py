@@ -99,6 +99,7 @@ def undisturbed(scene: Scene, version: str = "8.1.3") -> tuple[dict[str, Any], l
     return result, counting.steps
 
 
+@pytest.mark.guarantee("Killed at any instruction, the next cycle finishes the work")
 @pytest.mark.parametrize(
     ("scene", "version"),
     [
@@ -124,6 +125,7 @@ def test_a_report_killed_after_any_request_is_finished_by_the_next(
             assert end(meter) == expected, f"killed at step {number}: {blade.steps[number - 1]}"
 
 
+@pytest.mark.guarantee("A verdict that nobody takes back rests on one object read by itself")
 @pytest.mark.parametrize("age", [1, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scene", [new_month, growing, another_component, closing])
 def test_lists_a_moment_old_cost_no_cent(scene: Scene, age: int) -> None:

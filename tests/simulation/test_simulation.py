@@ -27,6 +27,7 @@ def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.guarantee("Nobody has access that Waldur does not grant, after one quiet cycle")
 @pytest.mark.parametrize(
     "chunk", [0, *(pytest.param(chunk, marks=pytest.mark.long) for chunk in range(1, CHUNKS))]
 )

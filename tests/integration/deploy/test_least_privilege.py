@@ -16,6 +16,7 @@ from waldur_site_agent.cli.install import Choices, sudoers
 pytestmark = pytest.mark.slurm
 
 
+@pytest.mark.guarantee("security: The services")
 def test_an_operator_of_slurm_serves_an_offering_without_any_privilege(
     confined: Confined, real_slurm: Any, prefix: str
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_user_who_is_no_operator_is_told_what_to_do(confined: Confined, real_s
     assert testbed.state(order) == "executing"
 
 
+@pytest.mark.guarantee("security: The services")
 def test_root_with_few_capabilities_makes_home_directories(
     confined: Confined, user_without_home: Callable[[], str], real_slurm: Any
 ) -> None:
@@ -69,6 +71,7 @@ def test_root_with_few_capabilities_makes_home_directories(
     assert (home.owner(), home.stat().st_mode & 0o777) == (name, 0o700)
 
 
+@pytest.mark.guarantee("security: Without root")
 @pytest.mark.usefixtures("systemd_tools")
 def test_an_ordinary_user_makes_home_directories_through_a_rule_that_allows_nothing_else(
     confined: Confined, user_without_home: Callable[[], str], real_slurm: Any

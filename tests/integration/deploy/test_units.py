@@ -43,6 +43,7 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.guarantee("security: The services")
 @pytest.mark.parametrize("choices", VARIANTS.values(), ids=VARIANTS)
 def test_systemd_finds_nothing_wrong(choices: Choices, tmp_path: Path) -> None:
     done = analyze("verify", "--man=no", *written(choices, tmp_path))
@@ -50,6 +51,7 @@ def test_systemd_finds_nothing_wrong(choices: Choices, tmp_path: Path) -> None:
     assert (done.returncode, own) == (0, [])
 
 
+@pytest.mark.guarantee("security: The services")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_exposure_is_what_the_page_says(variant: str, tmp_path: Path) -> None:
     rows = dict(re.findall(r"^\| ([\w ]+) \| .* \| (\d+\.\d) \|$", PAGE.read_text(), re.MULTILINE))

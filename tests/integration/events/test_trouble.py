@@ -90,12 +90,15 @@ def outlive(event_site: EventSite, storm: Storm, changes: int, kills: int) -> No
     assert len(event_site.slurm.accounts(f"{event_site.prefix}a_")) == len(storm.creates)
 
 
+@pytest.mark.guarantee("events: The guarantee")
+@pytest.mark.guarantee("An event may be lost, repeated, late or out of order")
 def test_an_agent_killed_again_and_again_while_events_pour_in_loses_none(
     event_site: EventSite,
 ) -> None:
     outlive(event_site, Storm(event_site, 1), changes=40, kills=4)
 
 
+@pytest.mark.guarantee("events: The guarantee")
 @pytest.mark.long
 def test_an_agent_killed_fifty_times_while_five_hundred_events_pour_in_loses_none(
     event_site: EventSite,
@@ -117,6 +120,7 @@ def joins(
     eventually(lambda: user in event_site.account(resource).users, f"{name} in the account")
 
 
+@pytest.mark.guarantee("events: The guarantee")
 def test_whatever_breaks_at_the_broker_the_agent_listens_again(
     event_site: EventSite, settled: tuple[Project, Resource]
 ) -> None:
@@ -152,6 +156,7 @@ def listens(service: Service) -> bool:
 Calm = tuple[EventSite, Project, Resource, Service]
 
 
+@pytest.mark.guarantee("events: The guarantee")
 def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect(
     calm_testbed: Calm,
 ) -> None:
@@ -175,6 +180,8 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
     assert service.process.poll() is None
 
 
+@pytest.mark.guarantee("events: The guarantee")
+@pytest.mark.guarantee("An event may be lost, repeated, late or out of order")
 def test_events_before_their_change_is_visible_take_effect_all_the_same(
     calm_testbed: Calm,
 ) -> None:
@@ -184,6 +191,8 @@ def test_events_before_their_change_is_visible_take_effect_all_the_same(
     event_site.testbed.sandbox.events.lag_behind(0.0)
 
 
+@pytest.mark.guarantee("events: The guarantee")
+@pytest.mark.guarantee("An event may be lost, repeated, late or out of order")
 def test_lost_repeated_and_overtaking_events_end_in_the_same_state(calm_testbed: Calm) -> None:
     event_site, project, resource, _ = calm_testbed
     events, side = event_site.testbed.sandbox.events, event_site.side
@@ -230,6 +239,7 @@ def test_messages_that_another_agent_took_come_back_when_it_dies(calm_testbed: C
     )
 
 
+@pytest.mark.guarantee("events: The guarantee")
 @pytest.mark.long
 def test_an_agent_frozen_for_a_minute_goes_on_where_it_was(
     event_site: EventSite, settled: tuple[Project, Resource]
@@ -246,6 +256,7 @@ def test_an_agent_frozen_for_a_minute_goes_on_where_it_was(
         joins(event_site, project, resource, "dan", event_site.svc)
 
 
+@pytest.mark.guarantee("events: The guarantee")
 @pytest.mark.long
 def test_a_broker_that_falls_silent_is_noticed_and_left(
     event_site: EventSite, settled: tuple[Project, Resource]

@@ -133,6 +133,7 @@ def week(long_qos: str, shared_cluster: SlurmSite) -> Iterator[Week]:
         shutil.rmtree(homes, ignore_errors=True)
 
 
+@pytest.mark.guarantee("Nobody has access that Waldur does not grant, after one quiet cycle")
 def test_a_member_leaves_with_jobs_and_comes_back(week: Week) -> None:
     ada, bob, cyd = week.slurm_site.ada, week.slurm_site.bob, week.slurm_site.cyd
     users = [day["club"].users for day in week.after]

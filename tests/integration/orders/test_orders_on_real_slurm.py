@@ -55,6 +55,7 @@ def slurm_site(real_site: Installation, real_slurm: Any, prefix: str) -> SlurmSi
     return SlurmSite(real_site, real_slurm, prefix)
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_the_whole_life_of_a_resource(slurm_site: SlurmSite) -> None:
     resource = slurm_site.created(cpu=10, mem=2)
     account, users = resource.backend_id, set(slurm_site.slurm.users[:2])
@@ -75,6 +76,7 @@ def test_the_whole_life_of_a_resource(slurm_site: SlurmSite) -> None:
     assert slurm_site.slurm.accounts(slurm_site.prefix) == [f"{slurm_site.prefix}c_uni"]
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_a_closed_account_keeps_its_usage_and_is_opened_again(slurm_site: SlurmSite) -> None:
     slurm_site.site.backend_settings["soft_delete"] = True
     slurm_site.site.write()
@@ -121,6 +123,7 @@ def test_a_dry_run_leaves_the_cluster_as_it_is(slurm_site: SlurmSite) -> None:
     assert slurm_site.slurm.associations() == before
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_a_database_that_is_stopped_and_started_again_costs_nothing_but_time(
     slurm_site: SlurmSite,
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_database_that_is_stopped_and_started_again_costs_nothing_but_time(
     assert slurm_site.testbed.sandbox.requests.count("*_set_state_erred") == 0
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_a_database_that_goes_away_in_the_middle_of_a_cycle(slurm_site: SlurmSite) -> None:
     order = slurm_site.order()
     slurm_site.testbed.sandbox.faults.add(
@@ -149,6 +153,7 @@ def test_a_database_that_goes_away_in_the_middle_of_a_cycle(slurm_site: SlurmSit
     assert slurm_site.testbed.resource(order).state == "OK"
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_a_database_that_hangs_is_given_up_on_and_tried_again(slurm_site: SlurmSite) -> None:
     order = slurm_site.order()
     slurm_site.site.write(
@@ -178,6 +183,7 @@ def the_members_are_there(slurm_site: SlurmSite, order: Order) -> bool:
     return slurm_site.users_of(slurm_site.name(order)) == set(slurm_site.slurm.users[:2])
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 @pytest.mark.parametrize(
     ("moment", "slow"),
     [
@@ -207,6 +213,7 @@ def test_a_killed_creation_is_finished_by_the_next_start(
     assert slurm_site.testbed.sandbox.requests.count("*_set_state_erred") == 0
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 def test_a_killed_update_and_a_killed_termination_are_finished_by_the_next_start(
     slurm_site: SlurmSite,
 ) -> None:
@@ -235,6 +242,8 @@ def kill_when(slurm_site: SlurmSite, condition: Callable[[], bool]) -> None:
     slurm_site.testbed.sandbox.faults.clear()
 
 
+@pytest.mark.guarantee("orders: Names")
+@pytest.mark.guarantee("What the agent did not make, and Waldur does not name, stays")
 def test_a_foreign_account_of_the_same_name_stays_byte_for_byte(slurm_site: SlurmSite) -> None:
     order = slurm_site.order()
     name = slurm_site.name(order)
@@ -249,6 +258,7 @@ def test_a_foreign_account_of_the_same_name_stays_byte_for_byte(slurm_site: Slur
     assert slurm_site.slurm.associations(name) == before
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_two_agents_started_at_once_do_the_work_once(slurm_site: SlurmSite) -> None:
     orders = [slurm_site.order(f"run {n}") for n in range(3)]
     with slurm_site.site.service(**OFTEN) as first, slurm_site.site.service(**OFTEN) as second:

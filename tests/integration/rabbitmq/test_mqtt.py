@@ -99,6 +99,7 @@ def test_messages_wait_for_an_agent_that_is_away_and_for_their_acknowledgement(
         assert next_of(connection).body == b"after"
 
 
+@pytest.mark.guarantee("events: MQTT")
 def test_what_was_published_without_a_guarantee_does_not_come_again(
     host: Host, address: Address
 ) -> None:
@@ -135,6 +136,7 @@ def test_an_idle_connection_hears_of_the_broker(host: Host, address: Address) ->
         assert connection.heard_seconds_ago() < 4
 
 
+@pytest.mark.guarantee("events: MQTT")
 def test_a_second_agent_with_the_subscription_ends_the_connection_of_the_first(
     host: Host, address: Address
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_session_goes_through_a_proxy(host: Host, address: Address, scheme: st
     assert proxy.targets == [f"{address.host}:{address.port}"]
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_bodies_arrive_byte_for_byte_and_are_gone_when_acknowledged(
     host: Host, connect: Connect
 ) -> None:
@@ -104,6 +105,7 @@ def test_bodies_arrive_byte_for_byte_and_are_gone_when_acknowledged(
     assert next_of(connection).body == b"after"
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_no_more_messages_are_out_than_asked_for(host: Host, connect: Connect) -> None:
     queue = host.queue()
     host.publish(queue, b"1", b"2", b"3", b"4")
@@ -139,6 +141,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_what_a_killed_agent_did_not_acknowledge_goes_to_another_one(
     host: Host, address: Address, connect: Connect
 ) -> None:
@@ -162,6 +165,7 @@ def test_what_a_killed_agent_did_not_acknowledge_goes_to_another_one(
     assert all(delivery.redelivered for delivery in arrived)
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_two_agents_share_the_messages_of_a_queue(host: Host, connect: Connect) -> None:
     queue = host.queue()
     one, other = (connect(host.subscription(queue), prefetch=1) for _ in range(2))
@@ -187,6 +191,7 @@ def test_a_refused_login_says_who_and_where(host: Host, address: Address) -> Non
         assert bad.password not in str(caught.value)
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_refused_queue_says_which(host: Host, address: Address) -> None:
     queue = host.queue()
     missing = host.subscription(queue, "missing")
@@ -208,6 +213,7 @@ def test_subscribing_makes_the_queue_where_the_server_does_not(
     assert next_of(again).body == b"while away"
 
 
+@pytest.mark.guarantee("events: STOMP")
 @pytest.mark.parametrize("gone", ["queue", "vhost", "user"])
 def test_the_connection_ends_with_what_it_depends_on(
     host: Host, address: Address, connect: Connect, gone: str
@@ -229,6 +235,7 @@ def test_the_connection_ends_with_what_it_depends_on(
     broker.register(host.vhost, host.login, PASSWORD)
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_handler_may_take_longer_than_many_heart_beats(host: Host, connect: Connect) -> None:
     queue = host.queue()
     host.publish(queue, b"1", b"2")
@@ -240,6 +247,7 @@ def test_a_handler_may_take_longer_than_many_heart_beats(host: Host, connect: Co
     assert connection.heard_seconds_ago() < 3
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_broker_that_hangs_is_noticed_and_its_messages_come_again(
     host: Host, address: Address, authority: Authority, connect: Connect
 ) -> None:
@@ -278,6 +286,7 @@ def consumer_timeout(broker: RealRabbitMQ, milliseconds: int, tick: int) -> Iter
         broker.ctl("eval", setting.format("channel_tick_interval", 60_000))
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_message_held_longer_than_the_broker_allows_comes_again(
     host: Host, connect: Connect
 ) -> None:
@@ -291,6 +300,7 @@ def test_a_message_held_longer_than_the_broker_allows_comes_again(
     assert next_of(connect(host.subscription(queue))).body == b"1"
 
 
+@pytest.mark.guarantee("events: STOMP")
 @pytest.mark.parametrize("how", ["kill", pytest.param("stop", marks=pytest.mark.long)])
 def test_messages_survive_the_broker(
     host: Host, address: Address, connect: Connect, how: str
@@ -310,6 +320,7 @@ def test_messages_survive_the_broker(
     assert sorted(next_of(again).body for _ in range(2)) == [b"1", b"2"]
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_huge_message_neither_fills_the_memory_nor_stops_the_others(
     host: Host, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +335,7 @@ def test_a_huge_message_neither_fills_the_memory_nor_stops_the_others(
     wait_until(lambda: host.waiting(queue) == (0, 1))
 
 
+@pytest.mark.guarantee("events: STOMP")
 def test_a_message_beyond_every_limit_is_named(
     host: Host, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +393,7 @@ def test_the_proxy_of_the_environment_is_used_as_for_the_api(
     StompTransport(address).connect(subscription).close()
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 def test_the_password_is_in_no_log(
     host: Host, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

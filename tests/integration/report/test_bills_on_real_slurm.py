@@ -42,6 +42,7 @@ def site(
     return installation
 
 
+@pytest.mark.guarantee("Usage of a month is what the accounting database holds for it")
 def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     real_slurm: RealSlurm, site: Installation
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_member_with_a_running_job_is_removed_and_the_job_ends(
     assert other in real_slurm.jobs(resource)
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_a_resource_with_running_jobs_is_deleted(
     real_slurm: RealSlurm, backend: SlurmBackend, resource: str, prefix: str
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_resource_with_running_jobs_is_deleted(
     assert not {resource, f"{prefix}-proj"} & set(backend.observe().resources)
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_jobs_that_do_not_end_in_time_are_temporary_trouble_and_nothing_is_removed(
     real_slurm: RealSlurm, settings: SlurmSettings, backend: SlurmBackend, resource: str
 ) -> None:
@@ -105,6 +107,7 @@ def test_jobs_that_do_not_end_in_time_are_temporary_trouble_and_nothing_is_remov
     assert results(backend, RemoveMembers(resource, (user,))) == [Result.DONE]
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_a_user_whose_default_account_goes_away_gets_another_one(
     real_slurm: RealSlurm, backend: SlurmBackend, resource: str, prefix: str
 ) -> None:

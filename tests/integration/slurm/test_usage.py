@@ -85,6 +85,7 @@ def next_second(seconds: int = 1) -> int:
     return reached
 
 
+@pytest.mark.guarantee("usage: Checked against the real thing")
 def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
     real_slurm: RealSlurm, account: str, database: AccountingDatabase
 ) -> None:
@@ -136,6 +137,7 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
     assert (backend.commands_run()["squeue"], backend.commands_run()["sacctmgr read"]) == (2, 1)
 
 
+@pytest.mark.guarantee("usage: Which jobs are running")
 def test_while_slurmdbd_is_behind_no_figure_is_too_high(
     real_slurm: RealSlurm, account: str, database: AccountingDatabase
 ) -> None:
@@ -219,6 +221,7 @@ def test_jobs_in_hidden_partitions_are_confirmed_too(real_slurm: RealSlurm, acco
         assert report.is_settled
 
 
+@pytest.mark.guarantee("usage: Checked against the real thing")
 def test_what_cannot_be_waited_for_is_counted_alike(
     real_slurm: RealSlurm, account: str, database: AccountingDatabase
 ) -> None:
@@ -254,6 +257,7 @@ def test_jobs_of_users_without_a_name_are_there_under_their_number(
     assert any("1 job of users" in remark for remark in report.remarks)
 
 
+@pytest.mark.guarantee("usage: What each job counts")
 def test_odd_rows_cost_their_own_jobs_and_nothing_else(
     real_slurm: RealSlurm, account: str, database: AccountingDatabase
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_plan_shows_old_and_new_value_of_all_that_waldur_would_be_told(
     assert side.world == before
 
 
+@pytest.mark.guarantee("membership: Records")
 def test_what_a_plan_says_of_waldur_is_what_log_and_journal_say_afterwards(
     installation: Installation,
 ) -> None:

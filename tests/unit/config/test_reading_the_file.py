@@ -347,6 +347,7 @@ def test_a_directory_instead_of_a_file_is_called_that(tmp_path: Path) -> None:
         load_configuration(tmp_path, {})
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 def test_the_printed_configuration_shows_no_secret(tmp_path: Path) -> None:
     document = {
         "sentry_dsn": "https://key@sentry.example.com/1",
@@ -365,6 +366,7 @@ def test_a_full_pass_is_no_password(tmp_path: Path) -> None:
     assert "db_pass: '********'" in text
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 def test_a_wrong_secret_is_not_repeated_in_the_message(tmp_path: Path) -> None:
     text = complaint_about(tmp_path, waldur_api_tokens="secret-token")
     assert "unknown key" in text

@@ -32,6 +32,8 @@ AWKWARD = [
 IDS = [repr(name[:12]) for name in AWKWARD]
 
 
+@pytest.mark.guarantee("orders: Names")
+@pytest.mark.guarantee("A name from outside never becomes an option, a list or a second word")
 @pytest.mark.parametrize("username", AWKWARD, ids=IDS)
 def test_an_awkward_username_is_left_out_and_its_team_is_served(
     testbed: SimulatedSite, username: str
@@ -48,6 +50,8 @@ def test_an_awkward_username_is_left_out_and_its_team_is_served(
     assert set(testbed.slurm.state.users) == {"root", "ada01"}
 
 
+@pytest.mark.guarantee("orders: Names")
+@pytest.mark.guarantee("A name from outside never becomes an option, a list or a second word")
 @pytest.mark.parametrize("slug", [name for name in AWKWARD if name not in ("root", "-i")])
 @pytest.mark.parametrize("kind", ["customer", "project"])
 def test_an_awkward_slug_fails_its_own_order_and_touches_nothing(
@@ -64,6 +68,7 @@ def test_an_awkward_slug_fails_its_own_order_and_touches_nothing(
     assert side.current(odd).error_message
 
 
+@pytest.mark.guarantee("orders: Names")
 @pytest.mark.parametrize("slug", ["a,root", "x[1-3]", "Ünï", "A B", "a" * 300])
 def test_an_awkward_resource_slug_fails_its_order(testbed: SimulatedSite, slug: str) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
@@ -98,6 +103,7 @@ def test_slugs_are_compared_and_made_in_lower_case(testbed: SimulatedSite) -> No
     assert testbed.slurm.commands_run["sacctmgr write"] <= 6
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_prefixes_that_make_two_accounts_the_same_are_refused_by_name(
     testbed: SimulatedSite,
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_request_that_is_over_is_not_answered_again(cluster: SimulatedSite) ->
     assert len(side.importable()) == 1
 
 
+@pytest.mark.guarantee("events: Import")
 def test_an_interrupted_answer_is_taken_up_again(cluster: SimulatedSite) -> None:
     for number in range(3):
         add_account(cluster, f"a_old{number}", "p_climate")

@@ -93,6 +93,7 @@ def state(meter: Meter, order: Order) -> str:
     return meter.sandbox.customer.current(order).state
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_the_last_usage_is_told_before_a_termination_is_done(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     report = process(meter)
@@ -102,6 +103,7 @@ def test_the_last_usage_is_told_before_a_termination_is_done(meter: Meter) -> No
     assert meter.parts(ocean)["cpu"] == {"ada": meter.total(ocean)["cpu"]}
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_a_termination_waits_while_usage_cannot_be_read_and_goes_on_afterwards(
     meter: Meter,
 ) -> None:
@@ -129,6 +131,7 @@ SET_USAGE = "marketplace_component_usages_set_usage"
 LISTS = ("marketplace_component_usages_list", "marketplace_component_user_usages_list")
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 @pytest.mark.parametrize("operation", [SET_USAGE, *LISTS])
 @pytest.mark.parametrize("status", [403, 404, 405])
 def test_a_termination_waits_for_a_token_that_may_report_its_last_usage(
@@ -186,6 +189,7 @@ def test_a_refusal_that_tells_nothing_of_dates_loses_no_usage_of_the_month_befor
     assert meter.total(ocean, "2027-03")["mem"] == Decimal("0.67")
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
     meter: Meter,
 ) -> None:
@@ -206,6 +210,7 @@ def test_a_termination_waits_while_something_hides_the_usage_that_can_be_mended(
     assert meter.total(ocean)["cpu"] == Decimal("1.33")
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_yet(
     meter: Meter,
 ) -> None:
@@ -220,6 +225,7 @@ def test_a_termination_waits_for_work_of_its_own_account_whose_end_is_not_known_
     assert meter.total(ocean)["cpu"] == Decimal("1.83")
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_a_termination_waits_while_less_is_read_than_waldur_has(meter: Meter) -> None:
     ocean, order = ordered_to_end(meter)
     work, meter.ledger.work = meter.ledger.work, []
@@ -375,6 +381,7 @@ def test_parts_that_were_lost_are_told_before_a_termination_is_done(meter: Meter
     assert meter.parts(ocean)["cpu"] == {"ada": Decimal("1.33")}
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_a_termination_waits_for_users_parts_whose_figure_no_list_shows_yet(meter: Meter) -> None:
     ocean = meter.resource("ocean")
     meter.ledger.run("a_ocean", "ada", meter.travel("2027-03-11T10:00"), hours=1)

@@ -52,6 +52,7 @@ def is_quiet(testbed: SimulatedSite) -> bool:
     return testbed.writing_commands == 0 and testbed.sandbox.requests.writes() == []
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_where_waldur_wins_the_account_gets_back_what_was_sold(testbed: SimulatedSite) -> None:
     testbed = replace(testbed, limits="waldur")
     resource = a_typing_error(testbed)
@@ -61,6 +62,7 @@ def test_where_waldur_wins_the_account_gets_back_what_was_sold(testbed: Simulate
     assert is_quiet(testbed)
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_where_differences_are_reported_neither_side_changes(testbed: SimulatedSite) -> None:
     testbed = replace(testbed, limits="report")
     resource = a_typing_error(testbed)
@@ -71,6 +73,7 @@ def test_where_differences_are_reported_neither_side_changes(testbed: SimulatedS
     assert is_quiet(testbed)
 
 
+@pytest.mark.guarantee("membership: Limits")
 @pytest.mark.parametrize("limits", ["backend", "waldur"])
 def test_a_component_that_came_into_the_file_later_is_shown_and_set_where_waldur_wins(
     testbed: SimulatedSite, limits: str

@@ -140,6 +140,7 @@ def commands_of(testbed: SimulatedSite, *words: str) -> list[tuple[str, ...]]:
     return [c for c in testbed.slurm.history if c[: len(words)] == words]
 
 
+@pytest.mark.guarantee("A second cycle with no news writes nothing")
 def test_ten_thousand_unchanged_memberships_cost_eighty_requests_and_two_commands(
     testbed: SimulatedSite,
 ) -> None:
@@ -188,6 +189,7 @@ def test_two_thousand_members_leave_in_few_commands_once_that_is_allowed(
     assert testbed.writing_commands == 2000 // NAMES_PER_COMMAND
 
 
+@pytest.mark.guarantee("Requests and processes per cycle are a constant plus the number of changes")
 def test_ten_percent_of_churn_costs_one_command_per_changed_account_and_direction(
     testbed: SimulatedSite,
 ) -> None:

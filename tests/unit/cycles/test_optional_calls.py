@@ -96,6 +96,7 @@ def test_a_call_that_worked_before_is_not_believed_to_be_absent(site: Site) -> N
             call_optional(site, "service_accounts", absent)
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 409])
 def test_people_leave_where_the_list_of_all_roles_is_refused_for_good(
     testbed: SimulatedSite, status: int

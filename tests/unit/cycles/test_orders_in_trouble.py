@@ -19,6 +19,7 @@ from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.simulator import Outage
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 def test_when_the_cluster_is_away_orders_are_not_even_approved(testbed: SimulatedSite) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
     for outage in (Outage.SLURMDBD_REFUSED, Outage.SLURMDBD_HUNG, Outage.MARIADB_AWAY):
@@ -29,6 +30,7 @@ def test_when_the_cluster_is_away_orders_are_not_even_approved(testbed: Simulate
     assert testbed.state(order) == "done"
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 @pytest.mark.parametrize("after", range(1, 9))
 def test_a_database_that_goes_away_in_mid_cycle_leaves_the_order_open(
     testbed: SimulatedSite, after: int
@@ -43,6 +45,7 @@ def test_a_database_that_goes_away_in_mid_cycle_leaves_the_order_open(
     assert testbed.resource(order).state == "OK"
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_team_that_cannot_be_read_leaves_the_order_open_and_nobody_out(
     testbed: SimulatedSite,
 ) -> None:
@@ -59,6 +62,7 @@ def test_a_team_that_cannot_be_read_leaves_the_order_open_and_nobody_out(
     assert testbed.members(order) == testbed.members(other) == {"ada01"}
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_short_list_of_resources_stops_the_cycle_before_anything_is_written(
     testbed: SimulatedSite,
 ) -> None:
@@ -72,6 +76,7 @@ def test_a_short_list_of_resources_stops_the_cycle_before_anything_is_written(
     assert testbed.accounts == set()
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_token_that_expires_in_mid_cycle_errs_nothing(testbed: SimulatedSite) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
     testbed.sandbox.faults.add(
@@ -84,6 +89,7 @@ def test_a_token_that_expires_in_mid_cycle_errs_nothing(testbed: SimulatedSite) 
     assert testbed.state(order) == "done"
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_server_that_answers_html_errs_nothing(testbed: SimulatedSite) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
     for operation in (
@@ -101,6 +107,7 @@ def test_a_server_that_answers_html_errs_nothing(testbed: SimulatedSite) -> None
     assert testbed.state(order) == "done"
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_an_order_for_a_later_date_waits(testbed: SimulatedSite) -> None:
     side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
     tomorrow = (testbed.sandbox.clock.now() + timedelta(days=1)).date()
@@ -110,6 +117,7 @@ def test_an_order_for_a_later_date_waits(testbed: SimulatedSite) -> None:
     assert testbed.accounts == set()
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_an_order_that_waldur_has_not_begun_to_process_waits_for_the_next_pass(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -126,6 +134,7 @@ def test_an_order_that_waldur_has_not_begun_to_process_waits_for_the_next_pass(
         assert testbed.resource(order).state == "Terminated"
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_resource_left_in_updating_is_set_ok(testbed: SimulatedSite) -> None:
     resource = testbed.created(testbed.project(ada="ada01"))
     testbed.sandbox.customer.edit(resource, state="Updating")
@@ -145,6 +154,7 @@ def test_a_repair_that_waldur_refuses_does_not_stand_in_the_way(
         assert repair_stuck_updates(site) == 0
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_resource_that_a_late_task_leaves_in_updating_is_mended_by_the_next_passes(
     testbed: SimulatedSite,
 ) -> None:
@@ -161,6 +171,7 @@ def test_a_resource_that_a_late_task_leaves_in_updating_is_mended_by_the_next_pa
         assert testbed.sandbox.requests.by_operation() == {"marketplace_orders_list": 1}
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_name_that_waldur_does_not_take_errs_nothing(testbed: SimulatedSite, status: int) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
@@ -174,6 +185,7 @@ def test_a_name_that_waldur_does_not_take_errs_nothing(testbed: SimulatedSite, s
     assert testbed.members(order) == {"ada01"}
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 @pytest.mark.parametrize("status", [400, 403])
 def test_an_approval_that_waldur_refuses_is_reported(testbed: SimulatedSite, status: int) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
@@ -222,6 +234,7 @@ class _WithoutProjects(Relay):
         return httpx.Response(response.status_code, headers=headers, content=body)
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_a_defect_met_on_one_order_does_not_stop_the_others(
     testbed: SimulatedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +253,7 @@ def test_a_defect_met_on_one_order_does_not_stop_the_others(
     assert (testbed.state(bad), testbed.state(good)) == ("executing", "done")
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 def test_a_resource_that_is_really_being_updated_is_left_alone(testbed: SimulatedSite) -> None:
     resource = testbed.created(testbed.project(ada="ada01"))
     testbed.sandbox.customer.place_update_order(resource, {"cpu": 20})

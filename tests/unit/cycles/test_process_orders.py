@@ -13,6 +13,7 @@ from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.model.backend import OrderScope
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_an_order_becomes_an_account_with_parents_limits_and_team(testbed: SimulatedSite) -> None:
     project = testbed.project("climate", ada="ada01", bob="bob01")
     order = testbed.order(project, "Ocean", cpu=10, mem=2)
@@ -30,6 +31,7 @@ def test_an_order_becomes_an_account_with_parents_limits_and_team(testbed: Simul
     assert (accounts["p_climate"].parent, accounts["c_uni"].parent) == ("c_uni", "root")
 
 
+@pytest.mark.guarantee("orders: Members")
 def test_only_the_team_is_added_never_other_users_of_the_offering(testbed: SimulatedSite) -> None:
     project = testbed.project("climate", ada="ada01")
     testbed.project("physics", eve="eve01")
@@ -38,6 +40,7 @@ def test_only_the_team_is_added_never_other_users_of_the_offering(testbed: Simul
     assert testbed.members(order) == {"ada01"}
 
 
+@pytest.mark.guarantee("orders: Members")
 def test_members_without_a_working_username_wait_for_the_membership_sync(
     testbed: SimulatedSite,
 ) -> None:
@@ -53,6 +56,7 @@ def test_members_without_a_working_username_wait_for_the_membership_sync(
     assert testbed.state(order) == "done"
 
 
+@pytest.mark.guarantee("orders: Members")
 def test_a_member_whom_the_operating_system_does_not_know_waits(testbed: SimulatedSite) -> None:
     project = testbed.project("climate", ada="ada01", bob="bob01")
     order = testbed.order(project)
@@ -61,6 +65,8 @@ def test_a_member_whom_the_operating_system_does_not_know_waits(testbed: Simulat
     assert testbed.state(order) == "done"
 
 
+@pytest.mark.guarantee("orders: The normal case")
+@pytest.mark.guarantee("A second cycle with no news writes nothing")
 def test_an_idle_cycle_is_one_request_and_no_command(testbed: SimulatedSite) -> None:
     testbed.created(testbed.project(ada="ada01"))
     testbed.cycle()
@@ -68,6 +74,8 @@ def test_an_idle_cycle_is_one_request_and_no_command(testbed: SimulatedSite) -> 
     assert testbed.slurm.history == []
 
 
+@pytest.mark.guarantee("orders: Several at once")
+@pytest.mark.guarantee("Requests and processes per cycle are a constant plus the number of changes")
 @pytest.mark.parametrize("orders", [1, 5, 25])
 def test_requests_and_commands_grow_with_orders_not_with_members(
     testbed: SimulatedSite, orders: int
@@ -86,6 +94,7 @@ def test_requests_and_commands_grow_with_orders_not_with_members(
     assert sum(testbed.slurm.commands_run.values()) - writes <= 6
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_twenty_five_orders_at_once_are_all_carried_out(testbed: SimulatedSite) -> None:
     project = testbed.project(ada="ada01")
     placed = [testbed.order(project, f"run {n}") for n in range(25)]
@@ -101,6 +110,7 @@ def test_a_second_cycle_without_news_writes_nothing(testbed: SimulatedSite) -> N
     assert testbed.slurm.commands_run["sacctmgr write"] == 0
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_an_update_sets_the_new_limits_and_leaves_the_rest(testbed: SimulatedSite) -> None:
     resource = testbed.created(testbed.project(ada="ada01"), cpu=10, mem=2)
     order = testbed.sandbox.customer.place_update_order(resource, {"cpu": 20, "mem": 2})
@@ -112,6 +122,7 @@ def test_an_update_sets_the_new_limits_and_leaves_the_rest(testbed: SimulatedSit
     assert testbed.sandbox.requests.count("*_set_limits") == 0
 
 
+@pytest.mark.guarantee("orders: The normal case")
 def test_a_termination_removes_jobs_users_account_and_the_empty_project(
     testbed: SimulatedSite,
 ) -> None:
@@ -136,6 +147,7 @@ def test_a_project_account_stays_while_another_resource_lives_below_it(
     assert set(testbed.slurm.state.accounts[second.backend_id].members) == {"ada01"}
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_a_termination_of_an_account_that_is_gone_is_done(testbed: SimulatedSite) -> None:
     resource = testbed.created(testbed.project(ada="ada01"))
     testbed.slurm.run(
@@ -160,6 +172,7 @@ def test_a_dry_run_changes_nothing_on_either_side(testbed: SimulatedSite) -> Non
     assert testbed.accounts == set()
 
 
+@pytest.mark.guarantee("orders: Names")
 @pytest.mark.parametrize(("customer", "project"), [("", "climate"), ("uni", "")])
 def test_a_missing_slug_fails_the_order_with_words_its_owner_understands(
     testbed: SimulatedSite, customer: str, project: str
@@ -173,6 +186,7 @@ def test_a_missing_slug_fails_the_order_with_words_its_owner_understands(
     assert testbed.accounts == set()
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_one_bad_order_never_stops_the_others(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     bad = testbed.order(side.add_project("P", side.add_customer("C", "c"), "a,root"))
@@ -182,6 +196,7 @@ def test_one_bad_order_never_stops_the_others(testbed: SimulatedSite) -> None:
     assert [testbed.state(order) for order in (bad, negative, good)] == ["erred", "erred", "done"]
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_a_foreign_account_of_the_same_name_is_left_as_it_is(testbed: SimulatedSite) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
     name = f"a_{testbed.resource(order).slug}"
@@ -202,6 +217,7 @@ def named_after_projects(testbed: SimulatedSite) -> None:
     testbed.sandbox.customer.edit(offering, plugin_options=options)
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_with_the_project_slug_policy_names_are_numbered(testbed: SimulatedSite) -> None:
     named_after_projects(testbed)
     project = testbed.project("climate", ada="ada01")
@@ -214,6 +230,7 @@ def test_with_the_project_slug_policy_names_are_numbered(testbed: SimulatedSite)
     ]
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_a_name_that_was_used_since_the_order_is_not_given_again(testbed: SimulatedSite) -> None:
     """Usage counts from the order on: what the old account used then would be billed twice."""
     named_after_projects(testbed)
@@ -235,6 +252,7 @@ def test_a_name_that_was_used_since_the_order_is_not_given_again(testbed: Simula
     ]
 
 
+@pytest.mark.guarantee("orders: Waldur misbehaves")
 @pytest.mark.parametrize("version", ["7.7.9", "7.9.0", "8.0.5", "8.1.3"])
 def test_every_generation_of_servers_is_served(
     tmp_path_factory: pytest.TempPathFactory, version: str

@@ -49,6 +49,8 @@ def cost(meter: Meter) -> int:
     return meter.sandbox.requests.count()
 
 
+@pytest.mark.guarantee("usage: What it costs")
+@pytest.mark.guarantee("Requests and processes per cycle are a constant plus the number of changes")
 def test_a_hundred_new_resources_cost_no_more_than_promised(meter: Meter) -> None:
     assert cost(meter) <= 520
     operations = meter.sandbox.requests.by_operation()
@@ -60,6 +62,8 @@ def test_a_hundred_new_resources_cost_no_more_than_promised(meter: Meter) -> Non
     assert len(meter.sandbox.customer.world.user_usages) == RESOURCES * USERS * len(COMPONENTS)
 
 
+@pytest.mark.guarantee("usage: What it costs")
+@pytest.mark.guarantee("A second cycle with no news writes nothing")
 def test_nothing_new_costs_a_handful_of_reads(meter: Meter) -> None:
     meter.report()
     for resource in meter.sandbox.customer.world.resources.values():
@@ -82,6 +86,7 @@ def test_one_busy_resource_costs_a_request_for_itself_and_one_per_component(mete
     ]
 
 
+@pytest.mark.guarantee("usage: What it costs")
 def test_closing_a_month_costs_what_differs_and_a_few_lists(meter: Meter) -> None:
     """Last in this file: time goes on."""
     staff = meter.with_(token=meter.sandbox.staff().token)
@@ -101,6 +106,7 @@ def test_closing_a_month_costs_what_differs_and_a_few_lists(meter: Meter) -> Non
     assert max(costs[4:]) <= 4
 
 
+@pytest.mark.guarantee("usage: What it costs")
 def test_an_old_server_costs_a_request_for_each_part_that_differs() -> None:
     with a_meter("7.7.9") as old:
         start = old.travel("2027-03-11T00:00")

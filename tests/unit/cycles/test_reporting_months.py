@@ -135,6 +135,7 @@ def test_a_close_that_failed_is_tried_again_by_the_next_cycle(meter: Meter) -> N
     assert hours(meter, ocean, "2027-03") == 288
 
 
+@pytest.mark.guarantee("usage: Months")
 def test_what_the_accounting_database_learns_late_is_billed(meter: Meter) -> None:
     meter = as_staff(meter)
     ocean = busy(meter)
@@ -335,6 +336,7 @@ def seen_from(meter: Meter, ahead: timedelta) -> Meter:
     return meter.with_(now=meter.ledger.now, transport=partial(_WrongClock, ahead))
 
 
+@pytest.mark.guarantee("usage: Months")
 @pytest.mark.parametrize("version", ["7.7.9", "8.1.3"])
 @pytest.mark.parametrize("days", [3, 40, -40])
 def test_a_machine_whose_clock_is_wrong_sends_nothing_and_says_so(version: str, days: int) -> None:

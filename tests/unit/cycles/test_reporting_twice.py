@@ -58,6 +58,7 @@ def test_several_rows_for_a_month_are_said_once_and_add_up_to_what_was_used(mete
     assert meter.sandbox.requests.writes() == []
 
 
+@pytest.mark.guarantee("usage: What is sent, and what is not")
 def test_what_the_first_report_after_a_change_of_plan_counts_twice_the_next_puts_right(
     meter: Meter,
 ) -> None:
@@ -85,6 +86,7 @@ def a_sibling(meter: Meter) -> Iterator[Meter]:
         yield other
 
 
+@pytest.mark.guarantee("usage: Whose usage it is")
 def test_an_account_that_two_offerings_of_the_file_share_is_reported_for_none(
     meter: Meter,
 ) -> None:

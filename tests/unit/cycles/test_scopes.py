@@ -31,6 +31,7 @@ def orders(testbed: SimulatedSite, uuids: Iterable[str]) -> OrdersReport:
         return process_orders(site, scopes=[OrderScope(UUID(uuid)) for uuid in uuids])
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_an_order_event_costs_at_most_six_requests_and_six_for_each_order(
     testbed: SimulatedSite, number: int
@@ -94,6 +95,7 @@ def test_a_resource_scope_changes_that_resource_only(testbed: SimulatedSite) -> 
     assert (testbed.members_of(first), testbed.members_of(second)) == (set(), {"ada01"})
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 def test_resources_of_other_projects_on_the_same_account_keep_their_members(
     testbed: SimulatedSite,
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_scope_without_any_resource_costs_few_requests_and_no_command(
     assert sum(testbed.slurm.commands_run.values()) == 0
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 def test_a_role_change_costs_one_request_for_each_list(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     projects = [testbed.project(f"p{n}", ada="ada01") for n in range(10)]
@@ -148,6 +151,7 @@ def test_a_role_change_costs_one_request_for_each_list(testbed: SimulatedSite) -
     assert testbed.sandbox.requests.count() <= 8
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 def test_removals_of_many_small_passes_count_together_until_all_is_judged(
     testbed: SimulatedSite,
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness import SimulatedSite, a_simulated_site
 
 
+@pytest.mark.guarantee("membership: Access")
 def test_pausing_and_restoring_keeps_the_sites_own_qos_list(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     resource = testbed.settled(testbed.project(ada="ada01"))
@@ -51,6 +52,7 @@ def test_a_pause_killed_after_any_request_still_restores_the_old_list(
     assert testbed.slurm.state.accounts[resource.backend_id].qos in ([], ["normal"])
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_limits_of_a_member_are_set_changed_and_withdrawn(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     resource = testbed.settled(testbed.project(ada="ada01", bob="bob01"))
@@ -72,6 +74,7 @@ def test_limits_of_a_member_are_set_changed_and_withdrawn(testbed: SimulatedSite
     assert limit_of("ada01") == ""
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_limits_found_in_the_cluster_are_told_once(testbed: SimulatedSite) -> None:
     resource = testbed.settled(testbed.project(ada="ada01"), cpu=10, mem=2)
     account = f"name={resource.backend_id}"
@@ -96,6 +99,7 @@ def test_limits_that_a_periodic_policy_owns_are_not_told(testbed: SimulatedSite)
     assert testbed.sandbox.requests.count("*_set_limits") == 0
 
 
+@pytest.mark.guarantee("membership: Scope")
 def test_a_resource_with_an_order_in_progress_keeps_its_members_up_to_date(
     testbed: SimulatedSite,
 ) -> None:
@@ -110,6 +114,7 @@ def test_a_resource_with_an_order_in_progress_keeps_its_members_up_to_date(
     assert testbed.sandbox.requests.count("*_set_limits") == 0
 
 
+@pytest.mark.guarantee("membership: Missing accounts")
 def test_a_missing_account_is_marked_once_and_set_ok_when_it_is_back(
     testbed: SimulatedSite,
 ) -> None:
@@ -131,6 +136,7 @@ def test_a_missing_account_is_marked_once_and_set_ok_when_it_is_back(
     assert testbed.members_of(resource) == {"ada01"}
 
 
+@pytest.mark.guarantee("membership: Missing accounts")
 def test_a_cluster_without_any_of_the_accounts_marks_nothing(testbed: SimulatedSite) -> None:
     resources = [testbed.settled(testbed.project(f"p{n}", ada="ada01")) for n in range(12)]
     with testbed.slurm.change() as state:
@@ -163,6 +169,7 @@ def test_a_token_for_the_members_only_still_does_its_work(testbed: SimulatedSite
     assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
+@pytest.mark.guarantee("membership: Access")
 def test_an_account_whose_qos_cannot_be_kept_in_waldur_is_not_restricted(
     testbed: SimulatedSite,
 ) -> None:
@@ -180,6 +187,7 @@ def test_an_account_whose_qos_cannot_be_kept_in_waldur_is_not_restricted(
     assert testbed.slurm.state.accounts[resource.backend_id].qos == before
 
 
+@pytest.mark.guarantee("membership: Scope")
 def test_two_resources_on_one_account_share_their_members(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     first = testbed.settled(testbed.project("one", ada="ada01"))

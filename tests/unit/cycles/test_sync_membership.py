@@ -35,6 +35,7 @@ def test_a_person_who_comes_back_is_added_again(testbed: SimulatedSite) -> None:
     assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
+@pytest.mark.guarantee("membership: What it costs")
 def test_a_second_cycle_without_news_writes_nothing_anywhere(testbed: SimulatedSite) -> None:
     testbed.settled(testbed.project(ada="ada01", bob="bob01"))
     testbed.sync()
@@ -42,6 +43,8 @@ def test_a_second_cycle_without_news_writes_nothing_anywhere(testbed: SimulatedS
     assert testbed.writing_commands == 0
 
 
+@pytest.mark.guarantee("membership: What it costs")
+@pytest.mark.guarantee("Requests and processes per cycle are a constant plus the number of changes")
 @pytest.mark.parametrize("bulk", [True, False], ids=["in bulk", "team by team"])
 def test_an_unchanged_site_costs_a_bounded_number_of_requests(
     testbed: SimulatedSite, bulk: bool
@@ -68,6 +71,7 @@ def test_an_unchanged_site_costs_a_bounded_number_of_requests(
     assert len(side.world.resources) == 100
 
 
+@pytest.mark.guarantee("membership: What it costs")
 def test_churn_costs_one_command_per_account_and_direction(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     people = {f"user{n}": f"u{n:03}" for n in range(10)}
@@ -91,6 +95,7 @@ def test_churn_costs_one_command_per_account_and_direction(testbed: SimulatedSit
     assert (len(removals), len(additions)) == (2, 2)
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_user_in_two_projects_keeps_the_other_one(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     one, two = testbed.project("one", ada="ada01"), testbed.project("two", ada="ada01")
@@ -104,6 +109,8 @@ def test_a_user_in_two_projects_keeps_the_other_one(testbed: SimulatedSite) -> N
     assert testbed.members_of(second) == {"ada01"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("What the agent did not make, and Waldur does not name, stays")
 def test_users_whom_waldur_does_not_know_are_left_alone_and_listed(testbed: SimulatedSite) -> None:
     resource = testbed.settled(testbed.project(ada="ada01"))
     add = ["sacctmgr", "-i", "add", "user", "name=oper", f"account={resource.backend_id}"]
@@ -115,6 +122,8 @@ def test_users_whom_waldur_does_not_know_are_left_alone_and_listed(testbed: Simu
     assert testbed.members_of(resource) == {"ada01"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("Nobody loses access because a read failed")
 @pytest.mark.parametrize("kind", ["status", "html", "cut", "short_page"])
 @pytest.mark.parametrize("code", [403, 404, 500])
 def test_a_team_that_cannot_be_read_costs_nobody_there_anything(
@@ -150,6 +159,8 @@ def test_a_short_list_of_roles_is_not_believed(testbed: SimulatedSite) -> None:
     assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("Nobody loses access because a read failed")
 @pytest.mark.parametrize("operation", ["*_resources_list", "*_offering_users_list"])
 def test_a_short_list_stops_the_cycle_before_anything_is_written(
     testbed: SimulatedSite, operation: str
@@ -163,6 +174,8 @@ def test_a_short_list_stops_the_cycle_before_anything_is_written(
     assert testbed.sandbox.requests.writes() == []
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("Nobody loses access because a read failed")
 def test_an_empty_list_of_offering_users_removes_nobody(testbed: SimulatedSite) -> None:
     side = testbed.sandbox.customer
     resource = testbed.settled(testbed.project(ada="ada01", bob="bob01"))
@@ -187,6 +200,8 @@ def test_a_cluster_that_is_away_changes_nothing_in_waldur(
     assert testbed.sandbox.customer.current(resource).state == "OK"
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.guarantee("Removals are bounded")
 def test_too_many_removals_are_refused_as_a_whole_and_additions_applied(
     testbed: SimulatedSite,
 ) -> None:
@@ -205,6 +220,7 @@ def test_too_many_removals_are_refused_as_a_whole_and_additions_applied(
     assert len(testbed.members_of(resource)) == 9
 
 
+@pytest.mark.guarantee("membership: Scope")
 def test_restricted_access_empties_the_account(testbed: SimulatedSite) -> None:
     side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
     side.add_service_account(project, "svc1")
@@ -245,6 +261,7 @@ def test_accounts_of_projects_that_cannot_be_read_stay(testbed: SimulatedSite, k
     assert testbed.members_of(resource) == {"ada01", "svc1", "crs1"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_user_whom_waldur_deletes_is_removed_everywhere_and_then_deleted(
     testbed: SimulatedSite,
 ) -> None:
@@ -268,6 +285,7 @@ def test_a_user_is_not_marked_deleted_while_an_account_keeps_him(testbed: Simula
     assert [u.state for u in side.world.offering_users.values()] == ["Deleted"]
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_member_whom_the_system_does_not_know_waits_and_fails_nothing(
     testbed: SimulatedSite,
 ) -> None:
@@ -283,6 +301,7 @@ def test_a_member_whom_the_system_does_not_know_waits_and_fails_nothing(
     assert testbed.members_of(resource) == {"ada01", "bob01"}
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_a_username_that_changes_in_waldur_adds_the_new_and_names_the_old(
     testbed: SimulatedSite,
 ) -> None:

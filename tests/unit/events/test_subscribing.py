@@ -59,6 +59,7 @@ def test_only_the_types_that_the_jobs_need_are_asked_for(tmp_path: Path) -> None
         assert object_types_of(imports) == (*TYPES, "importable_resources")
 
 
+@pytest.mark.guarantee("events: Connection and registration")
 def test_a_new_server_gives_one_queue_and_the_same_one_again(tmp_path: Path) -> None:
     with an_old_site(tmp_path, "8.1.3") as testbed:
         first, second = subscription_of(testbed), subscription_of(testbed)

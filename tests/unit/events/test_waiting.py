@@ -32,6 +32,7 @@ def taken(waiting: PendingScopes, now: float) -> Batch:
     return batch
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 def test_a_thousand_changes_in_one_project_are_one_pass_and_one_message_in_hand() -> None:
     waiting = PendingScopes()
     acknowledged = [t for n in range(1000) for t in waiting.add(PROJECT, 0.0, ticket=n)]
@@ -52,6 +53,7 @@ def test_news_that_come_while_a_pass_runs_are_another_pass() -> None:
     assert taken(waiting, 1.0).entries[0].tickets == ["second"]
 
 
+@pytest.mark.guarantee("events: The guarantee")
 def test_a_failure_waits_longer_each_time_and_blocks_nobody_else() -> None:
     waiting = PendingScopes()
     waiting.add(PROJECT, 0.0, ticket="held")
@@ -90,6 +92,7 @@ def test_a_full_pass_that_is_asked_for_again_does_not_wait() -> None:
     assert taken(waiting, 0.3).kind is Kind.EVERYTHING
 
 
+@pytest.mark.guarantee("events: From a message to a cycle")
 def test_what_spoils_a_pass_is_soon_alone_and_everybody_else_passes() -> None:
     waiting, now, passes = PendingScopes(), 0.0, 0
     scopes = [ProjectScope(uuid4()) for _ in range(64)]
@@ -122,6 +125,7 @@ def test_many_that_spoil_their_passes_hold_news_up_by_one_pass_at_most() -> None
     assert taken(waiting, 100.0).kind is Kind.MEMBERS
 
 
+@pytest.mark.guarantee("events: The guarantee")
 def test_while_one_side_is_away_everything_that_comes_waits_for_one_pass_a_minute() -> None:
     waiting, now, passes = PendingScopes(), 0.0, 0
     for _ in range(3600):

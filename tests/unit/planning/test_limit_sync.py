@@ -166,6 +166,7 @@ values = st.one_of(st.none(), st.integers(0, 10**4), st.decimals(0, 10**4, place
 found_values = st.one_of(st.none(), st.integers(0, tres.LARGEST_MEMORY))
 
 
+@pytest.mark.guarantee("membership: Limits")
 @given(values, values, found_values, found_values, st.sampled_from(["backend", "waldur", "report"]))
 def test_planning_twice_plans_nothing(
     cpu: Decimal | None,

@@ -105,6 +105,7 @@ def test_a_member_stays_when_the_team_could_not_be_read() -> None:
     assert actions(result) == []
 
 
+@pytest.mark.guarantee("membership: Who is removed, and who never")
 def test_nobody_leaves_while_a_list_that_could_grant_access_was_not_read() -> None:
     who = people("ada", "bob", nobody_leaves="service accounts were not read")
     result = plan(wanted(members=["ada"]), found(members=["bob"]), who)
@@ -198,6 +199,7 @@ def test_an_older_restriction_is_not_mixed_with_a_new_one() -> None:
     assert settings_before(metadata_before_restricting(old, found())) == {"qos": "normal"}
 
 
+@pytest.mark.guarantee("membership: Access")
 def test_a_restriction_that_the_site_made_is_not_lifted() -> None:
     stopped = found(access=Access.PAUSED, metadata={"qos": "stop"})
     assert actions(plan(wanted(access=Access.NORMAL), stopped, people())) == []
@@ -210,6 +212,7 @@ def test_a_restriction_found_where_it_is_wanted_counts_as_ours() -> None:
     assert actions(plan(account, stopped, people())) == [SetAccess("a", Access.NORMAL, {})]
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_limits_of_members_are_set_changed_and_withdrawn() -> None:
     account = wanted(
         resources=(resource(backend_metadata={"limited_members": ["bob", "cyd"]}),),
@@ -328,6 +331,7 @@ def test_after_a_quiet_cycle_access_is_what_waldur_grants(world: World, failing:
     assert plan_membership(world.wanted, done, who, POLICY).plan.steps == ()
 
 
+@pytest.mark.guarantee("What the agent did not make, and Waldur does not name, stays")
 @given(worlds())
 def test_strangers_and_foreign_accounts_are_left_as_they_were(world: World) -> None:
     result = plan_membership(world.wanted, world.state, people(*KNOWN), POLICY)
@@ -348,6 +352,7 @@ def test_an_unreadable_team_moves_nobody(world: World) -> None:
             assert action.resource not in unreadable
 
 
+@pytest.mark.guarantee("Removals are bounded")
 @given(worlds(), st.integers(0, 3), st.integers(0, 100))
 def test_no_plan_removes_more_than_the_site_allows(world: World, most: int, percent: int) -> None:
     result = plan_membership(world.wanted, world.state, people(*KNOWN), POLICY)

@@ -98,6 +98,7 @@ def test_a_new_order_makes_the_account_with_its_limits_and_then_adds_the_team() 
     assert plan.needs_backend_id
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 def test_an_account_of_an_interrupted_run_is_adopted_and_finished() -> None:
     half = account("a_r", limits={"cpu": Decimal(600)})
     plan = plan_one(context(members=frozenset({"ada", "bob"})), state(half))
@@ -118,12 +119,14 @@ def test_an_account_that_waldur_knows_by_name_is_finished_with_those_it_has() ->
     ]
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 def test_an_account_with_members_was_not_left_by_an_interrupted_run() -> None:
     plan = plan_one(context(), state(account("a_r", members=frozenset({"eve"}))))
     assert plan.steps == ()
     assert "belongs to no resource in Waldur, and has 1 members" in str(plan.problem)
 
 
+@pytest.mark.guarantee("orders: Names")
 @pytest.mark.parametrize("changes", [{"parent": "root"}, {"organization": "c_c"}])
 def test_a_name_set_in_waldur_does_not_open_a_foreign_account(changes: dict[str, str]) -> None:
     plan = plan_one(context(backend_id="c_c"), state(account("c_c", **changes)))
@@ -131,6 +134,7 @@ def test_a_name_set_in_waldur_does_not_open_a_foreign_account(changes: dict[str,
     assert isinstance(plan.problem, PermanentError)
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_a_name_that_two_resources_carry_is_not_worked_on() -> None:
     claims = claims_of([Resource(uuid=uuid4(), backend_id="a_r")])
     for kind in ("Create", "Update", "Terminate"):
@@ -139,6 +143,7 @@ def test_a_name_that_two_resources_carry_is_not_worked_on() -> None:
         assert isinstance(plan.problem, PermanentError)
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_a_foreign_account_of_the_same_name_is_never_adopted() -> None:
     for stranger in (account("a_r", parent="physics"), account("a_r", organization="physics")):
         plan = plan_one(context(), state(stranger))
@@ -148,6 +153,7 @@ def test_a_foreign_account_of_the_same_name_is_never_adopted() -> None:
         assert "physics" in str(plan.problem)
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_an_account_that_another_resource_claims_is_never_adopted() -> None:
     claims = claims_of([Resource(uuid=uuid4(), backend_id="A_R")])
     plan = plan_one(context(), state(account("a_r")), claims)
@@ -162,6 +168,7 @@ def test_the_next_name_is_taken_when_the_first_belongs_to_somebody_else() -> Non
     assert plan_one(context(placements=names), found, claims).backend_id == "p-1"
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_when_every_name_is_taken_the_order_fails_and_says_how_many_were_tried() -> None:
     names = (placement("p"), placement("p-0"))
     found = state(account("p", parent="x"), account("p-0", parent="x"))
@@ -220,6 +227,7 @@ def test_an_update_without_limits_is_simply_done() -> None:
     assert (plan.steps, plan.problem) == ((), None)
 
 
+@pytest.mark.guarantee("orders: Several at once")
 def test_an_update_of_a_vanished_account_fails_with_the_remedy() -> None:
     problem = plan_one(context("Update", backend_id="a_r")).problem
     assert isinstance(problem, PermanentError)
@@ -237,6 +245,7 @@ def test_a_termination_leaves_a_parent_alone_that_is_not_the_projects() -> None:
     assert [step.action for step in plan.steps] == [DeleteResource("a_r", None)]
 
 
+@pytest.mark.guarantee("orders: Names")
 def test_a_termination_never_deletes_what_was_not_made_for_a_resource() -> None:
     site = account("physics", parent="root", organization="physics dept")
     plan = plan_one(context("Terminate", backend_id="physics"), state(site))
@@ -244,6 +253,7 @@ def test_a_termination_never_deletes_what_was_not_made_for_a_resource() -> None:
     assert "delete it by hand" in str(plan.problem)
 
 
+@pytest.mark.guarantee("orders: The agent dies")
 def test_a_termination_finds_what_an_interrupted_creation_left_without_a_name() -> None:
     plan = plan_one(context("Terminate"), state(account("a_r")))
     assert [step.action for step in plan.steps] == [DeleteResource("a_r", "p_p")]

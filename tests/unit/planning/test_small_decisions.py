@@ -121,6 +121,7 @@ def removal(count: int) -> Step:
 ADDITION = Step(AddMembers("a", ("new",)), "joined")
 
 
+@pytest.mark.guarantee("Removals are bounded")
 @pytest.mark.parametrize(
     ("removed", "members", "allowed"),
     [(10, 10, True), (11, 100, True), (31, 100, False), (30, 100, True), (11, 11, False)],
@@ -140,6 +141,7 @@ def test_more_deletions_than_terminations_are_refused() -> None:
     assert guard(deletions, 5, 1, THRESHOLDS).refused == deletions
 
 
+@pytest.mark.guarantee("Removals are bounded")
 def test_removals_that_somebody_allowed_go_through() -> None:
     thresholds = Thresholds(max_removals_percent=Decimal(0), max_removals=0, removals_allowed=True)
     assert guard(Plan((removal(50),)), 50, 0, thresholds).allowed == Plan((removal(50),))

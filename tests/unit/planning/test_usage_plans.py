@@ -68,6 +68,7 @@ def bill_of(by_user: dict[str, Fraction], factor: Decimal | int = 1) -> Bill:
     return billed(usage_of(by_user), {"cpu": component(factor)})["cpu"]
 
 
+@pytest.mark.guarantee("Usage of a month is what the accounting database holds for it")
 @given(USERS, FACTORS)
 def test_the_parts_add_up_to_the_total_to_the_cent(
     by_user: dict[str, Fraction], factor: Decimal

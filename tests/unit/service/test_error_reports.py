@@ -69,6 +69,7 @@ def fall_over(error: Exception) -> None:
         log.exception("cycle failed because of a bug", body=request_body, word=password)
 
 
+@pytest.mark.guarantee("security: Error reports")
 @pytest.mark.parametrize("send_names", [True, False])
 def test_a_report_holds_no_secret_and_no_local_variable(
     collected: Collected, send_names: bool

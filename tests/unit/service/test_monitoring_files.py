@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from waldur_site_agent.service.health import Health
@@ -41,6 +42,7 @@ def metrics() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.guarantee("metrics")
 def test_every_metric_in_rules_and_dashboard_exists() -> None:
     asked = {
         name

@@ -264,6 +264,7 @@ def test_the_new_default_account_is_the_preferred_one_or_the_first_kept() -> Non
     assert new_defaults(cluster, leaving, defaults, "z") == {"z": {"ada"}, "b": {"bob"}}
 
 
+@pytest.mark.guarantee("A name from outside never becomes an option, a list or a second word")
 @pytest.mark.parametrize(
     "build",
     [

@@ -45,6 +45,7 @@ def test_an_organization_with_separator_and_line_end_spoils_nothing_else() -> No
     assert "second line" not in cluster.accounts
 
 
+@pytest.mark.guarantee("orders: Slurm misbehaves")
 @pytest.mark.parametrize(
     "output",
     [

@@ -38,6 +38,7 @@ def _user_name(name: str, kind: str) -> str:
     return names.user_name(name)
 
 
+@pytest.mark.guarantee("A name from outside never becomes an option, a list or a second word")
 @given(st.text())
 def test_every_accepted_name_is_one_plain_word(text: str) -> None:
     for kind, accept in (("account", names.account_name), ("username", _user_name)):
@@ -50,6 +51,7 @@ def test_every_accepted_name_is_one_plain_word(text: str) -> None:
         assert name.lower() != "root"
 
 
+@pytest.mark.guarantee("A name from outside never becomes an option, a list or a second word")
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
 def test_awkward_names_are_refused_with_name_and_rule(name: str) -> None:
     with pytest.raises(PermanentError, match="the account"):

@@ -125,6 +125,7 @@ def test_a_known_failure_on_standard_error_fails_a_read_with_exit_code_0(tmp_pat
         SlurmClient(runner, None, 10).jobs(["qa"])
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 @pytest.mark.parametrize("streamed", [False, True])
 def test_commands_get_the_token_of_slurm_and_nobody_is_shown_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, *, streamed: bool

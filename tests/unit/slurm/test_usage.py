@@ -232,6 +232,7 @@ def test_jobs_without_a_name_are_counted_and_remarked_on(slurm: SimulatedSlurm) 
     assert user.startswith("2 jobs of users whom neither Slurm nor the operating system knows")
 
 
+@pytest.mark.guarantee("usage: When sacct fails")
 @pytest.mark.parametrize("user", ["a|b", "a|1|climate", "new\nline", "5|", "Ünï ", "1\n|77"])
 def test_no_username_spoils_the_columns(slurm: SimulatedSlurm, user: str) -> None:
     for who in ("ada", user, "bob"):
@@ -240,6 +241,7 @@ def test_no_username_spoils_the_columns(slurm: SimulatedSlurm, user: str) -> Non
     assert cpu_seconds(report) == {"ada": 120, user.lower(): 120, "bob": 120}
 
 
+@pytest.mark.guarantee("usage: When sacct fails")
 @pytest.mark.parametrize("account", ["climate|x", "x|climate", "climate\n", "1|climate", "|"])
 def test_no_other_account_passes_for_ours(slurm: SimulatedSlurm, account: str) -> None:
     slurm.run_job("ada", account, TWO, at("11-02 10:00"), at("11-02 10:01"))

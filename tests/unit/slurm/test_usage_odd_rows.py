@@ -68,6 +68,7 @@ def row(
     return "|".join((*fields, user, "99", account, "99"))
 
 
+@pytest.mark.guarantee("usage: What each job counts")
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
@@ -141,6 +142,7 @@ def test_an_answer_of_which_most_is_odd_is_no_answer(slurm: SimulatedSlurm) -> N
         backend_on(odd).usage(BOTH, NOVEMBER)
 
 
+@pytest.mark.guarantee("usage: What each job counts")
 @pytest.mark.parametrize(
     ("tres", "gpus", "a100"),
     [

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,7 @@ def reported(report: UsageReport) -> Counter[str]:
 sinces = st.fixed_dictionaries({"climate": moments, "ocean": st.just(0)})
 
 
+@pytest.mark.guarantee("usage: Checked against the real thing")
 @settings(max_examples=60, deadline=None)
 @given(table=tables, since=sinces, zone=st.sampled_from(ZONES))
 def test_every_month_is_what_an_independent_count_says_and_all_months_are_the_whole(

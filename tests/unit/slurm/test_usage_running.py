@@ -192,6 +192,7 @@ def test_what_squeue_prints_is_read() -> None:
     }
 
 
+@pytest.mark.guarantee("usage: What the site decides")
 @pytest.mark.parametrize("suspended_time", ["excluded", "cpu", "counted"])
 def test_suspended_time_counts_only_when_the_job_has_gone_on_or_ended(
     slurm: SimulatedSlurm, suspended_time: str
@@ -224,6 +225,7 @@ def test_suspended_time_counts_only_when_the_job_has_gone_on_or_ended(
     assert report.is_settled
 
 
+@pytest.mark.guarantee("usage: In Slurm")
 def test_a_cycle_starts_squeue_and_sacct_and_once_looks_at_what_is_hidden(
     slurm: SimulatedSlurm,
 ) -> None:
@@ -248,6 +250,7 @@ def across(slurm: SimulatedSlurm) -> SimulatedSlurm:
     return slurm
 
 
+@pytest.mark.guarantee("usage: In Slurm")
 def test_how_long_a_job_had_run_at_a_border_is_looked_up_once(across: SimulatedSlurm) -> None:
     backend = backend_on(across)
     months = [BillingMonth(2026, 10).period(UTC), NOVEMBER]
@@ -270,6 +273,7 @@ def test_what_a_running_job_had_run_at_a_border_is_looked_up_again_within_the_ho
         assert slurm.commands_run["sacct"] == looks
 
 
+@pytest.mark.guarantee("usage: What is not usage, and what can hide usage")
 def test_hidden_jobs_of_others_are_refused_until_the_agent_may_see_them(
     slurm: SimulatedSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

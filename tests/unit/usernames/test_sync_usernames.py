@@ -60,6 +60,7 @@ def test_a_new_person_costs_two_requests_where_it_does_not(old_place: Place) -> 
     assert old_place.writes() == ["partial_update", "set_ok"]
 
 
+@pytest.mark.guarantee("A second cycle with no news writes nothing")
 def test_a_second_cycle_writes_nothing(place: Place) -> None:
     for state in IN_THE_MAKING:
         place.person(f"named {state}", state)

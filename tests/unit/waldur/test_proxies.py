@@ -68,6 +68,7 @@ def failure(url: str = "https://waldur.example.org/api/", proxy: str = "") -> Si
     return caught.value
 
 
+@pytest.mark.guarantee("waldur-api: Proxies")
 def test_a_dead_proxy_is_named_and_its_password_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     port = dead_port()
     monkeypatch.setenv("HTTPS_PROXY", f"http://agent:secret@127.0.0.1:{port}")
@@ -96,6 +97,7 @@ def test_a_proxys_answer_instead_of_waldurs_names_it(monkeypatch: pytest.MonkeyP
     assert isinstance(error, TemporaryError)
 
 
+@pytest.mark.guarantee("waldur-api: Proxies")
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

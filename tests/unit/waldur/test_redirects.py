@@ -88,6 +88,7 @@ def test_a_write_that_is_sent_to_see_another_page_may_have_taken_effect(server: 
     assert len(server.requests) == 1
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "location",
