@@ -243,6 +243,11 @@ class Capabilities:
     """Whether the backend names resources itself; their ids are then kept as Waldur has them."""
     finishes_later: bool = False
     """Whether outcomes may be pending."""
+    usage_may_decrease: bool = False
+    """Whether usage is a level, such as bytes stored, so that a lower figure is no mistake."""
+    keeps_usage: bool = True
+    """Whether the usage of a deleted resource can still be read. If not, its last usage is
+    reported before the deletion, as far as that succeeds, and the order does not wait for it."""
     needs_facts: bool = False
     """Whether :meth:`Backend.hear` is to be called, which costs one more list in each pass."""
 

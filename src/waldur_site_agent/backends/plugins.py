@@ -26,6 +26,9 @@ from waldur_site_agent.model.marketplace import backend_components
 
 Contract = TypeVar("Contract", bound=Backend | UsernameBackend)
 
+ADAPTERS = "waldur_site_agent.plugin_adapters"
+"""The entry-point group of what runs plugins of other interfaces."""
+
 NO_NAMES = "base"
 """The default of ``username_management_backend``; works without any plugin."""
 
@@ -72,17 +75,73 @@ class Plugin(Generic[Contract]):
         noun = self.group.noun
         try:
             loaded: object = self.entry_point.load()
+            if _is_of_version_1(loaded):
+                loaded = self._adapted()
+        except PermanentError as error:
+            raise PluginError(str(error)) from error
         except Exception as error:  # a plugin may fail in any way; the others go on
-            raise PluginError(
-                f'{noun} "{self.name}" of {self.distribution} cannot be loaded: '
-                f"{type(error).__name__}: {error}; reinstall or upgrade {self.distribution}"
-            ) from error
+            if _lacks_version_1(error):
+                return self._load_adapted(error)
+            raise self._not_loaded(error) from error
         if not self.group.fits(loaded):
             raise PluginError(
                 f'"{self.entry_point.value}" of {self.distribution} is not a {noun} of '
                 "waldur-site-agent 2; upgrade the plugin"
             )
         return loaded
+
+    def _load_adapted(self, cause: Exception) -> type[Contract]:
+        """The plugin, written for version 1, behind an adapter."""
+        try:
+            loaded = self._adapted()
+        except PermanentError as error:
+            raise PluginError(str(error)) from cause
+        except Exception as error:  # as any plugin, it may fail in any way
+            raise self._not_loaded(error) from error
+        if not self.group.fits(loaded):
+            raise PluginError(
+                f'"{self.entry_point.value}" of {self.distribution} is no {self.group.noun}; '
+                "correct the configuration"
+            )
+        return loaded
+
+    def _adapted(self) -> object:
+        adapters = sorted(entry_points(group=ADAPTERS), key=lambda each: each.name)
+        if not adapters:
+            raise PluginError(
+                f'{self.group.noun} "{self.name}" of {self.distribution} was written for version 1 '
+                "of the agent; install waldur-site-agent-v1-plugins from where the agent came "
+                "from: it runs such plugins unchanged"
+            )
+        return adapters[0].load()(self.entry_point, self.distribution)
+
+    def _not_loaded(self, error: Exception) -> PluginError:
+        return PluginError(
+            f'{self.group.noun} "{self.name}" of {self.distribution} cannot be loaded: '
+            f"{type(error).__name__}: {error}; reinstall or upgrade {self.distribution}"
+        )
+
+
+_V1_MODULES = ("waldur_site_agent.backend", "waldur_site_agent.common")
+_V1_BASES = frozenset({"BaseBackend", "AbstractUsernameManagementBackend"})
+
+
+def _lacks_version_1(error: Exception) -> bool:
+    """Whether an import failed because a module of version 1 does not exist any more."""
+    module = error.name if isinstance(error, ModuleNotFoundError) else None
+    return (
+        module is not None
+        and module.startswith(_V1_MODULES)
+        and (module in _V1_MODULES or module.startswith(tuple(f"{each}." for each in _V1_MODULES)))
+    )
+
+
+def _is_of_version_1(loaded: object) -> bool:
+    """Whether a class inherits from one of version 1."""
+    return isinstance(loaded, type) and any(
+        base.__name__ in _V1_BASES and not issubclass(base, Backend | UsernameBackend)
+        for base in loaded.__mro__
+    )
 
 
 @dataclass(frozen=True, slots=True)

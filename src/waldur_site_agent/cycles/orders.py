@@ -106,8 +106,12 @@ def process_orders(
         approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
         plans, waiting, state = _decide(site, orders, approved, state)
         allowed = _guarded(site, plans, state)
+        keeps_usage = site.backend.capabilities.keeps_usage
+        if not keeps_usage:
+            report_last_usage(site, plans, state, {})
         errors = _carry_out(site, plans, allowed)
-    errors |= report_last_usage(site, plans, state, errors)
+    if keeps_usage:
+        errors |= report_last_usage(site, plans, state, errors)
     closed = close_orders(site, [_completion(plan, errors) for plan in plans])
     _remember_updates(site, closed)
     report = OrdersReport(

@@ -435,14 +435,17 @@ def plan_months(
     reports = site.backend.usages(since, periods)
     for month, figure, report, lacking in zip(months, found, reports, unknown, strict=True):
         _note_remarks(site, month, report.remarks)
-        existed = {n: each for n, each in resources.items() if since[n] < report.period.end}
+        lacking = {**report.unknown, **lacking}  # noqa: PLW2901 - those of both sides
+        told = {n: each for n, each in resources.items() if n not in report.untold}
+        existed = {n: each for n, each in told.items() if since[n] < report.period.end}
         plan = plan_month(
             month,
             {name: each for name, each in existed.items() if name not in lacking},
             report,
             components,
             figure,
-            allow_decrease=site.offering.allow_decrease,
+            allow_decrease=site.offering.allow_decrease
+            or site.backend.capabilities.usage_may_decrease,
             report_zero=month == current,
         )
         if lacking:

@@ -123,6 +123,10 @@ class UsageReport:
     because its end is not known yet, so a later reading may have more. Never less."""
     unfinished: frozenset[str] = frozenset()
     """Resources with work that is left out until its end is known."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Resources whose usage could not be read, and why: nothing is sent for them this time."""
+    untold: frozenset[str] = frozenset()
+    """Resources whose usage of the period the backend never tells: nothing is sent for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Runs plugins that were written for version 1 of the agent, unchanged."""
