@@ -244,6 +244,10 @@ class SimulatedCloudSite(SimulatedSite):
             }
         )
 
+    def backend(self, offering: Offering) -> Backend:  # noqa: ARG002 - for overriding
+        """The backend of a new agent."""
+        return CloudBackend(self.cloud, self.blade, self.capabilities)
+
     @contextmanager
     def agent(self) -> Iterator[Site]:
         """A new agent that remembers nothing."""
@@ -260,8 +264,12 @@ class SimulatedCloudSite(SimulatedSite):
             yield Site(
                 offering=offering,
                 waldur=waldur,
-                backend=CloudBackend(self.cloud, self.blade, self.capabilities),
-                thresholds=Thresholds(max_removals_percent=Decimal(30), max_removals=10),
+                backend=self.backend(offering),
+                thresholds=Thresholds(
+                    max_removals_percent=Decimal(30),
+                    max_removals=10,
+                    removals_allowed=self.removals_allowed,
+                ),
                 log=structlog.get_logger(),
                 sleep=sleep,
                 now=self.now,

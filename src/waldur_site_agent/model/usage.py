@@ -98,6 +98,7 @@ class ResourceUsage:
     """What was used of one resource; the total is by definition the sum over its users."""
 
     by_user: Mapping[str, Amounts] = field(default_factory=dict)
+    """By username; under ``""`` what is known to be used, but not by whom."""
 
     @property
     def total(self) -> dict[str, Fraction]:

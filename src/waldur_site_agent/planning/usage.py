@@ -76,7 +76,8 @@ class Bill:
 
     total: Decimal = Decimal("0.00")
     user_usages: Mapping[str, Decimal] = field(default_factory=dict)
-    """By username; adds up to the total. Users whose usage rounds to zero are omitted."""
+    """By username; adds up to the total, but for usage of nobody in particular. Users whose usage
+    rounds to zero are omitted."""
 
 
 def reportable(
@@ -109,7 +110,9 @@ def _bill(usage: ResourceUsage, component: Component) -> Bill:
     return Bill(
         total=_decimal(cents),
         user_usages={
-            user: _decimal(user_usages[user]) for user in sorted(user_usages) if user_usages[user]
+            user: _decimal(user_usages[user])
+            for user in sorted(user_usages)
+            if user_usages[user] and user  # "" is nobody's: part of the total alone
         },
     )
 

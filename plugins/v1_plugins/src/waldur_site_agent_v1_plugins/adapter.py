@@ -50,6 +50,7 @@ def _backend(name: str, distribution: str, loaded: type) -> type[Backend]:
     known = PROFILES.get(name, Profile())
     profile = Profile(
         tells_members=getattr(loaded, "tells_members", known.tells_members),
+        keeps_ids=getattr(loaded, "keeps_ids", known.keeps_ids),
         marks_resources=getattr(loaded, "marks_resources", known.marks_resources),
     )
     members = {"plugin": V1Plugin(name, distribution, loaded), "profile": profile}

@@ -218,7 +218,7 @@ class V1Backend(Backend):
         A plugin that creates in its own way may not understand ids that it did not give.
         """
         uuid = self._candidates.get(name)
-        if uuid is None or uuid not in self._facts or self.plugin.creates_by_itself:
+        if uuid is None or uuid not in self._facts or self._gives_ids:
             return False
         with self._sorting(f"{name}: could not be read"):
             return bool(self.plugin.pull(instance, [resource_object(self._facts[uuid], name)]))
@@ -263,7 +263,7 @@ class V1Backend(Backend):
         """
         if self.profile.marks_resources:
             return None
-        if not self.plugin.creates_by_itself:
+        if not self._gives_ids:
             resource = resource_object(facts, action.resource)
             with self._sorting(f"{action.resource}: could not be read"):
                 if not self.plugin.pull(instance, [resource]):
@@ -280,6 +280,11 @@ class V1Backend(Backend):
             remedy="look in the backend: if it is there, set its id as backend_id of the resource "
             'in Waldur; if not, remove "creating" from the backend_metadata of the resource',
         )
+
+    @property
+    def _gives_ids(self) -> bool:
+        """Whether the plugin may create resources under ids of its own."""
+        return self.plugin.creates_by_itself and not self.profile.keeps_ids
 
     def _listed(self, instance: BaseBackend) -> frozenset[str] | None:
         """The ids of everything, or ``None`` if the plugin cannot list them."""
@@ -509,6 +514,8 @@ class V1Backend(Backend):
             raise TemporaryError(f"the backend of the plugin {self.plugin.name} does not answer")
 
     def _for_writing(self, name: str) -> tuple[BaseBackend, Any]:
+        if name not in self._accounts and self._candidates.get(name) in self._facts:
+            self._named(self._facts[self._candidates[name]], name)  # adopted in this pass
         if name not in self._accounts:
             raise PermanentError(
                 f"{name!r} is no resource that Waldur knows; correct the backend_id in Waldur"

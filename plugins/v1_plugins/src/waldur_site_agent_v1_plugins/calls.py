@@ -34,7 +34,8 @@ class V1Plugin:
     @property
     def creates_by_itself(self) -> bool:
         """Whether it replaces the whole creation, so that it may give ids of its own."""
-        return self._overrides("create_resource_with_id") or self._overrides("create_resource")
+        ways = ("create_resource_with_id", "create_resource", "_create_resource_in_backend")
+        return any(self._overrides(way) for way in ways)
 
     @property
     def takes_ids(self) -> bool:

@@ -12,18 +12,22 @@ class Profile:
 
     tells_members: bool = False
     """Whether what it pulls shows the members; if not, the agent remembers them."""
+    keeps_ids: bool = False
+    """Whether it creates resources under the id that it is given, although its class creates by
+    itself; what an interrupted creation left is then found by that id."""
     marks_resources: bool = False
     """Whether it marks what it creates with the resource's UUID, so that a creation that was
     interrupted can be repeated without making a second one."""
 
 
 PROFILES: Mapping[str, Profile] = {
-    "harbor": Profile(marks_resources=True),
+    "ceph_s3": Profile(keeps_ids=True),
+    "harbor": Profile(keeps_ids=True, marks_resources=True),
     "hetzner": Profile(marks_resources=True),
     "k8s-ut-namespace": Profile(tells_members=True),
     "mup": Profile(tells_members=True),
     "nextcloud": Profile(tells_members=True),
-    "okd": Profile(tells_members=True),
+    "okd": Profile(tells_members=True, keeps_ids=True),
     "proxmox": Profile(marks_resources=True),
     "rancher": Profile(tells_members=True),
 }

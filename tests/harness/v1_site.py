@@ -1,0 +1,74 @@
+"""A sandbox and a plugin of version 1 behind the adapter, with fresh agents in between."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from harness.cloud import SimulatedCloudSite
+from waldur_site_agent.backends import Backend
+from waldur_site_agent.config import Offering
+from waldur_site_agent.cycles.usage import report_usage
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_slurm.simulator import SimulatedSlurm
+from waldur_site_agent_v1_plugins import adapter, aliases
+
+PLUGIN = Path(__file__).parents[1] / "data" / "v1_plugin"
+"""Where the plugin written for version 1 is, as somebody else would have it."""
+
+CAMPUS = "campus_storage.backend:CampusBackend"
+CLOUD = "campus_storage.backend:CloudBackend"
+OLD = "campus_storage.backend:OldBackend"
+
+
+def campus() -> Any:
+    """The file server that the plugin of the tests speaks to."""
+    if str(PLUGIN) not in sys.path:
+        sys.path.append(str(PLUGIN))
+    aliases.provide()
+    return importlib.import_module("campus_storage.service")
+
+
+def adapted(value: str, name: str = "campus", group: str = "waldur_site_agent.backends") -> Any:
+    """The class of an entry point behind the adapter."""
+    campus()
+    return adapter.adapt(EntryPoint(name, value, group), "campus-storage")
+
+
+@dataclass
+class V1Site(SimulatedCloudSite):
+    """Both sides, and what tests ask of them."""
+
+    cls: Any = None
+    backend_settings: dict[str, Any] = field(default_factory=dict)
+    components_of_backend: dict[str, Any] = field(default_factory=dict)
+
+    def backend(self, offering: Offering) -> Backend:
+        """A new backend; the plugin behind it is made anew for each pass."""
+        settings = self.cls.Settings.model_validate(self.backend_settings)
+        backend: Backend = self.cls(settings, offering.components)
+        return backend
+
+    def offering(self) -> Offering:
+        """The configuration of the sandbox's offering."""
+        offering = super().offering()
+        changed = {"reporting_backend": "cloud", "limits": "report"}
+        return offering.model_copy(update=changed)
+
+    def report(self) -> UsageCycleReport:
+        """One pass of report by a new agent."""
+        with self.agent() as site:
+            return report_usage(site)
+
+
+@contextmanager
+def a_v1_site(cls: Any, **settings: Any) -> Iterator[V1Site]:
+    """A sandbox, and a plugin of version 1 with these settings."""
+    yield V1Site(Sandbox(), SimulatedSlurm(), Path(), cls=cls, backend_settings=settings)
