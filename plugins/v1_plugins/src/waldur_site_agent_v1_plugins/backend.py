@@ -380,7 +380,7 @@ class V1Backend(Backend):
                 served, failed = call(
                     instance, resource, self._id(action.resource), usable, arguments
                 )
-            skipped += self._left_out(action, usable, served, failed, done)
+            skipped += self._not_served(action, usable, served, failed, done)
         if len(skipped) == len(action.members):
             worst = next((e.error for e in skipped if isinstance(e.error, TemporaryError)), None)
             if worst is not None and isinstance(action, RemoveMembers):
@@ -388,7 +388,7 @@ class V1Backend(Backend):
             return Outcome(action, Result.UNCHANGED, skipped=tuple(skipped))
         return Outcome(action, Result.DONE, skipped=tuple(skipped))
 
-    def _left_out(
+    def _not_served(
         self,
         action: AddMembers | RemoveMembers,
         names: Iterable[str],
