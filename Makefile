@@ -4,11 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := $(VENV)/uv/bin/uv
+SBOM   := dist/waldur-site-agent.cdx.json
+OSV    ?=
 SEEDS  ?= 200
 FIRST  ?= 1
 JOBS   ?= 2
 
-.PHONY: help demo quick test coverage test-long simulate lint format docs guarantees build clean
+.PHONY: help demo quick test coverage test-long simulate lint format docs guarantees build sbom audit clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make quick      lint, unit and contract tests, in a minute"
@@ -19,7 +21,8 @@ help:
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
 	@echo "make guarantees rewrite which tests show what docs/guarantees.md promises"
-	@echo "make build      wheels and source packages in dist/"
+	@echo "make build      wheels, source packages and the bill of materials in dist/"
+	@echo "make audit      known vulnerabilities of the dependencies, from a copy: OSV=PyPI/all.zip"
 
 $(READY): pyproject.toml $(wildcard plugins/*/pyproject.toml) uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, try: make PYTHON=python3.11")'
@@ -68,7 +71,20 @@ format: $(READY)
 build: $(READY)
 	@rm -rf dist
 	@$(UV) build --quiet --all-packages --out-dir dist
+	@$(MAKE) --silent sbom
 	@ls dist
+	@ls dist
+
+# What the wheels and their extras need, from the lock file; works without a network.
+sbom: $(READY)
+	@mkdir -p dist
+	@$(UV) export --quiet --offline --frozen --all-packages --all-extras --no-dev --format cyclonedx1.5 \
+		--preview-features sbom-export --output-file $(SBOM) > /dev/null
+	@$(BIN)/python tools/dependencies.py licences $(SBOM) dist/licences.txt
+
+audit: sbom
+	@test -n "$(OSV)" || { echo "name a copy of https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip: make audit OSV=FILE"; exit 2; }
+	@$(BIN)/python tools/dependencies.py audit $(SBOM) $(OSV)
 
 clean:
 	rm -rf $(VENV) dist site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -89,6 +89,7 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_slow_clients_hold_at_most_sixteen_connections_and_no_thread_each(
     endpoint: Endpoint,
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(clock: Clock) -> None
         endpoint.close()
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_accepting_pauses_while_file_descriptors_are_short(
     endpoint: Endpoint, clock: Clock
 ) -> None:

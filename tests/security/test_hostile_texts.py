@@ -136,6 +136,7 @@ def everything_printed(installation: Installation) -> str:
     return said
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_names_of_a_customer_reach_neither_terminal_nor_journal_raw(
     installation: Installation,
 ) -> None:

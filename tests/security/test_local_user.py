@@ -55,6 +55,7 @@ def a_dangling_link(path: Path) -> None:
 TRAPS = [a_fifo, a_socket, a_directory, a_link, a_hard_link, a_dangling_link]
 
 
+@pytest.mark.guarantee("security: Threat model")
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
 def test_what_is_no_lock_file_of_ours_is_refused_and_left_alone(
     tmp_path: Path, trap: Callable[[Path], None]
@@ -201,6 +202,7 @@ def test_a_home_is_made_below_directories_of_root(tmp_path: Path) -> None:
     assert (len(commands), problem) == (1, "")
 
 
+@pytest.mark.guarantee("security: Threat model")
 @needs_root
 def test_no_home_is_made_below_a_directory_that_a_user_owns(tmp_path: Path) -> None:
     project = tmp_path / "project"

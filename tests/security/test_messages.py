@@ -97,6 +97,7 @@ def test_whatever_is_published_is_read_without_a_defect(body: bytes) -> None:
     read_message(body, QUEUE, OFFERING)
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_fifty_thousand_garbage_messages_are_acknowledged_with_a_few_warnings(
     connection: Acknowledging,
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_first_warning_is_given_at_once_and_a_lone_one_later_has_no_count() ->
     ]
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_a_flood_for_one_project_keeps_one_message_in_hand(connection: Acknowledging) -> None:
     queue = EventQueue(OFFERING, {"user_role"}, structlog.get_logger(), Clock())
     project = UUID(int=5).hex

@@ -49,6 +49,7 @@ PASTED = [
 ]
 
 
+@pytest.mark.guarantee("security: Threat model")
 @pytest.mark.parametrize("text", PASTED, ids=lambda text: text.replace("\n", " ")[-60:])
 @pytest.mark.parametrize("words", [("config", "check"), ("config", "check", "--show"), ("plan",)])
 def test_a_token_in_the_wrong_place_is_not_printed(

@@ -125,6 +125,7 @@ def test_an_answer_in_gzip_is_read() -> None:
     assert waldur(respond).whoami().uuid.hex == UUID
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_an_endless_answer_is_left_after_sixteen_megabytes() -> None:
     body = Chunks(itertools.repeat(b" " * 65536))
     with memory_below(64 * MIB), pytest.raises(TemporaryError, match="larger than 16 MiB"):
@@ -204,6 +205,7 @@ class Drip(socketserver.ThreadingTCPServer):
         self.sent, self.stop = 0, threading.Event()
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_a_head_that_drips_is_left_after_three_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Drip() as server:
@@ -233,6 +235,7 @@ def lying_pages(rows_a_page: int) -> tuple[Responder, list[int]]:
     return respond, asked
 
 
+@pytest.mark.guarantee("security: Threat model")
 def test_a_list_that_never_ends_is_left_after_a_thousand_pages() -> None:
     respond, asked = lying_pages(1)
     with pytest.raises(TemporaryError, match="1000 pages"):
