@@ -16,6 +16,7 @@ from waldur_site_agent.backends.account_tree import Shape, refuse_kept
 from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_slurm import commands, tres
+from waldur_site_agent_slurm.account_qos import attach_qos, ensure_qos, remove_qos
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import NewAccount
 from waldur_site_agent_slurm.facts import Account, Cluster
@@ -115,6 +116,10 @@ def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> N
         name: tres.whole_amount(name, amount, resource) for name, amount in action.limits.items()
     }
     missing = accounts_to_make(action.placement, work.now, work.settings.shape)
+    if work.settings.qos_management.enabled:
+        ensure_qos(work, task, resource, limits if work.settings.limits_are_on_qos else {})
+    if work.settings.limits_are_on_qos:
+        limits = {}
     for new in missing:
         own_limits = limits if new.name == resource else {}
         work.ledger.writes(task)
@@ -122,6 +127,8 @@ def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> N
         work.note(_as_made(new, own_limits))
     if not any(new.name == resource for new in missing):
         _complete_limits(work, task, resource, limits)
+    if work.settings.qos_management.enabled:
+        attach_qos(work, task, resource)
 
 
 def _complete_limits(work: Work, task: AnyTask, resource: str, limits: Mapping[str, int]) -> None:
@@ -230,6 +237,7 @@ def is_empty_container(account: Account | None, kept: Collection[str], cluster: 
 
 def _remove(work: Work, task: AnyTask, name: str) -> None:
     refuse_to_delete(name, work.settings.shape.kept, (), work.now)
+    remove_qos(work, task, name)
     work.ledger.writes(task)
     members = len(work.now.accounts[name].users)
     argv = commands.remove_account(name, work.only)

@@ -132,6 +132,12 @@ FAILURES: Mapping[str, tuple[Failure, ...]] = {
             *_NO_ACCESS_TO_DEFAULT_QOS,
         ),
         Failure(
+            ("have these as their Default QOS",),
+            Family.OTHER,
+            "a QOS that is to be removed is the default of an association",
+            "look at: sacctmgr show assoc format=account,user,defaultqos; change that default",
+        ),
+        Failure(
             ("Invalid unit type", "Invalid value for GrpTRESMins"),
             Family.OTHER,
             "Slurm did not understand an amount",

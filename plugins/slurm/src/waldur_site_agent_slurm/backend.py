@@ -45,6 +45,7 @@ from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import tres
+from waldur_site_agent_slurm.account_qos import is_complete
 from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts, is_closed
 from waldur_site_agent_slurm.client import (
     LOCK_PURPOSE,
@@ -56,7 +57,7 @@ from waldur_site_agent_slurm.client import (
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.facts import Account, Cluster, Member
 from waldur_site_agent_slurm.grants import grant_of, is_given
-from waldur_site_agent_slurm.limits import set_access, set_limits, set_member_limits
+from waldur_site_agent_slurm.limits import limits_of, set_access, set_limits, set_member_limits
 from waldur_site_agent_slurm.members import add_members, remove_members
 from waldur_site_agent_slurm.names import TREE, are_two_people, is_user_name, user_name
 from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, remembered, restriction
@@ -79,10 +80,10 @@ def difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
     """What the cluster shows instead of what an action asked for; empty where that is there."""
     account = cluster.accounts[task.account]
     match task.action:
-        case CreateResource(placement=placement) if account.parent != placement.parent:
-            return f"it under {account.parent!r}"
-        case CreateResource(limits=limits) | SetLimits(limits=limits):
-            return _limits(limits, account.limits)
+        case CreateResource() as action:
+            return _creation(action, account, cluster, work.settings)
+        case SetLimits(limits=limits):
+            return _limits(limits, limits_of(account, cluster, work.settings))
         case SetMemberLimits(member=name, limits=limits):
             member = work.listed_as(name, account.users) or name
             return _limits(limits, account.members.get(member, Member()).limits)
@@ -93,6 +94,16 @@ def difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
             return _access(action, cluster, work.settings, was_written=was_written)
         case _:
             return ""
+
+
+def _creation(
+    action: CreateResource, account: Account, cluster: Cluster, settings: SlurmSettings
+) -> str:
+    if account.parent != action.placement.parent:
+        return f"it under {account.parent!r}"
+    if not is_complete(account, cluster, settings):
+        return "it without a QOS of its own"
+    return _limits(action.limits, limits_of(account, cluster, settings))
 
 
 def _grant(grant: Grant, task: AnyTask, work: Work, account: Account) -> str:
@@ -235,6 +246,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def read(self) -> Cluster:
         """Read the whole cluster in one process."""
         cluster = self._client.accounts()
+        if self._slurm.qos_management.enabled:
+            cluster = replace(cluster, qos=self._client.own_qos())
         self._cluster_name = cluster.name
         self._cluster_was_read = True
         return cluster
@@ -357,14 +370,19 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
                 raise PermanentError(f"usage cannot be read: {check.detail}; {check.remedy}")
             self._jobs_are_shown = True
 
+    def _unreadable(self, account: Account, cluster: Cluster) -> tuple[str, ...]:
+        record = cluster.qos.get(account.name) if self._slurm.limits_are_on_qos else None
+        return account.unreadable if record is None else record.unreadable
+
     def _resource(self, account: Account, cluster: Cluster) -> BackendResource:
         return BackendResource(
             id=account.name,
             parent=account.parent,
             organization=account.organization,
             members=account.users,
-            limits=account.limits,
-            limits_are_known=not account.unreadable,
+            limits=limits_of(account, cluster, self._slurm),
+            limits_are_known=not self._unreadable(account, cluster),
+            is_complete=is_complete(account, cluster, self._slurm),
             member_limits={
                 user: member.limits for user, member in account.members.items() if member.limits
             },

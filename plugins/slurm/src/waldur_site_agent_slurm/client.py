@@ -239,6 +239,10 @@ class SlurmClient(CommandClient):
                 )
         return cluster
 
+    def own_qos(self) -> dict[str, facts.QosRecord]:
+        """Read every QOS with its limits."""
+        return facts.parse_qos(self.ask(commands.show_own_qos()))
+
     def users(self) -> dict[str, facts.UserRecord]:
         """Read everybody's default account and AdminLevel."""
         return facts.parse_users(self.ask(commands.show_users(self.cluster)))

@@ -72,6 +72,39 @@ def show_qos() -> Argv:
     return (*_READ, "qos", "format=name")
 
 
+def show_own_qos() -> Argv:
+    """Ask for all QOS with their limits; the description is free text and comes last."""
+    return (*_READ, "qos", "format=name,grptresmins,description")
+
+
+def add_qos(
+    name: str, description: str, columns: Mapping[str, str], limits: Mapping[str, int]
+) -> Argv:
+    """Make one QOS with everything that is set on it, at once; QOS are of all clusters."""
+    return (
+        *(*_WRITE, "add", "qos", f"name={_filled(name)}", f"description={description}"),
+        *(f"{key}={value}" for key, value in columns.items()),
+        *((f"GrpTRESMins={_amounts(limits)}",) if limits else ()),
+    )
+
+
+def set_qos_limits(names: Sequence[str], limits: Mapping[str, int | None]) -> Argv:
+    """Set limits of QOS; limits that are not named stay. ``None`` removes a limit."""
+    where = ("where", f"name={_listed(names)}")
+    return (*_WRITE, "modify", "qos", *where, "set", f"GrpTRESMins={_amounts(limits)}")
+
+
+def describe_qos(name: str, description: str) -> Argv:
+    """Set the description of one QOS."""
+    where = ("where", f"name={_filled(name)}")
+    return (*_WRITE, "modify", "qos", *where, "set", f"description={description}")
+
+
+def remove_qos(name: str) -> Argv:
+    """Remove one QOS; Slurm refuses while it is the default of any association."""
+    return (*_WRITE, "remove", "qos", "where", f"name={_filled(name)}")
+
+
 def show_qos_limits(name: str) -> Argv:
     """Ask for what one QOS lets in: numbers of jobs, and TRES."""
     columns = "format=" + ",".join(QOS_LIMITS)

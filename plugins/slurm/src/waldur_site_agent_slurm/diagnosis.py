@@ -155,6 +155,7 @@ def diagnose(
     looks = (
         Look("cluster", lambda: _cluster(client, settings), _DATABASE),
         Look("QOS", lambda: _qos(client, settings), _DATABASE),
+        Look("QOS of accounts", lambda: _account_qos(client, settings), _DATABASE),
         Look("components", lambda: _components(client, components), _CONTROLLER),
         Look("default_partition", lambda: _partition(client, settings), _CONTROLLER),
         Look("permission to write", lambda: _permission(client), _DATABASE),
@@ -240,6 +241,34 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
         )
         if found and key == "qos_paused":
             yield _qos_that_pauses(client, wanted.lower())
+
+
+def _account_qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    """Whether QOS can be made and removed, and those exist that accounts get besides."""
+    if not settings.qos_management.enabled:
+        return
+    user = operating_system_user()
+    level, is_slurm_user = _privilege(client, user)
+    may = is_slurm_user or level == "administrator"
+    yield Check(
+        name="permission to make QOS",
+        verdict=CheckStatus.OK if may else CheckStatus.FAILED,
+        detail=f"{user} may make and remove QOS"
+        if may
+        else f"{user} has AdminLevel {level.capitalize() or 'None'}; only administrators may",
+        remedy=""
+        if may
+        else f"sacctmgr modify user where name={user} set adminlevel=administrator",
+    )
+    known = facts.parse_names(client.ask(commands.show_qos()))
+    for name in settings.qos_management.additional_qos:
+        found = name.lower() in known
+        yield Check(
+            name="additional_qos",
+            verdict=CheckStatus.OK if found else CheckStatus.FAILED,
+            detail=f"QOS {name!r} {'exists' if found else 'does not exist'}",
+            remedy="" if found else f"an administrator makes it: sacctmgr add qos {name}",
+        )
 
 
 def _no_qos(key: str, settings: SlurmSettings) -> Check:

@@ -82,11 +82,25 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class QosRecord:
+    """A QOS with what is set on it."""
+
+    name: str
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """GrpTRESMins in TRES-minutes (memory: MiB-minutes)."""
+    unreadable: tuple[str, ...] = ()
+    """Limits that are not among them: no amount could be read."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Every account of one cluster, from one complete read."""
 
     name: str
     accounts: Mapping[str, Account]
+    qos: Mapping[str, QosRecord] = field(default_factory=dict)
+    """Every QOS, where accounts have QOS of their own; otherwise they are not read."""
 
     def find(self, name: str) -> Account | None:
         """The account, if it can be used in this cluster."""
@@ -222,6 +236,26 @@ def parse_stored_tres(configuration: Mapping[str, str]) -> frozenset[str]:
     """The TRES that slurmctld stores with every job; slurmdbd also lists those of the past."""
     listed = configuration.get("AccountingStorageTRES", "").lower().split(",")
     return frozenset(filter(None, map(str.strip, listed)))
+
+
+def parse_qos(output: str) -> dict[str, QosRecord]:
+    """Read the answer to :func:`commands.show_own_qos`.
+
+    Raises:
+        TemporaryError: it has no QOS at all, which no cluster is without.
+    """
+    columns = 3
+    rows = (line.split("|", columns - 1) for line in output.splitlines())
+    found = {}
+    for name, limits, description in (row for row in rows if len(row) == columns):
+        amounts, odd = _amounts(limits)
+        record = QosRecord(name.lower(), amounts, tuple(odd), description.strip().lower())
+        found[record.name] = record
+    if not found:
+        raise TemporaryError(
+            "the QOS list came back empty: this is a failed read; look at: sacctmgr show qos"
+        )
+    return found
 
 
 def parse_partitions(output: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TypeAlias
 
 from waldur_site_agent.backends import (
@@ -18,7 +19,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.backends.command_line import AnyTask, BackendUnavailableError, Task
 from waldur_site_agent_slurm import commands, tres
 from waldur_site_agent_slurm.client import Work
-from waldur_site_agent_slurm.facts import Account, Member
+from waldur_site_agent_slurm.facts import Account, Cluster, Member
 from waldur_site_agent_slurm.names import account_name, listed_user_name, user_name
 from waldur_site_agent_slurm.qos import (
     RESTRICTED,
@@ -31,6 +32,7 @@ from waldur_site_agent_slurm.qos import (
     refuse_unknown,
     restriction,
 )
+from waldur_site_agent_slurm.settings import SlurmSettings
 
 Change: TypeAlias = frozenset[tuple[str, int | None]]
 
@@ -40,7 +42,7 @@ def set_limits(work: Work, tasks: Iterable[Task[SetLimits]]) -> None:
     same: defaultdict[Change, list[Task[SetLimits]]] = defaultdict(list)
     for task in tasks:
         with work.ledger.attempt(task):
-            change = _change(task.action, usable_account(work, task))
+            change = _change(work, task, task.action)
             if change:
                 same[change].append(task)
     for change, alike in same.items():
@@ -48,7 +50,10 @@ def set_limits(work: Work, tasks: Iterable[Task[SetLimits]]) -> None:
             concerned = [task for task in alike if task.account in portion]
             with work.ledger.attempt(*concerned):
                 work.ledger.writes(*concerned)
-                argv = commands.set_limits(portion, dict(change), work.only)
+                if work.settings.limits_are_on_qos:
+                    argv = commands.set_qos_limits(portion, dict(change))
+                else:
+                    argv = commands.set_limits(portion, dict(change), work.only)
                 work.client.change(argv, len(portion))
 
 
@@ -80,9 +85,25 @@ def amounts(action: SetLimits | SetMemberLimits) -> dict[str, int | None]:
     }
 
 
-def _change(action: SetLimits, account: Account) -> Change:
+def _change(work: Work, task: AnyTask, action: SetLimits) -> Change:
+    account = usable_account(work, task)
+    if work.settings.limits_are_on_qos and account.name not in work.now.qos:
+        raise TemporaryError(
+            f"{account.name}: no limit can be set: apply_limits_to_qos is on, and there is no QOS "
+            f"{account.name!r}; an administrator makes it: sacctmgr add qos {account.name}, and "
+            "adds it to the QOS list of the account"
+        )
+    found = limits_of(account, work.now, work.settings)
     wanted = amounts(action).items()
-    return frozenset((n, v) for n, v in wanted if not tres.is_set_to(n, account.limits, v))
+    return frozenset((n, v) for n, v in wanted if not tres.is_set_to(n, found, v))
+
+
+def limits_of(account: Account, cluster: Cluster, settings: SlurmSettings) -> Mapping[str, Decimal]:
+    """The limits of a resource: those of its account, or of its QOS where they are set there."""
+    if not settings.limits_are_on_qos:
+        return account.limits
+    record = cluster.qos.get(account.name)
+    return record.limits if record is not None else {}
 
 
 def set_member_limits(work: Work, tasks: Iterable[Task[SetMemberLimits]]) -> None:

@@ -124,12 +124,15 @@ def before_restriction(
     limit = _submit_limit(account, settings, restore)
     if qos_access(cluster.qos_of(account.name), settings) not in RESTRICTED:
         return Target(Setup(submit_limit=limit))
-    names = _names(restore.get("qos", ""))
+    names = qos_names(restore.get("qos", ""))
     if not names or qos_access(",".join(names), settings) in RESTRICTED:
+        if settings.qos_management.enabled and account.name in cluster.qos:
+            own = own_qos(account, cluster, settings)
+            return Target(Setup(own, limit), source="qos_management of backend_settings")
         default = _configured(Access.NORMAL, settings)
         return Target(Setup(Qos((default,)), limit), source="qos_default of backend_settings")
     chosen = restore.get("default_qos", "").strip().lower()
-    inherited = _names(cluster.qos_of(account.parent or ""))
+    inherited = qos_names(cluster.qos_of(account.parent or ""))
     before = Qos(() if set(names) == set(inherited) else names, chosen if chosen in names else "")
     members = dict(_member_settings(restore.get("member_qos", "")))
     return Target(Setup(before, limit), members, "what was set before the restriction")
@@ -143,6 +146,13 @@ def _submit_limit(
         return None
     limit = restore.get("submit_limit", "").strip()
     return int(limit) if limit.isdecimal() and int(limit) != NO_JOBS else UNLIMITED
+
+
+def own_qos(account: Account, cluster: Cluster, settings: SlurmSettings) -> Qos:
+    """What an account has that has a QOS of its own: that one, the inherited, and more."""
+    inherited = qos_names(cluster.qos_of(account.parent or ""))
+    more = (name.lower() for name in settings.qos_management.additional_qos)
+    return Qos(tuple(dict.fromkeys((*inherited, *more, account.name))), account.name)
 
 
 def refuse_unknown(resource: str, target: Target, existing: Collection[str]) -> None:
@@ -166,7 +176,7 @@ def is_set_to(account: Account, setup: Setup) -> bool:
     return setup.submit_limit in (None, limit) and (
         setup.qos is None
         or (
-            set(_names(account.qos)) == set(setup.qos.names)
+            set(qos_names(account.qos)) == set(setup.qos.names)
             and account.default_qos == setup.qos.default
         )
     )
@@ -183,7 +193,8 @@ def _configured(access: Access, settings: SlurmSettings) -> str:
     return name
 
 
-def _names(text: str) -> tuple[str, ...]:
+def qos_names(text: str) -> tuple[str, ...]:
+    """The names of a QOS list."""
     return tuple(dict.fromkeys(name for part in text.lower().split(",") if (name := part.strip())))
 
 
@@ -193,4 +204,4 @@ def _member_settings(text: str) -> Iterator[tuple[str, Qos]]:
         user, _, setting = entry.rpartition("=")
         names, _, default = setting.lower().partition("/")
         if is_user_name(user):
-            yield user, Qos(_names(names), default.strip())
+            yield user, Qos(qos_names(names), default.strip())

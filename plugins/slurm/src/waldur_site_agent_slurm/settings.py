@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.account_tree import Shape
@@ -58,6 +66,79 @@ def rules_of(settings: SlurmSettings) -> Rules:
     )
 
 
+_ONE_TRES = r"[a-z]+(/[A-Za-z0-9_:]+)?=[0-9]+[KMGTP]?"
+_TRES_LIST = rf"^({_ONE_TRES}(,{_ONE_TRES})*)?$"
+_WORDS = r"^([A-Za-z]+(,[A-Za-z]+)*)?$"
+_WALL_TIME = r"^([0-9]+(-[0-9]{1,2}(:[0-9]{2}){0,2}|(:[0-9]{2}){0,2}))?$"
+_QOS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,100}$"
+
+
+class QosManagement(BaseModel):
+    """A QOS of its own for each account, named like it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
+    )
+
+    enabled: bool = False
+    """Whether an account gets one when it is made; needs AdminLevel Administrator."""
+    flags: str = Field(default="DenyOnLimit,NoDecay", pattern=_WORDS)
+    """Its flags."""
+    grp_tres: str = Field(default="", pattern=_TRES_LIST)
+    """Its GrpTRES, such as ``cpu=100,gres/gpu=4``."""
+    max_jobs: int | None = Field(default=None, ge=0)
+    """Its MaxJobsPerUser."""
+    max_submit: int | None = Field(default=None, ge=0)
+    """Its MaxSubmitJobsPerUser."""
+    max_wall: str = Field(default="", pattern=_WALL_TIME)
+    """Its MaxWall, such as ``2-00:00:00``; a plain number is in minutes."""
+    min_tres_per_job: str = Field(default="", pattern=_TRES_LIST)
+    """Its MinTRESPerJob."""
+    additional_qos: tuple[Annotated[str, Field(pattern=_QOS_NAME)], ...] = ()
+    """What else the account's QOS list has, besides its own and what it inherits."""
+    skip_qos_swap: bool = False
+    """Whether accounts are paused, and downscaled, by GrpSubmitJobs=0 and keep their QOS."""
+    apply_limits_to_qos: bool = False
+    """Whether the limits of a resource are set on its QOS instead of its account."""
+
+    @field_validator("max_wall", mode="before")
+    @classmethod
+    def _number_is_minutes(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value or ""
+
+    @field_validator("grp_tres", "min_tres_per_job", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: object) -> object:
+        return value or ""
+
+    @field_validator("additional_qos", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or ()
+
+    @model_validator(mode="after")
+    def _limits_need_a_qos_that_stays(self) -> QosManagement:
+        if self.apply_limits_to_qos and not (self.enabled and self.skip_qos_swap):
+            raise ValueError(
+                "apply_limits_to_qos needs enabled: true and skip_qos_swap: true: without a QOS "
+                "that stays with the account its limits would be lost"
+            )
+        return self
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """What is set on a new QOS, by the name that sacctmgr takes."""
+        values = {
+            "Flags": self.flags,
+            "GrpTRES": self.grp_tres,
+            "MaxJobsPerUser": self.max_jobs,
+            "MaxSubmitJobsPerUser": self.max_submit,
+            "MaxWall": self.max_wall,
+            "MinTRESPerJob": self.min_tres_per_job,
+        }
+        return {key: str(value) for key, value in values.items() if value not in ("", None)}
+
+
 class SlurmSettings(HomeSettings, BackendSettings):
     """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
 
@@ -103,6 +184,8 @@ class SlurmSettings(HomeSettings, BackendSettings):
     qos_paused: str = ""
     """The QOS of accounts that are paused; must exist on the cluster. Without it they are paused
     by GrpSubmitJobs=0."""
+    qos_management: QosManagement = QosManagement()
+    """A QOS of its own for each account."""
     qos_default: str = "normal"
     """The QOS of accounts that are usable without restriction."""
     slurm_bin_path: Path | None = None
@@ -142,7 +225,12 @@ class SlurmSettings(HomeSettings, BackendSettings):
     @property
     def downscales_by_qos(self) -> bool:
         """Whether downscaled accounts get another QOS; otherwise they are paused."""
-        return not self.grants_qos_to_members
+        return not (self.grants_qos_to_members or self.qos_management.skip_qos_swap)
+
+    @property
+    def limits_are_on_qos(self) -> bool:
+        """Whether the limits of a resource are those of its QOS, not of its account."""
+        return self.qos_management.apply_limits_to_qos
 
     @property
     def grants_qos_to_members(self) -> bool:
@@ -165,6 +253,22 @@ class SlurmSettings(HomeSettings, BackendSettings):
             ("project",) if self.parent_account_holds == "projects" else ()
         )
         return Shape(top=self.parent_account, top_key=top_key, kinds=kinds, kept=kept)
+
+    @model_validator(mode="after")
+    def _no_qos_that_is_never_set(self) -> SlurmSettings:
+        unused = [key for key in ("qos_paused", "qos_downscaled") if getattr(self, key)]
+        unused += ["qos_default"] if "qos_default" in self.model_fields_set else []
+        if self.qos_management.skip_qos_swap and unused:
+            raise ValueError(
+                f"qos_management.skip_qos_swap and {unused[0]} are both set: with the one no "
+                "account gets another QOS; remove one of them"
+            )
+        return self
+
+    @field_validator("qos_management", mode="before")
+    @classmethod
+    def _no_qos_management(cls, value: object) -> object:
+        return {} if value is None else value
 
     @field_validator("root_account", "parent_account", mode="before")
     @classmethod

@@ -50,9 +50,10 @@ KEYS: Mapping[str, OldKey] = {
     ),
     "qos_downscaled": done("must exist on the cluster"),
     "qos_paused": done("must exist on the cluster; without it GrpSubmitJobs=0 pauses accounts"),
-    "qos_management": not_supported(
-        "remove it, and make a QOS of its own for each account by hand",
-        unless_enabled("enabled", "skip_qos_swap", "apply_limits_to_qos"),
+    "qos_management": done(
+        "the account keeps its QOS, which version 1 took off again in the next pass without "
+        "skip_qos_swap; its QOS list is what it inherits, additional_qos and its own; values that "
+        "Slurm would misread are errors"
     ),
     "execution_mode": not_supported(
         "install Slurm's commands where the agent runs and set cli", unless_other_than("cli")

@@ -95,6 +95,7 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
                 "name": name,
                 "descr": name,
                 "usagefactor": f"{state.usage_factors.get(name, 1):.6f}",
+                "grptresmins": printed(state.qos_limits.get(name, {})),
                 **state.qos_columns.get(name, {}),
             }
             for name in state.qos

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from waldur_site_agent.backends.simulation import Answer, SimulatedTool
 from waldur_site_agent_slurm.client import CommandTimedOutError
-from waldur_site_agent_slurm.simulator import adding, changing, jobs, showing
+from waldur_site_agent_slurm.simulator import adding, changing, jobs, qos, showing
 from waldur_site_agent_slurm.simulator.state import (
     RELEASES,
     Outage,
@@ -30,6 +30,9 @@ _CHANGES: dict[tuple[str, str], Callable[[SimState, list[str]], Answer]] = {
     ("modify", "user"): changing.modify_user,
     ("remove", "account"): changing.remove_account,
     ("remove", "user"): changing.remove_user,
+    ("add", "qo"): qos.add_qos,
+    ("modify", "qo"): qos.modify_qos,
+    ("remove", "qo"): qos.remove_qos,
 }
 _ENTITIES = (
     'Input line must include "Account", "Cluster", "Coordinator", "Federation", "QOS", '

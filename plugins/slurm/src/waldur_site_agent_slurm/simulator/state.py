@@ -128,6 +128,8 @@ class SimState:
     """Of the QOS that have another than 1."""
     qos_columns: dict[str, dict[str, str]] = field(default_factory=dict)
     """What a QOS has set, as sacctmgr prints it, by column."""
+    qos_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Its GrpTRESMins."""
     tres: list[str] = field(default_factory=list)
     """What slurmdbd has ever known; slurmctld's configuration says what is stored."""
     configuration: dict[str, str] = field(default_factory=dict)
