@@ -157,6 +157,28 @@ def test_a_qos_of_the_site_with_the_name_of_an_account_survives_it(
     assert resource.backend_id in site.slurm.state.qos
 
 
+@pytest.mark.parametrize("settings", [OWN, ON_QOS], ids=["limits of accounts", "limits of QOS"])
+def test_a_kept_account_loses_its_qos_and_gets_a_new_one_when_it_is_restored(
+    testbed: SimulatedSite, settings: dict[str, Any]
+) -> None:
+    site = testbed.with_(settings=settings | {"soft_delete": True})
+    resource = site.settled(site.project(ada="ada01"), cpu=10)
+    own = qos_of(site, resource)
+    side = site.sandbox.customer
+    side.place_terminate_order(resource)
+    assert not site.cycle().failed
+    assert account_of(site, resource).members == {}
+    assert (qos_of(site, resource), len(site.slurm.state.qos)) == (([], ""), 3)
+    order = side.place_restore_order(side.current(resource))
+    report = site.cycle()
+    assert not report.failed, report.results
+    assert site.state(order) == "done"
+    assert qos_of(site, resource) == own
+    limits = site.slurm.state.qos_limits[resource.backend_id] or account_of(site, resource).limits
+    assert limits == {"cpu": 600000}
+    assert site.members_of(resource) == {"ada01"}
+
+
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("story", ["create", "terminate", "terminate what version 1 made"])
 def test_killed_at_any_step_account_and_qos_are_both_there_or_both_gone(

@@ -196,6 +196,7 @@ def _close(work: Work, task: AnyTask, users: frozenset[str], last: frozenset[str
     """Let everybody out, and leave nothing to spend; ``last``: users without another account."""
     for portion in (last, users - last):
         remove_users(work, task, portion)
+    remove_qos(work, task, task.account)
     spent = {name: 0 for name, amount in work.now.accounts[task.account].limits.items() if amount}
     if spent:
         work.ledger.writes(task)

@@ -45,7 +45,7 @@ from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import tres
-from waldur_site_agent_slurm.account_qos import is_complete
+from waldur_site_agent_slurm.account_qos import is_complete, is_ours
 from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts, is_closed
 from waldur_site_agent_slurm.client import (
     LOCK_PURPOSE,
@@ -273,7 +273,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         found = reading.accounts.get(account)
         if found is None or reading.members_of(account) is None:
             return True
-        return self._slurm.soft_delete and is_closed(found)
+        is_alone = found.name not in reading.qos or not is_ours(reading.qos[found.name], found)
+        return self._slurm.soft_delete and is_closed(found) and is_alone
 
     def lock_file(self) -> Path:
         """The site's own choice, or a file named after the cluster, which may take a reading."""
