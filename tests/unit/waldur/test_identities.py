@@ -120,22 +120,10 @@ def test_what_is_registered_may_be_new_or_there_already(server: Scripted, status
     ("act", "path", "body", "answer"),
     [
         (
-            lambda w: w.register_service(ID, "events", "event_process"),
-            f"marketplace-site-agent-identities/{ID}/register_service/",
-            {"name": "events", "mode": "event_process"},
-            {"uuid": ID},
-        ),
-        (
             lambda w: w.register_processor(ID, "orders", "slurm"),
             f"marketplace-site-agent-services/{ID}/register_processor/",
             {"name": "orders", "backend_type": "slurm"},
             {"uuid": ID},
-        ),
-        (
-            lambda w: w.register_queue(ID, ("order", "resource")),
-            f"marketplace-site-agent-identities/{ID}/register_queue/",
-            {"object_types": ["order", "resource"]},
-            QUEUE,
         ),
         (
             lambda w: w.register_event_subscription(ID, "order"),
@@ -143,24 +131,9 @@ def test_what_is_registered_may_be_new_or_there_already(server: Scripted, status
             {"observable_object_type": "order"},
             SUBSCRIPTION,
         ),
-        (
-            lambda w: w.create_event_subscription("ours", ["order", "resource"]),
-            "event-subscriptions/",
-            {
-                "description": "ours",
-                "observable_objects": [{"object_type": "order"}, {"object_type": "resource"}],
-            },
-            SUBSCRIPTION,
-        ),
-        (
-            lambda w: w.create_queue(ID, UUID(OTHER), "order"),
-            f"event-subscriptions/{ID}/create_queue/",
-            {"offering_uuid": OTHER, "object_type": "order"},
-            {"queue_name": "q", "vhost": ID},
-        ),
     ],
 )
-def test_a_registration_is_one_post_with_this_body(
+def test_what_a_registration_may_lack_is_not_sent(
     server: Scripted,
     act: Callable[[Waldur], object],
     path: str,

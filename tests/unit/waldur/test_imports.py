@@ -61,30 +61,6 @@ def test_one_request_is_read_as_it_is_now(server: Scripted) -> None:
     assert (wish.state, wish.error_message) == ("Erred", "no")
 
 
-@pytest.mark.parametrize(
-    ("act", "path", "body"),
-    [
-        (lambda w: w.start_import(ID), "start_processing", None),
-        (lambda w: w.import_done(ID), "set_done", None),
-        (
-            lambda w: w.import_erred(ID, "no project"),
-            "set_erred",
-            {"error_message": "no project", "error_traceback": ""},
-        ),
-    ],
-)
-def test_a_request_is_moved_by_one_post(
-    server: Scripted, act: Callable[[Waldur], None], path: str, body: dict[str, object] | None
-) -> None:
-    server.replies = [httpx.Response(200, json={"status": "ok"})]
-    act(server.waldur())
-    assert server.asked == [
-        ("POST", f"https://waldur.example.com/api/backend-resource-requests/{ID}/{path}/")
-    ]
-    content = server.requests[0].content
-    assert body == (json.loads(content) if content else None)
-
-
 def test_a_request_that_somebody_else_took_is_a_conflict(server: Scripted) -> None:
     server.replies = [httpx.Response(409, json={"detail": "Valid states: Sent."})]
     with pytest.raises(ConflictError, match="Valid states: Sent"):

@@ -1,4 +1,7 @@
-"""What each method sends, byte for byte where it matters."""
+"""What methods send where it is no matter of course, and what they make of the answers.
+
+That every request is the official client's is in ``contract/test_gateway_sdk.py``.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,6 @@ CPU = WaldurComponent(
     ("act", "path", "body"),
     [
         (lambda w: w.approve_order(ID), f"marketplace-orders/{ID}/approve_by_provider/", {}),
-        (lambda w: w.complete_order(ID), f"marketplace-orders/{ID}/set_state_done/", None),
-        (
-            lambda w: w.fail_order(ID, "no slug"),
-            f"marketplace-orders/{ID}/set_state_erred/",
-            {"error_message": "no slug", "error_traceback": ""},
-        ),
         (
             lambda w: w.set_backend_id(UUID(ID), "Ünï"),
             f"marketplace-provider-resources/{ID}/set_backend_id/",
@@ -48,22 +45,6 @@ CPU = WaldurComponent(
             lambda w: w.set_limits(ID, {"cpu": Decimal("1E+3"), "mem": Decimal("0.1")}),
             f"marketplace-provider-resources/{ID}/set_limits/",
             {"limits": {"cpu": 1000, "mem": 0.1}},
-        ),
-        (
-            lambda w: w.set_backend_metadata(ID, {"qos": "normal"}),
-            f"marketplace-provider-resources/{ID}/set_backend_metadata/",
-            {"backend_metadata": {"qos": "normal"}},
-        ),
-        (
-            lambda w: w.refresh_last_sync(ID),
-            f"marketplace-provider-resources/{ID}/refresh_last_sync/",
-            None,
-        ),
-        (lambda w: w.set_as_ok(ID), f"marketplace-provider-resources/{ID}/set_as_ok/", None),
-        (
-            lambda w: w.set_as_erred(ID, "gone"),
-            f"marketplace-provider-resources/{ID}/set_as_erred/",
-            {"error_message": "gone", "error_traceback": ""},
         ),
         (
             lambda w: w.create_component(ID, CPU),
@@ -90,17 +71,6 @@ CPU = WaldurComponent(
                 "is_boolean": False,
             },
         ),
-        (lambda w: w.begin_creating(ID), f"marketplace-offering-users/{ID}/begin_creating/", None),
-        (
-            lambda w: w.set_deleted(OTHER),
-            f"marketplace-offering-users/{OTHER.hex}/set_deleted/",
-            None,
-        ),
-        (
-            lambda w: w.set_pending_account_linking(ID, "link it", "https://example.com/"),
-            f"marketplace-offering-users/{ID}/set_pending_account_linking/",
-            {"comment": "link it", "comment_url": "https://example.com/"},
-        ),
         (
             lambda w: w.set_pending_additional_validation(ID),
             f"marketplace-offering-users/{ID}/set_pending_additional_validation/",
@@ -108,7 +78,7 @@ CPU = WaldurComponent(
         ),
     ],
 )
-def test_a_write_is_one_post_with_this_body(
+def test_what_is_not_plain_text_or_is_left_out_is_sent_like_this(
     server: Scripted, act: Callable[[Waldur], None], path: str, body: dict[str, object] | None
 ) -> None:
     server.replies = [httpx.Response(200)]
@@ -130,26 +100,6 @@ def test_a_username_is_patched_and_the_new_state_comes_back(server: Scripted) ->
     ]
     assert json.loads(request.content) == {"username": "ada"}
     assert (changed.username, changed.state) == ("ada", "Creating")
-
-
-@pytest.mark.parametrize(
-    ("ask", "query"),
-    [
-        (lambda w: w.service_accounts(ID), {}),
-        (lambda w: w.course_accounts(ID), {"o": "created"}),
-        (lambda w: w.offering_service_accounts(ID), {}),
-        (lambda w: w.offering_course_accounts(ID), {}),
-        (lambda w: w.user_limits(ID), {"offering_uuid": ID}),
-        (lambda w: w.periodic_policies(UUID(ID)), {"scope_uuid": ID}),
-    ],
-    ids=["service", "course", "offering service", "offering course", "limits", "policies"],
-)
-def test_a_list_without_a_choice_of_fields_or_order_is_not_asked_for_one(
-    server: Scripted, ask: Callable[[Waldur], object], query: dict[str, str]
-) -> None:
-    server.replies = [server.page([], 0)]
-    ask(server.waldur())
-    assert {"page": "1", "page_size": "300", **query} == dict(server.requests[0].url.params)
 
 
 def test_every_request_carries_the_token_and_says_which_agent_it_is(server: Scripted) -> None:
