@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from harness.v1_site import CAMPUS, PLUGIN
 
 
+@pytest.mark.guarantee("v1-plugins")
 def test_without_the_adapter_its_modules_do_not_exist_and_the_advice_is_the_same() -> None:
     program = (
         "import sys; from importlib.metadata import EntryPoint\n"

@@ -24,6 +24,8 @@ def ordered(site: V1Site, **people: str) -> Order:
     return side.place_create_order(project, "Ocean data", {"cpu": 10}, {"protocol": "smb"})
 
 
+@pytest.mark.guarantee("v1-plugins")
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 @pytest.mark.parametrize("entry_point", [CAMPUS, CLOUD, OLD])
 def test_a_resource_lives_from_order_to_termination(entry_point: str) -> None:
     with a_v1_site(adapted(entry_point), allocation_prefix="hpc_") as site:
@@ -95,6 +97,7 @@ def test_an_order_that_the_plugin_finishes_later_is_asked_for_and_then_done() ->
 FAILURES = ["get 500", "create 500", "create 503", "limits 500", "list 500", "ping 401"]
 
 
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("entry_point", [CAMPUS, CLOUD])
 def test_a_failing_server_errs_and_removes_nothing(entry_point: str, failure: str) -> None:
@@ -118,6 +121,7 @@ def test_a_failing_server_errs_and_removes_nothing(entry_point: str, failure: st
         assert not site.sandbox.requests.count("*_set_state_erred")
 
 
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 def test_a_deletion_that_the_plugin_only_claims_is_not_believed() -> None:
     with a_v1_site(adapted(CLOUD)) as site:
         order = ordered(site)
@@ -160,6 +164,7 @@ def test_members_whom_the_plugin_does_not_take_yet_wait_and_the_others_are_serve
         assert campus().FOLDERS[site.resource(order).backend_id]["users"] == {"ada01"}
 
 
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("entry_point", [CAMPUS, CLOUD])
 def test_killed_at_any_step_an_order_makes_one_resource(

@@ -53,6 +53,7 @@ def test_plugins_that_cannot_run_are_refused_by_name_with_the_reason(name: str) 
         plugin_of(CAMPUS, name).load()
 
 
+@pytest.mark.guarantee("v1-plugins: Which published plugins run")
 def test_a_plugin_that_decides_about_orders_before_their_approval_is_refused() -> None:
     with pytest.raises(PermanentError, match="decides about orders before they are approved"):
         adapted("campus_storage.backend:DecidingBackend")
@@ -132,6 +133,7 @@ def test_people_who_must_act_first_get_the_plugins_message_and_link() -> None:
         names_of().get_username(user("validate"))
 
 
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 def test_a_directory_that_is_away_is_temporary_and_secrets_are_masked() -> None:
     with pytest.raises(TemporaryError) as raised:
         names_of(bind_password="hunter2").get_username(user("away"))
@@ -161,6 +163,7 @@ def _backend_error(text: str, cause: Exception | None = None) -> Exception:
     return error
 
 
+@pytest.mark.guarantee("v1-plugins: What holds for such plugins")
 @pytest.mark.parametrize(
     ("error", "family"),
     [
