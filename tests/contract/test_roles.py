@@ -51,6 +51,7 @@ marketplace_slurm_periodic_usage_policies_list                    ok  -   ok  - 
 marketplace_orders_list                                           ok  ok  ok  ok  ok  ok  []
 marketplace_orders_retrieve                                       ok  ok  ok  ok  ok  ok  404
 marketplace_orders_approve_by_provider                            ok  ok  403 403 403 403 404
+marketplace_orders_reject_by_provider                             ok  ok  403 403 403 403 404
 marketplace_orders_set_state_done                                 ok  ok  403 403 403 403 404
 marketplace_orders_set_state_erred                                ok  ok  403 403 403 403 404
 marketplace_orders_set_backend_id                                 ok  -   ok  -   ok  -   404

@@ -92,6 +92,11 @@ CASES = [
     ),
     Case("marketplace_orders_retrieve", lambda w: w.order(ID)),
     Case("marketplace_orders_approve_by_provider", lambda w: w.approve_order(ID), body={}),
+    Case(
+        "marketplace_orders_reject_by_provider",
+        lambda w: w.reject_order(ID, "too large"),
+        body={"provider_rejection_comment": "too large"},
+    ),
     Case("marketplace_orders_set_state_done", lambda w: w.complete_order(ID)),
     Case(
         "marketplace_orders_set_state_erred",

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from waldur_site_agent.config.switching import OldDefault, OldKeys
 from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
-from waldur_site_agent.model.marketplace import Component, OfferingUser, WaldurOffering
+from waldur_site_agent.model.marketplace import Component, OfferingUser, Order, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
 
 
@@ -217,6 +217,16 @@ class Progress:
     """Set exactly when the result is FAILED; a temporary one means: ask again."""
     assigned_id: str = ""
     """As in :class:`Outcome`, where it became known only now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a backend says about a pending order; without anything it is approved."""
+
+    rejection: str = ""
+    """Why the order is rejected; the customer sees it."""
+    waiting_for: str = ""
+    """What has to happen first; the backend is asked again in each pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -628,6 +638,18 @@ class Backend(ABC):
         It takes seconds and may raise a ``TemporaryError``, because the agent stops.
         """
         return
+
+    def decide(self, order: Order, facts: ResourceFacts | None) -> Decision:  # noqa: ARG002 - for overriding
+        """Decide on a pending order; asked only where the site sets ``approve_orders: backend``.
+
+        Args:
+            order: the order; ``limits`` are in Waldur's measured units.
+            facts: what Waldur says about its resource.
+
+        Raises:
+            TemporaryError: there is no decision yet; asked again in the next pass.
+        """
+        return Decision()
 
     def watch_commands(self, told: Callable[[str, str, float], None]) -> None:  # noqa: ARG002 - for overriding
         """Tell of each external command from now on, for health and metrics.

@@ -356,6 +356,10 @@ class Offering(Section):
     """Owned by the backend."""
     backend_components: dict[str, ComponentSettings] = Field(default_factory=dict)
     """What is counted and limited: component type to its unit and kind."""
+    approve_orders: Literal["always", "never", "backend"] = "always"
+    """Who approves pending orders. ``always``: the agent, all of them; ``never``: people, in
+    Waldur; ``backend``: the backend decides whether to approve, to reject with a reason, or to
+    wait."""
     limits: Literal["backend", "waldur", "report"] = "backend"
     """Who wins when limits differ. ``backend``: Waldur is told what the account has; ``waldur``:
     the account gets what was sold; ``report``: neither changes; plan and log show both."""

@@ -25,7 +25,6 @@ from waldur_site_agent.cycles.site import (
     Site,
     WaldurSnapshot,
     cause_of,
-    send_write,
 )
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import (
@@ -52,11 +51,10 @@ from waldur_site_agent.planning.orders import (
     Claims,
     OrderContext,
     OrderPlan,
-    approve_write,
     claims_of,
 )
 from waldur_site_agent.planning.plan import Write
-from waldur_site_agent.waldur import ConflictError, Listing, NotFoundError, concurrently
+from waldur_site_agent.waldur import Listing, NotFoundError, concurrently
 
 
 class OrderStatus(enum.Enum):
@@ -65,6 +63,8 @@ class OrderStatus(enum.Enum):
     PLANNED = "planned"
     """Dry run: nothing was done."""
     DONE = "done"
+    REJECTED = "rejected"
+    """The backend decided so; Waldur has the reason."""
     ERRED = "erred"
     """The order cannot be carried out; Waldur has the reason."""
     WAITING = "waiting"
@@ -149,65 +149,6 @@ def _readable(site: Site, listing: Listing[Order]) -> tuple[Order, ...]:
             reason=reason,
         )
     return listing.items
-
-
-def approve_pending(
-    site: Site, orders: Sequence[Order]
-) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
-    """Approve pending orders, and read every order individually before working on it.
-
-    A list may be outdated: it may show an order as executing that has ended, and whose limits or
-    account belong to a later order by now. Somebody else may have approved the order, the
-    approval may have got lost, or it may leave the order waiting for its start date.
-
-    Returns:
-        The executing orders, and results for those that cannot be processed now.
-    """
-    pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
-    attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
-    rejections = {a.item.uuid: a.error for a in attempts if _was_rejected(a.error)}
-    executing, results = [], []
-    for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
-        if attempt.value is None:
-            reason = f"order {attempt.item.uuid} could not be read: {attempt.error}"
-            results.append(_left_open(attempt.item, reason))
-        elif attempt.value.state == OrderState.EXECUTING:
-            executing.append(attempt.value)
-        elif rejection := rejections.get(attempt.item.uuid):
-            reason = f"order {attempt.item.uuid} was not approved: {rejection}"
-            results.append(_left_open(attempt.item, reason))
-        elif attempt.item.state == OrderState.PENDING_PROVIDER:
-            results.append(_not_approved(attempt.value))
-    return tuple(executing), tuple(results)
-
-
-def _left_open(order: Order, reason: str) -> OrderResult:
-    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
-
-
-def _not_approved(order: Order) -> OrderResult:
-    """The result of an order that is neither pending nor executing after the approval."""
-    text = f"order {order.uuid} should have been approved, but is {order.state} in Waldur"
-    match order.state:
-        case OrderState.ERRED:
-            why = order.error_message or "Waldur gives no reason; see its log"
-            reason = f"{text}, not set by the agent: {why}"
-            return OrderResult(
-                order=order, status=OrderStatus.ERRED, reason=reason, is_trouble=True
-            )
-        case OrderState.DONE:
-            return OrderResult(order=order, status=OrderStatus.DONE)
-        case OrderState.PENDING_START_DATE:
-            when = f" on {order.start_date}" if order.start_date else ""
-            reason = f"{text}; Waldur starts it{when}"
-            return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason)
-        case _:
-            return _left_open(order, f"{text}; retried while it is open")
-
-
-def _was_rejected(error: SiteAgentError | None) -> bool:
-    """Whether the approval was rejected; a conflict means that somebody else approved it."""
-    return error is not None and not isinstance(error, ConflictError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
+from waldur_site_agent.cycles.approval import approve_pending, decide, reject
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -19,7 +20,6 @@ from waldur_site_agent.cycles.order_inputs import (
     OrdersReport,
     OrderStatus,
     Resources,
-    approve_pending,
     claims_on,
     confirmed_claims,
     defer_doubtful_names,
@@ -98,8 +98,21 @@ def process_orders(
         repairs = _preview_repairs(site) if dry_run else ()
         return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
     tell_resources(site)
+    decisions = decide(site, found)
+    found = decisions.accepted
     if dry_run:
-        return _preview(site, found, snapshot, site.backend.observe())
+        report = _preview(site, found, snapshot, site.backend.observe())
+        return replace(
+            report,
+            results=(*report.results, *decisions.left),
+            writes=(*decisions.rejections, *report.writes),
+        )
+    rejected = reject(site, decisions)
+    if not found:
+        results = (*decisions.left, *rejected)
+        report = OrdersReport(offering=site.offering.name, results=results, snapshot=snapshot)
+        _log(site, report)
+        return report
     with site.backend.session():
         state = site.backend.observe()
         orders, refused = approve_pending(site, found)
@@ -116,7 +129,7 @@ def process_orders(
     _remember_updates(site, closed)
     report = OrdersReport(
         offering=site.offering.name,
-        results=(*closed, *waiting, *refused),
+        results=(*closed, *waiting, *refused, *decisions.left, *rejected),
         plans=plans,
         snapshot=snapshot,
         refused=allowed.refused,
@@ -428,6 +441,8 @@ def _log(site: Site, report: OrdersReport) -> None:
         match result.status:
             case OrderStatus.DONE:
                 log.info("order done")
+            case OrderStatus.REJECTED:
+                pass  # logged when it was
             case OrderStatus.ERRED:
                 log.error("order erred", reason=result.reason)
             case _:

@@ -606,6 +606,7 @@ def _send(waldur: Waldur, write: Write) -> None:
         Call.START_IMPORT: waldur.start_import,
     }
     with_value: dict[Call, Callable[[UUID, Any], object]] = {
+        Call.REJECT_ORDER: waldur.reject_order,
         Call.FAIL_ORDER: waldur.fail_order,
         Call.SET_BACKEND_ID: waldur.set_backend_id,
         Call.SET_ORDER_BACKEND_ID: waldur.set_order_backend_id,

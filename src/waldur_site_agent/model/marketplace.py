@@ -41,6 +41,7 @@ class OrderState:
     """The order states that the agent acts on; there are others."""
 
     PENDING_PROVIDER = "pending-provider"
+    REJECTED = "rejected"
     PENDING_START_DATE = "pending-start-date"
     EXECUTING = "executing"
     DONE = "done"

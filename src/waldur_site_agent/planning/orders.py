@@ -524,6 +524,11 @@ def approve_write(order: Order) -> Write:
     return _state(order, Call.APPROVE_ORDER, order.state, OrderState.EXECUTING)
 
 
+def reject_write(order: Order, reason: str) -> Write:
+    """Reject an order that is pending on the provider, with the reason."""
+    return _state(order, Call.REJECT_ORDER, order.state, OrderState.REJECTED, reason)
+
+
 def complete_write(order: Order) -> Write:
     """Mark an order as done."""
     return _state(order, Call.COMPLETE_ORDER, OrderState.EXECUTING, OrderState.DONE)

@@ -129,6 +129,7 @@ class Call(enum.StrEnum):
     """The API calls that change something in Waldur."""
 
     APPROVE_ORDER = "approve_order"
+    REJECT_ORDER = "reject_order"
     COMPLETE_ORDER = "complete_order"
     FAIL_ORDER = "fail_order"
     SET_BACKEND_ID = "set_backend_id"

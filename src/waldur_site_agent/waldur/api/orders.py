@@ -36,6 +36,13 @@ APPROVE_ORDER: Operation[None] = Operation(
     path="marketplace-orders/{uuid}/approve_by_provider/",
     body=(),
 )
+REJECT_ORDER: Operation[None] = Operation(
+    id="marketplace_orders_reject_by_provider",
+    purpose="reject order {uuid}",
+    method="POST",
+    path="marketplace-orders/{uuid}/reject_by_provider/",
+    body=("provider_rejection_comment",),
+)
 COMPLETE_ORDER: Operation[None] = Operation(
     id="marketplace_orders_set_state_done",
     purpose="mark order {uuid} as done",
@@ -85,6 +92,10 @@ class OrdersApi(ApiClient):
             self._connection.send(call)
         except BodyRefusedError:
             self._connection.send(call.without_body())
+
+    def reject_order(self, uuid: UUID | str, reason: str) -> None:
+        """Reject an order that is pending on the provider; the customer sees the reason."""
+        self._write(REJECT_ORDER, uuid, {"provider_rejection_comment": reason})
 
     def complete_order(self, uuid: UUID | str) -> None:
         """Mark an executing order as done."""

@@ -1,0 +1,153 @@
+"""Decides on pending orders: approves them, rejects them with a reason, or leaves them pending."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from waldur_site_agent.cycles.facts import facts_of_orders
+from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus
+from waldur_site_agent.cycles.site import Site, send_write
+from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.marketplace import Order, OrderState, Resource
+from waldur_site_agent.planning.orders import approve_write, reject_write
+from waldur_site_agent.planning.plan import Write
+from waldur_site_agent.waldur import ConflictError, concurrently
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What is to happen to the open orders, before any of them is carried out."""
+
+    accepted: tuple[Order, ...]
+    """Orders that are executing already, or are to be approved."""
+    rejected: Mapping[UUID, tuple[Order, str]]
+    """Orders to be rejected, with the reason."""
+    left: tuple[OrderResult, ...] = ()
+    """Orders that stay pending and need somebody, or another pass."""
+
+    @property
+    def rejections(self) -> tuple[Write, ...]:
+        """The rejections as changes in Waldur."""
+        return tuple(reject_write(order, reason) for order, reason in self.rejected.values())
+
+
+def decide(site: Site, orders: Sequence[Order]) -> Decisions:
+    """Decide on every pending order; nothing is changed in Waldur.
+
+    Raises:
+        TemporaryError: a resource could not be read; the backend decides in the next pass.
+    """
+    rule = site.offering.approve_orders
+    if rule == "always":
+        return Decisions(accepted=tuple(orders), rejected={})
+    pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
+    running = tuple(order for order in orders if order.state != OrderState.PENDING_PROVIDER)
+    if rule == "never":
+        for order in pending:
+            site.conditions.note(
+                "order waits for its approval in Waldur", _named(order), order=str(order.uuid)
+            )
+        return Decisions(accepted=running, rejected={})
+    accepted, rejected, left = [*running], {}, []
+    facts = facts_of_orders(site, pending, _resources(site, pending))
+    for order in pending:
+        try:
+            decision = site.backend.decide(order, facts.get(order.uuid))
+        except SiteAgentError as error:
+            left.append(_left_open(order, f"{_named(order)}: no decision on it: {error}"))
+            continue
+        if decision.rejection:
+            rejected[order.uuid] = (order, decision.rejection)
+        elif decision.waiting_for:
+            reason = f"{_named(order)} is not approved yet: {decision.waiting_for}"
+            left.append(OrderResult(order=order, status=OrderStatus.WAITING, reason=reason))
+        else:
+            accepted.append(order)
+    return Decisions(accepted=tuple(accepted), rejected=rejected, left=tuple(left))
+
+
+def _resources(site: Site, orders: Sequence[Order]) -> dict[UUID, Resource]:
+    wanted = {o.marketplace_resource_uuid for o in orders if o.marketplace_resource_uuid}
+    attempts = concurrently(site.waldur.resource, sorted(wanted))
+    return {attempt.item: attempt.value for attempt in attempts if attempt.value is not None}
+
+
+def reject(site: Site, decisions: Decisions) -> tuple[OrderResult, ...]:
+    """Reject orders in Waldur. One that is no longer pending was decided on by somebody else."""
+    attempts = concurrently(
+        lambda pair: send_write(site, reject_write(*pair)), list(decisions.rejected.values())
+    )
+    results = []
+    for attempt in attempts:
+        order, reason = attempt.item
+        if attempt.error is None:
+            site.log.info("order rejected", order=str(order.uuid), type=order.type, reason=reason)
+            results.append(OrderResult(order=order, status=OrderStatus.REJECTED, reason=reason))
+        elif not isinstance(attempt.error, ConflictError):
+            results.append(_left_open(order, f"{_named(order)} was not rejected: {attempt.error}"))
+    return tuple(results)
+
+
+def _named(order: Order) -> str:
+    return f"order {order.uuid}"
+
+
+def approve_pending(
+    site: Site, orders: Sequence[Order]
+) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
+    """Approve pending orders, and read every order individually before working on it.
+
+    A list may be outdated: it may show an order as executing that has ended, and whose limits or
+    account belong to a later order by now. Somebody else may have approved the order, the
+    approval may have got lost, or it may leave the order waiting for its start date.
+
+    Returns:
+        The executing orders, and results for those that cannot be processed now.
+    """
+    pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
+    attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
+    rejections = {a.item.uuid: a.error for a in attempts if _was_rejected(a.error)}
+    executing, results = [], []
+    for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
+        if attempt.value is None:
+            reason = f"order {attempt.item.uuid} could not be read: {attempt.error}"
+            results.append(_left_open(attempt.item, reason))
+        elif attempt.value.state == OrderState.EXECUTING:
+            executing.append(attempt.value)
+        elif rejection := rejections.get(attempt.item.uuid):
+            reason = f"order {attempt.item.uuid} was not approved: {rejection}"
+            results.append(_left_open(attempt.item, reason))
+        elif attempt.item.state == OrderState.PENDING_PROVIDER:
+            results.append(_not_approved(attempt.value))
+    return tuple(executing), tuple(results)
+
+
+def _left_open(order: Order, reason: str) -> OrderResult:
+    return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason, is_trouble=True)
+
+
+def _not_approved(order: Order) -> OrderResult:
+    """The result of an order that is neither pending nor executing after the approval."""
+    text = f"order {order.uuid} should have been approved, but is {order.state} in Waldur"
+    match order.state:
+        case OrderState.ERRED:
+            why = order.error_message or "Waldur gives no reason; see its log"
+            reason = f"{text}, not set by the agent: {why}"
+            return OrderResult(
+                order=order, status=OrderStatus.ERRED, reason=reason, is_trouble=True
+            )
+        case OrderState.DONE:
+            return OrderResult(order=order, status=OrderStatus.DONE)
+        case OrderState.PENDING_START_DATE:
+            when = f" on {order.start_date}" if order.start_date else ""
+            reason = f"{text}; Waldur starts it{when}"
+            return OrderResult(order=order, status=OrderStatus.WAITING, reason=reason)
+        case _:
+            return _left_open(order, f"{text}; retried while it is open")
+
+
+def _was_rejected(error: SiteAgentError | None) -> bool:
+    """Whether the approval was rejected; a conflict means that somebody else approved it."""
+    return error is not None and not isinstance(error, ConflictError)
