@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 
@@ -42,6 +44,17 @@ class TestProxy:
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     proxy: TestProxy
+    context: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a connection; the handshake is left to the thread that serves it."""
+        taken, address = super().get_request()
+        if self.context is not None:
+            taken = self.context.wrap_socket(taken, server_side=True, do_handshake_on_connect=False)
+        return taken, address
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that go away, or do not trust the certificate."""
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -49,14 +62,14 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def pump(self, target: socket.socket) -> None:
         """Pass bytes on in both directions until one side ends."""
-        back = threading.Thread(target=_copy, args=(target, self.connection), daemon=True)
-        back.start()
-        while piece := self.rfile.read1():
-            target.sendall(piece)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-        back.join(5)
-        target.close()
+        with target:
+            back = threading.Thread(target=_copy, args=(target, self.connection), daemon=True)
+            back.start()
+            with suppress(OSError):
+                while piece := self.rfile.read1():
+                    target.sendall(piece)
+                target.shutdown(socket.SHUT_WR)
+            back.join(5)
 
 
 class _Http(_Handler):
@@ -81,8 +94,7 @@ class _Http(_Handler):
             once = [line for line in kept if not line.lower().startswith("connection:")]
             lines = [f"{method} {path} {version}", *once, "Connection: close", "", ""]
             target.sendall("\r\n".join(lines).encode())
-        with suppress(OSError):
-            self.pump(target)
+        self.pump(target)
 
 
 class _Socks(_Handler):
@@ -107,8 +119,7 @@ class _Socks(_Handler):
         (port,) = struct.unpack("!H", self.rfile.read(2))
         target = proxy.connect(host, port)
         self.wfile.write(bytes([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]))
-        with suppress(OSError):
-            self.pump(target)
+        self.pump(target)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
@@ -120,10 +131,22 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def a_proxy(scheme: str, user: str = "", password: str = "") -> Iterator[TestProxy]:
-    """A proxy in a thread; ``scheme`` is ``http`` or one that begins with ``socks``."""
+def a_proxy(
+    scheme: str, user: str = "", password: str = "", certificate: Path | None = None
+) -> Iterator[TestProxy]:
+    """A proxy in a thread.
+
+    Args:
+        scheme: ``http``, or ``https``, or one that begins with ``socks``.
+        user: whom it lets in; everybody if empty.
+        password: that user's password.
+        certificate: that of an ``https`` proxy, with its key in a file with the suffix ``.key``.
+    """
     handler = _Socks if scheme.startswith("socks") else _Http
     with _Server(("127.0.0.1", 0), handler) as server:
+        if certificate is not None:
+            server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         server.proxy = TestProxy(server.server_address[1], user, password)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,25 @@ def test_a_session_goes_through_a_proxy(host: Host, address: Address, scheme: st
         connection.acknowledge(delivery)
         connection.close()
     assert delivery.body == b"hello"
+    assert proxy.targets == [f"{address.host}:{address.port}"]
+
+
+def test_a_session_goes_through_a_proxy_that_is_reached_over_tls(
+    host: Host, address: Address, authority: Authority, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "proxy.pem"
+    shutil.copy(authority.certificate, certificate)
+    shutil.copy(authority.key, certificate.with_suffix(".key"))
+    queue = host.queue()
+    with a_proxy("https", "agent", "secret", certificate) as proxy:
+        through = replace(address, proxy=f"https://agent:secret@{proxy.address}")
+        believing = replace(through, ca_file=str(authority.ca_file))
+        connection = StompTransport(believing).connect(host.subscription(queue))
+        host.publish(queue, b"hello")
+        assert next_of(connection).body == b"hello"
+        connection.close()
+        reason = str(reason_of(through, host.subscription(queue)))
+    assert "certificate not trusted" in reason
     assert proxy.targets == [f"{address.host}:{address.port}"]
 
 

@@ -13,8 +13,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from harness.patience import patience
+from harness.proxies import a_proxy
 from waldur_site_agent.config import Offering
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.service.session import connect
@@ -124,6 +126,27 @@ def test_https_to_a_port_of_http_says_which_scheme_to_write() -> None:
             waldur.server_version()
         server.shutdown()
         serving.join(patience())
+
+
+@needs_openssl
+def test_a_proxy_that_is_reached_over_tls_is_checked_like_the_server(
+    url: str, certificate: Path
+) -> None:
+    with a_proxy("https", "agent", "secret", certificate) as proxy:
+        address = f"https://agent:secret@{proxy.address}"
+        believing = offering(url, ca_file=str(certificate))
+        believing.use_proxy(SecretStr(address))
+        with connect(believing, "report") as waldur:
+            assert waldur.server_version() == "8.1.3"
+        doubting = offering(url)
+        doubting.use_proxy(SecretStr(address))
+        with (
+            connect(doubting, "report") as waldur,
+            pytest.raises(TemporaryError, match="is not trusted") as caught,
+        ):
+            waldur.server_version()
+    assert proxy.targets == [url.split("/")[2]]
+    assert "secret" not in str(caught.value)
 
 
 @needs_openssl
