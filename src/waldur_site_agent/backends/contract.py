@@ -330,6 +330,9 @@ class BackendSettings(BaseModel):
         extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
     )
 
+    check_backend_id_uniqueness: bool = False
+    """Whether the name of a terminated resource is never given again, to nobody."""
+
     version_1: ClassVar[OldKeys] = {}
     """The keys of version 1 that a site may have in its file, and what became of each."""
     version_1_defaults: ClassVar[tuple[OldDefault, ...]] = ()

@@ -40,10 +40,11 @@ COMMON: Mapping[str, OldKey] = {
     "soft_delete": not_supported(
         "set it to false; a terminated resource is deleted with its account"
     ),
-    "check_backend_id_uniqueness": later(
-        "set it to false; a name is free if no account and no resource of the offering has it"
+    "check_backend_id_uniqueness": done(
+        "an order waits where Waldur's history cannot be read; version 1 took the name",
+        differs=True,
     ),
-    "check_all_offerings": not_needed("without check_backend_id_uniqueness it does nothing"),
+    "check_all_offerings": not_needed("every offering that the token may see is looked at"),
     "backend_id_max_retries": not_needed("ten names are tried where the offering names by project"),
     "periodic_limits": later(
         "set enabled: false; limits of a periodic policy in Waldur are left alone", unless_enabled()

@@ -458,7 +458,9 @@ def confirmed_claims(
         if resource.account in names
     }
     claimants = _read(site, listed - resources.own.keys())
-    return claims_of(_alive([*resources.own.values(), *claimants]))
+    alive = _alive([*resources.own.values(), *claimants])
+    taken = {resource.account for resource in alive}
+    return claims_of([*alive, *_used_since_the_order(site, contexts, taken)])
 
 
 def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
@@ -519,16 +521,17 @@ def _namesakes_of(site: Site, names: Collection[str]) -> list[Resource]:
 def _used_since_the_order(
     site: Site, contexts: Iterable[OrderContext], taken: Collection[str]
 ) -> Iterator[Resource]:
-    """Terminated resources that still used a candidate name after the order was placed.
+    """Terminated resources that keep a candidate name from being given again.
 
     Usage is counted by account name from the order's creation on, so what the previous owner of
-    the name used in between would be billed twice. Only names derived from the project slug are
-    reused, and only those have alternatives.
+    the name used after it would be billed twice. Only names derived from the project slug are
+    reused, and only those have alternatives. Sites may want no name to be given twice at all.
 
     Raises:
         TemporaryError: Waldur could not be read.
     """
-    choosing = [context for context in contexts if _has_a_choice(context)]
+    never_again = site.backend.settings.check_backend_id_uniqueness
+    choosing = [c for c in contexts if _has_a_choice(c) or (never_again and _is_nameless(c))]
     rivals = Counter(context.placements[0].id for context in choosing)
     for context in choosing:
         free = 0
@@ -536,7 +539,9 @@ def _used_since_the_order(
             listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
             ended = listing.require_every_page(f'terminated resources named "{name}"')
             used = [
-                resource for resource in ended if _ended_after(resource, context.resource.created)
+                resource
+                for resource in ended
+                if never_again or _ended_after(resource, context.resource.created)
             ]
             yield from used
             free += not used
@@ -546,14 +551,17 @@ def _used_since_the_order(
 
 def _has_a_choice(context: OrderContext) -> bool:
     """Whether the order has several account names to choose from."""
-    is_open = context.order.type in OrderType.OPENING and context.problem is None
-    return is_open and not context.resource.account and len(context.placements) > 1
+    return _is_nameless(context) and context.problem is None and len(context.placements) > 1
 
 
 def _may_adopt(context: OrderContext, state: BackendState) -> bool:
     """Whether the order might adopt an existing account."""
-    is_nameless = context.order.type in OrderType.OPENING and not context.resource.account
-    return is_nameless and bool(_doubtful_names(context, state))
+    return _is_nameless(context) and bool(_doubtful_names(context, state))
+
+
+def _is_nameless(context: OrderContext) -> bool:
+    """Whether the order gives its resource a name."""
+    return context.order.type in OrderType.OPENING and not context.resource.account
 
 
 def _ended_after(resource: Resource, moment: datetime | None) -> bool:

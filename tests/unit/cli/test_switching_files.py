@@ -188,13 +188,13 @@ def test_a_key_behind_a_dash_leaves_the_dash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("{check_backend_id_uniqueness: false, qos_paused: hold}", "{qos_paused: hold}"),
-        ("{qos_paused: hold, check_backend_id_uniqueness: false}", "{qos_paused: hold}"),
+        ("{check_all_offerings: false, qos_paused: hold}", "{qos_paused: hold}"),
+        ("{qos_paused: hold, check_all_offerings: false}", "{qos_paused: hold}"),
         (
-            "{qos_paused: hold, check_backend_id_uniqueness: no, check_all_offerings: no}",
+            "{qos_paused: hold, check_all_offerings: no, backend_id_max_retries: 5}",
             "{qos_paused: hold}",
         ),
-        ("{check_backend_id_uniqueness: false}", "{}"),
+        ("{check_all_offerings: false}", "{}"),
         ("{cluster_name: a, usage_tres_source: requested}", "{cluster: a, usage_source: reqtres}"),
     ],
 )

@@ -107,7 +107,6 @@ def on_and_off(row_section: str, path: str) -> tuple[object, object]:
         "execution_mode": ("rest", "cli"),
         "default_account_policy": ("none", "common"),
         "soft_delete": (True, False),
-        "check_backend_id_uniqueness": (True, False),
         "qos_enforcement_enabled": (True, False),
         "enforce_offering_partitions": (True, False),
         "is_prepaid": (True, False),
@@ -198,7 +197,7 @@ def test_a_bad_value_is_reported_under_the_name_that_the_file_uses(tmp_path: Pat
 
 
 def test_all_problems_are_named_at_once_those_of_backends_too(tmp_path: Path) -> None:
-    settings = {"qos_pausd": "x", "check_backend_id_uniqueness": True}
+    settings = {"qos_pausd": "x", "periodic_limits": {"enabled": True}}
     content = {"timezone": "Mars"} | offering(settings)
     content["offerings"][0]["verify_sll"] = True
     code, output = check(tmp_path / "config.yaml", content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from harness import SimulatedSite, a_simulated_site
 from waldur_site_agent.cycles.order_inputs import OrderStatus
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.model.backend import OrderScope
+from waldur_site_agent.model.errors import SiteAgentError
 
 
 @pytest.mark.guarantee("orders: The normal case")
@@ -250,6 +252,52 @@ def test_a_name_that_was_used_since_the_order_is_not_given_again(testbed: Simula
         "a_climate-1",
         "a_climate",
     ]
+
+
+@pytest.mark.guarantee("orders: Names")
+def test_a_name_is_given_once_and_never_again_where_the_site_asks_for_that(
+    testbed: SimulatedSite,
+) -> None:
+    named_after_projects(testbed)
+    project = testbed.project("climate", ada="ada01")
+    ended = testbed.sandbox.customer.place_terminate_order(testbed.created(project, "old"))
+    testbed.cycle()
+    assert testbed.state(ended) == "done"
+    order = testbed.order(project, "new")
+    testbed.with_(settings={"check_backend_id_uniqueness": True}).cycle()
+    assert testbed.resource(order).backend_id == "a_climate-0"
+
+
+@pytest.mark.guarantee("orders: Names")
+def test_the_only_name_of_an_order_is_not_taken_from_one_that_has_ended(
+    testbed: SimulatedSite,
+) -> None:
+    project = testbed.project("climate", ada="ada01")
+    old = testbed.created(project, "old")
+    side = testbed.sandbox.customer
+    side.place_terminate_order(old)
+    testbed.cycle()
+    order = testbed.order(project, "new")
+    side.edit(testbed.resource(order), slug=old.slug)
+    strict = testbed.with_(settings={"check_backend_id_uniqueness": True})
+    strict.cycle()
+    assert testbed.state(order) == "erred"
+    assert "belongs to another resource in Waldur" in side.current(order).error_message
+    assert testbed.accounts == {"c_uni"}
+
+
+def test_while_the_history_cannot_be_read_no_name_is_given(testbed: SimulatedSite) -> None:
+    order = testbed.order(testbed.project("climate", ada="ada01"))
+    strict = testbed.with_(settings={"check_backend_id_uniqueness": True})
+    testbed.sandbox.faults.add(
+        "marketplace_provider_resources_list", "status", status=403, skip=1, times=1
+    )
+    with contextlib.suppress(SiteAgentError):
+        strict.cycle()
+    assert testbed.state(order) == "executing"
+    assert testbed.accounts == set()
+    strict.cycle()
+    assert testbed.state(order) == "done"
 
 
 @pytest.mark.guarantee("orders: Waldur misbehaves")
