@@ -31,8 +31,14 @@ from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.health import default_health_file, files_of, read_health
 from waldur_site_agent.service.logs import redact
-from waldur_site_agent.service.session import MEMBERSHIP_SYNC, MODE_NAMES, REPORT, open_site
-from waldur_site_agent.waldur import RetryPolicy, Timeouts, Waldur
+from waldur_site_agent.service.session import (
+    MEMBERSHIP_SYNC,
+    MODE_NAMES,
+    REPORT,
+    connect,
+    open_site,
+)
+from waldur_site_agent.waldur import RetryPolicy, Timeouts
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -116,16 +122,9 @@ def _is_alive(configuration: Configuration, path: Path | None, max_age: float) -
 
 def _answers(offering: Offering, seconds: float) -> bool:
     timeouts = Timeouts(connect=seconds, read=seconds, whole=seconds)
+    once = RetryPolicy(attempts=1)
     try:
-        with Waldur(
-            offering.waldur_api_url,
-            offering.token,
-            mode="healthz",
-            verify=offering.verify_ssl,
-            authorities=offering.ca_file,
-            timeouts=timeouts,
-            retry=RetryPolicy(attempts=1),
-        ) as waldur:
+        with connect(offering, "healthz", timeouts=timeouts, retry=once) as waldur:
             waldur.whoami()
     except SiteAgentError as error:
         say(on_one_line(f"{offering.name}: {error}"), err=True)

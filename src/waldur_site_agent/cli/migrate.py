@@ -22,8 +22,8 @@ from waldur_site_agent.config.loading import (
     read_as_present,
 )
 from waldur_site_agent.config.migration import Advice, migrated
-from waldur_site_agent.config.source import read_source
-from waldur_site_agent.config.switching import Effect, Finding, refused
+from waldur_site_agent.config.source import Place, read_source
+from waldur_site_agent.config.switching import Effect, Finding, is_empty, refused
 from waldur_site_agent.config.version_1 import BACKEND_TYPE_NOT_NEEDED
 
 
@@ -150,10 +150,16 @@ def _require_same_meaning(old: _Old, text: str) -> None:
         raise ConfigurationError(old.source.path, [Problem(None, (), said)])
 
 
-def _comparable(content: dict[str, Any]) -> dict[str, Any]:
-    found = copy.deepcopy(content)
-    entries = found.get("offerings")
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict):
-            entry.pop("backend_type", None)
-    return found
+def _comparable(content: Any, place: Place = ()) -> Any:
+    """The content without what is empty, and without ``backend_type``."""
+    if isinstance(content, list):
+        return [_comparable(item, (*place, number)) for number, item in enumerate(content)]
+    if not isinstance(content, dict):
+        return content
+    found = {key: _comparable(value, (*place, key)) for key, value in content.items()}
+    is_entry = place[:1] == ("offerings",) and len(place) == len(("offerings", 0))
+    return {
+        key: value
+        for key, value in found.items()
+        if not is_empty(value) and not (is_entry and key == "backend_type")
+    }

@@ -39,6 +39,8 @@ class _Key:
     """The next key of the same mapping."""
     preceding_end: int
     """Where the value before it ends; where the mapping begins, if there is none."""
+    siblings: _Pairs
+    """All keys of the mapping as written, with their values."""
 
     @property
     def start(self) -> int:
@@ -94,7 +96,7 @@ class _Layout:
         end = int(node.start_mark.index)
         for number, (name, value) in enumerate(pairs):
             following = pairs[number + 1][0] if number + 1 < len(pairs) else None
-            key = _Key(name, value, node, following, end)
+            key = _Key(name, value, node, following, end, pairs)
             self._keys[id(name)] = key
             end = key.end or int(name.end_mark.index)
             self._note(value)
@@ -132,10 +134,17 @@ def migrated(text: str, findings: Iterable[Finding], advice: Iterable[Advice]) -
     edits: dict[_Edit, None] = {}
     for one in advice:
         edits.update(dict.fromkeys(_advise(text, layout, one)))
+    gone: dict[int, list[_Key]] = {}
     for finding in findings:
         key = layout.places.get(finding.place)
-        if key is not None:
-            edits.update(dict.fromkeys(_edits(text, key, finding)))
+        if key is None:
+            continue
+        edits.update(dict.fromkeys(_edits(text, key, finding)))
+        keys = gone.setdefault(id(key.mapping), [])
+        if finding.effect in (Effect.IGNORED, Effect.DROPPED) and key not in keys:
+            keys.append(key)
+    for keys in gone.values():
+        edits.update(dict.fromkeys(_nothing_left(text, keys)))
     return _apply(text, list(edits))
 
 
@@ -214,6 +223,16 @@ def _taken_out(text: str, key: _Key) -> Iterator[_Edit]:
         yield _Edit(key.preceding_end, _end_in_flow(text, key), _opening(key))
 
 
+def _nothing_left(text: str, gone: Sequence[_Key]) -> Iterator[_Edit]:
+    """An empty mapping in place of one whose keys are all comments now."""
+    first = min(gone, key=lambda key: key.start, default=None)
+    if first is None or first.mapping.flow_style or len(gone) < len(first.siblings):
+        return
+    start = _line_start(text, first.start)
+    if not text[start : first.start].strip():
+        yield _Edit(start, start, f"{text[start : first.start]}{{}}\n")
+
+
 def _end_in_flow(text: str, key: _Key) -> int:
     return key.end or _line_end(text, key.start)
 
@@ -258,21 +277,29 @@ def _apply(text: str, edits: Sequence[_Edit]) -> str:
     merged: list[_Edit] = []
     for edit in sorted(placed, key=lambda edit: (edit.start, edit.end)):
         last = merged[-1] if merged else None
-        if last is not None and edit.start < last.end:  # two neighbours are taken out of { }
+        both_go = last is not None and _takes_out(last) and _takes_out(edit)
+        if last is not None and edit.start < last.end + both_go:  # neighbours inside of { }
             merged[-1] = _Edit(last.start, max(last.end, edit.end), last.text + edit.text)
         else:
             merged.append(edit)
     for edit in reversed(merged):
         before, after = text[: edit.start], text[edit.end :]
-        if edit.end > edit.start and not edit.text and after.lstrip().startswith("}"):
+        if _takes_out(edit) and after.lstrip().startswith("}"):
             before = before.rstrip().removesuffix(",")
         text = before + edit.text + after
     return text
 
 
+def _takes_out(edit: _Edit) -> bool:
+    return edit.end > edit.start and not edit.text
+
+
 def _before_what_goes(text: str, edit: _Edit, taken_out: Sequence[_Edit]) -> _Edit:
     """A comment within what is taken out, as behind a dash, goes above the line."""
+    if edit.end > edit.start:
+        return edit
     for other in taken_out:
-        if edit.start == edit.end and other.start < edit.start < other.end:
-            return replace(edit, start=(at := _line_start(text, other.start)), end=at)
+        if other.start < edit.start < other.end:
+            at = _line_start(text, other.start)
+            return _before_what_goes(text, replace(edit, start=at, end=at), taken_out)
     return edit

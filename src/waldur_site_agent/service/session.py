@@ -33,7 +33,7 @@ from waldur_site_agent.planning.plan import Thresholds
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.logs import redact_latest
 from waldur_site_agent.service.monitoring import Monitoring
-from waldur_site_agent.waldur import AccessTokens, Client, Waldur
+from waldur_site_agent.waldur import AccessTokens, Client, RetryPolicy, Timeouts, Waldur
 
 MODE_NAMES = ("order_process", "report", "membership_sync", "event_process", "all")
 
@@ -211,7 +211,12 @@ class Runtime:
 
 
 def connect(
-    offering: Offering, mode: str, *, sleep: Callable[[float], None] = time.sleep
+    offering: Offering,
+    mode: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    timeouts: Timeouts | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Waldur:
     """A client for the offering's Waldur; it does not send a request yet.
 
@@ -228,6 +233,8 @@ def connect(
         authorities=offering.ca_file,
         proxy=offering.proxy,
         sleep=sleep,
+        timeouts=timeouts,
+        retry=retry,
     )
 
 

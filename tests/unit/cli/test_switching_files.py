@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from waldur_site_agent.cli.main import main
 from waldur_site_agent.config import version_1
@@ -219,6 +222,76 @@ def test_the_line_that_keeps_the_old_behaviour_is_beside_the_key(tmp_path: Path)
     assert "    # preserve_unmanaged_backend_users: false\n" in new
     assert "# timezone: UTC\n" in new
     assert "    # backend_type: slurm\n" in new
+
+
+SETTINGS = (
+    "cluster_name: one",
+    'usage_tres_source: "requested"',
+    "homedir_base_path: /home",
+    "default_homedir_umask: '0077'",
+    "qos_paused: hold",
+    "soft_delete: false",
+    "rest_api: {url: http://x, token_file: /t}",
+    "periodic_limits: {}",
+    "backend_id_max_retries: 5",
+    "qos_default: normal",
+)
+KEYS = (
+    "stomp_membership_sync_enabled: true",
+    "verify_ssl: true",
+    "omit_anomalous_usage_components: false",
+    "username_reconciliation_enabled: ",
+    "backend_type: slurm",
+    "name: A",
+)
+REMARKS = ("", "  # a remark", "\n\n      # a line of its own")
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """Files with keys of version 1 in any order, as blocks or in braces, shared or not."""
+    chosen = draw(st.lists(st.sampled_from(SETTINGS), unique=True, min_size=1))
+    keys = draw(st.permutations(KEYS))
+    tail = [
+        "waldur_api_url: https://portal.example.org",
+        "waldur_api_token: t",
+        f"waldur_offering_uuid: {40000001:032d}",
+        "order_processing_backend: slurm",
+    ]
+    remarks = [draw(st.sampled_from(REMARKS)) for _ in chosen]
+    style = draw(st.sampled_from(["block", "braces", "lines in braces", "shared", "merged"]))
+    lines = [f"      {line}{remark}" for line, remark in zip(chosen, remarks, strict=True)]
+    head, body = "", "\n" + "\n".join(lines)
+    match style:
+        case "braces":
+            body = f" {{{', '.join(chosen)}}}"
+        case "lines in braces":
+            body = " {\n      " + ",\n      ".join(chosen) + "\n    }"
+        case "shared":
+            head, body = "x-settings: &it" + body + "\n", " *it"
+        case "merged":
+            head, body = "_settings: &it" + body + "\n", "\n      <<: *it"
+    entry = "\n    ".join([*keys, *tail])
+    return f"{head}offerings:\n  - {entry}\n    backend_settings:{body}\n"
+
+
+@given(files())
+@settings(max_examples=60, deadline=None)
+def test_a_file_means_the_same_after_migrating_however_it_is_laid_out(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "config.yaml"
+        file.write_text(text)
+        shown = run("config", "check", "--show", "-c", file)
+        result = run("migrate", "-c", file)
+        assert (shown.exit_code, result.exit_code) == (0, 0), result.output
+        file.write_text(result.stdout)
+        meant = run("config", "check", "--show", "-c", file)
+        assert without_type(meant.stdout) == without_type(shown.stdout)
+        assert "not needed" not in run("config", "check", "-c", file).stdout
+
+
+def without_type(shown: str) -> str:
+    return re.sub(r"^ *backend_type: .*\n", "", shown, flags=re.MULTILINE)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
