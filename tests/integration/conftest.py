@@ -81,13 +81,29 @@ class RealSlurm:
 
     def submit_job(self, user: str, account: str, command: str = "sleep 300") -> str:
         """Submit a job, wait until slurmdbd knows that it runs, return its number."""
-        words = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
-        submitted = self.run(*words, "--wrap", command, user=user)
-        job = submitted.stdout.strip()
-        assert job.isdigit(), submitted.stderr
+        job = self.submit(user, account, "--wrap", command)
         asked = ("sacct", "-X", "-n", "-P", "-j", job, "--format=State")
         self.wait_until(lambda: "RUNNING" in self.run(*asked).stdout)
         return job
+
+    def submit(self, user: str, account: str, *words: str) -> str:
+        """Submit a job and return its number."""
+        usual = ("--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
+        submitted = self.sbatch(*usual, *words, user=user)
+        job = submitted.stdout.strip()
+        assert job.isdigit(), submitted.stderr
+        return job
+
+    def sbatch(self, *words: str, user: str) -> subprocess.CompletedProcess[str]:
+        """Run ``sbatch`` until slurmctld has heard of the association, and return the answer."""
+        answers: list[subprocess.CompletedProcess[str]] = []
+
+        def is_known() -> bool:
+            answers.append(self.run("sbatch", *words, user=user))
+            return "Invalid account" not in answers[-1].stderr
+
+        self.wait_until(is_known)
+        return answers[-1]
 
     def jobs(self, account: str) -> list[str]:
         """The numbers of the jobs of an account that are not over."""

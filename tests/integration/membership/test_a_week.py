@@ -73,8 +73,7 @@ class Week:
         )
         self.job_of_ada = slurm_site.slurm.submit_job(slurm_site.ada, club)
         slurm_site.slurm.submit_job(slurm_site.bob, club)
-        later = ("sbatch", "-A", club, "-o", "/dev/null", "-D", "/", "--begin=now+1hour")
-        assert slurm_site.slurm.run(*later, "--wrap", "true", user=slurm_site.bob).returncode == 0
+        slurm_site.slurm.submit(slurm_site.bob, club, "--begin=now+1hour", "--wrap", "true")
         assert len(slurm_site.slurm.jobs(club)) == 3
         slurm_site.slurm.submit_job(slurm_site.ada, self.resources["gate"].backend_id)
         robots = self.resources["robots"].backend_id

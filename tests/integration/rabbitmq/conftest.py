@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -92,22 +93,20 @@ def _serve(taken: socket.socket, context: ssl.SSLContext, port: int) -> None:
             context.wrap_socket(taken, server_side=True) as client,
             socket.create_connection(("127.0.0.1", port)) as broker,
         ):
-            back = threading.Thread(target=_pass_on, args=(broker, client), daemon=True)
-            back.start()
             _pass_on(client, broker)
-            back.join(patience())
     except OSError:
         return  # the client did not trust the certificate, or went away
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while piece := source.recv(65536):
-            target.sendall(piece)
-        # of the base class: that of TLS sockets takes TLS away from the other thread
-        socket.socket.shutdown(target, socket.SHUT_RDWR)
-    except OSError:
-        return  # the other direction ended first
+def _pass_on(client: ssl.SSLSocket, broker: socket.socket) -> None:
+    """Relay both ways in one thread, because two must not share a TLS connection."""
+    while True:
+        ready = [client] if client.pending() else select.select([client, broker], [], [])[0]
+        for source in ready:
+            piece = source.recv(65536)
+            if not piece:
+                return
+            (broker if source is client else client).sendall(piece)
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +114,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     there = tmp_path_factory.mktemp("authority")
     key, certificate, request = there / "key.pem", there / "certificate.pem", there / "request"
     ca_key, ca_file, names = there / "ca-key.pem", there / "ca.pem", there / "names"
-    names.write_text("subjectAltName=IP:127.0.0.1", encoding="ascii")
+    extensions = "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
+    names.write_text(extensions, encoding="ascii")
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    ca = ("-x509", "-days", "2", "-subj", "/CN=A site's own authority")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    ca = ("-x509", "-days", "2", "-subj", "/CN=A site's own authority", *usage)
     _openssl(*new, *ca, "-keyout", str(ca_key), "-out", str(ca_file))
     _openssl(*new, "-subj", "/CN=broker", "-keyout", str(key), "-out", str(request))
     signed = ("-CA", str(ca_file), "-CAkey", str(ca_key), "-CAcreateserial", "-days", "2")

@@ -72,7 +72,12 @@ class Site:
     def queues(self) -> dict[str, object]:
         """Arguments of the queues in the agent's virtual host, by name."""
         rows = self.broker.request("GET", f"queues/{self.vhost}").json()
-        return {row["name"]: row["arguments"] for row in rows}
+        # RabbitMQ 4 writes down what a queue is by default
+        given = [("x-queue-type", "classic")]
+        return {
+            row["name"]: dict(item for item in row["arguments"].items() if item not in given)
+            for row in rows
+        }
 
     def listen_to_topic(self, topic: str) -> str:
         """Make a queue for what is published over MQTT, and give its name."""

@@ -49,9 +49,9 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     ada, bob, cyd = real_slurm.users[:3]
     resource = ordered(site, ada=ada, bob=bob, cyd=cyd)
     account = resource.backend_id
-    submit(real_slurm, ada, account, "-c", "2", "--array=0-2", "--wrap", "sleep 3")
-    again = submit(real_slurm, bob, account, "-n", "3", "--requeue", "--wrap", "sleep 60")
-    stopped = submit(real_slurm, cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 60")
+    real_slurm.submit(ada, account, "-c", "2", "--array=0-2", "--wrap", "sleep 3")
+    again = real_slurm.submit(bob, account, "-n", "3", "--requeue", "--wrap", "sleep 60")
+    stopped = real_slurm.submit(cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 60")
     wait_for(real_slurm, account, {"RUNNING", "COMPLETED"}, 5)
     # a job that is suspended or requeued in its first second has used nothing
     real_slurm.wait_until(lambda: min(seconds(real_slurm, again, stopped)) >= 2)
@@ -113,8 +113,8 @@ def test_node_hours_of_cores_and_gpus_are_limited_and_billed_exactly(
     )
     assert set(row.split("|")[5].split(",")) == {"cpu=8004", "gres/gpu=1001", "mem=1000000M"}
 
-    first = submit(real_slurm, ada, resource.backend_id, "-c", "6", "--wrap", "sleep 4")
-    second = submit(real_slurm, bob, resource.backend_id, "--gres=gpu:3", "--wrap", "sleep 3")
+    first = real_slurm.submit(ada, resource.backend_id, "-c", "6", "--wrap", "sleep 4")
+    second = real_slurm.submit(bob, resource.backend_id, "--gres=gpu:3", "--wrap", "sleep 3")
     wait_for(real_slurm, resource.backend_id, {"COMPLETED"}, 2)
     assert min(seconds(real_slurm, first, second)) > 0
     last = site.run("-m", "report", "--once")
@@ -144,14 +144,6 @@ def ordered(site: Installation, **people: str) -> Resource:
 
 def billed(site: Installation, resource: Resource) -> dict[str, Decimal]:
     return site.testbed.sandbox.customer.usages(resource)
-
-
-def submit(real_slurm: RealSlurm, user: str, account: str, *words: str) -> str:
-    command = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
-    submitted = real_slurm.run(*command, *words, user=user)
-    job = submitted.stdout.strip()
-    assert job.isdigit(), submitted.stderr
-    return job
 
 
 def wait_for(real_slurm: RealSlurm, account: str, wanted: set[str], number: int) -> None:

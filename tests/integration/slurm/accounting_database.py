@@ -41,7 +41,10 @@ VALUES ('{account}', 1, 'inserted', {association}, {job}, 0, 0, {uid}, 0, 0, 429
   'main', 1, {state}, {submit}, {start}, {start}, {end}, {stood}, '{tres}', 'testnode');
 SELECT LAST_INSERT_ID()
 """
-_SUSPENSION = "INSERT INTO wsatest_suspend_table VALUES ({row}, {association}, {start}, {end})"
+_SUSPENSION = (
+    "INSERT INTO wsatest_suspend_table (job_db_inx, id_assoc, time_start, time_end)"
+    " VALUES ({row}, {association}, {start}, {end})"
+)
 _NO_USER = "UPDATE wsatest_job_table SET id_user = 4294967294 WHERE job_db_inx = {row}"
 _FORGET = "DELETE FROM wsatest_job_table WHERE account = '{account}'"
 _LAST_RAN = """

@@ -149,8 +149,8 @@ def test_new_users_cannot_run_jobs_in_the_root_account(
     results(backend, AddMembers(resource, (user,)))
     assert real_slurm.default_account(user) == "root"
     for account in (("-A", "root"), ()):
-        words = ("sbatch", *account, "-o", "/dev/null", "-D", "/", "--wrap", "true")
-        refused = real_slurm.run(*words, user=user)
+        words = (*account, "-o", "/dev/null", "-D", "/", "--wrap", "true")
+        refused = real_slurm.sbatch(*words, user=user)
         assert "AssocMaxSubmitJobLimit" in refused.stderr
     assert real_slurm.submit_job(user, resource)
 

@@ -69,14 +69,6 @@ def used(report: UsageReport, account: str) -> dict[str, dict[str, int]]:
     }
 
 
-def submit(real_slurm: RealSlurm, user: str, account: str, *words: str) -> str:
-    command = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
-    submitted = real_slurm.run(*command, *words, user=user)
-    job = submitted.stdout.strip()
-    assert job.isdigit(), submitted.stderr
-    return job
-
-
 def next_second(seconds: int = 1) -> int:
     """Wait until the clock shows so many seconds more, and return it."""
     reached = int(time.time()) + seconds
@@ -92,10 +84,10 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
     """An array, a requeue, suspensions across borders, a running job, one before ``since``."""
     ada, bob, cyd, dora = real_slurm.users[:4]
     begin = int(time.time()) - 1
-    submit(real_slurm, ada, account, "-c", "2", "--array=0-1", "--wrap", "sleep 5")
-    again = submit(real_slurm, bob, account, "--gres=gpu:1", "--requeue", "--wrap", "sleep 60")
-    still = submit(real_slurm, cyd, account, "-n", "4", "--mem=300", "--wrap", "sleep 60")
-    submit(real_slurm, dora, account, "--wrap", "sleep 60")
+    real_slurm.submit(ada, account, "-c", "2", "--array=0-1", "--wrap", "sleep 5")
+    again = real_slurm.submit(bob, account, "--gres=gpu:1", "--requeue", "--wrap", "sleep 60")
+    still = real_slurm.submit(cyd, account, "-n", "4", "--mem=300", "--wrap", "sleep 60")
+    real_slurm.submit(dora, account, "--wrap", "sleep 60")
     real_slurm.wait_until(lambda: real_slurm.run("squeue", "-h", "-t", "R").stdout.count("\n") >= 5)
     since = next_second(2)
     real_slurm.run("scontrol", "suspend", still)
@@ -145,7 +137,7 @@ def test_while_slurmdbd_is_behind_no_figure_is_too_high(
     ends, again, stops, stays = real_slurm.users[:4]
     begin = int(time.time()) - 1
     jobs = {
-        user: submit(real_slurm, user, account, "--requeue", "--wrap", "sleep 300")
+        user: real_slurm.submit(user, account, "--requeue", "--wrap", "sleep 300")
         for user in (ends, again, stops, stays)
     }
     listed = ("sacct", "-X", "-n", "-P", "-A", account, "--format=State")

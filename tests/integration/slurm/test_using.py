@@ -55,20 +55,10 @@ def accounts(real_slurm: RealSlurm, backend: SlurmBackend, prefix: str) -> list[
     return [placement.id for placement in placements]
 
 
-@pytest.fixture
-def closed_when_paused(real_slurm: RealSlurm) -> Iterator[None]:
-    """The QOS of paused accounts takes no jobs, as at a real site."""
-    where = ("modify", "qos", "where", "name=paused", "set")
-    real_slurm.sacctmgr(*where, "MaxSubmitJobsPerUser=0")
-    yield
-    real_slurm.sacctmgr(*where, "MaxSubmitJobsPerUser=-1")
-
-
 def results(backend: SlurmBackend, *actions: Action) -> list[Result]:
     return [outcome.result for outcome in backend.apply(actions)]
 
 
-@pytest.mark.usefixtures("closed_when_paused")
 def test_a_pause_holds_everybody_and_its_end_gives_everything_back(
     real_slurm: RealSlurm, backend: SlurmBackend, accounts: list[str]
 ) -> None:
@@ -90,7 +80,7 @@ def test_a_pause_holds_everybody_and_its_end_gives_everything_back(
     running = real_slurm.submit_job(bob, account)
     sbatch = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "5", "-D", "/")
     full = ("-c", "64", "--wrap", "sleep 60")
-    pending = real_slurm.run(*sbatch, *full, user=ada).stdout.strip()
+    pending = real_slurm.submit(ada, account, *full)
     assert set(results(backend, *(SetAccess(a, Access.PAUSED) for a in accounts))) == {Result.DONE}
     for user in (ada, bob):
         for qos in ((), ("--qos=normal",)):
@@ -110,8 +100,7 @@ def test_slurm_holds_the_total_of_a_member_and_not_of_the_others(
 ) -> None:
     account, ada, bob = accounts[0], *real_slurm.users[:2]
     assert results(backend, SetMemberLimits(account, ada, {"cpu": Decimal(5)})) == [Result.DONE]
-    submit = ("sbatch", "--parsable", "-A", account, "-o", "/dev/null", "-t", "10", "-D", "/")
-    job = real_slurm.run(*submit, "--wrap", "sleep 30", user=ada).stdout.strip()
+    job = real_slurm.submit(ada, account, "--wrap", "sleep 30")
     assert real_slurm.submit_job(bob, account)
     reason = ("squeue", "-h", "-j", job, "-o", "%r")
     real_slurm.wait_until(lambda: "AssocGrpCPUMinutesLimit" in real_slurm.run(*reason).stdout)

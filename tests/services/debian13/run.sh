@@ -19,7 +19,7 @@
 set -eu
 
 RELEASE=trixie
-BASE='python3 python3-venv make procps iproute2'    # what `make test` asks for
+BASE='python3 python3-venv make procps iproute2 curl'    # what `make test` asks for
 PROJECT=$(cd "$(dirname "$0")/../../.." && pwd)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH

@@ -237,6 +237,9 @@ wait_until slurmdbd sacctmgr -n -P show cluster
 for qos in limited paused; do
     [ -n "$(sacctmgr -n -P show qos name=$qos format=name)" ] || sacctmgr -i -Q add qos $qos >/dev/null
 done
+# as at a real site: the QOS of paused accounts takes no jobs
+[ "$(sacctmgr -n -P show qos name=paused format=maxsubmitjobsperuser)" = 0 ] ||
+    sacctmgr -i -Q modify qos paused set MaxSubmitJobsPerUser=0 >/dev/null
 start_daemon slurmctld
 wait_until slurmctld controller_is_up
 start_daemon slurmd -N testnode
