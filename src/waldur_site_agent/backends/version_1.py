@@ -50,8 +50,9 @@ COMMON: Mapping[str, OldKey] = {
         "set enabled: false; limits of a periodic policy in Waldur are left alone", unless_enabled()
     ),
     "ldap": not_supported(
-        "accounts and groups in a directory are made elsewhere: remove this section, and have your "
-        "directory's own tools, or a username backend, make users and groups"
+        "remove this section and have the directory's own tools make users and groups; or move it "
+        "to username_management_settings of version 1's LDAP plugin (username_management_backend: "
+        "ldap), which makes usernames behind the adapter waldur-site-agent-v1-plugins"
     ),
 }
 """What the core of version 1 read itself, whatever the backend."""

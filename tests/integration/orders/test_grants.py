@@ -15,7 +15,10 @@ def test_members_may_use_the_partition_and_the_qos_of_the_order(
     real_site: Installation, real_slurm: Any
 ) -> None:
     real_site.backend_settings.update(
-        enforce_offering_partitions=True, qos_enforcement_enabled=True, enforce_offering_qos=True
+        enforce_offering_partitions=True,
+        qos_enforcement_enabled=True,
+        enforce_offering_qos=True,
+        fairshare_of_members="parent",
     )
     real_site.write(membership_sync_backend="slurm")
     testbed, user = real_site.testbed, real_slurm.users[0]
@@ -26,12 +29,12 @@ def test_members_may_use_the_partition_and_the_qos_of_the_order(
     done = real_site.run("--once")
     assert done.code == 0, done.err
     account = testbed.resource(order).backend_id
-    columns = "format=user,partition,qos,defaultqos"
+    columns = "format=user,partition,qos,defaultqos,fairshare"
     words = ("show", "assoc", "wopl", f"account={account}", f"user={user}", columns)
     rows = real_slurm.run("sacctmgr", "-P", "-n", *words).stdout.splitlines()
     assert sorted(rows) == [
-        f"{user}|elsewhere|limited|limited",
-        f"{user}|main|limited|limited",
+        f"{user}|elsewhere|limited|limited|parent",
+        f"{user}|main|limited|limited|parent",
     ]
     job = real_slurm.submit_job(user, account)
     asked = ("sacct", "-X", "-n", "-P", "-j", job, "--format=Partition,QOS")

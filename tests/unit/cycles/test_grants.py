@@ -71,6 +71,14 @@ def test_members_who_are_there_keep_the_associations_that_they_have(
     assert membership(site, resource).partitions == [""]
 
 
+@pytest.mark.parametrize(("setting", "share"), [("own", ""), ("parent", "parent")])
+def test_new_members_have_a_share_of_their_own_or_that_of_their_account(
+    testbed: SimulatedSite, setting: str, share: str
+) -> None:
+    resource = created(testbed.with_(settings={"fairshare_of_members": setting}))
+    assert membership(testbed, resource).fairshare == share
+
+
 @pytest.mark.parametrize("name", ["a b", "x,y", "p[1-3]"])
 def test_a_partition_that_is_no_name_adds_nobody_and_removes_nobody(
     testbed: SimulatedSite, name: str

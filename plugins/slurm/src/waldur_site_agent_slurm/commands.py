@@ -220,7 +220,13 @@ def introduce_users(
 
 
 def add_users(
-    users: Sequence[str], account: str, default_account: str, grant: Grant, cluster: str | None
+    users: Sequence[str],
+    account: str,
+    grant: Grant,
+    cluster: str | None,
+    *,
+    default_account: str = "",
+    fairshare: str = "",
 ) -> Argv:
     """Associate users with one account. Never several accounts: that takes minutes.
 
@@ -231,6 +237,7 @@ def add_users(
         *(*_WRITE, "add", "user", f"name={_listed(users)}", f"account={_filled(account)}"),
         *_only(cluster),
         *((f"DefaultAccount={default_account}",) if default_account else ()),
+        *((f"Fairshare={fairshare}",) if fairshare else ()),
         *((f"Partition={','.join(grant.partitions)}",) if grant.partitions else ()),
         *((f"QosLevel={grant.qos}", f"DefaultQOS={grant.qos}") if grant.qos else ()),
     )

@@ -48,9 +48,15 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
 
 
 def _addition(work: Work, task: Task[AddMembers], users: Sequence[str]) -> Argv:
-    policy = work.settings.default_account_policy
-    default = task.account if policy == "individual" else ""
-    return commands.add_users(users, task.account, default, task.action.grant, work.only)
+    settings = work.settings
+    return commands.add_users(
+        users,
+        task.account,
+        task.action.grant,
+        work.only,
+        default_account=task.account if settings.default_account_policy == "individual" else "",
+        fairshare="parent" if settings.fairshare_of_members == "parent" else "",
+    )
 
 
 def _refuse_unknown_qos(work: Work, task: Task[AddMembers]) -> None:

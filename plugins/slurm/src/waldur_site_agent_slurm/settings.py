@@ -169,6 +169,8 @@ class SlurmSettings(HomeSettings, BackendSettings):
     soft_delete: bool = False
     """Whether the account of a terminated resource stays, without members and with limits of zero;
     an order to restore the resource opens it again."""
+    fairshare_of_members: Literal["own", "parent"] = "own"
+    """Whether new members have a share of their own, or that of their account (Share=parent)."""
     default_partition: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,100}$")
     """The only partition that associations of new members are for; without it, every one."""
     enforce_offering_partitions: bool = False

@@ -78,6 +78,12 @@ DEFAULTS = (
         line="usage_source: reqtres",
     ),
     OldDefault(
+        key="fairshare_of_members",
+        text="new members have a fairshare of their own, in version 1 that of their account "
+        "(Share=parent)",
+        line="fairshare_of_members: parent",
+    ),
+    OldDefault(
         key="requeued_jobs",
         text="every run of a requeued job is usage, in version 1 only the last one of a month",
         line="requeued_jobs: last_run",

@@ -27,7 +27,7 @@ _ACCOUNT_KEYS = (
 )  # fmt: skip
 _USER_KEYS = (
     "name", "user", "account", "cluster", "defaultaccount", "maxsubmitjobs", "adminlevel",
-    "partition", "qoslevel", "defaultqos",
+    "partition", "qoslevel", "defaultqos", "fairshare",
 )  # fmt: skip
 
 
@@ -80,7 +80,12 @@ def add_user(state: SimState, words: list[str]) -> Answer:
     _check_default_qos(state, qos, default_qos, {account for _, account, _ in added})
     submit = where.get("maxsubmitjobs")
     limit = None if submit is None else int(submit)
-    _associate(state, added, lambda partition: SimMembership(limit, [partition], qos, default_qos))
+    fairshare = where.get("fairshare", "")
+    _associate(
+        state,
+        added,
+        lambda partition: SimMembership(limit, [partition], qos, default_qos, fairshare=fairshare),
+    )
     for user, account, _ in added:
         level = where.get("adminlevel", "None").capitalize()
         wanted = "" if default in skipped else default

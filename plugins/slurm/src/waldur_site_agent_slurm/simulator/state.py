@@ -38,6 +38,8 @@ class SimMembership:
     qos: list[str] = field(default_factory=list)
     default_qos: str = ""
     limits: dict[str, int] = field(default_factory=dict)
+    fairshare: str = ""
+    """``parent``, or a share of its own where it is empty."""
 
     def associations(self) -> list[str]:
         """The partitions as sacctmgr lists them: the association without one comes last."""
