@@ -19,13 +19,22 @@ _SERVED = (ResourceState.OK, ResourceState.ERRED, ResourceState.UPDATING)
 def with_creations(
     site: Site, accounts: tuple[AccountWanted, ...], state: BackendState
 ) -> tuple[AccountWanted, ...]:
-    """The accounts, each missing one with its creation or with why it cannot be made again."""
+    """The accounts, each missing one with its creation or with why it cannot be made again.
+
+    So is one whose making was interrupted.
+    """
     if not site.recreate:
         return accounts
     return tuple(
-        account if account.id in state.resources else _with_creation(site, account)
+        account if _is_whole(account.id, state) else _with_creation(site, account)
         for account in accounts
     )
+
+
+def _is_whole(name: str, state: BackendState) -> bool:
+    """Whether an account is there with everything that it is made with."""
+    found = state.resources.get(name)
+    return found is not None and found.is_complete
 
 
 def _with_creation(site: Site, account: AccountWanted) -> AccountWanted:

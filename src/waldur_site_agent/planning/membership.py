@@ -294,11 +294,13 @@ def _plan_account(
     account: AccountWanted, found: BackendResource | None, people: People, policy: Policy
 ) -> AccountPlan:
     steps: list[Step] = []
+    if account.creation is not None:
+        is_there = "not complete" if found is not None else "missing"
+        reason = f"{is_there} in the backend; made again from Waldur"
+        steps.append(Step(account.creation, reason))
+        found = found or as_created(account.creation)
     if found is None:
-        if account.creation is None:
-            return AccountPlan(wanted=account, is_missing=True)
-        found = as_created(account.creation)
-        steps.append(Step(account.creation, "missing in the backend; made again from Waldur"))
+        return AccountPlan(wanted=account, is_missing=True)
     waiting: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     if account.members is not None:

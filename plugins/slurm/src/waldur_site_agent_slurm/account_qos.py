@@ -19,10 +19,16 @@ def marked(account: str) -> str:
 
 
 def is_complete(account: Account, cluster: Cluster, settings: SlurmSettings) -> bool:
-    """Whether an account has its own QOS, where each has one that the agent makes."""
-    if not settings.qos_management.enabled:
+    """Whether an account has all that it was made with, or is one that never had a QOS.
+
+    An account without a QOS list lacks it if its QOS is there, which is made first, or if it is
+    bare: without users and with nothing to spend, as ``soft_delete`` leaves it.
+    """
+    if not settings.qos_management.enabled or account.qos:
         return True
-    return account.name in cluster.qos and account.name in qos_names(account.qos)
+    record = cluster.qos.get(account.name)
+    is_bare = not account.users and not any(account.limits.values())
+    return not (is_bare or (record is not None and is_ours(record, account)))
 
 
 def is_ours(record: QosRecord, account: Account | None) -> bool:
@@ -71,9 +77,9 @@ def _complete(work: Work, task: AnyTask, record: QosRecord, limits: Mapping[str,
 
 
 def attach_qos(work: Work, task: AnyTask, name: str) -> None:
-    """Give an account its own QOS, as default, beside the inherited and the additional ones."""
+    """Give an account without a QOS list its own, as default, with the inherited and more."""
     account = work.now.accounts[name]
-    if name in qos_names(account.qos):
+    if account.qos:
         return
     setup = own_qos(account, work.now, work.settings)
     work.ledger.writes(task)
