@@ -56,6 +56,7 @@ def has_shown_nothing(service: Service, provider: IdentityProvider) -> None:
         assert not any(secret in text for text in texts)
 
 
+@pytest.mark.guarantee("Secrets are in no log, plan, metric, process argument or error report")
 def test_a_service_outlives_its_tokens_and_its_provider(
     installation: Installation, provider: IdentityProvider
 ) -> None:

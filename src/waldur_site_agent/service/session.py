@@ -220,21 +220,26 @@ def connect(
 ) -> Waldur:
     """A client for the offering's Waldur; it does not send a request yet.
 
-    ``sleep`` waits before a request is repeated; it may raise to end the wait.
+    Args:
+        offering: where and how to log in.
+        mode: for the ``User-Agent``.
+        sleep: waits before a request is repeated; it may raise to end the wait.
+        timeouts: seconds for each request, also to an identity provider.
+        retry: how often a failed request is sent again.
 
     Raises:
-        PermanentError: the URL, the token or ``ca_file`` cannot be used.
+        PermanentError: the URL, the token, ``ca_file`` or the proxy cannot be used.
     """
     return Waldur(
         offering.waldur_api_url,
-        access_tokens(offering) if offering.uses_oidc else offering.token,
+        access_tokens(offering, timeouts) if offering.uses_oidc else offering.token,
         mode=mode,
         verify=offering.verify_ssl,
         authorities=offering.ca_file,
         proxy=offering.proxy,
-        sleep=sleep,
         timeouts=timeouts,
         retry=retry,
+        sleep=sleep,
     )
 
 
@@ -242,8 +247,10 @@ _access_tokens: dict[tuple[str | bool, ...], AccessTokens] = {}
 """One for all offerings and modes of this process that have the same client."""
 
 
-def access_tokens(offering: Offering) -> AccessTokens:
+def access_tokens(offering: Offering, timeouts: Timeouts | None = None) -> AccessTokens:
     """The access tokens of an offering that logs in as a client of an identity provider.
+
+    ``timeouts`` are those of the first call for a client, for all that follow.
 
     Raises:
         PermanentError: ``ca_file`` or the proxy cannot be used.
@@ -262,6 +269,7 @@ def access_tokens(offering: Offering) -> AccessTokens:
             verify=offering.verify_ssl,
             authorities=offering.ca_file,
             proxy=offering.proxy,
+            timeouts=timeouts,
             on_token=partial(redact_latest, f"{client.id} at {client.token_url}"),
         ),
     )

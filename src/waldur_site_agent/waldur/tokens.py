@@ -116,6 +116,7 @@ class AccessTokens:
         verify: bool = True,
         authorities: str = "",
         proxy: str = "",
+        timeouts: Timeouts | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_token: Callable[[str], None] = lambda _token: None,
     ) -> None:
@@ -126,6 +127,7 @@ class AccessTokens:
             verify: Whether the provider's certificate is checked.
             authorities: A file of CA certificates (PEM) to trust besides those of the machine.
             proxy: A proxy for the requests; without it those of the environment are used.
+            timeouts: Seconds for one request; by default thirty for all of it.
             clock: Seconds that never go back.
             on_token: Told of each new token, so that it can be kept out of the log.
 
@@ -133,6 +135,7 @@ class AccessTokens:
             PermanentError: The CA certificates or the proxy cannot be used.
         """
         self._client = client
+        self._timeouts = timeouts or Timeouts(read=_TIMEOUT_SECONDS, whole=_TIMEOUT_SECONDS)
         self._configured = Proxy.configured(proxy)
         self._trusted = trusted_authorities(authorities) if verify else False
         self._open_http().close()
@@ -202,8 +205,7 @@ class AccessTokens:
         return _Held(token, renew_at=now + renew_in, expires_at=now + lifetime)
 
     def _open_http(self) -> httpx.Client:
-        timeouts = Timeouts(read=_TIMEOUT_SECONDS)
-        return open_client(self._trusted, self._configured, "login", timeouts)
+        return open_client(self._trusted, self._configured, "login", self._timeouts)
 
     def _answer(self) -> httpx.Response:
         form = {
@@ -211,7 +213,7 @@ class AccessTokens:
             "client_id": self._client.id,
             "client_secret": self._client.secret,
         }
-        deadline = Deadline(_TIMEOUT_SECONDS, time.monotonic)
+        deadline = Deadline(self._timeouts.whole, time.monotonic)
         try:
             with self._open_http() as http, until(deadline):
                 request = http.build_request("POST", self._client.token_url, data=form)

@@ -84,6 +84,7 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     assert site.testbed.sandbox.requests.writes() == []
 
 
+@pytest.mark.guarantee("usage: Checked against the real thing")
 def test_node_hours_of_cores_and_gpus_are_limited_and_billed_exactly(
     real_slurm: RealSlurm, site: Installation
 ) -> None:

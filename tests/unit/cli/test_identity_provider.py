@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +156,17 @@ def test_what_is_missing_or_cannot_work_is_an_error_of_the_file(
     code, text = site.run("--check-config")
     assert code == 2
     assert words in text
+
+
+def test_the_probe_of_version_1_logs_in_as_the_client(site: Site) -> None:
+    health = site.installation.directory / "health.json"
+    health.write_text(json.dumps({"status": "ok", "workers": [], "written": time.time()}))
+    options = ("--heartbeat-path", str(health))
+    assert site.run(*options, command="waldur_site_healthz")[0] == 0
+    site.write(oidc_client_secret="wrong-one")
+    code, text = site.run(*options, command="waldur_site_healthz")
+    assert code == 1
+    assert "check oidc_client_id and oidc_client_secret" in text
 
 
 def test_a_token_of_waldur_comes_first_and_the_client_without_effect_is_named(site: Site) -> None:

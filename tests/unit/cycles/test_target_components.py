@@ -53,6 +53,7 @@ def test_an_order_sets_a_limit_per_target_and_then_nothing_is_left_to_do(
     assert sold_by_node.sandbox.requests.writes() == []
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_a_fraction_of_a_minute_is_rounded_up_once(sold_by_node: SimulatedSite) -> None:
     resource = settled(sold_by_node, 0.01)
     assert limits_of(sold_by_node, resource) == {"cpu": 60000, "node": 1, "gres/gpu": 3}
@@ -67,6 +68,7 @@ def test_the_accounts_limits_reach_waldur_as_one_amount(sold_by_node: SimulatedS
     assert sold_by_node.sandbox.customer.current(resource).limits == {"cpu": 1, "node_hours": 5}
 
 
+@pytest.mark.guarantee("membership: Limits")
 def test_limits_of_no_one_amount_are_left_alone_and_can_be_set_again(
     sold_by_node: SimulatedSite,
 ) -> None:

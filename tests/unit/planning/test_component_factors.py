@@ -172,6 +172,7 @@ def test_using_the_limits_up_is_billed_as_what_was_sold(
     assert billed(usage, components)["product"].total == sold
 
 
+@pytest.mark.guarantee("usage: From exact amounts to cents")
 @given(targets=TARGETS, people=PEOPLE)
 def test_users_add_up_to_the_total_whichever_target_they_used(
     targets: dict[str, Decimal], people: dict[str, dict[str, Fraction]]
@@ -180,6 +181,7 @@ def test_users_add_up_to_the_total_whichever_target_they_used(
     assert sum(bill.user_usages.values(), Decimal(0)) == bill.total
 
 
+@pytest.mark.guarantee("usage: From exact amounts to cents")
 @given(targets=TARGETS, people=PEOPLE, more=USE)
 def test_a_bill_never_falls_while_usage_grows(
     targets: dict[str, Decimal], people: dict[str, dict[str, Fraction]], more: dict[str, Fraction]

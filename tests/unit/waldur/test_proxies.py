@@ -163,6 +163,7 @@ def test_credentials_are_masked_wherever_they_stand() -> None:
 # global_proxy of the configuration
 
 
+@pytest.mark.guarantee("waldur-api: Proxies")
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
 def test_the_proxy_of_the_configuration_serves_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, scheme: str
