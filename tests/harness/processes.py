@@ -197,6 +197,7 @@ def installed(testbed: SimulatedSite, directory: Path) -> Iterator[Installation]
         "slurm_bin_path": str(directory / "bin"),
         "lock_file": str(directory / "writer.lock"),
         "require_system_user": False,
+        "retry_seconds": 0,  # an outage in a test lasts as long as the test wants
     }
     installation = Installation(testbed, directory, settings)
     with testbed.served(), commands_of(testbed.slurm, PROGRAMS, directory / "bin"):

