@@ -9,12 +9,15 @@ OSV    ?=
 SEEDS  ?= 200
 FIRST  ?= 1
 JOBS   ?= 2
+PYTHONS ?= 3.12 3.13 3.14
 
-.PHONY: help demo quick test coverage test-long simulate lint format docs guarantees build sbom audit clean
+.PHONY: help demo quick test test-debian13 test-pythons coverage test-long simulate lint format docs guarantees build sbom audit clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make quick      lint, unit and contract tests, in a minute"
 	@echo "make test       lint and all tests but the long ones (real Slurm and RabbitMQ: as root on Debian)"
+	@echo "make test-debian13  the same in a Debian 13 of its own: Slurm 24.11, RabbitMQ 4, Python 3.13"
+	@echo "make test-pythons   the unit tests on PYTHONS='$(PYTHONS)', versions or paths"
 	@echo "make coverage   the same, and which lines no test reaches"
 	@echo "make test-long  the tests that take minutes each"
 	@echo "make simulate   random customers, jobs and faults, SEEDS=200 of them from FIRST=1"
@@ -40,6 +43,19 @@ quick: lint
 
 test: lint
 	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long"
+
+test-debian13:
+	@tests/services/debian13/run.sh --services make test
+
+test-pythons: $(READY)
+	@export UV_PYTHON_INSTALL_DIR=$(CURDIR)/$(VENV)/pythons; for version in $(PYTHONS); do \
+		$(UV) python find $$version >/dev/null 2>&1 || $(UV) python install --quiet --no-bin $$version || \
+			{ echo "NOT RUN: Python $$version is not here and cannot be downloaded"; continue; }; \
+		echo "Python $$version"; environment=$(VENV)/python$$(echo $$version | tr / -); \
+		UV_PROJECT_ENVIRONMENT=$$environment $(UV) sync --quiet --locked --all-packages --all-extras \
+			--python $$version || exit 1; \
+		$$environment/bin/pytest -q -n 2 --dist loadgroup -m "not long" tests/unit || exit 1; \
+	done
 
 coverage: lint
 	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long" --cov --cov-report=term:skip-covered
