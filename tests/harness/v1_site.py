@@ -14,6 +14,7 @@ from typing import Any
 from harness.cloud import SimulatedCloudSite
 from waldur_site_agent.backends import Backend
 from waldur_site_agent.config import Offering
+from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.cycles.usage_sending import UsageCycleReport
 from waldur_site_agent_sandbox import Sandbox
@@ -48,7 +49,6 @@ class V1Site(SimulatedCloudSite):
 
     cls: Any = None
     backend_settings: dict[str, Any] = field(default_factory=dict)
-    components_of_backend: dict[str, Any] = field(default_factory=dict)
 
     def backend(self, offering: Offering) -> Backend:
         """A new backend; the plugin behind it is made anew for each pass."""
@@ -59,7 +59,9 @@ class V1Site(SimulatedCloudSite):
     def offering(self) -> Offering:
         """The configuration of the sandbox's offering."""
         offering = super().offering()
-        changed = {"reporting_backend": "cloud", "limits": "report"}
+        changed: dict[str, Any] = {"reporting_backend": "cloud", "limits": "report"}
+        if self.components:
+            changed["backend_components"] = self.components
         return offering.model_copy(update=changed)
 
     def report(self) -> UsageCycleReport:
@@ -72,3 +74,19 @@ class V1Site(SimulatedCloudSite):
 def a_v1_site(cls: Any, **settings: Any) -> Iterator[V1Site]:
     """A sandbox, and a plugin of version 1 with these settings."""
     yield V1Site(Sandbox(), SimulatedSlurm(), Path(), cls=cls, backend_settings=settings)
+
+
+@contextmanager
+def a_v1_storage_site(cls: Any, **settings: Any) -> Iterator[V1Site]:
+    """The same, with storage as the one component that is sold, in GB."""
+    storage = ComponentSettings(measured_unit="GB", accounting_type="limit", label="Storage")
+    sandbox = Sandbox()
+    sandbox.customer.add_component("storage", "limit", "GB", name="Storage")
+    yield V1Site(
+        sandbox,
+        SimulatedSlurm(),
+        Path(),
+        cls=cls,
+        backend_settings=settings,
+        components={"storage": storage},
+    )

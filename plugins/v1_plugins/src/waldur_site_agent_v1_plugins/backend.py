@@ -51,6 +51,7 @@ from waldur_site_agent_v1_plugins.settings import (
     components_as_written,
     schema_warnings,
     secrets_in,
+    without_secrets,
 )
 
 _TOTAL = "TOTAL_ACCOUNT_USAGE"
@@ -209,7 +210,7 @@ class V1Backend(Backend):
             parent="",
             members=members,
             limits_are_known=False,
-            metadata={str(key): value for key, value in metadata.items()},
+            metadata=without_secrets(metadata),
         )
 
     def _exists_already(self, instance: BaseBackend, name: str) -> bool:
@@ -220,6 +221,8 @@ class V1Backend(Backend):
         uuid = self._candidates.get(name)
         if uuid is None or uuid not in self._facts or self._gives_ids:
             return False
+        if not self._does(BackendRole.ORDER_PROCESSING):
+            return False  # backends for usage alone may report whatever they are asked for
         with self._sorting(f"{name}: could not be read"):
             return bool(self.plugin.pull(instance, [resource_object(self._facts[uuid], name)]))
 
@@ -541,12 +544,17 @@ class V1Backend(Backend):
         )
         self.hear(Facts(resources=(named,)))
 
+    def _does(self, role: BackendRole) -> bool:
+        return role.value in self._roles()
+
+    def _roles(self) -> set[str]:
+        return {str(getattr(each, "value", each)) for each in self.plugin.cls.supported_roles}
+
     def _require(self, role: BackendRole) -> None:
-        roles = {getattr(each, "value", each) for each in self.plugin.cls.supported_roles}
-        if role.value not in roles:
+        if not self._does(role):
             raise TemporaryError(
                 f"the plugin {self.plugin.name} does not do {role.value}; name another backend for "
-                f"it in the configuration (it does {', '.join(sorted(map(str, roles)))})"
+                f"it in the configuration (it does {', '.join(sorted(self._roles()))})"
             )
 
     @contextmanager

@@ -44,6 +44,10 @@ _SECOND_CLIENT = (
 )
 
 REFUSED: Mapping[str, str] = {
+    "croit_s3": (
+        "its creation reads an attribute of resources (organization) that Waldur's API does not "
+        "have; ceph_s3 is its successor"
+    ),
     "envoy": f"{_KEYS}; its usage can be reported by envoy-usage",
     "ldap-roles": _SECOND_CLIENT,
     "litellm": f"{_KEYS}; its usage can be reported by litellm-usage",

@@ -15,6 +15,8 @@ from waldur_site_agent.model.marketplace import Component
 SETTINGS_SCHEMAS = "waldur_site_agent.backend_settings_schemas"
 COMPONENT_SCHEMAS = "waldur_site_agent.component_schemas"
 _SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|api_?key|private_?key|access_?key")
+_SHORTEST_SECRET = 5
+"""Masking shorter ones would make texts unreadable, and protect nothing."""
 
 
 class V1Settings(BackendSettings):
@@ -85,5 +87,14 @@ def secrets_in(values: Any, *, secret: bool = False) -> Iterator[str]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from secrets_in(value, secret=secret)
-    elif secret and isinstance(values, str) and values:
+    elif secret and isinstance(values, str) and len(values) >= _SHORTEST_SECRET:
         yield values
+
+
+def without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plugin says of a resource without what its name says is secret: it is logged."""
+    return {
+        str(key): without_secrets(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if not _SECRET_NAME.search(str(key))
+    }

@@ -20,6 +20,7 @@ class BackendType(enum.Enum):
     MOAB = "moab"
     MUP = "mup"
     CEPH_S3 = "ceph_s3"
+    CROIT_S3 = "croit_s3"
     DIGITALOCEAN = "digitalocean"
     AZURE = "azure"
     CUSTOM = "custom"
