@@ -101,7 +101,9 @@ _COMPONENT: Mapping[str, OldKey] = {
     ),
     "unit_factor": done(),
     "unit_factor_reporting": done(
-        "with every backend; version 1 ignored it with Slurm and MOAB, so their usage changes"
+        "with every backend; version 1 ignored it with Slurm and MOAB, so their usage changes; "
+        "remove it to keep that",
+        differs=True,
     ),
     "limit": done(
         "caps new accounts for `usage` only; without it Waldur keeps its amount, which version 1 "
@@ -125,7 +127,9 @@ _COMPONENT: Mapping[str, OldKey] = {
     "renewal_duration_step": done(),
     "target_components": done(
         "of usage the largest share counts, where version 1 added up the targets; other components "
-        "keep their `unit_factor`; a target of two components is an error"
+        "keep their `unit_factor`, without which version 1 set their limits: with `limits: waldur` "
+        "the accounts get what was sold; a target of two components is an error",
+        differs=True,
     ),
     "backend_name": not_needed(_OTHER_PLUGINS),
     "enforce_limits": not_needed(_OTHER_PLUGINS),

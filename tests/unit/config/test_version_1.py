@@ -300,3 +300,16 @@ def test_the_table_of_the_documentation_is_what_the_agent_prints() -> None:
     page = (ROOT / "docs" / "switch-over.md").read_text(encoding="utf-8")
     printed = CliRunner().invoke(main, ["config", "version-1"]).output
     assert printed.strip() in page, "run: waldur-site-agent config version-1, and paste it"
+
+
+def test_components_whose_bills_change_are_named(tmp_path: Path) -> None:
+    node = COMPONENT | {"target_components": {"cpu": {"factor": 7680}, "gres/gpu": {"factor": 240}}}
+    mem = COMPONENT | {"unit_factor": 60, "unit_factor_reporting": 3600}
+    content = offering(backend_components={"node_hours": node, "mem": mem})
+    code, output = check(tmp_path / "config.yaml", content)
+    assert code == 0
+    differences = output.partition("Different from version 1:")[2]
+    assert "node_hours.target_components (line " in differences
+    assert "of usage the largest share counts" in differences
+    assert "mem.unit_factor_reporting (line " in differences
+    assert "version 1 ignored it with Slurm and MOAB" in differences
