@@ -532,7 +532,7 @@ class Backend(ABC):
 
         Args:
             resource: what the customer calls the resource, for messages.
-            limits: by component, as ordered, in Waldur's measured units.
+            limits: by component of the backend, as ordered, in Waldur's measured units.
         """
         return limits
 

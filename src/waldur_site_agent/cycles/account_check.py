@@ -80,10 +80,9 @@ def _compare(site: Site, resource: Resource, found: BackendResource) -> Iterator
         actual=access,
         reason="the next cycle of membership_sync changes it" if is_wrong else "",
     )
-    components = limited_components(site)
+    components, precision = limited_components(site), LimitPrecision.of(site.backend)
     differences = {
-        each.target: each
-        for each in limit_differences(resource, found, components, LimitPrecision.of(site.backend))
+        each.target: each for each in limit_differences(resource, found, components, precision)
     }
     for component in components.values():
         for part in component.parts:
@@ -94,7 +93,9 @@ def _compare(site: Site, resource: Resource, found: BackendResource) -> Iterator
             )
             yield Comparison(
                 field=f"limit of {part.type}",
-                expected=_text(None if sold is None else part.to_backend(sold)),
+                expected=_text(
+                    None if sold is None else precision.settable(part.type, part.to_backend(sold))
+                ),
                 actual=_text(limit),
                 reason="" if difference is None else str(difference),
                 unit_factor=_text(part.unit_factor),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
@@ -33,6 +32,7 @@ from waldur_site_agent.planning.limits import (
     LimitPrecision,
     decide_limits,
     limit_differences,
+    limited_by,
     unlimited_components,
 )
 from waldur_site_agent.planning.plan import Call, Step, Write, amount_text, limits_write
@@ -82,11 +82,7 @@ def decide(
 
 def limited_components(site: Site) -> dict[str, Component]:
     """The configured components whose limits the backend supports."""
-    return {
-        name: component
-        for name, component in site.offering.components.items()
-        if name in site.backend.limits_to_set("", {name: Decimal(0)})
-    }
+    return limited_by(site.backend, site.offering.components)
 
 
 def note_unresolved(site: Site, decisions: Mapping[str, LimitDecision]) -> None:

@@ -42,6 +42,7 @@ from waldur_site_agent.model.marketplace import (
     TeamMember,
     WaldurOffering,
 )
+from waldur_site_agent.planning.limits import supported_limits
 from waldur_site_agent.planning.membership import (
     consent_problem,
     granted_usernames,
@@ -296,7 +297,8 @@ def _with_grant(site: Site, offering: WaldurOffering, context: OrderContext) -> 
 
 def _with_supported_limits(site: Site, order: Order) -> Order:
     """The order without limits that the backend does not support."""
-    return replace(order, limits=site.backend.limits_to_set(order.resource_name, order.limits))
+    name, components = order.resource_name, site.offering.components
+    return replace(order, limits=supported_limits(site.backend, name, order.limits, components))
 
 
 def _team_of(order: Order, resource: Resource) -> UUID:

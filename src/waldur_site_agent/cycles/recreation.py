@@ -9,7 +9,7 @@ from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.backend import Placement, ResourceFacts, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Resource, ResourceState
-from waldur_site_agent.planning.limits import initial_limits
+from waldur_site_agent.planning.limits import LimitPrecision, initial_limits, supported_limits
 from waldur_site_agent.planning.membership import AccountWanted
 
 _STEM = "x"
@@ -68,10 +68,12 @@ def _creation(site: Site, account: AccountWanted) -> CreateResource:
         )
     if first.state not in _SERVED:
         raise PermanentError(f"the resource is {first.state}")
-    limits = site.backend.limits_to_set(first.name, first.limits)
+    components = site.offering.components
+    sold = supported_limits(site.backend, first.name, first.limits, components)
+    limits = initial_limits(sold, components)
     return CreateResource(
         _placement(site, first, account.id),
-        initial_limits(limits, site.offering.components),
+        LimitPrecision.of(site.backend).limits(limits),
         facts=ResourceFacts(
             uuid=first.uuid, backend_id=first.backend_id, attributes=first.attributes
         ),

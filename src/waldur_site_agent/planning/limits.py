@@ -52,6 +52,40 @@ def initial_limits(
     return {**caps, **ordered_limits(limits, components)}
 
 
+def supported_limits(
+    backend: Backend,
+    resource: str,
+    limits: Mapping[str, Decimal | None],
+    components: Mapping[str, Component],
+) -> dict[str, Decimal | None]:
+    """The ordered limits that the backend uses; of a component with targets, it has to use all.
+
+    Args:
+        backend: asked by its own component types.
+        resource: what the customer calls the resource, for messages.
+        limits: by component, as ordered.
+        components: the offering's components.
+    """
+    types = {
+        name: [part.type for part in components[name].parts] if name in components else [name]
+        for name in limits
+    }
+    asked = {each: value for name, value in limits.items() for each in types[name]}
+    used = backend.limits_to_set(resource, asked)
+    return {
+        name: value for name, value in limits.items() if all(each in used for each in types[name])
+    }
+
+
+def limited_by(backend: Backend, components: Mapping[str, Component]) -> dict[str, Component]:
+    """The components whose limits the backend supports."""
+    return {
+        name: component
+        for name, component in components.items()
+        if supported_limits(backend, "", {name: Decimal(0)}, components)
+    }
+
+
 def _exactly(_component: str, amount: Decimal) -> Decimal:
     return amount
 

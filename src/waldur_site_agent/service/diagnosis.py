@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta, tzinfo
-from decimal import Decimal
 from pathlib import Path
 
 import structlog
@@ -34,6 +33,7 @@ from waldur_site_agent.model.marketplace import (
 from waldur_site_agent.planning.limits import (
     LimitPrecision,
     limit_differences,
+    limited_by,
     unlimited_components,
 )
 from waldur_site_agent.planning.membership import consent_problem
@@ -526,11 +526,7 @@ def _compared(
 ) -> Iterator[Check]:
     if not backend.capabilities.tells_limits:
         return
-    components = {
-        name: component
-        for name, component in offering.components.items()
-        if name in backend.limits_to_set("", {name: Decimal(0)})
-    }
+    components = limited_by(backend, offering.components)
     precision, state = LimitPrecision.of(backend), backend.observe()
     differing: list[Check] = []
     unlimited: dict[str, list[str]] = defaultdict(list)

@@ -11,6 +11,7 @@ from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.cycles.importing import importable
 from waldur_site_agent.cycles.limits import sync_resource_limits
 from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_slurm.simulator import SimulatedSlurm
 
 NODE_HOUR = {"node": {"factor": 60}, "gres/gpu": {"factor": 240}}
 
@@ -103,3 +104,14 @@ def test_an_account_is_offered_with_what_its_tightest_limit_is_worth(
     with sold_by_node.agent() as site:
         (offer,) = importable(site).offers
     assert offer.limits == {"cpu": Decimal(1), "node_hours": Decimal(5)}
+
+
+def test_a_lost_account_is_made_again_with_a_rounded_limit_per_target(
+    sold_by_node: SimulatedSite,
+) -> None:
+    resource = settled(sold_by_node, 0.01)
+    before = limits_of(sold_by_node, resource)
+    sold_by_node.slurm = SimulatedSlurm()
+    report = sold_by_node.with_(recreate=True).sync()
+    assert not report.failed, report.failures
+    assert limits_of(sold_by_node, resource) == before

@@ -23,7 +23,9 @@ from waldur_site_agent.backends import (
     TemporaryError,
 )
 from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.model.backend import ResourceRequest
+from waldur_site_agent.planning.limits import ordered_limits, supported_limits
 from waldur_site_agent_moab.backend import MoabBackend
 from waldur_site_agent_moab.settings import MoabSettings
 from waldur_site_agent_moab.simulator import Outage, SimulatedMam
@@ -346,3 +348,18 @@ def test_other_components_are_named_once_and_ignored(
         list(bank.backend().apply([SetLimits(NAME, limits)]))
     assert Decimal(120) == bank.left
     assert caplog.text.count("component licences is ignored") == 1
+
+
+@pytest.mark.parametrize(("targets", "expected"), [({"deposit": 5}, 50), ({"cpu": 5}, None)])
+def test_a_sold_unit_may_be_worth_several_units_of_the_deposit(
+    bank: Bank, targets: dict[str, int], expected: int | None
+) -> None:
+    """What MOAB does not know is left out, as any other component of that kind."""
+    described = {"measured_unit": "packages", "label": "Package", "accounting_type": "limit"}
+    factors = {name: {"factor": factor} for name, factor in targets.items()}
+    component = ComponentSettings.model_validate({**described, "target_components": factors})
+    components = {"package": component.component("package")}
+    ordered = {"package": Decimal(10)}
+    limits = supported_limits(bank.backend(), "Ocean", ordered, components)
+    wanted = ordered_limits(limits, components)
+    assert wanted == ({} if expected is None else {"deposit": expected})
