@@ -48,7 +48,7 @@ def ordered(site: SimulatedSite) -> SimulatedSite:
         state.accounts["hpc"] = SimAccount("hpc", "hpc", "hpc", "root")
         state.qos.append("high")
     side = site.sandbox.customer
-    side.set_partitions("gpu", "cpu", plugin_options={"enforce_qos": True})
+    side.set_partitions({"gpu": (), "cpu": ()}, plugin_options={"enforce_qos": True})
     side.place_create_order(site.project(ada="ada01"), "run", {"cpu": 10}, {"qos": "high"})
     return site
 

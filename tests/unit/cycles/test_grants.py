@@ -16,8 +16,11 @@ PARTITIONS = {"enforce_offering_partitions": True}
 ENFORCED = {"qos_enforcement_enabled": True, "enforce_offering_qos": True}
 
 
-def offering_with(testbed: SimulatedSite, *partitions: str, **more: Any) -> None:
-    testbed.sandbox.customer.set_partitions(*partitions, **more)
+def offering_with(
+    testbed: SimulatedSite, *names: str, qos: dict[str, tuple[str, ...]] | None = None, **more: Any
+) -> None:
+    partitions = dict.fromkeys(names, ()) | (qos or {})
+    testbed.sandbox.customer.set_partitions(partitions, **more)
     with testbed.slurm.change() as state:
         state.qos += ["high", "long"]
 

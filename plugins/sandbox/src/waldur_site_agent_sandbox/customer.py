@@ -216,24 +216,22 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
     def set_partitions(
         self,
         tx: Transaction,
-        *names: str,
-        qos: Mapping[str, tuple[str, ...]] | None = None,
+        partitions: Mapping[str, tuple[str, ...]],
         profiles: tuple[str, ...] = (),
         plugin_options: JsonObject | None = None,
         offering: Offering | str | None = None,
     ) -> Offering:
-        """Say which partitions and which QOS an offering has.
+        """Set the partitions of an offering, each with the QOS that can be ordered in it.
 
-        ``qos`` has those that can be ordered in a partition, ``profiles`` those of the offering.
+        ``profiles`` are the QOS of the offering as a whole.
         """
         place = offering_or_first(tx, offering)
-        partitions = tuple(
-            Partition(uuid=tx.new_uuid(), name=name, qos=(qos or {}).get(name, ()))
-            for name in names
+        made = tuple(
+            Partition(uuid=tx.new_uuid(), name=name, qos=qos) for name, qos in partitions.items()
         )
         options = place.plugin_options | (plugin_options or {})
         return tx.world.put(
-            replace(place, partitions=partitions, qos_profiles=profiles, plugin_options=options)
+            replace(place, partitions=made, qos_profiles=profiles, plugin_options=options)
         )
 
     @change
