@@ -249,6 +249,9 @@ class Capabilities:
     recognizes_unfinished: bool = True
     """Whether parent and organization tell what an interrupted creation left from what belongs to
     somebody else. If not, the name is noted in Waldur before each creation."""
+    keeps_deleted: bool = False
+    """Whether deleted resources stay, empty. What is in the right place without members may then be
+    one of them, so names are noted as without ``recognizes_unfinished``."""
     assigns_ids: bool = False
     """Whether the backend names resources itself; their ids are then kept as Waldur has them."""
     finishes_later: bool = False
@@ -260,6 +263,11 @@ class Capabilities:
     reported before the deletion, as far as that succeeds, and the order does not wait for it."""
     needs_facts: bool = False
     """Whether :meth:`Backend.hear` is to be called, which costs one more list in each pass."""
+
+    @property
+    def adopts_unfinished(self) -> bool:
+        """Whether what an interrupted creation left is recognised without a note in Waldur."""
+        return self.recognizes_unfinished and not self.keeps_deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

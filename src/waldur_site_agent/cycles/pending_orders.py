@@ -88,7 +88,7 @@ def note_creations(site: Site, plans: Iterable[OrderPlan], errors: Errors) -> No
     An order whose name could not be noted waits: after a kill, nobody could tell whose the
     resource is.
     """
-    if site.backend.capabilities.recognizes_unfinished:
+    if site.backend.capabilities.adopts_unfinished:
         return
     unnoted = [plan for plan in plans if plan.needs_note and plan.order.uuid not in errors]
     for attempt in concurrently(lambda plan: send_write(site, creation_note(plan)), unnoted):

@@ -349,7 +349,7 @@ def _choose_placement(context: OrderContext, planning: _PlanningContext) -> tupl
         found = planning.state.resources.get(placement.id)
         if found is None:
             return placement, False
-        if planning.capabilities.recognizes_unfinished:
+        if planning.capabilities.adopts_unfinished:
             if _is_unfinished(found, placement):
                 return placement, True
         elif context.noted_name == placement.id:
@@ -455,7 +455,7 @@ def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -
         found = planning.state.resources.get(placement.id)
         if found is None or planning.is_taken(placement.id, context.resource.uuid):
             continue
-        known = planning.capabilities.recognizes_unfinished
+        known = planning.capabilities.adopts_unfinished
         if _is_unfinished(found, placement) if known else context.noted_name == placement.id:
             action = DeleteResource(placement.id, placement.project_container, context.order.uuid)
             step = Step(action, "left by an interrupted creation", context.order.uuid)

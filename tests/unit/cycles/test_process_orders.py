@@ -286,6 +286,26 @@ def test_the_only_name_of_an_order_is_not_taken_from_one_that_has_ended(
     assert testbed.accounts == {"c_uni"}
 
 
+def test_a_closed_account_is_not_adopted_by_an_order_of_the_same_name(
+    testbed: SimulatedSite,
+) -> None:
+    site = testbed.with_(settings={"soft_delete": True})
+    project = testbed.project("climate", ada="ada01")
+    old = site.created(project, "old")
+    side = testbed.sandbox.customer
+    side.place_terminate_order(old)
+    site.cycle()
+    assert old.backend_id in testbed.accounts
+    order = testbed.order(project, "new")
+    side.edit(testbed.resource(order), slug=old.slug)
+    site.cycle()
+    assert testbed.state(order) == "erred"
+    assert testbed.slurm.state.accounts[old.backend_id].members == {}
+    back = side.place_restore_order(old)
+    site.cycle()
+    assert testbed.state(back) == "done"
+
+
 def test_while_the_history_cannot_be_read_no_name_is_given(testbed: SimulatedSite) -> None:
     order = testbed.order(testbed.project("climate", ada="ada01"))
     strict = testbed.with_(settings={"check_backend_id_uniqueness": True})

@@ -58,6 +58,17 @@ def test_accounts_limits_members_and_access_are_as_before(testbed: SimulatedSite
     assert site.writing_commands == 0
 
 
+def test_a_site_that_keeps_closed_accounts_gets_its_accounts_back_too(
+    testbed: SimulatedSite,
+) -> None:
+    testbed.settings["soft_delete"] = True
+    a_busy_site(testbed)
+    before = picture(testbed)
+    site = wiped(testbed)
+    assert not site.sync().failed
+    assert picture(site) == before
+
+
 def test_a_paused_resource_gets_its_qos_back_later(testbed: SimulatedSite) -> None:
     _, ice = a_busy_site(testbed)
     site = wiped(testbed)

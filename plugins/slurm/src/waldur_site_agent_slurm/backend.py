@@ -210,10 +210,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             lock_wait_seconds=lock_wait_seconds,
         )
         self._slurm = settings
-        # a closed account looks like what an interrupted creation leaves
-        self.capabilities = replace(
-            self.capabilities, recognizes_unfinished=not settings.soft_delete
-        )
+        self.capabilities = replace(self.capabilities, keeps_deleted=settings.soft_delete)
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
