@@ -75,7 +75,7 @@ class _Layout:
     def __init__(self, text: str) -> None:
         self._loader = yaml.SafeLoader(text)
         self._keys: dict[int, _Key] = {}
-        self._seen: set[int] = set()
+        self._keys_met: set[int] = set()
         self.places: dict[Place, _Key] = {}
         self.mappings: dict[Place, yaml.MappingNode] = {}
         root = self._loader.get_single_node()
@@ -85,9 +85,9 @@ class _Layout:
 
     def _note(self, node: yaml.Node) -> None:
         """Note the keys as written, before merged ones are put in."""
-        if id(node) in self._seen or not isinstance(node, yaml.CollectionNode):
+        if id(node) in self._keys_met or not isinstance(node, yaml.CollectionNode):
             return
-        self._seen.add(id(node))
+        self._keys_met.add(id(node))
         if not isinstance(node, yaml.MappingNode):
             for item in node.value:
                 self._note(item)
