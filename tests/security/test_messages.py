@@ -12,18 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.broker import (
     SECONDS_BETWEEN_WARNINGS,
     ConnectionLostError,
     Delivery,
     OccasionalWarning,
 )
-from waldur_site_agent.events.messages import Event, Ignored, Unusable, read_message
-from waldur_site_agent.events.pending import EventQueue
+from waldur_site_agent.events.messages import Event, Ignored, OrderAnnounced, Unusable, read_message
+from waldur_site_agent.events.pending import MOST_HELD, EventQueue, PendingScopes
 from waldur_site_agent.events.stomp import Decoder, FrameError, _heart_beats
+from waldur_site_agent.model.backend import OrderScope
 
 OFFERING = UUID(int=7)
 QUEUE = f"subscription_{UUID(int=1).hex}_offering_{OFFERING.hex}_order"
+NO_ORDER_THERE = WaldurSnapshot()
 DEEP = b'{"a":' * 100_000
 GARBAGE = [
     b"",
@@ -134,6 +137,22 @@ def test_a_flood_for_one_project_keeps_one_message_in_hand(connection: Acknowled
                 "role_name": "member", "granted": True}  # fmt: skip
         queue.receive(delivery(json.dumps(body).encode(), number), connection)
     assert len(connection.acknowledged) == 19_999
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_changes_that_waldur_never_shows_do_not_fill_the_brokers_window() -> None:
+    waiting = PendingScopes()
+    in_hand: set[object] = set()
+    for number in range(100):
+        order = UUID(int=number + 1)
+        announced = OrderAnnounced(order, "executing")
+        waiting.add(OrderScope(order), 0.0, announcement=announced, ticket=number)
+        in_hand.add(number)
+        batch = waiting.take(0.0)
+        for entry in batch.entries if batch else ():
+            in_hand -= {*waiting.passed(entry, NO_ORDER_THERE, 0.0)}
+    assert len(in_hand) == MOST_HELD
+    assert len(waiting) == 100  # all of them are looked at again
 
 
 BAD_FRAMES = [

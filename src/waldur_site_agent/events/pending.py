@@ -37,6 +37,12 @@ HOLD_SECONDS = 600.0
 Brokers close a connection whose messages are unacknowledged for half an hour. The scope stays
 pending, and after a crash the full pass at start covers it.
 """
+MOST_HELD = 5
+"""How many messages are held while Waldur does not show what they announced.
+
+RabbitMQ delivers ten by MQTT before it waits for an acknowledgement: whoever can publish could hold
+up everybody else with changes that never happen. The scopes stay pending all the same.
+"""
 _LONGEST_EXPONENT = 16
 _EVERYBODY = 0
 
@@ -248,7 +254,12 @@ class PendingScopes:
             return entry.tickets
         entry.due = now + READ_AGAIN_AFTER[entry.readings]
         entry.readings += 1
-        return self._put_back(entry, now)
+        superseded = self._put_back(entry, now)
+        held = sum(bool(each.readings and each.tickets) for each in self._entries.values())
+        if held > MOST_HELD:
+            superseded += entry.tickets
+            entry.tickets = []
+        return superseded
 
     def _put_back(self, entry: PendingScope, now: float) -> list[object]:
         """Put an entry back, merged with what has come in about its scope meanwhile."""
