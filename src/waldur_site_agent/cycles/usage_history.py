@@ -17,7 +17,7 @@ from waldur_site_agent.cycles.usage import (
     restore_erred,
 )
 from waldur_site_agent.cycles.usage_sending import MonthOutcome, send_month
-from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.model.marketplace import Component, Resource, largest_share
 from waldur_site_agent.model.usage import BillingMonth, Period
 from waldur_site_agent.planning.usage import MonthPlan, counted_from
 
@@ -120,7 +120,7 @@ def usage_series(site: Site, selection: UsageSelection, periods: Sequence[Period
         Series(
             account=name,
             component=each.type,
-            amounts=tuple(each.used(total[name]) for total in totals),
+            amounts=tuple(largest_share(total[name], each.usage_factors) for total in totals),
         )
         for name in sorted(since)
         for each in sorted(selection.components.values(), key=attrgetter("type"))

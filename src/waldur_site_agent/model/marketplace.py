@@ -228,16 +228,19 @@ class Component:
         """An amount of backend units in measured units, rounded to two decimals as in Waldur."""
         return (amount / self.unit_factor).quantize(_CENT)
 
-    def used(self, amounts: Mapping[str, Fraction]) -> Fraction:
-        """Usage in measured units, exactly, from amounts of backend units by type.
+    @property
+    def usage_factors(self) -> dict[str, Fraction]:
+        """By the backend's own types, the backend units of usage in one measured unit."""
+        return {part.type: Fraction(part.usage_factor or part.unit_factor) for part in self.parts}
 
-        Of several targets the largest share counts: a job that takes all GPUs of a node and half
-        of its cores uses the node. This is also the share that reaches the limit first.
-        """
-        return max(
-            amounts.get(part.type, Fraction(0)) / Fraction(part.usage_factor or part.unit_factor)
-            for part in self.parts
-        )
+
+def largest_share(amounts: Mapping[str, Fraction], factors: Mapping[str, Fraction]) -> Fraction:
+    """Usage in measured units, exactly, from amounts of backend units by type.
+
+    Of several targets the largest share counts: a job that takes all GPUs of a node and half of
+    its cores uses the node. This is also the share that reaches the limit first.
+    """
+    return max(amounts.get(name, Fraction(0)) / factor for name, factor in factors.items())
 
 
 def backend_components(components: Mapping[str, Component]) -> dict[str, Component]:

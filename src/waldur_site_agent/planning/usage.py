@@ -14,7 +14,12 @@ from decimal import Decimal
 from fractions import Fraction
 from uuid import UUID
 
-from waldur_site_agent.model.marketplace import Component, Resource, WaldurComponent
+from waldur_site_agent.model.marketplace import (
+    Component,
+    Resource,
+    WaldurComponent,
+    largest_share,
+)
 from waldur_site_agent.model.usage import (
     BillingMonth,
     ComponentUsage,
@@ -99,8 +104,9 @@ def _bill(usage: ResourceUsage, component: Component) -> Bill:
     Where a component has several targets, the users' own amounts may add up to more than the total
     (one used the cores, another the GPUs of the same node-hours). They are lowered in proportion.
     """
-    own = {user: component.used(amounts) for user, amounts in usage.by_user.items()}
-    total, together = component.used(usage.total), sum(own.values(), Fraction(0))
+    factors = component.usage_factors
+    own = {user: largest_share(amounts, factors) for user, amounts in usage.by_user.items()}
+    total, together = largest_share(usage.total, factors), sum(own.values(), Fraction(0))
     exact = {user: amount * total / together * _CENTS for user, amount in own.items() if amount}
     cents = round(total * _CENTS)
     user_usages = {user: amount.numerator // amount.denominator for user, amount in exact.items()}
