@@ -34,15 +34,18 @@ for directory in ${WSA_REACHABLE:-}; do
 done
 [ $number = 0 ] || umount -l /mnt
 
+hide_processes() { mount -t proc -o hidepid=invisible proc /proc; }
 read_only() { mount -o remount,bind,ro "$1"; }
 case $kind in
 strict)
+    hide_processes
     read_only /
     exec setpriv --reuid "$user" --regid "$user" --init-groups --no-new-privs \
         --inh-caps=-all --bounding-set=-all "$@" ;;
 sudo)
     exec setpriv --reuid "$user" --regid "$user" --init-groups "$@" ;;
 root)
+    hide_processes
     for directory in /usr /etc; do
         mount --bind $directory $directory
         read_only $directory

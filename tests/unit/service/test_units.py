@@ -69,6 +69,11 @@ def test_legacy_services_have_no_watchdog_and_write_a_log_file() -> None:
     assert ">>/var/log/waldur-site-agent/waldur-agent-report.log" in found["ExecStart"]
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_stop_signal_goes_to_the_agent_and_not_to_its_commands(*, legacy: bool) -> None:
+    assert directives(unit("all", Choices(legacy=legacy)))["KillMode"] == "mixed"
+
+
 def test_a_credential_is_handed_over_by_systemd() -> None:
     text = unit("all", Choices(credential=Path("/etc/waldur-site-agent/token")))
     assert directives(text)["LoadCredential"] == "token:/etc/waldur-site-agent/token"
