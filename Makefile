@@ -11,7 +11,7 @@ FIRST  ?= 1
 JOBS   ?= 2
 PYTHONS ?= 3.12 3.13 3.14
 
-.PHONY: help demo quick test test-debian13 test-pythons coverage test-long simulate lint format docs guarantees build sbom audit clean
+.PHONY: help demo quick test test-debian13 test-pythons coverage test-long test-systemd simulate lint format docs guarantees build sbom audit clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make quick      lint, unit and contract tests, in a minute"
@@ -21,6 +21,7 @@ help:
 	@echo "make coverage   the same, and which lines no test reaches"
 	@echo "make test-long  the tests that take minutes each"
 	@echo "make test-v1-plugins  published plugins of version 1, from the package index"
+	@echo "make test-systemd  the services under a real systemd, in a Debian 13 of its own (root)"
 	@echo "make simulate   random customers, jobs and faults, SEEDS=200 of them from FIRST=1"
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
@@ -43,7 +44,7 @@ quick: lint
 	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not long and not published" tests/unit tests/contract
 
 test: lint
-	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published"
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published and not systemd"
 
 test-debian13:
 	@tests/services/debian13/run.sh --services make test
@@ -59,7 +60,7 @@ test-pythons: $(READY)
 	done
 
 coverage: lint
-	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published and not systemd" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
 	@$(BIN)/pytest -q -n 2 --dist loadgroup -m long
@@ -74,6 +75,8 @@ test-v1-plugins: $(READY)
 	    $(UV) pip install --quiet --python $(V1)/bin/python --prerelease=allow waldur-site-agent-$$name \
 	    || echo "waldur-site-agent-$$name cannot be installed; its tests are skipped"; done
 	@$(V1)/bin/pytest -q -m published tests/published
+test-systemd: $(READY)
+	@tests/services/systemd/test.sh
 
 simulate: $(READY)
 	@PYTHONPATH=tests PYTHONHASHSEED=0 $(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
