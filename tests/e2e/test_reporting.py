@@ -46,3 +46,16 @@ def test_an_offering_that_follows_events_is_reported_all_the_same(
         eventually(lambda: side.usages(ocean), "usage reported")
         service.send(signal.SIGTERM)
         assert service.wait() == 0, service.text
+
+
+def test_an_outage_at_the_start_does_not_delay_the_first_report_by_a_whole_period(
+    installation: Installation,
+) -> None:
+    testbed = installation.testbed
+    installation.write(reporting_backend="slurm")
+    testbed.created(testbed.project(ada="ada01"))
+    testbed.sandbox.faults.add("users_me_retrieve", "status", status=401, times=1)
+    reports = "marketplace_component_usages_set_usage"
+    with installation.service("-m", "report") as service:
+        eventually(lambda: testbed.sandbox.requests.count(reports), "a report")
+        assert "could not start; will retry" in service.text

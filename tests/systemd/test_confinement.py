@@ -189,7 +189,7 @@ def test_the_page_has_a_reason_for_everything_that_is_open(
     unit = services.install(*VARIANTS[variant], mode="all")
     analyze = ("systemd-analyze", "security", "--no-pager", "--json=short")
     found = json.loads(run(*analyze, unit.name, check=False).stdout)
-    open_ = {each["json_field"].partition("_")[0] for each in found if float(each["exposure"] or 0)}
-    cells = re.findall(r"^\| (`\w+=`.*?) \| \w", PAGE.read_text(), re.MULTILINE)
+    open_ = {each["name"].partition("=")[0] for each in found if float(each["exposure"] or 0)}
+    cells = re.findall(r"^\| (`\w+=`[^|]*) \| ", PAGE.read_text(), re.MULTILINE)
     explained = set(re.findall(r"`(\w+)=`", " ".join(cells)))
     assert open_ <= explained

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,24 +44,15 @@ def cgroup_of(process: subprocess.Popen[bytes]) -> Path:
     return Path(mounted) / f"waldur-site-agent-{process.pid}"
 
 
-def processes_in(directory: Path) -> list[str]:
-    """The processes of this machine that have their root below a directory, or run from it."""
+def processes_of(cgroup: Path) -> list[str]:
+    """The processes of a run: those that know its cgroup, and those that are in it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(directory) in arguments or str(directory) in _mounts(process):
-            found.append(arguments)
+        with suppress(OSError):
+            about = [(process / file).read_bytes().decode() for file in ("environ", "cgroup")]
+            if cgroup.name in " ".join(about):
+                found.append((process / "comm").read_text(encoding="utf-8").strip())
     return found
-
-
-def _mounts(process: Path) -> str:
-    try:
-        return (process / "mounts").read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 @pytest.mark.parametrize(
@@ -81,16 +73,16 @@ def test_nothing_is_left_of_a_run_that_was_interrupted(
 ) -> None:
     cgroup = cgroup_of(testing)
     if moment == "the machine runs":
-        eventually((cgroup / "system.slice").exists, "the boot")
+        eventually(lambda: "systemd" in processes_of(cgroup), "the boot")
     else:
         eventually(lambda: list(tmp_path.glob("*/root/usr")), "the root")
-    assert processes_in(tmp_path) != []
+    assert processes_of(cgroup) != []
     if everybody:
         os.killpg(testing.pid, number)
     else:
         testing.send_signal(number)
-    assert testing.wait(patience()) == INTERRUPTED if everybody else TERMINATED
+    assert testing.wait(patience()) == (INTERRUPTED if everybody else TERMINATED)
     assert list(tmp_path.iterdir()) == []
     assert not cgroup.exists()
     assert str(tmp_path) not in Path("/proc/mounts").read_text(encoding="utf-8")
-    eventually(lambda: processes_in(tmp_path) == [], "the end of all processes")
+    eventually(lambda: processes_of(cgroup) == [], "the end of all processes")

@@ -440,6 +440,20 @@ class Worker:
         return _health_of(self.runtime, self.offering, self.mode)
 
 
+@dataclass(slots=True)
+class Backoff:
+    """Delays that double with each failed start in a row, with jitter."""
+
+    _failures: int = 0
+
+    def seconds(self, began: float) -> float:
+        """The delay after a start that began then, by the monotonic clock; at most a minute."""
+        lasted = time.monotonic() - began
+        self._failures = 1 if lasted > _LONGEST_PAUSE else self._failures + 1
+        longest = min(_LONGEST_PAUSE, 2.0 ** min(self._failures, 10))
+        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, guards nothing
+
+
 def worker_for(runtime: Runtime, offering: Offering, mode: AnyMode, stop: Stop) -> Worker:
     """A worker with the schedule that the mode calls for."""
     schedule: Schedule
@@ -458,17 +472,22 @@ class Polling:
     offering: Offering
     mode: Mode
     stop: Stop
+    _backoff: Backoff = field(default_factory=Backoff)
 
     def serve(self, session: Session) -> None:
         """Run a cycle every period until the worker is asked to stop."""
         while not self.stop.requested():
             began = time.monotonic()
             session.full_pass()
-            seconds = self.seconds_to_retry(began)
+            seconds = self._seconds_to_the_next_cycle(began)
             _health_of(self.runtime, self.offering, self.mode).rest(seconds)
             self.stop.wait(seconds)
 
     def seconds_to_retry(self, began: float) -> float:
+        """Long periods do not delay the first cycle after an outage."""
+        return min(self._seconds_to_the_next_cycle(began), self._backoff.seconds(began))
+
+    def _seconds_to_the_next_cycle(self, began: float) -> float:
         """The time until the next period begins, with jitter so that agents do not synchronize."""
         turn = began + self.mode.period_seconds() * _jitter()
         until_then = max(0.0, turn - time.monotonic())
@@ -483,7 +502,7 @@ class OnEvents:
     offering: Offering
     mode: EventMode
     stop: Stop
-    _failures: int = 0
+    _backoff: Backoff = field(default_factory=Backoff)
     _reception: _Reception | None = None
     _working: bool = False
     _log: FilteringBoundLogger = field(init=False)
@@ -509,11 +528,8 @@ class OnEvents:
             reception.stop()
 
     def seconds_to_retry(self, began: float) -> float:
-        """A delay that doubles with each failure in a row, with jitter."""
-        lasted = time.monotonic() - began
-        self._failures = 1 if lasted > _LONGEST_PAUSE else self._failures + 1
-        longest = min(_LONGEST_PAUSE, 2.0 ** min(self._failures, 10))
-        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, guards nothing
+        """See :class:`Backoff`."""
+        return self._backoff.seconds(began)
 
     def _describe(self) -> dict[str, Any]:
         return self.status.describe()

@@ -56,7 +56,7 @@ finish() {
     [ -z "$systemd" ] || kill -KILL "$systemd" 2>/dev/null || true
     wait
     for _ in $(seq 100); do
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
+        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
         [ -d "$cgroup" ] || break
         sleep 0.1
     done

@@ -25,7 +25,7 @@ finish() {
         wait "$running" || true
     fi
     for _ in $(seq 100); do # the machine may have been killed before it could remove its cgroup
-        find "$WSA_SYSTEMD_CGROUP" -depth -type d -exec rmdir {} + 2>/dev/null
+        find "$WSA_SYSTEMD_CGROUP" -depth -type d -exec rmdir {} + 2>/dev/null || true
         [ -d "$WSA_SYSTEMD_CGROUP" ] || break
         sleep 0.1
     done
