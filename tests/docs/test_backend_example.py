@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "write-a-backend.md"
 TEMPLATE = ROOT / "examples" / "plugin"
 COMMAND_LINE = ROOT / "examples" / "plugin-command-line"
+PORTED = ROOT / "examples" / "plugin-ported"
 
 
 def _loaded(name: str, file: Path) -> ModuleType:
@@ -50,6 +51,26 @@ TestCommandLineTemplate = _TALLY_TESTS.TestTallyBackend
 test_the_tool_of_the_template_is_run_as_a_process = (
     _TALLY_TESTS.test_the_tool_itself_is_run_as_a_process
 )
+
+
+_loaded("campus_folders", PORTED / "src" / "campus_folders" / "__init__.py")
+_loaded("campus_folders.server", PORTED / "src" / "campus_folders" / "server.py")
+_loaded("campus_folders.backend", PORTED / "src" / "campus_folders" / "backend.py")
+_PORTED_TESTS = _loaded(
+    "campus_folders_conformance", PORTED / "tests" / "test_folders_conformance.py"
+)
+TestPortedPlugin = _PORTED_TESTS.TestFolderBackend
+sys.modules["campus_folders"].__path__ = [str(PORTED / "src" / "campus_folders")]
+TestThePluginBeforeThePort = _PORTED_TESTS.TestFolderBackendOfVersion1
+
+
+def test_the_page_about_porting_shows_what_the_example_has() -> None:
+    page = (ROOT / "docs" / "port-a-plugin.md").read_text(encoding="utf-8")
+    sources = [file.read_text(encoding="utf-8") for file in PORTED.rglob("*.py")]
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(shown) >= 4
+    for block in shown:
+        assert any(block in source for source in sources), block
 
 
 def test_the_page_shows_what_the_template_has() -> None:

@@ -13,9 +13,17 @@ from typing import Any, Generic, TypeGuard, TypeVar
 from pydantic import ValidationError
 
 from waldur_site_agent.backends.contract import (
+    AddMembers,
     Backend,
     BackendSettings,
+    CreateHomeDirectories,
+    CreateResource,
+    DeleteResource,
     NoUsernames,
+    RemoveMembers,
+    SetAccess,
+    SetLimits,
+    SetMemberLimits,
     UsernameBackend,
 )
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
@@ -316,6 +324,41 @@ def installed_plugins() -> dict[str, Plugin[Backend]]:
 def installed_username_plugins() -> dict[str, Plugin[UsernameBackend]]:
     """The installed username backends, by name; nothing is imported yet."""
     return _installed_plugins(_USERNAME_BACKENDS)
+
+
+_HOOKS: Mapping[type, str] = {
+    CreateResource: "create_resource",
+    DeleteResource: "delete_resource",
+    SetLimits: "set_limits",
+    AddMembers: "add_members",
+    RemoveMembers: "remove_members",
+    SetMemberLimits: "set_member_limits",
+    SetAccess: "set_access",
+    CreateHomeDirectories: "create_home_directories",
+}
+
+
+def unkept_promises(loaded: type[Backend] | type[UsernameBackend]) -> list[str]:
+    """What a class lacks of the contract, as far as it shows without a backend to try it with.
+
+    The conformance suite (``waldur_site_agent.backends.testing``) finds out the rest.
+    """
+    abstract = sorted(getattr(loaded, "__abstractmethods__", ()))
+    problems = [f"{loaded.__name__} does not implement {name}()" for name in abstract]
+    if not issubclass(loaded, Backend):
+        return problems
+    capabilities, supports = loaded.capabilities, loaded.supports
+    if loaded.apply is Backend.apply:
+        problems += [
+            f"{loaded.__name__} supports {action.__name__}, but does not implement "
+            f"{_HOOKS[action]}()"
+            for action in sorted(supports & _HOOKS.keys(), key=lambda each: each.__name__)
+            if getattr(loaded, _HOOKS[action]) is getattr(Backend, _HOOKS[action])
+        ]
+    for says, method in (("finishes_later", "progress"), ("needs_facts", "hear")):
+        if getattr(capabilities, says) and getattr(loaded, method) is getattr(Backend, method):
+            problems.append(f"{loaded.__name__} {says}, but does not implement {method}()")
+    return problems
 
 
 def backend_problems(

@@ -21,6 +21,7 @@ from waldur_site_agent.cli.commands import (
 from waldur_site_agent.cli.install import health, init_command, install_services
 from waldur_site_agent.cli.migrate import migrate_command
 from waldur_site_agent.cli.output import say
+from waldur_site_agent.cli.plugins import plugins_command
 from waldur_site_agent.cli.run import (
     RunOptions,
     check_configuration,
@@ -247,6 +248,7 @@ for group, command in (
     (main, install_services),
     (main, completion_command),
     (main, migrate_command),
+    (main, plugins_command),
 ):
     group.add_command(command)
 
