@@ -50,7 +50,7 @@ from waldur_site_agent.config.describing import (
     secrets_in,
 )
 from waldur_site_agent.config.loading import is_of_version_1
-from waldur_site_agent.config.source import spell
+from waldur_site_agent.config.source import Place, spell
 from waldur_site_agent.config.version_1 import tables
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.journal import Journal
@@ -232,15 +232,14 @@ def _with_remarks(start: Start, loaded: Loaded) -> Start:
 
 def grouped(remarks: Iterable[Problem]) -> Iterator[tuple[str, str, str]]:
     """Remarks of the same content as one: the key, its lines, and the text."""
-    places: dict[tuple[str, str], list[Problem]] = {}
+    places: dict[tuple[Place, str], list[Problem]] = {}
     for remark in remarks:
-        key = str(remark.place[-1]) if remark.place else ""
-        places.setdefault((key, remark.message), []).append(remark)
-    for (_, text), same in places.items():
+        names = [step for step in remark.place if isinstance(step, str)]
+        places.setdefault((tuple(names[-1:]), remark.message), []).append(remark)
+    for (name, text), same in places.items():
         lines = sorted({remark.line for remark in same if remark.line is not None})
         where = f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}" if lines else ""
-        first = same[0].place
-        yield spell(first if len(same) == 1 else first[-1:]), where, text
+        yield spell(same[0].place if len(same) == 1 else name), where, text
 
 
 def _can_be_served(start: Start, offering: Offering) -> bool:

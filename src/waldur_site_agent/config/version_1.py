@@ -108,7 +108,6 @@ _COMPONENT: Mapping[str, OldKey] = {
     "limit": done(
         "caps new accounts for `usage` only; without it Waldur keeps its amount, which version 1 "
         "cleared",
-        differs=True,
     ),
     "description": done(),
     "article_code": done(),

@@ -141,6 +141,19 @@ def test_without_a_directory_of_its_own_the_agent_writes_no_health_file(
     assert default_health_file(configured(), {}) == ""
 
 
+def test_orders_are_processed_by_a_file_as_version_1_had_it(installation: Installation) -> None:
+    installation.backend_settings |= {
+        "usage_tres_source": "requested",
+        "default_homedir_umask": "0077",
+        "soft_delete": False,
+    }
+    installation.write(backend_type="slurm", stomp_membership_sync_enabled=None)
+    testbed = installation.testbed
+    order = testbed.order(testbed.project(ada="ada01"))
+    done = installation.run("-m", "order_process", "--once")
+    assert (done.code, testbed.state(order)) == (0, "done")
+
+
 def test_at_start_every_key_and_variable_without_effect_is_named_once(
     installation: Installation,
 ) -> None:

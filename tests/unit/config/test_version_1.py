@@ -258,6 +258,15 @@ def test_a_key_that_does_something_else_now_is_named(tmp_path: Path) -> None:
     assert "mqtt_enabled" not in check(tmp_path / "b.yaml", offering(mqtt_enabled=False))[1]
 
 
+def test_a_remark_about_several_offerings_is_one_line(tmp_path: Path) -> None:
+    other = {"name": "Other", "waldur_offering_uuid": "1" * 32}
+    content = offering()
+    content["offerings"].append(OFFERING | other)
+    _, output = check(tmp_path / "config.yaml", content)
+    (line,) = [line for line in output.splitlines() if "whom Waldur does not know" in line]
+    assert line.startswith("  offerings (lines 2, 11): users of an account")
+
+
 def test_a_file_that_was_not_written_for_version_1_hears_nothing_of_it(tmp_path: Path) -> None:
     content = offering()
     del content["offerings"][0]["backend_type"]
