@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -159,6 +159,7 @@ _DETAILS_IN_WALDUR = (
     "renewal_duration_step",
 )
 """Keys of a component that Waldur knows by the same name, and the agent only passes on."""
+_FOR_PLUGINS = ("backend_name", "enforce_limits", "type", "mup_allocation_type")
 
 
 class TargetSettings(Section):
@@ -218,6 +219,15 @@ class ComponentSettings(Section):
     """The most."""
     renewal_duration_step: Months = None
     """Only multiples of it."""
+    backend_name: OptionalText = ""
+    """This and the keys below are only for plugins written for version 1: here, the component's
+    name on the plugin's side."""
+    enforce_limits: bool | None = None
+    """Whether the plugin enforces limits of the component."""
+    type: OptionalText = ""
+    """The kind of the component on the plugin's side."""
+    mup_allocation_type: OptionalText = ""
+    """The kind of allocation on the plugin's side."""
 
     @field_validator("target_components", mode="before")
     @classmethod
@@ -244,12 +254,13 @@ class ComponentSettings(Section):
             limit=self.limit,
             usage_factor=None if self.target_components else self.unit_factor_reporting,
             targets={name: target.factor for name, target in self.target_components.items()},
-            details={
-                key: value
-                for key in _DETAILS_IN_WALDUR
-                if (value := getattr(self, key)) not in (None, "")
-            },
+            details=self._given(_DETAILS_IN_WALDUR),
+            for_plugins=self._given(_FOR_PLUGINS),
         )
+
+    def _given(self, keys: Iterable[str]) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in keys}
+        return {key: value for key, value in values.items() if value not in (None, "")}
 
 
 class Safety(Section):

@@ -19,7 +19,7 @@ from waldur_site_agent.config.switching import (
     unless_enabled,
 )
 
-_OTHER_PLUGINS = "neither Slurm nor MOAB has ever read it"
+_OTHER_PLUGINS = "handed to plugins of version 1; neither Slurm nor MOAB reads it"
 
 _FILE: Mapping[str, OldKey] = {
     "offerings": done(),
@@ -130,10 +130,10 @@ _COMPONENT: Mapping[str, OldKey] = {
         "the accounts get what was sold; a target of two components is an error",
         differs=True,
     ),
-    "backend_name": not_needed(_OTHER_PLUGINS),
-    "enforce_limits": not_needed(_OTHER_PLUGINS),
-    "type": not_needed(_OTHER_PLUGINS),
-    "mup_allocation_type": not_needed(_OTHER_PLUGINS),
+    "backend_name": done(_OTHER_PLUGINS),
+    "enforce_limits": done(_OTHER_PLUGINS),
+    "type": done(_OTHER_PLUGINS),
+    "mup_allocation_type": done(_OTHER_PLUGINS),
 }
 
 BACKEND_TYPE_NOT_NEEDED = not_needed("not needed beside the keys that name a backend for each job")

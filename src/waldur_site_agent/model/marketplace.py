@@ -187,6 +187,8 @@ class Component:
     accounts get."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the component in Waldur, as configured; the agent itself needs none."""
+    for_plugins: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that only plugins written for version 1 read, as configured."""
     usage_factor: Decimal | None = None
     """Backend units of usage in one measured unit, if it differs from ``unit_factor``."""
     targets: Mapping[str, Decimal] = field(default_factory=dict)

@@ -49,7 +49,7 @@ def _component(component: Component) -> dict[str, Any]:
     }
     if component.limit is not None:
         known["limit"] = as_number(component.limit)
-    return {**component.details, **known}
+    return {**component.details, **component.for_plugins, **known}
 
 
 def schema_warnings(group: str, name: str, values: Mapping[str, Any]) -> Iterator[str]:
