@@ -144,6 +144,7 @@ SCRIPTS = {
         add user name=PU4 account=PA qoslevel=nosuch
         add user name=PU4 account=PA qoslevel=paused
         add user name=PU4 account=PAb partition=main qoslevel=paused MaxSubmitJobs=4
+        add user name=PU5,PU6 account=PA fairshare=parent
     """,
     "removal": """
         add account name=PA parent=root organization=o

@@ -321,7 +321,10 @@ def _users_report(
     return _text([*lines, *settings])
 
 
-_OWN_SETTINGS = {"qoslevel": "QOS", "defaultqos": "DefQOS", "maxsubmitjobs": "MaxSubmitJobs"}
+_OWN_SETTINGS = {
+    "fairshare": "Fairshare", "qoslevel": "QOS", "defaultqos": "DefQOS",
+    "maxsubmitjobs": "MaxSubmitJobs",
+}  # fmt: skip
 
 
 def _text(lines: Sequence[str]) -> str:
