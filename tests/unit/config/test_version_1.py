@@ -305,6 +305,17 @@ def test_an_environment_variable_without_effect_is_named(
     assert output.count("WALDUR_SITE_AGENT_STOMP_UNHEALTHY_AFTER_MINUTES: not needed") == 1
 
 
+def test_the_page_on_switching_shows_every_line_that_keeps_the_old_behaviour() -> None:
+    page = (ROOT / "docs" / "switch-over.md").read_text(encoding="utf-8")
+    before = page.split("## The day itself")[0]
+    defaults = (
+        *version_1.DEFAULTS_OF_FILE,
+        *version_1.DEFAULTS_OF_OFFERING,
+        *SlurmSettings.version_1_defaults,
+    )
+    assert [default.line for default in defaults if default.line not in before] == []
+
+
 def test_the_table_of_the_documentation_is_what_the_agent_prints() -> None:
     page = (ROOT / "docs" / "switch-over.md").read_text(encoding="utf-8")
     printed = CliRunner().invoke(main, ["config", "version-1"]).output
