@@ -50,8 +50,8 @@ def test_an_array_a_requeue_and_a_suspend_are_billed_to_the_cent(
     resource = ordered(site, ada=ada, bob=bob, cyd=cyd)
     account = resource.backend_id
     real_slurm.submit(ada, account, "-c", "2", "--array=0-2", "--wrap", "sleep 3")
-    again = real_slurm.submit(bob, account, "-n", "3", "--requeue", "--wrap", "sleep 60")
-    stopped = real_slurm.submit(cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 60")
+    again = real_slurm.submit(bob, account, "-n", "3", "--requeue", "--wrap", "sleep 590")
+    stopped = real_slurm.submit(cyd, account, "-n", "2", "--mem=300", "--wrap", "sleep 590")
     wait_for(real_slurm, account, {"RUNNING", "COMPLETED"}, 5)
     # a job that is suspended or requeued in its first second has used nothing
     real_slurm.wait_until(lambda: min(seconds(real_slurm, again, stopped)) >= 2)

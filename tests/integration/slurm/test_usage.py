@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,12 +86,15 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
     """An array, a requeue, suspensions across borders, a running job, one before ``since``."""
     ada, bob, cyd, dora = real_slurm.users[:4]
     begin = int(time.time()) - 1
-    real_slurm.submit(ada, account, "-c", "2", "--array=0-1", "--wrap", "sleep 5")
-    again = real_slurm.submit(bob, account, "--gres=gpu:1", "--requeue", "--wrap", "sleep 60")
-    still = real_slurm.submit(cyd, account, "-n", "4", "--mem=300", "--wrap", "sleep 60")
-    real_slurm.submit(dora, account, "--wrap", "sleep 60")
+    go_home = Path(tempfile.gettempdir()) / f"wsatest-{account}"  # where every user may look
+    waiting = f"until [ -e {go_home} ]; do sleep 0.2; done"
+    real_slurm.submit(ada, account, "-c", "2", "--array=0-1", "--wrap", waiting)
+    again = real_slurm.submit(bob, account, "--gres=gpu:1", "--requeue", "--wrap", "sleep 590")
+    still = real_slurm.submit(cyd, account, "-n", "4", "--mem=300", "--wrap", "sleep 590")
+    real_slurm.submit(dora, account, "--wrap", "sleep 590")
     real_slurm.wait_until(lambda: real_slurm.run("squeue", "-h", "-t", "R").stdout.count("\n") >= 5)
     since = next_second(2)
+    go_home.touch()
     real_slurm.run("scontrol", "suspend", still)
     real_slurm.run("scontrol", "requeue", again)
     border = next_second(2)
@@ -105,6 +110,7 @@ def test_real_jobs_come_out_as_the_tables_of_slurmdbd_say(
             {"COMPLETED", "REQUEUED", "SUSPENDED"} <= set(real_slurm.run(*listed).stdout.split())
         )
     )
+    go_home.unlink()
     next_second()
 
     backend = backend_on(real_slurm)
