@@ -75,6 +75,7 @@ test-v1-plugins: $(READY)
 	    $(UV) pip install --quiet --python $(V1)/bin/python --prerelease=allow waldur-site-agent-$$name \
 	    || echo "waldur-site-agent-$$name cannot be installed; its tests are skipped"; done
 	@$(V1)/bin/pytest -q -m published tests/published
+
 test-systemd: $(READY)
 	@tests/services/systemd/test.sh
 

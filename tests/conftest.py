@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +10,24 @@ import pytest
 import structlog
 
 from harness import Installation, SimulatedSite, a_simulated_site, installed
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 
 pytest_plugins = ["integration.not_run", "integration.side_by_side"]
+LOCKS = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the locks of all agents of this run in a directory that is removed afterwards."""
+    if DIRECTORY_VARIABLE not in os.environ:  # workers of pytest-xdist inherit it
+        config.stash[LOCKS] = Path(tempfile.mkdtemp(prefix="waldur-site-agent-locks-"))
+        os.environ[DIRECTORY_VARIABLE] = str(config.stash[LOCKS])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that directory."""
+    if LOCKS in config.stash:
+        shutil.rmtree(config.stash[LOCKS])
+        del os.environ[DIRECTORY_VARIABLE]
 
 
 @pytest.fixture(autouse=True)

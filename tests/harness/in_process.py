@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from harness.processes import Finished, Installation, installed
 from harness.testbed import SimulatedSite
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent_slurm import backend as slurm_backend
 from waldur_site_agent_slurm.client import ProcessRunner
@@ -56,7 +57,9 @@ def run_in_process(
 ) -> Finished:
     """Run a command as its entry point does, with what it reads from standard input."""
     steering: dict[str, str | None] = {
-        name: None for name in os.environ if name.startswith("WALDUR_")
+        name: None
+        for name in os.environ
+        if name.startswith("WALDUR_") and name != DIRECTORY_VARIABLE
     }
     environment = {**steering, "NO_COLOR": "1", **(variables or {})}
     handlers, level = logging.root.handlers[:], logging.root.level

@@ -18,6 +18,7 @@ import yaml
 from harness.commands import commands_of
 from harness.patience import patience
 from harness.testbed import COMPONENTS, SETTINGS, SimulatedSite
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 from waldur_site_agent_slurm.simulator.request import PROGRAMS
 
 COMMANDS = Path(sys.executable).parent
@@ -186,7 +187,8 @@ class Service:
 
 def environment(**variables: str) -> dict[str, str]:
     """The test's own environment without what could steer the agent."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WALDUR_")}
+    steering = {k for k in os.environ if k.startswith("WALDUR_")} - {DIRECTORY_VARIABLE}
+    kept = {k: v for k, v in os.environ.items() if k not in steering}
     return kept | {"NO_COLOR": "1"} | variables
 
 

@@ -94,6 +94,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where locks go on a machine on which this user has no directory for them."""
     monkeypatch.setattr(locking, "OWN_DIRECTORY", tmp_path / "absent" / "own")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv(locking.DIRECTORY_VARIABLE)
     public = tmp_path / "tmp"
     public.mkdir()
     public.chmod(0o1777)

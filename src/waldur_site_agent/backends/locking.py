@@ -23,7 +23,10 @@ from waldur_site_agent.backends.permissions import everybody_can_write
 from waldur_site_agent.model.errors import TemporaryError
 
 OWN_DIRECTORY = Path("/run/waldur-site-agent")
-_EVERYBODY = 0o666
+DIRECTORY_VARIABLE = "WALDUR_SITE_AGENT_LOCK_DIRECTORY"
+"""Names another directory than ``OWN_DIRECTORY``, for demos and tests: they leave nothing there."""
+_OWNER_ONLY, _OWNER_AND_GROUP = 0o600, 0o660
+_WRITING_GROUP = 0o020
 _READING_OTHERS, _WRITING_OTHERS = 0o044, 0o022
 _POLL_SECONDS = 0.05
 _LONGEST_NOTE = 300
@@ -44,6 +47,8 @@ def default_lock_file(name: str) -> Path:
     Raises:
         TemporaryError: there is no such directory.
     """
+    if chosen := os.environ.get(DIRECTORY_VARIABLE):
+        return Path(chosen) / name
     if os.geteuid() == 0:
         with suppress(OSError):
             OWN_DIRECTORY.mkdir(mode=0o750, exist_ok=True)
@@ -79,7 +84,7 @@ def exclusive_lock(
     process is killed before.
 
     Args:
-        path: the lock file; it is made, usable by everybody, when it does not exist.
+        path: the lock file; it is made when it does not exist.
         wait_seconds: how long to wait for another holder.
         purpose: what the lock protects and what to do about it, for the message.
         stopping: whether to give up waiting before the time is over.
@@ -169,7 +174,7 @@ def probe_lock(path: Path) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """Open the lock file, making it usable by everybody who reaches it when it is new.
+    """Open the lock file; make it, for the owner and the group of its directory, when it is new.
 
     Raises:
         TemporaryError: it can be neither opened nor made, is no regular file, or is in a directory
@@ -210,9 +215,16 @@ def _open_existing(path: Path) -> int:
 
 
 def _make(path: Path) -> int:
+    """Make the file for the owner of its directory, and for its group if that may write there."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, _EVERYBODY)
-    os.fchmod(descriptor, _EVERYBODY)  # the umask took some of it away
+    descriptor = os.open(path, flags, _OWNER_ONLY)
+    directory = path.parent.stat()
+    is_shared = bool(directory.st_mode & _WRITING_GROUP)
+    with suppress(PermissionError):  # only root gives files away, and only members to a group
+        owner = directory.st_uid if os.geteuid() == 0 else -1
+        os.fchown(descriptor, owner, directory.st_gid if is_shared else -1)
+        # whatever the umask is; not before the group is the right one
+        os.fchmod(descriptor, _OWNER_AND_GROUP if is_shared else _OWNER_ONLY)
     return descriptor
 
 

@@ -16,6 +16,7 @@ import pytest
 from harness import Installation, SimulatedSite, patience
 from harness.processes import COMMANDS, environment
 from integration.not_run import note_missing
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 
 SERVICE = Path(__file__).parents[2] / "services" / "systemd"
 
@@ -75,9 +76,10 @@ class Confined:
     def start(self, kind: str, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run any command so."""
         places = [str(self.directory / name) for name in ("run", "log")]
+        variables = {"WSA_REACHABLE": _reachable(), DIRECTORY_VARIABLE: ""}
         return subprocess.run(
             [str(SERVICE / "confined.sh"), kind, self.user, *places, *argv],
-            env=environment(**self.site.variables, WSA_REACHABLE=_reachable()),
+            env=environment(**self.site.variables, **variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

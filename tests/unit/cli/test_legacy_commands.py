@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness import Installation
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 from waldur_site_agent.cli import aliases
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.model.usage import BillingMonth
@@ -124,6 +125,7 @@ def test_the_health_file_is_that_of_the_file_then_of_the_environment() -> None:
 def test_without_a_setting_the_health_file_is_beside_the_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(DIRECTORY_VARIABLE)
     monkeypatch.setattr("waldur_site_agent.backends.locking.OWN_DIRECTORY", tmp_path)
     first = default_health_file(configured(), {})
     assert Path(first).parent == tmp_path
@@ -133,6 +135,7 @@ def test_without_a_setting_the_health_file_is_beside_the_locks(
 def test_without_a_directory_of_its_own_the_agent_writes_no_health_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(DIRECTORY_VARIABLE)
     monkeypatch.setattr("waldur_site_agent.backends.locking.OWN_DIRECTORY", tmp_path / "absent")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
 
 def writer_lock(path: Path, wait_seconds: float) -> AbstractContextManager[int]:
     return exclusive_lock(path, wait_seconds, LOCK_PURPOSE)
-
-
-def test_the_lock_file_may_be_used_by_every_user(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    before = os.umask(0o077)
-    try:
-        probe_lock(path)
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o666 == 0o666
 
 
 def test_a_lock_file_that_cannot_be_made_is_temporary_trouble_with_the_remedy(

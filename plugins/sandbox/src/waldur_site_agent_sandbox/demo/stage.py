@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ import click
 from pydantic import JsonValue
 
 from waldur_site_agent.backends import Backend, BackendResource, BackendState
+from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.cli.plan import report_text, step_changes, step_json
 from waldur_site_agent.cli.start import DONE, FAILED
@@ -90,6 +92,7 @@ def show(cluster: Cluster, play: Callable[[Stage], None], *, keep: bool) -> int:
     configure_logs("warning", "console")
     sandbox = Sandbox()
     with sandbox.serve() as url, tempfile.TemporaryDirectory() as directory:
+        os.environ[DIRECTORY_VARIABLE] = directory
         stage = Stage(sandbox, url, cluster, Path(directory))
         play(stage)
         _print_what_is_next()
