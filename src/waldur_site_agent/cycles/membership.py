@@ -636,6 +636,13 @@ def _note_account(site: Site, account: AccountPlan) -> None:
     if reason := account.wanted.trouble:
         cause = cause_of(reason, name)
         conditions.note("members left unchanged", name, cause=cause, resource=name, reason=reason)
+    for event, reason in (
+        ("nobody added to account", account.wanted.nobody_joins),
+        ("account not made again", account.wanted.creation_problem),
+    ):
+        if reason:
+            cause = cause_of(reason, name)
+            conditions.note(event, name, cause=cause, resource=name, reason=reason)
     if account.is_missing:
         conditions.note("account not found in the backend", name, resource=name)
 
