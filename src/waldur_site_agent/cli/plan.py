@@ -125,6 +125,7 @@ def _account(plan: AccountPlan) -> Json:
         "trouble": plan.wanted.trouble,
         "missing": plan.is_missing,
         "not_made_again": plan.wanted.creation_problem,
+        "kept_out": list(plan.kept_out),
         "nobody_joins": plan.wanted.nobody_joins,
         "waiting": list(plan.waiting),
         "unknown": list(plan.unknown),
@@ -300,8 +301,9 @@ def _account_block(account: Json, writes: Iterable[Json]) -> Block:
         remarks.append("  ! the backend does not have this account")
     if account["not_made_again"]:
         remarks.append(f"  ! it cannot be made again: {account['not_made_again']}")
-    if account["nobody_joins"]:
-        remarks.append(f"  ! nobody joins: {account['nobody_joins']}")
+    if account["kept_out"]:
+        names = ", ".join(account["kept_out"])
+        remarks.append(f"  ! not added: {names}: {account['nobody_joins']}")
     if account["trouble"]:
         remarks.append(f"  ! nobody joins or leaves: {account['trouble']}")
     remarks += [f"    {text}" for text in account["limits_left"]]

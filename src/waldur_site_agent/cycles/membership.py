@@ -418,7 +418,11 @@ def _troubles(membership: MembershipPlan) -> list[str]:
             for account in wanted
             if account.trouble
         ),
-        *(f"{a.id}: nobody is added: {a.nobody_joins}" for a in wanted if a.nobody_joins),
+        *(
+            f"{plan.wanted.id}: {', '.join(plan.kept_out)} not added: {plan.wanted.nobody_joins}"
+            for plan in membership.accounts
+            if plan.kept_out
+        ),
         *(f"{a.id}: not made again: {a.creation_problem}" for a in wanted if a.creation_problem),
     ]
 
@@ -637,7 +641,7 @@ def _note_account(site: Site, account: AccountPlan) -> None:
         cause = cause_of(reason, name)
         conditions.note("members left unchanged", name, cause=cause, resource=name, reason=reason)
     for event, reason in (
-        ("nobody added to account", account.wanted.nobody_joins),
+        ("members not added", account.wanted.nobody_joins if account.kept_out else ""),
         ("account not made again", account.wanted.creation_problem),
     ):
         if reason:

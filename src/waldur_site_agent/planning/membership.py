@@ -240,6 +240,8 @@ class AccountPlan:
     wanted: AccountWanted
     steps: tuple[Step, ...] = ()
     waiting: tuple[str, ...] = ()
+    kept_out: tuple[str, ...] = ()
+    """Who is not added because ``nobody_joins``."""
     unknown: tuple[str, ...] = ()
     """Members unknown to Waldur, who stay."""
     is_missing: bool = False
@@ -302,6 +304,7 @@ def _plan_account(
     if found is None:
         return AccountPlan(wanted=account, is_missing=True)
     waiting: tuple[str, ...] = ()
+    kept_out: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     if account.members is not None:
         strangers = found.members - account.members.keys() - people.known.keys()
@@ -313,14 +316,17 @@ def _plan_account(
             steps += _leaving(account, decided, people)
         missing = account.members.keys() - found.members
         waiting = tuple(sorted(missing & people.waiting))
-        if not account.nobody_joins:
-            steps += _joining(account, frozenset(missing - people.waiting))
+        newcomers = frozenset(missing - people.waiting)
+        kept_out = tuple(sorted(newcomers)) if account.nobody_joins else ()
+        steps += _joining(account, newcomers - frozenset(kept_out))
         if SetMemberLimits in policy.supports:
-            present = account.members.keys() - frozenset(waiting)
+            present = account.members.keys() - frozenset((*waiting, *kept_out))
             steps += _limiting(account, present, found, policy)
     if SetAccess in policy.supports:
         steps += _switching(account, found)
-    return AccountPlan(wanted=account, steps=tuple(steps), waiting=waiting, unknown=unknown)
+    return AccountPlan(
+        wanted=account, steps=tuple(steps), waiting=waiting, kept_out=kept_out, unknown=unknown
+    )
 
 
 def as_created(creation: CreateResource) -> BackendResource:

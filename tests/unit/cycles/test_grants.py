@@ -93,8 +93,12 @@ def test_a_partition_that_is_no_name_adds_nobody_and_removes_nobody(
     site.sandbox.customer.add_member(project, site.person("cyd", "cyd01"))
     site.sandbox.customer.remove_member(project, "bob")
     report = site.sync()
-    assert "cannot be used in Slurm" in "".join(report.failures)
+    (failure,) = report.failures
+    assert "cyd01 not added" in failure
+    assert "cannot be used in Slurm" in failure
     assert site.members_of(resource) == {"ada01"}
+    site.sandbox.customer.remove_member(project, "cyd")
+    assert not site.sync().failed
 
 
 def test_the_ordered_qos_and_partition_are_those_of_the_members(testbed: SimulatedSite) -> None:

@@ -13,12 +13,13 @@ from waldur_site_agent.backends import (
 )
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.settings import QosManagement, SlurmSettings
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_slurm.simulator.__main__ import main
 
 if TYPE_CHECKING:
     from pathlib import Path
+from typing import Any
 
 
 def test_the_command_line_keeps_its_cluster_in_the_file(
@@ -75,7 +76,7 @@ def test_brackets_and_commas_make_lists_as_in_the_real_thing() -> None:
     assert sorted(slurm.state.accounts) == ["br1", "br2", "br3", "root", "x"]
 
 
-def diagnosis(slurm: SimulatedSlurm, tmp_path: Path, **settings: str) -> dict[str, Check]:
+def diagnosis(slurm: SimulatedSlurm, tmp_path: Path, **settings: Any) -> dict[str, Check]:
     component = Component(type="gpus", measured_unit="h", label="GPU", accounting_type="limit")
     chosen = SlurmSettings(lock_file=tmp_path / "lock", **settings)
     backend = SlurmBackend(chosen, {"gpus": component}, runner=slurm.runner())
@@ -147,6 +148,19 @@ def test_accounts_that_let_no_jobs_in_are_named_where_pausing_is_by_qos(tmp_path
     assert "GrpSubmitJobs" not in diagnosis(slurm, tmp_path)
     found = diagnosis(slurm, tmp_path, qos_paused="paused")["GrpSubmitJobs"]
     assert (found.verdict, "ice" in found.detail) == (CheckStatus.WARNING, True)
+
+
+def test_with_skip_qos_swap_no_qos_is_needed_for_access(tmp_path: Path) -> None:
+    slurm = SimulatedSlurm()
+    with slurm.change() as state:
+        state.qos.remove("normal")
+        state.accounts["root"].qos = []
+    management = {"enabled": True, "skip_qos_swap": True, "additional_qos": ["limited", "gone"]}
+    found = diagnosis(slurm, tmp_path, qos_management=QosManagement.model_validate(management))
+    assert "qos_default" not in found
+    assert found["qos_downscaled"].verdict is CheckStatus.OK
+    assert found["permission to make QOS"].verdict is CheckStatus.OK
+    assert "sacctmgr add qos gone" in found["additional_qos"].remedy
 
 
 def test_a_default_partition_that_does_not_exist_is_named_with_those_that_do(

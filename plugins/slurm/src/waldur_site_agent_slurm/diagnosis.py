@@ -229,6 +229,8 @@ def _qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
     known = facts.parse_names(client.ask(commands.show_qos()))
     for key in ("qos_default", "qos_downscaled", "qos_paused"):
         wanted: str = getattr(settings, key)
+        if settings.qos_management.skip_qos_swap and key == "qos_default":
+            continue  # never set
         if not wanted:
             yield _no_qos(key, settings)
             continue
@@ -272,6 +274,9 @@ def _account_qos(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check
 
 
 def _no_qos(key: str, settings: SlurmSettings) -> Check:
+    if key == "qos_downscaled" and not settings.downscales_by_qos:
+        detail = "not set: downscaled accounts are paused, by GrpSubmitJobs=0"
+        return Check(name=key, verdict=CheckStatus.OK, detail=detail)
     if key == "qos_paused" and settings.pauses_by_submit_limit:
         detail = "not set: accounts are paused by GrpSubmitJobs=0"
         return Check(name=key, verdict=CheckStatus.OK, detail=detail)
