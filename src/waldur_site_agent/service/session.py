@@ -304,7 +304,6 @@ def open_site(
         backend = runtime.registry.open(name, settings, offering)
         stack.callback(backend.close)
         backend.watch_commands(observer.command)
-        backend.pause_with(sleep)
         waldur = _connected(stack, offering, mode, observer, sleep)
         siblings = [
             Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))

@@ -174,6 +174,9 @@ class Session:
         Raises:
             SiteAgentError: Waldur cannot be reached, or the token gives no access to the offering.
         """
+        if not dry_run:  # whoever waits for a plan wants to see what is wrong now
+            for site in self.sites.values():
+                site.backend.pause_with(site.sleep)
         for number, (job, site) in enumerate(self.sites.items()):
             if number == 0:
                 check_token(site, self.modes[job])
