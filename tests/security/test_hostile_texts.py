@@ -7,8 +7,10 @@ import io
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 import waldur_site_agent.cli
 from harness import Installation
 from waldur_site_agent.backends import AddMembers, Outcome, Result
+from waldur_site_agent.backends.naming import Naming, plain_text
 from waldur_site_agent.cli.output import json_text, say
 from waldur_site_agent.cli.usage import Comparison, as_csv
 from waldur_site_agent.model.errors import PermanentError
@@ -186,3 +189,37 @@ def test_no_cell_of_a_csv_is_taken_for_a_formula(name: str) -> None:
     (row,) = csv.DictReader(io.StringIO(text))
     assert unicodedata.normalize("NFKC", row["resource"]).lstrip("\ufeff\u200b ")[0] not in "=+-@"
     assert row["used"] == "-1.00"
+
+
+NAMING = Naming("Slurm", "'root' owns the tree")
+ALLOWED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+$-]{0,99}")
+
+
+@given(st.text(st.characters(), max_size=120) | st.from_regex(r"[-+=,a-z\[\]]{1,40}"))
+def test_no_name_becomes_an_option_a_list_or_a_second_word(name: str) -> None:
+    checks: list[Callable[[str], str]] = [NAMING.user, partial(NAMING.account, kind="account")]
+    for check in checks:
+        try:
+            checked = check(name)
+        except PermanentError as error:
+            assert str(error).isprintable()  # noqa: PT017 - either outcome is right
+        else:
+            assert ALLOWED.fullmatch(checked)
+            assert checked.lower() != "root"
+
+
+@pytest.mark.parametrize(
+    "look_alike", ["\u0430da01", "ada\u200b01", "\uff41da01", "a\u0301da01", "\u017fam"]
+)
+def test_a_name_that_looks_like_another_is_refused_by_its_letters(look_alike: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        NAMING.user(look_alike)
+    assert ascii(look_alike).strip("'") in str(caught.value)
+
+
+@given(st.text(st.characters(), max_size=400))
+def test_free_text_is_cut_to_what_a_table_of_the_backend_can_hold(text: str) -> None:
+    plain = plain_text(text, 60)
+    assert plain.isprintable()
+    assert len(plain.encode()) <= 60
+    assert not set(plain) & set("|'\"`\\=")

@@ -14,7 +14,7 @@ import pytest
 from waldur_site_agent.backends import CreateHomeDirectories, locking
 from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
-from waldur_site_agent.backends.processes import CommandResult
+from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.service.health import HealthFile
 from waldur_site_agent.service.journal import Journal
@@ -235,3 +235,20 @@ def test_no_home_is_made_behind_a_link_that_leads_through_a_users_directory(
     commands, problem = create_home(tmp_path / "home" / "ada", tmp_path)
     assert commands == []
     assert str(theirs) in problem
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_no_command_gets_the_token_or_a_variable_that_would_change_it() -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "WALDUR_API_TOKEN": "secret-token",
+        "CREDENTIALS_DIRECTORY": "/secret",
+        "LD_PRELOAD": "/evil.so",
+        "PYTHONPATH": "/evil",
+        "IFS": "x",
+        "BASH_ENV": "/evil",
+    }
+    done = ProcessRunner(environment=environment).run(["env"], 60)
+    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert names & environment.keys() == {"PATH"}
+    assert "secret" not in done.stdout

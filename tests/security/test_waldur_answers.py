@@ -341,3 +341,69 @@ def test_half_a_surrogate_pair_in_a_name_is_replaced_on_arrival() -> None:
     row = b'{"uuid": "%s", "username": "a\\ud800\\udc00b\\udfffc \\\\ud800"}' % UUID.encode()
     found = waldur(always(status_code=200, content=row)).whoami()
     assert found.username == "a\U00010000b\ufffdc \\ud800"
+
+
+ELSEWHERE = [
+    "https://evil.example/api/",
+    "//evil.example/api/",
+    "///evil.example/",
+    "\\\\evil.example\\",
+    "https://waldur.example.com@evil.example/",
+    "https://user:secret@waldur.example.com/api/",
+    "https://waldur.example.com.evil.example/",
+    "https://waldur.example.com:8443/api/",
+    "http://waldur.example.com/api/",
+    "ftp://waldur.example.com/",
+    "file:///etc/passwd",
+    "javascript:alert(1)",
+    "http://[",
+    "https://waldur.example.com\t.evil.example/",
+    "https://waldur.example.com%2eevil.example/",
+    "https://xn--waldur-.example.com/",
+    "https://WALDUR.example.com\uff0fevil.example/",
+    "https://" + "a" * 5000,
+    "?" * 5000,
+    "",
+]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 300, 399])
+@pytest.mark.parametrize("location", ELSEWHERE, ids=lambda location: repr(location)[:40])
+def test_a_redirect_takes_the_token_nowhere_else(location: str, status: int) -> None:
+    asked: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(status, headers=[(b"Location", location.encode())])
+
+    agent = waldur(respond)
+    for use in (lambda: agent.order(UUID), lambda: agent.complete_order(UUID)):
+        with pytest.raises(SiteAgentError) as caught:
+            use()
+        assert "secret" not in str(caught.value)
+    assert {(request.url.scheme, request.url.netloc) for request in asked} == {
+        ("https", b"waldur.example.com")
+    }
+    assert len(asked) <= 20
+
+
+def test_no_cookie_is_kept_and_no_wait_is_longer_than_a_minute() -> None:
+    asked: list[httpx.Request] = []
+    waits: list[float] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        headers = {"Set-Cookie": "sessionid=1; Path=/", "Retry-After": "9" * 300}
+        return httpx.Response(503, headers=headers)
+
+    agent = Waldur(
+        URL,
+        "3f0c41ea9d",
+        transport=httpx.MockTransport(respond),
+        sleep=waits.append,
+    )
+    with pytest.raises(TemporaryError):
+        agent.order(UUID)
+    assert len(asked) == len(waits) + 1
+    assert max(waits) <= 60
+    assert not any("cookie" in request.headers for request in asked)

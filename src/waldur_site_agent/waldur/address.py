@@ -130,9 +130,10 @@ class Redirect:
         """Whether the target is the same origin, or the same host over https instead of http."""
         try:
             before, after = httpx.URL(self.source), httpx.URL(self.target)
-        except httpx.InvalidURL:
+            differs = before.host != after.host or bool(after.userinfo)
+        except (httpx.InvalidURL, ValueError):  # a ValueError: a host that is no IDNA name
             return False
-        if before.host != after.host or after.userinfo:
+        if differs:
             return False
         if (before.scheme, before.port) == (after.scheme, after.port):
             return True

@@ -34,7 +34,7 @@ from waldur_site_agent.waldur.address import (
     masked,
     unusable_proxy,
 )
-from waldur_site_agent.waldur.body import body_text, is_markup
+from waldur_site_agent.waldur.body import body_text, is_markup, shorten
 from waldur_site_agent.waldur.errors import (
     AbsentOperationError,
     AccessDeniedError,
@@ -513,7 +513,7 @@ class Connection:
         self, call: Call, status: int, redirect: Redirect
     ) -> FailedAttempt | None:
         text = f"cannot {call.purpose}: {self.address.host} redirects (HTTP {status}) to"
-        shown = redirect.target.partition("?")[0]
+        shown = shorten(masked(redirect.target.partition("?")[0]))
         if not redirect.stays_on_host:
             why = "where the token is not sent; if it is correct, set waldur_api_url to it"
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
@@ -524,6 +524,12 @@ class Connection:
             why = "which a write cannot follow; check waldur_api_url and the proxies"
             return FailedAttempt(error=TemporaryError(f"{text} {shown}, {why}"))
         return None
+
+    def _sent(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return self._client.send(request, stream=True)
+        except (httpx.InvalidURL, UnicodeError) as error:  # the client reads redirects at once
+            raise UnusableResponseError("it redirects to what is not a URL") from error
 
     def _exchange(
         self, call: Call, url: httpx.URL, authorization: str, deadline: Deadline
@@ -538,7 +544,7 @@ class Connection:
         began = time.monotonic()
         try:
             with until(deadline):
-                response = read_response(self._client.send(request, stream=True), deadline)
+                response = read_response(self._sent(request), deadline)
             status = response.status_code
             self.last_date = (response.headers.get("date", ""), self.now())
         finally:
