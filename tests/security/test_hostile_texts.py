@@ -62,7 +62,9 @@ def test_what_is_escaped_is_printable_can_be_encoded_and_is_otherwise_unchanged(
 
 def test_commands_print_through_the_writer_that_escapes() -> None:
     (package,) = waldur_site_agent.cli.__path__
-    others = [path for path in Path(package).glob("*.py") if path.name != "output.py"]
+    # migrate gives back the site's own file, as it is, to be redirected into another
+    apart = {"output.py", "migrate.py"}
+    others = [path for path in Path(package).glob("*.py") if path.name not in apart]
     direct = re.compile(r"click\.s?echo|(?<!\w)print\(|stdout\.write|stderr\.write|ensure_ascii")
     assert [path.name for path in others if direct.search(path.read_text())] == []
     assert len(others) > 5
