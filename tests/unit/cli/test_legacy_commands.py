@@ -77,24 +77,25 @@ def test_the_probe_is_content_when_the_agent_is_and_waldur_answers(
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "code"),
+    ("age", "status", "options", "code"),
     [
-        ({"written": time.time() - 200}, (), 0),
-        ({"written": time.time() - 200}, ("--max-age", "100"), 1),
-        ({"written": time.time() - 400}, (), 1),
-        ({"status": "stuck"}, (), 1),
-        ({"status": "failing"}, (), 0),
+        (200, "ok", ("--max-age", "100000"), 0),
+        (200, "ok", ("--max-age", "100"), 1),
+        (400, "ok", (), 1),
+        (0, "stuck", (), 1),
+        (0, "failing", (), 0),
     ],
 )
 def test_the_probe_fails_when_the_agent_is_stuck_or_silent(
     installation: Installation,
     tmp_path: Path,
-    changes: dict[str, Any],
+    age: float,
+    status: str,
     options: tuple[str, ...],
     code: int,
 ) -> None:
     installation.write()
-    file = healthy(tmp_path / "health.json", **changes)
+    file = healthy(tmp_path / "health.json", status=status, written=time.time() - age)
     options = (*options, "--liveness-only", "--heartbeat-path", str(file))
     assert installation.run(*options, command=PROBE).code == code
 
