@@ -464,6 +464,8 @@ def step_changes(step: Json) -> Iterator[Line]:
             yield "~", "access", reason
         case "CreateHomeDirectories":
             yield from (("+", name, reason) for name in step["users"])
+        case other:
+            yield "~", other, reason
 
 
 def _limit_changes(subject: str, step: Json) -> Iterator[Line]:
