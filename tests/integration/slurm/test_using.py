@@ -82,10 +82,15 @@ def test_a_pause_holds_everybody_and_its_end_gives_everything_back(
     full = ("-c", "64", "--wrap", "sleep 60")
     pending = real_slurm.submit(ada, account, *full)
     assert set(results(backend, *(SetAccess(a, Access.PAUSED) for a in accounts))) == {Result.DONE}
-    for user in (ada, bob):
-        for qos in ((), ("--qos=normal",)):
-            refused = real_slurm.run(*sbatch, *qos, "--wrap", "true", user=user)
-            assert refused.returncode != 0, refused.stdout
+    asked = [
+        (user, (*sbatch, "--test-only", *qos, "--wrap", "true"))
+        for user in (ada, bob)
+        for qos in ((), ("--qos=normal",))
+    ]
+    # a busy slurmdbd tells slurmctld of the pause a moment later
+    real_slurm.wait_until(
+        lambda: all(real_slurm.run(*words, user=user).returncode != 0 for user, words in asked)
+    )
     assert running in real_slurm.jobs(account)
     reason = ("squeue", "-h", "-j", pending, "-o", "%T %r")
     real_slurm.wait_until(lambda: "PENDING InvalidQOS" in real_slurm.run(*reason).stdout)
