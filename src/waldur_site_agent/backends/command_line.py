@@ -248,7 +248,12 @@ class CommandLineBackend(Backend, Generic[R, W]):
             self.supports = self.supports - {CreateHomeDirectories}
         self._lock_wait_seconds = lock_wait_seconds
         self._session: _Session[R] | None = None
-        self._retry_seconds = settings.retry_seconds if isinstance(settings, HomeSettings) else 0.0
+        self._retry_seconds = 0.0
+        if isinstance(settings, HomeSettings):
+            self._retry_seconds = settings.retry_seconds
+            self.capabilities = replace(
+                self.capabilities, names_once=settings.check_backend_id_uniqueness
+            )
         self._pause: Callable[[float], None] | None = None
 
     @abstractmethod

@@ -252,6 +252,8 @@ class Capabilities:
     keeps_deleted: bool = False
     """Whether deleted resources stay, empty. What is in the right place without members may then be
     one of them, so names are noted as without ``recognizes_unfinished``."""
+    names_once: bool = False
+    """Whether the name of a terminated resource is never given again."""
     assigns_ids: bool = False
     """Whether the backend names resources itself; their ids are then kept as Waldur has them."""
     finishes_later: bool = False
@@ -337,9 +339,6 @@ class BackendSettings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
     )
-
-    check_backend_id_uniqueness: bool = False
-    """Whether the name of a terminated resource is never given again, to nobody."""
 
     version_1: ClassVar[OldKeys] = {}
     """The keys of version 1 that a site may have in its file, and what became of each."""

@@ -103,6 +103,8 @@ class HomeSettings(BackendSettings):
     """Whether ``mkhomedir_helper`` is started through ``sudo -n``, by an agent that is not root."""
     command_timeout_seconds: float = Field(default=60, gt=0)
     """For reading commands; writing commands may get more."""
+    check_backend_id_uniqueness: bool = False
+    """Whether the name of a terminated resource is never given again, to nobody."""
     retry_seconds: float = Field(default=60, ge=0)
     """How long a pass tries again, after growing pauses, when the backend's database refuses, is
     locked or hangs; then the rest waits for the next cycle. 0: at once."""

@@ -532,7 +532,7 @@ def _used_since_the_order(
     Raises:
         TemporaryError: Waldur could not be read.
     """
-    never_again = site.backend.settings.check_backend_id_uniqueness
+    never_again = site.backend.capabilities.names_once
     choosing = [c for c in contexts if _has_a_choice(c) or (never_again and _is_nameless(c))]
     rivals = Counter(context.placements[0].id for context in choosing)
     for context in choosing:
