@@ -91,6 +91,7 @@ from waldur_site_agent.planning.remembered import (
     remembered_after,
     remembered_state,
     with_intentions,
+    without_closed,
 )
 from waldur_site_agent.waldur import concurrently
 
@@ -260,7 +261,7 @@ def _with_remembered(site: Site, wanted: Gathered, state: BackendState) -> Backe
     """The state with members and access as noted in Waldur, where the backend cannot tell them."""
     groups = by_account(wanted.snapshot.resources.values())
     return remembered_state(
-        state,
+        without_closed(state, groups, site.backend.capabilities),
         {name: [each.backend_metadata for each in group] for name, group in groups.items()},
         {account.id: account.members for account in wanted.accounts},
         {account.id: account.access for account in wanted.accounts},

@@ -42,6 +42,7 @@ from waldur_site_agent.model.errors import PermanentError, SiteAgentError, Tempo
 from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
 from waldur_site_agent.model.usage import BillingMonth, ComponentUsage
 from waldur_site_agent.planning.plan import Write, ok_write
+from waldur_site_agent.planning.remembered import without_closed
 from waldur_site_agent.planning.usage import (
     ComponentReport,
     MonthPlan,
@@ -256,7 +257,9 @@ def gather_reportable(site: Site) -> ReportableResources:
     elsewhere = accounts_elsewhere(site)
     for each in stand_ins(listing.unreadable):
         elsewhere.setdefault(each.account, []).append(_named(each))
-    found = _sort_out(groups, elsewhere, site.backend.observe())
+    erred = (ResourceState.ERRED,)
+    state = without_closed(site.backend.observe(), groups, site.backend.capabilities, erred)
+    found = _sort_out(groups, elsewhere, state)
     return replace(found, troubles=(*found.troubles, *troubles), is_whole=not troubles)
 
 

@@ -23,6 +23,7 @@ from waldur_site_agent.backends import (
     Result,
     SetAccess,
 )
+from waldur_site_agent.model.marketplace import Resource, ResourceState
 
 MEMBERS, ADDING, ACCESS = "agent_members", "agent_members_adding", "agent_access"
 """The keys of ``backend_metadata``: those added, those about to be, and the access that was set."""
@@ -32,6 +33,37 @@ _INTENDED = "?"
 """Behind the access that is about to be set."""
 
 Notes = Mapping[str, object]
+
+
+def without_closed(
+    state: BackendState,
+    groups: Mapping[str, Iterable[Resource]],
+    capabilities: Capabilities,
+    unserved: Collection[str] = (ResourceState.ERRED, ResourceState.TERMINATING),
+) -> BackendState:
+    """The state without accounts that were closed, where deleted ones are kept.
+
+    The resource of a closed account is on its way out, or could not be restored. Members and the
+    limits of zero would make it look like one that is in use.
+
+    Args:
+        state: the backend, as it was read.
+        groups: by account, its resources.
+        capabilities: whether the backend keeps what was deleted.
+        unserved: the states in which a resource may have a closed account.
+    """
+    if not capabilities.keeps_deleted:
+        return state
+    closed = {
+        name
+        for name, group in groups.items()
+        if (found := state.resources.get(name)) is not None
+        and not (found.members or any(found.limits.values()))
+        and all(resource.state in unserved for resource in group)
+    }
+    return BackendState(
+        resources={name: each for name, each in state.resources.items() if name not in closed}
+    )
 
 
 def remembered_state(
