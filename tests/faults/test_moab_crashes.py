@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from harness import KilledError, KillSwitch
 from harness.moab_testbed import SimulatedMoabSite, a_simulated_moab_site
+from waldur_site_agent.backends.processes import CommandResult, CommandTimedOutError, Runner
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent_moab.simulator import Outage
 from waldur_site_agent_sandbox import Order, Project
@@ -181,6 +182,40 @@ def test_answers_that_get_lost_err_nothing_and_pay_nothing_twice(tmp_path: Path,
         assert testbed.state(order) == "done"
         assert not testbed.sandbox.requests.count("*_set_state_erred")
         story.holds(testbed, order, "")
+
+
+class LandsLate:
+    """The first deposit hangs, is killed, and lands after some more commands were answered."""
+
+    def __init__(self, inner: Runner, later: int) -> None:
+        self.inner, self.later = inner, later
+        self.hung: tuple[Sequence[str], float] | None = None
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        if self.hung is None and argv[0] == "mam-deposit":
+            self.hung = (argv, timeout)
+            raise CommandTimedOutError("mam-deposit gave no answer and was killed")
+        self.later -= self.hung is not None
+        if self.hung is not None and self.later == 0:
+            self.inner.run(*self.hung)
+        return self.inner.run(argv, timeout)
+
+
+@pytest.mark.guarantee("moab: Money")
+@pytest.mark.parametrize("later", [1, 6, 10])
+def test_a_deposit_that_hangs_and_lands_late_is_not_made_again_at_once(
+    tmp_path: Path, later: int
+) -> None:
+    with a_simulated_moab_site(tmp_path / "lock") as testbed:
+        testbed.retries = True
+        order = begin_raise(testbed, "")
+        late = LandsLate(testbed.mam.runner(), later)
+        replace(testbed, mam_runner=lambda _: late).cycle()
+        while late.later > 0:
+            late.run(["mam-list-funds", "--show", "Id"], 1)
+        testbed.cycle()
+        assert testbed.state(order) == "done"
+        is_raised(testbed, order, "")
 
 
 def test_orders_and_a_second_cycle_cost_a_bounded_number_of_commands(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class SimulatedMoabSite(SimulatedSite):
             lock_wait_seconds=0.2,
         )
         sleep = self.sleeps.append
+        if self.retries:
+            backend.pause_with(sleep)
         transport = self.connection()
         with Waldur(
             self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep

@@ -17,6 +17,7 @@ from waldur_site_agent.backends.command_line import (
 )
 from waldur_site_agent.backends.processes import (
     CommandResult,
+    CommandTimedOutError,
     Runner,
     described,
 )
@@ -117,6 +118,18 @@ class MamClient(CommandClient):
     def failure(self, result: CommandResult) -> TemporaryError | None:
         """See :func:`failure`."""
         return failure(result)
+
+    def write(self, argv: Sequence[str], extra_seconds: float = 0) -> None:
+        """Run a command that changes something; one that hangs is not repeated within the pass.
+
+        The server may still carry it out, and a deposit that is made twice adds twice.
+        """
+        try:
+            super().write(argv, extra_seconds)
+        except MamUnavailableError as error:
+            if isinstance(error.__cause__, CommandTimedOutError):
+                error.may_pass = False
+            raise
 
     def read(self) -> Mam:
         """Read every account, fund and allocation; at most four processes.
