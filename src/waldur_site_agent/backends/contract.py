@@ -654,7 +654,7 @@ class Backend(ABC):
 
         Args:
             order: the order; ``limits`` are in Waldur's measured units.
-            facts: what Waldur says about its resource.
+            facts: what Waldur says about its resource; never ``None``, for the order waits then.
 
         Raises:
             TemporaryError: there is no decision yet; asked again in the next pass.

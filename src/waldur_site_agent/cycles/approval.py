@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from waldur_site_agent.backends import Decision
 from waldur_site_agent.cycles.facts import facts_of_orders
 from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus
 from waldur_site_agent.cycles.site import Site, send_write
-from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.backend import ResourceFacts
+from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Order, OrderState, Resource
 from waldur_site_agent.planning.orders import approve_write, reject_write
 from waldur_site_agent.planning.plan import Write
@@ -54,7 +56,7 @@ def decide(site: Site, orders: Sequence[Order]) -> Decisions:
     facts = facts_of_orders(site, pending, _resources(site, pending))
     for order in pending:
         try:
-            decision = site.backend.decide(order, facts.get(order.uuid))
+            decision = _decision(site, order, facts.get(order.uuid))
         except SiteAgentError as error:
             left.append(_left_open(order, f"{_named(order)}: no decision on it: {error}"))
             continue
@@ -66,6 +68,24 @@ def decide(site: Site, orders: Sequence[Order]) -> Decisions:
         else:
             accepted.append(order)
     return Decisions(accepted=tuple(accepted), rejected=rejected, left=tuple(left))
+
+
+def _decision(site: Site, order: Order, facts: ResourceFacts | None) -> Decision:
+    """What the backend decides on one order.
+
+    Raises:
+        TemporaryError: its resource could not be read, or the backend does not know yet.
+        DefectError: the backend failed in an unexpected way.
+    """
+    if facts is None:
+        raise TemporaryError("its resource could not be read")
+    try:
+        return site.backend.decide(order, facts)
+    except SiteAgentError:
+        raise
+    except Exception as error:
+        site.log.exception("defect", order=str(order.uuid))
+        raise DefectError(f"{type(error).__name__}: {error}") from error
 
 
 def _resources(site: Site, orders: Sequence[Order]) -> dict[UUID, Resource]:

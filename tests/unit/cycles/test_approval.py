@@ -166,3 +166,40 @@ def test_a_lost_answer_to_a_rejection_changes_nothing_in_the_end(
         cycle(testbed, "backend")
     cycle(testbed, "backend")
     assert testbed.state(order) == "rejected"
+
+
+@pytest.mark.guarantee("orders: Not every order is approved")
+def test_no_order_is_decided_on_while_its_resource_cannot_be_read(
+    testbed: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def method(_backend: SlurmBackend, _order: Order, facts: ResourceFacts | None) -> Decision:
+        return Decision() if facts is not None else Decision(rejection="has no resource")
+
+    monkeypatch.setattr(SlurmBackend, "decide", method)
+    order = testbed.order(testbed.project(ada="ada01"))
+    testbed.sandbox.faults.add(
+        "marketplace_provider_resources_retrieve", "status", status=500, times=None
+    )
+    with suppress(TemporaryError):
+        cycle(testbed, "backend")
+    assert testbed.state(order) == "pending-provider"
+    testbed.sandbox.faults.clear()
+    cycle(testbed, "backend")
+    assert testbed.state(order) == "done"
+
+
+def test_a_defect_of_the_backend_in_one_decision_stops_no_other_order(
+    testbed: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_backend: SlurmBackend, order: Order, _facts: ResourceFacts | None) -> Decision:
+        if order.resource_name == "odd":
+            raise KeyError("quota")
+        return Decision()
+
+    monkeypatch.setattr(SlurmBackend, "decide", broken)
+    project = testbed.project(ada="ada01")
+    odd, other = testbed.order(project, "odd"), testbed.order(project, "other")
+    report = cycle(testbed, "backend")
+    assert testbed.state(odd) == "pending-provider"
+    assert testbed.state(other) == "done"
+    assert report.has_failures
