@@ -538,17 +538,22 @@ def _used_since_the_order(
     for context in choosing:
         free = 0
         for name in (placement.id for placement in context.placements if placement.id not in taken):
-            listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
-            ended = listing.require_every_page(f'terminated resources named "{name}"')
+            spellings = (name, name.upper()) if never_again else (name,)
             used = [
                 resource
-                for resource in ended
+                for spelling in spellings
+                for resource in _ended(site, spelling)
                 if never_again or _ended_after(resource, context.resource.created)
             ]
             yield from used
             free += not used
             if free == rivals[context.placements[0].id]:
                 break
+
+
+def _ended(site: Site, name: str) -> tuple[Resource, ...]:
+    listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
+    return listing.require_every_page(f'terminated resources named "{name}"')
 
 
 def _has_a_choice(context: OrderContext) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -269,14 +270,16 @@ def test_a_name_is_given_once_and_never_again_where_the_site_asks_for_that(
 
 
 @pytest.mark.guarantee("orders: Names")
+@pytest.mark.parametrize("spelled", [str.lower, str.upper])
 def test_the_only_name_of_an_order_is_not_taken_from_one_that_has_ended(
-    testbed: SimulatedSite,
+    testbed: SimulatedSite, spelled: Callable[[str], str]
 ) -> None:
     project = testbed.project("climate", ada="ada01")
     old = testbed.created(project, "old")
     side = testbed.sandbox.customer
     side.place_terminate_order(old)
     testbed.cycle()
+    side.edit(side.current(old), backend_id=spelled(old.backend_id))
     order = testbed.order(project, "new")
     side.edit(testbed.resource(order), slug=old.slug)
     strict = testbed.with_(settings={"check_backend_id_uniqueness": True})
