@@ -44,7 +44,7 @@ quick: lint
 	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not long and not published" tests/unit tests/contract
 
 test: lint
-	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published and not systemd"
+	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long and not published and not systemd"
 
 test-debian13:
 	@tests/services/debian13/run.sh --services make test
@@ -60,7 +60,7 @@ test-pythons: $(READY)
 	done
 
 coverage: lint
-	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published and not systemd" --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long and not published and not systemd" --cov --cov-report=term:skip-covered
 
 test-long: $(READY)
 	@$(BIN)/pytest -q -n 2 --dist loadgroup -m long

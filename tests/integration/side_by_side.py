@@ -1,4 +1,4 @@
-"""Which tests one process of pytest-xdist runs: those of a file, or of one of three clusters."""
+"""Which tests one process of pytest-xdist runs: those of a file, or of one of four clusters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 _NEEDS_A_SERVICE = "tests/integration/"
 _SHARES = {
     "first cluster": ("slurm/test_conformance.py", "slurm/test_agreement.py", "orders/"),
-    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py", "membership/"),
+    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py"),
+    "third cluster": ("membership/",),
 }
-"""Each takes some minutes; all other tests with a service are the third share."""
+"""Each takes some minutes; all other tests with a service are the fourth share."""
 
 
 def share_of(nodeid: str) -> str:
@@ -25,7 +26,7 @@ def share_of(nodeid: str) -> str:
     for share, beginnings in _SHARES.items():
         if within.startswith(beginnings):
             return share
-    return "third cluster, and a broker"
+    return "fourth cluster, and a broker"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
