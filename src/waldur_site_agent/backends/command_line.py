@@ -330,7 +330,7 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """
         if self._homes is not None:
             for action in actions:
-                if isinstance(action, AddMembers):
+                if isinstance(action, AddMembers | RemoveMembers):
                     self._homes.look_again(action.members)
         done = iter(self._apply([action for action in actions if self._has_phase(action)]))
         return [

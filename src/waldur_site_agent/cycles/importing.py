@@ -9,7 +9,7 @@ from uuid import UUID
 
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
+from waldur_site_agent.cycles.order_inputs import ended_namesakes, namesakes, recently_named
 from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
     call_optional,
@@ -28,7 +28,12 @@ from waldur_site_agent.cycles.site import (
 )
 from waldur_site_agent.model.backend import ResourceRequest, Scope
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import BackendResourceRequest, ImportState, Project
+from waldur_site_agent.model.marketplace import (
+    BackendResourceRequest,
+    ImportState,
+    Project,
+    Resource,
+)
 from waldur_site_agent.planning.importing import (
     CLAIMED,
     ImportPlan,
@@ -265,9 +270,18 @@ def _place(site: Site, project: Project) -> ProjectPlace | None:
 
 
 def _without_claims_elsewhere(site: Site, plan: ImportPlan) -> ImportPlan:
-    """Omit accounts of resources of other offerings, which may share the cluster."""
+    """Omit accounts of resources of other offerings, which may share the cluster.
+
+    Where deleted accounts are kept, those of terminated resources are kept to be restored.
+    """
     free, taken = [], 0
-    for attempt in concurrently(lambda offer: namesakes(site, offer.account), plan.offers):
+    keeps_deleted = site.backend.capabilities.keeps_deleted
+
+    def owners(offer: Offer) -> tuple[Resource, ...]:
+        found = namesakes(site, offer.account)
+        return found or (ended_namesakes(site, offer.account) if keeps_deleted else ())
+
+    for attempt in concurrently(owners, plan.offers):
         if attempt.error is not None:
             raise TemporaryError(
                 f'the owner of account "{attempt.item.account}" could not be read: {attempt.error}'

@@ -36,6 +36,7 @@ from waldur_site_agent.planning.limits import (
     unlimited_components,
 )
 from waldur_site_agent.planning.plan import Call, Step, Write, amount_text, limits_write
+from waldur_site_agent.planning.remembered import without_closed
 from waldur_site_agent.waldur import AbsentOperationError, concurrently
 
 Decisions = dict[str, LimitDecision]
@@ -211,7 +212,7 @@ def sync_resource_limits(
     groups = by_account(readable(site, listing, "resources"))
     uncertain = {each.account for each in stand_ins(listing.unreadable)}
     tell_resources(site)
-    state = site.backend.observe()
+    state = without_closed(site.backend.observe(), groups, site.backend.capabilities)
     decisions = decide(site, groups, state, follows, uncertain=uncertain)
     remarks = [f"{name}  {text}" for name, d in decisions.items() for text in d.left]
     changing = [d for d in decisions.values() if d.changes_something]

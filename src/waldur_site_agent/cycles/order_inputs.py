@@ -478,6 +478,12 @@ def namesakes(site: Site, name: str) -> tuple[Resource, ...]:
     )
 
 
+def ended_namesakes(site: Site, name: str) -> tuple[Resource, ...]:
+    """Terminated resources of any offering with exactly this backend_id."""
+    listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
+    return listing.require_every_page(f'terminated resources named "{name}"')
+
+
 def recently_named(site: Site, listed: Iterable[Resource]) -> list[Resource]:
     """Resources listed without a backend_id, and those that this process has named, read again.
 
@@ -542,18 +548,13 @@ def _used_since_the_order(
             used = [
                 resource
                 for spelling in spellings
-                for resource in _ended(site, spelling)
+                for resource in ended_namesakes(site, spelling)
                 if never_again or _ended_after(resource, context.resource.created)
             ]
             yield from used
             free += not used
             if free == rivals[context.placements[0].id]:
                 break
-
-
-def _ended(site: Site, name: str) -> tuple[Resource, ...]:
-    listing = site.waldur.resources_named(name, (ResourceState.TERMINATED,))
-    return listing.require_every_page(f'terminated resources named "{name}"')
 
 
 def _has_a_choice(context: OrderContext) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import SimulatedSite
+from waldur_site_agent.cycles.limits import sync_resource_limits
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent_sandbox import Resource
 
@@ -19,6 +20,7 @@ def sync_and_report(site: SimulatedSite) -> None:
     site.sync()
     with site.agent() as agent:
         report_usage(agent)
+        sync_resource_limits(agent)
     site.sync()
 
 

@@ -182,3 +182,16 @@ def test_an_answered_request_is_not_answered_twice(cluster: SimulatedSite) -> No
     cluster.forget()
     assert answer(cluster, request.uuid).answered == 0
     assert cluster.sandbox.requests.writes() == []
+
+
+def test_an_account_that_is_kept_for_a_terminated_resource_is_not_offered(
+    cluster: SimulatedSite,
+) -> None:
+    keeping = cluster.with_(settings={"soft_delete": True})
+    resource = keeping.created(keeping.project("climate", ada="ada01"), "ended", cpu=1)
+    cluster.sandbox.customer.place_terminate_order(resource)
+    keeping.cycle()
+    add_account(cluster, "a_old", "p_climate", cpu=120000)
+    with keeping.agent() as site:
+        plan = importable(site)
+    assert [offer.account for offer in plan.offers] == ["a_old"]

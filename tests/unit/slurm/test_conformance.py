@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from waldur_site_agent.backends import RemoveMembers
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.testing import BackendConformance, Spent
 from waldur_site_agent.model.marketplace import Component
@@ -65,6 +66,17 @@ class TestSimulatedSlurm(BackendConformance):
     def homeless_person(self, backend: Backend) -> str:
         assert isinstance(backend, SlurmBackend)
         return self.people[0]
+
+    def test_the_home_of_somebody_who_was_let_out_is_looked_at_again(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        person = self.homeless_person(backend)
+        home = tmp_path / f"home-{person}"
+        home.mkdir()
+        assert backend.missing_home_directories([person]) == frozenset()
+        home.rmdir()
+        list(backend.apply([RemoveMembers("a_run", (person,))]))
+        assert backend.missing_home_directories([person]) == {person}
 
     def make_foreign_account(self, backend: Backend, name: str) -> None:
         assert isinstance(backend, SlurmBackend)
