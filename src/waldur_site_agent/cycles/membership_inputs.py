@@ -120,7 +120,7 @@ def gather_wanted(
 ) -> Gathered:
     """Everything that planning the memberships in scope needs from Waldur.
 
-    ``doubts`` has the offering users that could not be decoded.
+    ``protected`` has the offering users that could not be decoded.
 
     Raises:
         TemporaryError: the resources could not be read.
@@ -139,45 +139,47 @@ def gather_wanted(
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
-    ours = frozenset(resource.account for resource in served)
+    gathered = Gathered(
+        accounts=(),
+        people=People(known=_reasons_to_leave(site, users)),
+        users_to_delete=users_to_delete,
+        still_present=frozenset() if covers_all_accounts else None,
+        not_understood=tuple(protected.rows),
+        offering_accounts=frozenset(resource.account for resource in served),
+        snapshot=snapshot,
+    )
     if not resources:
-        return Gathered(
-            accounts=(),
-            people=People(known=_reasons_to_leave(site, users)),
-            users_to_delete=users_to_delete,
-            still_present=frozenset() if covers_all_accounts else None,
-            not_understood=tuple(protected.rows),
-            offering_accounts=ours,
-            snapshot=snapshot,
-        )
+        return gathered
     _note_unknown_states(site, users, protected)
     accounts = _ProjectAccounts(protected=protected)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
     teams = _teams(site, provider, resources, accounts)
     accounts.troubles += protected.everything
-    return Gathered(
+    has_all = covers_all_accounts and not accounts.troubles
+    return replace(
+        gathered,
         accounts=_accounts(site, offering, resources, teams, accounts, users),
         people=_people(site, users, accounts),
-        users_to_delete=users_to_delete,
-        still_present=(
-            frozenset(protected.names) if covers_all_accounts and not accounts.troubles else None
-        ),
+        still_present=frozenset(protected.names) if has_all else None,
         not_understood=tuple(protected.rows),
         removals_suspended="; ".join(accounts.troubles),
-        offering_accounts=ours,
         snapshot=replace(
             snapshot,
             roles=_roles_seen(teams),
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
         provider=provider,
-        teams={
-            project: team
-            for project, team in teams.items()
-            if project is not None and not isinstance(team, SiteAgentError)
-        },
+        teams=_teams_read(teams),
     )
+
+
+def _teams_read(teams: Mapping[UUID | None, Team]) -> dict[UUID, Sequence[TeamMember]]:
+    return {
+        project: team
+        for project, team in teams.items()
+        if project is not None and not isinstance(team, SiteAgentError)
+    }
 
 
 def _note_unknown_states(site: Site, users: Iterable[OfferingUser], protected: Protected) -> None:
