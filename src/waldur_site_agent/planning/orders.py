@@ -31,7 +31,14 @@ from waldur_site_agent.model.errors import (
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.model.marketplace import Component, Order, OrderState, OrderType, Resource
+from waldur_site_agent.model.marketplace import (
+    Component,
+    Order,
+    OrderState,
+    OrderType,
+    Resource,
+    ResourceState,
+)
 from waldur_site_agent.planning.limits import (
     EXACT,
     LimitPrecision,
@@ -179,6 +186,8 @@ class Claims:
 
     resources: Mapping[str, frozenset[UUID]]
     """By backend_id in lower case."""
+    opening: frozenset[UUID] = frozenset()
+    """Those that are being created or restored: they do not keep a live one from its orders."""
 
     def others(self, name: str, resource: UUID) -> frozenset[UUID]:
         """The resources other than ``resource`` with this backend_id."""
@@ -188,10 +197,13 @@ class Claims:
 def claims_of(resources: Iterable[Resource]) -> Claims:
     """Collect the resources by backend_id."""
     names: dict[str, frozenset[UUID]] = {}
+    opening = set()
     for resource in resources:
         if name := resource.account:
             names[name] = names.get(name, frozenset()) | {resource.uuid}
-    return Claims(names)
+            if resource.state == ResourceState.CREATING:
+                opening.add(resource.uuid)
+    return Claims(names, frozenset(opening))
 
 
 _ALL = Capabilities()
@@ -472,7 +484,8 @@ def _plan_terminate_unnamed(context: OrderContext, planning: _PlanningContext) -
 def _refuse_if_shared(
     verb: str, name: str, context: OrderContext, planning: _PlanningContext
 ) -> None:
-    if others := planning.claims.others(name, context.resource.uuid):
+    others = planning.claims.others(name, context.resource.uuid) - planning.claims.opening
+    if others:
         raise PermanentError(
             f'{name}: cannot {verb}: account "{name}" is also the backend_id of resource '
             f"{min(others)}; correct one of the two in Waldur"
