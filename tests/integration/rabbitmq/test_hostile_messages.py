@@ -23,7 +23,7 @@ GARBAGE: list[bytes] = [
     b'{"a":' * 100_000,
     b'{"object_type": "order", "order_uuid": {"$ne": 1}}',
     b'{"object_type": "\\ud800\\u001b[2J\\u202e"}',
-    b" " * (4 << 20),
+    b" " * (3 << 20),  # RabbitMQ 4 takes no frame of STOMP above 4 MiB
 ]
 
 
