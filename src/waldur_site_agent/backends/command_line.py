@@ -458,18 +458,14 @@ class _Run(Generic[R, W]):
         written: set[int] = set()
         while True:
             try:
-                return [
-                    replace(outcome, result=Result.DONE)
-                    if outcome.result is Result.UNCHANGED and task.index in written
-                    else outcome
-                    for task, outcome in zip(batch, self._try(batch), strict=True)
-                ]
+                return _counted(batch, self._try(batch), written)
             except self._backend.client().unavailable as error:
                 if not retries.wait(error):
                     raise
             except _HaltedError as error:
                 written |= error.written
                 if not retries.wait(error.cause):
+                    error.outcomes = _counted(batch, error.outcomes, written)
                     raise
             self._reading = None
 
@@ -596,6 +592,18 @@ class _Run(Generic[R, W]):
                 return shown or self._backend.difference(task, work, reading)
             case _:
                 return self._backend.difference(task, work, reading)
+
+
+def _counted(
+    batch: Iterable[AnyTask], outcomes: Iterable[Outcome], written: Collection[int]
+) -> list[Outcome]:
+    """The outcomes of the last try, with what an earlier one has written counted as done."""
+    return [
+        replace(outcome, result=Result.DONE)
+        if outcome.result is Result.UNCHANGED and task.index in written
+        else outcome
+        for task, outcome in zip(batch, outcomes, strict=True)
+    ]
 
 
 def listed(where: str, names: Collection[str]) -> str:

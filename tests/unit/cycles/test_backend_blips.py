@@ -111,3 +111,31 @@ def test_what_landed_before_a_blip_counts_as_done_and_is_not_written_again(
     adds = [c for c in testbed.slurm.history if {"add", "name=bob01", target} <= {*c}]
     assert len(adds) == 1
     assert [outcome.result for outcome in recorded] == [Result.DONE]
+
+
+def test_what_a_try_has_written_is_recorded_although_the_pass_gives_up(
+    testbed: SimulatedSite,
+) -> None:
+    """One of two accounts gets its member in the first try, then the database stays away."""
+    project = testbed.project(ada="ada01")
+    first, second = (testbed.settled(project, name) for name in ("one", "two"))
+    testbed.sandbox.customer.add_member(project, testbed.person("bob", "bob01"))
+    target = f"account={first.backend_id}"
+
+    @dataclass
+    class AwayForTheOther:
+        inner: Runner
+
+        def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+            others = f"account={second.backend_id}" in argv and "add" in argv
+            return refused(argv) if others else self.inner.run(argv, timeout)
+
+    recorded: list[Outcome] = []
+    with testbed.with_(retries=True, runner=AwayForTheOther).agent() as site:
+        sync_membership(replace(site, record=lambda _step, outcome: recorded.append(outcome)))
+    assert testbed.members_of(first) == {"ada01", "bob01"}
+    assert testbed.members_of(second) == {"ada01"}
+    adds = [c for c in testbed.slurm.history if {"add", "name=bob01", target} <= {*c}]
+    assert len(adds) == 1
+    results = {outcome.action.resource: outcome.result for outcome in recorded}  # type: ignore[union-attr]  # additions
+    assert results == {first.backend_id: Result.DONE, second.backend_id: Result.FAILED}
