@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import httpx
+from pydantic import Field
 
 from campus_folders.server import FileServer
 from waldur_site_agent.backends import (
@@ -36,8 +37,6 @@ from waldur_site_agent.model.backend import Container, Placement, ResourceReques
 from waldur_site_agent.model.marketplace import Component
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,60}")
-OURS = "waldur-"
-"""What the folders of projects start with that the agent makes; other folders are left alone."""
 REFUSED = (400, 409, 413, 422)
 
 
@@ -45,6 +44,8 @@ class FolderSettings(BackendSettings):
     """``backend_settings`` of an offering of this backend."""
 
     url: str
+    project_prefix: str = Field(default="waldur-", min_length=1)
+    """What the folders of projects start with that the agent makes; others are left alone."""
 
 
 class FolderBackend(Backend):
@@ -59,6 +60,7 @@ class FolderBackend(Backend):
     def __init__(self, settings: FolderSettings, components: Mapping[str, Component]) -> None:
         super().__init__(settings, components)
         self.server = FileServer(settings.url, self.transport)
+        self.ours = settings.project_prefix
 
     def diagnose(self) -> Iterator[Check]:
         try:
@@ -69,7 +71,7 @@ class FolderBackend(Backend):
             yield Check(name="file server", verdict=CheckStatus.OK, detail=found)
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
-        project = named(OURS + request.project_slug)
+        project = named(self.ours + request.project_slug)
         container = Container(
             kind="project",
             id=project,
@@ -154,7 +156,7 @@ class FolderBackend(Backend):
 
     def remove_members(self, action: RemoveMembers) -> Outcome:
         found = self.read().get(named(action.resource), {})
-        if found and not found["project"].startswith(OURS):
+        if found and not found["project"].startswith(self.ours):
             raise PermanentError(f"{action.resource}: this folder is not one of the agent's")
         leaving = {*found.get("users", ())}.intersection(action.members)
         with sorting(action.resource):
@@ -173,7 +175,7 @@ class FolderBackend(Backend):
         if found is None:
             return Outcome(action, Result.UNCHANGED)
         project = found["project"] or action.resource
-        if not project.startswith(OURS):
+        if not project.startswith(self.ours):
             raise PermanentError(f"{action.resource}: this folder is not one of the agent's")
         is_last = all(each["project"] != project for each in folders.values())
         with sorting(action.resource):
@@ -192,7 +194,7 @@ class FolderBackend(Backend):
         found = self.read().get(named(name))
         if found is None:
             raise PermanentError(f'there is no folder "{name}"; restore it, or order a new one')
-        if not found["project"].startswith(OURS):
+        if not found["project"].startswith(self.ours):
             raise PermanentError(f"{name}: this folder is not one of the agent's")
         return found
 
