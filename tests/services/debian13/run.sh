@@ -192,7 +192,7 @@ build() { # PACKAGE...
         { tail -n 3 "$LOG" >&2; cannot "debootstrap failed"; }
     carry_in_settings
     say "installing $*"
-    in_namespaces install_inside "$@" >"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; say "apt-get failed"; exit 1; }
+    in_namespaces install_inside "$@" >"$LOG" 2>&1 || { tail -n 5 "$LOG" >&2; cannot "apt-get failed"; }
     rm -f "$ROOT"/var/cache/apt/archives/*.deb
     [ -n "$kept" ] || return 0
     mkdir -p "$WSA_DEBIAN_CACHE"
