@@ -8,11 +8,11 @@ from uuid import UUID
 
 from waldur_site_agent.backends import Decision
 from waldur_site_agent.cycles.facts import facts_of_orders
-from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus
+from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus, read_one_by_one
 from waldur_site_agent.cycles.site import Site, send_write
 from waldur_site_agent.model.backend import ResourceFacts
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import Order, OrderState, Resource
+from waldur_site_agent.model.marketplace import Order, OrderState
 from waldur_site_agent.planning.orders import approve_write, reject_write
 from waldur_site_agent.planning.plan import Write
 from waldur_site_agent.waldur import ConflictError, concurrently
@@ -42,9 +42,9 @@ def decide(site: Site, orders: Sequence[Order]) -> Decisions:
         TemporaryError: a resource could not be read; the backend decides in the next pass.
     """
     rule = site.offering.approve_orders
-    if rule == "always":
-        return Decisions(accepted=tuple(orders), rejected={})
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
+    if rule == "always" or not pending:
+        return Decisions(accepted=tuple(orders), rejected={})
     running = tuple(order for order in orders if order.state != OrderState.PENDING_PROVIDER)
     if rule == "never":
         for order in pending:
@@ -53,7 +53,7 @@ def decide(site: Site, orders: Sequence[Order]) -> Decisions:
             )
         return Decisions(accepted=running, rejected={})
     accepted, rejected, left = [*running], {}, []
-    facts = facts_of_orders(site, pending, _resources(site, pending))
+    facts = facts_of_orders(site, pending, read_one_by_one(site, pending))
     for order in pending:
         try:
             decision = _decision(site, order, facts.get(order.uuid))
@@ -86,12 +86,6 @@ def _decision(site: Site, order: Order, facts: ResourceFacts | None) -> Decision
     except Exception as error:
         site.log.exception("defect", order=str(order.uuid))
         raise DefectError(f"{type(error).__name__}: {error}") from error
-
-
-def _resources(site: Site, orders: Sequence[Order]) -> dict[UUID, Resource]:
-    wanted = {o.marketplace_resource_uuid for o in orders if o.marketplace_resource_uuid}
-    attempts = concurrently(site.waldur.resource, sorted(wanted))
-    return {attempt.item: attempt.value for attempt in attempts if attempt.value is not None}
 
 
 def reject(site: Site, decisions: Decisions) -> tuple[OrderResult, ...]:

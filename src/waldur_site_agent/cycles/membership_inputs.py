@@ -125,9 +125,8 @@ def gather_wanted(
     Raises:
         TemporaryError: the resources could not be read.
     """
-    uuid = site.offering.waldur_offering_uuid
     protected = Protected() if protected is None else protected
-    listing = site.waldur.resources(uuid)
+    listing = site.waldur.resources(site.offering.waldur_offering_uuid)
     listed = readable(site, listing, "resources")
     protected.of_resources(listing.unreadable)
     check_emptied_list(site, "resources", listed)

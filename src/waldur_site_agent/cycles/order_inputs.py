@@ -178,7 +178,7 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
     would end up in the wrong state, so orders that were approved just now are given a moment.
     """
     listed = _live_resources(site)
-    own = _read_one_by_one(site, orders)
+    own = read_one_by_one(site, orders)
     early = [
         o
         for o in orders
@@ -186,7 +186,7 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
     ]
     if early:
         site.sleep(_PROCESSING_WAIT_SECONDS)
-        own |= _read_one_by_one(site, early)
+        own |= read_one_by_one(site, early)
     ordered = {order.marketplace_resource_uuid for order in orders}
     shown = {resource.uuid for resource in listed}
     return Resources(
@@ -206,7 +206,8 @@ def _live_resources(site: Site) -> tuple[Resource, ...]:
     return (*readable(site, listing, "resources"), *stand_ins(listing.unreadable))
 
 
-def _read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource]:
+def read_one_by_one(site: Site, orders: Iterable[Order]) -> dict[UUID, Resource]:
+    """The resources of orders, each read individually; those that cannot be read are left out."""
     wanted = {o.marketplace_resource_uuid for o in orders if o.marketplace_resource_uuid}
     attempts = concurrently(site.waldur.resource, sorted(wanted))
     return {attempt.item: attempt.value for attempt in attempts if attempt.value is not None}
