@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from waldur_site_agent.backends import CreateHomeDirectories, locking
-from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
+from waldur_site_agent.backends.command_line_settings import CommandLineSettings
+from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
 from waldur_site_agent.model.errors import TemporaryError
@@ -188,7 +189,7 @@ def create_home(home: Path, tmp_path: Path) -> tuple[list[tuple[str, ...]], str]
     runner = Helper(home)
     homes = HomeDirectories(
         runner,
-        HomeSettings(),
+        CommandLineSettings(),
         lambda name: name,
         (helper,),
         lambda _: home,

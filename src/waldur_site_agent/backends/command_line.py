@@ -28,6 +28,7 @@ from waldur_site_agent.backends.batches import (
     Work,
     batches,
 )
+from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.contract import (
     Action,
     AddMembers,
@@ -42,7 +43,7 @@ from waldur_site_agent.backends.contract import (
     RemoveMembers,
     Result,
 )
-from waldur_site_agent.backends.homes import HomeDirectories, HomeSettings
+from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.processes import (
     CommandLog,
     CommandMissingError,
@@ -242,14 +243,14 @@ class CommandLineBackend(Backend, Generic[R, W]):
         self._homes = homes
         if not (
             homes is not None
-            and isinstance(settings, HomeSettings)
+            and isinstance(settings, CommandLineSettings)
             and settings.enable_user_homedir_account_creation
         ):
             self.supports = self.supports - {CreateHomeDirectories}
         self._lock_wait_seconds = lock_wait_seconds
         self._session: _Session[R] | None = None
         self._retry_seconds = 0.0
-        if isinstance(settings, HomeSettings):
+        if isinstance(settings, CommandLineSettings):
             self._retry_seconds = settings.retry_seconds
             self.capabilities = replace(
                 self.capabilities, names_once=settings.check_backend_id_uniqueness

@@ -12,10 +12,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, field_validator
-
+from waldur_site_agent.backends.command_line_settings import CommandLineSettings, umask_of
 from waldur_site_agent.backends.contract import (
-    BackendSettings,
     Check,
     CheckStatus,
     CreateHomeDirectories,
@@ -33,7 +31,6 @@ _HELPERS = (Path("/usr/sbin/mkhomedir_helper"), Path("/sbin/mkhomedir_helper"))
 _NO_HOME = ("", "/", "/nonexistent", "/dev/null", "/var/empty")
 """What accounts that are not meant to have a home directory have instead."""
 _ENOUGH_FAILURES = 3
-_EVERYTHING, _OWNER = 0o777, 0o700
 _NOBODY = 65534
 """Who owns what root makes on a file server with root_squash."""
 
@@ -63,26 +60,6 @@ def uid_of(user: str) -> int | None:
         return None
 
 
-def umask_of(setting: str) -> str:
-    """Return the umask that a ``homedir_umask`` means, as octal digits.
-
-    A value with owner bits would, as a umask, lock the owner out; old files have ``0700`` and
-    mean the mode.
-
-    Raises:
-        ValueError: as a mode it does not give the owner everything.
-    """
-    number = int(setting, 8)
-    if number & _OWNER == 0:
-        return f"{number:04o}"
-    if number & _OWNER != _OWNER or number > _EVERYTHING:
-        raise ValueError(
-            f"{setting!r} is neither a umask, which leaves the owner's bits alone (0077), nor a "
-            "mode that lets the owner do everything (0700)"
-        )
-    return f"{_EVERYTHING & ~number:04o}"
-
-
 class _Found(enum.Enum):
     """How a user's home directory stands."""
 
@@ -92,44 +69,13 @@ class _Found(enum.Enum):
     LEFT_BEHIND = "was left behind by an attempt that failed"
 
 
-class HomeSettings(BackendSettings):
-    """The part of ``backend_settings`` that every plugin with home directories has."""
-
-    enable_user_homedir_account_creation: bool = True
-    """Whether members without a home directory get one."""
-    homedir_umask: str = Field(default="0700", pattern=r"^0?[0-7]{3,4}$")
-    """A umask; a value with owner bits is read as the mode that was meant (``0700``: umask 077)."""
-    homedir_sudo: bool = False
-    """Whether ``mkhomedir_helper`` is started through ``sudo -n``, by an agent that is not root."""
-    command_timeout_seconds: float = Field(default=60, gt=0)
-    """For reading commands; writing commands may get more."""
-    check_backend_id_uniqueness: bool = False
-    """Whether the name of a terminated resource is never given again, to nobody."""
-    retry_seconds: float = Field(default=60, ge=0)
-    """How long a pass tries again, after growing pauses, when the backend's database refuses, is
-    locked or hangs; then the rest waits for the next cycle. 0: at once."""
-
-    @field_validator("homedir_umask", mode="before")
-    @classmethod
-    def _octal_number_of_yaml(cls, value: object) -> object:
-        """Without quotes YAML reads ``0700`` as the number 448."""
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        return f"{value:04o}" if is_number else value
-
-    @field_validator("homedir_umask")
-    @classmethod
-    def _usable_umask(cls, value: str) -> str:
-        umask_of(value)
-        return value
-
-
 class HomeDirectories:
     """Looks for home directories within the process, and starts one command for each missing."""
 
     def __init__(
         self,
         runner: Runner,
-        settings: HomeSettings,
+        settings: CommandLineSettings,
         user_name: Callable[[str], str],
         helpers: tuple[Path, ...] = _HELPERS,
         find_home: Callable[[str], Path | None] = home_of,

@@ -16,7 +16,8 @@ from waldur_site_agent.backends import (
     TemporaryError,
     homes,
 )
-from waldur_site_agent.backends.homes import HomeDirectories, umask_of
+from waldur_site_agent.backends.command_line_settings import umask_of
+from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.names import user_name

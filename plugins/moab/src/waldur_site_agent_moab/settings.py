@@ -9,12 +9,12 @@ from pydantic import Field, field_validator
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.account_tree import Shape
-from waldur_site_agent.backends.homes import HomeSettings
+from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent_moab.names import PREFIX_RULE, ROOT, account_name
 from waldur_site_agent_moab.version_1 import KEYS
 
 
-class MoabSettings(HomeSettings, BackendSettings):
+class MoabSettings(CommandLineSettings, BackendSettings):
     """Everything a site may say about its accounting manager; the defaults suit most."""
 
     version_1 = KEYS

@@ -18,7 +18,7 @@ from pydantic import (
 
 from waldur_site_agent.backends import BackendSettings, PermanentError
 from waldur_site_agent.backends.account_tree import Shape
-from waldur_site_agent.backends.homes import HomeSettings
+from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.naming import PREFIX_RULE
 from waldur_site_agent.model.backend import ContainerKind
 from waldur_site_agent_slurm.facts import ROOT
@@ -139,7 +139,7 @@ class QosManagement(BaseModel):
         return {key: str(value) for key, value in values.items() if value not in ("", None)}
 
 
-class SlurmSettings(HomeSettings, BackendSettings):
+class SlurmSettings(CommandLineSettings, BackendSettings):
     """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
 
     version_1 = KEYS
