@@ -117,9 +117,10 @@ def test_what_a_try_has_written_is_recorded_although_the_pass_gives_up(
     testbed: SimulatedSite,
 ) -> None:
     """One of two accounts gets its member in the first try, then the database stays away."""
-    project = testbed.project(ada="ada01")
-    first, second = (testbed.settled(project, name) for name in ("one", "two"))
-    testbed.sandbox.customer.add_member(project, testbed.person("bob", "bob01"))
+    projects = [testbed.project(slug, ada="ada01") for slug in ("one", "two")]
+    first, second = (testbed.settled(project) for project in projects)
+    for project, name in zip(projects, ("bob", "cyd"), strict=True):
+        testbed.sandbox.customer.add_member(project, testbed.person(name, f"{name}01"))
     target = f"account={first.backend_id}"
 
     @dataclass

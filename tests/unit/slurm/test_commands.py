@@ -268,9 +268,9 @@ def test_the_new_default_account_is_the_preferred_one_or_the_first_kept() -> Non
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: commands.remove_users((), "a", None),
-        lambda: commands.remove_users(("",), "a", None),
-        lambda: commands.remove_users(("ada",), "", None),
+        lambda: commands.remove_users((), ("a",), None),
+        lambda: commands.remove_users(("",), ("a",), None),
+        lambda: commands.remove_users(("ada",), ("",), None),
         lambda: commands.set_limits((), {"cpu": 1}, None),
         lambda: commands.set_limits(("a",), {}, None),
         lambda: commands.set_access((), (("paused",), "paused"), None, None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TypeAlias
 
 from waldur_site_agent.backends import (
@@ -16,10 +17,11 @@ from waldur_site_agent.backends import (
     TemporaryError,
     resource_of,
 )
-from waldur_site_agent.backends.command_line import AnyTask, BackendUnavailableError, Task
+from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent_slurm import commands, tres
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.facts import Account, Cluster, Member
+from waldur_site_agent_slurm.grouping import together
 from waldur_site_agent_slurm.names import account_name, listed_user_name, user_name
 from waldur_site_agent_slurm.qos import (
     RESTRICTED,
@@ -48,13 +50,16 @@ def set_limits(work: Work, tasks: Iterable[Task[SetLimits]]) -> None:
     for change, alike in same.items():
         for portion in commands.chunks(task.account for task in alike):
             concerned = [task for task in alike if task.account in portion]
-            with work.ledger.attempt(*concerned):
-                work.ledger.writes(*concerned)
-                if work.settings.limits_are_on_qos:
-                    argv = commands.set_qos_limits(portion, dict(change))
-                else:
-                    argv = commands.set_limits(portion, dict(change), work.only)
-                work.client.change(argv, len(portion))
+            together(work.ledger, concerned, partial(_write_limits, work, dict(change)))
+
+
+def _write_limits(work: Work, limits: Mapping[str, int | None], tasks: Sequence[AnyTask]) -> None:
+    accounts = sorted(task.account for task in tasks)
+    if work.settings.limits_are_on_qos:
+        argv = commands.set_qos_limits(accounts, limits)
+    else:
+        argv = commands.set_limits(accounts, limits, work.only)
+    work.client.change(argv, len(accounts))
 
 
 def usable_account(work: Work, task: AnyTask) -> Account:
@@ -173,7 +178,8 @@ def set_access(work: Work, tasks: Iterable[Task[SetAccess]]) -> None:
         same[targets[task].setup].append(task)
     for setup, alike in same.items():
         for portion in commands.chunks(task.account for task in alike):
-            _switch(work, [task for task in alike if task.account in portion], setup)
+            concerned = [task for task in alike if task.account in portion]
+            together(work.ledger, concerned, partial(_write, work, setup))
     for task in work.ledger.alive(targets):
         with work.ledger.attempt(task):
             _set_members(work, task, targets[task].members)
@@ -216,25 +222,7 @@ def _set_members(work: Work, task: AnyTask, members: Mapping[str, Qos]) -> None:
             work.client.change(argv, len(portion))
 
 
-def _switch(work: Work, tasks: Sequence[AnyTask], setup: Setup) -> None:
-    """One command for all; one for each when Slurm refuses, which it does because of any."""
-    with work.ledger.attempt(*tasks):
-        try:
-            _write(work, tasks, setup)
-        except BackendUnavailableError:
-            raise
-        except TemporaryError:
-            if len(tasks) == 1:
-                raise
-        else:
-            return
-    for task in work.ledger.alive(tasks):
-        with work.ledger.attempt(task):
-            _write(work, [task], setup)
-
-
-def _write(work: Work, tasks: Sequence[AnyTask], setup: Setup) -> None:
-    work.ledger.writes(*tasks)
+def _write(work: Work, setup: Setup, tasks: Sequence[AnyTask]) -> None:
     accounts = sorted(task.account for task in tasks)
     qos = None if setup.qos is None else (setup.qos.names, setup.qos.default)
     argv = commands.set_access(accounts, qos, setup.submit_limit, work.only)

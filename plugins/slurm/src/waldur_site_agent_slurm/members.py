@@ -1,11 +1,11 @@
-"""Adding members: new users are introduced to the cluster first, then one command per account."""
+"""Adding and removing members; accounts with the same people to add or remove share commands."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias
 
 from waldur_site_agent.backends import (
@@ -22,6 +22,7 @@ from waldur_site_agent_slurm.answers import JobsActiveError
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.facts import ROOT, Cluster, Job, UserRecord
+from waldur_site_agent_slurm.grouping import grouped, together
 from waldur_site_agent_slurm.limits import usable_account
 from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
 
@@ -37,26 +38,29 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
             joining[task] = _servable(work, task, task.action, exists) - account.users
     if work.settings.default_account_policy == "common":
         _introduce(work, joining)
-    for task in work.ledger.alive(joining):
-        with work.ledger.attempt(task):
-            for portion in commands.chunks(joining[task]):
-                work.ledger.writes(task)
-                work.client.change(_addition(work, task, portion), len(portion))
-                work.note_members(task.account, portion)
-                added = work.added.get(task.account, frozenset())
-                work.added[task.account] = added.union(portion)
+    own_default = work.settings.default_account_policy == "individual"
+    alive = {task: joining[task] for task in work.ledger.alive(joining)}
+    for users, alike in grouped(
+        alive, lambda task: (task.action.grant, task.account if own_default else "")
+    ):
+        together(work.ledger, alike, partial(_add, work, users))
 
 
-def _addition(work: Work, task: Task[AddMembers], users: Sequence[str]) -> Argv:
+def _add(work: Work, users: Sequence[str], tasks: Sequence[Task[AddMembers]]) -> None:
+    accounts = [task.account for task in tasks]
     settings = work.settings
-    return commands.add_users(
+    argv = commands.add_users(
         users,
-        task.account,
-        task.action.grant,
+        accounts,
+        tasks[0].action.grant,
         work.only,
-        default_account=task.account if settings.default_account_policy == "individual" else "",
+        default_account=accounts[0] if settings.default_account_policy == "individual" else "",
         fairshare="parent" if settings.fairshare_of_members == "parent" else "",
     )
+    work.client.change(argv, len(users) * len(accounts))
+    for account in accounts:
+        work.note_members(account, users)
+        work.added[account] = work.added.get(account, frozenset()).union(users)
 
 
 def _refuse_unknown_qos(work: Work, task: Task[AddMembers]) -> None:
@@ -356,11 +360,10 @@ def remove_members(work: Work, tasks: Iterable[Task[RemoveMembers]]) -> None:
         for task in work.ledger.alive(leaving)
     }
     bound = find_other_defaults(work, {task: users for task, users in free.items() if users})
+    remove_together(work, {task: free[task] - bound.get(task, frozenset()) for task in free})
     for task in work.ledger.alive(free):
         with work.ledger.attempt(task):
-            last = bound.get(task, frozenset())
-            remove_users(work, task, free[task] - last)
-            remove_users(work, task, last)
+            remove_users(work, task, bound.get(task, frozenset()))
             if busy[task]:
                 raise still_there(work, task.account, busy[task], cancelled=cancel)
     for task, error in refused.items():
@@ -373,6 +376,27 @@ def _with_jobs(users: frozenset[str], jobs: Sequence[Job]) -> frozenset[str]:
     return frozenset(user for user in users if user.lower() in owners)
 
 
+def remove_together(work: Work, leaving: Mapping[AnyTask, frozenset[str]]) -> None:
+    """End the associations of users with several accounts, of which none is their default."""
+    plain: dict[AnyTask, frozenset[str]] = {}
+    for task in work.ledger.alive(leaving):
+        several = in_several_partitions(work, task, leaving[task])
+        with work.ledger.attempt(task):
+            remove_users(work, task, several)
+            plain[task] = leaving[task] - several
+    for users, alike in grouped(plain):
+        together(work.ledger, alike, partial(_remove, work, users))
+
+
+def _remove(work: Work, users: Sequence[str], tasks: Sequence[AnyTask]) -> None:
+    argv = commands.remove_users(users, [task.account for task in tasks], work.only)
+    names = len(users) * len(tasks)
+    if len(tasks) == 1:
+        write_when_jobs_are_over(work, argv, names)
+    else:  # jobs of any of them would hold up all
+        work.client.change(argv, names)
+
+
 def remove_users(work: Work, task: AnyTask, users: frozenset[str]) -> None:
     """End the associations of users with the task's account.
 
@@ -382,7 +406,7 @@ def remove_users(work: Work, task: AnyTask, users: frozenset[str]) -> None:
     several = in_several_partitions(work, task, users)
     for portion in commands.chunks(users - several):
         work.ledger.writes(task)
-        argv = commands.remove_users(portion, task.account, work.only)
+        argv = commands.remove_users(portion, (task.account,), work.only)
         write_when_jobs_are_over(work, argv, len(portion))
     for portion in commands.chunks(several):
         work.ledger.writes(task)
