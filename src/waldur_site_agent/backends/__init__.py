@@ -38,6 +38,15 @@ from waldur_site_agent.backends.contract import (
     resource_of,
 )
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.standing import (
+    Detail,
+    Effect,
+    MemberStanding,
+    Refusal,
+    ResourceStanding,
+    Standing,
+    UserStanding,
+)
 
 __all__ = [
     "Access",
@@ -56,20 +65,27 @@ __all__ = [
     "CreateResource",
     "Decision",
     "DeleteResource",
+    "Detail",
+    "Effect",
     "Grant",
     "Look",
+    "MemberStanding",
     "NoUsernames",
     "Outcome",
     "PermanentError",
     "Progress",
+    "Refusal",
     "RemoveMembers",
+    "ResourceStanding",
     "Result",
     "SetAccess",
     "SetLimits",
     "SetMemberLimits",
     "SiteAgentError",
     "Skipped",
+    "Standing",
     "TemporaryError",
+    "UserStanding",
     "UsernameBackend",
     "failed_check",
     "make_checks",

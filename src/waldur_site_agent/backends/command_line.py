@@ -52,8 +52,10 @@ from waldur_site_agent.backends.processes import (
     Runner,
     inheriting,
 )
+from waldur_site_agent.backends.system_users import system_user
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component
+from waldur_site_agent.model.standing import Standing, UserStanding
 
 __all__ = [
     "LOCK_WAIT_SECONDS",
@@ -316,6 +318,12 @@ class CommandLineBackend(Backend, Generic[R, W]):
         finally:
             session, self._session = self._session, None
             session.close()
+
+    def explain(self, resources: Iterable[str], users: Iterable[str] = ()) -> Standing:
+        """See :meth:`Backend.explain`; with what the operating system says of the users."""
+        people = tuple(users)
+        found = {name: UserStanding(details=system_user(name).details) for name in people}
+        return replace(super().explain(resources, people), users=found)
 
     def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
         """Read everything at once; ``ids`` would not make it cheaper."""

@@ -23,6 +23,13 @@ from waldur_site_agent.config.switching import OldDefault, OldKeys
 from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser, Order, WaldurOffering
+from waldur_site_agent.model.standing import (
+    Detail,
+    MemberStanding,
+    Refusal,
+    ResourceStanding,
+    Standing,
+)
 from waldur_site_agent.model.usage import Period, UsageReport
 
 
@@ -441,6 +448,28 @@ class Backend(ABC):
             TemporaryError: the read failed or is not known to be complete.
         """
 
+    def explain(self, resources: Iterable[str], users: Iterable[str] = ()) -> Standing:
+        """How resources and users stand, and why work there would be refused; for support desks.
+
+        Reads only, and needs no right to write. This default says what :meth:`observe` shows, as
+        far as ``capabilities`` go; a backend overrides it that knows more.
+
+        Args:
+            resources: the resources asked about.
+            users: the users asked about, in each of these resources.
+
+        Raises:
+            TemporaryError: the backend could not be read.
+        """
+        names, people = tuple(resources), tuple(users)
+        state = self.observe(names) if names else BackendState(resources={})
+        return Standing(
+            resources={
+                name: standing_of(state.resources.get(name), people, self.capabilities)
+                for name in names
+            }
+        )
+
     def usage(self, since: Mapping[str, datetime], period: Period) -> UsageReport:
         """What was used of each resource in the period, in total and by user, exactly.
 
@@ -673,6 +702,45 @@ class Backend(ABC):
     def commands_run(self) -> Mapping[str, int]:
         """How often each external command was started so far, for logs, metrics and tests."""
         return {}
+
+
+def standing_of(
+    found: BackendResource | None, users: Iterable[str], capabilities: Capabilities
+) -> ResourceStanding:
+    """What a reading says of one resource and of users in it, as far as the backend can tell."""
+    if found is None:
+        missing = Refusal(rule="the resource", value="the backend does not have it")
+        return ResourceStanding(exists=False, refusals=(missing,))
+    details = [Detail("below", found.parent)] if found.parent else []
+    if capabilities.tells_limits:
+        details += [Detail(f"limit of {n}", f"{v:f}") for n, v in sorted(found.limits.items())]
+    if capabilities.tells_access and found.access is not None:
+        details.append(Detail("access", found.access.value))
+    if capabilities.tells_members:
+        details.append(Detail("members", str(len(found.members))))
+    is_paused = capabilities.tells_access and found.access is Access.PAUSED
+    paused = Refusal(rule="access", value="the resource is paused")
+    return ResourceStanding(
+        exists=True,
+        details=tuple(details),
+        refusals=(paused,) if is_paused else (),
+        members={user: _standing_of_member(user, found, capabilities) for user in users},
+    )
+
+
+def _standing_of_member(
+    user: str, found: BackendResource, capabilities: Capabilities
+) -> MemberStanding:
+    if not capabilities.tells_members:
+        return MemberStanding()
+    is_member = user in found.members
+    outside = Refusal(rule="membership", value=f"{user} is not in {found.id}")
+    limits = sorted(found.member_limits.get(user, {}).items())
+    return MemberStanding(
+        is_member=is_member,
+        details=tuple(Detail(f"own limit of {n}", f"{v:f}") for n, v in limits),
+        refusals=() if is_member else (outside,),
+    )
 
 
 class UserActionRequired(SiteAgentError):  # noqa: N818 - sites know its children by these names

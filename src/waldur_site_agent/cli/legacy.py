@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
+from waldur_site_agent.cli.explain import explanation_json, explanation_lines, explanations
 from waldur_site_agent.cli.output import json_text, on_one_line, say
 from waldur_site_agent.cli.start import (
     DONE,
@@ -216,7 +217,9 @@ def diagnose_slurm_account(
     verbose: bool,
     no_color: bool,
 ) -> None:
-    """Compare a Slurm account with its resource in Waldur; change nothing.
+    """Explain a Slurm account and compare it with its resource in Waldur; change nothing.
+
+    The same as `waldur-site-agent explain ACCOUNT`, with the options and the JSON of version 1.
 
     Exit codes: 0 both agree, 1 they differ or one of them is missing, 2 configuration error.
     """
@@ -239,10 +242,14 @@ def diagnose_slurm_account(
     name, check = next(iter({**found, **checks}.items()), ("", None))
     if check is None:
         sys.exit(max(code, FAILED))
+    explained = explanations(start, account)[0].get(name)
     if as_json:
-        say(json_text(_account_json(name, check)))
+        more = {"explanation": explanation_json(explained) if explained else None}
+        say(json_text(_account_json(name, check) | more))
     else:
         say("\n".join(_account_lines(name, check, verbose=verbose)))
+        if explained is not None:
+            say("\n".join(explanation_lines(name, explained)))
     sys.exit(DONE if check.status == "ok" else FAILED)
 
 

@@ -18,6 +18,7 @@ from waldur_site_agent.cli.commands import (
     limits_sync,
     users_sync,
 )
+from waldur_site_agent.cli.explain import explain_command
 from waldur_site_agent.cli.install import health, init_command, install_services
 from waldur_site_agent.cli.migrate import migrate_command
 from waldur_site_agent.cli.output import say
@@ -243,6 +244,7 @@ for group, command in (
     (import_group, import_list),
     (main, usage_group),
     (main, diagnose),
+    (main, explain_command),
     (main, health),
     (main, init_command),
     (main, install_services),

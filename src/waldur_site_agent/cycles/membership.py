@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from uuid import UUID
 
 from waldur_site_agent.backends import (
     AddMembers,
@@ -62,7 +63,12 @@ from waldur_site_agent.cycles.site import (
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import OfferingUser, WaldurOffering, backend_components
+from waldur_site_agent.model.marketplace import (
+    OfferingUser,
+    TeamMember,
+    WaldurOffering,
+    backend_components,
+)
 from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.membership import (
     AccountPlan,
@@ -110,6 +116,8 @@ class MembershipReport(CycleReport):
     """Why no member was removed from any account in this pass; empty if removals took place."""
     failures: tuple[str, ...] = ()
     """What went wrong with single accounts or users; everything else was applied."""
+    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    """The teams that were read, by project."""
 
     @property
     def impairment(self) -> str:
@@ -137,7 +145,10 @@ def sync_membership(
     usernames, protected = _sync_offering_users(site, offering, scope_filter, dry_run=dry_run)
     wanted = gather_wanted(site, offering, usernames.users, scope_filter, protected)
     report = MembershipReport(
-        offering=site.offering.name, usernames=usernames, snapshot=wanted.snapshot
+        offering=site.offering.name,
+        usernames=usernames,
+        snapshot=wanted.snapshot,
+        teams=wanted.teams,
     )
     _note_usernames(site, report)
     tell_resources(site)

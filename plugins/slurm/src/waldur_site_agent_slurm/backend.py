@@ -29,6 +29,7 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetLimits,
     SetMemberLimits,
+    Standing,
     processes,
 )
 from waldur_site_agent.backends.command_line import (
@@ -62,6 +63,7 @@ from waldur_site_agent_slurm.members import add_members, remove_members
 from waldur_site_agent_slurm.names import TREE, are_two_people, is_user_name, user_name
 from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, remembered, restriction
 from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.standing import Subject, standing
 from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
 
 PHASES: Mapping[type, Callable[..., None]] = {
@@ -248,6 +250,12 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         self._cluster_name = cluster.name
         self._cluster_was_read = True
         return cluster
+
+    def explain(self, resources: Iterable[str], users: Iterable[str] = ()) -> Standing:
+        """See :meth:`Backend.explain`; from slurmdbd and from what slurmctld enforces."""
+        accounts = tuple(name.strip().lower() for name in resources)
+        subject = Subject(accounts=accounts, users=tuple(users))
+        return standing(self._client, self.read(), subject, self._user_exists)
 
     def state_of(self, reading: Cluster) -> BackendState:
         """Every account that can be used in the cluster."""

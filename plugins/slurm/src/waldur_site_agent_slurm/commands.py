@@ -25,6 +25,8 @@ QOS_LIMITS = (
     "maxtrespu", "maxtres",
 )  # fmt: skip
 
+QOS_RULE_COLUMNS = ("name", "flags", "maxjobspu", "maxsubmitpu", "maxjobspa", "maxsubmitpa")
+
 _READ = ("sacctmgr", "-P", "-n", "show")
 _WRITE = ("sacctmgr", "-i")
 
@@ -54,6 +56,32 @@ def show_users(cluster: str | None) -> Argv:
     if cluster is None:
         return (*_READ, "user", columns)
     return (*_READ, "user", "withassoc", "wopl", columns, *_only(cluster))
+
+
+def show_named_users(users: Sequence[str], cluster: str | None) -> Argv:
+    """Ask for the default account and the AdminLevel of these users."""
+    columns = ("withassoc", "wopl", "format=user,defaultaccount,adminlevel")
+    return (*_READ, "user", f"name={_listed(users)}", *columns, *_only(cluster))
+
+
+def show_enforced(
+    accounts: Sequence[str], users: Sequence[str], qos: Sequence[str], cluster: str | None
+) -> Argv:
+    """Ask slurmctld what it enforces for accounts, users in them, and QOS.
+
+    Without ``users``, of the associations of everybody in the accounts.
+    """
+    return (
+        *("scontrol", *_on(cluster), "show", "assoc_mgr", "flags=users,assoc,qos"),
+        f"accounts={_listed(accounts)}",
+        *((f"users={_listed(users)}",) if users else ()),
+        *((f"qos={_listed(qos)}",) if qos else ()),
+    )
+
+
+def show_qos_rules() -> Argv:
+    """Ask for the flags of all QOS, and their numbers of jobs for each user and account."""
+    return (*_READ, "qos", "format=" + ",".join(QOS_RULE_COLUMNS))
 
 
 def show_coordinators(accounts: Sequence[str]) -> Argv:

@@ -102,6 +102,17 @@ class MemberConformance(Hooks):
     ) -> None:
         expect(backend, RemoveMembers(f"{stem}-none", self.people[:1]), Result.UNCHANGED)
 
+    def test_an_explanation_says_who_is_in_and_what_is_missing(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource, missing = self.created(backend, stem), f"{stem}-none"
+        expect(backend, AddMembers(resource, self.people[:1]), Result.DONE)
+        found = backend.explain([resource, missing], self.people[:2])
+        members = found.resources[resource].members
+        assert [members[who].is_member for who in self.people[:2]] == [True, False]
+        assert members[self.people[1]].refusals
+        assert not found.resources[missing].exists
+
     def test_nobody_is_touched_by_an_empty_list(self, backend: Backend, stem: str) -> None:
         resource = self.created(backend, stem)
         expect(backend, AddMembers(resource, self.people[:2]), Result.DONE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from waldur_site_agent.backends.simulation import Answer, SimulatedTool
 from waldur_site_agent_slurm.client import CommandTimedOutError
-from waldur_site_agent_slurm.simulator import adding, changing, jobs, qos, showing
+from waldur_site_agent_slurm.simulator import adding, changing, enforced, jobs, qos, showing
 from waldur_site_agent_slurm.simulator.state import (
     RELEASES,
     Outage,
@@ -42,7 +42,7 @@ _SYNONYMS = {"create": "add", "delete": "remove", "update": "modify", "list": "s
 _PROGRAMS: dict[str, Callable[[SimState, list[str]], Answer]] = {
     "squeue": jobs.squeue,
     "scancel": jobs.scancel,
-    "scontrol": jobs.scontrol,
+    "scontrol": enforced.scontrol,
     "sacct": jobs.sacct,
     "sreport": jobs.sreport,
 }

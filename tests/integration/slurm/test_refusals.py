@@ -1,0 +1,200 @@
+"""Why Slurm refuses jobs, or lets them wait: foretold, and then seen with a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from integration.conftest import RealSlurm
+from waldur_site_agent.backends import Effect, Refusal, Standing
+from waldur_site_agent_slurm.backend import SlurmBackend
+from waldur_site_agent_slurm.client import ProcessRunner
+from waldur_site_agent_slurm.settings import SlurmSettings
+
+USER = "wsatest1"
+UNDECIDED = ("None", "Priority", "Resources", "")
+
+
+class Desk:
+    """An account below a project's, with one member, and what a support desk asks about it."""
+
+    def __init__(self, slurm: RealSlurm, prefix: str) -> None:
+        self.slurm, self.account, self.above = slurm, f"{prefix}a", f"{prefix}p"
+        slurm.sacctmgr("add", "account", f"name={self.above}", "parent=root")
+        slurm.sacctmgr("add", "account", f"name={self.account}", f"parent={self.above}")
+        slurm.sacctmgr("add", "user", f"name={USER}", f"account={self.account}")
+        self.until(lambda: not self.refusals())
+
+    def standing(self, user: str = USER) -> Standing:
+        backend = SlurmBackend(
+            SlurmSettings(), {}, runner=ProcessRunner(environment=self.slurm.environment)
+        )
+        return backend.explain([self.account], [user])
+
+    def refusals(self, user: str = USER) -> list[Refusal]:
+        found = self.standing(user)
+        resource = found.resources[self.account]
+        members = resource.members[user].refusals if user in resource.members else ()
+        return [*found.users[user].refusals, *resource.refusals, *members]
+
+    def set(self, entity: str, *words: str) -> None:
+        where = {
+            "account": ("account", "where", f"name={self.account}"),
+            "above": ("account", "where", f"name={self.above}"),
+            "user": ("user", "where", f"name={USER}", f"account={self.account}"),
+        }[entity]
+        self.slurm.sacctmgr("modify", *where, "set", *words)
+
+    def answer(self, *words: str, user: str = USER, account: bool = True) -> tuple[Effect, str]:
+        """What becomes of a job: whether it is refused or waits, and Slurm's words for it."""
+        where = ("-A", self.account) if account else ()
+        usual = ("--parsable", *where, "-o", "/dev/null", "-t", "5", "-D", "/")
+        done = self.slurm.run("sbatch", *usual, *words, "--wrap", "sleep 60", user=user)
+        job = done.stdout.strip()
+        if not job.isdigit():
+            return Effect.REFUSED, done.stderr
+        try:
+            return Effect.WAITS, self._reason(job)
+        finally:
+            self.slurm.run("scancel", job)
+
+    def _reason(self, job: str) -> str:
+        found: list[str] = []
+
+        def is_decided() -> bool:
+            found[:] = [self.slurm.run("squeue", "-h", "-j", job, "-o", "%r").stdout.strip()]
+            running = self.slurm.run("squeue", "-h", "-j", job, "-o", "%T").stdout.strip()
+            return running == "RUNNING" or found[0] not in UNDECIDED
+
+        self.until(is_decided)
+        return found[0]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        self.slurm.wait_until(condition)
+
+    def heard(self, rule: str) -> Refusal:
+        """The refusal of a rule, once slurmctld has heard of it."""
+        found: list[Refusal] = []
+
+        def is_there() -> bool:
+            found[:] = [each for each in self.refusals() if each.rule.startswith(rule)]
+            return bool(found)
+
+        self.until(is_there)
+        return found[0]
+
+
+@pytest.fixture
+def desk(real_slurm: RealSlurm, prefix: str) -> Iterator[Desk]:
+    yield Desk(real_slurm, prefix)
+    real_slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=-1")
+    real_slurm.run("scontrol", "update", "partitionname=main", "allowaccounts=all")
+
+
+def test_nothing_is_said_against_a_job_that_runs(desk: Desk) -> None:
+    assert desk.refusals() == []
+    assert desk.answer() == (Effect.WAITS, "None")
+
+
+@pytest.mark.parametrize(
+    ("entity", "setting", "cleared", "rule"),
+    [
+        ("account", "GrpTRESMins=cpu=0", "GrpTRESMins=cpu=-1", "GrpTRESMins of account"),
+        ("above", "GrpTRESMins=cpu=0", "GrpTRESMins=cpu=-1", "GrpTRESMins of account"),
+        ("user", "GrpTRESMins=cpu=0", "GrpTRESMins=cpu=-1", f"GrpTRESMins of {USER}"),
+        ("above", "GrpSubmitJobs=0", "GrpSubmitJobs=-1", "GrpSubmitJobs of account"),
+        ("account", "GrpTRES=cpu=0", "GrpTRES=cpu=-1", "GrpTRES of account"),
+        ("account", "GrpWall=0", "GrpWall=-1", "GrpWall of account"),
+        ("above", "MaxJobs=0", "MaxJobs=-1", f"MaxJobs of {USER}"),
+        ("account", "MaxSubmitJobs=0", "MaxSubmitJobs=-1", f"MaxSubmitJobs of {USER}"),
+    ],
+)
+def test_a_reached_limit_is_foretold_with_slurms_own_reason(
+    desk: Desk, entity: str, setting: str, cleared: str, rule: str
+) -> None:
+    desk.set(entity, setting)
+    foretold = desk.heard(rule)
+    effect, said = desk.answer()
+    assert (effect, foretold.answer in said) == (foretold.effect, True), (foretold, said)
+    desk.set(entity, cleared)
+
+
+def test_a_limit_of_gpus_meets_only_jobs_that_ask_for_them(desk: Desk) -> None:
+    desk.set("account", "GrpTRESMins=gres/gpu=0")
+    foretold = desk.heard("GrpTRESMins")
+    assert foretold.jobs == "that ask for gres/gpu"
+    assert desk.answer() == (Effect.WAITS, "None")
+    assert desk.answer("--gres=gpu:1") == (foretold.effect, foretold.answer)
+
+
+def test_a_paused_account_is_refused_by_its_qos(desk: Desk) -> None:
+    desk.set("account", "qos=paused", "DefaultQOS=paused")
+    foretold = desk.heard("MaxSubmitJobsPerUser of QOS paused")
+    effect, said = desk.answer()
+    assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
+
+
+def test_a_used_up_qos_lets_jobs_wait(desk: Desk) -> None:
+    desk.slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=0")
+    desk.set("account", "qos=limited", "DefaultQOS=limited")
+    foretold = desk.heard("GrpTRESMins of QOS limited")
+    assert desk.answer() == (foretold.effect, foretold.answer)
+
+
+def test_a_list_of_qos_without_a_default_is_refused(desk: Desk) -> None:
+    desk.set("account", "qos=limited,paused")
+    foretold = desk.heard("QOS of account")
+    effect, said = desk.answer()
+    assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
+    assert desk.answer("--qos=limited") == (Effect.WAITS, "None")
+
+
+def test_a_missing_association_is_refused(desk: Desk) -> None:
+    (foretold,) = desk.refusals("wsatest2")
+    effect, said = desk.answer(user="wsatest2")
+    assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
+
+
+def test_a_user_without_default_account_needs_to_name_one(desk: Desk) -> None:
+    slurm, other = desk.slurm, desk.above
+    slurm.sacctmgr("add", "user", f"name={USER}", f"account={other}")
+    slurm.sacctmgr("modify", "user", "where", f"name={USER}", "set", f"DefaultAccount={other}")
+    slurm.sacctmgr("remove", "user", "where", f"name={USER}", f"account={other}")
+    if slurm.default_account(USER):  # 24.11 refuses to remove the default
+        pytest.skip("this Slurm lets nobody be without a default account")
+    foretold = desk.heard("default account")
+    effect, said = desk.answer(account=False)
+    assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
+    assert desk.answer() == (Effect.WAITS, "None")
+    slurm.run(*foretold.remedy.replace("sacctmgr", "sacctmgr -i").split())
+    desk.until(lambda: desk.answer(account=False) == (Effect.WAITS, "None"))
+
+
+def test_a_user_whom_slurmctld_did_not_know_is_refused_until_it_looks_again(
+    desk: Desk, user_without_home: Callable[[], str]
+) -> None:
+    slurm = desk.slurm
+    name = f"wsahome{os.getpid()}"
+    slurm.sacctmgr("add", "user", f"name={name}", f"account={desk.account}")
+    desk.until(lambda: any(each.rule == "uid in slurmctld" for each in desk.refusals(name)))
+    assert user_without_home() == name
+    (foretold,) = desk.refusals(name)
+    effect, said = desk.answer(user=name)
+    assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
+    slurm.run(*foretold.remedy.split())
+    desk.until(lambda: not desk.refusals(name))
+    desk.until(lambda: desk.answer(user=name)[0] is Effect.WAITS)
+
+
+def test_a_partition_for_other_accounts_lets_jobs_wait(desk: Desk) -> None:
+    desk.slurm.run("scontrol", "update", "partitionname=main", f"allowaccounts={desk.above}")
+    foretold = desk.heard("partition main")
+    effect, said = desk.answer()
+    assert (effect, foretold.answer in said) == (Effect.WAITS, True)
+
+
+def test_nobody_needs_a_right_to_write_for_it(desk: Desk) -> None:
+    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={desk.account}")
+    assert f"Account={desk.account} " in desk.slurm.run(*asked, user="wsatest3").stdout
