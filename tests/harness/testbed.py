@@ -96,6 +96,7 @@ class SimulatedSite:
     remove_unknown_users: bool = False
     recreate: bool = False
     limits: str = "backend"
+    moved_projects: str = "follow"
     require_consent: bool = False
     components: dict[str, ComponentSettings] = field(default_factory=dict)
     retries: bool = False
@@ -113,6 +114,7 @@ class SimulatedSite:
                 "backend_settings": SETTINGS | self.settings,
                 "backend_components": COMPONENTS | self.components,
                 "limits": self.limits,
+                "moved_projects": self.moved_projects,
                 "require_consent": self.require_consent,
             }
         )
@@ -200,7 +202,7 @@ class SimulatedSite:
         side.set_account(user, username)
         return user
 
-    def order(self, project: Project, name: str = "run", **limits: float) -> Order:
+    def order(self, project: Project | str, name: str = "run", **limits: float) -> Order:
         """A new create order."""
         wanted: JsonObject = {**limits} or {"cpu": 10}
         return self.sandbox.customer.place_create_order(project, name, wanted)
@@ -230,7 +232,7 @@ class SimulatedSite:
         """The users of the account that a resource names."""
         return set(self.slurm.state.accounts[resource.backend_id].members)
 
-    def settled(self, project: Project, name: str = "run", **limits: float) -> Resource:
+    def settled(self, project: Project | str, name: str = "run", **limits: float) -> Resource:
         """A resource after a first membership pass, so that the next has nothing to do."""
         resource = self.created(project, name, **limits)
         self.sync()
@@ -257,7 +259,7 @@ class SimulatedSite:
         """How many commands wrote since it was forgotten."""
         return self.slurm.commands_run["sacctmgr write"]
 
-    def created(self, project: Project, name: str = "run", **limits: float) -> Resource:
+    def created(self, project: Project | str, name: str = "run", **limits: float) -> Resource:
         """A resource that is there and OK."""
         order = self.order(project, name, **limits)
         self.cycle()

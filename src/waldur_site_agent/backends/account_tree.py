@@ -143,7 +143,7 @@ class AccountTree:
             )
 
     def refuse_foreign_container(
-        self, placement: Placement, container: Container, organization: str
+        self, resource: str, container: Container, organization: str
     ) -> None:
         """Raise unless an account that has a container's name was made by the agent.
 
@@ -152,7 +152,7 @@ class AccountTree:
         """
         if organization != container.organization:
             raise PermanentError(
-                f'{placement.id}: cannot create: the {container.kind} account "{container.id}" '
+                f'{resource}: cannot create: the {container.kind} account "{container.id}" '
                 f'exists with organization "{organization}", not "{container.organization}", so it '
                 f"was not made by this agent; rename it or set another {container.kind}_prefix"
             )

@@ -20,7 +20,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from waldur_site_agent.config.switching import OldDefault, OldKeys
-from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, ResourceRequest
+from waldur_site_agent.model.backend import (
+    Container,
+    Facts,
+    Placement,
+    ResourceFacts,
+    ResourceRequest,
+)
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser, Order, WaldurOffering
 from waldur_site_agent.model.standing import (
@@ -75,6 +81,33 @@ class DeleteResource:
     project_container: str | None = None
     order: UUID | None = field(default=None, compare=False)
     """The order, as in :class:`CreateResource`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveContainer:
+    """Put a project's account, with everything below it, below another customer's account.
+
+    Accounts that do not exist are made. An account that is neither below ``previous`` nor where
+    it belongs has been moved by somebody else meanwhile: that is a :class:`TemporaryError`.
+    """
+
+    containers: tuple[Container, ...]
+    """Outermost first; the last one is the account that moves, the one before it its new parent."""
+    previous: str
+    """The account below which it was found; empty where it is missing."""
+    astray: tuple[str, ...] = ()
+    """Accounts of customers that hold resources of the project, left there by a move that was
+    interrupted: they go below the project's account."""
+
+    @property
+    def resource(self) -> str:
+        """The account that moves."""
+        return self.container.id
+
+    @property
+    def container(self) -> Container:
+        """The account that moves, with its new parent."""
+        return self.containers[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +187,7 @@ class CreateHomeDirectories:
 Action: TypeAlias = (
     CreateResource
     | DeleteResource
+    | MoveContainer
     | SetLimits
     | AddMembers
     | RemoveMembers
@@ -532,6 +566,14 @@ class Backend(ABC):
         """
         return Grant()
 
+    def is_of_a_customer(self, account: BackendResource) -> bool:  # noqa: ARG002 - for overriding
+        """Whether an account looks like one that was made for a customer; pure.
+
+        Accounts of projects are moved away from such accounts, and from those of customers whom
+        Waldur shows; others are an administrator's choice.
+        """
+        return False
+
     def access_to_set(self, access: Access) -> Access:
         """What the backend makes of a state, where it cannot tell all of them apart."""
         return access
@@ -623,6 +665,7 @@ class Backend(ABC):
         hooks: Mapping[type, Callable[[Any], Outcome]] = {
             CreateResource: self.create_resource,
             DeleteResource: self.delete_resource,
+            MoveContainer: self.move_container,
             SetLimits: self.set_limits,
             AddMembers: self.add_members,
             RemoveMembers: self.remove_members,
@@ -637,6 +680,10 @@ class Backend(ABC):
         return self._unsupported(action)
 
     def delete_resource(self, action: DeleteResource) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def move_container(self, action: MoveContainer) -> Outcome:
         """Hook of the default :meth:`apply`."""
         return self._unsupported(action)
 

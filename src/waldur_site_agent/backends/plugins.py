@@ -19,6 +19,7 @@ from waldur_site_agent.backends.contract import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    MoveContainer,
     NoUsernames,
     RemoveMembers,
     SetAccess,
@@ -329,6 +330,7 @@ def installed_username_plugins() -> dict[str, Plugin[UsernameBackend]]:
 _HOOKS: Mapping[type, str] = {
     CreateResource: "create_resource",
     DeleteResource: "delete_resource",
+    MoveContainer: "move_container",
     SetLimits: "set_limits",
     AddMembers: "add_members",
     RemoveMembers: "remove_members",

@@ -18,7 +18,7 @@ from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.cycles.usage_sending import MonthOutcome, UsageCycleReport
 from waldur_site_agent.planning.membership import AccountPlan
 from waldur_site_agent.planning.orders import OrderPlan, order_writes
-from waldur_site_agent.planning.plan import Call, Change, Step, Write
+from waldur_site_agent.planning.plan import Call, Change, Step, Write, refusal_of
 from waldur_site_agent.planning.usage import ComponentReport, UserUsageChange
 from waldur_site_agent.service.journal import plain, plain_write
 
@@ -57,6 +57,7 @@ def report_json(report: CycleReport) -> Json:
         "made": not report.trouble,
         "trouble": report.trouble,
         "refusal": report.refused_reason,
+        "refused_kind": refusal_of(report.refused) if report.refused_reason else "",
         "refused": [step_json(step) for step in report.refused.steps],
         **_content(report),
         "waldur": [_write(write) for write in report.writes],
@@ -125,6 +126,7 @@ def _account(plan: AccountPlan) -> Json:
         "trouble": plan.wanted.trouble,
         "missing": plan.is_missing,
         "not_made_again": plan.wanted.creation_problem,
+        "not_moved": plan.wanted.not_moved,
         "kept_out": list(plan.kept_out),
         "nobody_joins": plan.wanted.nobody_joins,
         "waiting": list(plan.waiting),
@@ -236,7 +238,7 @@ def plan_text(plan: Json) -> str:
     blocks += [*_other_writes(writes), *_sync_marks(plan["waldur"])]
     lines = list(_lines(blocks))
     if plan["refusal"]:
-        lines.append(f"! removals refused: {plan['refusal']}")
+        lines.append(f"! {plan['refused_kind']}: {plan['refusal']}")
     signs = Counter(sign for _, _, changes in blocks for sign, _, _ in changes)
     signs[IN_WALDUR] = sum(_number_of_changes(write) for write in plan["waldur"])
     return "\n".join([*lines, _footer(signs, rest, is_empty=not blocks)])
@@ -301,6 +303,8 @@ def _account_block(account: Json, writes: Iterable[Json]) -> Block:
         remarks.append("  ! the backend does not have this account")
     if account["not_made_again"]:
         remarks.append(f"  ! it cannot be made again: {account['not_made_again']}")
+    if account["not_moved"]:
+        remarks.append(f"    left where it is: {account['not_moved']}")
     if account["kept_out"]:
         names = ", ".join(account["kept_out"])
         remarks.append(f"  ! not added: {names}: {account['nobody_joins']}")
@@ -450,6 +454,9 @@ def step_changes(step: Json) -> Iterator[Line]:
             yield from _limit_changes("limit", step | _WITH_THE_ACCOUNT)
         case "DeleteResource":
             yield "-", "account", reason
+        case "MoveContainer":
+            name, parent = step["containers"][-1]["id"], step["containers"][-1]["parent"]
+            yield "~", "parent", f"of {name}: {step['previous']} -> {parent}  {reason}"
         case "SetLimits":
             yield from _limit_changes("limit", step)
         case "SetMemberLimits":

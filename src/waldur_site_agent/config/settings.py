@@ -268,15 +268,19 @@ class Safety(Section):
 
     A plan is refused when it removes more than ``max_removals_percent`` of the members of an
     offering and also more than ``max_removals`` of them. Removals that terminate orders ask for
-    do not count.
+    do not count. The same goes for accounts of projects that would move to other customers'.
     """
 
     max_removals_percent: Decimal = Field(default=Decimal(30), ge=0, le=100)
     """A plan is refused when it removes more than this share of an offering's members ..."""
     max_removals: int = Field(default=10, ge=0)
     """... and also more than this number of them."""
+    max_moves_percent: Decimal = Field(default=Decimal(20), ge=0, le=100)
+    """Moves of accounts of projects are refused when they are more than this share of them ..."""
+    max_moves: int = Field(default=3, ge=0)
+    """... and also more than this number."""
     allow_removals: bool = False
-    """Overrules both, as ``--allow-removals`` does."""
+    """Overrules all four, as ``--allow-removals`` does."""
     unknown_users: Literal["report", "remove"] = "report"
     """What to do with users of an account whom Waldur does not know."""
     unreported_usage: Literal["wait", "wait_for_past_months", "complete"] = "wait"
@@ -374,6 +378,10 @@ class Offering(Section):
     limits: Literal["backend", "waldur", "report"] = "backend"
     """Who wins when limits differ. ``backend``: Waldur is told what the account has; ``waldur``:
     the account gets what was sold; ``report``: neither changes; plan and log show both."""
+    moved_projects: Literal["follow", "report"] = "follow"
+    """What becomes of the account of a project that has moved to another organization.
+    ``follow``: it moves below the organization's account, with everything below it; ``report``: it
+    stays, and plan and log name it."""
     safety: Safety | None = None
     """The offering's own thresholds; they replace those of the file as a whole."""
     _proxy: SecretStr = PrivateAttr(SecretStr(""))

@@ -47,6 +47,7 @@ from waldur_site_agent.cycles.limits import (
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Protected, readable
+from waldur_site_agent.cycles.placements import with_moved_projects
 from waldur_site_agent.cycles.recreation import with_creations
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
@@ -91,6 +92,8 @@ from waldur_site_agent.planning.plan import (
     Write,
     guard,
     metadata_write,
+    moves_in,
+    refusal_of,
     removals_in,
 )
 from waldur_site_agent.planning.remembered import (
@@ -159,6 +162,7 @@ def sync_membership(
         state = _with_waldur_spelling(site, wanted, site.backend.observe())
         wanted = _in_scope(wanted, usernames.users, state, scope_filter)
         wanted = replace(wanted, accounts=with_creations(site, wanted.accounts, state))
+        wanted = with_moved_projects(site, wanted, state)
         wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
         guarded = _guarded(site, wanted, membership, state)
@@ -323,16 +327,24 @@ def _guarded(
 ) -> Guarded:
     ours = wanted.offering_accounts & state.resources.keys()
     found = sum(len(state.resources[name].members) for name in ours)
-    before = site.memory.removals_since_full_pass
-    return guard(membership.plan, found, 0, site.thresholds, removed_before=before)
+    return guard(
+        membership.plan,
+        found,
+        0,
+        site.thresholds,
+        removed_before=site.memory.removals_since_full_pass,
+        projects_found=wanted.projects,
+        moved_before=site.memory.moves_since_full_pass,
+    )
 
 
 def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) -> None:
-    """Add up the removals of partial passes until a pass covers the whole offering."""
+    """Add up removals and moves of partial passes until a pass covers the whole offering."""
     if scope_filter.everything:
-        site.memory.removals_since_full_pass = 0
+        site.memory.removals_since_full_pass = site.memory.moves_since_full_pass = 0
     else:
         site.memory.removals_since_full_pass += removals_in(guarded.allowed)
+        site.memory.moves_since_full_pass += moves_in(guarded.allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -628,7 +640,8 @@ def _log(site: Site, report: MembershipReport) -> None:
         names = {
             resource_of(step.action): list(members_of(step.action)) for step in report.refused.steps
         }
-        site.log.error("removals refused", reason=report.refused_reason, members=names)
+        event = refusal_of(report.refused)
+        site.log.error(event, reason=report.refused_reason, members=names)
 
 
 def _note_account(site: Site, account: AccountPlan) -> None:
@@ -655,6 +668,7 @@ def _note_account(site: Site, account: AccountPlan) -> None:
     for event, reason in (
         ("members not added", account.wanted.nobody_joins if account.kept_out else ""),
         ("account not made again", account.wanted.creation_problem),
+        ("account of a project not moved", account.wanted.not_moved),
     ):
         if reason:
             cause = cause_of(reason, name)

@@ -19,6 +19,7 @@ from waldur_site_agent.backends import (
     BackendState,
     CreateResource,
     Grant,
+    MoveContainer,
     RemoveMembers,
     SetAccess,
     SetMemberLimits,
@@ -95,6 +96,8 @@ class Gathered:
     """The service provider, if this token may see it."""
     teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
     """The teams that were read, by project."""
+    projects: int = 0
+    """The number of projects of the offering that have an account of their own."""
 
 
 @dataclass(slots=True)
@@ -504,7 +507,7 @@ def _limits_by_account(
 
 Readings = Mapping[UUID, Resource | SiteAgentError]
 
-_CONFIRMED = (CreateResource, RemoveMembers, SetAccess, SetMemberLimits)
+_CONFIRMED = (CreateResource, MoveContainer, RemoveMembers, SetAccess, SetMemberLimits)
 
 
 def confirm_wanted(
@@ -570,7 +573,14 @@ def _with_readings(account: AccountWanted, readings: Readings) -> AccountWanted 
         if isinstance(current, SiteAgentError) or _planned_from(current) != _planned_from(listed):
             return None
         resources.append(current)
-    return replace(account, resources=tuple(resources))
+    owners = map(_owners, account.resources), map(_owners, resources)
+    move = account.move if tuple(owners[0]) == tuple(owners[1]) else None
+    return replace(account, resources=tuple(resources), move=move)
+
+
+def _owners(resource: Resource) -> tuple[str, ...]:
+    """What says where the account of a resource's project belongs."""
+    return resource.project_slug, resource.customer_slug, resource.customer_name
 
 
 def _planned_from(resource: Resource) -> tuple[object, ...]:

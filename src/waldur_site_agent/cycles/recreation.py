@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from waldur_site_agent.backends import BackendState, CreateResource
+from waldur_site_agent.cycles.placements import placement_of
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.model.backend import Placement, ResourceFacts, ResourceRequest
+from waldur_site_agent.model.backend import ResourceFacts
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.marketplace import Resource, ResourceState
+from waldur_site_agent.model.marketplace import ResourceState
 from waldur_site_agent.planning.limits import LimitPrecision, initial_limits, supported_limits
 from waldur_site_agent.planning.membership import AccountWanted
 
-_STEM = "x"
 _SERVED = (ResourceState.OK, ResourceState.ERRED, ResourceState.UPDATING)
 
 
@@ -72,29 +72,9 @@ def _creation(site: Site, account: AccountWanted) -> CreateResource:
     sold = supported_limits(site.backend, first.name, first.limits, components)
     limits = initial_limits(sold, components)
     return CreateResource(
-        _placement(site, first, account.id),
+        placement_of(site, first, account.id),
         LimitPrecision.of(site.backend).limits(limits),
         facts=ResourceFacts(
             uuid=first.uuid, backend_id=first.backend_id, attributes=first.attributes
         ),
     )
-
-
-def _placement(site: Site, resource: Resource, name: str) -> Placement:
-    slugs = {"customer": resource.customer_slug, "project": resource.project_slug}
-    for kind, slug in slugs.items():
-        if not slug.strip():
-            raise PermanentError(f"its {kind} has no slug; set it in Waldur")
-    request = ResourceRequest(
-        resource_name=resource.name,
-        project_slug=resource.project_slug,
-        project_name=resource.project_name,
-        customer_slug=resource.customer_slug,
-        customer_name=resource.customer_name,
-        uuid=resource.uuid,
-        attributes=resource.attributes,
-    )
-    placement = replace(site.backend.place(request, _STEM), id=name)
-    if name in {container.id for container in placement.containers}:
-        raise PermanentError("it has the name of an account above it; correct its backend_id")
-    return placement

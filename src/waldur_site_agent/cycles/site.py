@@ -427,6 +427,8 @@ class Memory:
     """Resource and limits (as text) of reports that Waldur rejected."""
     removals_since_full_pass: int = 0
     """Members removed by partial passes; the guard counts them together."""
+    moves_since_full_pass: int = 0
+    """The same, of accounts of projects that were moved."""
     stuck_update_checks: int = 0
     """In how many more passes to look for resources stuck in Updating."""
     offered_accounts: dict[str, datetime] = field(default_factory=dict)

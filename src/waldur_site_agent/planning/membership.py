@@ -22,6 +22,7 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     Grant,
+    MoveContainer,
     RemoveMembers,
     SetAccess,
     SetMemberLimits,
@@ -195,6 +196,10 @@ class AccountWanted:
     """What makes the account again, if it is missing and that was asked for."""
     creation_problem: str = ""
     """Why it cannot be made again."""
+    move: MoveContainer | None = None
+    """What moves the account of its project, which belongs to another organization now."""
+    not_moved: str = ""
+    """Why the account of its project is not moved although it is below another organization's."""
     is_restricted: bool = False
     access: Access | None = None
     """``None`` while an order is in progress, or if it is not known."""
@@ -303,6 +308,8 @@ def _plan_account(
         found = found or as_created(account.creation)
     if found is None:
         return AccountPlan(wanted=account, is_missing=True)
+    if account.move is not None:
+        steps.append(Step(account.move, _why_it_moves(account.move)))
     waiting: tuple[str, ...] = ()
     kept_out: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -327,6 +334,11 @@ def _plan_account(
     return AccountPlan(
         wanted=account, steps=tuple(steps), waiting=waiting, kept_out=kept_out, unknown=unknown
     )
+
+
+def _why_it_moves(move: MoveContainer) -> str:
+    customer = move.containers[-2]
+    return f'the project belongs to the organization "{customer.title or customer.id}" now'
 
 
 def as_created(creation: CreateResource) -> BackendResource:

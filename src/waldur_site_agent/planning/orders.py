@@ -244,7 +244,7 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
         if context.progress is not None:
             return _plan_pending(context, context.progress, planning)
         return _plan_order(context, planning)
-    except PermanentError as error:
+    except (PermanentError, TemporaryError) as error:
         return OrderPlan(context=context, problem=error)
     except Exception as error:  # noqa: BLE001 - a bug must not stop the other orders
         defect = DefectError(f"order {context.order.uuid}: {type(error).__name__}: {error}")
@@ -377,6 +377,8 @@ def _known_placement(context: OrderContext, known_as: str, planning: _PlanningCo
     )
     found = planning.state.resources.get(known_as)
     is_elsewhere = found is not None and not _is_at(found, placement)
+    if found is not None and is_elsewhere:
+        _wait_if_project_moves(found, planning.state, placement)
     if planning.is_taken(known_as, context.resource.uuid) or is_elsewhere:
         raise PermanentError(_name_taken((placement,), context, planning))
     return placement
@@ -384,6 +386,22 @@ def _known_placement(context: OrderContext, known_as: str, planning: _PlanningCo
 
 def _is_at(found: BackendResource, placement: Placement) -> bool:
     return (found.parent, found.organization) == (placement.parent, placement.organization)
+
+
+def _wait_if_project_moves(
+    found: BackendResource, state: BackendState, *placements: Placement
+) -> None:
+    """Wait for an account that a move of its project has left below that of a customer."""
+    above = state.resources.get(found.parent or "")
+    if above is None or above.organization != above.id:
+        return
+    for place in placements:
+        if found.organization == place.organization == place.project_container:
+            raise TemporaryError(
+                f'{found.id}: its account is under "{above.id}", not under "{place.parent}"',
+                remedy="if a move of its project was interrupted, membership_sync finishes that; "
+                "otherwise put it there by hand",
+            )
 
 
 def _is_unfinished(found: BackendResource, placement: Placement) -> bool:
@@ -447,7 +465,7 @@ def _plan_terminate(context: OrderContext, planning: _PlanningContext) -> OrderP
     containers = {p.project_container for p in context.placements} - {None}
     found = planning.state.resources.get(name)
     if found is not None:
-        _refuse_if_foreign(found, context)
+        _refuse_if_foreign(found, context, planning.state)
         container = found.parent if found.parent in containers else None
         action = DeleteResource(name, container, context.order.uuid)
         step = Step(action, "terminated in Waldur", context.order.uuid)
@@ -492,11 +510,12 @@ def _refuse_if_shared(
         )
 
 
-def _refuse_if_foreign(found: BackendResource, context: OrderContext) -> None:
+def _refuse_if_foreign(found: BackendResource, context: OrderContext, state: BackendState) -> None:
     """Refuse to delete accounts not created for a resource: their organization differs."""
     ours = found.organization and found.organization == found.parent
     if ours or any(_is_at(found, placement) for placement in context.placements):
         return
+    _wait_if_project_moves(found, state, *context.placements)
     raise PermanentError(
         f'{found.id}: cannot terminate: account "{found.id}" is under "{found.parent}" with '
         f'organization "{found.organization}", so it was not created for a resource; delete it by '
@@ -509,7 +528,8 @@ def _is_empty_container(name: str, state: BackendState) -> bool:
     found = state.resources.get(name)
     if found is None or found.members or found.organization not in (name, found.parent):
         return False
-    return not state.children(name)
+    others = (r for r in state.resources.values() if r.organization == name and r.id != name)
+    return not state.children(name) and not any(others)
 
 
 def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Write, ...]:

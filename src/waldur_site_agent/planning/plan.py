@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from uuid import UUID
 
-from waldur_site_agent.backends import Action, DeleteResource, RemoveMembers
+from waldur_site_agent.backends import Action, DeleteResource, MoveContainer, RemoveMembers
 from waldur_site_agent.model.marketplace import (
     Component,
     OfferingUser,
@@ -58,11 +58,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """How much one plan may remove from an offering without confirmation."""
+    """How much one plan may remove or rearrange in an offering without confirmation."""
 
     max_removals_percent: Decimal
     max_removals: int
+    max_moves_percent: Decimal = Decimal(20)
+    max_moves: int = 3
     removals_allowed: bool = False
+    """Whether everything above is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ def guard(
     thresholds: Thresholds,
     *,
     removed_before: int = 0,
+    projects_found: int = 0,
+    moved_before: int = 0,
 ) -> Guarded:
     """Split a plan into an allowed and a refused part.
 
@@ -91,28 +96,60 @@ def guard(
         thresholds: the site's thresholds.
         removed_before: memberships removed by partial passes since the last full pass, so that
             many small plans count as one large one.
+        projects_found: the number of projects of the offering that have an account.
+        moved_before: the same as ``removed_before``, of accounts of projects that were moved.
     """
+    reasons = {
+        _takes_away: _removals_problem(
+            plan, members_found, terminations, thresholds, removed_before
+        ),
+        _moves: _moves_problem(plan, projects_found, thresholds, moved_before),
+    }
+    refuses = [kind for kind, reason in reasons.items() if reason]
+    if not refuses or thresholds.removals_allowed:
+        return Guarded(allowed=plan, refused=Plan())
+    refused = [any(kind(step) for kind in refuses) for step in plan.steps]
+    reason = "; ".join(filter(None, reasons.values()))
+    return Guarded(
+        allowed=Plan(tuple(s for s, no in zip(plan.steps, refused, strict=True) if not no)),
+        refused=Plan(tuple(s for s, no in zip(plan.steps, refused, strict=True) if no)),
+        reason=f"{reason}; allow it with --allow-removals or safety.allow_removals",
+    )
+
+
+def _removals_problem(
+    plan: Plan, members_found: int, terminations: int, thresholds: Thresholds, removed_before: int
+) -> str:
+    """Why the removals of a plan are refused; empty if they are not."""
     now = removals_in(plan)
     removed, members_found = now + removed_before, members_found + removed_before
     deleted = sum(isinstance(step.action, DeleteResource) for step in plan.steps)
-    reason = ""
     share = removed * 100 > thresholds.max_removals_percent * members_found
     if now and removed > thresholds.max_removals and share:
-        reason = (
+        return (
             f"the plan would remove {removed} of {members_found} members, more than "
             f"{thresholds.max_removals} and more than {thresholds.max_removals_percent} %"
         )
-    elif deleted > terminations:
-        reason = (
+    if deleted > terminations:
+        return (
             f"the plan would delete {deleted} accounts, but only {terminations} resources are "
             "being terminated"
         )
-    if not reason or thresholds.removals_allowed:
-        return Guarded(allowed=plan, refused=Plan())
-    return Guarded(
-        allowed=Plan(tuple(step for step in plan.steps if not _takes_away(step))),
-        refused=Plan(tuple(step for step in plan.steps if _takes_away(step))),
-        reason=f"{reason}; allow it with --allow-removals or safety.allow_removals",
+    return ""
+
+
+def _moves_problem(
+    plan: Plan, projects_found: int, thresholds: Thresholds, moved_before: int
+) -> str:
+    """Why the moves of a plan are refused; empty if they are not."""
+    now = moves_in(plan)
+    moved = now + moved_before
+    share = moved * 100 > thresholds.max_moves_percent * projects_found
+    if not (now and moved > thresholds.max_moves and share):
+        return ""
+    return (
+        f"the plan would move the accounts of {moved} of {projects_found} projects, more than "
+        f"{thresholds.max_moves} and more than {thresholds.max_moves_percent} %"
     )
 
 
@@ -121,8 +158,24 @@ def removals_in(plan: Plan) -> int:
     return sum(len(s.action.members) for s in plan.steps if isinstance(s.action, RemoveMembers))
 
 
+def moves_in(plan: Plan) -> int:
+    """The number of accounts of projects that a plan moves."""
+    return sum(map(_moves, plan.steps))
+
+
+def refusal_of(refused: Plan) -> str:
+    """What was refused, as the event of a log line."""
+    kinds = {"removals": _takes_away, "moves": _moves}
+    found = [name for name, kind in kinds.items() if any(map(kind, refused.steps))]
+    return f"{' and '.join(found)} refused"
+
+
 def _takes_away(step: Step) -> bool:
     return isinstance(step.action, RemoveMembers | DeleteResource)
+
+
+def _moves(step: Step) -> bool:
+    return isinstance(step.action, MoveContainer)
 
 
 class Call(enum.StrEnum):

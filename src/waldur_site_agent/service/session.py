@@ -405,6 +405,8 @@ def _thresholds(runtime: Runtime, safety: Safety) -> Thresholds:
     return Thresholds(
         max_removals_percent=safety.max_removals_percent,
         max_removals=safety.max_removals,
+        max_moves_percent=safety.max_moves_percent,
+        max_moves=safety.max_moves,
         removals_allowed=safety.allow_removals or runtime.removals_allowed,
     )
 

@@ -13,6 +13,7 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    MoveContainer,
     RemoveMembers,
     SetAccess,
     SetLimits,
@@ -20,12 +21,14 @@ from waldur_site_agent.backends import (
     members_of,
     resource_of,
 )
-from waldur_site_agent.model.backend import Placement
+from waldur_site_agent.model.backend import Container, Placement
 
 PLACEMENT = Placement(id="ocean", title="Ocean", parent="p", organization="p", containers=())
+CONTAINER = Container(kind="project", id="climate", parent="uni", title="", organization="climate")
 CASES: list[tuple[Action, str, tuple[str, ...]]] = [
     (CreateResource(PLACEMENT), "ocean", ()),
     (DeleteResource("ocean"), "ocean", ()),
+    (MoveContainer((CONTAINER,), "lab"), "climate", ()),
     (SetLimits("ocean", {}), "ocean", ()),
     (AddMembers("ocean", ("ada", "bob")), "ocean", ("ada", "bob")),
     (RemoveMembers("ocean", ("ada",)), "ocean", ("ada",)),

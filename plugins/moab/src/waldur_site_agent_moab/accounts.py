@@ -254,7 +254,7 @@ def _is_missing(placement: Placement, container: Container, mam: Mam) -> bool:
     if existing is None:
         return True
     if existing.organization != container.id:  # as earlier agents made project accounts
-        TREE.refuse_foreign_container(placement, container, existing.organization)
+        TREE.refuse_foreign_container(placement.id, container, existing.organization)
     return False
 
 

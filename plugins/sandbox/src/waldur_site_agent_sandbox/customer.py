@@ -85,6 +85,14 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         )
 
     @change
+    def move_project(
+        self, tx: Transaction, project: Project | str, customer: Customer | str
+    ) -> Project:
+        """Move a project, with its resources and its team, to another organization."""
+        moved = replace(find(tx, Project, project), customer=find(tx, Customer, customer).uuid)
+        return tx.world.put(moved)
+
+    @change
     def add_user(
         self,
         tx: Transaction,

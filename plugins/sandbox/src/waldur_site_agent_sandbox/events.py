@@ -30,6 +30,7 @@ from waldur_site_agent_sandbox.records import (
     JsonObject,
     OfferingUser,
     Order,
+    Project,
     ProjectAccount,
     Resource,
     Role,
@@ -582,6 +583,8 @@ def occurrences(before: World, tx: Transaction) -> Iterator[Occurrence]:
         yield from of_order(tx, old_order, order)
     for old_resource, resource in _differences(before.resources, after.resources):
         yield from of_flags(tx, old_resource, resource)
+    for old_project, project in _differences(before.projects, after.projects):
+        yield from _of_project(tx, old_project, project)
     for old_role, role in _differences(before.roles, after.roles):
         yield from _of_role(tx, old_role, role)
     for old_account, account in _differences(before.offering_users, after.offering_users):
@@ -596,6 +599,15 @@ def occurrences(before: World, tx: Transaction) -> Iterator[Occurrence]:
                 offering=request.offering,
                 payload={"backend_resource_request_uuid": request.uuid},
             )
+
+
+def _of_project(tx: Transaction, old: Project | None, new: Project | None) -> Iterator[Occurrence]:
+    """Announce every OK resource of a project that has moved to another organization."""
+    if old is None or new is None or old.customer == new.customer:
+        return
+    for row in tx.world.resources.values():
+        if row.project == new.uuid and row.state == "OK":
+            yield resource(tx, row)
 
 
 def _differences(

@@ -50,33 +50,63 @@ def accounts_to_make(placement: Placement, cluster: Cluster, shape: Shape) -> li
         TemporaryError: the account below which they are made does not exist.
     """
     TREE.check_names(placement)
-    missing = [
-        NewAccount(container.id, container.parent, container.title, container.organization)
-        for container in placement.containers
-        if _container_is_missing(placement, container, cluster)
-    ]
+    missing = containers_to_make(placement.id, placement.containers, cluster, shape)
     existing = cluster.find(placement.id)
     if existing is None:
         _refuse_foreign_record(placement.id, placement.id, placement.organization, cluster)
         own = NewAccount(placement.id, placement.parent, placement.title, placement.organization)
         missing.append(own)
+        _require_parent(placement.id, missing, cluster, shape)
     else:
-        refuse_foreign(placement, existing)
-    if missing and missing[0].parent not in cluster.accounts:
-        raise TemporaryError(
-            f"{placement.id}: cannot create: the account {missing[0].parent!r} above it does not "
-            f"exist; make it, or set another {shape.top_key} in backend_settings"
-        )
+        refuse_foreign(placement, existing, cluster)
     return missing
 
 
-def refuse_foreign(placement: Placement, existing: Account) -> None:
+def containers_to_make(
+    resource: str, containers: Sequence[Container], cluster: Cluster, shape: Shape
+) -> list[NewAccount]:
+    """Return which of the accounts above a resource are missing, outermost first. Pure.
+
+    Raises:
+        PermanentError: a name is taken by an account that is not ours.
+        TemporaryError: the account below which they are made does not exist.
+    """
+    missing = [
+        NewAccount(container.id, container.parent, container.title, container.organization)
+        for container in containers
+        if _container_is_missing(resource, container, cluster)
+    ]
+    _require_parent(resource, missing, cluster, shape)
+    return missing
+
+
+def _require_parent(
+    resource: str, missing: Sequence[NewAccount], cluster: Cluster, shape: Shape
+) -> None:
+    if missing and missing[0].parent not in cluster.accounts:
+        raise TemporaryError(
+            f"{resource}: cannot create: the account {missing[0].parent!r} above it does not "
+            f"exist; make it, or set another {shape.top_key} in backend_settings"
+        )
+
+
+def refuse_foreign(placement: Placement, existing: Account, cluster: Cluster) -> None:
     """Raise unless an account is the one that an interrupted run for this placement made.
 
     Raises:
         PermanentError: parent or organization differ: it belongs to somebody else.
+        TemporaryError: only the parent differs, as while its project moves.
     """
     if existing.parent != placement.parent:
+        above = cluster.find(existing.parent or "")
+        is_moving = existing.organization == placement.organization == placement.project_container
+        if is_moving and above is not None and above.organization == above.name:
+            raise TemporaryError(
+                f'{placement.id}: cannot create: Slurm account "{existing.name}" is under '
+                f'"{above.name}", not under "{placement.parent}"',
+                remedy="if a move of its project was interrupted, membership_sync finishes that; "
+                "otherwise put it there by hand",
+            )
         raise PermanentError(
             f'{placement.id}: cannot create: Slurm account "{existing.name}" exists under '
             f'"{existing.parent or ""}", not under "{placement.parent}"; rename it or set another '
@@ -85,12 +115,12 @@ def refuse_foreign(placement: Placement, existing: Account) -> None:
     TREE.refuse_foreign(placement, existing.name, existing.organization)
 
 
-def _container_is_missing(placement: Placement, container: Container, cluster: Cluster) -> bool:
+def _container_is_missing(resource: str, container: Container, cluster: Cluster) -> bool:
     existing = cluster.find(container.id)
     if existing is None:
-        _refuse_foreign_record(placement.id, container.id, container.organization, cluster)
+        _refuse_foreign_record(resource, container.id, container.organization, cluster)
         return True
-    TREE.refuse_foreign_container(placement, container, existing.organization)
+    TREE.refuse_foreign_container(resource, container, existing.organization)
     if existing.parent != container.parent:
         _log.info(
             "the %s account %r is under %r, not under %r; it is used where it is",
@@ -121,14 +151,20 @@ def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> N
     if work.settings.limits_are_on_qos:
         limits = {}
     for new in missing:
-        own_limits = limits if new.name == resource else {}
-        work.ledger.writes(task)
-        work.client.change(commands.add_account(new, own_limits, work.only))
-        work.note(_as_made(new, own_limits))
+        make_account(work, task, new, limits if new.name == resource else {})
     if not any(new.name == resource for new in missing):
         _complete_limits(work, task, resource, limits)
     if work.settings.qos_management.enabled:
         attach_qos(work, task, resource)
+
+
+def make_account(
+    work: Work, task: AnyTask, new: NewAccount, limits: Mapping[str, int] | None = None
+) -> None:
+    """Make one account, with its limits."""
+    work.ledger.writes(task)
+    work.client.change(commands.add_account(new, limits or {}, work.only))
+    work.note(_as_made(new, limits or {}))
 
 
 def _complete_limits(work: Work, task: AnyTask, resource: str, limits: Mapping[str, int]) -> None:
@@ -233,6 +269,11 @@ def is_empty_container(account: Account | None, kept: Collection[str], cluster: 
         and account.name not in kept
         and not account.users
         and not cluster.children(account.name)
+        and not any(  # below a customer's account while the project moves
+            other.organization == account.name and other.name != account.name
+            for other in cluster.accounts.values()
+            if other.associated
+        )
     )
 
 

@@ -121,7 +121,12 @@ FAILURES: Mapping[str, tuple[Failure, ...]] = {
             "AccountingStorageTRES in slurm.conf",
         ),
         Failure(
-            ("This account '", "Parent account '", "You specified a non-existent account"),
+            (
+                "This account '",
+                "Parent account '",
+                "Parent Account ",
+                "You specified a non-existent account",
+            ),
             Family.OTHER,
             *_NO_ACCOUNT,
         ),

@@ -24,6 +24,7 @@ from waldur_site_agent.backends import (
     CreateResource,
     DeleteResource,
     Grant,
+    MoveContainer,
     PermanentError,
     RemoveMembers,
     SetAccess,
@@ -60,6 +61,7 @@ from waldur_site_agent_slurm.facts import Account, Cluster, Member
 from waldur_site_agent_slurm.grants import grant_of, is_given
 from waldur_site_agent_slurm.limits import limits_of, set_access, set_limits, set_member_limits
 from waldur_site_agent_slurm.members import add_members, remove_members
+from waldur_site_agent_slurm.moves import move_containers, not_moved
 from waldur_site_agent_slurm.names import TREE, are_two_people, is_user_name, user_name
 from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, remembered, restriction
 from waldur_site_agent_slurm.settings import SlurmSettings
@@ -68,6 +70,7 @@ from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules
 
 PHASES: Mapping[type, Callable[..., None]] = {
     CreateResource: create_accounts,
+    MoveContainer: move_containers,
     SetLimits: set_limits,
     AddMembers: add_members,
     RemoveMembers: remove_members,
@@ -80,6 +83,12 @@ PHASES: Mapping[type, Callable[..., None]] = {
 
 def difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
     """What the cluster shows instead of what an action asked for; empty where that is there."""
+    if isinstance(task.action, MoveContainer):
+        return not_moved(task.action, cluster)
+    return _difference(task, work, cluster)
+
+
+def _difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
     account = cluster.accounts[task.account]
     match task.action:
         case CreateResource() as action:
@@ -173,6 +182,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             CreateResource,
             DeleteResource,
             Grant,
+            MoveContainer,
             SetLimits,
             AddMembers,
             RemoveMembers,
@@ -242,6 +252,12 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         is_paused = access is Access.DOWNSCALED and not self._slurm.downscales_by_qos
         return Access.PAUSED if is_paused else access
 
+    def is_of_a_customer(self, account: BackendResource) -> bool:
+        """See :meth:`Backend.is_of_a_customer`; without ``customer_prefix`` nothing looks so."""
+        prefix = self._slurm.customer_prefix.lower()
+        is_kept = account.id in self._slurm.shape.kept
+        return bool(prefix) and account.id.startswith(prefix) and not is_kept
+
     def read(self) -> Cluster:
         """Read the whole cluster in one process."""
         cluster = self._client.accounts()
@@ -307,8 +323,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         return difference(task, work, reading)
 
     def needs_own_reading(self, action: Action, reading: Cluster) -> bool:
-        """Deletions, and removals by which a user may go from the cluster as a whole."""
+        """Deletions, moves, and removals by which a user may go from the cluster as a whole."""
         match action:
+            case MoveContainer():
+                return True
             case RemoveMembers():
                 account = reading.accounts.get(action.resource.lower())
                 members = account.members.values() if account is not None else ()

@@ -372,6 +372,10 @@ class Work(command_line.Work[Cluster]):
         """Remember an account as the commands so far should have left it."""
         self.now = self.now.with_account(account)
 
+    def note_parent(self, account: str, parent: str) -> None:
+        """Remember where an account is, as the commands so far should have left it."""
+        self.note(replace(self.now.accounts[account], parent=parent))
+
     def note_members(self, account: str, users: Iterable[str]) -> None:
         """Remember users as members, as the commands so far should have left it."""
         known = self.now.accounts[account]

@@ -194,6 +194,15 @@ def set_limits(
     return (*_WRITE, "modify", "account", *where, "set", f"GrpTRESMins={_amounts(limits)}")
 
 
+def move_accounts(accounts: Sequence[str], parent: str, cluster: str | None) -> Argv:
+    """Put accounts below another one; they must have no accounts below them.
+
+    The parent must exist and must not be below them: 24.11 accepts any name, and a circle.
+    """
+    where = ("where", f"name={_listed(accounts)}", *_only(cluster))
+    return (*_WRITE, "modify", "account", *where, "set", f"parent={_filled(parent)}")
+
+
 def set_access(
     accounts: Sequence[str],
     qos: tuple[Iterable[str], str] | None,

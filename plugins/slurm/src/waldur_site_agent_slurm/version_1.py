@@ -24,7 +24,8 @@ KEYS: Mapping[str, OldKey] = {
     "default_account": done("the DefaultAccount of users who are new to the cluster; must exist"),
     "root_account": done(),
     "parent_account": done(
-        "accounts of projects stand below it; `parent_account_holds: allocations` leaves those out"
+        "accounts of projects stand below it, and stay there when projects move to another "
+        "organization; `parent_account_holds: allocations` leaves them out"
     ),
     "customer_prefix": done("every account name is in lower case, as Slurm stores it"),
     "project_prefix": done(),

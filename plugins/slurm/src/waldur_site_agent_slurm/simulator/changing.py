@@ -62,6 +62,8 @@ def modify_account(state: SimState, words: list[str]) -> Answer:
         return _nothing_modified(state)
     _refuse_lost_defaults(state, _after_accounts(state, wanted, change))
     lines = [" Modified account associations..."]
+    if "parent" in request.set:
+        return _move_accounts(state, wanted, (names(request.set["parent"]) or [""])[0])
     for account in wanted:
         limits.merge(account.limits, change.limits)
         account.qos, account.default_qos = change.of_qos(account.qos, account.default_qos)
@@ -71,6 +73,39 @@ def modify_account(state: SimState, words: list[str]) -> Answer:
         if change.qos is not None or change.default_qos is not None:
             lines += _reached(state, account, change)
     return Answer(0, "".join(f"{line}\n" for line in lines))
+
+
+def _move_accounts(state: SimState, wanted: Sequence[SimAccount], parent: str) -> Answer:
+    """Put accounts below another; those that are there already are passed over."""
+    above = state.accounts.get(parent)
+    is_there = above is not None and above.associated
+    if not is_there and not state.is_24_11:
+        return Answer(1, "", f" Parent Account {parent} doesn't exist.\n")
+    lines = [" Modified account associations..."]
+    for account in wanted:
+        if parent in (account.name, account.parent):
+            continue
+        lines.append(showing.account_of(state, account))
+        if not is_there:  # 24.11 says so and changes nothing in its database
+            continue
+        if state.is_24_11:
+            lines += _reported_below(state, account)
+        if state.is_below(parent, account.name):
+            state.accounts[parent].parent = account.parent
+        account.parent = parent
+    return Answer(0, _text(lines)) if len(lines) > 1 else _nothing_modified(state)
+
+
+def _reported_below(state: SimState, account: SimAccount) -> Iterator[str]:
+    """What 24.11 reports besides; users two levels below keep the old lineage."""
+    below = by_name(a for a in state.accounts.values() if a.associated and a.parent == account.name)
+    listed = [f"  C = {state.cluster:<10} A = {child.name:<20}" for child in below]
+    yield from listed
+    yield from (showing.member_of(state, account.name, user) for user in sorted(account.members))
+    yield from listed
+    for child in below:
+        for member in child.members.values():
+            member.lost_lineage = True
 
 
 def modify_user(state: SimState, words: list[str]) -> Answer:

@@ -40,6 +40,9 @@ class SimMembership:
     limits: dict[str, int] = field(default_factory=dict)
     fairshare: str = ""
     """``parent``, or a share of its own where it is empty."""
+    lost_lineage: bool = False
+    """24.11: an account above its own was moved with accounts below it. slurmctld then applies no
+    limit of the account to it, and it goes with the account below which it was."""
 
     def associations(self) -> list[str]:
         """The partitions as sacctmgr lists them: the association without one comes last."""
@@ -168,6 +171,10 @@ class SimState:
         """An account and everything below it."""
         account = self.accounts[name]
         return [account, *(d for child in self.children(name) for d in self.below(child.name))]
+
+    def is_below(self, name: str, above: str) -> bool:
+        """Whether an account is somewhere below another one."""
+        return any(account.name == name for account in self.below(above)[1:])
 
     def accounts_of(self, user: str) -> list[SimAccount]:
         """The accounts that a user is associated with."""
