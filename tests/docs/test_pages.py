@@ -105,7 +105,8 @@ def test_a_configuration_that_is_shown_loads(block: Block, tmp_path: Path) -> No
         file.write_text(yaml.safe_dump({"offerings": [WHOLE_FILE | token | fragment]}))
     else:
         file.write_text(block.text)
-    configuration, _ = load_configuration(file, {"WALDUR_API_TOKEN": "0123456789"})
+    variables = {"WALDUR_API_TOKEN": "0123456789", "COORDINATION_PASSWORD": "s3cret/word"}
+    configuration, _ = load_configuration(file, variables)
     (offering,) = configuration.offerings
     assert offering.uses_oidc or offering.token == "0123456789"
     if offering.order_processing_backend in ("", "slurm"):

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from waldur_site_agent.backends.simulation import HungError, SimulatedTool
+from waldur_site_agent.backends.simulation import HungError
 
 _EXECUTABLE = """\
 #!{python} -IS
@@ -33,10 +33,16 @@ sys.exit(code)
 """
 
 
+class Tool(Protocol):
+    """A simulated tool, or what stands before one."""
+
+    def run(self, argv: Sequence[str], /) -> tuple[int, str, str]:
+        """Exit code and both outputs of a command; ``HungError`` if it hangs."""
+        ...
+
+
 @contextmanager
-def commands_of(
-    tool: SimulatedTool[Any], programs: Sequence[str], directory: Path
-) -> Iterator[None]:
+def commands_of(tool: Tool, programs: Sequence[str], directory: Path) -> Iterator[None]:
     """Have executables in a directory, which work while the body runs."""
     never = threading.Event()
 

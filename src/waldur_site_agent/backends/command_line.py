@@ -44,6 +44,7 @@ from waldur_site_agent.backends.contract import (
     Result,
 )
 from waldur_site_agent.backends.homes import HomeDirectories
+from waldur_site_agent.backends.leases import Leases
 from waldur_site_agent.backends.processes import (
     CommandLog,
     CommandMissingError,
@@ -93,6 +94,8 @@ class CommandClient:
         self._runner = runner
         self._timeout = timeout
         self._lock: int | None = None
+        self.ask_before_writing: Callable[[], None] | None = None
+        """Called before each writing command; raises where this agent may write no more."""
         self.commands = CommandLog()
         """Counts what is run; shared by all copies of the client."""
 
@@ -123,7 +126,12 @@ class CommandClient:
         """Run a command that changes something.
 
         That it gave no sign of failure does not prove anything yet: read back.
+
+        Raises:
+            TemporaryError: this agent may not write any more; nothing was started.
         """
+        if self.ask_before_writing is not None:
+            self.ask_before_writing()
         with self.commands.running(self.label(argv, writes=True)), inheriting(self._lock):
             self._run(argv, self._timeout + extra_seconds)
 
@@ -409,7 +417,23 @@ class CommandLineBackend(Backend, Generic[R, W]):
             yield held.descriptor
 
     def _hold(self) -> AbstractContextManager[locking.HeldLock]:
+        if self.leases is not None:
+            return self._hold_lease(self.leases)
         return locking.held_lock(self.lock_file(), self._lock_wait_seconds, self.lock_purpose)
+
+    @contextmanager
+    def _hold_lease(self, leases: Leases) -> Iterator[locking.HeldLock]:
+        """Let one agent of all hosts write, and on this host no agent without coordination."""
+        path, seconds, client = self.lock_file(), self._lock_wait_seconds, self.client()
+        with (
+            leases.writer(path.name, seconds, self.lock_purpose) as (lease, held),
+            locking.shared_lock(path, seconds, self.lock_purpose),
+        ):
+            client.ask_before_writing = lease.ask
+            try:
+                yield held
+            finally:
+                client.ask_before_writing = None
 
 
 class _HaltedError(Exception):

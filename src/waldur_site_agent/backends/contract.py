@@ -19,6 +19,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from waldur_site_agent.backends.leases import Leases
 from waldur_site_agent.config.switching import OldDefault, OldKeys
 from waldur_site_agent.model.backend import (
     Container,
@@ -421,6 +422,10 @@ class Backend(ABC):
     capabilities: Capabilities = Capabilities()
     """What this backend can tell; set on the class or on the instance."""
 
+    leases: Leases | None = None
+    """What several agents share the work by; ``None`` where there is one agent."""
+    _may_write: Callable[[], None] | None = None
+
     def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
         """Remember, but do nothing yet: a constructor neither reads nor starts anything."""
         self.settings = settings
@@ -429,6 +434,16 @@ class Backend(ABC):
     def close(self) -> None:
         """Give back what the backend holds; called once, when the agent stops."""
         return
+
+    def coordinate(self, leases: Leases | None, may_write: Callable[[], None] | None) -> None:
+        """Work as one of several agents; called once, before anything is read or applied.
+
+        Args:
+            leases: for a backend with one writer at a time: who holds its lease, writes.
+            may_write: asked before each action of the default :meth:`apply`; raises a
+                ``TemporaryError`` when another agent may have taken over the offering.
+        """
+        self.leases, self._may_write = leases, may_write
 
     def hear(self, facts: Facts) -> None:  # noqa: B027 - optional
         """Hear what Waldur says about resources and people, before anything is read or applied.
@@ -657,6 +672,8 @@ class Backend(ABC):
 
     def _apply_one(self, action: Action) -> Outcome:
         try:
+            if self._may_write is not None:
+                self._may_write()
             return self._dispatch(action)
         except SiteAgentError as error:
             return Outcome(action, Result.FAILED, error)

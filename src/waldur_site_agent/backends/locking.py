@@ -132,6 +132,24 @@ def held_lock(
         os.close(descriptor)
 
 
+@contextmanager
+def shared_lock(path: Path, wait_seconds: float, purpose: str) -> Iterator[None]:
+    """Keep holders of :func:`exclusive_lock` out, but not others who only share it.
+
+    Raises:
+        TemporaryError: somebody held it exclusively all the time, or the file cannot be used.
+    """
+    descriptor = open_lock(path)
+    try:
+        try:
+            _acquire(descriptor, path, wait_seconds, purpose, bool, fcntl.LOCK_SH)
+        except LockHeldError as error:
+            raise TemporaryError(str(error)) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def mark_of_free_lock(path: Path) -> Mark | None:
     """The mark of a lock that nobody holds at this moment.
 
@@ -229,12 +247,17 @@ def _make(path: Path) -> int:
 
 
 def _acquire(
-    descriptor: int, path: Path, wait_seconds: float, purpose: str, stopping: Callable[[], bool]
+    descriptor: int,
+    path: Path,
+    wait_seconds: float,
+    purpose: str,
+    stopping: Callable[[], bool],
+    kind: int = fcntl.LOCK_EX,
 ) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline or stopping():
                 waited = f" for more than {wait_seconds:g} seconds" if wait_seconds else ""

@@ -220,6 +220,8 @@ def run(options: RunOptions) -> int:
         return serve(pool, _PoolMaker(options, modes, monitoring, work), monitoring)
     finally:
         monitoring.close()
+        if runtime.leases is not None:
+            runtime.leases.close()
 
 
 def _modes(name: str) -> list[AnyMode]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from waldur_site_agent import __version__
 from waldur_site_agent.backends import Backend, BackendSettings, UsernameBackend
+from waldur_site_agent.backends.leases import Leases
 from waldur_site_agent.backends.naming import reserve_usernames
 from waldur_site_agent.backends.plugins import (
     PluginError,
@@ -45,7 +46,7 @@ from waldur_site_agent.config import (
 )
 from waldur_site_agent.config.describing import (
     json_schema,
-    proxy_passwords,
+    passwords_in,
     reference_page,
     secrets_in,
 )
@@ -188,7 +189,7 @@ def load(
     loaded = load_usable(path, check_settings=problems_of_entry)
     configuration, source = loaded.configuration, loaded.source
     redact(secrets_in(source.content))
-    redact(proxy_passwords(_proxies(configuration, os.environ)))
+    redact(passwords_in(_urls_with_passwords(configuration, os.environ)))
     reserve_usernames(configuration.reserved_usernames)
     configure_logs("warning" if quiet else configuration.log_level, configuration.log_format)
     registry = Registry()
@@ -203,8 +204,9 @@ def load(
     return start
 
 
-def _proxies(configuration: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
+def _urls_with_passwords(configuration: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
     yield configuration.global_proxy.get_secret_value()
+    yield configuration.coordination.get_secret_value()
     for name, url in environ.items():
         if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
             yield url
@@ -323,7 +325,9 @@ def runtime_of(
     Raises:
         UsageError: the journal cannot be opened.
     """
+    url = start.configuration.coordination_url
     return Runtime(
+        leases=None if url is None or dry_run else Leases(url),
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,

@@ -190,8 +190,8 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
         yield value
 
 
-def proxy_passwords(urls: Iterable[str]) -> Iterator[str]:
-    """The passwords in URLs of proxies, as they are written and as they are sent."""
+def passwords_in(urls: Iterable[str]) -> Iterator[str]:
+    """The passwords in URLs of proxies and databases, as they are written and as they are sent."""
     for url in urls:
         credentials, at, _ = url.rpartition("@")
         password = credentials.rpartition("://")[2].partition(":")[2]
@@ -217,8 +217,9 @@ def resolved_yaml(
             the settings of the file.
     """
     values = configuration.model_dump(mode="json")
-    if proxy := configuration.global_proxy.get_secret_value():
-        values["global_proxy"] = without_secrets(proxy)
+    for key in ("global_proxy", "coordination"):
+        if url := getattr(configuration, key).get_secret_value():
+            values[key] = without_secrets(url)
     for offering in values["offerings"]:
         offering["backend_settings"] = (backend_settings or {}).get(
             offering["name"], offering["backend_settings"]

@@ -41,6 +41,7 @@ MALFORMED = (
     "again from the profile of the agent's user in Waldur, without any prefix"
 )
 GLOBAL_PROXY = "global_proxy"
+COORDINATION = "coordination"
 OIDC_KEYS = ("oidc_token_url", "oidc_client_id", "oidc_client_secret")
 _TOKEN_LIKE = re.compile(r"[0-9A-Za-z]{16,}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -111,7 +112,8 @@ def load_usable(
     findings = read_as_present(source)
     problems = refused(findings, source)
     known = os.environ if environ is None else environ
-    problems += [*_resolve_proxy(source, known), *_resolve_secrets(source, known)]
+    problems += [*_resolve_proxy(source, known), *_resolve_coordination(source, known)]
+    problems += _resolve_secrets(source, known)
     loaded = _validate(source, problems, check_settings or (lambda _source, _number: ()))
     return replace(
         loaded,
@@ -246,6 +248,19 @@ def _resolve_proxy(source: Source, environ: Mapping[str, str]) -> list[Problem]:
     return []
 
 
+def _resolve_coordination(source: Source, environ: Mapping[str, str]) -> list[Problem]:
+    """Replace variables in ``coordination``, or read the file that holds it."""
+    try:
+        url = _secret(source.content, COORDINATION, source.path, environ)
+    except _Unresolved as unresolved:
+        place: Place = (unresolved.key,)
+        source.content[COORDINATION] = ""
+        return [Problem(source.line(place), place, str(unresolved))]
+    if url:
+        source.content[COORDINATION] = url
+    return []
+
+
 class _Unresolved(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -298,7 +313,7 @@ def _secret(entry: dict[str, Value], key: str, path: Path, environ: Mapping[str,
 
 
 def _from_file(key: str, path: Path, file: str) -> str:
-    what = "token" if "token" in key else "secret"
+    what = "token" if "token" in key else "URL" if key.startswith(COORDINATION) else "secret"
     try:
         secret = (path.parent / file).read_text(encoding="utf-8").strip()
     except FileNotFoundError:

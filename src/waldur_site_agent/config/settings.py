@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from waldur_site_agent.config.database_url import DatabaseUrl
 from waldur_site_agent.model.marketplace import Component
 
 
@@ -113,6 +114,17 @@ def _proxy_url(secret: SecretStr) -> SecretStr:
     packages = ("socksio", "python_socks") if parts.scheme.startswith("socks") else ()
     if any(importlib.util.find_spec(package) is None for package in packages):
         raise ValueError(_SOCKS)
+    return secret
+
+
+def _coordination_url(secret: SecretStr) -> SecretStr:
+    """Check the URL of a database; messages never show it, because it contains a password."""
+    if text := secret.get_secret_value():
+        missing = DatabaseUrl.parse(text).missing_extra
+        if missing:
+            raise ValueError(
+                f'the driver is not installed: pip install "waldur-site-agent[{missing}]"'
+            )
     return secret
 
 
@@ -519,6 +531,14 @@ class Configuration(Section):
     ] = SecretStr("")
     """A proxy (http, https, socks5 or socks5h) for Waldur, identity providers and brokers; then
     the proxies of the environment, and NO_PROXY, do not count."""
+    coordination: Annotated[
+        SecretStr, AfterValidator(_coordination_url), BeforeValidator(_empty_is_off)
+    ] = SecretStr("")
+    """A database whose session locks decide which of several agents does what:
+    ``postgresql://USER:PASSWORD@HOST/NAME`` or ``mysql://...``, ``${VARIABLE}`` allowed; without it
+    file locks, for one agent on one machine."""
+    coordination_file: OptionalText = ""
+    """A file that holds this URL, instead of ``coordination``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged at least."""
     log_format: Literal["console", "json"] = "console"
@@ -570,6 +590,12 @@ class Configuration(Section):
                     raise ValueError(f'offerings: two entries have the same {key} "{value}"')
                 seen.add(place)
         return self
+
+    @property
+    def coordination_url(self) -> DatabaseUrl | None:
+        """The database that coordinates agents; ``None`` where file locks do."""
+        text = self.coordination.get_secret_value()
+        return DatabaseUrl.parse(text) if text else None
 
     def safety_of(self, offering: Offering) -> Safety:
         """The offering's own thresholds, or those of the file."""

@@ -234,7 +234,7 @@ def _found(source: Source, place: Place) -> str:
     if value is None:  # settings of a backend stand in the content as they were written
         value = _value_at(source.content, source.as_written(place))
     names = [step for step in place if isinstance(step, str)]
-    if sounds_secret(names) or any("proxy" in name for name in names):
+    if sounds_secret(names) or any("proxy" in name or "coordination" in name for name in names):
         return "a value not shown because it may be secret"
     if isinstance(value, dict):
         return _CONTAINERS[0]

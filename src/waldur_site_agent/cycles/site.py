@@ -474,6 +474,9 @@ class Site:
     sleep: Callable[[float], None] = time.sleep
     stopping: Callable[[], bool] = _never
     """Whether the agent was asked to stop: finish the current object, start no other."""
+    may_write: Callable[[], None] | None = None
+    """Asked before each batch of actions; raises a ``TemporaryError`` when another agent may have
+    taken over the offering."""
     record: Callable[[Step, Outcome], None] = _forget
     """Writes an applied action to the journal, if one is configured."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
@@ -514,9 +517,8 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
     """
     if not steps:
         return []
-    if site.stopping():
-        stopped = TemporaryError("the agent is stopping; the next start continues")
-        outcomes = [Outcome(step.action, Result.FAILED, stopped) for step in steps]
+    if (obstacle := _why_nothing_may_be_written(site)) is not None:
+        outcomes = [Outcome(step.action, Result.FAILED, obstacle) for step in steps]
     else:
         outcomes = list(site.backend.apply([step.action for step in steps]))
     applied = list(zip(steps, outcomes, strict=True))
@@ -525,6 +527,17 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
         site.record(step, outcome)
         site.observer.action(outcome)
     return applied
+
+
+def _why_nothing_may_be_written(site: Site) -> TemporaryError | None:
+    if site.stopping():
+        return TemporaryError("the agent is stopping; the next start continues")
+    try:
+        if site.may_write is not None:
+            site.may_write()
+    except TemporaryError as error:
+        return error
+    return None
 
 
 def _log(site: Site, step: Step, outcome: Outcome) -> None:

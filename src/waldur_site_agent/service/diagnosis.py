@@ -15,10 +15,12 @@ from pathlib import Path
 import structlog
 
 from waldur_site_agent.backends import Backend, Check, CheckStatus, failed_check
+from waldur_site_agent.backends.database_session import DatabaseError, open_session
 from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
-from waldur_site_agent.config.describing import proxy_passwords, without_secrets
+from waldur_site_agent.config.database_url import DatabaseUrl
+from waldur_site_agent.config.describing import passwords_in, without_secrets
 from waldur_site_agent.cycles.limits import by_account, unlimited_text
 from waldur_site_agent.events.broker import Address, tls_context, unreachable
 from waldur_site_agent.events.registration import Registration
@@ -61,6 +63,8 @@ def diagnose_machine(configuration: Configuration, source: Source) -> Iterator[C
     yield from _secrets(configuration, source)
     yield _time_zone(configuration)
     yield _locks()
+    if configuration.coordination_url is not None:
+        yield _coordination(configuration.coordination_url)
     for key, path in (
         ("journal", configuration.journal),
         ("health_file", configuration.health_file),
@@ -94,13 +98,16 @@ def _secrets(configuration: Configuration, source: Source) -> Iterator[Check]:
         for file in (offering.waldur_api_token_file, offering.oidc_client_secret_file)
         if file
     }
+    if configuration.coordination_file:
+        paths.add(source.path.parent / os.path.expandvars(configuration.coordination_file))
     try:
         text = source.path.read_text(encoding="utf-8")
     except OSError:  # it was read a moment ago; whoever reads it next reports the error
         text = ""
     secrets = {o.token for o in configuration.offerings}
     secrets |= {o.oidc_client_secret.get_secret_value() for o in configuration.offerings}
-    secrets |= set(proxy_passwords([configuration.global_proxy.get_secret_value()]))
+    urls = (configuration.global_proxy, configuration.coordination)
+    secrets |= set(passwords_in(url.get_secret_value() for url in urls))
     holds_a_token = any(secret and secret in text for secret in secrets)
     yield _readable_for_few("configuration file", source.path, secret=holds_a_token)
     for path in sorted(paths):
@@ -165,6 +172,16 @@ def _locks() -> Check:
         remedy="run this as the service's user; systemd creates the directory for the service "
         "(RuntimeDirectory=waldur-site-agent)",
     )
+
+
+def _coordination(url: DatabaseUrl) -> Check:
+    try:
+        session = open_session(url, "waldur-site-agent diagnose")
+        session.ask()
+        session.close()
+    except DatabaseError as error:
+        return failed_check("coordination", error)
+    return Check(name="coordination", verdict=CheckStatus.OK, detail=f"leases in {url}")
 
 
 def _writable(key: str, path: Path) -> Check:

@@ -68,6 +68,8 @@ class WorkerHealth:
     """Whether a start succeeded: the token is valid and the backend could be opened."""
     retired: bool = False
     """Whether the worker was asked to end, so that its end is expected."""
+    standby: str = ""
+    """Why another agent does the work at the moment; empty if this one does."""
 
     def __post_init__(self) -> None:
         self.last_progress = self.monotonic()
@@ -87,6 +89,15 @@ class WorkerHealth:
         """Note progress."""
         self.last_progress = self.monotonic()
 
+    def stand_by(self, reason: str) -> None:
+        """Another agent does the work, so nothing of it is wrong here."""
+        self.standby, self.troubles = reason, {}
+        self.working = False
+
+    def take_up(self) -> None:
+        """This agent does the work from now on."""
+        self.standby = ""
+
     def start(self) -> None:
         """The start succeeded; cycles can begin."""
         self.served, self.troubles = True, {}
@@ -98,6 +109,7 @@ class WorkerHealth:
 
     def fail(self, trouble: str, job: str = "") -> None:
         """A start, or a cycle of a job, failed; it will be retried."""
+        self.standby = ""
         self.troubles = {**self.troubles, job: trouble}
 
     def end(self) -> None:
@@ -132,7 +144,7 @@ class WorkerHealth:
             "offering": self.offering,
             "mode": self.mode,
             "status": self.status(allowance).value,
-            "doing": "working" if self.working else "resting",
+            "doing": self.standby or ("working" if self.working else "resting"),
             "cycles": self.cycles,
             "silent_seconds": round(self.silent_seconds(), 1),
             "last_success": success.isoformat(timespec="seconds") if success else None,
@@ -149,6 +161,18 @@ class Health:
         self._workers: dict[tuple[str, str], WorkerHealth] = {}
         self._events: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {}
         self._began = datetime.now(UTC)
+        self._coordination: Callable[[], dict[str, Any]] | None = None
+
+    def watch_coordination(self, status: Callable[[], dict[str, Any]] | None) -> None:
+        """Ask ``status`` who of several agents holds what; its answer goes into the report.
+
+        ``connected`` (bool), ``agents`` (int) and ``held`` (list) become metrics.
+        """
+        self._coordination = status
+
+    def coordination(self) -> dict[str, Any] | None:
+        """Who of several agents holds what; ``None`` where there is one agent."""
+        return None if self._coordination is None else self._coordination()
 
     def worker_health(self, offering: str, mode: str) -> WorkerHealth:
         """The health of an offering in a mode; the same object at each call."""
@@ -214,8 +238,8 @@ class Health:
         return max(found, key=order.index, default=HealthStatus.OK)
 
     def has_served(self) -> bool:
-        """Whether the start of any worker succeeded."""
-        return any(worker_health.served for worker_health in self.all_workers())
+        """Whether the start of any worker succeeded, or another agent does the work."""
+        return any(worker.served or worker.standby for worker in self.all_workers())
 
     def report(self) -> dict[str, Any]:
         """The full report, as JSON values."""
@@ -228,6 +252,7 @@ class Health:
                 for worker_health in self.all_workers()
             ],
             "events": self.events(),
+            "coordination": self.coordination(),
         }
 
 

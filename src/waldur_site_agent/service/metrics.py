@@ -154,7 +154,7 @@ class _OfHealth(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Describe the metrics, even while there are no samples."""
-        return [*self._of_workers(), *self._of_events()]
+        return [*self._of_workers(), *self._of_events(), *self._of_coordination()]
 
     def collect(self) -> Iterable[Metric]:
         """Ask health."""
@@ -183,6 +183,27 @@ class _OfHealth(Collector):
             failing.add_metric(work, float(bool(worker_health.trouble)))
             silent.add_metric(work, worker_health.silent_seconds())
         return alive, failing, silent
+
+    def _of_coordination(self) -> Iterable[Metric]:
+        """Only where several agents share the work."""
+        status = self._health.coordination()
+        if status is None:
+            return ()
+        values = (
+            ("up", "1: this agent has a session of the coordinating database.", "connected"),
+            ("agents", "Agents that share the work with this one, itself included.", "agents"),
+        )
+        gauges = [
+            GaugeMetricFamily(f"{PREFIX}_coordination_{name}", text, value=float(status[key]))
+            for name, text, key in values
+        ]
+        leases = GaugeMetricFamily(
+            f"{PREFIX}_lease_held", "1: this agent does the work; 0: it stands by.", labels=_WORK
+        )
+        for worker in self._health.all_workers():
+            work = (worker.offering, worker.mode)
+            leases.add_metric(work, float(f"{work[1]} of {work[0]}" in status["held"]))
+        return [*gauges, leases]
 
     def _of_events(self) -> Iterable[Metric]:
         connected, waiting, oldest = (

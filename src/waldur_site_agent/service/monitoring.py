@@ -191,7 +191,10 @@ class Monitoring:
                 return f"{worker_health.mode} of {worker_health.offering}: {worker_health.trouble}"
         if not self.health.has_served():
             return "starting"
-        return f"{len(all_workers)} offering(s) and mode(s) served"
+        served = sum(not worker_health.standby for worker_health in all_workers)
+        text = f"{served} offering(s) and mode(s) served"
+        others = len(all_workers) - served
+        return f"{text}, {others} by other agents" if others else text
 
     def report_errors(
         self, configuration: Configuration, environ: Mapping[str, str] | None = None

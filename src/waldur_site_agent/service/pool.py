@@ -19,7 +19,7 @@ from waldur_site_agent.config import ConfigurationError, Offering
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.service.monitoring import Monitoring
 from waldur_site_agent.service.process import Stop
-from waldur_site_agent.service.session import AnyMode, Runtime
+from waldur_site_agent.service.session import AnyMode, Runtime, lease_names
 from waldur_site_agent.service.worker import worker_for
 from waldur_site_agent.waldur.concurrency import in_background
 
@@ -127,7 +127,13 @@ class WorkerPool:
 
     def start(self) -> None:
         """Start all workers."""
-        health = self._runtime.monitoring.health
+        health, leases = self._runtime.monitoring.health, self._runtime.leases
+        health.watch_coordination(None if leases is None else leases.status)
+        if leases is not None:
+            leases.serve(
+                (lease_names(w.offering, w.mode), f"{w.mode.name} of {w.offering.name}")
+                for w in self.workers
+            )
         for worker, thread in zip(self.workers, self._threads, strict=True):
             health.take_over(worker.offering.name, worker.mode.name, thread)
             thread.start()
@@ -144,6 +150,8 @@ class WorkerPool:
     def close(self) -> None:
         """Release shared resources, after all workers have ended."""
         self._runtime.journal.close()
+        if self._runtime.leases is not None:
+            self._runtime.leases.close()
 
     def at_work(self) -> bool:
         """Whether any worker is still running."""

@@ -18,7 +18,8 @@ import structlog
 from tzlocal import get_localzone
 
 from waldur_site_agent.backends import BackendSettings, NoUsernames, UsernameBackend
-from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
+from waldur_site_agent.backends.leases import Lease, Leases, Unit
+from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, shared_lock
 from waldur_site_agent.backends.plugins import PluginError, Registry, UsernameRegistry
 from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
 from waldur_site_agent.config.settings import Safety
@@ -204,6 +205,8 @@ class Runtime:
     usernames: UsernameRegistry = field(default_factory=UsernameRegistry)
     journal: Journal = field(default_factory=Journal)
     monitoring: Monitoring = field(default_factory=Monitoring)
+    leases: Leases | None = None
+    """What several agents share the work by; ``None`` where file locks keep others out."""
     server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
     """By API URL, which optional calls the server supports."""
     named: dict[str, set[UUID]] = field(default_factory=dict)
@@ -282,6 +285,7 @@ def open_site(
     mode: Mode,
     stopping: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
+    may_write: Callable[[], None] | None = None,
 ) -> Iterator[Site]:
     """Everything that the cycles of one offering need; closed on exit.
 
@@ -291,6 +295,8 @@ def open_site(
         mode: the mode whose backend is opened.
         stopping: whether a stop was requested.
         sleep: waits before a request is repeated; may raise a ``TemporaryError``.
+        may_write: asked before each write; raises a ``TemporaryError`` once the offering's lease
+            is lost.
 
     Raises:
         ConfigurationError: the backend does not accept its settings.
@@ -304,7 +310,10 @@ def open_site(
         backend = runtime.registry.open(name, settings, offering)
         stack.callback(backend.close)
         backend.watch_commands(observer.command)
+        backend.coordinate(runtime.leases, may_write)
         waldur = _connected(stack, offering, mode, observer, sleep)
+        if may_write is not None:
+            waldur.ask_before_writing(may_write)
         siblings = [
             Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))
             for other in _siblings(runtime, offering, mode)
@@ -316,6 +325,7 @@ def open_site(
             thresholds=_thresholds(runtime, safety),
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
+            may_write=may_write,
             record=runtime.journal.recorder(offering.name, mode.name),
             record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
             observer=observer,
@@ -417,23 +427,66 @@ def billing_zone(configuration: Configuration) -> tzinfo:
     return ZoneInfo(name) if name else get_localzone()
 
 
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    """The right to serve an offering: file locks of this machine, or leases among all agents."""
+
+    leases: Leases | None = None
+    held: tuple[Lease, ...] = ()
+
+    def may_write(self) -> None:
+        """Ask whether it still holds.
+
+        Raises:
+            LeaseLostError: another agent may serve the offering now.
+        """
+        if self.held:
+            self.held[0].ask()  # all are of one session
+
+    def is_over(self) -> bool:
+        """Whether the leases are lost, or wanted by others; asked between two cycles."""
+        if self.leases is None or not self.held:
+            return False
+        return self.held[0].is_lost or self.leases.should_hand_over()
+
+
+def lease_names(offering: Offering, mode: AnyMode) -> Unit:
+    """The leases of an offering in a mode: one for each job."""
+    return tuple(_lock_name(offering, part) for part in mode.parts_of(offering))
+
+
+def _lock_name(offering: Offering, part: Mode) -> str:
+    return f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{part.name}"
+
+
 @contextmanager
 def only_copy(
-    offering: Offering, mode: Mode, wait_seconds: float, stopping: Callable[[], bool] = bool
-) -> Iterator[None]:
-    """Lock an offering in a mode, so that no second process serves it at the same time.
+    leases: Leases | None,
+    offering: Offering,
+    parts: Iterable[Mode],
+    wait_seconds: float,
+    stopping: Callable[[], bool] = bool,
+) -> Iterator[Tenancy]:
+    """Keep every other process from serving an offering in some modes while the body runs.
 
     Raises:
-        LockHeldError: another process holds the lock; the message names it.
-        TemporaryError: the lock file cannot be used.
+        LockHeldError: another process does; the message names it.
+        TemporaryError: the lock file, or the database of the leases, cannot be used.
     """
-    name = f"waldur-site-agent-{offering.waldur_offering_uuid.hex}-{mode.name}.lock"
-    purpose = (
-        f'offering "{offering.name}" is already served in mode {mode.name}: '
-        "stop one of the two agents"
-    )
-    with exclusive_lock(default_lock_file(name), wait_seconds, purpose, stopping):
-        yield
+    held: list[Lease] = []
+    with ExitStack() as stack:
+        for part in parts:
+            name = _lock_name(offering, part)
+            served = f'offering "{offering.name}" is already served in mode {part.name}'
+            path = default_lock_file(f"{name}.lock")
+            if leases is None:
+                purpose = f"{served}: stop one of the two agents"
+                stack.enter_context(exclusive_lock(path, wait_seconds, purpose, stopping))
+                continue
+            held.append(stack.enter_context(leases.hold(name, wait_seconds, f"{served}", stopping)))
+            purpose = f"{served}: give that agent the same coordination, or stop it"
+            stack.enter_context(shared_lock(path, wait_seconds, purpose))
+        yield Tenancy(leases, tuple(held))
 
 
 MESSAGES_IN_HAND = 500

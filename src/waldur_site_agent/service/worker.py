@@ -16,6 +16,9 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from waldur_site_agent.backends.database_session import DatabaseError
+from waldur_site_agent.backends.leases import LeaseLostError
+from waldur_site_agent.backends.locking import LockHeldError
 from waldur_site_agent.config import ConfigurationError, Job, Offering
 from waldur_site_agent.cycles.importing import answer_imports
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
@@ -45,6 +48,8 @@ from waldur_site_agent.service.session import (
     EventMode,
     Mode,
     Runtime,
+    Tenancy,
+    lease_names,
     only_copy,
     open_site,
     open_transport,
@@ -124,6 +129,8 @@ class Session:
 
     sites: Mapping[Job, Site]
     modes: Mapping[Job, Mode]
+    tenancy: Tenancy = field(default_factory=Tenancy)
+    """Why no other process serves the offering meanwhile."""
 
     @classmethod
     def open(
@@ -154,14 +161,18 @@ class Session:
                 Waldur cannot be opened.
         """
         parts = mode.parts_of(offering)
-        for part in parts if lock_wait is not None else ():
-            stack.enter_context(only_copy(offering, part, lock_wait or 0.0, stop.requested))
+        tenancy = Tenancy()
+        if lock_wait is not None:
+            locks = only_copy(runtime.leases, offering, parts, lock_wait, stop.requested)
+            tenancy = stack.enter_context(locks)
         modes = {part.job: mode.renamed(part) for part in parts}
-        sites = {
-            job: stack.enter_context(open_site(runtime, offering, part, stop.requested, stop.pause))
+        may_write = tenancy.may_write if tenancy.held else None
+        opened = (
+            (job, open_site(runtime, offering, part, stop.requested, stop.pause, may_write))
             for job, part in modes.items()
-        }
-        return cls(sites, modes)
+        )
+        sites = {job: stack.enter_context(site) for job, site in opened}
+        return cls(sites, modes, tenancy)
 
     @property
     def site(self) -> Site:
@@ -324,6 +335,8 @@ SECONDS_FOR_A_PREDECESSOR_TO_STOP = 35.0
 SECONDS_FOR_THE_FIRST_CONNECTION = 5.0
 """How long the first full pass waits for the subscription, so that no event is missed."""
 _IDLE_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
+"""How often a worker that rests or stands by looks at its leases; the database is not asked."""
 _LONGEST_PAUSE = 60.0
 _JITTER = 0.1
 
@@ -362,7 +375,10 @@ class Schedule(Protocol):
     """Decides when a worker runs its cycles."""
 
     def serve(self, session: Session) -> None:
-        """Run cycles until the worker is asked to stop; a cycle in progress is finished."""
+        """Run cycles until the worker is asked to stop, or its lease is lost or handed over.
+
+        A cycle in progress is finished.
+        """
 
     def seconds_to_retry(self, began: float) -> float:
         """How long to wait after a failed start that ``began`` then, by the monotonic clock."""
@@ -385,36 +401,89 @@ class Worker:
     def run(self) -> None:
         """The body of the worker's thread."""
         log = self._log
-        while not self.stop.requested():
+        while self._stand_by():
             began = time.monotonic()
             try:
                 self._open_and_serve()
             except (SiteAgentError, ConfigurationError) as error:
+                if self._was_faster(error):
+                    self.stop.wait(_LOOK_SECONDS)
+                    continue
                 if not self.stop.requested():
                     self._health().fail(str(error))
                     log.error("could not start; will retry", reason=str(error))
+                self._leave_it_to_others()
             except Exception as error:
                 self._health().fail(bug_text(error))
                 log.exception("worker failed because of a bug in the agent or a plugin; will retry")
+                self._leave_it_to_others()
             self._wait_to_retry(began)
         log.info("stopped")
 
+    def _stand_by(self) -> bool:
+        """Wait until this agent may try to serve the offering; ``False`` if it is to stop."""
+        leases = self.runtime.leases
+        if leases is None:
+            return not self.stop.requested()
+        unit, told = lease_names(self.offering, self.mode), ""
+        while not self.stop.requested():
+            reason = leases.why_not(unit)
+            if not reason:
+                return True
+            if trouble := leases.trouble:  # logged once, for all workers
+                self._health().fail(trouble)
+            else:
+                if reason != told:
+                    self._log.info("standing by", reason=reason)
+                self._health().stand_by(reason)
+            told = reason
+            self._health().rest(2 * _LOOK_SECONDS)
+            self.stop.wait(_LOOK_SECONDS)
+        return False
+
+    def _was_faster(self, error: Exception) -> bool:
+        """Whether another agent took the lease, or the session was lost: both are waited out."""
+        is_about_leases = isinstance(error, LockHeldError | LeaseLostError | DatabaseError)
+        return self.runtime.leases is not None and is_about_leases
+
+    def _leave_it_to_others(self) -> None:
+        """An agent that cannot start its work gives others the chance."""
+        if self.runtime.leases is not None:
+            self.runtime.leases.withdraw()
+
     def _open_and_serve(self) -> None:
         with ExitStack() as stack:
+            # among several agents nobody waits: whoever is free takes over
+            is_alone = self.runtime.leases is None
             session = Session.open(
                 stack,
                 self.runtime,
                 self.offering,
                 self.mode,
                 self.stop,
-                lock_wait=SECONDS_FOR_A_PREDECESSOR_TO_STOP,
+                lock_wait=SECONDS_FOR_A_PREDECESSOR_TO_STOP if is_alone else 0.0,
             )
+            self._health().take_up()
             while not self.stop.requested():
                 began = time.monotonic()
                 if self._start(session):
                     self.schedule.serve(session)
-                else:
+                    if session.tenancy.held:
+                        self._log_end(session)
+                        return
+                elif is_alone:
                     self._wait_to_retry(began)
+                else:
+                    self._leave_it_to_others()
+                    return
+
+    def _log_end(self, session: Session) -> None:
+        if self.stop.requested():
+            return
+        if session.tenancy.held[0].is_lost:
+            self._log.error("lost the offering's lease; whoever takes it finishes the work")
+        else:
+            self._log.info("handing the offering over to an agent with less work")
 
     def _start(self, session: Session) -> bool:
         """Whether the session could be started; the locks are kept until the next attempt."""
@@ -478,13 +547,14 @@ class Polling:
     _backoff: Backoff = field(default_factory=Backoff)
 
     def serve(self, session: Session) -> None:
-        """Run a cycle every period until the worker is asked to stop."""
+        """Run a cycle every period until the worker is asked to stop or loses its lease."""
         while not self.stop.requested():
             began = time.monotonic()
             session.full_pass()
             seconds = self._seconds_to_the_next_cycle(began)
             _health_of(self.runtime, self.offering, self.mode).rest(seconds)
-            self.stop.wait(seconds)
+            if _rest(session, seconds, self.stop):
+                return
 
     def seconds_to_retry(self, began: float) -> float:
         """Long periods do not delay the first cycle after an outage."""
@@ -526,7 +596,7 @@ class OnEvents:
         health.watch_events(self.offering.name, self._describe, self.mode.name)
         try:
             reception.start()
-            self._serve(Passes(session, reception.event_queue), reception.event_queue)
+            self._serve(session, reception.event_queue)
         finally:
             reception.stop()
 
@@ -548,10 +618,11 @@ class OnEvents:
         presence = Presence(registration.ping, self.mode.ping_seconds, self._log)
         return _Reception(event_queue, listener, watchdog, presence)
 
-    def _serve(self, passes: Passes, event_queue: EventQueue) -> None:
+    def _serve(self, session: Session, event_queue: EventQueue) -> None:
+        passes = Passes(session, event_queue)
         event_queue.want(Everything(), seconds=SECONDS_FOR_THE_FIRST_CONNECTION)
         next_full_pass = self._next_full_pass()
-        while not self.stop.requested():
+        while not self.stop.requested() and not session.tenancy.is_over():
             _health_of(self.runtime, self.offering, self.mode).rest(2 * _IDLE_SECONDS)
             if time.monotonic() >= next_full_pass:
                 event_queue.want(Everything())
@@ -600,6 +671,17 @@ class _Reception:
             counts=self.event_queue.counts,
             hangs=self.watchdog.hung,
         )
+
+
+def _rest(session: Session, seconds: float, stop: Stop) -> bool:
+    """Pause until the next cycle; return early, with ``True``, when there is none to come."""
+    if not session.tenancy.held:
+        return stop.wait(seconds)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if session.tenancy.is_over() or stop.wait(min(left, _LOOK_SECONDS)):
+            return True
+    return session.tenancy.is_over()
 
 
 def _health_of(runtime: Runtime, offering: Offering, mode: AnyMode) -> WorkerHealth:

@@ -148,6 +148,13 @@ class Waldur(
         """
         self._connection.on_request = on_request
 
+    def ask_before_writing(self, may_write: Callable[[], None]) -> None:
+        """Call ``may_write`` before each request that changes something; it may raise.
+
+        Its ``TemporaryError`` then is that of the request, which is not sent.
+        """
+        self._connection.before_write = may_write
+
     def clock_ahead_seconds(self) -> float | None:
         """How far the server's clock was ahead of ours in its last response; negative if behind.
 

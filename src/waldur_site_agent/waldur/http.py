@@ -382,6 +382,8 @@ class Connection:
         self.address = address
         self.on_request: Callable[[str, int | str, float], None] | None = None
         """Called for each request with the operation, HTTP status or ``"error"``, and seconds."""
+        self.before_write: Callable[[], None] | None = None
+        """Called before each writing request; what it raises keeps the request from being sent."""
         self.last_date = ("", now())
         """The ``Date`` header of the last response, and when the response came."""
         self._client = client
@@ -412,6 +414,8 @@ class Connection:
             LostAnswerError: The same, but a write may have taken effect.
             PermanentError: Waldur refused.
         """
+        if self.before_write is not None and call.operation.is_write:
+            self.before_write()
         lost: LostAnswerError | None = None
         attempts = 1 if once else self._retry.attempts
         for attempt in range(1, attempts + 1):

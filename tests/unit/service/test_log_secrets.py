@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from waldur_site_agent.config.describing import proxy_passwords
+from waldur_site_agent.config.describing import passwords_in
 from waldur_site_agent.service.logs import concealed, redact_latest
 
 
@@ -16,4 +16,4 @@ def test_the_last_two_tokens_of_a_client_are_masked_and_older_ones_are_forgotten
 
 def test_passwords_of_proxies_are_found_as_written_and_as_sent() -> None:
     urls = ["http://agent:p%40ss@proxy:3128", "agent:plain@proxy:3128", "http://proxy:3128", ""]
-    assert list(proxy_passwords(urls)) == ["p%40ss", "p@ss", "plain"]
+    assert list(passwords_in(urls)) == ["p%40ss", "p@ss", "plain"]

@@ -33,6 +33,7 @@ EVENTS = {
     "connections": 4,
     "messages": {"order looked at": 5},
 }
+COORDINATION = {"connected": True, "agents": 2, "held": ["report of Cluster"]}
 SKIPPED = Skipped("ada01", TemporaryError("unknown to the operating system"))
 WORK = {"offering": "Cluster", "mode": "report"}
 
@@ -147,6 +148,7 @@ def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Mo
     watch.cycle_ended(CycleReport(offering="Cluster", refused_reason="too many"), 1)
     watch.cycle_ended(MembershipReport(offering="Cluster"), 1)
     monitoring.health.watch_events("Cluster", lambda: EVENTS)
+    monitoring.health.watch_coordination(lambda: COORDINATION)
     assert monitoring.metrics is not None
     registered: dict[str, set[str]] = {}
     for metric in monitoring.metrics.registry.collect():
