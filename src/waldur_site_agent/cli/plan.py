@@ -25,7 +25,7 @@ from waldur_site_agent.service.journal import plain, plain_write
 _COLUMN = 14
 _SHOWN_USERS = 8
 _NOTHING_TO_CHANGE = "nothing to change; the order is only marked as done"
-_WITH_THE_ACCOUNT = {"before": {}, "reason": "with the account", "reasons": {}}
+_WITH_THE_ACCOUNT = {"before": {}, "reason": "with the account"}
 
 Json: TypeAlias = dict[str, Any]
 

@@ -193,12 +193,14 @@ class ComponentSettings(Section):
     target_components: dict[str, TargetSettings] = Field(default_factory=dict)
     """What one measured unit consists of in the backend, such as a node-hour of cores and GPUs:
     type to its ``factor``. Limits are set on each; of usage the largest share counts."""
-    accounting_type: Literal["usage", "limit"]
-    """``limit``: the resource's own limit from Waldur is set. ``usage``: paid by use."""
+    accounting_type: Literal["usage", "limit", "one"]
+    """``limit``: the resource's own limit from Waldur is set. ``usage``: paid by use. ``one``: paid
+    in advance; the limit is for one month, and the account gets it for all months until the end
+    date of the resource. With ``is_prepaid: false`` it is a one-time fee, without a limit."""
     label: str
     """The component's name in Waldur."""
     limit: Decimal | None = Field(default=None, ge=0)
-    """With ``usage``: a cap, in measured units, that every new account gets. With both types,
+    """With ``usage``: a cap, in measured units, that every new account gets. With every type,
     ``components load`` writes it to Waldur as the component's amount."""
     description: OptionalText = ""
     """Shown to customers; this and the keys below are written by ``components load``, and what is
@@ -218,7 +220,7 @@ class ComponentSettings(Section):
     is_boolean: bool | None = None
     """Whether customers only choose between yes and no."""
     is_prepaid: bool | None = None
-    """Whether the component is paid in advance, for a number of months."""
+    """Whether the component is paid in advance, for a number of months; true with ``one``."""
     min_prepaid_duration: Months = None
     """The fewest months that can be paid in advance."""
     max_prepaid_duration: Months = None

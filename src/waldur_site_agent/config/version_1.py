@@ -97,7 +97,8 @@ _COMPONENT: Mapping[str, OldKey] = {
     "measured_unit": done(),
     "label": done(),
     "accounting_type": done(
-        refused={"one": "prepaid components are not yet supported; remove the component here"}
+        "`one` is prepaid: the account gets the limit for all months, which version 1 cut to one "
+        "month in the first pass; `one` with `is_prepaid: false` has no limit"
     ),
     "unit_factor": done(),
     "unit_factor_reporting": done(
@@ -117,7 +118,7 @@ _COMPONENT: Mapping[str, OldKey] = {
     "default_limit": done(),
     "limit_period": done("another value is an error at once"),
     "is_boolean": done(),
-    "is_prepaid": done(),
+    "is_prepaid": done("with `one` true is sent unless the file says false, as in version 1"),
     "min_prepaid_duration": done(),
     "max_prepaid_duration": done(),
     "prepaid_duration_step": done(),

@@ -10,7 +10,7 @@ from waldur_site_agent.backends import BackendResource
 from waldur_site_agent.cycles.limits import limited_components
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.marketplace import Resource
-from waldur_site_agent.planning.limits import LimitPrecision, limit_differences
+from waldur_site_agent.planning.limits import LimitPrecision, limit_differences, of_resource
 from waldur_site_agent.planning.membership import wanted_access
 from waldur_site_agent.planning.plan import amount_text
 
@@ -84,7 +84,7 @@ def _compare(site: Site, resource: Resource, found: BackendResource) -> Iterator
     differences = {
         each.target: each for each in limit_differences(resource, found, components, precision)
     }
-    for component in components.values():
+    for component in of_resource(components, resource).values():
         for part in component.parts:
             difference = differences.get(part.type)
             limit = found.limits.get(part.type)
@@ -98,8 +98,8 @@ def _compare(site: Site, resource: Resource, found: BackendResource) -> Iterator
                 ),
                 actual=_text(limit),
                 reason="" if difference is None else str(difference),
-                unit_factor=_text(part.unit_factor),
-                waldur_unit=component.measured_unit,
+                unit_factor=_text(part.limit_factor),
+                waldur_unit=component.unit_text,
                 waldur_value=_text(sold),
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -67,7 +68,7 @@ def facts_of_orders(
         order, resource = attempt.item
         if attempt.value is None:
             raise TemporaryError(f"{resource.name}: it could not be read: {attempt.error}")
-        found[order.uuid] = _facts(attempt.value, order.attributes)
+        found[order.uuid] = _ordered(_facts(attempt.value), order)
     site.backend.hear(Facts(resources=tuple(found.values())))
     return found
 
@@ -85,14 +86,14 @@ def with_candidates(site: Site, state: BackendState, names: Iterable[str]) -> Ba
     return BackendState(resources={**found.resources, **state.resources})
 
 
-def _facts(record: Mapping[str, Any], ordered: Mapping[str, Any] | None = None) -> ResourceFacts:
+def _facts(record: Mapping[str, Any]) -> ResourceFacts:
     uuid = uuid_from_url(str(record.get("uuid", "")))
     if uuid is None:
         raise TemporaryError("Waldur described a resource without a UUID; it will be read again")
     return ResourceFacts(
         uuid=uuid,
         backend_id=str(record.get("backend_id") or ""),
-        attributes={**_mapping(record, "attributes"), **(ordered or {})},
+        attributes=_mapping(record, "attributes"),
         options=_mapping(record, "options"),
         plugin_options=_mapping(record, "offering_plugin_options"),
         record=record,
@@ -100,8 +101,21 @@ def _facts(record: Mapping[str, Any], ordered: Mapping[str, Any] | None = None) 
 
 
 def _known_facts(order: Order, resource: Resource) -> ResourceFacts:
-    return ResourceFacts(
-        uuid=resource.uuid, backend_id=resource.backend_id, attributes=order.attributes
+    known = ResourceFacts(
+        uuid=resource.uuid,
+        backend_id=resource.backend_id,
+        attributes=resource.attributes,
+        options=resource.options,
+    )
+    return _ordered(known, order)
+
+
+def _ordered(facts: ResourceFacts, order: Order) -> ResourceFacts:
+    """The facts with what the order asks for; Waldur's own follow once it is done."""
+    return replace(
+        facts,
+        attributes={**facts.attributes, **order.attributes},
+        options={**facts.options, **_mapping(order.attributes, "new_options")},
     )
 
 

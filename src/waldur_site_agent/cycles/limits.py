@@ -156,7 +156,7 @@ def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) 
     if busy or resource.state not in ResourceState.WITHOUT_ORDER:
         return decision.blocked("an order is in progress")
     listed = decision.resource
-    if resource.account != name or dict(resource.limits) != dict(listed.limits):
+    if resource.account != name or _sold(resource) != _sold(listed):
         # the backend was read before this change
         return decision.blocked(
             "Waldur has changed in the meantime; checked again in the next cycle"
@@ -166,6 +166,11 @@ def _rechecked(site: Site, decision: LimitDecision, deciding: Collection[UUID]) 
         if others:
             return decision.blocked(f"the account also belongs to resource {others[0].uuid}")
     return decision
+
+
+def _sold(resource: Resource) -> tuple[object, ...]:
+    """What a decision about limits rests on."""
+    return dict(resource.limits), resource.term
 
 
 def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[UUID]]:
@@ -214,6 +219,8 @@ def sync_resource_limits(
     tell_resources(site)
     state = without_closed(site.backend.observe(), groups, site.backend.capabilities)
     decisions = decide(site, groups, state, follows, uncertain=uncertain)
+    if follows == "backend":
+        decisions = {name: decision.only_reporting() for name, decision in decisions.items()}
     remarks = [f"{name}  {text}" for name, d in decisions.items() for text in d.left]
     changing = [d for d in decisions.values() if d.changes_something]
     remarks += lines_of_unlimited(site, groups, state)
@@ -304,6 +311,7 @@ def report_limits(
     if authority == "waldur":
         return [], []  # membership sync sets them on the accounts
     decisions = decide(site, by_account(resources), state, authority)
+    decisions = {name: decision.only_reporting() for name, decision in decisions.items()}
     if not dry_run:
         note_unresolved(site, decisions)
     writes = [reported_limits_write(site, d) for d in decisions.values() if d.to_report is not None]

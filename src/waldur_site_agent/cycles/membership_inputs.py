@@ -592,6 +592,7 @@ def _planned_from(resource: Resource) -> tuple[object, ...]:
         resource.downscaled,
         resource.restrict_member_access,
         dict(resource.limits),
+        resource.term,
     )
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.facts import tell_people
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
+from waldur_site_agent.cycles.ordered_limits import orders_with_limits
 from waldur_site_agent.cycles.partial_answers import readable, stand_ins
 from waldur_site_agent.cycles.site import (
     CycleReport,
@@ -42,7 +43,6 @@ from waldur_site_agent.model.marketplace import (
     TeamMember,
     WaldurOffering,
 )
-from waldur_site_agent.planning.limits import supported_limits
 from waldur_site_agent.planning.membership import (
     consent_problem,
     granted_usernames,
@@ -265,7 +265,8 @@ def order_contexts(
         known = {key: team for key, team in teams.items() if not isinstance(team, SiteAgentError)}
         tell_people(site, users, known)
     contexts = []
-    for order in (_with_supported_limits(site, order) for order in orders):
+    with_limits, without_plan = orders_with_limits(site, orders, by_uuid)
+    for order in with_limits:
         resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
         if resource is None:
             continue
@@ -275,6 +276,8 @@ def order_contexts(
         )
         if offering is not None:
             context = _with_grant(site, offering, context)
+        if order.uuid in without_plan:
+            context = replace(context, problem=context.problem or without_plan[order.uuid])
         contexts.append(_with_team(site, context, usernames, teams.get(_team_of(order, resource))))
     return tuple(contexts)
 
@@ -294,12 +297,6 @@ def _with_grant(site: Site, offering: WaldurOffering, context: OrderContext) -> 
         return replace(context, grant=site.backend.grant(offering, attributes))
     except PermanentError as error:
         return replace(context, problem=error)
-
-
-def _with_supported_limits(site: Site, order: Order) -> Order:
-    """The order without limits that the backend does not support."""
-    name, components = order.resource_name, site.offering.components
-    return replace(order, limits=supported_limits(site.backend, name, order.limits, components))
 
 
 def _team_of(order: Order, resource: Resource) -> UUID:
@@ -377,7 +374,7 @@ def _placements(
         customer_slug=order.customer_slug or resource.customer_slug,
         customer_name=order.customer_name or resource.customer_name,
         uuid=resource.uuid,
-        attributes=order.attributes,
+        attributes={**resource.attributes, **order.attributes},
     )
     for kind, slug in (("customer", request.customer_slug), ("project", request.project_slug)):
         if not slug.strip():

@@ -35,6 +35,7 @@ from waldur_site_agent.cycles.pending_orders import (
     note_references,
     progress_of_orders,
 )
+from waldur_site_agent.cycles.renewals import note_renewals, warn_of_missing_end_dates
 from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     ScopeFilter,
@@ -125,7 +126,10 @@ def process_orders(
         errors = _carry_out(site, plans, allowed)
     if keeps_usage:
         errors |= report_last_usage(site, plans, state, errors)
+    note_renewals(site, plans, errors)
     closed = close_orders(site, [_completion(plan, errors) for plan in plans])
+    done = {result.order.uuid for result in closed if result.status is OrderStatus.DONE}
+    warn_of_missing_end_dates(site, [plan for plan in plans if plan.order.uuid in done])
     _remember_updates(site, closed)
     report = OrdersReport(
         offering=site.offering.name,
@@ -178,6 +182,7 @@ def _decide(
             context,
             facts=facts.get(context.order.uuid),
             progress=progress.get(context.order.uuid),
+            is_prepaid=any(each.is_prepaid for each in site.offering.components.values()),
         )
         for context in order_contexts(site, orders, resources.own, approved)
     )

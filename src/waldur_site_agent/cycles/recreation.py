@@ -10,7 +10,12 @@ from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.backend import ResourceFacts
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import ResourceState
-from waldur_site_agent.planning.limits import LimitPrecision, initial_limits, supported_limits
+from waldur_site_agent.planning.limits import (
+    LimitPrecision,
+    initial_limits,
+    of_resource,
+    supported_limits,
+)
 from waldur_site_agent.planning.membership import AccountWanted
 
 _SERVED = (ResourceState.OK, ResourceState.ERRED, ResourceState.UPDATING)
@@ -70,11 +75,14 @@ def _creation(site: Site, account: AccountWanted) -> CreateResource:
         raise PermanentError(f"the resource is {first.state}")
     components = site.offering.components
     sold = supported_limits(site.backend, first.name, first.limits, components)
-    limits = initial_limits(sold, components)
+    limits = initial_limits(sold, of_resource(components, first))
     return CreateResource(
         placement_of(site, first, account.id),
         LimitPrecision.of(site.backend).limits(limits),
         facts=ResourceFacts(
-            uuid=first.uuid, backend_id=first.backend_id, attributes=first.attributes
+            uuid=first.uuid,
+            backend_id=first.backend_id,
+            attributes=first.attributes,
+            options=first.options,
         ),
     )

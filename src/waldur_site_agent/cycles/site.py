@@ -435,6 +435,8 @@ class Memory:
     """When an account was offered for import; Waldur's list may not show it yet."""
     unreported_components_logged: bool = False
     """The log already names the components that Waldur does not count."""
+    uncounted_components: set[str] = field(default_factory=set)
+    """Prepaid components whose usage this Waldur does not take."""
     logged_plan_changes: set[UUID] = field(default_factory=set)
     """Usage records that the log already names as one of several for the same month."""
     accepts_bulk_user_usage: bool | None = None

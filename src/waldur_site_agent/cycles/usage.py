@@ -392,7 +392,8 @@ def reported_components(site: Site) -> dict[str, Component]:
     counted = {
         name: component
         for name, component in site.offering.components.items()
-        if all(site.backend.counts(part.type) for part in component.parts)
+        if name not in site.memory.uncounted_components
+        and all(site.backend.counts(part.type) for part in component.parts)
     }
     components = reportable(counted, offering.components)
     others = sorted(counted.keys() - components.keys())

@@ -182,6 +182,8 @@ _NOT_LISTED_YET = (
     "per-user usage follows in the next cycle"
 )
 
+_INVALID = "components are invalid"
+"""In what Waldur says about components whose usage it does not take."""
 _STAFF_ONLY = (
     "once a month has ended in UTC, reporting components billed by usage requires a staff token"
 )
@@ -436,7 +438,7 @@ class _Sending:
             key = _key(self.plan, resource, name)
             rejected.add(key) if name in refused else rejected.discard(key)
         self.refused.update((account, name) for name in refused)
-        refused = dict(self._without_staff_only(refused))
+        refused = dict(self._without_uncounted(self._without_staff_only(refused)))
         taken = [name for name in resource.changed_totals if (account, name) not in self.refused]
         if taken:
             self.reported.add(account)
@@ -484,6 +486,24 @@ class _Sending:
             except PermanentError as error:
                 refused[name] = error
         return refused
+
+    def _without_uncounted(
+        self, refused: Iterable[tuple[str, PermanentError]]
+    ) -> Iterator[tuple[str, PermanentError]]:
+        """The rejections but those of older servers, which count no prepaid components."""
+        uncounted = self.site.memory.uncounted_components
+        for name, error in refused:
+            component = self.site.offering.components.get(name)
+            if component is None or not component.is_prepaid or _INVALID not in str(error):
+                yield name, error
+                continue
+            if name not in uncounted:
+                self.site.log.warning(
+                    "usage of a prepaid component is not reported: this Waldur does not count it",
+                    component=name,
+                    remedy="newer versions of Waldur take it; limits do not depend on it",
+                )
+            uncounted.add(name)
 
     def _without_staff_only(
         self, refused: Mapping[str, PermanentError]

@@ -35,9 +35,9 @@ class ResourceFacts:
     backend_id: str = ""
     """As Waldur has it, in its capitals."""
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What the customer filled in when ordering."""
+    """What the customer filled in when ordering, and those of the order that is carried out."""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The options that the customer may change later."""
+    """The options that the customer may change later, as that order asks for them."""
     plugin_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Options that the provider gave the offering."""
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)

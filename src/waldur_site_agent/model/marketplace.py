@@ -96,9 +96,75 @@ class Order:
     customer_slug: str = ""
     limits: Mapping[str, Decimal | None] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    plan_uuid: UUID | None = None
     start_date: date | None = None
     backend_id: str = ""
     error_message: str = ""
+
+    @property
+    def renewed_until(self) -> date | None:
+        """Of a renewal, the end date that it asks for."""
+        return renewed_until(self.attributes)
+
+
+def renewed_until(attributes: Mapping[str, Any]) -> date | None:
+    """The end date that a renewal asks for, from the attributes of the order.
+
+    Servers set it when the order is approved, when it is done, or not at all.
+    """
+    return _date(attributes.get("new_end_date")) if attributes.get("action") == "renew" else None
+
+
+def _date(value: object) -> date | None:
+    try:
+        return date.fromisoformat(str(value)[:_DATE_LENGTH])
+    except ValueError:
+        return None
+
+
+RENEWAL_NOTE = "renewed"
+"""The key of ``backend_metadata`` with a new end date that Waldur may not show yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The time that prepaid components are paid for; their limits are for one month of it."""
+
+    start: date | None = None
+    """The day, in UTC, on which the resource was ordered."""
+    end: date | None = None
+    """The day on which the resource ends."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Waldur says both; a limit then counts once for each month."""
+        return self.start is not None and self.end is not None
+
+    @property
+    def months(self) -> int:
+        """Calendar months, as Waldur charges them: the last one counts whole; at least one."""
+        if self.start is None or self.end is None:
+            return 1
+        months = (self.end.year - self.start.year) * 12 + self.end.month - self.start.month
+        return max(1, months + (self.end.day > self.start.day))
+
+    @classmethod
+    def of(cls, created: datetime | None, end: date | None) -> Term:
+        """The term of a resource that was created at this moment."""
+        if created is not None and created.tzinfo is not None:
+            created = created.astimezone(UTC)
+        return cls(None if created is None else created.date(), end)
+
+    def extended(self, until: date | None) -> Term:
+        """The term, ending no earlier than a date."""
+        is_longer = until is not None and (self.end is None or self.end < until)
+        return replace(self, end=until) if is_longer else self
+
+    def __str__(self) -> str:
+        if self.end is None or self.start is None:
+            return "a month, counted for one month: it has no end date"
+        plural = "" if self.months == 1 else "s"
+        return f"a month for {self.months} month{plural}, until {self.end}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +188,13 @@ class Resource:
     backend_metadata: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What the customer chose with the order."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options that the customer may change later."""
+    plan_uuid: UUID | None = None
+    end_date: date | None = None
+    """The day on which Waldur orders the termination; of prepaid ones, how long they are paid."""
+    project_end_date: date | None = None
+    """The same for all resources of the project."""
     paused: bool = False
     downscaled: bool = False
     restrict_member_access: bool = False
@@ -138,7 +211,27 @@ class Resource:
         """``backend_id`` as names are compared everywhere: backends keep lower case."""
         return self.backend_id.strip().lower()
 
+    @property
+    def ends_on(self) -> date | None:
+        """The day on which it ends, with its project or before."""
+        dates = [each for each in (self.end_date, self.project_end_date) if each is not None]
+        return min(dates, default=None)
 
+    @property
+    def term(self) -> Term:
+        """The time that its prepaid components are paid for.
+
+        A note about a renewal counts while Waldur shows the end date that it showed then.
+        """
+        note = self.backend_metadata.get(RENEWAL_NOTE)
+        term = Term.of(self.created, self.end_date)
+        shown = "" if self.end_date is None else self.end_date.isoformat()
+        if isinstance(note, Mapping) and note.get("shown") == shown:
+            return term.extended(_date(note.get("until")))
+        return term
+
+
+_DATE_LENGTH = len("2027-07-15")
 _CENT = Decimal("0.01")
 
 
@@ -147,6 +240,8 @@ class AccountingType:
 
     LIMIT = "limit"
     USAGE = "usage"
+    ONE_TIME = "one"
+    """Once, at the order; prepaid components are paid so, for all their months."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,16 +254,30 @@ class AccountingRules:
     """Waldur accepts usage reports."""
     is_capped: bool = False
     """New accounts get the ``limit`` of the configuration file as a fixed cap."""
+    is_prepaid: bool = False
+    """The limit is for one month, and the account gets it for all months at once. Waldur alone
+    says how many there are, so nothing is reported back."""
 
 
 ACCOUNTING_RULES: Mapping[str, AccountingRules] = {
     AccountingType.LIMIT: AccountingRules(is_limited=True, is_counted=True),
     AccountingType.USAGE: AccountingRules(is_counted=True, is_capped=True),
+    AccountingType.ONE_TIME: AccountingRules(is_limited=True, is_counted=True, is_prepaid=True),
 }
 """The one place that says which accounting type is limited, counted and capped.
 
-The other types that Waldur has, such as ``one`` (one-time) and ``fixed``, are none of these.
+The other types that Waldur has, such as ``fixed``, and one-time fees, are none of these.
 """
+
+
+def rules_of(accounting_type: str, *, is_prepaid: bool) -> AccountingRules:
+    """What the agent does with components of an accounting type.
+
+    ``is_prepaid`` tells prepaid components from one-time fees.
+    """
+    if accounting_type == AccountingType.ONE_TIME and not is_prepaid:
+        return AccountingRules()
+    return ACCOUNTING_RULES.get(accounting_type, AccountingRules())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +306,28 @@ class Component:
     A node-hour of 128 cores and 4 GPUs is ``cpu`` 7680 and ``gres/gpu`` 240 minutes. Empty for a
     component that the backend has under its own type.
     """
+    term: Term | None = None
+    """Of a prepaid component, the time that a resource is paid for; ``None`` until it is known
+    which resource is meant."""
+
+    @property
+    def is_prepaid(self) -> bool:
+        """Whether it is paid in advance, for a number of months."""
+        return self.rules.is_prepaid
+
+    def for_term(self, term: Term) -> Component:
+        """The component as a resource with this term has it; others than prepaid stay the same."""
+        return replace(self, term=term) if self.is_prepaid else self
+
+    @property
+    def limit_factor(self) -> Decimal:
+        """Backend units of the limit in one measured unit that is sold: of all months."""
+        return self.unit_factor * (1 if self.term is None else self.term.months)
+
+    @property
+    def unit_text(self) -> str:
+        """The measured unit of a limit, of prepaid components with the months."""
+        return self.measured_unit if self.term is None else f"{self.measured_unit} {self.term}"
 
     @property
     def parts(self) -> tuple[Component, ...]:
@@ -215,7 +346,8 @@ class Component:
     @property
     def rules(self) -> AccountingRules:
         """What the accounting type means for the component."""
-        return ACCOUNTING_RULES.get(self.accounting_type, AccountingRules())
+        is_fee = self.details.get("is_prepaid") is False
+        return rules_of(self.accounting_type, is_prepaid=not is_fee)
 
     @property
     def cap(self) -> Decimal | None:
@@ -223,12 +355,12 @@ class Component:
         return self.limit if self.rules.is_capped else None
 
     def to_backend(self, measured: Decimal) -> Decimal:
-        """An amount of measured units in backend units, exactly."""
-        return (measured * self.unit_factor).normalize() + 0
+        """A limit of measured units in backend units, exactly."""
+        return (measured * self.limit_factor).normalize() + 0
 
     def to_measured(self, amount: Decimal) -> Decimal:
-        """An amount of backend units in measured units, rounded to two decimals as in Waldur."""
-        return (amount / self.unit_factor).quantize(_CENT)
+        """A limit of backend units in measured units, rounded to two decimals as in Waldur."""
+        return (amount / self.limit_factor).quantize(_CENT)
 
     @property
     def usage_factors(self) -> dict[str, Fraction]:
@@ -283,7 +415,7 @@ class WaldurComponent:
     @property
     def rules(self) -> AccountingRules:
         """What the billing type means for the component."""
-        return ACCOUNTING_RULES.get(self.billing_type, AccountingRules())
+        return rules_of(self.billing_type, is_prepaid=bool(self.is_prepaid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +456,24 @@ class WaldurOffering:
     """Servers before 7.9 have none."""
     qos_profiles: tuple[QosProfile, ...] = ()
     """Servers before 8.0 have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferingPlan:
+    """A plan by which an offering is sold."""
+
+    uuid: UUID
+    name: str = ""
+    quotas: Mapping[str, Decimal | None] = field(default_factory=dict)
+    """By component, what the plan includes, in measured units."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferingPlans:
+    """The plans of an offering."""
+
+    uuid: UUID
+    plans: tuple[OfferingPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,21 @@ Waldur counts a component in its ``measured_unit`` (k-Hours), the backend in its
 ``unit_factor`` is the number of backend units per measured unit; a component with
 ``target_components`` has a limit per target, each with its own factor. Conversion is exact. A
 backend that keeps whole numbers rounds up, in the customer's favour, before anything is planned.
-Which accounting types have limits and caps is in ``model.marketplace.ACCOUNTING_RULES``.
+Which accounting types have limits and caps is in ``model.marketplace.ACCOUNTING_RULES``. A prepaid
+component is sold by the month, and its account gets the limit for all months of the resource's
+term at once; that limit follows Waldur alone, and is never reported back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
 from waldur_site_agent.backends import Backend, BackendResource
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.marketplace import Component, Resource
+from waldur_site_agent.model.marketplace import Component, Order, Resource
 from waldur_site_agent.planning.plan import amount_text
 
 Amounts = dict[str, Decimal]
@@ -39,6 +41,29 @@ def ordered_limits(
             continue
         amounts |= _backend_units(value, component)
     return amounts
+
+
+def of_resource(
+    components: Mapping[str, Component], resource: Resource, order: Order | None = None
+) -> dict[str, Component]:
+    """The components as a resource has them: prepaid ones with its term.
+
+    ``order`` is a renewal that is being carried out: servers may set the new end date only later.
+    """
+    term = resource.term.extended(order.renewed_until if order is not None else None)
+    return {name: component.for_term(term) for name, component in components.items()}
+
+
+def entitlements(
+    limits: Mapping[str, Decimal | None], components: Mapping[str, Component]
+) -> dict[str, str]:
+    """By the backend's own types, why the limits of prepaid components are what they are."""
+    return {
+        part.type: f"ordered: {amount_text(value)} {component.unit_text}"
+        for name, component in components.items()
+        if component.is_prepaid and (value := limits.get(name)) is not None
+        for part in component.parts
+    }
 
 
 def initial_limits(
@@ -187,7 +212,7 @@ class LimitDifference:
     @property
     def entitlement(self) -> str:
         """The limit that the account should have, with its source, as text."""
-        amount = f"{amount_text(self.sold)} {self.component.measured_unit}"
+        amount = f"{amount_text(self.sold)} {self.component.unit_text}"
         return f"cap in the file: {amount}" if self.is_cap else f"sold in Waldur: {amount}"
 
     @property
@@ -196,8 +221,7 @@ class LimitDifference:
         owner = "the file" if self.is_cap else "Waldur"
         if self.sold is None:
             return f"{owner} has none"
-        unit = self.component.measured_unit
-        text = f"{owner} has {amount_text(self.sold)} {unit}"
+        text = f"{owner} has {amount_text(self.sold)} {self.component.unit_text}"
         return text if self.to_set is None else f"{text} ({amount_text(self.to_set)})"
 
     @property
@@ -206,8 +230,9 @@ class LimitDifference:
         if self.found is None:
             return "the account none"
         measured = self.part.to_measured(self.found)
-        about = "" if measured * self.part.unit_factor == self.found else "about "
-        text = f"{about}{amount_text(measured)} {self.component.measured_unit}"
+        about = "" if measured * self.part.limit_factor == self.found else "about "
+        a_month = " a month" if self.component.is_prepaid else ""
+        text = f"{about}{amount_text(measured)} {self.component.measured_unit}{a_month}"
         return f"the account {amount_text(self.found)} ({text})"
 
 
@@ -238,13 +263,25 @@ class LimitDecision:
 
     def without_reporting(self, components: Collection[str], reason: str) -> LimitDecision:
         """The decision without reporting the limits of some components."""
-        kept = tuple(each for each in self.changed if each.name not in components)
+        kept = tuple(
+            each
+            for each in self.changed
+            if each.name not in components or each.component.is_prepaid
+        )
         left = [f"{d}; left unchanged: {reason}" for d in self.changed if d not in kept]
         if not left:
             return self
-        values = {d.name: value for d in kept if (value := d.to_report) is not None}
-        to_report = _everything(self.resource, values) if values else None
+        to_report = _reported(self.resource, kept)
         return replace(self, to_report=to_report, changed=kept, left=(*left, *self.left))
+
+    def only_reporting(self) -> LimitDecision:
+        """The decision without what is set on the account."""
+        kept = tuple(each for each in self.changed if not each.component.is_prepaid)
+        left = [f"{d}; {_PREPAID}" for d in self.changed if d not in kept]
+        return replace(self, to_set={}, changed=kept, left=(*left, *self.left))
+
+
+_PREPAID = "prepaid, so it follows Waldur: membership_sync sets it on the account"
 
 
 def limit_differences(
@@ -259,7 +296,7 @@ def limit_differences(
     site. Components that are not configured are ignored.
     """
     differences: list[LimitDifference] = []
-    for name, component in sorted(components.items()):
+    for name, component in sorted(of_resource(components, resource).items()):
         if component.rules.is_limited:
             sold = resource.limits.get(name)
             differences += _of_component(component, sold, found.limits, precision)
@@ -293,10 +330,15 @@ def _of_component(
             sold=sold,
             found=amount,
             to_set=precision.settable(part.type, wanted)
-            if is_valid and wanted is not None
+            if is_valid and wanted is not None and not _would_guess(component, amount)
             else None,
             to_report=_measured(component, found, precision),
         )
+
+
+def _would_guess(component: Component, found: Decimal | None) -> bool:
+    """Whether an existing limit would be replaced without knowing for how many months."""
+    return component.term is not None and not component.term.is_known and found is not None
 
 
 def _measured(
@@ -308,8 +350,8 @@ def _measured(
         return None
     for part in parts:
         amount = part.to_measured(found[part.type])
-        if amount * part.unit_factor == found[part.type] and all(
-            precision.agree(each.type, amount * each.unit_factor, found[each.type])
+        if amount * part.limit_factor == found[part.type] and all(
+            precision.agree(each.type, amount * each.limit_factor, found[each.type])
             for each in parts
             if each is not part
         ):
@@ -343,13 +385,16 @@ def decide_limits(
         for difference in differences
         if difference not in changed
     )
-    to_set = {d.target: value for d in changed if (value := d.to_set) is not None}
-    values = {d.name: value for d in changed if (value := d.to_report) is not None}
+    to_set = {
+        d.target: value
+        for d in changed
+        if (value := d.to_set) is not None and _authority_over(d, authority) == "waldur"
+    }
     return LimitDecision(
         resource=resource,
         found=found,
-        to_set=to_set if authority == "waldur" else {},
-        to_report=_everything(resource, values) if values and authority == "backend" else None,
+        to_set=to_set,
+        to_report=_reported(resource, changed) if authority == "backend" else None,
         changed=changed,
         left=left,
     )
@@ -357,15 +402,28 @@ def decide_limits(
 
 def _value(difference: LimitDifference, authority: Authority) -> Decimal | None:
     """The new value of the side that is changed; ``None`` if neither is."""
+    authority = _authority_over(difference, authority)
     if authority == "waldur":
         return difference.to_set
     return difference.to_report if authority == "backend" and not difference.is_cap else None
 
 
-def _everything(resource: Resource, values: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    """The changed limits, together with all others that the resource has."""
+def _authority_over(difference: LimitDifference, authority: Authority) -> Authority:
+    """The side whose limit is kept: of prepaid components, the account is never right."""
+    is_prepaid = difference.component.is_prepaid
+    return "waldur" if is_prepaid and authority == "backend" else authority
+
+
+def _reported(resource: Resource, changed: Iterable[LimitDifference]) -> dict[str, Decimal] | None:
+    """The limits to report, together with all others that the resource has."""
+    values = {
+        d.name: value
+        for d in changed
+        if (value := d.to_report) is not None and not d.component.is_prepaid
+    }
     everything = {**resource.limits, **values}
-    return {name: value for name, value in everything.items() if value is not None}
+    known = {name: value for name, value in everything.items() if value is not None}
+    return known if values else None
 
 
 def _why_left(difference: LimitDifference, authority: Authority) -> str:
@@ -373,10 +431,13 @@ def _why_left(difference: LimitDifference, authority: Authority) -> str:
         return '"waldur-site-agent limits sync --to backend" sets it'
     if authority == "report":
         return "left unchanged (limits: report)"
-    if authority == "backend" and difference.component.targets:
-        return "left unchanged: the limits of its targets are not those of one amount"
+    if _would_guess(difference.component, difference.found):
+        return "left unchanged: the resource has no end date, so its months are not known"
+    authority = _authority_over(difference, authority)
     if authority == "backend":
-        return "left unchanged: it needs more than two decimals"
+        has_targets = bool(difference.component.targets)
+        why = "the limits of its targets are not those of one amount"
+        return f"left unchanged: {why if has_targets else 'it needs more than two decimals'}"
     if difference.sold is None:
         return "left unchanged: Waldur has none"
     return "left unchanged: Waldur's value is not a valid limit"

@@ -47,12 +47,13 @@ def plan_components(
 
 def _wanted(component: Component, existing: WaldurComponent) -> WaldurComponent:
     """``existing`` with all configured fields."""
+    prepaid = {"is_prepaid": True} if component.is_prepaid else {}
     wanted = replace(
         existing,
         name=component.label,
         measured_unit=component.measured_unit,
         billing_type=component.accounting_type,
-        **component.details,
+        **{**prepaid, **component.details},
     )
     factor = component.unit_factor
     if factor == factor.to_integral_value():  # Waldur shows it to people, and has whole ones only

@@ -32,6 +32,7 @@ from waldur_site_agent.model.errors import (
     TemporaryError,
 )
 from waldur_site_agent.model.marketplace import (
+    RENEWAL_NOTE,
     Component,
     Order,
     OrderState,
@@ -42,8 +43,10 @@ from waldur_site_agent.model.marketplace import (
 from waldur_site_agent.planning.limits import (
     EXACT,
     LimitPrecision,
+    entitlements,
     initial_limits,
     limit_changes,
+    of_resource,
     ordered_limits,
 )
 from waldur_site_agent.planning.plan import (
@@ -76,6 +79,8 @@ class OrderContext:
     """Why the team is not known; the account is created and the order completed later."""
     facts: ResourceFacts | None = None
     """What Waldur says about the resource, for the backend."""
+    is_prepaid: bool = False
+    """Whether the offering sells components that are paid in advance."""
     progress: Progress | None = None
     """How the backend's work on the order stands, if it finishes it later."""
 
@@ -161,6 +166,18 @@ def reference_write(order: Order, reference: str) -> Write:
         reason="the backend finishes it later",
         value=reference,
     )
+
+
+def renewal_note(plan: OrderPlan) -> Write | None:
+    """Note until when a resource was renewed, if Waldur does not show it yet."""
+    resource, until = plan.context.resource, plan.order.renewed_until
+    has_it = resource.end_date is not None and until is not None and resource.end_date >= until
+    if until is None or has_it or not plan.context.is_prepaid:
+        return None
+    shown = "" if resource.end_date is None else resource.end_date.isoformat()
+    note = {"until": until.isoformat(), "shown": shown}
+    noted = {**resource.backend_metadata, RENEWAL_NOTE: note}
+    return metadata_write(resource, noted, "paid until then; Waldur may show it later")
 
 
 REFERENCES = "pending_orders"
@@ -310,7 +327,9 @@ def _joining(context: OrderContext, name: str, found: BackendResource | None) ->
 def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     placement, adopted = _choose_placement(context, planning)
     planning.given.update(name for _, name in placement.names())
-    limits = initial_limits(_limits_of(context), planning.components)
+    components = of_resource(planning.components, context.resource, context.order)
+    limits = initial_limits(context.order.limits, components)
+    reasons = entitlements(context.order.limits, components)
     found = planning.state.resources.get(placement.id)
     steps: list[Step] = []
     if found is None or not found.is_complete:
@@ -321,12 +340,12 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
             order=context.order.uuid,
             may_exist=context.noted_name == placement.id,
         )
-        steps.append(Step(creation, _why(context), context.order.uuid))
+        steps.append(Step(creation, _why(context), context.order.uuid, reasons=reasons))
     elif changes := limit_changes(limits, found.limits, planning.precision):
         is_back = context.order.type == OrderType.RESTORE
         reason = "restored" if is_back else "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes, context.order.uuid)
-        steps.append(Step(action, reason, context.order.uuid, found.limits))
+        steps.append(Step(action, reason, context.order.uuid, found.limits, reasons))
     steps += _joining(context, placement.id, found)
     note = "adopts the account that an interrupted run created" if adopted else ""
     return OrderPlan(
@@ -338,11 +357,33 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     )
 
 
-def _limits_of(context: OrderContext) -> Mapping[str, Decimal | None]:
-    """The limits of an account that is made: the order's, for a restored resource its own."""
-    if context.order.type == OrderType.RESTORE and not context.order.limits:
-        return context.resource.limits
-    return context.order.limits
+def limits_to_set(
+    order: Order,
+    resource: Resource,
+    components: Mapping[str, Component],
+    plan: Mapping[str, Decimal | None],
+) -> dict[str, Decimal | None]:
+    """The limits that an order asks for, by component, in measured units.
+
+    What the order leaves out: an account that is made gets what the resource has, and prepaid
+    components count anew with each order, because a renewal changes the months alone. ``plan`` is
+    what the plan includes, and counts where neither order nor resource has a limit.
+    """
+    known = {name: limit for name, limit in resource.limits.items() if limit is not None}
+    if order.type == OrderType.UPDATE:
+        known = {n: v for n, v in known.items() if n in components and components[n].is_prepaid}
+    if order.type != OrderType.UPDATE and order.limits:
+        known = {}
+    if has_no_limits(order, resource, components):
+        known |= {name: limit for name, limit in plan.items() if limit}
+    return {**known, **order.limits}
+
+
+def has_no_limits(order: Order, resource: Resource, components: Mapping[str, Component]) -> bool:
+    """Whether limits can be ordered, and neither the order nor its resource has any."""
+    names = {name for name, component in components.items() if component.rules.is_limited}
+    known = [limits.get(name) for limits in (order.limits, resource.limits) for name in names]
+    return bool(names) and all(limit is None for limit in known)
 
 
 def _why(context: OrderContext) -> str:
@@ -434,7 +475,8 @@ def _name_taken(
 
 def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     name = context.resource.account
-    wanted = ordered_limits(context.order.limits, planning.components)
+    components = of_resource(planning.components, context.resource, context.order)
+    wanted = ordered_limits(context.order.limits, components)
     if not wanted:
         return OrderPlan(context=context, backend_id=name, note="changes no limits")
     if not name:
@@ -453,7 +495,8 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     steps: tuple[Step, ...] = ()
     if changes := limit_changes(wanted, found.limits, planning.precision):
         action = SetLimits(name, changes, context.order.uuid)
-        steps = (Step(action, "ordered", context.order.uuid, found.limits),)
+        reasons = entitlements(context.order.limits, components)
+        steps = (Step(action, "ordered", context.order.uuid, found.limits, reasons),)
     return OrderPlan(context=context, backend_id=name, steps=steps)
 
 
@@ -545,6 +588,9 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
         writes.append(backend_id_write(plan.context.resource, plan.backend_id))
     writes += last_usage
     problem = plan.problem or plan.unfinished
+    note = renewal_note(plan) if problem is None else None
+    if note is not None and note.changes:
+        writes.append(note)
     if problem is None:
         writes.append(complete_write(plan.order))
     elif isinstance(problem, PermanentError):

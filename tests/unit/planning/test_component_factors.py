@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from calendar import monthrange
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from waldur_site_agent.backends import BackendResource
 from waldur_site_agent.config.settings import ComponentSettings
-from waldur_site_agent.model.marketplace import Component, Resource, backend_components
+from waldur_site_agent.model.marketplace import Component, Resource, Term, backend_components
 from waldur_site_agent.model.usage import ResourceUsage
 from waldur_site_agent.planning.limits import (
     Authority,
@@ -24,6 +27,7 @@ from waldur_site_agent.planning.limits import (
     initial_limits,
     limit_changes,
     limit_differences,
+    of_resource,
     ordered_limits,
     unlimited_components,
 )
@@ -132,6 +136,126 @@ def test_a_cap_and_a_limit_of_a_person_come_to_the_same(row: Row, period: str | 
     parts = backend_components({"product": capped})
     person = {name: part.to_backend(Decimal(row.sold)) for name, part in parts.items()}
     assert SLURM.limits(person) == row.limits
+
+
+def prepaid(row: Row, months: int, period: str | None = None) -> dict[str, Component]:
+    """The component of a row, paid in advance for so many months, from the middle of one."""
+    end = date(2027 + (4 + months) // 12, (4 + months) % 12 + 1, 15)
+    resource = Resource(
+        uuid=UUID(int=1), created=datetime(2027, 5, 15, 23, 59, tzinfo=UTC), end_date=end
+    )
+    made = component(kind="one", limit_period=period, **row.keys)
+    return of_resource({"product": made}, resource)
+
+
+@pytest.mark.parametrize(
+    ("months", "period"), [(1, None), (2, "month"), (7, "quarterly"), (12, "annual"), (36, "total")]
+)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.keys}-{row.sold}")
+def test_a_prepaid_limit_counts_once_for_each_month_and_usage_does_not(
+    row: Row, period: str | None, months: int
+) -> None:
+    targets = row.keys.get("target_components") or {"product": row.keys}
+    key = "factor" if "target_components" in row.keys else "unit_factor"
+    exact = {n: Fraction(str(t.get(key, 1))) * Fraction(row.sold) for n, t in targets.items()}
+    components = prepaid(row, months, period)
+    sold = {"product": Decimal(row.sold)}
+    limits = {name: math.ceil(amount * months) for name, amount in exact.items()}
+    assert SLURM.limits(initial_limits(sold, components)) == limits
+    assert SLURM.limits(ordered_limits(sold, components)) == limits
+    usage = ResourceUsage(by_user={"ada": {name: Fraction(n) for name, n in row.used.items()}})
+    assert billed(usage, components)["product"].total == Decimal(row.bill)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.keys}-{row.sold}")
+def test_the_months_are_never_counted_twice(row: Row) -> None:
+    once = prepaid(row, 6)
+    (term,) = {each.term for each in once.values()}
+    assert term is not None
+    again = {name: each.for_term(term) for name, each in once.items()}
+    assert again == once
+    ordinary = {"product": component(**row.keys)}
+    resource = Resource(uuid=UUID(int=1), end_date=date(2030, 1, 1))
+    assert of_resource(ordinary, resource) == ordinary
+
+
+@pytest.mark.parametrize("authority", ["backend", "waldur"])
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.keys}-{row.sold}")
+def test_a_prepaid_limit_that_was_read_back_is_no_difference(
+    row: Row, authority: Authority
+) -> None:
+    sold = {"product": Decimal(row.sold)}
+    resource = Resource(
+        uuid=UUID(int=1),
+        limits=sold,
+        created=datetime(2027, 1, 15, tzinfo=UTC),
+        end_date=date(2027, 7, 15),
+    )
+    components = {"product": component(kind="one", **row.keys)}
+    limits = SLURM.limits(initial_limits(sold, of_resource(components, resource)))
+    account = BackendResource(id="a", limits=limits)
+    assert limit_differences(resource, account, components, SLURM) == ()
+    shorter = replace(resource, end_date=date(2028, 7, 15))
+    differences = limit_differences(shorter, account, components, SLURM)
+    made = decide_limits(shorter, account, differences, authority)
+    wanted = SLURM.limits(initial_limits(sold, of_resource(components, shorter)))
+    assert made.to_report is None
+    assert {**limits, **made.to_set} == wanted
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "months"),
+    [
+        ("2027-01-15", "2027-07-15", 6),
+        ("2027-01-15", "2027-07-16", 7),
+        ("2027-01-15", "2027-07-14", 6),
+        ("2027-01-31", "2027-02-28", 1),
+        ("2027-01-31", "2027-03-01", 2),
+        ("2027-01-28", "2027-02-28", 1),
+        ("2027-01-15", "2028-01-15", 12),
+        ("2027-01-15", "2030-01-15", 36),
+        ("2027-01-15", "2027-01-16", 1),
+        ("2027-01-15", "2027-01-15", 1),
+        ("2027-01-15", "2026-01-15", 1),
+        ("2028-02-29", "2029-02-28", 12),
+    ],
+)
+def test_months_are_counted_as_waldur_charges_them(start: str, end: str, months: int) -> None:
+    assert Term(date.fromisoformat(start), date.fromisoformat(end)).months == months
+
+
+@given(start=st.dates(date(2020, 1, 1), date(2050, 1, 1)), months=st.integers(1, 60))
+def test_a_term_of_so_many_months_has_so_many(start: date, months: int) -> None:
+    number = start.month - 1 + months
+    year, month = start.year + number // 12, number % 12 + 1
+    day = min(start.day, monthrange(year, month)[1])  # the last day of a shorter month
+    assert Term(start, date(year, month, day)).months == months
+
+
+def test_the_day_of_an_order_is_that_of_waldurs_clock() -> None:
+    late = datetime(2027, 2, 1, 1, 30, tzinfo=timezone(timedelta(hours=3)))
+    assert Term.of(late, date(2027, 7, 31)).months == 6
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        Resource(uuid=UUID(int=1)),
+        Resource(uuid=UUID(int=1), created=datetime(2027, 1, 15, tzinfo=UTC)),
+    ],
+)
+def test_an_unknown_term_counts_as_one_month_and_changes_nothing_that_is_there(
+    resource: Resource,
+) -> None:
+    components = {"product": component(kind="one", unit_factor=60)}
+    sold = {"product": Decimal(10)}
+    resource = replace(resource, limits=sold)
+    assert initial_limits(sold, of_resource(components, resource)) == {"product": 600}
+    account = BackendResource(id="a", limits={"product": Decimal(3600)})
+    differences = limit_differences(resource, account, components)
+    for authority in ("backend", "waldur", "report"):
+        made = decide_limits(resource, account, differences, authority)
+        assert not made.changes_something
 
 
 def test_a_neighbour_of_a_mapped_component_keeps_its_own_factor() -> None:

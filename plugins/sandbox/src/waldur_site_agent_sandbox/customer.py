@@ -29,6 +29,7 @@ from waldur_site_agent_sandbox.records import (
     Offering,
     Order,
     Partition,
+    Plan,
     Project,
     Resource,
     Role,
@@ -260,8 +261,13 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         name: str | None = None,
         unit_factor: int = 1,
         is_priced: bool = True,
+        *,
+        is_prepaid: bool = False,
     ) -> Component:
-        """Add a component to an offering; without a price, the plan does not have it yet."""
+        """Add a component to an offering; without a price, the plan does not have it yet.
+
+        ``one`` with ``is_prepaid`` is paid in advance, for a number of months.
+        """
         place = offering_or_first(tx, offering)
         component = Component(
             uuid=tx.new_uuid(),
@@ -271,9 +277,24 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
             measured_unit=measured_unit,
             unit_factor=unit_factor,
             is_priced=is_priced,
+            is_prepaid=is_prepaid,
         )
         tx.world.put(replace(place, components=(*place.components, component)))
         return component
+
+    @change
+    def add_plan(
+        self,
+        tx: Transaction,
+        name: str,
+        quotas: JsonObject,
+        offering: Offering | str | None = None,
+    ) -> Plan:
+        """Add a plan to an offering, with what it includes of each component."""
+        place = offering_or_first(tx, offering)
+        plan = Plan(uuid=tx.new_uuid(), name=name, quotas=quotas)
+        tx.world.put(replace(place, plans=(*place.plans, plan)))
+        return plan
 
     # Orders and resources
 
@@ -288,8 +309,11 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         start_date: date | None = None,
         offering: Offering | str | None = None,
         state: str = "pending-provider",
+        *,
+        end_date: date | None = None,
+        plan: Plan | None = None,
     ) -> Order:
-        """Order a resource for a project."""
+        """Order a resource for a project; prepaid ones need an end date."""
         return rules.place_create(
             tx,
             offering_or_first(tx, offering),
@@ -298,8 +322,34 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
             limits=limits or {},
             attributes=attributes or {},
             start_date=start_date,
+            end_date=end_date,
+            plan=plan.uuid if plan is not None else "",
             state=state,
         )
+
+    @change
+    def place_renewal_order(
+        self,
+        tx: Transaction,
+        resource: Resource | str,
+        months: int,
+        limits: JsonObject | None = None,
+        extends_when: Literal["approved", "done", "never"] = "done",
+        state: str = "pending-provider",
+    ) -> Order:
+        """Order further months of a prepaid resource.
+
+        ``extends_when`` is when the server sets the new end date.
+        """
+        found = find(tx, Resource, resource)
+        return rules.place_renewal(
+            tx, found, months, limits, state=state, extends_when=extends_when
+        )
+
+    @change
+    def end_expired(self, tx: Transaction) -> list[Order]:
+        """Do the server's daily task: order the end of the resources whose day has come."""
+        return rules.end_expired(tx)
 
     @change
     def place_update_order(
@@ -309,15 +359,17 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         limits: JsonObject | None = None,
         attributes: JsonObject | None = None,
         start_date: date | None = None,
+        plan: Plan | None = None,
         state: str = "pending-provider",
     ) -> Order:
-        """Order new limits for a resource."""
+        """Order new limits or another plan for a resource, or ``new_options`` by an attribute."""
         return rules.place_update(
             tx,
             find(tx, Resource, resource),
             limits or {},
             attributes=attributes or {},
             start_date=start_date,
+            plan=plan.uuid if plan is not None else "",
             state=state,
         )
 

@@ -107,6 +107,11 @@ class Component:
     is_priced: bool = True
     """Whether the plan of the resources has a price for it."""
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether customers may set limits for it: limit-based ones, and prepaid ones."""
+        return self.billing_type == "limit" or (self.billing_type == "one" and self.is_prepaid)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
@@ -116,6 +121,16 @@ class Partition:
     name: str
     qos: tuple[str, ...] = ()
     """Those that can be ordered in it; the first is the default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A plan by which an offering is sold."""
+
+    uuid: str
+    name: str
+    quotas: JsonObject = field(default_factory=dict)
+    """By component, the amount that it includes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +149,24 @@ class Offering:
     plugin_options: JsonObject = field(default_factory=dict)
     partitions: tuple[Partition, ...] = ()
     qos_profiles: tuple[str, ...] = ()
+    plans: tuple[Plan, ...] = ()
     has_terms: bool = True
     """Whether there are terms of service that people can consent to."""
 
     @property
     def limit_types(self) -> frozenset[str]:
         """Types of the components that a customer may set limits for."""
-        return frozenset(c.type for c in self.components if c.billing_type == "limit")
+        return frozenset(c.type for c in self.components if c.has_limits)
+
+    @property
+    def prepaid(self) -> tuple[Component, ...]:
+        """The components that are paid in advance, for a number of months."""
+        return tuple(c for c in self.components if c.billing_type == "one" and c.is_prepaid)
 
     @property
     def unpriced_limit_types(self) -> frozenset[str]:
         """Those of them that the plan has no price for."""
-        limited = (c for c in self.components if c.billing_type == "limit")
+        limited = (c for c in self.components if c.has_limits)
         return frozenset(c.type for c in limited if not c.is_priced)
 
 
@@ -163,6 +184,11 @@ class Resource:
     state: str
     limits: JsonObject = field(default_factory=dict)
     attributes: JsonObject = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
+    """What the customer may change later, by an order with ``new_options``."""
+    plan: str = ""
+    end_date: date | None = None
+    """The day on which Waldur orders the termination."""
     backend_id: str = ""
     backend_metadata: JsonObject = field(default_factory=dict)
     paused: bool = False
@@ -189,6 +215,10 @@ class Order:
     resource: str
     limits: JsonObject = field(default_factory=dict)
     attributes: JsonObject = field(default_factory=dict)
+    plan: str = ""
+    extends_when: str = "done"
+    """Of a renewal, when the new end date is set: servers do that when they process the order
+    (``approved``), at its end (``done``), or leave it to people (``never``)."""
     start_date: date | None = None
     backend_id: str = ""
     error_message: str = ""

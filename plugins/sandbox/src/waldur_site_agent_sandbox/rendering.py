@@ -23,6 +23,7 @@ from waldur_site_agent_sandbox.records import (
     OfferingUser,
     Order,
     Partition,
+    Plan,
     Resource,
     Role,
     SubscriptionQueue,
@@ -225,8 +226,24 @@ def offering(tx: Transaction, row: Offering, api: str) -> JsonObject:
             "resource_options": {"order": [], "options": {}},
             "partitions": [_partition(each) for each in row.partitions],
             "qos_profiles": [_qos_profile(each) for each in row.qos_profiles],
+            "plans": [_plan(each, api) for each in row.plans],
         },
     )
+
+
+def _plan(row: Plan, api: str) -> JsonObject:
+    return {
+        "url": f"{api}marketplace-provider-offerings/plans/{row.uuid}/",
+        "uuid": row.uuid,
+        "name": row.name,
+        "description": "",
+        "archived": False,
+        "is_active": True,
+        "quotas": row.quotas,
+        "prices": {},
+        "future_prices": {},
+        "components": [],
+    }
 
 
 def _partition(row: Partition) -> JsonObject:
@@ -374,11 +391,8 @@ _EMPTY_RESOURCE: JsonObject = {
     "description": "",
     "effective_id": "",
     "limit_usage": {},
-    "end_date": None,
-    "plan_uuid": None,
     "resource_uuid": None,
     "resource_type": None,
-    "options": None,
     "report": [],
     "endpoints": [],
     "usage_limit_restriction": "",
@@ -414,7 +428,7 @@ def order(tx: Transaction, row: Order, api: str) -> JsonObject:
             "resource_uuid": None,
             "resource_type": None,
             "resource_name": resource.name if resource else "",
-            "plan_uuid": None,
+            "plan_uuid": row.plan or None,
             "cost": "0.0000000000",
             "output": "",
             "request_comment": None,
@@ -444,6 +458,9 @@ def resource(tx: Transaction, row: Resource, api: str, wants: Callable[[str], bo
         "limits": row.limits,
         "current_usages": row.current_usages,
         "attributes": row.attributes,
+        "options": row.options or None,
+        "plan_uuid": row.plan or None,
+        "end_date": day(row.end_date),
         "paused": row.paused,
         "downscaled": row.downscaled,
         "restrict_member_access": row.restrict_member_access,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -209,14 +210,19 @@ def place_create(
     limits: JsonObject,
     attributes: JsonObject,
     start_date: date | None,
+    end_date: date | None,
+    plan: str,
     state: str,
 ) -> Order:
     """Order a new resource, which is created in state Creating.
 
     Raises:
-        RefusedError: 400 for a limit that the offering does not have.
+        RefusedError: 400 for a limit that the offering does not have, and where what is paid in
+            advance has no end date, or one that the offering does not sell.
     """
     _check_limits(offering, limits)
+    if offering.prepaid:
+        _check_term(offering, tx.now.date(), end_date)
     resource = Resource(
         uuid=tx.new_uuid(),
         created=tx.now,
@@ -228,9 +234,97 @@ def place_create(
         state="Creating",
         limits=limits,
         attributes={"name": name, **attributes},
+        plan=plan,
+        end_date=end_date,
     )
     tx.world.put(resource)
     return _place(tx, resource, "Create", state, limits, resource.attributes, start_date)
+
+
+def months_between(start: date, end: date) -> int:
+    """Count months as Waldur charges them: a part of one counts whole, and at least one does."""
+    months = (end.year - start.year) * 12 + end.month - start.month
+    return max(1, months + (1 if end.day > start.day else 0))
+
+
+def _check_term(offering: Offering, start: date, end: date | None) -> None:
+    if end is None:
+        raise invalid({"end_date": ["End date is required for prepaid components."]})
+    months = months_between(start, end)
+    for each in offering.prepaid:
+        low, high = each.min_prepaid_duration, each.max_prepaid_duration
+        step = each.prepaid_duration_step or 1
+        if (
+            (low is not None and months < low)
+            or (high is not None and months > high)
+            or (months - (low or 0)) % step
+        ):
+            raise invalid({"end_date": [f"{months} months cannot be ordered of {each.name}."]})
+
+
+def renewal_problem(offering: Offering, months: int) -> str:
+    """Return why a resource cannot be renewed for so many months; the order errs by it."""
+    for each in offering.prepaid:
+        low, high = each.min_renewal_duration, each.max_renewal_duration
+        step, of = each.renewal_duration_step or 1, f"for component '{each.name}'"
+        if low is not None and months < low:
+            return f"Renewal of {months} months is less than the minimum of {low} months {of}."
+        if high is not None and months > high:
+            return f"Renewal of {months} months exceeds the maximum of {high} months {of}."
+        if (months - (low or 0)) % step:
+            return f"Renewal of {months} months is not a valid step {of}."
+    return ""
+
+
+def _later(day: date, months: int) -> date:
+    """Return the same day some months later, or the last one of a shorter month."""
+    number = day.month - 1 + months
+    year, month = day.year + number // 12, number % 12 + 1
+    return date(year, month, min(day.day, monthrange(year, month)[1]))
+
+
+def place_renewal(
+    tx: Transaction,
+    resource: Resource,
+    months: int,
+    limits: JsonObject | None,
+    *,
+    state: str,
+    extends_when: str,
+) -> Order:
+    """Order further months of a prepaid resource, with other limits for all of them or the same.
+
+    Raises:
+        RefusedError: 409 where the resource is not OK; 400 where another order is open, or for
+            a limit that the offering does not have.
+    """
+    _check_is_free(tx, resource, "OK")
+    offering = tx.world.offerings[resource.offering]
+    limits = resource.limits if limits is None else limits
+    _check_limits(offering, limits)
+    end = _later(resource.end_date or tx.now.date(), months)
+    attributes: JsonObject = {
+        "action": "renew",
+        "extension_months": months,
+        "old_limits": resource.limits,
+        "old_end_date": None if resource.end_date is None else resource.end_date.isoformat(),
+        "new_end_date": end.isoformat(),
+    }
+    order = _place(tx, resource, "Update", state, limits, attributes, None)
+    problem = renewal_problem(offering, months)
+    order = replace(order, extends_when=extends_when, fails_at_approval=problem)
+    return tx.world.put(order)
+
+
+def end_expired(tx: Transaction) -> list[Order]:
+    """Do Waldur's daily task: order the end of every resource whose day, or project's, has come."""
+    return [
+        place_terminate(tx, resource, attributes={}, state="executing")
+        for resource in list(tx.world.resources.values())
+        if resource.state in {"OK", "Erred"} and not tx.world.order_in_progress(resource.uuid)
+        for ends in ((resource.end_date, tx.world.projects[resource.project].end_date),)
+        if any(day is not None and day <= tx.now.date() for day in ends)
+    ]
 
 
 def place_update(
@@ -240,23 +334,22 @@ def place_update(
     *,
     attributes: JsonObject,
     start_date: date | None,
+    plan: str,
     state: str,
 ) -> Order:
-    """Order new limits. The resource keeps the old ones until the order is done.
+    """Order new limits, or another plan. The resource keeps the old ones until the order is done.
 
     Raises:
         RefusedError: 409 where the resource is not OK; 400 where another order is open, where
             nothing would change, or for a limit that the offering does not have.
     """
-    if resource.state != "OK":
-        raise wrong_state("OK")
-    if tx.world.order_in_progress(resource.uuid):
-        raise states.pending_order_exists()
+    _check_is_free(tx, resource, "OK")
     _check_limits(tx.world.offerings[resource.offering], limits)
-    if limits == resource.limits:
+    if limits == resource.limits and not (plan or "new_options" in attributes):
         raise invalid(["New limits are the same as the current ones."])
     old: JsonObject = {"old_limits": resource.limits} if limits else {}
-    return _place(tx, resource, "Update", state, limits, {**old, **attributes}, start_date)
+    order = _place(tx, resource, "Update", state, limits, {**old, **attributes}, start_date)
+    return tx.world.put(replace(order, plan=plan)) if plan else order
 
 
 def place_terminate(
@@ -267,11 +360,15 @@ def place_terminate(
     Raises:
         RefusedError: 409 where it is neither OK nor Erred; 400 where another order is open.
     """
-    if resource.state not in {"OK", "Erred"}:
-        raise wrong_state("OK", "Erred")
+    _check_is_free(tx, resource, "OK", "Erred")
+    return _place(tx, resource, "Terminate", state, {}, attributes, None)
+
+
+def _check_is_free(tx: Transaction, resource: Resource, *valid: str) -> None:
+    if resource.state not in valid:
+        raise wrong_state(*valid)
     if tx.world.order_in_progress(resource.uuid):
         raise states.pending_order_exists()
-    return _place(tx, resource, "Terminate", state, {}, attributes, None)
 
 
 def place_restore(tx: Transaction, resource: Resource, *, state: str) -> Order:
@@ -330,6 +427,7 @@ def _place(
         resource=resource.uuid,
         limits=limits,
         attributes=attributes,
+        plan=resource.plan,
         start_date=start_date,
     )
     tx.world.put(order)
@@ -355,7 +453,6 @@ def _check_limits(offering: Offering, limits: JsonObject) -> None:
 REPORTABLE_STATES = frozenset({"OK", "Updating", "Terminating"})
 """Resources in these states accept usage reports; erred ones do not."""
 
-_BILLED_BY_REPORT = frozenset({"usage", "limit"})
 _MOST_DIGITS = 20
 _DECIMAL_PLACES = 2
 _BACKFILL = (
@@ -545,7 +642,12 @@ def _raise_empty_total(tx: Transaction, parent: ComponentUsage) -> None:
 
 def _check_types(tx: Transaction, resource: Resource, types: list[str]) -> None:
     components = tx.world.offerings[resource.offering].components
-    known = {each.type for each in components if each.billing_type in _BILLED_BY_REPORT}
+    counts_prepaid = tx.generation.counts_prepaid
+    known = {
+        each.type
+        for each in components
+        if each.billing_type in {"usage", "limit"} or (counts_prepaid and each.has_limits)
+    }
     unknown = sorted(set(types) - known)
     if unknown:
         text = f"These components are invalid: {', '.join(unknown)}."

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from http import HTTPStatus
 
 from pydantic import JsonValue
@@ -75,6 +75,8 @@ def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
 def start(tx: Transaction, order: Order) -> None:
     """Start executing an order; part of the work is done by a background task."""
     order = set_order(tx, order, state="executing")
+    if order.extends_when == "approved":
+        _extend(tx, order)
     if not tx.generation.marks_resource_when_ordered:
         enqueue(tx, "process_order", order.uuid)
     if order.type == "Create" and tx.generation.names_members_when_ordered:
@@ -133,13 +135,31 @@ def set_done(tx: Transaction, order: Order) -> None:
         limited = {*resource.limits, *order.limits}
         if limited - offering.limit_types or limited & offering.unpriced_limit_types:
             raise server_bug()
-        set_resource(tx, resource, state="OK", limits=order.limits or resource.limits)
+        options = order.attributes.get("new_options")
+        set_resource(
+            tx,
+            resource,
+            state="OK",
+            limits=order.limits or resource.limits,
+            plan=order.plan or resource.plan,
+            options={**resource.options, **(options if isinstance(options, dict) else {})},
+        )
+        if order.extends_when == "done":
+            _extend(tx, order)
     elif order.type == "Terminate":
         set_resource(tx, resource, state="Terminated")
     else:
         set_resource(tx, resource, state="OK")
         enqueue(tx, "name_members", resource.uuid)
     set_order(tx, order, state="done", completed_at=tx.now)
+
+
+def _extend(tx: Transaction, order: Order) -> None:
+    """Set the new end date of a renewed resource."""
+    day = order.attributes.get("new_end_date")
+    if order.attributes.get("action") == "renew" and isinstance(day, str):
+        end = date.fromisoformat(day)
+        set_resource(tx, tx.world.resources[order.resource], end_date=end)
 
 
 def set_erred(tx: Transaction, order: Order, message: str, traceback: str) -> None:

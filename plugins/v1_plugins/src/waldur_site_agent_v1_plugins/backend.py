@@ -42,7 +42,12 @@ from waldur_site_agent_v1_plugins.errors import masked, sorted_error
 from waldur_site_agent_v1_plugins.interface.backend.backends import BackendRole, BaseBackend
 from waldur_site_agent_v1_plugins.interface.backend.exceptions import UserNotProvisionedError
 from waldur_site_agent_v1_plugins.known import Profile
-from waldur_site_agent_v1_plugins.records import people_arguments, resource_object, user_context
+from waldur_site_agent_v1_plugins.records import (
+    people_arguments,
+    resource_object,
+    term_of,
+    user_context,
+)
 from waldur_site_agent_v1_plugins.settings import (
     COMPONENT_SCHEMAS,
     SETTINGS_SCHEMAS,
@@ -297,11 +302,12 @@ class V1Backend(Backend):
             return None
 
     def set_limits(self, action: SetLimits) -> Outcome:
-        """Set limits in Waldur's units, as version 1 did."""
+        """Set limits in Waldur's units, as version 1 did; plugins count months themselves."""
         self._require(BackendRole.ORDER_PROCESSING)
         instance, resource = self._for_writing(action.resource)
+        term = term_of(self._facts.get(self._accounts[action.resource]))
         limits = {
-            name: as_number(self.components[name].to_measured(amount))
+            name: as_number(self.components[name].for_term(term).to_measured(amount))
             for name, amount in action.limits.items()
             if amount is not None and name in self.components
         }

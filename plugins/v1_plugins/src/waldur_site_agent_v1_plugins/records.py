@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from waldur_api_client.models.project_user import ProjectUser
 from waldur_api_client.models.resource import Resource as SdkResource
 
 from waldur_site_agent.model.backend import ResourceFacts
-from waldur_site_agent.model.marketplace import OfferingUser, TeamMember
+from waldur_site_agent.model.marketplace import OfferingUser, TeamMember, Term, renewed_until
 
 
 def resource_object(facts: ResourceFacts, backend_id: str | None = None) -> SdkResource:
@@ -21,6 +22,17 @@ def resource_object(facts: ResourceFacts, backend_id: str | None = None) -> SdkR
     record["limits"] = dict(record.get("limits") or {})
     record["backend_id"] = facts.backend_id if backend_id is None else backend_id
     return SdkResource.from_dict(record)
+
+
+def term_of(facts: ResourceFacts | None) -> Term:
+    """The time that the prepaid components of a resource are paid for."""
+    record = facts.record if facts is not None else {}
+    created, end = record.get("created"), record.get("end_date")
+    term = Term.of(
+        datetime.fromisoformat(str(created)) if created else None,
+        date.fromisoformat(str(end)) if end else None,
+    )
+    return term.extended(renewed_until(facts.attributes if facts is not None else {}))
 
 
 def offering_user_object(user: OfferingUser) -> SdkOfferingUser:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import (
+    OfferingPlan,
+    OfferingPlans,
     PeriodicPolicy,
     ServiceProvider,
     WaldurComponent,
@@ -18,6 +20,13 @@ OFFERING = Operation(
     purpose="read offering {uuid}",
     path="marketplace-provider-offerings/{uuid}/",
     answer=WaldurOffering,
+    chooses_fields=True,
+)
+PLANS = Operation(
+    id="marketplace_provider_offerings_retrieve",
+    purpose="read the plans of offering {uuid}",
+    path="marketplace-provider-offerings/{uuid}/",
+    answer=OfferingPlans,
     chooses_fields=True,
 )
 CREATE_COMPONENT: Operation[None] = Operation(
@@ -61,6 +70,10 @@ class OfferingsApi(ApiClient):
     def offering(self, uuid: UUID | str) -> WaldurOffering:
         """An offering with its components."""
         return self._read(OFFERING, uuid)
+
+    def plans(self, uuid: UUID | str) -> tuple[OfferingPlan, ...]:
+        """The plans by which an offering is sold."""
+        return self._read(PLANS, uuid).plans
 
     def create_component(self, offering_uuid: UUID | str, component: WaldurComponent) -> None:
         """Add a component to an offering; Waldur chooses the values that are left empty."""
