@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from harness.cloud import SimulatedCloudSite
 from waldur_site_agent.backends import Backend
@@ -17,7 +18,7 @@ from waldur_site_agent.config import Offering
 from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.cycles.usage_sending import UsageCycleReport
-from waldur_site_agent_sandbox import Sandbox
+from waldur_site_agent_sandbox import Order, Sandbox
 from waldur_site_agent_slurm.simulator import SimulatedSlurm
 from waldur_site_agent_v1_plugins import adapter, aliases
 
@@ -64,6 +65,15 @@ class V1Site(SimulatedCloudSite):
             changed["backend_components"] = self.components
         return offering.model_copy(update=changed)
 
+    def made_elsewhere(self, backend_id: str) -> Order:
+        """An order that another backend has done, under this id."""
+        order = self.order(self.project(ada="ada01"), "Lake")
+        with self.agent() as site:
+            site.waldur.approve_order(order.uuid)
+            site.waldur.set_backend_id(UUID(str(self.resource(order).uuid)), backend_id)
+            site.waldur.complete_order(order.uuid)
+        return order
+
     def report(self) -> UsageCycleReport:
         """One pass of report by a new agent."""
         with self.agent() as site:
@@ -89,4 +99,19 @@ def a_v1_storage_site(cls: Any, **settings: Any) -> Iterator[V1Site]:
         cls=cls,
         backend_settings=settings,
         components={"storage": storage},
+    )
+
+
+@contextmanager
+def a_v1_usage_site(cls: Any, components: Iterable[str], **settings: Any) -> Iterator[V1Site]:
+    """The same, with components that are billed by usage."""
+    sandbox = Sandbox()
+    for name in components:
+        sandbox.customer.add_component(name, "usage", "h", name=name)
+    written = {
+        name: ComponentSettings(measured_unit="h", accounting_type="usage", label=name)
+        for name in components
+    }
+    yield V1Site(
+        sandbox, SimulatedSlurm(), Path(), cls=cls, backend_settings=settings, components=written
     )

@@ -38,7 +38,7 @@ from waldur_site_agent.model.backend import Facts, Placement, ResourceFacts, Res
 from waldur_site_agent.model.marketplace import Component, OfferingUser, TeamMember
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
 from waldur_site_agent_v1_plugins.calls import V1Plugin
-from waldur_site_agent_v1_plugins.errors import masked, sorted_error
+from waldur_site_agent_v1_plugins.errors import masked, says_conflict, sorted_error
 from waldur_site_agent_v1_plugins.interface.backend.backends import BackendRole, BaseBackend
 from waldur_site_agent_v1_plugins.interface.backend.exceptions import UserNotProvisionedError
 from waldur_site_agent_v1_plugins.known import Profile
@@ -58,6 +58,7 @@ from waldur_site_agent_v1_plugins.settings import (
     secrets_in,
     without_secrets,
 )
+from waldur_site_agent_v1_plugins.swallowed import swallowed_failures
 
 _TOTAL = "TOTAL_ACCOUNT_USAGE"
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,253}")
@@ -164,23 +165,41 @@ class V1Backend(Backend):
             with self._sorting("it is not ready"):
                 instance.run_preflight()
         known = {name: self._object(name) for name in sorted(wanted & self._accounts.keys())}
-        found = self._pulled(instance, known)
+        if self._only_reports:
+            found = self._taken_for_granted(known)
+        else:
+            found = self._pulled(instance, known)
         for name in sorted(wanted - self._accounts.keys()):
             if self._exists_already(instance, name):
                 found[name] = BackendResource(id=name, parent="", limits_are_known=False)
         self._ping(instance)
         return BackendState(resources=found)
 
+    @staticmethod
+    def _taken_for_granted(names: Iterable[str]) -> dict[str, BackendResource]:
+        """The resources of a plugin that only reports usage: it has figures or none.
+
+        A resource that it has no figures for is not missing, so Waldur's word stands.
+        """
+        return {name: BackendResource(id=name, parent="", limits_are_known=False) for name in names}
+
     def _pulled(
         self, instance: BaseBackend, known: Mapping[str, Any]
     ) -> dict[str, BackendResource]:
         if not known:
             return {}
-        with self._sorting("its resources could not be read"):
-            pulled = self.plugin.pull(instance, list(known.values()))
-        infos = {str(name).strip().lower(): info for name, (_, info) in pulled.items()}
-        if missing := known.keys() - infos.keys():
-            self._confirm_absence(instance, missing)
+        with swallowed_failures() as heard:
+            with self._sorting("its resources could not be read"):
+                pulled = self.plugin.pull(instance, list(known.values()))
+            infos = {str(name).strip().lower(): info for name, (_, info) in pulled.items()}
+            missing = sorted(known.keys() - infos.keys())
+            if missing:
+                self._confirm_absence(instance, missing)
+        if missing and heard:
+            raise TemporaryError(
+                f"{missing[0]}: the plugin did not find it, but logged an error while it looked, "
+                f"which may be why; read again next time: {self._text(heard[0])}"
+            )
         return {
             name: self._resource(instance, name, infos[name]) for name in known if name in infos
         }
@@ -244,14 +263,17 @@ class V1Backend(Backend):
         if action.may_exist and (found := self._interrupted(instance, action, facts)):
             return found
         self._there_before.setdefault(facts.uuid, self._listed(instance))
-        with self._sorting(what):
-            team = self._teams.get(_project(facts), ())
+        try:
             info = self.plugin.create(
                 instance,
                 resource_object(facts),
                 action.resource,
-                user_context(team, self._users),
+                user_context(self._teams.get(_project(facts), ()), self._users),
             )
+        except Exception as error:
+            if action.may_exist and says_conflict(error):
+                raise self._half_made(action, error) from error
+            raise self._sorted(what, error) from error
         backend_id = str(getattr(info, "backend_id", "") or "")
         if not _ID.fullmatch(backend_id):
             raise TemporaryError(f"{what}: the plugin gave no id")
@@ -282,9 +304,17 @@ class V1Backend(Backend):
         before, now = self._there_before.get(facts.uuid), self._listed(instance)
         if before is not None and now is not None and now <= before:
             return None  # this process saw the attempt fail, and nothing new is there
-        raise TemporaryError(
+        raise self._half_made(action)
+
+    def _half_made(self, action: CreateResource, error: Exception | None = None) -> TemporaryError:
+        """What an interrupted creation ends in where nobody but a person can tell."""
+        refusal = f": {error}" if error is not None else ""
+        text = self._text(
             f"{action.resource}: an earlier attempt to create it was interrupted, and the plugin "
-            f"{self.plugin.name} cannot tell whether it is there",
+            f"{self.plugin.name} cannot tell whether it is there{refusal}"
+        )
+        return TemporaryError(
+            text,
             remedy="look in the backend: if it is there, set its id as backend_id of the resource "
             'in Waldur; if not, remove "creating" from the backend_metadata of the resource',
         )
@@ -552,6 +582,10 @@ class V1Backend(Backend):
 
     def _does(self, role: BackendRole) -> bool:
         return role.value in self._roles()
+
+    @property
+    def _only_reports(self) -> bool:
+        return self._roles() == {BackendRole.REPORTING.value}
 
     def _roles(self) -> set[str]:
         return {str(getattr(each, "value", each)) for each in self.plugin.cls.supported_roles}

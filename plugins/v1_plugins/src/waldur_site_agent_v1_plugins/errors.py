@@ -17,6 +17,13 @@ from waldur_site_agent_v1_plugins.interface.backend import exceptions as v1
 _REFUSALS = frozenset({400, 409, 413, 422})
 """HTTP statuses that mean: this very request will not work."""
 
+_NOT_FOUND = 404
+_CONFLICT = 409
+_NOT_FOUND_NAMES = frozenset(
+    {"NotFound", "NotFoundError", "NotFoundException", "ResourceNotFoundError"}
+)
+"""What client libraries call their error for an answer of 404, where it has no status."""
+
 _STATUS_IN_TEXT = re.compile(r"(?i)\b(?:http|status|code|error)(?:[\s:=(-]|code|status)*(\d{3})\b")
 _DEFECTS = (TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 
@@ -54,6 +61,24 @@ def sorted_error(
             found = TemporaryError(text)
     found.__cause__ = error
     return found
+
+
+def says_not_found(error: Exception) -> bool:
+    """Whether a service answered that the very thing that was asked for does not exist.
+
+    Only to be concluded from between two successful pings: a wrong address answers 404, too.
+    """
+    statuses = [*_statuses(error)]
+    if statuses:
+        return all(status == _NOT_FOUND for status in statuses)
+    return type(error).__name__ in _NOT_FOUND_NAMES
+
+
+def says_conflict(error: Exception) -> bool:
+    """Whether a service answered that a resource of this name exists already."""
+    if isinstance(error, v1.DuplicateResourceError):
+        return True
+    return _CONFLICT in _statuses(error)
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:

@@ -1,3 +1,4 @@
+import logging
 from typing import Optional
 
 from campus_storage import service
@@ -198,3 +199,60 @@ class DecidingBackend(CampusBackend):
 
 class ReportingBackend(CampusBackend):
     supported_roles = frozenset({backends.BackendRole.REPORTING})
+
+
+class SwallowingBackend(CampusBackend):
+    """Takes whatever fails for an absence, and only its log knows."""
+
+    def pull_resource(self, waldur_resource):
+        try:
+            return super().pull_resource(waldur_resource)
+        except Exception as error:
+            logger.error("Cannot read %s: %s", waldur_resource.backend_id, error)
+            return None
+
+    def list_resources(self):
+        try:
+            return super().list_resources()
+        except Exception as error:
+            logging.getLogger("campus_storage").error("Cannot list: %s", error)
+            return []
+
+
+class NotFoundError(Exception):
+    pass
+
+
+class RaisingClient(CampusClient):
+    """Raises for what does not exist, as client libraries do."""
+
+    def get_resource(self, resource_id):
+        found = super().get_resource(resource_id)
+        if found is None:
+            raise NotFoundError()
+        return found
+
+
+class RaisingBackend(CampusBackend):
+    def __init__(self, backend_settings, backend_components):
+        super().__init__(backend_settings, backend_components)
+        self.client = RaisingClient()
+
+
+class BreakingBackend(CampusBackend):
+    """Its creation is cut short, and it cannot tell afterwards whose the folder is."""
+
+    marks_resources = True
+
+    def create_resource_with_id(self, waldur_resource, resource_backend_id, user_context=None):
+        if resource_backend_id in service.FOLDERS:
+            raise BackendError("HTTP status 409")
+        self.client.create_resource(resource_backend_id, waldur_resource.name, "campus")
+        service.call("mark")
+        return structures.BackendResourceInfo(backend_id=resource_backend_id)
+
+    def _pull_backend_resource(self, resource_backend_id):
+        found = service.folder(resource_backend_id)
+        if found is None or found["project"] == "campus":
+            return None
+        return structures.BackendResourceInfo(backend_id=resource_backend_id)

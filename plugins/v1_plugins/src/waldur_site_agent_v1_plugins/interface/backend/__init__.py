@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import structlog
+
+from waldur_site_agent_v1_plugins.swallowed import OverheardLogger
 
 ACCOUNT_NAME_REGEX = "a-zA-Z0-9-_"
 UNKNOWN_BACKEND_TYPE = "unknown"
@@ -27,7 +30,7 @@ class BackendType(enum.Enum):
     UNKNOWN = UNKNOWN_BACKEND_TYPE
 
 
-logger = structlog.stdlib.get_logger("waldur_site_agent.backend")
+logger: Any = OverheardLogger(structlog.stdlib.get_logger("waldur_site_agent.backend"))
 
 
 def configure_logger(*_args: object, **_options: object) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from waldur_api_client.models.offering_user_state import OfferingUserState
 from waldur_api_client.models.resource_state import ResourceState
 
+from waldur_site_agent_v1_plugins.errors import says_not_found
 from waldur_site_agent_v1_plugins.interface.backend import BackendType, logger
 from waldur_site_agent_v1_plugins.interface.backend.clients import BaseClient, UnknownClient
 from waldur_site_agent_v1_plugins.interface.backend.exceptions import (
@@ -227,7 +228,7 @@ class BaseBackend(ABC):
         resource_organization: str,
         resource_parent_name: str | None = None,
     ) -> bool:
-        if self.client.get_resource(resource_backend_id) is not None:
+        if self._client_has(resource_backend_id):
             return False
         self.client.create_resource(
             resource_backend_id, resource_name, resource_organization, resource_parent_name
@@ -295,7 +296,7 @@ class BaseBackend(ABC):
         resource_backend_id = waldur_resource.backend_id
         if not resource_backend_id or not str(resource_backend_id).strip():
             return None
-        if self.client.get_resource(resource_backend_id) is None:
+        if not self._client_has(resource_backend_id):
             return None
         self._pre_delete_resource(waldur_resource)
         if self.backend_settings.get("soft_delete"):
@@ -313,11 +314,20 @@ class BaseBackend(ABC):
         project = self._get_project_backend_id(project_slug)
         children = [one for one in self.client.list_resources() if one.organization == project]
         left = [one for one in children if one.name != project]
-        if not left and self.client.get_resource(project) is not None:
+        if not left and self._client_has(project):
             self._delete_resource_safely(project)
 
+    def _client_has(self, resource_backend_id: str) -> bool:
+        """Whether it exists; client libraries answer with nothing, or raise a 404."""
+        try:
+            return self.client.get_resource(resource_backend_id) is not None
+        except Exception as error:
+            if says_not_found(error):
+                return False
+            raise
+
     def _delete_resource_safely(self, resource_backend_id: str) -> None:
-        if self.client.get_resource(resource_backend_id) is not None:
+        if self._client_has(resource_backend_id):
             self.client.delete_resource(resource_backend_id)
 
     def _pre_delete_resource(self, waldur_resource: Any) -> None:
@@ -370,7 +380,7 @@ class BaseBackend(ABC):
             return None
 
     def _pull_backend_resource(self, resource_backend_id: str) -> BackendResourceInfo | None:
-        if self.client.get_resource(resource_backend_id) is None:
+        if not self._client_has(resource_backend_id):
             return None
         users = self.client.list_resource_users(resource_backend_id)
         report = self._get_usage_report([resource_backend_id])
@@ -388,7 +398,7 @@ class BaseBackend(ABC):
 
     def recreate_missing_resource(self, waldur_resource: Any) -> bool:
         """Create a resource again under its old id."""
-        if self.client.get_resource(waldur_resource.backend_id) is not None:
+        if self._client_has(waldur_resource.backend_id):
             return False
         self.create_resource_with_id(waldur_resource, waldur_resource.backend_id)
         return True

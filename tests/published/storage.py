@@ -1,83 +1,10 @@
-"""Small fakes of the services that published plugins speak to over HTTP, made for these tests.
-
-They know what the plugins ask for and no more; each can be away, or answer everything with 500.
-"""
+"""Fakes of storage services: a registry, a file share and S3."""
 
 from __future__ import annotations
 
-import json
-import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-Answer = tuple[int, Any]
-Json = dict[str, Any]
-
-
-class Service(ABC):
-    """What a fake has, and how it answers."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.fails = False
-        self.url = ""
-
-    @abstractmethod
-    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
-        """The status and the JSON (or text) of an answer."""
-
-    @contextmanager
-    def served(self) -> Iterator[str]:
-        """Serve it on a port of its own."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield self.url
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def _serve(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            text = self.rfile.read(length).decode()
-            parts = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            service.requests.append(f"{self.command} {self.path} {text}".strip())
-            try:
-                body = json.loads(text) if text else {}
-            except ValueError:
-                body = {key: values[0] for key, values in parse_qs(text).items()}
-            status, answer = (
-                (500, {"message": "oops"})
-                if service.fails
-                else service.answer(self.command, parts.path, query, body)
-            )
-            whole = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-            kind = "application/xml" if isinstance(answer, str) else "application/json"
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            if isinstance(answer, dict) and "Location" in answer:
-                self.send_header("Location", answer["Location"])
-            self.send_header("Content-Length", str(len(whole)))
-            self.end_headers()
-            self.wfile.write(whole)
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _serve  # noqa: N815
-
-        def log_message(self, *_words: object) -> None:
-            """Say nothing."""
-
-    return Handler
+from published.service import Answer, Json, Service
 
 
 class Harbor(Service):
@@ -281,17 +208,6 @@ class Nextcloud(Service):
         return 100, {"success": True}
 
 
-class UsageOfModels(Service):
-    """What the usage plugins for model gateways read: readiness, and spend by key."""
-
-    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
-        """Only what the ping asks for; the rest is empty."""
-        del method, query, body
-        if "health" in path:
-            return 200, {"status": "healthy", "db": "connected"}
-        return 200, {"results": [], "metadata": {}}
-
-
 class Croit(Service):
     """S3 users and buckets of a Ceph cluster, as croit serves them."""
 
@@ -324,14 +240,3 @@ class Croit(Service):
                 return 200, []
             case _:
                 return 404, {"message": "not found"}
-
-
-class Dwdi(Service):
-    """A data warehouse of usage, behind a token."""
-
-    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
-        """A token for whoever asks, and figures for every account."""
-        del method, query, body
-        if path == "/token":
-            return 200, {"access_token": "token", "expires_in": 300, "token_type": "Bearer"}
-        return 200, {"compute": [], "storage": [], "inference": []}
