@@ -86,6 +86,12 @@ class Operation(Generic[Answer_co]):
 def _api_names(model: type[object]) -> tuple[str, ...]:
     if not is_dataclass(model):  # the whole record, of fields that the operation lists
         return ()
+    if model not in _names:
+        _names[model] = _read_api_names(model)
+    return _names[model]
+
+
+def _read_api_names(model: type[Any]) -> tuple[str, ...]:
     hints = get_type_hints(model, include_extras=True)
     return tuple(_alias(hints[field.name]) or field.name for field in fields(model))
 
@@ -124,6 +130,7 @@ COMPONENT_KEYS = (
 )
 
 _AMOUNT_LIMIT = 10**18
+_names: dict[type[object], tuple[str, ...]] = {}
 # Types cannot express that each adapter is that of its key; ``_adapter`` ensures it.
 _adapters: dict[type[object], TypeAdapter[Any]] = {}
 
