@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from harness import Installation, SimulatedSite, a_simulated_site, installed
 from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 
 pytest_plugins = ["integration.not_run", "integration.side_by_side"]
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # how long an example takes says how busy the machine is
 LOCKS = pytest.StashKey[Path]()
 
 

@@ -276,7 +276,7 @@ def files(draw: st.DrawFn) -> str:
 
 
 @given(files())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_file_means_the_same_after_migrating_however_it_is_laid_out(text: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "config.yaml"

@@ -115,7 +115,7 @@ def attempt(bank: Bank, limit: Decimal, crash: str, step: int) -> None:
 
 
 @pytest.mark.guarantee("moab: Money")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.one_of(CHANGES, CHARGES), max_size=8), st.sampled_from(["stays", "falls"]))
 def test_after_any_history_what_is_left_and_used_is_the_last_limit_that_was_possible(
     tmp_path_factory: pytest.TempPathFactory,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent_sandbox import OfferingUser, RefusedError, Sandbox
@@ -214,7 +214,6 @@ def test_an_account_can_be_restricted(sandbox: Sandbox, api: httpx.Client) -> No
     assert call(api, account, "update_restricted", {}).status_code == 400
 
 
-@settings(deadline=None)
 @given(names=st.lists(st.text(max_size=100), max_size=5))
 def test_any_username_is_kept_as_it_is(names: list[str]) -> None:
     sandbox = Sandbox()

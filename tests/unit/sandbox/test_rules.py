@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from waldur_site_agent_sandbox import RefusedError, Resource, Sandbox, states
@@ -83,7 +83,6 @@ def sandbox_with_a_project(version: str) -> Sandbox:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(deadline=None)
 @given(sequence=calls)
 def test_states_stay_known_and_refusals_change_nothing(version: str, sequence: list[str]) -> None:
     sandbox = sandbox_with_a_project(version)
@@ -99,7 +98,6 @@ def test_states_stay_known_and_refusals_change_nothing(version: str, sequence: l
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@settings(deadline=None)
 @given(sequence=calls)
 def test_a_done_order_is_undone_only_by_a_reported_error_or_a_late_task(
     version: str, sequence: list[str]

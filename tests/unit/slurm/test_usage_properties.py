@@ -128,7 +128,7 @@ sinces = st.fixed_dictionaries({"climate": moments, "ocean": st.just(0)})
 
 
 @pytest.mark.guarantee("usage: Checked against the real thing")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=tables, since=sinces, zone=st.sampled_from(ZONES))
 def test_every_month_is_what_an_independent_count_says_and_all_months_are_the_whole(
     table: list[Job], since: dict[str, int], zone: ZoneInfo
@@ -147,7 +147,7 @@ def test_every_month_is_what_an_independent_count_says_and_all_months_are_the_wh
     assert reported(whole) == sum((reported(report) for report in reports), Counter())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(table=tables, edges=st.lists(moments, min_size=3, max_size=12, unique=True))
 def test_time_cut_anywhere_adds_up_and_users_add_up_to_the_total(
     table: list[Job], edges: list[int]
