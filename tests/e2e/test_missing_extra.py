@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.patience import patience
 from harness.processes import COMMANDS, environment
 from waldur_site_agent import __version__
 
@@ -28,6 +29,7 @@ def test_it_says_what_to_install_and_prints_no_traceback(command: str, tmp_path:
         text=True,
         check=False,
         env=environment(PYTHONPATH=str(tmp_path)),
+        timeout=patience(),
     )
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

@@ -22,6 +22,7 @@ from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
 from waldur_site_agent_slurm.simulator.request import PROGRAMS
 
 COMMANDS = Path(sys.executable).parent
+_AS_AT_A_SITE = Path(__file__).parent / "as_at_a_site"
 
 _WITH_CONSTANTS = """\
 import sys
@@ -186,10 +187,11 @@ class Service:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The test's own environment without what could steer the agent."""
+    """The test's own environment without what could steer the agent, or slow its start down."""
     steering = {k for k in os.environ if k.startswith("WALDUR_")} - {DIRECTORY_VARIABLE}
     kept = {k: v for k, v in os.environ.items() if k not in steering}
-    return kept | {"NO_COLOR": "1"} | variables
+    path = f"{variables.pop('PYTHONPATH', '')}:{_AS_AT_A_SITE}".lstrip(":")
+    return kept | {"NO_COLOR": "1", "PYTHONPATH": path} | variables
 
 
 @contextmanager

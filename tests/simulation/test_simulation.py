@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from harness.processes import environment
 from simulation.defects import DEFECTS
 
 TESTS = Path(__file__).parents[1]
 SEEDS, CHUNKS = 200, 4
+FIRST = {
+    "short_lists_are_believed": 13,
+    "old_lists_are_believed": 13,
+    "temporary_trouble_errs_orders": 7,
+    "orders_are_done_unseen": 7,
+    "notes_are_forgotten": 3,
+    "last_usage_is_forgotten": 28,
+    "strangers_are_removed": 3,
+    "users_are_deleted_unseen": 18,
+}
+"""The first seed, of those from 1, that finds a defect: the others would be tried for nothing."""
 
 
 def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Simulations in a process of their own, in which the order of sets is always the same."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": "0"}
     return subprocess.run(
         [sys.executable, "-m", "simulation", *arguments],
-        env=environment,
+        env=environment(PYTHONPATH=str(TESTS), PYTHONHASHSEED="0"),
         capture_output=True,
         text=True,
         check=False,
@@ -39,7 +49,7 @@ def test_whatever_happens_everything_holds_in_the_end(chunk: int) -> None:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_made_on_purpose_is_found(defect: str) -> None:
-    run = simulated("--defect", defect, "--seeds", "150")
+    run = simulated("--defect", defect, "--first", str(FIRST.get(defect, 1)), "--seeds", "150")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "again:" in run.stdout
 
