@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from harness.commands import commands_of
+from harness.nursery import Forked, Nursery
 from harness.patience import eventually
-from harness.processes import Installation, Service
+from harness.processes import Installation, environment
 from harness.testbed import SETTINGS, SimulatedSite
 from harness.wires import Wire, a_wire
 from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
@@ -94,7 +95,7 @@ class Agent:
     """One of the agents, as a process on a host of its own."""
 
     number: int
-    service: Service
+    service: Forked
     wire: Wire
 
     def freeze(self) -> None:
@@ -107,6 +108,7 @@ class Agent:
 
     def kill(self) -> None:
         """End it as a power cut does."""
+        self.service.send(signal.SIGCONT)
         self.service.send(signal.SIGKILL)
         self.service.wait()
 
@@ -124,6 +126,7 @@ class SeveralAgents:
     testbed: SimulatedSite
     directory: Path
     url: str
+    nursery: Nursery
     log: WriteLog = field(default_factory=WriteLog)
     variables: dict[str, str] = field(default_factory=lambda: dict(PERIODS))
     constants: dict[str, float] = field(default_factory=lambda: dict(HASTE))
@@ -133,7 +136,6 @@ class SeveralAgents:
     """Not set: writing commands hang."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: int = 0
-    _directory_of_locks: bool = True
 
     def __post_init__(self) -> None:
         self.may_write.set()
@@ -154,9 +156,15 @@ class SeveralAgents:
         (host / "locks").mkdir(parents=True)
         self._stack.enter_context(commands_of(_Noting(self, number), PROGRAMS, host / "bin"))
         wire = self._stack.enter_context(a_wire(urlsplit(self.url).port or 0))
-        installation = self._installation(self.variables_of(number, wire))
-        service = self._stack.enter_context(installation.service(*(arguments or ("-m", "all"))))
-        return Agent(number, service, wire)
+        service = self.nursery.agent(
+            [*(arguments or ("-m", "all")), "-c", str(self.directory / "config.yaml")],
+            environment(**self.variables_of(number, wire)),
+            self.constants,
+            host / "log",
+        )
+        agent = Agent(number, service, wire)
+        self._stack.callback(agent.kill)
+        return agent
 
     def variables_of(self, number: int, wire: Wire) -> dict[str, str]:
         """The environment of an agent on a host of its own."""
@@ -190,10 +198,12 @@ class SeveralAgents:
 
 
 @contextmanager
-def several_agents(testbed: SimulatedSite, directory: Path, url: str) -> Iterator[SeveralAgents]:
+def several_agents(
+    testbed: SimulatedSite, directory: Path, url: str, nursery: Nursery
+) -> Iterator[SeveralAgents]:
     """A site for several agents; those that were started are killed at the end."""
     with testbed.served():
-        site = SeveralAgents(testbed, directory, url)
+        site = SeveralAgents(testbed, directory, url, nursery)
         site.write()
         try:
             with site._stack:

@@ -354,7 +354,7 @@ class _Sharing:
         self._clock = clock
         self.units: dict[Unit, str] = {}
         self.slot = ""
-        self.agents = 1
+        self.agents = 0
         self._holders: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._withdrawn_until = 0.0
@@ -378,7 +378,7 @@ class _Sharing:
         """Remember who holds what now."""
         now = self._clock()
         slots = set(self._slots())
-        self.agents = max(1, len(slots & seen.keys()))
+        self.agents = len(slots & seen.keys())
         self._holders = {name: who for name, who in seen.items() if name not in slots}
         free = {name for unit in self.units for name in unit} - seen.keys()
         self._free_since = {name: self._free_since.get(name, now) for name in free}
@@ -386,7 +386,7 @@ class _Sharing:
     def lost(self) -> None:
         """The session is over: nothing is known any more."""
         self.slot = ""
-        self.agents = 1
+        self.agents = 0
         self._holders, self._free_since = {}, {}
 
     def freed(self, name: str) -> None:
@@ -396,7 +396,9 @@ class _Sharing:
 
     def share(self) -> int:
         """How many units this agent should hold."""
-        return 0 if not self.slot else math.ceil(len(self.units) / self.agents)
+        if not self.slot and self.agents:
+            return 0
+        return math.ceil(len(self.units) / max(1, self.agents))
 
     def why_not(self, unit: Unit, held: Collection[str]) -> str:
         """See :meth:`Leases.why_not`."""

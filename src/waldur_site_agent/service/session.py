@@ -447,7 +447,12 @@ class Tenancy:
         """Whether the leases are lost, or wanted by others; asked between two cycles."""
         if self.leases is None or not self.held:
             return False
-        return self.held[0].is_lost or self.leases.should_hand_over()
+        return self.is_lost or self.leases.should_hand_over()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the leases are known to be lost; does not ask."""
+        return bool(self.held) and self.held[0].is_lost
 
 
 def lease_names(offering: Offering, mode: AnyMode) -> Unit:

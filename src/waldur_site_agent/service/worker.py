@@ -167,8 +167,12 @@ class Session:
             tenancy = stack.enter_context(locks)
         modes = {part.job: mode.renamed(part) for part in parts}
         may_write = tenancy.may_write if tenancy.held else None
+
+        def stopping() -> bool:
+            return stop.requested() or tenancy.is_lost
+
         opened = (
-            (job, open_site(runtime, offering, part, stop.requested, stop.pause, may_write))
+            (job, open_site(runtime, offering, part, stopping, stop.pause, may_write))
             for job, part in modes.items()
         )
         sites = {job: stack.enter_context(site) for job, site in opened}
@@ -404,7 +408,8 @@ class Worker:
         while self._stand_by():
             began = time.monotonic()
             try:
-                self._open_and_serve()
+                if self._open_and_serve():
+                    continue  # to stand by
             except (SiteAgentError, ConfigurationError) as error:
                 if self._was_faster(error):
                     self.stop.wait(_LOOK_SECONDS)
@@ -451,7 +456,8 @@ class Worker:
         if self.runtime.leases is not None:
             self.runtime.leases.withdraw()
 
-    def _open_and_serve(self) -> None:
+    def _open_and_serve(self) -> bool:
+        """Serve the offering; return whether it was, until the lease was lost or handed over."""
         with ExitStack() as stack:
             # among several agents nobody waits: whoever is free takes over
             is_alone = self.runtime.leases is None
@@ -470,17 +476,18 @@ class Worker:
                     self.schedule.serve(session)
                     if session.tenancy.held:
                         self._log_end(session)
-                        return
+                        return True
                 elif is_alone:
                     self._wait_to_retry(began)
                 else:
                     self._leave_it_to_others()
-                    return
+                    return False
+            return False
 
     def _log_end(self, session: Session) -> None:
         if self.stop.requested():
             return
-        if session.tenancy.held[0].is_lost:
+        if session.tenancy.is_lost:
             self._log.error("lost the offering's lease; whoever takes it finishes the work")
         else:
             self._log.info("handing the offering over to an agent with less work")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import a_simulated_site
+from harness.nursery import Nursery, a_nursery
 from harness.several_agents import SeveralAgents, several_agents
 from integration.databases import MARIADB, POSTGRESQL, RealDatabase
 from integration.not_run import note_missing
@@ -30,11 +31,17 @@ def database(request: pytest.FixtureRequest) -> Iterator[RealDatabase]:
         found.stop()
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with a_nursery() as nursery:
+        yield nursery
+
+
 @pytest.fixture
-def agents(database: RealDatabase, tmp_path: Path) -> Iterator[SeveralAgents]:
+def agents(database: RealDatabase, nursery: Nursery, tmp_path: Path) -> Iterator[SeveralAgents]:
     url = database.start()
     with (
         a_simulated_site(tmp_path / "writer.lock") as testbed,
-        several_agents(testbed, tmp_path, url) as site,
+        several_agents(testbed, tmp_path, url, nursery) as site,
     ):
         yield site
