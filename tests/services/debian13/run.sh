@@ -4,7 +4,7 @@
 #
 #   run.sh [--services] [--package NAME]... COMMAND...
 #
-# --services installs what the scripts in this directory's neighbours would install: Slurm, RabbitMQ.
+# --services installs what the scripts in this directory's neighbours would install: Slurm, RabbitMQ, databases.
 # The Debian is built by debootstrap in a directory, from the mirror that this machine uses, with its
 # proxies and certificate authorities. The command runs there in mount and process namespaces of its
 # own; only the network is shared. The directory is removed at the end, after a failure or Ctrl+C, too.
@@ -218,7 +218,7 @@ while :; do
     case ${1:-} in
         --package) packages="$packages $2"; shift 2 ;;
         --services)
-            for service in slurm rabbitmq systemd; do
+            for service in slurm rabbitmq postgresql mariadb systemd; do
                 packages="$packages $("$here/../$service/up.sh" packages)"
             done
             shift ;;

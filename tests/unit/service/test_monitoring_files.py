@@ -33,7 +33,9 @@ def metrics() -> dict[str, set[str]]:
     rows = re.findall(rf"^\| `({PREFIX}_\w+)` \| (.*?) \|", text, re.MULTILINE)
     labels = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows}
     found: dict[str, set[str]] = {}
-    for metric in Metrics(Health()).registry.collect():
+    health = Health()
+    health.watch_coordination(lambda: {"connected": True, "agents": 1, "held": []})
+    for metric in Metrics(health).registry.collect():
         if metric.name.startswith(PREFIX):
             endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
             for ending in endings.get(metric.type, [""]):
