@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import pg8000.native  # type: ignore[import-untyped]
 import pymysql
@@ -129,22 +128,24 @@ class Schedule:
     # what must be true
 
     def _look_at_the_outcome(self) -> None:
-        testbed = self.site.testbed
         orders = [order for _, order in self.orders] + self.ended
         self.site.done(*orders)
         eventually(self._members_are_right, "everybody where they should be, and nobody else")
         overlapping = self.site.log.overlapping()
         assert overlapping == []
-        completed: Counter[Any] = Counter(
-            request.path
-            for request in testbed.sandbox.requests.of("*orders_set_state_done")
-            if request.status is not None and request.status < 300
-        )
-        assert len(completed) == len(orders)
-        assert set(completed.values()) <= {1}
+        eventually(lambda: len(self._completions()) == len(orders), "a note of every request")
+        assert set(self._completions().values()) <= {1}
         for agent in self.agents:
             assert "Traceback" not in agent.service.text
             assert "s3cret" not in agent.service.text
+
+    def _completions(self) -> Counter[str]:
+        """How often each order was set to done."""
+        return Counter(
+            request.path
+            for request in self.site.testbed.sandbox.requests.of("*orders_set_state_done")
+            if request.status is not None and request.status < 300
+        )
 
     def _members_are_right(self) -> bool:
         testbed = self.site.testbed
