@@ -37,8 +37,10 @@ from waldur_site_agent.backends.contract import (
     BackendState,
     Check,
     CreateHomeDirectories,
+    CreateProjectDirectory,
     CreateResource,
     DeleteResource,
+    DirectoryReport,
     Outcome,
     RemoveMembers,
     Result,
@@ -53,6 +55,7 @@ from waldur_site_agent.backends.processes import (
     Runner,
     inheriting,
 )
+from waldur_site_agent.backends.project_directories import ProjectDirectories
 from waldur_site_agent.backends.system_users import system_user
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component
@@ -247,6 +250,7 @@ class CommandLineBackend(Backend, Generic[R, W]):
         components: Mapping[str, Component],
         *,
         homes: HomeDirectories | None = None,
+        directories: ProjectDirectories | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
         super().__init__(settings, components)
@@ -257,6 +261,10 @@ class CommandLineBackend(Backend, Generic[R, W]):
             and settings.enable_user_homedir_account_creation
         ):
             self.supports = self.supports - {CreateHomeDirectories}
+        self._directories = directories
+        if directories is not None:
+            self.supports = self.supports | {CreateProjectDirectory}
+            self.capabilities = replace(self.capabilities, makes_project_directories=True)
         self._lock_wait_seconds = lock_wait_seconds
         self._session: _Session[R] | None = None
         self._retry_seconds = 0.0
@@ -366,9 +374,45 @@ class CommandLineBackend(Backend, Generic[R, W]):
             return self._unsupported(action)
         return self._homes.create(action)
 
-    def check_homes(self) -> Iterable[Check]:
-        """What :meth:`diagnose` says of home directories."""
-        return () if self._homes is None else self._homes.diagnose()
+    def unset_quotas(self, users: Iterable[str]) -> frozenset[str]:
+        """See :meth:`Backend.unset_quotas`."""
+        if self._homes is None or CreateHomeDirectories not in self.supports:
+            return frozenset()
+        return self._homes.unset_quotas(self._homes.usable(users))
+
+    def create_project_directory(self, action: CreateProjectDirectory) -> Outcome:
+        """Make an account's directory; no lock of the backend is needed for that."""
+        if self._directories is None:
+            return self._unsupported(action)
+        return self._directories.create(action)
+
+    def unfinished_directories(self, resources: Iterable[str]) -> frozenset[str]:
+        """See :meth:`Backend.unfinished_directories`."""
+        return frozenset() if self._directories is None else self._directories.unfinished(resources)
+
+    def check_directories(
+        self,
+        resources: Iterable[str],
+        users: Iterable[str],
+        *,
+        repair: bool = False,
+        replace_quotas: bool = False,
+    ) -> Iterator[DirectoryReport]:
+        """See :meth:`Backend.check_directories`."""
+        if self._directories is not None:
+            yield from self._directories.check(
+                resources, repair=repair, replace_quotas=replace_quotas
+            )
+        if self._homes is not None and CreateHomeDirectories in self.supports:
+            names = self._homes.usable(users)
+            yield from self._homes.check(names, repair=repair, replace_quotas=replace_quotas)
+
+    def check_setup_of_directories(self) -> Iterator[Check]:
+        """What :meth:`diagnose` says of home and project directories."""
+        if self._homes is not None:
+            yield from self._homes.diagnose()
+        if self._directories is not None:
+            yield from self._directories.diagnose()
 
     def pause_with(self, pause: Callable[[float], None]) -> None:
         """See :meth:`Backend.pause_with`; without it nothing is tried again within a pass."""

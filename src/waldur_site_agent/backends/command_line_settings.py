@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.backends.directory_settings import HomeQuota, ProjectDirectory, absolute
 
 _EVERYTHING, _OWNER = 0o777, 0o700
 
@@ -38,6 +39,13 @@ class CommandLineSettings(BackendSettings):
     """A umask; a value with owner bits is read as the mode that was meant (``0700``: umask 077)."""
     homedir_sudo: bool = False
     """Whether ``mkhomedir_helper`` is started through ``sudo -n``, by an agent that is not root."""
+    homedir_base_path: str = ""
+    """Where home directories are on this machine: users whose home the operating system has
+    elsewhere get none from the agent. Without it, wherever the operating system says."""
+    homedir_quota: HomeQuota | None = None
+    """The quota of home directories that the agent makes."""
+    project_directory: ProjectDirectory = ProjectDirectory()
+    """A directory for the members of each account."""
     command_timeout_seconds: float = Field(default=60, gt=0)
     """For reading commands; writing commands may get more."""
     check_backend_id_uniqueness: bool = False
@@ -45,6 +53,36 @@ class CommandLineSettings(BackendSettings):
     retry_seconds: float = Field(default=60, ge=0)
     """How long a pass tries again, after growing pauses, when the backend's database refuses, is
     locked or hangs; then the rest waits for the next cycle. 0: at once."""
+
+    @field_validator("homedir_quota", mode="before")
+    @classmethod
+    def _no_quota(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("homedir_base_path", mode="before")
+    @classmethod
+    def _no_base_path(cls, value: object) -> object:
+        return value or ""
+
+    @field_validator("homedir_base_path")
+    @classmethod
+    def _absolute_base_path(cls, value: str) -> str:
+        return absolute(value)
+
+    @field_validator("project_directory", mode="before")
+    @classmethod
+    def _no_project_directory(cls, value: object) -> object:
+        return value or {}
+
+    @model_validator(mode="after")
+    def _quotas_need_root(self) -> CommandLineSettings:
+        if self.homedir_quota and self.homedir_sudo:
+            raise ValueError(
+                "homedir_quota and homedir_sudo are both set: quotas are set by root, and a rule "
+                "for sudo could not be limited to them; run the agent as root, or set quotas with "
+                "the file system's own tools"
+            )
+        return self
 
     @field_validator("homedir_umask", mode="before")
     @classmethod

@@ -180,9 +180,20 @@ class SetAccess:
 
 @dataclass(frozen=True, slots=True)
 class CreateHomeDirectories:
-    """Give these users a home directory where they have none."""
+    """Give these users a home directory where they have none, with the quota that goes with it."""
 
     users: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateProjectDirectory:
+    """Make the directory of the resource's members where there is none, with its quota.
+
+    What fails is left out (:attr:`Outcome.skipped`) and tried again in later passes; the order
+    does not wait for it.
+    """
+
+    resource: str
 
 
 Action: TypeAlias = (
@@ -195,6 +206,7 @@ Action: TypeAlias = (
     | SetMemberLimits
     | SetAccess
     | CreateHomeDirectories
+    | CreateProjectDirectory
 )
 
 
@@ -305,6 +317,8 @@ class Capabilities:
     keeps_usage: bool = True
     """Whether the usage of a deleted resource can still be read. If not, its last usage is
     reported before the deletion, as far as that succeeds, and the order does not wait for it."""
+    makes_project_directories: bool = False
+    """Whether new resources get a directory (:class:`CreateProjectDirectory`)."""
     needs_facts: bool = False
     """Whether :meth:`Backend.hear` is to be called, which costs one more list in each pass."""
 
@@ -360,6 +374,17 @@ class CheckStatus(enum.Enum):
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryReport:
+    """How a home or project directory compares with the settings."""
+
+    path: str
+    differences: tuple[str, ...] = ()
+    """What is not as configured, or why it could not be found out."""
+    repaired: tuple[str, ...] = ()
+    """What was corrected before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -651,6 +676,38 @@ class Backend(ABC):
         """
         return frozenset()
 
+    def unset_quotas(self, users: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
+        """Which of these users have a home whose quota could not be set when it was made.
+
+        Cheap and in process. ``CreateHomeDirectories`` sets it.
+        """
+        return frozenset()
+
+    def unfinished_directories(self, resources: Iterable[str]) -> frozenset[str]:  # noqa: ARG002 - for overriding
+        """Which of these resources have a project directory that is not complete yet.
+
+        Cheap and in process. ``CreateProjectDirectory`` completes it.
+        """
+        return frozenset()
+
+    def check_directories(
+        self,
+        resources: Iterable[str],  # noqa: ARG002 - for overriding
+        users: Iterable[str],  # noqa: ARG002 - for overriding
+        *,
+        repair: bool = False,  # noqa: ARG002 - for overriding
+        replace_quotas: bool = False,  # noqa: ARG002 - for overriding
+    ) -> Iterable[DirectoryReport]:
+        """Compare project directories and homes with the settings.
+
+        Args:
+            resources: whose project directories to look at.
+            users: whose homes to look at.
+            repair: correct what differs; quotas only where there is none.
+            replace_quotas: with ``repair``: also quotas that somebody has set otherwise.
+        """
+        return ()
+
     def session(self) -> AbstractContextManager[None]:
         """Join the parts of one pass: an ``observe``, and every ``apply`` that follows from it.
 
@@ -689,6 +746,7 @@ class Backend(ABC):
             SetMemberLimits: self.set_member_limits,
             SetAccess: self.set_access,
             CreateHomeDirectories: self.create_home_directories,
+            CreateProjectDirectory: self.create_project_directory,
         }
         return hooks[type(action)](action)
 
@@ -725,6 +783,10 @@ class Backend(ABC):
         return self._unsupported(action)
 
     def create_home_directories(self, action: CreateHomeDirectories) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def create_project_directory(self, action: CreateProjectDirectory) -> Outcome:
         """Hook of the default :meth:`apply`."""
         return self._unsupported(action)
 

@@ -8,7 +8,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,13 +17,23 @@ from waldur_site_agent.backends.contract import (
     Check,
     CheckStatus,
     CreateHomeDirectories,
+    DirectoryReport,
     Outcome,
     Result,
     Skipped,
 )
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, Runner
-from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.backends.quotas import (
+    Quotas,
+    Subject,
+    home_quotas,
+    join_project,
+    project_of,
+    require_same_file_system,
+)
+from waldur_site_agent.backends.unfinished import Unfinished, unfinished_check
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +90,7 @@ class HomeDirectories:
         helpers: tuple[Path, ...] = _HELPERS,
         find_home: Callable[[str], Path | None] = home_of,
         find_uid: Callable[[str], int | None] = uid_of,
+        quotas: Quotas | None = None,
     ) -> None:
         """Remember, but look at nothing yet.
 
@@ -90,6 +101,7 @@ class HomeDirectories:
             helpers: the places where ``mkhomedir_helper`` may be.
             find_home: replaces the operating system's directory of users in tests.
             find_uid: the same for the users' numbers.
+            quotas: replaces what ``homedir_quota`` stands for.
         """
         self._find_home = find_home
         self._find_uid = find_uid
@@ -103,6 +115,16 @@ class HomeDirectories:
         self._before = ("sudo", "-n") if settings.homedir_sudo else ()
         self._is_chosen = "homedir_umask" in settings.model_fields_set
         self._settled: set[str] = set()
+        self._base = settings.homedir_base_path
+        self._quota = settings.homedir_quota
+        self._quotas = quotas or (
+            home_quotas(self._quota, runner, settings.command_timeout_seconds)
+            if self._quota
+            else None
+        )
+        self._unset = Unfinished(
+            "home-quotas", self._base or (self._quota.mount_point if self._quota else "")
+        )
 
     def usable(self, users: Iterable[str]) -> Iterator[str]:
         """Those of the users whose names can be given to a command."""
@@ -126,6 +148,8 @@ class HomeDirectories:
             yield Check(name="home directories", verdict=CheckStatus.WARNING, detail=str(error))
             return
         how = f"made by {' '.join((*self._before, helper))}"
+        if self._base:
+            how += f" below {self._base}"
         yield Check(
             name="home directories",
             verdict=CheckStatus.OK if allowed else CheckStatus.WARNING,
@@ -135,6 +159,16 @@ class HomeDirectories:
             else "run the agent as root, set homedir_sudo and install its rule for sudo, or set "
             "enable_user_homedir_account_creation: false",
         )
+        if self._base and not Path(self._base).is_dir():
+            yield Check(
+                name="home directories",
+                verdict=CheckStatus.FAILED,
+                detail=f"{self._base} does not exist",
+                remedy="mount the file system of the homes, or correct homedir_base_path",
+            )
+        if self._quotas is not None:
+            yield from self._quotas.diagnose()
+            yield from unfinished_check("quotas of home directories", self._unset)
 
     def missing(self, users: Iterable[str]) -> frozenset[str]:
         """Those that the operating system knows with a home that is not there or not theirs.
@@ -145,6 +179,13 @@ class HomeDirectories:
         asks the directory service; :meth:`look_again` undoes that.
         """
         return frozenset(user for user in users if user not in self._settled and self._lacks(user))
+
+    def unset_quotas(self, users: Iterable[str]) -> frozenset[str]:
+        """Those whose home is there, but whose quota could not be set when it was made."""
+        if self._quotas is None:
+            return frozenset()
+        noted = self._unset.names() & frozenset(users)
+        return frozenset(user for user in noted if self._look(user) is _Found.THEIR_OWN)
 
     def look_again(self, users: Iterable[str]) -> None:
         """Look at these users' homes again when next asked: they are let in anew."""
@@ -164,12 +205,16 @@ class HomeDirectories:
         skipped: list[Skipped] = []
         made = False
         failed_in_a_row = 0
+        unset = self._unset.names() if self._quotas is not None else frozenset()
         for user in action.users:
             if failed_in_a_row == _ENOUGH_FAILURES:
                 skipped.append(Skipped(user, TemporaryError("not tried after those before it")))
                 continue
             try:
-                made |= self._create(user)
+                is_new = self._create(user)
+                made |= is_new
+                if is_new or user in unset:
+                    made |= self._complete_quota(user)
                 failed_in_a_row = 0
             except TemporaryError as error:
                 failed_in_a_row += 1
@@ -184,20 +229,150 @@ class HomeDirectories:
             case _Found.THEIR_OWN | _Found.LEFT_ALONE:
                 return False
             case _Found.LEFT_BEHIND:
-                raise _left_behind(name, self._find_home(name))
+                raise _left_behind(name, self.home_of(name))
+        self._require_base(name)
         self._require_safe_place(name)
         if self._is_chosen and self._umask != f"{int(self._setting, 8):04o}":
             _warn_of_mode(self._setting, self._umask)
         command = (*self._before, str(self._helper()), name, self._umask)
+        if self._quotas is not None:
+            self._unset.add(name)  # the quota is set even if the agent is killed before
         result = self._runner.run(command, self._timeout)
         if result.exit_code != 0 or self._look(name, made_now=True) is not _Found.THEIR_OWN:
-            raise _failed(name, self._find_home(name), result)
-        _log.info("made the home directory %s of %s", self._find_home(name), name)
+            raise _failed(name, self.home_of(name), result)
+        _log.info("made the home directory %s of %s", self.home_of(name), name)
         return True
+
+    def _complete_quota(self, user: str) -> bool:
+        """Set the quota of a home that the agent made; one that is set already is left alone."""
+        try:
+            changed = self._ensure_quota(user)
+        except SiteAgentError as error:
+            family = PermanentError if isinstance(error, PermanentError) else TemporaryError
+            raise family(
+                f"the home directory {self.home_of(user)} of {user} is there, but its quota was "
+                f"not set: {error.problem}",
+                remedy=error.remedy,
+            ) from error
+        self._unset.discard(user)
+        return changed
+
+    def _ensure_quota(self, user: str, *, replace: bool = False) -> bool:
+        if self._quotas is None:
+            return False
+        with self._subject(user) as subject:
+            changed = self._quotas.ensure(subject, replace=replace)
+            if self._is_project:
+                changed |= join_project(subject.directory, subject.number)
+            return changed
+
+    @property
+    def _is_project(self) -> bool:
+        quota = self._quota
+        return quota is not None and quota.provider != "ceph_xattr" and quota.kind == "project"
+
+    @contextmanager
+    def _subject(self, user: str) -> Iterator[Subject]:
+        """Whose quota it is, with the home directory open if the quota is the directory's.
+
+        Raises:
+            TemporaryError: the user, or the home, is not there.
+            PermanentError: the home is not the user's, or somebody could have put it there.
+        """
+        uid, home, quota = self._find_uid(user), self.home_of(user), self._quota
+        if not uid or home is None or quota is None:
+            raise TemporaryError(f"the operating system knows no ordinary user {user} with a home")
+        if quota.provider != "ceph_xattr" and quota.kind == "user":
+            yield Subject(uid)
+            return
+        others = directory_of_others(home)
+        if others is not None:
+            raise PermanentError(
+                f"{others} belongs to another user or everybody can write to it, so somebody could "
+                f"have put something else at {home}",
+                remedy=f"give {others} to root (mode 0755)",
+            )
+        try:
+            directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise TemporaryError(f"{home} cannot be opened: {error.strerror}") from error
+        try:
+            if os.fstat(directory).st_uid != uid:
+                raise PermanentError(f"{home} does not belong to {user}")
+            if quota.mount_point:
+                require_same_file_system(directory, quota.mount_point, str(home))
+            yield Subject(uid + quota.project_id_offset, directory)
+        finally:
+            os.close(directory)
+
+    def check(
+        self, users: Iterable[str], *, repair: bool = False, replace_quotas: bool = False
+    ) -> Iterator[DirectoryReport]:
+        """Compare each home with the settings, and with ``repair`` set its quota.
+
+        Homes that are missing are made by ``create``.
+        """
+        for user in sorted(users):
+            path = self.home_of(user)
+            if path is None:
+                continue
+            try:
+                differences = self._differences(user)
+                repaired: tuple[str, ...] = ()
+                can_be_repaired = self._quotas is not None and self._look(user) is _Found.THEIR_OWN
+                if repair and differences and can_be_repaired:
+                    changed = self._ensure_quota(user, replace=replace_quotas)
+                    repaired = ("quota",) if changed else ()
+                    differences = self._differences(user)
+                if not differences:
+                    self._unset.discard(user)
+                yield DirectoryReport(str(path), differences, repaired)
+            except SiteAgentError as error:
+                yield DirectoryReport(str(path), (str(error),))
+
+    def _differences(self, user: str) -> tuple[str, ...]:
+        match self._look(user):
+            case _Found.NOTHING:
+                return (f"the home of {user} does not exist",)
+            case _Found.LEFT_BEHIND:
+                return (_left_behind(user, self.home_of(user)).problem,)
+            case _Found.LEFT_ALONE:
+                return ()
+        if self._quotas is None:
+            return ()
+        with self._subject(user) as subject:
+            wrong = self._quotas.differences(self._quotas.find(subject))
+            if self._is_project:
+                project, inherited = project_of(subject.directory)
+                if project != subject.number or not inherited:
+                    wrong = (*wrong, f"in project {project} instead of {subject.number}")
+        return wrong
+
+    def home_of(self, user: str) -> Path | None:
+        """Where a user's home is on this machine."""
+        home = self._find_home(user)
+        return Path(self._base, user) if self._base and home is not None else home
+
+    def _require_base(self, user: str) -> None:
+        """The helper makes what the operating system names; that must be what is looked at."""
+        named, home = self._find_home(user), self.home_of(user)
+        if not self._base or named is None or home is None:
+            return
+        if not Path(self._base).is_dir():
+            raise TemporaryError(
+                f"the home directory {home} of {user} was not made: {self._base} does not exist",
+                remedy="mount the file system of the homes, or correct homedir_base_path",
+            )
+        if named.name != home.name or named.parent.resolve() != home.parent.resolve():
+            raise PermanentError(
+                f"no home directory was made for {user}: the operating system has it at {named}, "
+                f"not below {self._base}",
+                remedy="correct homedir_base_path or the user's entry, or make it by hand",
+            )
 
     def _require_safe_place(self, user: str) -> None:
         """The helper runs as root and follows links: nobody may be able to put one in its way."""
-        home = self._find_home(user)
+        home = self.home_of(user)
         directory = None if home is None else directory_of_others(home)
         if directory is not None:
             raise PermanentError(
@@ -219,7 +394,7 @@ class HomeDirectories:
 
     def _look(self, user: str, *, made_now: bool = False) -> _Found:
         """How a user's home stands; ``made_now``: whether it must be the user's in every way."""
-        home = self._find_home(user)
+        home = self.home_of(user)
         if home is None:
             return _Found.LEFT_ALONE if self._find_uid(user) is None else _Found.THEIR_OWN
         try:

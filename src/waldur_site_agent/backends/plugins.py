@@ -17,6 +17,7 @@ from waldur_site_agent.backends.contract import (
     Backend,
     BackendSettings,
     CreateHomeDirectories,
+    CreateProjectDirectory,
     CreateResource,
     DeleteResource,
     MoveContainer,
@@ -337,6 +338,7 @@ _HOOKS: Mapping[type, str] = {
     SetMemberLimits: "set_member_limits",
     SetAccess: "set_access",
     CreateHomeDirectories: "create_home_directories",
+    CreateProjectDirectory: "create_project_directory",
 }
 
 

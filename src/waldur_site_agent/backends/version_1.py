@@ -60,7 +60,14 @@ COMMON: Mapping[str, OldKey] = {
 HOMES: Mapping[str, OldKey] = {
     "enable_user_homedir_account_creation": done(),
     "default_homedir_umask": renamed("homedir_umask"),
-    "homedir_base_path": not_needed("homes are where the operating system says they are"),
-    "homedir_quota": later("remove it, and set quotas with the file system's own tools"),
+    "homedir_base_path": done(
+        "users whose home the operating system has elsewhere get none from the agent"
+    ),
+    "homedir_quota": done(
+        "set once, for homes that the agent makes, and by `waldur-site-agent directories repair` "
+        "for others; version 1 set it for every home in every pass, and not at all where a number "
+        "stood without quotes",
+        differs=True,
+    ),
 }
 """For backends that make home directories."""

@@ -34,10 +34,11 @@ from waldur_site_agent.cli.start import (
     runtime_or_exit,
 )
 from waldur_site_agent.config import Offering
+from waldur_site_agent.cycles.directories import check_directories, create_missing_homes
 from waldur_site_agent.cycles.importing import importable
 from waldur_site_agent.cycles.limits import sync_resource_limits
-from waldur_site_agent.cycles.offering import create_missing_homes, load_components
-from waldur_site_agent.cycles.site import CommandOutcome
+from waldur_site_agent.cycles.offering import load_components
+from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.cycles.usernames import (
     GivenUsernames,
     UsernameChange,
@@ -92,6 +93,48 @@ def components_load(config_file: Path, offerings: tuple[str, ...], dry_run: bool
 def homedirs_create(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> None:
     """Create missing home directories of the offering's users."""
     sys.exit(_at_each_site(config_file, offerings, create_missing_homes, dry_run=dry_run))
+
+
+@click.command("check")
+@config_option
+@offering_option
+def directories_check(config_file: Path, offerings: tuple[str, ...]) -> None:
+    """Compare home and project directories with the settings; change nothing.
+
+    Looks at the homes of the offering's users and at the directories of its resources: whether they
+    exist, owner, group, mode, access control list and quota. Exit codes: 0 as configured, 1 some
+    differ or could not be read, 2 usage or configuration error.
+    """
+
+    def work(site: Site, *, dry_run: bool) -> CommandOutcome:  # noqa: ARG001 - changes nothing
+        return check_directories(site)
+
+    sys.exit(_at_each_site(config_file, offerings, work, dry_run=False))
+
+
+@click.command("repair")
+@click.option(
+    "--replace-quotas",
+    is_flag=True,
+    help="Also change quotas that somebody has set otherwise, up or down.",
+)
+@config_option
+@offering_option
+@dry_run_option
+def directories_repair(
+    replace_quotas: bool, config_file: Path, offerings: tuple[str, ...], dry_run: bool
+) -> None:
+    """Create missing home and project directories, and correct those that differ.
+
+    Quotas are set where there is none. Nothing is removed, and a directory that belongs to somebody
+    else is left as it is. With --dry-run, print what "directories check" does. Exit codes: 0 all
+    are as configured now, 1 some are not, 2 usage or configuration error.
+    """
+
+    def work(site: Site, *, dry_run: bool) -> CommandOutcome:
+        return check_directories(site, repair=not dry_run, replace_quotas=replace_quotas)
+
+    sys.exit(_at_each_site(config_file, offerings, work, dry_run=dry_run))
 
 
 @click.command("sync")

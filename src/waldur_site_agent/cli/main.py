@@ -13,6 +13,8 @@ from waldur_site_agent import __version__
 from waldur_site_agent.cli.commands import (
     components_load,
     diagnose,
+    directories_check,
+    directories_repair,
     homedirs_create,
     import_list,
     limits_sync,
@@ -223,6 +225,11 @@ def homedirs_group() -> None:
     """Home directories of the offering's users."""
 
 
+@main.group("directories")
+def directories_group() -> None:
+    """Home and project directories, with their quotas."""
+
+
 @main.group("limits")
 def limits_group() -> None:
     """Limits of the offering's resources."""
@@ -240,6 +247,8 @@ for group, command in (
     (components_group, components_load),
     (users_group, users_sync),
     (homedirs_group, homedirs_create),
+    (directories_group, directories_check),
+    (directories_group, directories_repair),
     (limits_group, limits_sync),
     (import_group, import_list),
     (main, usage_group),

@@ -452,8 +452,6 @@ def step_changes(step: Json) -> Iterator[Line]:
             names = [*(container["id"] for container in placement["containers"]), placement["id"]]
             yield "+", "account", f"{' > '.join(names)}  {reason}"
             yield from _limit_changes("limit", step | _WITH_THE_ACCOUNT)
-        case "DeleteResource":
-            yield "-", "account", reason
         case "MoveContainer":
             name, parent = step["containers"][-1]["id"], step["containers"][-1]["parent"]
             yield "~", "parent", f"of {name}: {step['previous']} -> {parent}  {reason}"
@@ -467,12 +465,17 @@ def step_changes(step: Json) -> Iterator[Line]:
             yield from (("+", name, reasons.get(name, reason) + more) for name in step["members"])
         case "RemoveMembers":
             yield from (("-", name, reasons.get(name, reason)) for name in step["members"])
-        case "SetAccess":
-            yield "~", "access", reason
         case "CreateHomeDirectories":
             yield from (("+", name, reason) for name in step["users"])
         case other:
-            yield "~", other, reason
+            yield *_NOT_IN_DETAIL.get(other, ("~", other)), reason
+
+
+_NOT_IN_DETAIL = {
+    "DeleteResource": ("-", "account"),
+    "SetAccess": ("~", "access"),
+    "CreateProjectDirectory": ("+", "project directory"),
+}
 
 
 def _limit_changes(subject: str, step: Json) -> Iterator[Line]:

@@ -17,6 +17,7 @@ from waldur_site_agent.backends import (
     BackendState,
     Capabilities,
     CreateHomeDirectories,
+    CreateProjectDirectory,
     CreateResource,
     Result,
     SetAccess,
@@ -30,6 +31,7 @@ from waldur_site_agent.cycles.deletions import (
     preview_deletions,
     still_in_accounts,
 )
+from waldur_site_agent.cycles.directories import unfinished_directories
 from waldur_site_agent.cycles.facts import tell_people, tell_resources
 from waldur_site_agent.cycles.feedback import (
     mark_missing,
@@ -121,11 +123,14 @@ class MembershipReport(CycleReport):
     """What went wrong with single accounts or users; everything else was applied."""
     teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
     """The teams that were read, by project."""
+    unfinished: tuple[str, ...] = ()
+    """Homes without their quota, and project directories that are not complete, after the pass."""
 
     @property
     def impairment(self) -> str:
-        """Why no member could be removed; empty if removals were possible."""
-        return f"{NOBODY_LEAVES}: {self.removals_suspended}" if self.removals_suspended else ""
+        """Why no member could be removed, and which directories are not complete."""
+        parts = [f"{NOBODY_LEAVES}: {self.removals_suspended}"] if self.removals_suspended else []
+        return "; ".join((*parts, *self.unfinished))
 
     @property
     def has_failures(self) -> bool:
@@ -190,7 +195,9 @@ def sync_membership(
     failures = _report_changes(site, wanted, state, guarded, changes)
     if scope_filter.everything:
         failures += _mark_missing(site, membership)
-    return replace(report, failures=tuple(failures))
+    members = {name for account in wanted.accounts for name in account.members or ()}
+    unfinished = unfinished_directories(site, members, [each.id for each in wanted.accounts])
+    return replace(report, failures=tuple(failures), unfinished=unfinished)
 
 
 def _sync_offering_users(
@@ -298,12 +305,16 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
         homeless=site.backend.missing_home_directories(members)
         if CreateHomeDirectories in site.backend.supports
         else frozenset(),
+        unset_quotas=site.backend.unset_quotas(members),
     )
     policy = Policy(
         supports=site.backend.supports,
         remove_unknown=site.remove_unknown_users,
         component_types=frozenset(backend_components(site.offering.components)),
         precision=LimitPrecision.of(site.backend),
+        unfinished_directories=site.backend.unfinished_directories(
+            account.id for account in wanted.accounts
+        ),
     )
     return plan_membership(wanted.accounts, state, people, policy)
 
@@ -516,7 +527,7 @@ def _failures(applied: Sequence[Applied]) -> list[str]:
         failures += [
             f"{left.name}: {left.error}"
             for left in outcome.skipped
-            if isinstance(outcome.action, CreateHomeDirectories)
+            if isinstance(outcome.action, CreateHomeDirectories | CreateProjectDirectory)
             or not isinstance(
                 left.error, TemporaryError
             )  # waiting for the operating system is not a failure

@@ -1,4 +1,4 @@
-"""Checks access to the offering, loads its components, and creates missing home directories.
+"""Checks access to the offering, and loads its components.
 
 Waldur returns empty lists to a token without permissions, which look like an offering with nothing
 to do. So access is checked at start, and whenever a list comes back empty that had entries before.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Sized
 
-from waldur_site_agent.backends import CreateHomeDirectories
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.partial_answers import readable
-from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, members_served
+from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.marketplace import User, WaldurComponent, WaldurOffering
-from waldur_site_agent.planning.membership import usable_usernames
 from waldur_site_agent.planning.offering import (
     access_problem,
     component_differences,
     hidden_problem,
     plan_components,
 )
-from waldur_site_agent.planning.plan import Step
 from waldur_site_agent.waldur import AccessDeniedError, NotFoundError, Waldur
 
 
@@ -142,31 +138,3 @@ def _lines_of_lost_fields(offering: Offering, waldur: Waldur, refused: Container
         for component in left
         if component.type not in refused
     ]
-
-
-def create_missing_homes(site: Site, *, dry_run: bool = False) -> CommandOutcome:
-    """Create the home directories of offering users that have none.
-
-    Raises:
-        TemporaryError: Waldur could not be reached.
-    """
-    if CreateHomeDirectories not in site.backend.supports:
-        trouble = "the backend does not create home directories; see its backend_settings"
-        return CommandOutcome(trouble=(trouble,))
-    listing = site.waldur.offering_users(site.offering.waldur_offering_uuid)
-    users = readable(site, listing, "offering users")
-    names = usable_usernames(users, with_consent=site.offering.require_consent).values()
-    homeless = tuple(sorted(site.backend.missing_home_directories(names)))
-    if not homeless or dry_run:
-        return CommandOutcome(homeless)
-    made: list[str] = []
-    troubles: list[str] = []
-    for _, outcome in apply_steps(
-        site, [Step(CreateHomeDirectories(homeless), "has no home directory")]
-    ):
-        if outcome.error is not None:
-            troubles.append(str(outcome.error))
-        else:
-            made += members_served(outcome)
-        troubles += [f"{left.name}: {left.error}" for left in outcome.skipped]
-    return CommandOutcome(tuple(made), tuple(troubles))

@@ -20,6 +20,7 @@ from waldur_site_agent.backends import (
     BackendResource,
     BackendState,
     CreateHomeDirectories,
+    CreateProjectDirectory,
     CreateResource,
     Grant,
     MoveContainer,
@@ -236,6 +237,8 @@ class People:
     """Users whom the backend cannot add yet."""
     homeless: frozenset[str] = frozenset()
     """Users who should get a home directory."""
+    unset_quotas: frozenset[str] = frozenset()
+    """Users whose home lacks its quota, because setting it failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +283,8 @@ class Policy:
     component_types: frozenset[str] = field(default_factory=frozenset)
     """The types in the backend whose per-user limits belong to Waldur."""
     precision: LimitPrecision = EXACT
+    unfinished_directories: frozenset[str] = frozenset()
+    """Accounts whose project directory could not be made or completed before."""
 
 
 def plan_membership(
@@ -290,10 +295,14 @@ def plan_membership(
         _plan_account(account, state.resources.get(account.id), people, policy)
         for account in sorted(wanted, key=lambda account: account.id)
     )
-    homes: tuple[Step, ...] = ()
-    if people.homeless and CreateHomeDirectories in policy.supports:
-        action = CreateHomeDirectories(tuple(sorted(people.homeless)))
-        homes = (Step(action, "has no home directory"),)
+    homes = tuple(
+        Step(CreateHomeDirectories(tuple(sorted(users))), reason)
+        for users, reason in (
+            (people.homeless, "has no home directory"),
+            (people.unset_quotas, "the home directory has no quota yet"),
+        )
+        if users and CreateHomeDirectories in policy.supports
+    )
     return MembershipPlan(accounts=accounts, homes=homes)
 
 
@@ -331,6 +340,8 @@ def _plan_account(
             steps += _limiting(account, present, found, policy)
     if SetAccess in policy.supports:
         steps += _switching(account, found)
+    if account.id in policy.unfinished_directories:
+        steps.append(Step(CreateProjectDirectory(account.id), "was not complete before"))
     return AccountPlan(
         wanted=account, steps=tuple(steps), waiting=waiting, kept_out=kept_out, unknown=unknown
     )

@@ -16,6 +16,7 @@ from waldur_site_agent.backends import (
     BackendResource,
     BackendState,
     Capabilities,
+    CreateProjectDirectory,
     CreateResource,
     DeleteResource,
     Grant,
@@ -346,6 +347,9 @@ def _plan_create(context: OrderContext, planning: _PlanningContext) -> OrderPlan
         reason = "restored" if is_back else "ordered; not yet set on the account"
         action = SetLimits(placement.id, changes, context.order.uuid)
         steps.append(Step(action, reason, context.order.uuid, found.limits, reasons))
+    if planning.capabilities.makes_project_directories:
+        directory = CreateProjectDirectory(placement.id)
+        steps.append(Step(directory, "goes with the account", context.order.uuid))
     steps += _joining(context, placement.id, found)
     note = "adopts the account that an interrupted run created" if adopted else ""
     return OrderPlan(

@@ -11,6 +11,7 @@ from waldur_site_agent.backends import (
     Action,
     AddMembers,
     CreateHomeDirectories,
+    CreateProjectDirectory,
     CreateResource,
     DeleteResource,
     MoveContainer,
@@ -35,6 +36,7 @@ CASES: list[tuple[Action, str, tuple[str, ...]]] = [
     (SetMemberLimits("ocean", "ada", {}), "ocean", ()),
     (SetAccess("ocean", Access.PAUSED), "ocean", ()),
     (CreateHomeDirectories(("ada",)), "", ()),
+    (CreateProjectDirectory("ocean"), "ocean", ()),
 ]
 
 

@@ -35,6 +35,7 @@ from waldur_site_agent.backends.command_line import (
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import ProcessRunner, Runner
+from waldur_site_agent.backends.project_directories import ProjectDirectories, directories_of
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
@@ -51,7 +52,7 @@ from waldur_site_agent_moab.accounts import (
 from waldur_site_agent_moab.client import LOCK_PURPOSE, MamClient, Work
 from waldur_site_agent_moab.diagnosis import diagnose, money_trouble
 from waldur_site_agent_moab.facts import Account, Charge, Mam, in_cents
-from waldur_site_agent_moab.names import TREE, user_name
+from waldur_site_agent_moab.names import TREE, account_name, user_name
 from waldur_site_agent_moab.settings import MoabSettings
 
 
@@ -215,9 +216,10 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
         *,
         runner: Runner | None = None,
         homes: HomeDirectories | None = None,
+        directories: ProjectDirectories | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
-        """``runner`` and ``homes`` replace what is outside, for tests.
+        """``runner``, ``homes`` and ``directories`` replace what is outside, for tests.
 
         ``lock_wait_seconds`` bounds the wait for another writer.
         """
@@ -227,6 +229,7 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
             settings,
             components,
             homes=homes or HomeDirectories(ProcessRunner(), settings, user_name),
+            directories=directories or directories_of(settings, ProcessRunner(), account_name),
             lock_wait_seconds=lock_wait_seconds,
         )
         self._moab = settings
@@ -242,7 +245,7 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
         yield from diagnose(self._client, self._moab, self.components, self.lock_file())
-        yield from self.check_homes()
+        yield from self.check_setup_of_directories()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; organizations stand for the tree."""

@@ -43,6 +43,7 @@ from waldur_site_agent.backends.command_line import (
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import Runner
+from waldur_site_agent.backends.project_directories import ProjectDirectories, directories_of
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
@@ -62,7 +63,13 @@ from waldur_site_agent_slurm.grants import grant_of, is_given
 from waldur_site_agent_slurm.limits import limits_of, set_access, set_limits, set_member_limits
 from waldur_site_agent_slurm.members import add_members, remove_members
 from waldur_site_agent_slurm.moves import move_containers, not_moved
-from waldur_site_agent_slurm.names import TREE, are_two_people, is_user_name, user_name
+from waldur_site_agent_slurm.names import (
+    TREE,
+    account_name,
+    are_two_people,
+    is_user_name,
+    user_name,
+)
 from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, remembered, restriction
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.standing import Subject, standing
@@ -203,6 +210,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         user_exists: Callable[[str], bool] | None = None,
         system_name: Callable[[str], str] | None = None,
         homes: HomeDirectories | None = None,
+        directories: ProjectDirectories | None = None,
         patience: PollTimeout | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -219,6 +227,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             settings,
             components,
             homes=homes or HomeDirectories(processes.ProcessRunner(), settings, user_name),
+            directories=directories
+            or directories_of(settings, processes.ProcessRunner(), account_name),
             lock_wait_seconds=lock_wait_seconds,
         )
         self._slurm = settings
@@ -237,7 +247,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def diagnose(self) -> Iterable[Check]:
         """See :meth:`Backend.diagnose`."""
         yield from diagnose(self._client, self._slurm, self.components, self.lock_file)
-        yield from self.check_homes()
+        yield from self.check_setup_of_directories()
 
     def place(self, request: ResourceRequest, slug: str) -> Placement:
         """See :meth:`Backend.place`; the settings say what the tree is like."""

@@ -10,11 +10,9 @@ from waldur_site_agent.backends.version_1 import (
     OldDefault,
     OldKey,
     done,
-    later,
     not_needed,
     not_supported,
     renamed,
-    unless_enabled,
     unless_other_than,
 )
 
@@ -43,7 +41,11 @@ KEYS: Mapping[str, OldKey] = {
         "absent, the offering's option `enforce_qos` decides, which version 1 never saw"
     ),
     **HOMES,
-    "project_directory": later("set enabled: false", unless_enabled()),
+    "project_directory": done(
+        "base_path must exist and belong to root; the group must exist, whatever made it, and the "
+        "quota needs no `ldap` section",
+        differs=True,
+    ),
     "qos_default": done(
         "an account that was paused or downscaled gets back the QOS that it had, other accounts "
         "keep theirs",
