@@ -3,6 +3,7 @@
 A plugin author imports from here and from :mod:`waldur_site_agent.model`, from nowhere else.
 """
 
+from waldur_site_agent.backends.checks import Look, failed_check, make_checks
 from waldur_site_agent.backends.contract import (
     Access,
     AccountLinkingRequired,
@@ -23,7 +24,6 @@ from waldur_site_agent.backends.contract import (
     DeleteResource,
     DirectoryReport,
     Grant,
-    Look,
     MoveContainer,
     NoUsernames,
     Outcome,
@@ -35,8 +35,6 @@ from waldur_site_agent.backends.contract import (
     SetMemberLimits,
     Skipped,
     UsernameBackend,
-    failed_check,
-    make_checks,
     members_of,
     resource_of,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -956,49 +956,3 @@ class NoUsernames(UsernameBackend):
     def generate_username(self, offering_user: OfferingUser) -> str | None:  # noqa: ARG002 - the contract's
         """No name is made."""
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One check, or a few that need the same reading."""
-
-    name: str
-    make: Callable[[], Iterable[Check]]
-    needs: str = ""
-    """What has to answer for it, such as ``slurmdbd``; nothing in particular if empty."""
-
-
-def make_checks(
-    looks: Sequence[Look], unreachable: tuple[type[SiteAgentError], ...] = ()
-) -> Iterator[Check]:
-    """Make the checks in order; one that cannot be made has failed.
-
-    Args:
-        looks: what to look at.
-        unreachable: errors that mean that what a check needs does not answer. The later checks
-            that need the same are then not made, and named in the line of the first.
-    """
-    lost: set[str] = set()
-    for number, look in enumerate(looks):
-        if look.needs in lost:
-            continue
-        try:
-            found = list(look.make())
-        except SiteAgentError as error:
-            detail = error.problem
-            if look.needs and isinstance(error, unreachable):
-                lost.add(look.needs)
-                later = [each.name for each in looks[number + 1 :] if each.needs == look.needs]
-                detail += f"; not checked: {', '.join(later)}" if later else ""
-            found = [failed_check(look.name, error, detail)]
-        yield from found
-
-
-def failed_check(name: str, error: SiteAgentError, detail: str = "") -> Check:
-    """The check that an error made impossible, with the error's own remedy."""
-    return Check(
-        name=name,
-        verdict=CheckStatus.FAILED,
-        detail=detail or error.problem,
-        remedy=error.remedy,
-    )

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from waldur_site_agent import __version__
+from waldur_site_agent.cli.allow import allow_command
 from waldur_site_agent.cli.commands import (
     components_load,
     diagnose,
@@ -254,6 +255,7 @@ for group, command in (
     (main, usage_group),
     (main, diagnose),
     (main, explain_command),
+    (main, allow_command),
     (main, health),
     (main, init_command),
     (main, install_services),

@@ -58,6 +58,7 @@ def report_json(report: CycleReport) -> Json:
         "trouble": report.trouble,
         "refusal": report.refused_reason,
         "refused_kind": refusal_of(report.refused) if report.refused_reason else "",
+        "digest": report.digest,
         "refused": [step_json(step) for step in report.refused.steps],
         **_content(report),
         "waldur": [_write(write) for write in report.writes],

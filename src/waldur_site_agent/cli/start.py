@@ -53,7 +53,9 @@ from waldur_site_agent.config.describing import (
 from waldur_site_agent.config.loading import is_of_version_1
 from waldur_site_agent.config.source import Place, spell
 from waldur_site_agent.config.version_1 import tables
+from waldur_site_agent.cycles.site import NoAllowances
 from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.service.allowances import Allowances, default_directory
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.logs import configure_logs, redact
 from waldur_site_agent.service.monitoring import Monitoring
@@ -334,6 +336,7 @@ def runtime_of(
         removals_allowed=removals_allowed,
         recreate=recreate,
         journal=open_journal(start, dry_run=dry_run),
+        allowances=NoAllowances() if dry_run else Allowances(default_directory()),
         monitoring=monitoring or Monitoring(),
     )
 

@@ -62,6 +62,8 @@ from waldur_site_agent.cycles.site import (
     cause_of,
     note_failures,
     send_write,
+    subject_of,
+    with_allowance,
 )
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
@@ -107,6 +109,7 @@ from waldur_site_agent.planning.remembered import (
 from waldur_site_agent.waldur import concurrently
 
 NOBODY_LEAVES = "removals suspended in this cycle"
+_JOB = "members"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +174,15 @@ def sync_membership(
         wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
         guarded = _guarded(site, wanted, membership, state)
+        if not dry_run:
+            guarded = with_allowance(site, membership.plan, guarded, _JOB)
         report = replace(
             report,
             membership=membership,
             resources=sum(len(account.resources) for account in wanted.accounts),
             refused=guarded.refused,
             refused_reason=guarded.reason,
+            digest=guarded.digest,
             removals_suspended=wanted.removals_suspended,
         )
         _log(site, report)
@@ -191,6 +197,8 @@ def sync_membership(
             )
             return replace(report, writes=writes)
         _remember_removals(site, scope_filter, guarded)
+        if scope_filter.everything:
+            site.allowances.settle(site.offering.name, _JOB, guarded.digest)
         changes = _change_backend(site, wanted, state, membership, guarded)
     failures = _report_changes(site, wanted, state, guarded, changes)
     if scope_filter.everything:
@@ -346,6 +354,7 @@ def _guarded(
         removed_before=site.memory.removals_since_full_pass,
         projects_found=wanted.projects,
         moved_before=site.memory.moves_since_full_pass,
+        subject=subject_of(site.offering, _JOB),
     )
 
 
@@ -652,7 +661,7 @@ def _log(site: Site, report: MembershipReport) -> None:
             resource_of(step.action): list(members_of(step.action)) for step in report.refused.steps
         }
         event = refusal_of(report.refused)
-        site.log.error(event, reason=report.refused_reason, members=names)
+        site.log.error(event, reason=report.refused_reason, digest=report.digest, members=names)
 
 
 def _note_account(site: Site, account: AccountPlan) -> None:

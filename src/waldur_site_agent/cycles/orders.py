@@ -45,6 +45,8 @@ from waldur_site_agent.cycles.site import (
     cause_of,
     note_write,
     send_write,
+    subject_of,
+    with_allowance,
 )
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
@@ -81,6 +83,8 @@ from waldur_site_agent.waldur import (
     concurrently,
 )
 
+_JOB = "orders"
+
 
 def process_orders(
     site: Site, *, scopes: Collection[Scope] = WHOLE_OFFERING, dry_run: bool = False
@@ -97,6 +101,8 @@ def process_orders(
     snapshot = WaldurSnapshot(orders=states)
     if not found:
         repairs = _preview_repairs(site) if dry_run else ()
+        if scope_filter.everything and not dry_run:
+            site.allowances.settle(site.offering.name, _JOB)
         return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
     tell_resources(site)
     decisions = decide(site, found)
@@ -119,7 +125,9 @@ def process_orders(
         orders, refused = approve_pending(site, found)
         approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
         plans, waiting, state = _decide(site, orders, approved, state)
-        allowed = _guarded(site, plans, state)
+        allowed = with_allowance(site, backend_plan(plans), _guarded(site, plans, state), _JOB)
+        if scope_filter.everything:
+            site.allowances.settle(site.offering.name, _JOB, allowed.digest)
         keeps_usage = site.backend.capabilities.keeps_usage
         if not keeps_usage:
             report_last_usage(site, plans, state, {})
@@ -138,6 +146,7 @@ def process_orders(
         snapshot=snapshot,
         refused=allowed.refused,
         refused_reason=allowed.reason,
+        digest=allowed.digest,
     )
     _log(site, report)
     return report
@@ -279,7 +288,8 @@ def _guarded(site: Site, plans: Iterable[OrderPlan], state: BackendState) -> Gua
     plans = tuple(plans)
     members = sum(len(resource.members) for resource in state.resources.values())
     terminations = sum(plan.order.type == OrderType.TERMINATE for plan in plans)
-    return guard(backend_plan(plans), members, terminations, site.thresholds)
+    subject = subject_of(site.offering, _JOB)
+    return guard(backend_plan(plans), members, terminations, site.thresholds, subject=subject)
 
 
 def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Errors:
@@ -454,7 +464,12 @@ def _log(site: Site, report: OrdersReport) -> None:
                 _note_waiting(site, result)
     if report.refused_reason:
         accounts = [resource_of(step.action) for step in report.refused.steps]
-        site.log.error("removals refused", accounts=accounts, reason=report.refused_reason)
+        site.log.error(
+            "removals refused",
+            accounts=accounts,
+            reason=report.refused_reason,
+            digest=report.digest,
+        )
 
 
 def _note_waiting(site: Site, result: OrderResult) -> None:

@@ -44,7 +44,15 @@ from waldur_site_agent.model.backend import (
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, Resource
 from waldur_site_agent.model.usage import BillingMonth
-from waldur_site_agent.planning.plan import Call, Plan, Step, Thresholds, Write
+from waldur_site_agent.planning.plan import (
+    Call,
+    Guarded,
+    Plan,
+    Step,
+    Thresholds,
+    Write,
+    refused_changes,
+)
 from waldur_site_agent.planning.usernames import PENDING
 from waldur_site_agent.waldur import Waldur
 
@@ -69,6 +77,8 @@ class CycleReport:
     refused: Plan = field(default_factory=Plan)
     refused_reason: str = ""
     """Why the guard refused part of the plan; empty if it did not."""
+    digest: str = ""
+    """What names the refused part, and nothing else, for ``allow``."""
     trouble: str = ""
     """Why the pass was aborted; empty if it was not."""
     writes: tuple[Write, ...] = ()
@@ -366,6 +376,59 @@ def note_failures(site: Site, event: str, failures: Iterable[str]) -> None:
         site.conditions.note(event, name, cause=cause, resource=name, reason=failure)
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedPlan:
+    """What the guard refused, as it is shown to whoever may allow it."""
+
+    digest: str
+    offering: str
+    job: str
+    reason: str
+    changes: Mapping[str, Sequence[str]]
+    """By account, who would be removed; in brackets, what would become of the account itself."""
+    at: float
+    """When it was refused last; epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Somebody's word that one refused plan may be carried out, once."""
+
+    digest: str
+    offering: str
+    job: str
+    by: str
+    at: float
+    """When it was given; epoch."""
+
+
+class AllowanceStore(Protocol):
+    """Where refused plans are recorded and allowances are found."""
+
+    def take(self, digest: str) -> Allowance | None:
+        """The allowance for a plan, which is then used up."""
+
+    def record(self, plan: RefusedPlan) -> None:
+        """Keep a plan that was refused."""
+
+    def settle(self, offering: str, job: str, keep: str = "") -> None:
+        """Drop the refused plans of a job that a complete pass did not come to again."""
+
+
+class NoAllowances:
+    """Nothing is allowed by digest; for one-off commands and tests."""
+
+    def take(self, digest: str) -> Allowance | None:  # noqa: ARG002 - the protocol's
+        """See :class:`AllowanceStore`."""
+        return None
+
+    def record(self, plan: RefusedPlan) -> None:
+        """See :class:`AllowanceStore`."""
+
+    def settle(self, offering: str, job: str, keep: str = "") -> None:
+        """See :class:`AllowanceStore`."""
+
+
 class UnreportedUsage(enum.Enum):
     """What happens to a termination whose last usage this token may not report."""
 
@@ -390,6 +453,10 @@ def _forget(_step: Step, _outcome: Outcome) -> None:
 
 
 def _forget_write(_write: Write, _error: SiteAgentError | None) -> None:
+    return
+
+
+def _forget_allowance(_allowance: Allowance) -> None:
     return
 
 
@@ -483,6 +550,10 @@ class Site:
     """Writes an applied action to the journal, if one is configured."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
     """The same for a change in Waldur, or the error if Waldur rejected it."""
+    record_allowance: Callable[[Allowance], None] = _forget_allowance
+    """The same for an allowance that is used."""
+    allowances: AllowanceStore = field(default_factory=NoAllowances)
+    """Allowances for refused plans."""
     observer: Observer = field(default_factory=NoObserver)
     """Observes actions, requests and commands, for health and metrics."""
     usernames: UsernameBackend = field(default_factory=lambda: NoUsernames(BackendSettings()))
@@ -507,6 +578,42 @@ class Site:
     """Whether account members unknown to Waldur are removed, not just reported."""
     recreate: bool = False
     """Whether accounts that the backend has lost are made again."""
+
+
+def subject_of(offering: Offering, job: str) -> str:
+    """What a plan is about, so that no other offering's plan has the same digest."""
+    return f"{offering.waldur_api_url} {offering.waldur_offering_uuid} {job}"
+
+
+def with_allowance(site: Site, plan: Plan, guarded: Guarded, job: str) -> Guarded:
+    """The guarded plan, whole if somebody allowed exactly what was refused of it.
+
+    The allowance is used up before anything is removed. What stays refused is recorded, so that it
+    can be allowed.
+    """
+    if not guarded.refused or site.stopping():
+        return guarded
+    allowance = site.allowances.take(guarded.digest)
+    if allowance is None:
+        site.allowances.record(
+            RefusedPlan(
+                digest=guarded.digest,
+                offering=site.offering.name,
+                job=job,
+                reason=guarded.reason,
+                changes=refused_changes(guarded.refused),
+                at=site.now().timestamp(),
+            )
+        )
+        return guarded
+    site.log.warning(
+        "removals allowed by digest",
+        digest=guarded.digest,
+        by=allowance.by,
+        changes=refused_changes(guarded.refused),
+    )
+    site.record_allowance(allowance)
+    return Guarded(allowed=plan, refused=Plan())
 
 
 Applied = tuple[Step, Outcome]

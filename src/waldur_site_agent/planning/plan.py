@@ -8,10 +8,12 @@ same old and new values as in the plan.
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from waldur_site_agent.backends import Action, DeleteResource, MoveContainer, RemoveMembers
@@ -75,6 +77,8 @@ class Guarded:
     allowed: Plan
     refused: Plan
     reason: str = ""
+    digest: str = ""
+    """Of the refused part; see :func:`digest_of`."""
 
 
 def guard(
@@ -86,6 +90,7 @@ def guard(
     removed_before: int = 0,
     projects_found: int = 0,
     moved_before: int = 0,
+    subject: str = "",
 ) -> Guarded:
     """Split a plan into an allowed and a refused part.
 
@@ -98,6 +103,7 @@ def guard(
             many small plans count as one large one.
         projects_found: the number of projects of the offering that have an account.
         moved_before: the same as ``removed_before``, of accounts of projects that were moved.
+        subject: what the plan is about (the offering and the job), for the digest.
     """
     reasons = {
         _takes_away: _removals_problem(
@@ -108,12 +114,17 @@ def guard(
     refuses = [kind for kind, reason in reasons.items() if reason]
     if not refuses or thresholds.removals_allowed:
         return Guarded(allowed=plan, refused=Plan())
-    refused = [any(kind(step) for kind in refuses) for step in plan.steps]
+    no = [any(kind(step) for kind in refuses) for step in plan.steps]
+    refused = Plan(tuple(s for s, is_no in zip(plan.steps, no, strict=True) if is_no))
+    digest = digest_of(refused, subject)
     reason = "; ".join(filter(None, reasons.values()))
     return Guarded(
-        allowed=Plan(tuple(s for s, no in zip(plan.steps, refused, strict=True) if not no)),
-        refused=Plan(tuple(s for s, no in zip(plan.steps, refused, strict=True) if no)),
-        reason=f"{reason}; allow it with --allow-removals or safety.allow_removals",
+        allowed=Plan(tuple(s for s, is_no in zip(plan.steps, no, strict=True) if not is_no)),
+        refused=refused,
+        reason=f"{reason}; allow exactly this with: waldur-site-agent allow "
+        f"{digest[:SHOWN_DIGEST]}, or whatever comes with --allow-removals or "
+        "safety.allow_removals",
+        digest=digest,
     )
 
 
@@ -151,6 +162,47 @@ def _moves_problem(
         f"the plan would move the accounts of {moved} of {projects_found} projects, more than "
         f"{thresholds.max_moves} and more than {thresholds.max_moves_percent} %"
     )
+
+
+SHOWN_DIGEST = 16
+"""How much of a digest people are shown; the whole is compared."""
+
+
+def digest_of(refused: Plan, subject: str) -> str:
+    """What names exactly these changes of this subject, whatever their order and reasons."""
+    changes = sorted(_essence(step) for step in refused.steps)
+    text = json.dumps([subject, changes], ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _essence(step: Step) -> list[Any]:
+    match step.action:
+        case RemoveMembers(resource=resource, members=members):
+            return ["RemoveMembers", resource, sorted(members)]
+        case DeleteResource(resource=resource, project_container=container, order=order):
+            return ["DeleteResource", resource, [container or "", str(order or step.order or "")]]
+        case MoveContainer() as move:
+            path = [container.id for container in move.containers]
+            return ["MoveContainer", move.resource, [move.previous, *path, *sorted(move.astray)]]
+        case other:
+            return [type(other).__name__, repr(other), []]
+
+
+def refused_changes(plan: Plan) -> dict[str, list[str]]:
+    """By account, who would be removed; or, in brackets, what would become of the account."""
+    found: dict[str, list[str]] = {}
+    for step in plan.steps:
+        match step.action:
+            case RemoveMembers(resource=resource, members=members):
+                found.setdefault(resource, []).extend(sorted(members))
+            case DeleteResource(resource=resource):
+                found.setdefault(resource, []).append("(is deleted)")
+            case MoveContainer() as move:
+                below = " > ".join(container.id for container in move.containers[:-1])
+                found.setdefault(move.resource, []).append(f"(moves below {below})")
+            case _:
+                pass
+    return dict(sorted(found.items()))
 
 
 def removals_in(plan: Plan) -> int:

@@ -24,6 +24,7 @@ import structlog
 
 from waldur_site_agent.backends import Outcome
 from waldur_site_agent.backends.permissions import everybody_can_write
+from waldur_site_agent.cycles.site import Allowance
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.plan import Step, Write
 
@@ -69,6 +70,28 @@ class Journal:
             self._write({"offering": offering, "mode": mode, **_entry_of_write(write, error)})
 
         return record
+
+    def recorder_of_allowances(self, offering: str, mode: str) -> Callable[[Allowance], None]:
+        """A function that records the use of an allowance."""
+
+        def record(allowance: Allowance) -> None:
+            entry = {"offering": offering, "mode": mode, "action": "use_allowance"}
+            self.note(
+                {
+                    **entry,
+                    "digest": allowance.digest,
+                    "by": allowance.by,
+                    "allowed": datetime.fromtimestamp(allowance.at, UTC).isoformat(
+                        timespec="seconds"
+                    ),
+                }
+            )
+
+        return record
+
+    def note(self, entry: Mapping[str, Any]) -> None:
+        """Record what the agent itself was told or decided, on neither side."""
+        self._write({"side": "agent", **plain(dict(entry))})
 
     def _write(self, entry: dict[str, Any]) -> None:
         with self._lock:

@@ -25,7 +25,15 @@ from waldur_site_agent.config import Configuration, ConfigurationError, Job, Off
 from waldur_site_agent.config.settings import Safety
 from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
-from waldur_site_agent.cycles.site import CycleReport, Observer, Sibling, Site, UnreportedUsage
+from waldur_site_agent.cycles.site import (
+    AllowanceStore,
+    CycleReport,
+    NoAllowances,
+    Observer,
+    Sibling,
+    Site,
+    UnreportedUsage,
+)
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.events.broker import Address, Transport
 from waldur_site_agent.model.marketplace import backend_components
@@ -207,6 +215,7 @@ class Runtime:
     monitoring: Monitoring = field(default_factory=Monitoring)
     leases: Leases | None = None
     """What several agents share the work by; ``None`` where file locks keep others out."""
+    allowances: AllowanceStore = field(default_factory=NoAllowances)
     server_calls: dict[str, dict[str, int]] = field(default_factory=dict)
     """By API URL, which optional calls the server supports."""
     named: dict[str, set[UUID]] = field(default_factory=dict)
@@ -328,6 +337,8 @@ def open_site(
             may_write=may_write,
             record=runtime.journal.recorder(offering.name, mode.name),
             record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
+            record_allowance=runtime.journal.recorder_of_allowances(offering.name, mode.name),
+            allowances=runtime.allowances,
             observer=observer,
             conditions=runtime.monitoring.conditions(offering.name, mode.name, mode.job.value),
             server_calls=runtime.server_calls.setdefault(waldur.base_url, {}),
