@@ -6,6 +6,7 @@ import faulthandler
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,9 @@ def run(options: RunOptions) -> int:
     try:
         if options.is_one_cycle:
             monitoring.report_errors(start.configuration)
-            return _conclude(
-                run_interruptible(lambda stop: _once(runtime, work, options, stop)), options
-            )
+            with closing(runtime.journal):
+                reports = run_interruptible(lambda stop: _once(runtime, work, options, stop))
+            return _conclude(reports, options)
         monitoring.adopt(start.configuration)
         faulthandler.enable()  # systemd's watchdog aborts a stuck agent: print where it was
         pool = WorkerPool(runtime, work.pairs, work.broken)
