@@ -591,7 +591,7 @@ def with_allowance(site: Site, plan: Plan, guarded: Guarded, job: str) -> Guarde
     The allowance is used up before anything is removed. What stays refused is recorded, so that it
     can be allowed.
     """
-    if not guarded.refused or site.stopping():
+    if not guarded.refused or _why_nothing_may_be_written(site) is not None:
         return guarded
     allowance = site.allowances.take(guarded.digest)
     if allowance is None:
