@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waldur_site_agent.backends import access_lists, quotas
+from waldur_site_agent.backends.checks import failed_check
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.contract import (
     Check,
@@ -29,7 +30,6 @@ from waldur_site_agent.backends.contract import (
     Outcome,
     Result,
     Skipped,
-    failed_check,
 )
 from waldur_site_agent.backends.directory_settings import ProjectDirectory
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
