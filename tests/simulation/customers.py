@@ -57,6 +57,7 @@ class People:
             self._restrict_user: 3,
             self._delete_user: 6,
             self._end_project: 1,
+            self._move_project: 4,
         }
         return self._one_of(weights)
 
@@ -181,6 +182,13 @@ class People:
         day = None if ended else (self._world.time.now() - timedelta(days=1)).date()
         self._side.edit(project, end_date=day)
         return f"{project.slug} " + ("goes on" if ended else "has ended")
+
+    def _move_project(self) -> str:
+        project = self._side.current(self._pick(self._world.projects))
+        customers = [c for c in self._world.customers if c.uuid != project.customer]
+        customer = self._pick(customers)
+        self._side.move_project(project, customer)
+        return f"{project.slug} moves to {customer.slug}"
 
     # Access
 

@@ -239,6 +239,7 @@ class Final:
                 self._gone(resource)
             elif resource.backend_id:
                 self._state(resource)
+                self._place(resource)
                 self._members(resource)
                 self._limits(resource)
                 self._access(resource)
@@ -273,6 +274,23 @@ class Final:
             raise ViolationError(3, what, expected="OK", found=resource.state)
         if resource.backend_id not in self._accounts:
             raise ViolationError(3, f"{resource.slug} has no account", expected=1, found=0)
+
+    def _place(self, resource: Resource) -> None:
+        """The account is below that of its project, which is below that of its customer now."""
+        project = self._records.projects[resource.project]
+        customer = self._records.customers[project.customer]
+        wanted = [f"p_{project.slug}", f"c_{customer.slug}", "root"]
+        found = [resource.backend_id]
+        while len(found) <= len(wanted):
+            found.append(self._accounts[found[-1]].parent)
+        if found[1:] != wanted:
+            what = f"the accounts above {resource.backend_id}"
+            raise ViolationError(1, what, expected=wanted, found=found[1:])
+        members = self._accounts[resource.backend_id].members
+        lost = sorted(name for name, member in members.items() if member.lost_lineage)
+        if lost:
+            what = f"members of {resource.backend_id} who have lost their place in the tree"
+            raise ViolationError(2, what, expected="none", found=lost)
 
     def _is_left_in_work(self, resource: Resource) -> bool:
         """Whether an order decides about it, or was deleted, after which Waldur leaves it so."""

@@ -131,7 +131,9 @@ class World:
             options["account_name_generation_policy"] = "project_slug"
         side.edit(self.sandbox.offering, plugin_options=options)
         side.add_component("gres/gpu", "usage", "GPU-hours", unit_factor=60)
-        side.add_customer("University", "uni")
+        self.customers = [
+            side.add_customer(name, slug) for name, slug in (("University", "uni"), ("Lab", "lab"))
+        ]
         for name in ("ada", "bob", "cyd", "dan", "eve", "fay"):
             person = side.add_user(name, name.title())
             if not self.names_by_agent:

@@ -80,6 +80,19 @@ SCRIPTS = {
         modify user where name=PU2 account=PA set DefaultQOS=normal
         modify user where name=PUnosuch account=PA set qos=normal DefaultQOS=normal
     """,
+    "moves": """
+        add account name=PAca,PAcb parent=root organization=o
+        add account name=PAp parent=PAca organization=PAp
+        add account name=PA,PAb parent=PAp organization=PAp
+        add user name=PU1,PU2 account=PA
+        modify account where name=PA set parent=PAcb
+        modify account where name=PAb set parent=PAcb
+        modify account where name=PAp set parent=PAcb
+        modify account where name=PA set parent=PAp
+        modify account where name=PAb set parent=PAp
+        modify account where name=PAnosuch set parent=PAca
+        modify account where name=PAb set parent=PAmissing
+    """,
     "default accounts": """
         add account name=PA,PAb,PAc parent=root organization=o
         add user name=PU1,PU2,PU3 account=PA

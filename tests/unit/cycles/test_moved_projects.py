@@ -94,7 +94,7 @@ def test_a_plan_shows_the_move_and_changes_nothing(testbed: SimulatedSite) -> No
     assert parent_of(testbed, "p_climate") == "c_uni"
 
 
-def test_a_move_takes_one_command_for_all_accounts_of_a_project(testbed: SimulatedSite) -> None:
+def test_each_command_moves_one_account(testbed: SimulatedSite) -> None:
     project = testbed.project(**PEOPLE)
     for name in ("one", "two", "three"):
         testbed.settled(project, name)
@@ -104,7 +104,9 @@ def test_a_move_takes_one_command_for_all_accounts_of_a_project(testbed: Simulat
     testbed.forget()
     testbed.sync()
     # the customer's is made; those of the resources go, the project's follows, they go back
-    assert testbed.writing_commands == 4
+    written = [argv for argv in testbed.slurm.history if "-i" in argv]
+    assert len(written) == 1 + 3 + 1 + 3
+    assert not any("," in word for argv in written[1:] for word in argv)
 
 
 @pytest.mark.guarantee("moves: What stays where it is")

@@ -194,12 +194,13 @@ def set_limits(
     return (*_WRITE, "modify", "account", *where, "set", f"GrpTRESMins={_amounts(limits)}")
 
 
-def move_accounts(accounts: Sequence[str], parent: str, cluster: str | None) -> Argv:
-    """Put accounts below another one; they must have no accounts below them.
+def move_account(account: str, parent: str, cluster: str | None) -> Argv:
+    """Put one account, without accounts below it, below another one. Never several accounts.
 
-    The parent must exist and must not be below them: 24.11 accepts any name, and a circle.
+    The parent must exist and must not be below it: 24.11 accepts any name, and a circle. With two
+    accounts 22.05 may put their new parent below their old one.
     """
-    where = ("where", f"name={_listed(accounts)}", *_only(cluster))
+    where = ("where", f"name={_filled(account)}", *_only(cluster))
     return (*_WRITE, "modify", "account", *where, "set", f"parent={_filled(parent)}")
 
 

@@ -95,8 +95,7 @@ def _refuse(action: MoveContainer, work: Work) -> None:
 
 
 def _put(work: Work, task: AnyTask, names: Iterable[str], parent: str) -> None:
-    for portion in commands.chunks(names):
+    for name in names:
         work.ledger.writes(task)
-        work.client.change(commands.move_accounts(portion, parent, work.only), len(portion))
-        for name in portion:
-            work.note_parent(name, parent)
+        work.client.change(commands.move_account(name, parent, work.only))
+        work.note_parent(name, parent)
