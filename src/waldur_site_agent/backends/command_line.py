@@ -271,7 +271,9 @@ class CommandLineBackend(Backend, Generic[R, W]):
         if isinstance(settings, CommandLineSettings):
             self._retry_seconds = settings.retry_seconds
             self.capabilities = replace(
-                self.capabilities, names_once=settings.check_backend_id_uniqueness
+                self.capabilities,
+                names_once=settings.check_backend_id_uniqueness,
+                more_names=settings.backend_id_max_retries,
             )
         self._pause: Callable[[float], None] | None = None
 

@@ -50,6 +50,9 @@ class CommandLineSettings(BackendSettings):
     """For reading commands; writing commands may get more."""
     check_backend_id_uniqueness: bool = False
     """Whether the name of a terminated resource is never given again, to nobody."""
+    backend_id_max_retries: int = Field(default=10, ge=0, le=1000)
+    """How many further names (``-0``, ``-1``, ...) are tried where the offering names by project
+    and the first one is taken."""
     retry_seconds: float = Field(default=60, ge=0)
     """How long a pass tries again, after growing pauses, when the backend's database refuses, is
     locked or hangs; then the rest waits for the next cycle. 0: at once."""

@@ -308,6 +308,8 @@ class Capabilities:
     one of them, so names are noted as without ``recognizes_unfinished``."""
     names_once: bool = False
     """Whether the name of a terminated resource is never given again."""
+    more_names: int = 10
+    """How many further names are tried where the offering names by project."""
     assigns_ids: bool = False
     """Whether the backend names resources itself; their ids are then kept as Waldur has them."""
     finishes_later: bool = False

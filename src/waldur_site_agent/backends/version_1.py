@@ -45,7 +45,9 @@ COMMON: Mapping[str, OldKey] = {
         differs=True,
     ),
     "check_all_offerings": not_needed("every offering that the token may see is looked at"),
-    "backend_id_max_retries": not_needed("ten names are tried where the offering names by project"),
+    "backend_id_max_retries": done(
+        "names that are tried after the first, where the offering names by project; 50 in version 1"
+    ),
     "periodic_limits": later(
         "set enabled: false; limits of a periodic policy in Waldur are left alone", unless_enabled()
     ),

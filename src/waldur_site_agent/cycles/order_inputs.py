@@ -356,9 +356,6 @@ def _order_context(
     return OrderContext(order=order, resource=resource, placements=placements)
 
 
-_NAME_SUFFIXES = ("", *(f"-{number}" for number in range(10)))
-
-
 def _placements(
     site: Site, order: Order, resource: Resource, *, by_project_slug: bool
 ) -> tuple[Placement, ...]:
@@ -385,9 +382,9 @@ def _placements(
     if not by_project_slug:
         return (site.backend.place(request, resource.slug),)
     placements = [site.backend.place(request, request.project_slug)]
-    for suffix in _NAME_SUFFIXES[1:]:
+    for number in range(site.backend.capabilities.more_names):
         try:
-            placements.append(site.backend.place(request, request.project_slug + suffix))
+            placements.append(site.backend.place(request, f"{request.project_slug}-{number}"))
         except PermanentError:  # longer names exceed the limit; use the shorter ones
             break
     return tuple(placements)

@@ -77,7 +77,7 @@ def _creation(site: Site, account: AccountWanted) -> CreateResource:
     sold = supported_limits(site.backend, first.name, first.limits, components)
     limits = initial_limits(sold, of_resource(components, first))
     return CreateResource(
-        placement_of(site, first, account.id),
+        placement_of(site.backend, first, account.id),
         LimitPrecision.of(site.backend).limits(limits),
         facts=ResourceFacts(
             uuid=first.uuid,

@@ -465,8 +465,9 @@ def _name_taken(
     subject = f'{first.id}: cannot create: account "{first.id}"'
     tried = len(placements)
     more = f" (the {tried - 1} other names tried are not available either)" if tried > 1 else ""
+    remedy = "choose another name" if tried == 1 else _MORE_NAMES
     if planning.is_taken(first.id, context.resource.uuid):
-        return f"{subject} belongs to another resource in Waldur{more}; choose another name"
+        return f"{subject} belongs to another resource in Waldur{more}; {remedy}"
     found = planning.state.resources[first.id]
     if found.parent != first.parent:
         place = f'exists under "{found.parent}", not under "{first.parent}"'
@@ -475,6 +476,9 @@ def _name_taken(
     else:
         place = f"exists, belongs to no resource in Waldur, and has {len(found.members)} members"
     return f"{subject} {place}{more}; rename it or set another allocation_prefix"
+
+
+_MORE_NAMES = "terminate resources of the project, or raise backend_id_max_retries"
 
 
 def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan:

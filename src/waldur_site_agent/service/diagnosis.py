@@ -22,6 +22,7 @@ from waldur_site_agent.config import Configuration, ConfigurationError, Job, Off
 from waldur_site_agent.config.database_url import DatabaseUrl
 from waldur_site_agent.config.describing import passwords_in, without_secrets
 from waldur_site_agent.cycles.limits import by_account, unlimited_text
+from waldur_site_agent.cycles.placements import misplaced
 from waldur_site_agent.events.broker import Address, tls_context, unreachable
 from waldur_site_agent.events.registration import Registration
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
@@ -534,6 +535,7 @@ def _checks(offering: Offering, source: Source, registry: Registry) -> Iterator[
     backend = registry.open(name, settings, offering)
     try:
         yield from _compared(offering, groups, backend)
+        yield from _places(offering, groups, backend)
     finally:
         backend.close()
 
@@ -580,6 +582,16 @@ def _compared(
     if agreeing:
         detail = f"{agreeing} of {len(groups)} accounts have the limits that Waldur shows"
         yield Check(name="limits", verdict=CheckStatus.OK, detail=detail)
+
+
+def _places(
+    offering: Offering, groups: Mapping[str, Sequence[Resource]], backend: Backend
+) -> Iterator[Check]:
+    """Accounts of projects that are not below their organization's."""
+    for text, remedy in misplaced(offering, groups, backend)[:_SHOWN]:
+        yield Check(
+            name="projects that move", verdict=CheckStatus.WARNING, detail=text, remedy=remedy
+        )
 
 
 def _remedy(offering: Offering, resources: int, *, is_missing: bool) -> str:

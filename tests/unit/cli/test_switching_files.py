@@ -195,7 +195,7 @@ def test_a_key_behind_a_dash_leaves_the_dash(tmp_path: Path) -> None:
         ("{qos_paused: hold, check_all_offerings: false}", "{qos_paused: hold}"),
         (
             "{qos_paused: hold, check_all_offerings: no, backend_id_max_retries: 5}",
-            "{qos_paused: hold}",
+            "{qos_paused: hold, backend_id_max_retries: 5}",
         ),
         ("{check_all_offerings: false}", "{}"),
         ("{cluster_name: a, usage_tres_source: requested}", "{cluster: a, usage_source: reqtres}"),

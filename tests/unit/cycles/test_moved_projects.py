@@ -9,9 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness import SimulatedSite, a_simulated_site
-from waldur_site_agent.backends import MoveContainer
+from waldur_site_agent.backends import CheckStatus, MoveContainer
 from waldur_site_agent.cli.plan import report_text
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
+from waldur_site_agent.cycles.placements import misplaced
 from waldur_site_agent.model.backend import ResourceScope
 from waldur_site_agent_sandbox import Resource
 from waldur_site_agent_slurm.simulator import Version
@@ -271,3 +272,42 @@ def test_running_jobs_go_on(testbed: SimulatedSite) -> None:
     testbed.sync()
     assert parent_of(testbed, "p_climate") == "c_lab"
     assert job in testbed.slurm.state.jobs
+
+
+@pytest.mark.guarantee("moves: What stays where it is")
+def test_the_diagnosis_names_accounts_that_are_not_below_their_organizations(
+    testbed: SimulatedSite,
+) -> None:
+    resource = a_moved_project(testbed)
+    with testbed.agent() as site:
+        current = site.waldur.resource(UUID(resource.uuid))
+        groups = {resource.backend_id: [current]}
+        ((text, remedy),) = misplaced(site.offering, groups, site.backend)
+        assert text == 'account "p_climate" is below "c_uni", not below "c_lab"'
+        assert "membership_sync moves it" in remedy
+    with testbed.with_(moved_projects="report").agent() as site:
+        ((text, remedy),) = misplaced(site.offering, groups, site.backend)
+        assert text.endswith("moved_projects is report; move it by hand, or set follow")
+    testbed.sync()
+    with testbed.agent() as site:
+        assert misplaced(site.offering, groups, site.backend) == []
+
+
+@pytest.mark.guarantee("slurm: Projects that move")
+@pytest.mark.parametrize(("version", "found"), [("22.05", None), ("24.11", CheckStatus.FAILED)])
+def test_the_diagnosis_finds_users_who_were_lost_when_a_project_was_moved_by_hand(
+    tmp_path: Path, version: Version, found: CheckStatus | None
+) -> None:
+    with a_simulated_site(tmp_path / "lock", slurm=version) as testbed:
+        resource = a_moved_project(testbed)
+        with testbed.slurm.change() as state:
+            state.accounts["c_lab"] = SimAccount("c_lab", "lab", "c_lab", "root")
+        with testbed.agent() as site:
+            before = {check.name: check.verdict for check in site.backend.diagnose()}
+            assert before.get("associations") is (found and CheckStatus.OK)
+            command = "sacctmgr -i modify account where name=p_climate set parent=c_lab"
+            testbed.slurm.run(command.split())
+            checks = {check.name: check for check in site.backend.diagnose()}
+        check = checks.get("associations")
+        assert (check and check.verdict) is found
+        assert check is None or f"ada01 in {resource.backend_id}" in check.detail

@@ -270,6 +270,57 @@ def test_a_name_is_given_once_and_never_again_where_the_site_asks_for_that(
 
 
 @pytest.mark.guarantee("orders: Names")
+@pytest.mark.parametrize(("settings", "tries"), [({}, 10), ({"backend_id_max_retries": 2}, 2)])
+def test_when_all_names_of_a_project_are_taken_the_order_says_how_many_were_tried(
+    testbed: SimulatedSite, settings: dict[str, int], tries: int
+) -> None:
+    named_after_projects(testbed)
+    site = testbed.with_(settings=settings)
+    project = site.project("climate", ada="ada01")
+    orders = [site.order(project, f"run {number}") for number in range(tries + 2)]
+    site.cycle()
+    site.cycle()  # the names that the first cycle gave are confirmed by now
+    assert {site.state(order) for order in orders[:-1]} == {"done"}
+    assert site.resource(orders[-2]).backend_id == f"a_climate-{tries - 1}"
+    assert site.state(orders[-1]) == "erred"
+    assert site.sandbox.customer.current(orders[-1]).error_message == (
+        'a_climate: cannot create: account "a_climate" belongs to another resource in Waldur (the '
+        f"{tries} other names tried are not available either); terminate resources of the "
+        "project, or raise backend_id_max_retries"
+    )
+    before = site.accounts
+    site.sandbox.customer.place_terminate_order(site.resource(orders[0]))
+    site.cycle()
+    late = site.order(project, "late")
+    site.cycle()
+    assert site.resource(late).backend_id == "a_climate"
+    assert site.accounts == before
+
+
+@pytest.mark.guarantee("orders: Names")
+def test_names_of_ended_resources_use_up_the_tries_where_none_is_given_twice(
+    testbed: SimulatedSite,
+) -> None:
+    named_after_projects(testbed)
+    site = testbed.with_(
+        settings={"check_backend_id_uniqueness": True, "backend_id_max_retries": 1}
+    )
+    project = site.project("climate", ada="ada01")
+    side = site.sandbox.customer
+    for name in ("one", "two"):
+        side.place_terminate_order(site.created(project, name))
+        site.cycle()
+    order = site.order(project, "three")
+    site.cycle()
+    assert site.state(order) == "erred"
+    assert "the 1 other names tried" in side.current(order).error_message
+    assert site.accounts == {"c_uni"}
+    again = site.order(project, "four")
+    site.with_(settings={"check_backend_id_uniqueness": True, "backend_id_max_retries": 2}).cycle()
+    assert site.resource(again).backend_id == "a_climate-1"
+
+
+@pytest.mark.guarantee("orders: Names")
 @pytest.mark.parametrize("spelled", [str.lower, str.upper])
 def test_the_only_name_of_an_order_is_not_taken_from_one_that_has_ended(
     testbed: SimulatedSite, spelled: Callable[[str], str]

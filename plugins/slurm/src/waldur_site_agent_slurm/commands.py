@@ -144,6 +144,11 @@ def show_usage_factors() -> Argv:
     return (*_READ, "qos", "format=name,usagefactor")
 
 
+def show_lineages(cluster: str | None) -> Argv:
+    """Ask for the place of every association in the tree; before 23.11 there is no such column."""
+    return (*_READ, "assoc", "wopl", "format=account,user,lineage", *_only(cluster))
+
+
 def show_clusters() -> Argv:
     """Ask for the names of all clusters of this slurmdbd."""
     return (*_READ, "cluster", "format=cluster")

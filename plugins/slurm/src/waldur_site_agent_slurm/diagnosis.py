@@ -156,6 +156,7 @@ def diagnose(
         Look("cluster", lambda: _cluster(client, settings), _DATABASE),
         Look("QOS", lambda: _qos(client, settings), _DATABASE),
         Look("QOS of accounts", lambda: _account_qos(client, settings), _DATABASE),
+        Look("associations", lambda: _lineages(client), _DATABASE),
         Look("components", lambda: _components(client, components), _CONTROLLER),
         Look("default_partition", lambda: _partition(client, settings), _CONTROLLER),
         Look("permission to write", lambda: _permission(client), _DATABASE),
@@ -199,6 +200,35 @@ def _cluster(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
             detail=f"{name!r} {'exists' if found else 'does not exist'}",
             remedy="" if found else f"sacctmgr add account name={name}",
         )
+
+
+def _lineages(client: SlurmClient) -> Iterator[Check]:
+    """Users who are not where their account is, as 24.11 leaves them when that is moved."""
+    try:
+        output = client.ask(commands.show_lineages(client.cluster))
+    except TemporaryError as error:
+        if "Unknown field" in str(error):  # before 23.11
+            return
+        raise
+    rows = [row.split("|") for row in output.splitlines() if row.count("|") == _COLUMNS - 1]
+    places = {account: place for account, user, place in rows if not user}
+    lost = sorted(
+        f"{user} in {account}"
+        for account, user, place in rows
+        if user and account in places and not place.startswith(places[account])
+    )
+    shown = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
+    yield Check(
+        name="associations",
+        verdict=CheckStatus.FAILED if lost else CheckStatus.OK,
+        detail=f"{len(lost)} have another lineage than their account ({shown}): slurmctld applies "
+        "no limit of the account to them, and removing the account where they were removes them"
+        if lost
+        else "every user is where the account is",
+        remedy="an account above was moved alone; see docs/slurm.md, Projects that move"
+        if lost
+        else "",
+    )
 
 
 def _closed_otherwise(cluster: facts.Cluster, settings: SlurmSettings) -> Iterator[Check]:

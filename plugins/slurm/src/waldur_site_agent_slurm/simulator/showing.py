@@ -21,7 +21,7 @@ _TITLES = {
     "usagefactor": "UsageFactor", "flags": "Flags", "grptres": "GrpTRES", "grpjobs": "GrpJobs",
     "maxjobspu": "MaxJobsPU", "maxsubmitpu": "MaxSubmitPU", "maxjobspa": "MaxJobsPA",
     "maxsubmitpa": "MaxSubmitPA", "maxtres": "MaxTRES", "maxtrespu": "MaxTRESPU",
-    "mintres": "MinTRES", "maxwall": "MaxWall",
+    "mintres": "MinTRES", "maxwall": "MaxWall", "lineage": "Lineage",
 }  # fmt: skip
 _DEFAULT_COLUMNS = {
     "account": ("account", "descr", "org"),
@@ -49,6 +49,8 @@ def show(state: SimState, entity: str, words: Sequence[str], switches: Sequence[
     options = {w.partition("=")[0].lower(): w.partition("=")[2] for w in words if "=" in w}
     flags = {w.lower() for w in words if "=" not in w}
     columns = _columns(options.get("format"), _DEFAULT_COLUMNS[entity])
+    if "lineage" in columns and not state.is_24_11:
+        raise RefusedError(Answer(1, "", "Unknown field 'lineage'\n"))
     rows = [row for row in _rows(state, entity, flags, options) if _wanted(row, entity, options)]
     lines = [] if "-n" in switches else [[_TITLES[column] for column in columns]]
     lines += [[row.get(column, "") for column in columns] for row in rows]
@@ -125,7 +127,7 @@ def _account_rows(
             yield base
             continue
         qos = ",".join(account.qos if raw else state.effective_qos(account))
-        base["cluster"] = state.cluster
+        base |= {"cluster": state.cluster, "lineage": state.lineage(account)}
         yield {
             **base,
             "parentname": account.parent,
@@ -156,6 +158,7 @@ def _member_rows(
             "defaultqos": membership.default_qos,
             "grptresmins": printed(membership.limits),
             "maxsubmit": "" if limit is None else str(limit),
+            "lineage": f"{base['lineage']}0-{user}/" if not membership.lost_lineage else "/lost/",
         }
 
 

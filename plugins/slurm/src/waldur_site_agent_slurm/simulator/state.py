@@ -172,6 +172,13 @@ class SimState:
         account = self.accounts[name]
         return [account, *(d for child in self.children(name) for d in self.below(child.name))]
 
+    def lineage(self, account: SimAccount) -> str:
+        """The place of an account in the tree, as 24.11 keeps it."""
+        path = [account.name]
+        while path[-1] != "root" and path[-1] in self.accounts:
+            path.append(self.accounts[path[-1]].parent or "root")
+        return "/".join(["", *reversed(path[:-1]), ""]) if account.name != "root" else "/"
+
     def is_below(self, name: str, above: str) -> bool:
         """Whether an account is somewhere below another one."""
         return any(account.name == name for account in self.below(above)[1:])
