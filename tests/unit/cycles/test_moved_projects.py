@@ -311,3 +311,21 @@ def test_the_diagnosis_finds_users_who_were_lost_when_a_project_was_moved_by_han
         check = checks.get("associations")
         assert (check and check.verdict) is found
         assert check is None or f"ada01 in {resource.backend_id}" in check.detail
+
+
+@pytest.mark.guarantee("moves: What happens")
+def test_a_restored_resource_takes_the_account_of_its_project_along(
+    testbed: SimulatedSite,
+) -> None:
+    site = testbed.with_(settings={"soft_delete": True})
+    (resource,) = moved_projects(site, "climate")
+    side = site.sandbox.customer
+    side.place_terminate_order(resource)
+    site.cycle()
+    assert not moves_of(site.sync())
+    order = side.place_restore_order(resource)
+    site.cycle()
+    assert site.state(order) == "done"
+    assert moves_of(site.sync()) == ["p_climate"]
+    assert parent_of(site, resource.backend_id) == "p_climate"
+    assert site.members_of(resource) == {"ada01", "bob01"}
