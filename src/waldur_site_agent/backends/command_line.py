@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -285,6 +286,29 @@ class CommandLineBackend(Backend, Generic[R, W]):
             TemporaryError: it failed or is not known to be complete.
         """
 
+    def read_some(self, names: frozenset[str]) -> R:  # noqa: ARG002 - for overriding
+        """Read these accounts anew and what changing them needs; this default reads everything.
+
+        Whatever is missing in the reading does not exist: an answer that may be short is failed,
+        and what is missing was asked for a second time.
+
+        Raises:
+            TemporaryError: it failed or is not known to be complete.
+        """
+        return self.read()
+
+    def accounts_to_read(self, ids: Iterable[str]) -> frozenset[str] | None:  # noqa: ARG002 - as above
+        """The accounts to read where these are asked for; ``None``, as by default: all."""
+        return None
+
+    def accounts_needed(self, actions: Iterable[Action]) -> frozenset[str] | None:  # noqa: ARG002 - as above
+        """The accounts to be read for some actions; ``None``, as by default: all."""
+        return None
+
+    def covers(self, reading: R, names: frozenset[str] | None) -> bool:  # noqa: ARG002 - as above
+        """Whether a reading has these accounts (``None``: all), as far as they exist."""
+        return True
+
     @abstractmethod
     def state_of(self, reading: R) -> BackendState:
         """The reading in the terms of the contract."""
@@ -343,12 +367,13 @@ class CommandLineBackend(Backend, Generic[R, W]):
         found = {name: UserStanding(details=system_user(name).details) for name in people}
         return replace(super().explain(resources, people), users=found)
 
-    def observe(self, ids: Iterable[str] | None = None) -> BackendState:  # noqa: ARG002 - one read has all
-        """Read everything at once; ``ids`` would not make it cheaper."""
+    def observe(self, ids: Iterable[str] | None = None) -> BackendState:
+        """Read everything at once, or the accounts named by ``ids`` where the plugin can."""
         self.forget()
+        read = partial(self.read_patiently, None if ids is None else self.accounts_to_read(ids))
         if self._session is None:
-            return self.state_of(self.read_patiently())
-        return self.state_of(self._session.read(self.lock_file_if_known(), self.read_patiently))
+            return self.state_of(read())
+        return self.state_of(self._session.read(self.lock_file_if_known(), read))
 
     def apply(self, actions: Sequence[Action]) -> Iterable[Outcome]:
         """Carry out the actions, grouped, under the lock; read afterwards, and judge by that.
@@ -424,12 +449,15 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """How long to put up with the backend being away, from now on."""
         return Retries(self._pause, self._retry_seconds)
 
-    def read_patiently(self) -> R:
-        """Read every account anew, and again after a pause if the backend is away for a moment."""
+    def read_patiently(self, names: frozenset[str] | None = None) -> R:
+        """Read accounts anew, and again after a pause if the backend is away for a moment.
+
+        ``names`` of ``None`` means all accounts.
+        """
         retries = self.retries()
         while True:
             try:
-                return self.read()
+                return self.read() if names is None else self.read_some(names)
             except self.client().unavailable as error:
                 if not retries.wait(error):
                     raise
@@ -507,9 +535,14 @@ class _Run(Generic[R, W]):
         self._reading = None if session is None else session.reading()
         self._is_handed_on = self._reading is not None
         self._not_made: dict[str, SiteAgentError] = {}
+        self._names: frozenset[str] | None = None
+        """The accounts that are read; ``None``: all."""
 
     def run(self, actions: Sequence[Action]) -> list[Outcome]:
         """Return one outcome for each action, in their order."""
+        self._names = self._backend.accounts_needed(actions)
+        if self._reading is not None and not self._backend.covers(self._reading, self._names):
+            self._reading, self._is_handed_on = None, False
         outcomes: list[Outcome] = []
         halted: TemporaryError | None = None
         for batch in batches(actions):
@@ -581,7 +614,8 @@ class _Run(Generic[R, W]):
 
     def _read(self) -> R:
         began = time.monotonic()
-        self._reading = self._backend.read()
+        names, backend = self._names, self._backend
+        self._reading = backend.read() if names is None else backend.read_some(names)
         self._is_handed_on = False
         if self._session is not None:
             self._session.keep(self._reading, began)

@@ -12,7 +12,7 @@ from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus, read
 from waldur_site_agent.cycles.site import Site, send_write
 from waldur_site_agent.model.backend import ResourceFacts
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import Order, OrderState
+from waldur_site_agent.model.marketplace import Order, OrderState, Resource, uuid_from_url
 from waldur_site_agent.planning.orders import approve_write, reject_write
 from waldur_site_agent.planning.plan import Write
 from waldur_site_agent.waldur import ConflictError, concurrently
@@ -109,13 +109,14 @@ def _named(order: Order) -> str:
 
 
 def approve_pending(
-    site: Site, orders: Sequence[Order]
+    site: Site, orders: Sequence[Order], resources: Mapping[UUID, Resource]
 ) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
-    """Approve pending orders, and read every order individually before working on it.
+    """Approve pending orders, and make sure of every order by an individual read.
 
     A list may be outdated: it may show an order as executing that has ended, and whose limits or
     account belong to a later order by now. Somebody else may have approved the order, the
-    approval may have got lost, or it may leave the order waiting for its start date.
+    approval may have got lost, or it may leave the order waiting for its start date. A resource
+    of ``resources``, which were read individually, that shows the order as executing is enough.
 
     Returns:
         The executing orders, and results for those that cannot be processed now.
@@ -123,8 +124,10 @@ def approve_pending(
     pending = [order for order in orders if order.state == OrderState.PENDING_PROVIDER]
     attempts = concurrently(lambda order: send_write(site, approve_write(order)), pending)
     rejections = {a.item.uuid: a.error for a in attempts if _was_rejected(a.error)}
-    executing, results = [], []
-    for attempt in concurrently(lambda order: site.waldur.order(order.uuid), orders):
+    executing = [order for order in orders if _is_executing(order, resources)]
+    results = []
+    doubtful = [order for order in orders if order not in executing]
+    for attempt in concurrently(lambda order: site.waldur.order(order.uuid), doubtful):
         if attempt.value is None:
             reason = f"order {attempt.item.uuid} could not be read: {attempt.error}"
             results.append(_left_open(attempt.item, reason))
@@ -136,6 +139,14 @@ def approve_pending(
         elif attempt.item.state == OrderState.PENDING_PROVIDER:
             results.append(_not_approved(attempt.value))
     return tuple(executing), tuple(results)
+
+
+def _is_executing(order: Order, resources: Mapping[UUID, Resource]) -> bool:
+    """Whether the order's resource, read individually, shows it as executing."""
+    resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+    shown = (resource.order_in_progress if resource is not None else None) or {}
+    is_the_same = uuid_from_url(str(shown.get("uuid", ""))) == order.uuid
+    return is_the_same and order.state == shown.get("state") == OrderState.EXECUTING
 
 
 def _left_open(order: Order, reason: str) -> OrderResult:

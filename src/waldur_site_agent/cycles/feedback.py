@@ -146,7 +146,7 @@ def mark_missing(site: Site, missing: Mapping[str, Sequence[Resource]], accounts
         remedy = "nothing was marked in Waldur: check that this is the right cluster"
         return [f"{share} accounts are missing in the backend; {remedy}"]
     try:
-        again = site.backend.observe()
+        again = site.backend.observe(sorted(missing))
     except SiteAgentError as error:
         return [f"{len(missing)} accounts seem to be missing; second read failed: {error}"]
     failures = []

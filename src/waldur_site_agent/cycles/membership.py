@@ -167,13 +167,11 @@ def sync_membership(
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     with site.backend.session():
-        state = _with_waldur_spelling(site, wanted, site.backend.observe())
-        wanted = _in_scope(wanted, usernames.users, state, scope_filter)
-        wanted = replace(wanted, accounts=with_creations(site, wanted.accounts, state))
-        wanted = with_moved_projects(site, wanted, state)
+        ids = _accounts_in_scope(site, wanted, scope_filter)
+        state, wanted = _compared(site, wanted, usernames.users, scope_filter, ids)
         wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
-        guarded = _guarded(site, wanted, membership, state)
+        guarded = _guarded(site, scope_filter, wanted, membership, state)
         if not dry_run:
             guarded = with_allowance(site, membership.plan, guarded, _JOB)
         report = replace(
@@ -196,7 +194,7 @@ def sync_membership(
                 whole_offering=scope_filter.everything,
             )
             return replace(report, writes=writes)
-        _remember_removals(site, scope_filter, guarded)
+        _remember_removals(site, scope_filter, guarded, _members_of(wanted, state))
         if scope_filter.everything:
             site.allowances.settle(site.offering.name, _JOB, guarded.digest)
         changes = _change_backend(site, wanted, state, membership, guarded)
@@ -277,6 +275,37 @@ def _in_scope(
     return replace(wanted, accounts=chosen)
 
 
+def _accounts_in_scope(site: Site, wanted: Gathered, scope_filter: ScopeFilter) -> list[str] | None:
+    """The accounts in scope; ``None`` where it is not known which those are.
+
+    The guard compares with the whole offering, so the first pass reads all of it.
+    """
+    is_whole = scope_filter.everything or scope_filter.users
+    if is_whole or site.memory.members_at_full_pass is None:
+        return None
+    return sorted(account.id for account in wanted.accounts)
+
+
+def _compared(
+    site: Site,
+    wanted: Gathered,
+    users: Sequence[OfferingUser],
+    scope_filter: ScopeFilter,
+    ids: Collection[str] | None,
+) -> tuple[BackendState, Gathered]:
+    """The accounts as the backend has them, and what is wanted that depends on it.
+
+    The move of a project's account is decided from all accounts.
+    """
+    state = _with_waldur_spelling(site, wanted, site.backend.observe(ids))
+    chosen = _in_scope(wanted, users, state, scope_filter)
+    chosen = replace(chosen, accounts=with_creations(site, chosen.accounts, state))
+    chosen = with_moved_projects(site, chosen, state)
+    if ids is not None and any(each.move or each.not_moved for each in chosen.accounts):
+        return _compared(site, wanted, users, scope_filter, None)
+    return state, chosen
+
+
 def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
     """The state with members spelled as in Waldur, where only the case differs."""
     state = _with_remembered(site, wanted, state)
@@ -342,10 +371,15 @@ def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) ->
 
 
 def _guarded(
-    site: Site, wanted: Gathered, membership: MembershipPlan, state: BackendState
+    site: Site,
+    scope_filter: ScopeFilter,
+    wanted: Gathered,
+    membership: MembershipPlan,
+    state: BackendState,
 ) -> Guarded:
-    ours = wanted.offering_accounts & state.resources.keys()
-    found = sum(len(state.resources[name].members) for name in ours)
+    found = _members_of(wanted, state)
+    if not scope_filter.everything:
+        found = max(found, site.memory.members_at_full_pass or 0)
     return guard(
         membership.plan,
         found,
@@ -358,10 +392,19 @@ def _guarded(
     )
 
 
-def _remember_removals(site: Site, scope_filter: ScopeFilter, guarded: Guarded) -> None:
+def _members_of(wanted: Gathered, state: BackendState) -> int:
+    """How many members the offering's accounts have together."""
+    ours = wanted.offering_accounts & state.resources.keys()
+    return sum(len(state.resources[name].members) for name in ours)
+
+
+def _remember_removals(
+    site: Site, scope_filter: ScopeFilter, guarded: Guarded, members: int
+) -> None:
     """Add up removals and moves of partial passes until a pass covers the whole offering."""
     if scope_filter.everything:
         site.memory.removals_since_full_pass = site.memory.moves_since_full_pass = 0
+        site.memory.members_at_full_pass = members
     else:
         site.memory.removals_since_full_pass += removals_in(guarded.allowed)
         site.memory.moves_since_full_pass += moves_in(guarded.allowed)
@@ -407,8 +450,8 @@ def _report_changes(
     applied, membership, unsaved = changes.applied, changes.membership, changes.unsaved
     failures = [*_troubles(membership), *wanted.not_understood, *_failures(applied)]
     capabilities = site.backend.capabilities
-    changed = _is_read_afterwards(applied) and capabilities.tells_access
-    after = site.backend.observe() if changed else state
+    changed = _read_afterwards(applied) if capabilities.tells_access else []
+    after = _read_again(site, state, changed) if changed else state
     after = remembered_after(
         with_intentions(after, [step.action for step, _ in applied], capabilities),
         [outcome for _, outcome in applied],
@@ -523,11 +566,22 @@ def _is_unsaved(step: Step, unsaved: dict[str, str], capabilities: Capabilities)
     return noted and resource_of(step.action) in unsaved
 
 
-def _is_read_afterwards(applied: Sequence[Applied]) -> bool:
-    return any(
-        isinstance(step.action, SetAccess | CreateResource) and outcome.result is not Result.FAILED
+def _read_afterwards(applied: Sequence[Applied]) -> list[str]:
+    """The accounts whose metadata is no longer what it was."""
+    changed = {
+        resource_of(step.action)
         for step, outcome in applied
-    )
+        if isinstance(step.action, SetAccess | CreateResource)
+        and outcome.result is not Result.FAILED
+    }
+    return sorted(changed)
+
+
+def _read_again(site: Site, state: BackendState, ids: Collection[str]) -> BackendState:
+    """The state with some accounts as they are now; those that are gone are not in it."""
+    again = site.backend.observe(ids)
+    kept = {name: found for name, found in state.resources.items() if name not in ids}
+    return BackendState(resources={**kept, **again.resources})
 
 
 def _failures(applied: Sequence[Applied]) -> list[str]:

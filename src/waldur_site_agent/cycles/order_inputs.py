@@ -164,10 +164,68 @@ class Resources:
     """Live resources of orders that the list lacks, because it is older than they are."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """What is known of orders before any of them is approved."""
+
+    resources: Mapping[UUID, Resource] = field(default_factory=dict)
+    """Resources that were read individually."""
+    offering: WaldurOffering | None = None
+    names: frozenset[str] | None = None
+    """The accounts that the orders are about, with those above; ``None`` if any may be."""
+
+
+_MOST_FORESEEN = 20
+"""Of so many orders the resources are read ahead; of more, the backend reads everything anyway."""
+
+
+def foresee(site: Site, orders: Sequence[Order]) -> Foresight:
+    """Find out which accounts orders are about, and which of them are certainly executing.
+
+    Raises:
+        TemporaryError: the offering could not be read.
+    """
+    executing = [order for order in orders if order.state == OrderState.EXECUTING]
+    known_types = (*OrderType.OPENING, OrderType.UPDATE)
+    is_foreseen = (
+        len(orders) <= _MOST_FORESEEN
+        and site.backend.capabilities.tells_all
+        and all(order.type in known_types for order in orders)
+    )
+    if not is_foreseen:
+        return Foresight(resources=read_one_by_one(site, executing))
+    resources = read_one_by_one(site, orders)
+    opening = any(order.type in OrderType.OPENING for order in orders)
+    offering = read_offering(site) if opening else None
+    names: set[str] = set()
+    for order in orders:
+        resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+        if resource is None:
+            return Foresight(resources=resources, offering=offering)
+        context = _order_context(
+            site, order, resource, by_project_slug=_by_project_slug(offering), wait=False
+        )
+        names |= names_concerned(context)
+    return Foresight(resources=resources, offering=offering, names=frozenset(names))
+
+
+def names_concerned(context: OrderContext) -> set[str]:
+    """The account of an order's resource, and those that may be made for it, with those above."""
+    names = {name for placement in context.placements for _, name in placement.names()}
+    names |= {placement.parent for placement in context.placements}
+    names |= {above.parent for place in context.placements for above in place.containers}
+    return (names | {context.resource.account}) - {""}
+
+
 _PROCESSING_WAIT_SECONDS = 2.0
 
 
-def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID]) -> Resources:
+def resources_of(
+    site: Site,
+    orders: Sequence[Order],
+    approved: frozenset[UUID],
+    known: Mapping[UUID, Resource],
+) -> Resources:
     """All live resources of the offering, and the resources of the orders, after the approvals.
 
     The resources of orders are read individually: the list may not show a backend_id yet that an
@@ -176,9 +234,17 @@ def resources_of(site: Site, orders: Sequence[Order], approved: frozenset[UUID])
     Waldur moves a resource to Updating or Terminating in a background task, which older servers
     start after the approval. If an order were completed before that task has run, its resource
     would end up in the wrong state, so orders that were approved just now are given a moment.
+    ``known`` are resources of orders that were read before the approvals, in this pass.
     """
     listed = _live_resources(site)
-    own = read_one_by_one(site, orders)
+    changed = [o for o in orders if o.uuid in approved and o.type not in OrderType.OPENING]
+    unknown = [o for o in orders if o.marketplace_resource_uuid not in known]
+    own = {
+        uuid: known[uuid]
+        for uuid in (order.marketplace_resource_uuid for order in orders)
+        if uuid is not None and uuid in known
+    }
+    own |= read_one_by_one(site, [*changed, *unknown])
     early = [
         o
         for o in orders
@@ -242,6 +308,7 @@ def order_contexts(
     orders: Sequence[Order],
     by_uuid: Mapping[UUID, Resource],
     approved: frozenset[UUID],
+    offering: WaldurOffering | None = None,
 ) -> tuple[OrderContext, ...]:
     """Each order with its resource, its possible placements, and the members of the team.
 
@@ -250,11 +317,12 @@ def order_contexts(
         orders: the orders.
         by_uuid: their resources; orders without one are omitted.
         approved: the orders that were approved just now.
+        offering: the offering, if it was read in this pass.
     """
     creates = [order for order in orders if order.type in OrderType.OPENING]
     usernames: dict[UUID, str] = {}
     teams: dict[UUID, Team | SiteAgentError] = {}
-    offering = read_offering(site) if creates else None
+    offering = (offering or read_offering(site)) if creates else None
     if offering is not None:
         users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
         with_consent = site.offering.require_consent

@@ -16,6 +16,7 @@ from waldur_site_agent.cycles.approval import approve_pending, decide, reject
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
+    Foresight,
     OrderResult,
     OrdersReport,
     OrderStatus,
@@ -23,6 +24,8 @@ from waldur_site_agent.cycles.order_inputs import (
     claims_on,
     confirmed_claims,
     defer_doubtful_names,
+    foresee,
+    names_concerned,
     open_orders,
     order_contexts,
     orders_in_scope,
@@ -108,7 +111,7 @@ def process_orders(
     decisions = decide(site, found)
     found = decisions.accepted
     if dry_run:
-        report = _preview(site, found, snapshot, site.backend.observe())
+        report = _preview(site, found, snapshot)
         return replace(
             report,
             results=(*report.results, *decisions.left),
@@ -120,11 +123,12 @@ def process_orders(
         report = OrdersReport(offering=site.offering.name, results=results, snapshot=snapshot)
         _log(site, report)
         return report
+    foresight = foresee(site, found)
     with site.backend.session():
-        state = site.backend.observe()
-        orders, refused = approve_pending(site, found)
+        state = site.backend.observe(foresight.names)
+        orders, refused = approve_pending(site, found, foresight.resources)
         approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
-        plans, waiting, state = _decide(site, orders, approved, state)
+        plans, waiting, state = _decide(site, orders, approved, state, foresight)
         allowed = with_allowance(site, backend_plan(plans), _guarded(site, plans, state), _JOB)
         if scope_filter.everything:
             site.allowances.settle(site.offering.name, _JOB, allowed.digest)
@@ -152,11 +156,11 @@ def process_orders(
     return report
 
 
-def _preview(
-    site: Site, found: Sequence[Order], snapshot: WaldurSnapshot, state: BackendState
-) -> OrdersReport:
+def _preview(site: Site, found: Sequence[Order], snapshot: WaldurSnapshot) -> OrdersReport:
     """What the pass would do; nothing is approved."""
-    plans, waiting, state = _decide(site, found, frozenset(), state)
+    foresight = foresee(site, found)
+    state = site.backend.observe(foresight.names)
+    plans, waiting, state = _decide(site, found, frozenset(), state, foresight)
     usage = preview_last_usage(site, plans, state)
     plans = tuple(
         replace(plan, unfinished=plan.unfinished or usage.waiting.get(plan.order.uuid))
@@ -178,12 +182,16 @@ def _preview(
 
 
 def _decide(
-    site: Site, orders: Sequence[Order], approved: frozenset[UUID], state: BackendState
+    site: Site,
+    orders: Sequence[Order],
+    approved: frozenset[UUID],
+    state: BackendState,
+    foresight: Foresight,
 ) -> tuple[tuple[OrderPlan, ...], list[OrderResult], BackendState]:
     """The plans, results for the orders that cannot be planned yet, and what the plans rest on."""
     if not orders:
         return (), [], state
-    resources = resources_of(site, orders, approved)
+    resources = resources_of(site, orders, approved, foresight.resources)
     facts = facts_of_orders(site, orders, resources.own)
     progress = progress_of_orders(site, orders, resources.own)
     contexts = tuple(
@@ -193,8 +201,11 @@ def _decide(
             progress=progress.get(context.order.uuid),
             is_prepaid=any(each.is_prepaid for each in site.offering.components.values()),
         )
-        for context in order_contexts(site, orders, resources.own, approved)
+        for context in order_contexts(site, orders, resources.own, approved, foresight.offering)
     )
+    names = _names_to_observe(contexts)
+    if foresight.names is not None and not (names is not None and names <= foresight.names):
+        state = site.backend.observe(names)  # Waldur has other names now
     state = with_candidates(site, state, _candidates(contexts))
     contexts = tuple(defer_doubtful_names(contexts, resources, state))
     known = [context for context in contexts if context.order.type in _KNOWN_TYPES]
@@ -228,6 +239,16 @@ def _candidates(contexts: Iterable[OrderContext]) -> set[str]:
     return names
 
 
+def _names_to_observe(contexts: Iterable[OrderContext]) -> frozenset[str] | None:
+    """The accounts that plans for these orders rest on; ``None``: all, as for terminations."""
+    names: set[str] = set()
+    for context in contexts:
+        if context.order.type == OrderType.TERMINATE:
+            return None
+        names |= names_concerned(context)
+    return frozenset(names)
+
+
 _KNOWN_TYPES = (*OrderType.OPENING, OrderType.UPDATE, OrderType.TERMINATE)
 
 
@@ -258,7 +279,8 @@ def _confirmed(
     if not failing:
         return plans
     try:
-        state = with_candidates(site, site.backend.observe(), _candidates(failing))
+        state = site.backend.observe(_names_to_observe(failing))
+        state = with_candidates(site, state, _candidates(failing))
         claims = confirmed_claims(site, failing, resources, state)
     except TemporaryError as error:
         return tuple(_waiting(plan, error) if _is_final(plan) else plan for plan in plans)

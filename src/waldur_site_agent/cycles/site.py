@@ -496,6 +496,8 @@ class Memory:
     """Members removed by partial passes; the guard counts them together."""
     moves_since_full_pass: int = 0
     """The same, of accounts of projects that were moved."""
+    members_at_full_pass: int | None = None
+    """How many members the offering's accounts had in the last pass over all of them."""
     stuck_update_checks: int = 0
     """In how many more passes to look for resources stuck in Updating."""
     offered_accounts: dict[str, datetime] = field(default_factory=dict)

@@ -79,10 +79,10 @@ def test_churn_costs_one_command_per_account_and_direction(testbed: SimulatedSit
     for project in projects:
         testbed.created(project)
     testbed.sync()
-    for project in projects[:2]:
-        for name in ("user1", "user2", "user3"):
-            side.remove_member(project, name)
-        for number in range(10, 13):
+    for place, project in enumerate(projects[:2]):
+        for number in range(3 * place, 3 * place + 3):
+            side.remove_member(project, f"user{number}")
+        for number in range(10 + 3 * place, 13 + 3 * place):
             side.add_member(project, testbed.person(f"user{number}", f"u{number:03}"))
     testbed.forget()
     testbed.with_(removals_allowed=True).sync()

@@ -82,8 +82,10 @@ def test_an_unreadable_limit_is_left_out_and_everything_else_read() -> None:
 
 def test_jobs_default_accounts_and_tres_are_read() -> None:
     assert facts.parse_jobs("7|Acc|Ada\nCLUSTER: x\n") == (facts.Job("7", "acc", "Ada"),)
-    assert facts.parse_users("ada|Root|Operator\nbob||None\n") == {
-        "ada": facts.UserRecord("root", "Operator"),
+    users = "hpc|A1|ada|Root|Operator\nhpc|a2|ada|Root|Operator\nold|a3|a|b|a3|None\n||bob||None\n"
+    assert facts.parse_users(users, "hpc") == {
+        "ada": facts.UserRecord("root", "Operator", frozenset({"a1", "a2"})),
+        "a|b": facts.UserRecord("", "None"),
         "bob": facts.UserRecord("", "None"),
     }
     assert facts.parse_tres_names("cpu|\ngres|gpu\n") == {"cpu", "gres/gpu"}

@@ -30,8 +30,9 @@ def _accounts(output: str) -> Iterable[str]:
 
 
 def _users(output: str) -> Iterable[str]:
-    for name, user in sorted(facts.parse_users(output).items()):
-        yield f"user {name}; default account {user.default_account}; {user.admin_level}"
+    for name, user in sorted(facts.parse_users(output, "wsatest").items()):
+        accounts = ", ".join(sorted(user.accounts)) or "no account"
+        yield f"user {name} in {accounts}; default {user.default_account}; {user.admin_level}"
 
 
 def _jobs(output: str) -> Iterable[str]:

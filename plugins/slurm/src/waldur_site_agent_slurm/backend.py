@@ -32,6 +32,7 @@ from waldur_site_agent.backends import (
     SetMemberLimits,
     Standing,
     processes,
+    resource_of,
 )
 from waldur_site_agent.backends.command_line import (
     LOCK_WAIT_SECONDS,
@@ -58,7 +59,7 @@ from waldur_site_agent_slurm.client import (
     Work,
 )
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
-from waldur_site_agent_slurm.facts import Account, Cluster, Member
+from waldur_site_agent_slurm.facts import ROOT, Account, Cluster, Member
 from waldur_site_agent_slurm.grants import grant_of, is_given
 from waldur_site_agent_slurm.limits import limits_of, set_access, set_limits, set_member_limits
 from waldur_site_agent_slurm.members import add_members, remove_members
@@ -67,6 +68,7 @@ from waldur_site_agent_slurm.names import (
     TREE,
     account_name,
     are_two_people,
+    is_account_name,
     is_user_name,
     user_name,
 )
@@ -74,6 +76,9 @@ from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, rememb
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.standing import Subject, standing
 from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
+
+FEW_ACCOUNTS = 20
+"""Up to so many are read by name; of more the whole cluster is read."""
 
 PHASES: Mapping[type, Callable[..., None]] = {
     CreateResource: create_accounts,
@@ -238,6 +243,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         self._user_exists = user_exists or system_user_exists
         self._system_name = system_name or system_user_name
         self._known: dict[str, bool] = {}
+        self._above: dict[str, str] = {}
+        """The account above each in earlier readings: only what to ask for together."""
         self._patience = patience or PollTimeout()
         self._cluster_name = settings.cluster
         self._cluster_was_read = False
@@ -271,8 +278,66 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def read(self) -> Cluster:
         """Read the whole cluster in one process."""
         cluster = self._client.accounts()
+        self._above.clear()
+        return self._with_qos(cluster)
+
+    def accounts_to_read(self, ids: Iterable[str]) -> frozenset[str] | None:
+        """Those accounts, if they are few and have usual names."""
+        names = frozenset(name.lower() for name in ids) - {ROOT}
+        is_few = len(names) <= FEW_ACCOUNTS
+        return names if is_few and all(map(is_account_name, names)) else None
+
+    def accounts_needed(self, actions: Iterable[Action]) -> frozenset[str] | None:
+        """Those of the actions, with those above new ones; all for deletions and moves."""
+        names: set[str] = set()
+        for action in actions:
+            match action:
+                case DeleteResource() | MoveContainer():
+                    return None
+                case CreateResource(placement=placement):
+                    names |= {name for _, name in placement.names()} | {placement.parent}
+                    names |= {container.parent for container in placement.containers} - {""}
+                case _:
+                    names.add(resource_of(action))
+        return self.accounts_to_read(names)
+
+    def read_some(self, names: frozenset[str]) -> Cluster:
+        """Read these accounts, those above them and the one that new users get.
+
+        An account that is missing is asked for once more.
+        """
+        asked = self._with_those_above({*names, self._slurm.default_account})
+        cluster = self._client.accounts(asked)
+        missing = {name for name in names if cluster.find(name) is None}
+        while True:
+            above = {a.parent for a in cluster.accounts.values() if a.parent is not None}
+            missing |= above.difference(cluster.asked or ())
+            if not missing:
+                break
+            if not all(map(is_account_name, missing)):
+                return self.read()
+            cluster = cluster.joined(self._client.accounts(missing))
+            missing = set()
+        return self._with_qos(cluster)
+
+    def covers(self, reading: Cluster, names: frozenset[str] | None) -> bool:
+        """See :meth:`CommandLineBackend.covers`."""
+        return reading.covers(names)
+
+    def _with_those_above(self, names: Iterable[str]) -> set[str]:
+        """The names with those of the accounts that were above them in earlier readings."""
+        found: set[str] = set()
+        waiting = {name for name in names if is_account_name(name)}
+        while waiting:
+            found |= waiting
+            above = {self._above.get(name, ROOT) for name in waiting}
+            waiting = {name for name in above - found if is_account_name(name)}
+        return found
+
+    def _with_qos(self, cluster: Cluster) -> Cluster:
         if self._slurm.qos_management.enabled:
             cluster = replace(cluster, qos=self._client.own_qos())
+        self._above |= {a.name: a.parent for a in cluster.accounts.values() if a.parent}
         self._cluster_name = cluster.name
         self._cluster_was_read = True
         return cluster

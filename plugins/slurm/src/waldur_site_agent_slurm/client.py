@@ -21,7 +21,7 @@ from waldur_site_agent_slurm import commands, facts
 from waldur_site_agent_slurm import names as usernames
 from waldur_site_agent_slurm.answers import DatabaseUnavailableError, failure, remarks_of
 from waldur_site_agent_slurm.commands import Argv
-from waldur_site_agent_slurm.facts import Account, Cluster
+from waldur_site_agent_slurm.facts import ROOT, Account, Cluster
 from waldur_site_agent_slurm.settings import SlurmSettings
 
 _BLOCK = 1 << 16
@@ -226,9 +226,14 @@ class SlurmClient(CommandClient):
         self._log_remarks(super().checked(result))
         return result
 
-    def accounts(self) -> Cluster:
-        """Read every account of the cluster, in one process."""
-        cluster = facts.parse_accounts(self.ask(commands.show_accounts(self.cluster)), self.cluster)
+    def accounts(self, names: Collection[str] | None = None) -> Cluster:
+        """Read every account of the cluster, or those of these names, in one process.
+
+        The root account is always read: an answer without it is not complete.
+        """
+        asked = None if names is None else frozenset({*names, ROOT})
+        question = commands.show_accounts(self.cluster, None if asked is None else sorted(asked))
+        cluster = facts.parse_accounts(self.ask(question), self.cluster, asked)
         for account in cluster.accounts.values():
             if account.unreadable and account.name not in self._unreadable:
                 self._unreadable.add(account.name)
@@ -243,9 +248,31 @@ class SlurmClient(CommandClient):
         """Read every QOS with its limits."""
         return facts.parse_qos(self.ask(commands.show_own_qos()))
 
-    def users(self) -> dict[str, facts.UserRecord]:
-        """Read everybody's default account and AdminLevel."""
-        return facts.parse_users(self.ask(commands.show_users(self.cluster)))
+    def users(self, names: Iterable[str], cluster: str) -> dict[str, facts.UserRecord]:
+        """Read the accounts, the default account and the AdminLevel of users, and of ``root``."""
+        found: dict[str, facts.UserRecord] = {}
+        for portion in commands.chunks(names):
+            question = commands.show_users((*portion, ROOT), self.cluster)
+            found |= facts.parse_users(self.ask(question), cluster)
+        return found
+
+    def below(self, accounts: Iterable[str], cluster: str) -> frozenset[str]:
+        """Read the names of these accounts, which exist, and of all below them.
+
+        Raises:
+            TemporaryError: the answer lacks one of them.
+        """
+        names: set[str] = set()
+        for portion in commands.chunks(accounts):
+            found = facts.parse_below(self.ask(commands.show_below(portion, self.cluster)), cluster)
+            if missing := frozenset(portion) - found:
+                raise TemporaryError(
+                    f"the list of the accounts below others came back without {min(missing)}: this "
+                    "is a failed read; look at: sacctmgr show assoc withsubaccounts "
+                    f"account={min(missing)}"
+                )
+            names |= found
+        return frozenset(names)
 
     def coordinators(self, accounts: Iterable[str]) -> dict[str, frozenset[str]]:
         """Read who is a coordinator of these accounts."""
@@ -367,6 +394,19 @@ class Work(command_line.Work[Cluster]):
 
     def _are_two_people(self, name: str, other: str) -> bool:
         return usernames.are_two_people(name, other, self.user_exists, self.system_name)
+
+    def records_of(self, users: Collection[str]) -> dict[str, facts.UserRecord]:
+        """What slurmdbd knows of users, whose accounts are then known here, too.
+
+        Only the user root proves that whoever is missing does not exist. Where a site has removed
+        that user, every account is read instead.
+        """
+        records = self.client.users(users, self.now.name) if users else {}
+        if ROOT not in records and not records.keys() >= {*users} and not self.now.covers(None):
+            self.now = self.now.joined(self.client.accounts())
+        accounts = {user: record.accounts for user, record in records.items()}
+        self.now = replace(self.now, elsewhere={**self.now.elsewhere, **accounts})
+        return records
 
     def note(self, account: Account) -> None:
         """Remember an account as the commands so far should have left it."""

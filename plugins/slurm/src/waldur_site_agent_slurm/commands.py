@@ -41,27 +41,29 @@ class NewAccount:
     organization: str
 
 
-def show_accounts(cluster: str | None) -> Argv:
-    """Ask for every account with its parent, users, QOS, limits and organization, in one read.
+def show_accounts(cluster: str | None, names: Sequence[str] | None = None) -> Argv:
+    """Ask for accounts with their parents, users, QOS, limits and organization, in one read.
 
-    ``wopl`` keeps what is set on an account apart from what it inherits.
+    ``wopl`` keeps what is set on an account apart from what it inherits. Without ``names`` every
+    account is in the answer.
     """
     columns = "format=" + ",".join(ACCOUNT_COLUMNS)
-    return (*_READ, "account", "withassoc", "wopl", columns, *_only(cluster))
+    where = () if names is None else (f"name={_listed(names)}",)
+    return (*_READ, "account", "withassoc", "wopl", columns, *where, *_only(cluster))
 
 
-def show_users(cluster: str | None) -> Argv:
-    """Ask for the default account and the AdminLevel of every user."""
-    columns = "format=user,defaultaccount,adminlevel"
-    if cluster is None:
-        return (*_READ, "user", columns)
-    return (*_READ, "user", "withassoc", "wopl", columns, *_only(cluster))
+def show_users(names: Sequence[str], cluster: str | None) -> Argv:
+    """Ask for the accounts, the default account and the AdminLevel of users."""
+    columns = "format=cluster,account,user,defaultaccount,adminlevel"
+    where = f"name={_listed(names)}"
+    return (*_READ, "user", "withassoc", "wopl", columns, where, *_only(cluster))
 
 
-def show_named_users(users: Sequence[str], cluster: str | None) -> Argv:
-    """Ask for the default account and the AdminLevel of these users."""
-    columns = ("withassoc", "wopl", "format=user,defaultaccount,adminlevel")
-    return (*_READ, "user", f"name={_listed(users)}", *columns, *_only(cluster))
+def show_below(accounts: Sequence[str], cluster: str | None) -> Argv:
+    """Ask for the names of these accounts and of all below them."""
+    where = f"account={_listed(accounts)}"
+    columns = "format=cluster,account"
+    return (*_READ, "assoc", "wopl", "withsubaccounts", columns, where, *_only(cluster))
 
 
 def show_enforced(

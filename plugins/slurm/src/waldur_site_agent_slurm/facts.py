@@ -95,10 +95,14 @@ class QosRecord:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Every account of one cluster, from one complete read."""
+    """The accounts of one cluster: all of them, or those that were asked for."""
 
     name: str
     accounts: Mapping[str, Account]
+    asked: frozenset[str] | None = None
+    """The names that were asked for; of other accounts nothing is known. ``None``: of all."""
+    elsewhere: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The accounts of users, of whom that was asked by themselves."""
     qos: Mapping[str, QosRecord] = field(default_factory=dict)
     """Every QOS, where accounts have QOS of their own; otherwise they are not read."""
 
@@ -112,10 +116,21 @@ class Cluster:
         found = self.find(account)
         return None if found is None else found.users
 
+    def covers(self, names: frozenset[str] | None) -> bool:
+        """Whether these accounts are here if they exist; ``None``: whether all are."""
+        return self.asked is None or (names is not None and names <= self.asked)
+
+    def joined(self, later: Cluster) -> Cluster:
+        """This reading and a later one of some accounts."""
+        asked = None if self.asked is None or later.asked is None else self.asked | later.asked
+        kept = {n: a for n, a in self.accounts.items() if not later.covers(frozenset({n}))}
+        return replace(self, accounts={**kept, **later.accounts}, asked=asked)
+
     @property
     def users(self) -> frozenset[str]:
-        """Everybody with an association in this cluster."""
-        return frozenset().union(*(account.users for account in self.accounts.values()))
+        """Everybody who is known to have an association in this cluster."""
+        here = frozenset().union(*(account.users for account in self.accounts.values()))
+        return here.union(user for user, accounts in self.elsewhere.items() if accounts)
 
     def children(self, name: str) -> tuple[str, ...]:
         """The accounts directly below, sorted."""
@@ -123,7 +138,9 @@ class Cluster:
 
     def accounts_of(self, user: str) -> frozenset[str]:
         """The accounts that a user has an association with."""
-        return frozenset(a.name for a in self.accounts.values() if user in a.users)
+        here = frozenset(a.name for a in self.accounts.values() if user in a.users)
+        others = self.elsewhere.get(user, frozenset())
+        return here.union(name for name in others if name not in self.accounts)
 
     def qos_of(self, name: str) -> str:
         """The QOS list of an account: its own, or the nearest one above it."""
@@ -152,6 +169,8 @@ class UserRecord:
 
     default_account: str = ""
     admin_level: str = ""
+    accounts: frozenset[str] = frozenset()
+    """The accounts in the cluster that the user has an association with."""
 
     @property
     def is_administrator(self) -> bool:
@@ -168,10 +187,13 @@ class Job:
     user: str
 
 
-def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
+def parse_accounts(
+    output: str, cluster: str | None = None, asked: frozenset[str] | None = None
+) -> Cluster:
     """Read the answer to :func:`commands.show_accounts`.
 
-    ``cluster`` is the configured cluster, if any.
+    ``cluster`` is the configured cluster, if any; ``asked`` are the accounts that were named, root
+    among them.
 
     Raises:
         TemporaryError: the answer is not a complete reading of one cluster.
@@ -191,18 +213,33 @@ def parse_accounts(output: str, cluster: str | None = None) -> Cluster:
             f"slurmdbd serves several clusters ({', '.join(sorted(found))}) and backend_settings "
             "does not say which one is meant; set 'cluster' to one of them"
         )
-    return Cluster(name=found.pop(), accounts=accounts)
+    return Cluster(name=found.pop(), accounts=accounts, asked=asked)
 
 
-def parse_users(output: str) -> dict[str, UserRecord]:
-    """Read the answer to :func:`commands.show_users`; one row for each user or association."""
-    columns = 3
-    rows = (line.rsplit("|", columns - 1) for line in output.splitlines())
-    return {
-        row[0]: UserRecord(row[1].strip().lower(), row[2].strip())
-        for row in rows
-        if len(row) == columns
-    }
+def parse_users(output: str, cluster: str) -> dict[str, UserRecord]:
+    """Read the answer to :func:`commands.show_users`; one row for each association.
+
+    Users without one, and those of other clusters, are records without accounts.
+    """
+    separators = 4
+    found: dict[str, UserRecord] = {}
+    for line in output.splitlines():
+        if line.count("|") < separators:
+            continue
+        of_cluster, account, rest = line.split("|", 2)
+        user, default, level = rest.rsplit("|", 2)  # the name may hold the column separator
+        known = found.get(user) or UserRecord(admin_level=level.strip())
+        if of_cluster.lower() == cluster:
+            accounts = known.accounts.union({account.lower()} - {""})
+            known = replace(known, default_account=default.strip().lower(), accounts=accounts)
+        found[user] = known
+    return found
+
+
+def parse_below(output: str, cluster: str) -> frozenset[str]:
+    """Read the answer to :func:`commands.show_below`."""
+    rows = (line.lower().split("|") for line in output.splitlines())
+    return frozenset(row[1] for row in rows if row[0] == cluster and len(row) > 1)
 
 
 def parse_coordinators(output: str) -> dict[str, frozenset[str]]:

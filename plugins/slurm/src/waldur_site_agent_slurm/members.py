@@ -24,14 +24,22 @@ from waldur_site_agent_slurm.commands import Argv
 from waldur_site_agent_slurm.facts import ROOT, Cluster, Job, UserRecord
 from waldur_site_agent_slurm.grouping import grouped, together
 from waldur_site_agent_slurm.limits import usable_account
-from waldur_site_agent_slurm.names import account_name, is_removable, listed_user_name
+from waldur_site_agent_slurm.names import (
+    account_name,
+    is_account_name,
+    is_removable,
+    listed_user_name,
+)
 
 
 def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
     """Carry out the additions of a batch."""
     exists = cache(work.user_exists)
+    tasks = list(tasks)
+    with work.ledger.attempt(*tasks):
+        _find_strangers(work, {name for task in tasks for name in task.action.members})
     joining: dict[Task[AddMembers], frozenset[str]] = {}
-    for task in tasks:
+    for task in work.ledger.alive(tasks):
         with work.ledger.attempt(task):
             account = usable_account(work, task)
             _refuse_unknown_qos(work, task)
@@ -44,6 +52,13 @@ def add_members(work: Work, tasks: Iterable[Task[AddMembers]]) -> None:
         alive, lambda task: (task.action.grant, task.account if own_default else "")
     ):
         together(work.ledger, alike, partial(_add, work, users))
+
+
+def _find_strangers(work: Work, names: Collection[str]) -> None:
+    """Where only some accounts were read, ask for those who are in none of them."""
+    if work.now.asked is not None:
+        known = work.now.users
+        work.records_of([n for n in names if n not in known and usernames.is_user_name(n)])
 
 
 def _add(work: Work, users: Sequence[str], tasks: Sequence[Task[AddMembers]]) -> None:
@@ -208,8 +223,9 @@ def take_rights(
     failures: dict[AnyTask, SiteAgentError] = {}
     if not leaving:
         return failures
-    trees = {task: _with_those_below(task.account, work.now) for task in leaving}
     try:
+        _read_those_below(work, {task.account for task in leaving})
+        trees = {task: _with_those_below(task.account, work.now) for task in leaving}
         found = work.client.coordinators({name for tree in trees.values() for name in tree})
     except BackendUnavailableError:
         raise
@@ -262,6 +278,16 @@ def rights_to_take(
         if accounts and is_removable(user):
             rights[accounts].add(user)
     return dict(rights)
+
+
+def _read_those_below(work: Work, accounts: Collection[str]) -> None:
+    """Where only some accounts were read, read those below these, too."""
+    if work.now.asked is None:
+        return
+    names = work.client.below(accounts, work.now.name) - work.now.accounts.keys()
+    if names:
+        can_be_asked = len(names) <= commands.NAMES_PER_COMMAND and all(map(is_account_name, names))
+        work.now = work.now.joined(work.client.accounts(names if can_be_asked else None))
 
 
 def _with_those_below(account: str, cluster: Cluster) -> frozenset[str]:
@@ -443,7 +469,7 @@ def find_other_defaults(
         return bound
     tasks = tuple(leaving)
     with work.ledger.attempt(*tasks):
-        records = work.client.users()
+        records = work.records_of(frozenset().union(*leaving.values()))
         kept = keep_administrators(work, leaving, records)
         defaults = {
             user: work.settings.default_account if user in kept else record.default_account

@@ -28,6 +28,14 @@ def account_name(name: str, kind: str) -> str:
     return _NAMING.account(name, kind)
 
 
+def is_account_name(name: str) -> bool:
+    """Whether an account can be asked for by its name: no command takes it for another one."""
+    try:
+        return account_name(name, "account") == name
+    except PermanentError:
+        return False
+
+
 def user_name(name: str) -> str:
     """Return a username that may be added, capitals included; not every cluster keeps them.
 

@@ -14,7 +14,7 @@ from waldur_site_agent.backends import (
     UserStanding,
 )
 from waldur_site_agent.backends.system_users import SystemUser, system_user
-from waldur_site_agent_slurm import commands, facts, refusals
+from waldur_site_agent_slurm import commands, refusals
 from waldur_site_agent_slurm.client import SlurmClient
 from waldur_site_agent_slurm.controller import Limits, parse_assoc_mgr
 from waldur_site_agent_slurm.facts import Account, Cluster, Member
@@ -65,11 +65,7 @@ def _read(
 ) -> tuple[Reading, list[str]]:
     remarks: list[str] = []
     names = [user for user in subject.users if is_user_name(user)]
-    users = (
-        facts.parse_users(client.ask(commands.show_named_users(names, client.cluster)))
-        if names
-        else {}
-    )
+    users = client.users(names, cluster.name)
     reading = Reading(
         cluster=cluster,
         qos=parse_qos_rules(client.ask(commands.show_qos_rules())),

@@ -267,6 +267,29 @@ class BatchConformance(Hooks):
         assert parents <= set(state.resources)
         assert state.resources[resource] == backend.observe([resource]).resources[resource]
 
+    def test_resources_that_are_asked_for_are_read_as_all_of_them_are(
+        self, backend: Backend, stem: str
+    ) -> None:
+        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        expect(backend, AddMembers(one, self.people[:2]), Result.DONE)
+        whole, some = backend.observe(), backend.observe([one, two, f"{stem}-none"])
+        assert [whole.resources[name] for name in (one, two)] == [
+            some.resources[name] for name in (one, two)
+        ]
+        assert f"{stem}-none" not in some.resources
+        for name, resource in some.resources.items():
+            assert whole.resources[name] == resource
+
+    def test_awkward_names_that_are_asked_for_name_nothing_else(
+        self, backend: Backend, stem: str
+    ) -> None:
+        resource = self.created(backend, stem)
+        whole = backend.observe().resources
+        for name in AWKWARD_NAMES:
+            some = backend.observe([name, resource]).resources
+            assert some[resource] == whole[resource]
+            assert (name in some) <= (name in whole)
+
     def test_the_parts_of_a_session_build_on_what_those_before_them_did(
         self, backend: Backend, stem: str
     ) -> None:
@@ -296,6 +319,8 @@ class BatchConformance(Hooks):
         with self.unreachable(backend):
             with pytest.raises(TemporaryError):
                 backend.observe()
+            with pytest.raises(TemporaryError):
+                backend.observe([resource])
             outcomes = list(backend.apply(actions))
         assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
         assert all(isinstance(outcome.error, TemporaryError) for outcome in outcomes)

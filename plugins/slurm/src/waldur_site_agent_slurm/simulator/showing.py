@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
 from waldur_site_agent_slurm.simulator.limits import printed
-from waldur_site_agent_slurm.simulator.request import names
+from waldur_site_agent_slurm.simulator.request import lowered, names
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimJob, SimMembership, SimState
 
 Row: TypeAlias = dict[str, str]
@@ -84,13 +84,14 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
             newest_first=not state.is_24_11,
         )
     if entity == "assoc":
-        return _account_rows(state, state.below("root"), raw=raw, full=True, elsewhere=False)
+        accounts = state.below("root")
+        if "withsubaccounts" in flags:
+            named = names(options.pop("account", ""))
+            below = {a.name for name in named if name in state.accounts for a in state.below(name)}
+            accounts = [account for account in accounts if account.name in below]
+        return _account_rows(state, accounts, raw=raw, full=True, elsewhere=False)
     if entity == "user":
-        return [
-            {"user": u.name, "defaultaccount": u.default_account, "adminlevel": u.admin_level}
-            for u in sorted(state.users.values(), key=lambda user: user.name)
-            for _ in (state.accounts_of(u.name) if "withassoc" in flags else (None,))
-        ]
+        return _user_rows(state, with_accounts="withassoc" in flags)
     if entity == "qos":
         return [
             {
@@ -106,6 +107,22 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
         split = (name.partition("/") for name in state.tres)
         return [{"type": kind, "name": name} for kind, _, name in split]
     return [{"cluster": state.cluster}]
+
+
+def _user_rows(state: SimState, *, with_accounts: bool) -> Iterator[Row]:
+    for user in sorted(state.users.values(), key=lambda user: user.name):
+        row = {
+            "user": user.name,
+            "defaultaccount": user.default_account,
+            "adminlevel": user.admin_level,
+        }
+        accounts = state.accounts_of(user.name) if with_accounts else []
+        for account in accounts:
+            for partition in account.members[user.name].associations():
+                where = {"account": account.name, "partition": partition}
+                yield {**row, "cluster": state.cluster, **where}
+        if not accounts:
+            yield row
 
 
 def _account_rows(
@@ -170,7 +187,7 @@ def _wanted(row: Row, entity: str, options: Row) -> bool:
             continue
         if value == "" and row.get(column, ""):
             return False
-        if value and row.get(column, "") not in names(value):
+        if value and lowered(row.get(column, "")) not in names(value):
             return False
     return True
 
