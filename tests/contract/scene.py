@@ -77,6 +77,10 @@ class Scene:
                 "offering_uuid": offering,
                 "object_type": "resource",
             },
+            "marketplace_slurm_periodic_usage_policies_report_command_result": {
+                "resource_uuid": self.demo.orders[0].resource,
+                "success": True,
+            },
             "backend_resources_create": {"name": "a", "project": project, "offering": offering},
         }
         return bodies.get(operation)
@@ -90,6 +94,7 @@ class Scene:
             "marketplace-site-agent-identities/": customer.world.agent_identities,
             "marketplace-site-agent-services/": customer.world.agent_services,
             "projects/": customer.world.projects,
+            "marketplace-slurm-periodic-usage-policies/": customer.world.periodic_policies,
         }
         for path, table in tables.items():
             if operation.path.startswith(path):

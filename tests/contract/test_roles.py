@@ -47,6 +47,7 @@ marketplace_provider_offerings_update_offering_component          ok  ok  ok  ok
 marketplace_provider_offerings_list_project_service_accounts_list ok  -   ok  -   ok  -   404
 marketplace_provider_offerings_list_course_accounts_list          ok  -   ok  -   ok  -   404
 marketplace_slurm_periodic_usage_policies_list                    ok  -   ok  -   ok  -   []
+marketplace_slurm_periodic_usage_policies_report_command_result   403 -   403 -   403 -   404
 
 marketplace_orders_list                                           ok  ok  ok  ok  ok  ok  []
 marketplace_orders_retrieve                                       ok  ok  ok  ok  ok  ok  404

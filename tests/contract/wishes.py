@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from waldur_site_agent.model.budgets import PolicyResult
 from waldur_site_agent.model.marketplace import WaldurComponent
 
 if TYPE_CHECKING:
@@ -195,6 +196,21 @@ CASES = [
         lambda w: w.periodic_policies(ID),
         query={"scope_uuid": ID, **PAGE},
         path={},
+    ),
+    Case(
+        "marketplace_slurm_periodic_usage_policies_report_command_result",
+        lambda w: w.report_policy_result(
+            ID,
+            PolicyResult(
+                resource_uuid=ID, success=False, error_message="away", commands_executed=("a",)
+            ),
+        ),
+        body={
+            "resource_uuid": ID.hex,
+            "success": False,
+            "error_message": "away",
+            "commands_executed": ["a"],
+        },
     ),
     Case("marketplace_offering_users_retrieve", lambda w: w.offering_user(ID)),
     Case(

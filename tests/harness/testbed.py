@@ -148,13 +148,20 @@ class SimulatedSite:
             system_name=lambda name: self.system_names.get(name, name),
             patience=PollTimeout(seconds=1, pause=0.01),
             lock_wait_seconds=0.2,
+            now=lambda: self.now().timestamp(),
         )
         transport = self.connection()
         sleep = self.sleeps.append
         if self.retries:
             backend.pause_with(sleep)
         with Waldur(
-            self.url, offering.token, mode="test", verify=False, transport=transport, sleep=sleep
+            self.url,
+            offering.token,
+            mode="test",
+            verify=False,
+            transport=transport,
+            sleep=sleep,
+            now=self.now,
         ) as waldur:
             site = Site(
                 offering=offering,

@@ -196,6 +196,35 @@ class CreateProjectDirectory:
     resource: str
 
 
+@dataclass(frozen=True, slots=True)
+class SetBudget:
+    """Set the named limits of a resource's budget, and its share; everything else stays.
+
+    ``None`` removes a limit.
+    """
+
+    resource: str
+    limits: Mapping[str, Decimal | None] = field(default_factory=dict)
+    per_job: bool = False
+    """Whether they limit what a single job may use, instead of all jobs together."""
+    share: int | None = None
+    """The share among its siblings; ``None`` leaves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetUsage:
+    """Let what counts against the limits of a resource start from zero; records of usage stay.
+
+    A backend that counts no more than ``used`` has been reset already.
+    """
+
+    resource: str
+    period: str
+    """The period that begins, for messages."""
+    used: Mapping[str, Decimal] = field(default_factory=dict)
+    """What was used of this period when the action was planned."""
+
+
 Action: TypeAlias = (
     CreateResource
     | DeleteResource
@@ -205,6 +234,8 @@ Action: TypeAlias = (
     | RemoveMembers
     | SetMemberLimits
     | SetAccess
+    | SetBudget
+    | ResetUsage
     | CreateHomeDirectories
     | CreateProjectDirectory
 )
@@ -343,6 +374,10 @@ class BackendResource:
     limits_are_known: bool = True
     """False where a limit is set that could not be read: one that is missing above may be there."""
     member_limits: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+    job_limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """What a single job may use, of backends that support ``SetBudget``; set on this resource."""
+    share: int | None = None
+    """Its share among its siblings, of such backends; ``None`` if it has none of its own."""
     access: Access | None = None
     """``None`` when the backend has no such notion or the site has set something of its own."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -452,6 +487,9 @@ class Backend(ABC):
     leases: Leases | None = None
     """What several agents share the work by; ``None`` where there is one agent."""
     _may_write: Callable[[], None] | None = None
+
+    budget_limit_type: str = "GrpTRESMins"
+    """The limit that budgets set where the policy in Waldur names none; set as ``supports``."""
 
     def __init__(self, settings: BackendSettings, components: Mapping[str, Component]) -> None:
         """Remember, but do nothing yet: a constructor neither reads nor starts anything."""
@@ -589,6 +627,19 @@ class Backend(ABC):
             TemporaryError: the second source could not be read or is not ready yet.
         """
         return ()
+
+    def counted_usage(
+        self,
+        resources: Iterable[str],  # noqa: ARG002 - for overriding
+    ) -> Mapping[str, Mapping[str, Decimal]]:
+        """What counts against the limits of these resources at the moment, in backend units.
+
+        Asked when a period of a budget begins, of backends that support ``ResetUsage``.
+
+        Raises:
+            TemporaryError: it could not be read, or not of every resource.
+        """
+        raise PermanentError(f"{type(self).__name__} cannot tell what counts against limits")
 
     def grant(
         self,
@@ -747,6 +798,8 @@ class Backend(ABC):
             RemoveMembers: self.remove_members,
             SetMemberLimits: self.set_member_limits,
             SetAccess: self.set_access,
+            SetBudget: self.set_budget,
+            ResetUsage: self.reset_usage,
             CreateHomeDirectories: self.create_home_directories,
             CreateProjectDirectory: self.create_project_directory,
         }
@@ -781,6 +834,14 @@ class Backend(ABC):
         return self._unsupported(action)
 
     def set_access(self, action: SetAccess) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def set_budget(self, action: SetBudget) -> Outcome:
+        """Hook of the default :meth:`apply`."""
+        return self._unsupported(action)
+
+    def reset_usage(self, action: ResetUsage) -> Outcome:
         """Hook of the default :meth:`apply`."""
         return self._unsupported(action)
 

@@ -23,7 +23,9 @@ from waldur_site_agent.backends.contract import (
     MoveContainer,
     NoUsernames,
     RemoveMembers,
+    ResetUsage,
     SetAccess,
+    SetBudget,
     SetLimits,
     SetMemberLimits,
     UsernameBackend,
@@ -337,6 +339,8 @@ _HOOKS: Mapping[type, str] = {
     RemoveMembers: "remove_members",
     SetMemberLimits: "set_member_limits",
     SetAccess: "set_access",
+    SetBudget: "set_budget",
+    ResetUsage: "reset_usage",
     CreateHomeDirectories: "create_home_directories",
     CreateProjectDirectory: "create_project_directory",
 }

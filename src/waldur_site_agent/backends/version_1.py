@@ -48,8 +48,8 @@ COMMON: Mapping[str, OldKey] = {
     "backend_id_max_retries": done(
         "names that are tried after the first, where the offering names by project; 50 in version 1"
     ),
-    "periodic_limits": later(
-        "set enabled: false; limits of a periodic policy in Waldur are left alone", unless_enabled()
+    "periodic_limits": not_supported(
+        "set enabled: false; Slurm alone has limits for a period", unless_enabled()
     ),
     "ldap": not_supported(
         "remove this section and have the directory's own tools make users and groups; or move it "

@@ -133,6 +133,7 @@ def _account(plan: AccountPlan) -> Json:
         "waiting": list(plan.waiting),
         "unknown": list(plan.unknown),
         "limits_left": list(plan.limits.left) if plan.limits is not None else [],
+        "budget_problem": str((plan.budget and plan.budget.problem) or ""),
         "steps": [step_json(step) for step in plan.steps],
     }
 
@@ -312,6 +313,8 @@ def _account_block(account: Json, writes: Iterable[Json]) -> Block:
     if account["trouble"]:
         remarks.append(f"  ! nobody joins or leaves: {account['trouble']}")
     remarks += [f"    {text}" for text in account["limits_left"]]
+    if account["budget_problem"]:
+        remarks.append(f"  ! budget not set: {account['budget_problem']}")
     if account["waiting"]:
         remarks.append(_waiting_text(account["waiting"]))
     if account["unknown"]:
@@ -456,16 +459,16 @@ def step_changes(step: Json) -> Iterator[Line]:
         case "MoveContainer":
             name, parent = step["containers"][-1]["id"], step["containers"][-1]["parent"]
             yield "~", "parent", f"of {name}: {step['previous']} -> {parent}  {reason}"
-        case "SetLimits":
-            yield from _limit_changes("limit", step)
-        case "SetMemberLimits":
-            yield from _limit_changes(step["member"], step)
+        case "SetLimits" | "SetMemberLimits":
+            yield from _limit_changes(step.get("member", "limit"), step)
         case "AddMembers":
             given = str(Grant(tuple(step["grant"]["partitions"]), step["grant"]["qos"]))
             more = f" ({given})" if given else ""
             yield from (("+", name, reasons.get(name, reason) + more) for name in step["members"])
         case "RemoveMembers":
             yield from (("-", name, reasons.get(name, reason)) for name in step["members"])
+        case "SetBudget":
+            yield from _budget_changes(step)
         case "CreateHomeDirectories":
             yield from (("+", name, reason) for name in step["users"])
         case other:
@@ -476,7 +479,15 @@ _NOT_IN_DETAIL = {
     "DeleteResource": ("-", "account"),
     "SetAccess": ("~", "access"),
     "CreateProjectDirectory": ("+", "project directory"),
+    "ResetUsage": ("~", "usage reset"),
 }
+
+
+def _budget_changes(step: Json) -> Iterator[Line]:
+    yield from _limit_changes("limit of a job" if step["per_job"] else "limit", step)
+    if step["share"] is not None:
+        before = _shown(step["before"].get("fairshare"))
+        yield "~", "fairshare", f"{before} -> {step['share']}  {step['reason']}"
 
 
 def _limit_changes(subject: str, step: Json) -> Iterator[Line]:

@@ -490,6 +490,13 @@ class Offering(Section):
         return self.stomp_enabled or self.mqtt_enabled
 
     @property
+    def sets_periodic_limits(self) -> bool:
+        """Whether budgets of a periodic policy are set, as ``backend_settings`` say."""
+        section = self.backend_settings.get("periodic_limits")
+        enabled = section.get("enabled") if isinstance(section, dict) else None
+        return bool(enabled) and str(enabled).strip().lower() not in FALSE_WORDS
+
+    @property
     def token(self) -> str:
         """The secret itself; only the gateway may ask for it."""
         return self.waldur_api_token.get_secret_value()

@@ -24,8 +24,10 @@ from waldur_site_agent.cycles.partial_answers import (
     write_optional,
 )
 from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, send_write
+from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, Resource, ResourceState
+from waldur_site_agent.planning.budgets import has_note
 from waldur_site_agent.planning.limits import (
     Authority,
     LimitDecision,
@@ -77,6 +79,8 @@ def decide(
                 decision = decision.blocked("not every limit of the account can be read")
             elif name in uncertain:
                 decision = decision.blocked("one of its resources could not be decoded")
+            elif has_note(resource) and authority != "waldur":
+                decision = decision.blocked("its limits are the budget of a periodic policy")
             decisions[name] = decision
     return _confirmed(site, decisions, authority)
 
@@ -177,25 +181,46 @@ def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[U
     """Why no limit may be changed now, and the resources with an open order."""
     if authority == "backend" and is_unavailable(site, Call.SET_LIMITS.value):
         return "Waldur does not accept limits from this token", frozenset()
-    uuid = site.offering.waldur_offering_uuid
     try:
-        policies = call_optional(
-            site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
-        ).items
-    except AbsentOperationError:
-        policies = ()
+        policies = policies_of(site)
     except SiteAgentError as error:
         return f"periodic policies could not be read: {error}", frozenset()
     if policies:
         return "a periodic policy in Waldur sets the limits", frozenset()
     try:
+        return "", open_order_resources(site)
+    except SiteAgentError as error:
+        return f"open orders could not be read: {error}", frozenset()
+
+
+def policies_of(site: Site) -> tuple[PeriodicPolicy, ...]:
+    """The periodic policies of the offering: one or none; none on servers without policies.
+
+    Raises:
+        SiteAgentError: they could not be read, or not completely.
+    """
+    uuid = site.offering.waldur_offering_uuid
+    try:
+        listing = call_optional(
+            site, "periodic_policies", lambda: site.waldur.periodic_policies(uuid)
+        )
+    except AbsentOperationError:
+        return ()
+    return listing.require_complete("periodic policies")
+
+
+def open_order_resources(site: Site) -> frozenset[UUID]:
+    """The resources with an open order.
+
+    Raises:
+        SiteAgentError: the orders could not be read.
+    """
+    try:
         orders = open_orders(site)
     except PermanentError:  # this token may not list orders; each resource shows its own
         orders = ()
-    except SiteAgentError as error:
-        return f"open orders could not be read: {error}", frozenset()
     resources = (order.marketplace_resource_uuid for order in orders)
-    return "", frozenset(uuid for uuid in resources if uuid is not None)
+    return frozenset(uuid for uuid in resources if uuid is not None)
 
 
 def sync_resource_limits(

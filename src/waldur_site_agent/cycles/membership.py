@@ -19,11 +19,24 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateProjectDirectory,
     CreateResource,
+    ResetUsage,
     Result,
     SetAccess,
+    SetBudget,
     SetMemberLimits,
     members_of,
     resource_of,
+)
+from waldur_site_agent.cycles.budgets import (
+    budget_problems,
+    forget_ended,
+    note_budgets,
+    plan_budgets,
+    preview_ended,
+    preview_notes,
+    preview_results,
+    report_results,
+    with_budgets,
 )
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
@@ -357,17 +370,20 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
 
 
 def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) -> MembershipPlan:
-    """The plan with decisions about limits that differ."""
+    """The plan with budgets, and with decisions about other limits that differ."""
     groups = {account.wanted.id: account.wanted.resources for account in membership.accounts}
     uncertain = {a.wanted.id for a in membership.accounts if a.wanted.access is None}
-    decisions = decide(site, groups, state, site.offering.limits, uncertain=uncertain)
+    budgets = plan_budgets(site, groups, state, uncertain=uncertain)
+    others = {name: resources for name, resources in groups.items() if name not in budgets}
+    decisions = decide(site, others, state, site.offering.limits, uncertain=uncertain)
     accounts = []
     for account in membership.accounts:
         decision = decisions.get(account.wanted.id)
         steps = (limit_step(decision),) if decision is not None and decision.to_set else ()
         accounts.append(replace(account, limits=decision, steps=(*account.steps, *steps)))
     unlimited = tuple(lines_of_unlimited(site, groups, state))
-    return replace(membership, accounts=tuple(accounts), unlimited=unlimited)
+    membership = replace(membership, accounts=tuple(accounts), unlimited=unlimited)
+    return with_budgets(membership, budgets)
 
 
 def _guarded(
@@ -435,11 +451,21 @@ def _change_backend(
     intended = with_intentions(state, guarded.allowed.actions, capabilities)
     membership, unsaved = _save_settings(site, membership, intended)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved, capabilities)]
+    applied = apply_steps(site, [s for s in steps if isinstance(s.action, ResetUsage)])
+    membership, unset = note_budgets(site, membership, applied)
+    applied += apply_steps(site, [s for s in steps if not _waits_for_note(s, unset)])
+    report_results(site, membership, applied, unset)
     return _Changes(
         membership=membership,
         users_to_delete=users_to_delete,
-        applied=apply_steps(site, steps),
-        unsaved=unsaved,
+        applied=applied,
+        unsaved={**unsaved, **{name: text for name, text in unset.items() if text}},
+    )
+
+
+def _waits_for_note(step: Step, unset: Collection[str]) -> bool:
+    return isinstance(step.action, ResetUsage) or (
+        isinstance(step.action, SetBudget) and step.action.resource in unset
     )
 
 
@@ -458,10 +484,12 @@ def _report_changes(
         capabilities,
     )
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
+    membership, kept = forget_ended(site, membership, broken)
     still_present = _still_present(applied, guarded.refused, membership, wanted)
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
+        *kept,
         *report_to_waldur(site, membership, after, broken),
         *_finish(site, wanted, changes.users_to_delete, still_present, after),
     ]
@@ -511,6 +539,10 @@ def _troubles(membership: MembershipPlan) -> list[str]:
             if plan.kept_out
         ),
         *(f"{a.id}: not made again: {a.creation_problem}" for a in wanted if a.creation_problem),
+        *(
+            f"{name}: budget not set: {problem}"
+            for name, problem in budget_problems(membership.accounts).items()
+        ),
     ]
 
 
@@ -636,6 +668,8 @@ def preview_membership(
     still_present = _still_present((), refused, membership, wanted)
     intended = with_intentions(state, membership.plan.actions, site.backend.capabilities)
     notes, noted = _notes(membership, intended)
+    budgets, noted = preview_notes(noted)
+    ended, noted = preview_ended(noted)
     marks: list[Write] = []
     if whole_offering:
         missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
@@ -643,6 +677,9 @@ def preview_membership(
     after = _after(membership, state)
     return (
         *notes,
+        *budgets,
+        *preview_results(membership),
+        *ended,
         *preview_feedback(site, noted, after, broken),
         *preview_deletions(wanted.users_to_delete, still_present),
         *marks,
@@ -743,6 +780,7 @@ def _note_account(site: Site, account: AccountPlan) -> None:
         ("members not added", account.wanted.nobody_joins if account.kept_out else ""),
         ("account not made again", account.wanted.creation_problem),
         ("account of a project not moved", account.wanted.not_moved),
+        ("budget not set", str((account.budget and account.budget.problem) or "")),
     ):
         if reason:
             cause = cause_of(reason, name)

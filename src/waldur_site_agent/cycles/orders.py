@@ -13,6 +13,7 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.approval import approve_pending, decide, reject
+from waldur_site_agent.cycles.budgets import with_budgets_of_updates
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -206,6 +207,7 @@ def _decide(
     names = _names_to_observe(contexts)
     if foresight.names is not None and not (names is not None and names <= foresight.names):
         state = site.backend.observe(names)  # Waldur has other names now
+    contexts = with_budgets_of_updates(site, contexts)
     state = with_candidates(site, state, _candidates(contexts))
     contexts = tuple(defer_doubtful_names(contexts, resources, state))
     known = [context for context in contexts if context.order.type in _KNOWN_TYPES]

@@ -492,6 +492,8 @@ class Memory:
     """When Waldur last denied this token an optional call, by the call's name."""
     rejected_limits: set[tuple[UUID | None, str]] = field(default_factory=set)
     """Resource and limits (as text) of reports that Waldur rejected."""
+    reported_budgets: dict[UUID, str] = field(default_factory=dict)
+    """By resource, the failure to set its budget that was last reported to Waldur."""
     removals_since_full_pass: int = 0
     """Members removed by partial passes; the guard counts them together."""
     moves_since_full_pass: int = 0
@@ -739,6 +741,7 @@ def _send(waldur: Waldur, write: Write) -> None:
         Call.SET_BACKEND_METADATA: waldur.set_backend_metadata,
         Call.SET_LIMITS: waldur.set_limits,
         Call.SET_AS_ERRED: waldur.set_as_erred,
+        Call.REPORT_POLICY_RESULT: waldur.report_policy_result,
     }
     if uuid is not None and write.call is Call.CLOSE_IMPORT:
         if value is None:

@@ -280,6 +280,11 @@ def _resource(payload: Payload) -> Meaning:
     return ResourceScope(resource), flags
 
 
+def _periodic_limits(payload: Payload) -> Meaning:
+    """The settings in it are not used: the budget is computed from the policy."""
+    return ResourceScope(_needed(payload, "resource_uuid")), None
+
+
 def _offering_user(payload: Payload) -> Meaning:
     person = _uuid(payload, "user_uuid")
     if person is None:
@@ -316,6 +321,7 @@ _READERS: Mapping[str, Callable[[Payload], Meaning]] = {
     ObjectType.SERVICE_ACCOUNT: _project_account,
     ObjectType.COURSE_ACCOUNT: _project_account,
     ObjectType.IMPORTABLE_RESOURCES: _importable_resources,
+    ObjectType.PERIODIC_LIMITS: _periodic_limits,
     OFFERING_RESOURCES_SYNC: _everything,
 }
 

@@ -49,6 +49,8 @@ def object_types_of(offering: Offering) -> tuple[str, ...]:
         ]
         if offering.resource_import_enabled:
             types.append(ObjectType.IMPORTABLE_RESOURCES)
+        if offering.sets_periodic_limits:
+            types.append(ObjectType.PERIODIC_LIMITS)
     return tuple(types)
 
 

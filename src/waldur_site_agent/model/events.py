@@ -20,6 +20,7 @@ class ObjectType:
     SERVICE_ACCOUNT = "service_account"
     COURSE_ACCOUNT = "course_account"
     IMPORTABLE_RESOURCES = "importable_resources"
+    PERIODIC_LIMITS = "resource_periodic_limits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

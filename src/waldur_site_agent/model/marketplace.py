@@ -497,18 +497,6 @@ class UserLimit:
     limit: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeriodicPolicy:
-    """A rule in Waldur that sets the limits of an offering's resources anew each period.
-
-    While there is one, Waldur drops changes that others make to limits of limit components.
-    """
-
-    uuid: UUID
-    scope_uuid: UUID | None = None
-    """The offering."""
-
-
 def has_ended(end: datetime | None, now: datetime) -> bool:
     """Whether a role's end has passed at an aware moment; an end without a zone means UTC.
 

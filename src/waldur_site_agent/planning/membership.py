@@ -36,6 +36,7 @@ from waldur_site_agent.model.marketplace import (
     TeamMember,
     has_ended,
 )
+from waldur_site_agent.planning.budgets import BudgetPlan
 from waldur_site_agent.planning.limits import EXACT, LimitDecision, LimitPrecision, limit_changes
 from waldur_site_agent.planning.plan import (
     CREATION_NOTE,
@@ -256,6 +257,8 @@ class AccountPlan:
     """The backend does not have the account at all."""
     limits: LimitDecision | None = None
     """The decision about limits that differ between Waldur and the account."""
+    budget: BudgetPlan | None = None
+    """What the account needs where a periodic policy, not the order, sets its limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

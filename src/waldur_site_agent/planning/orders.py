@@ -43,6 +43,7 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.planning.limits import (
     EXACT,
+    Amounts,
     LimitPrecision,
     entitlements,
     initial_limits,
@@ -82,6 +83,9 @@ class OrderContext:
     """What Waldur says about the resource, for the backend."""
     is_prepaid: bool = False
     """Whether the offering sells components that are paid in advance."""
+    budget: Amounts | None = None
+    """Of an update: the limits that a periodic policy makes of those ordered, exactly, in backend
+    units; ``None`` where no policy sets the limits."""
     progress: Progress | None = None
     """How the backend's work on the order stands, if it finishes it later."""
 
@@ -487,6 +491,8 @@ def _plan_update(context: OrderContext, planning: _PlanningContext) -> OrderPlan
     wanted = ordered_limits(context.order.limits, components)
     if not wanted:
         return OrderPlan(context=context, backend_id=name, note="changes no limits")
+    if context.budget is not None:
+        wanted |= context.budget
     if not name:
         raise PermanentError(
             f"{context.resource.name}: cannot update: the resource has no backend_id; "

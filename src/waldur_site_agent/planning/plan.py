@@ -252,6 +252,7 @@ class Call(enum.StrEnum):
     START_IMPORT = "start_import"
     CREATE_BACKEND_RESOURCE = "create_backend_resource"
     CLOSE_IMPORT = "close_import"
+    REPORT_POLICY_RESULT = "report_policy_result"
 
 
 @dataclass(frozen=True, slots=True)

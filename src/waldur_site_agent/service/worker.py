@@ -308,9 +308,18 @@ class Passes:
             if result.status is OrderStatus.WAITING and scope not in known:
                 self._event_queue.want(scope, seconds=FIRST_DELAY)
             resource = result.order.marketplace_resource_uuid
-            created = result.status is OrderStatus.DONE and result.order.type in OrderType.OPENING
+            followed = (
+                (*OrderType.OPENING, OrderType.UPDATE)
+                if self._sets_budgets()
+                else (OrderType.OPENING)
+            )
+            created = result.status is OrderStatus.DONE and result.order.type in followed
             if created and resource is not None and Job.MEMBERSHIP in self._session.sites:
                 self._event_queue.want(ResourceScope(resource), seconds=LONGEST_DELAY)
+
+    def _sets_budgets(self) -> bool:
+        """Whether an update changes more than the limits that it sets itself."""
+        return self._session.site.offering.sets_periodic_limits
 
     def _follow_members(self, report: MembershipReport) -> None:
         """Schedule another pass for members whom the backend does not know yet.

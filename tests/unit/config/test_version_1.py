@@ -197,7 +197,7 @@ def test_a_bad_value_is_reported_under_the_name_that_the_file_uses(tmp_path: Pat
 
 
 def test_all_problems_are_named_at_once_those_of_backends_too(tmp_path: Path) -> None:
-    settings = {"qos_pausd": "x", "periodic_limits": {"enabled": True}}
+    settings = {"qos_pausd": "x", "execution_mode": "rest"}
     content = {"timezone": "Mars"} | offering(settings)
     content["offerings"][0]["verify_sll"] = True
     code, output = check(tmp_path / "config.yaml", content)

@@ -16,7 +16,9 @@ from waldur_site_agent.backends import (
     DeleteResource,
     MoveContainer,
     RemoveMembers,
+    ResetUsage,
     SetAccess,
+    SetBudget,
     SetLimits,
     SetMemberLimits,
     members_of,
@@ -35,6 +37,8 @@ CASES: list[tuple[Action, str, tuple[str, ...]]] = [
     (RemoveMembers("ocean", ("ada",)), "ocean", ("ada",)),
     (SetMemberLimits("ocean", "ada", {}), "ocean", ()),
     (SetAccess("ocean", Access.PAUSED), "ocean", ()),
+    (SetBudget("ocean", {}), "ocean", ()),
+    (ResetUsage("ocean", "2026-Q4"), "ocean", ()),
     (CreateHomeDirectories(("ada",)), "", ()),
     (CreateProjectDirectory("ocean"), "ocean", ()),
 ]

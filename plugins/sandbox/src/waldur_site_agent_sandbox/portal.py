@@ -15,7 +15,7 @@ from functools import wraps
 from http import HTTPStatus
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from waldur_site_agent_sandbox import events, rules, states
+from waldur_site_agent_sandbox import events, policies, rules, states
 from waldur_site_agent_sandbox.broker import Occurrence
 from waldur_site_agent_sandbox.http import RefusedError, as_uuid, invalid
 from waldur_site_agent_sandbox.records import (
@@ -26,6 +26,7 @@ from waldur_site_agent_sandbox.records import (
     Offering,
     OfferingUser,
     PeriodicPolicy,
+    PolicyResult,
     Project,
     ProjectAccount,
     Resource,
@@ -233,14 +234,61 @@ class AccountSide(Portal):
 
     @change
     def add_periodic_policy(
-        self, tx: Transaction, offering: Offering | str | None = None
+        self,
+        tx: Transaction,
+        offering: Offering | str | None = None,
+        *,
+        period: int = 3,
+        limit_type: str = "GrpTRESMins",
+        carryover_enabled: bool = True,
+        carryover_factor: int = 50,
+        grace_ratio: float = 0.2,
+        raw_usage_reset: bool = True,
+        tres_billing_enabled: bool = True,
+        apply_to_all: bool = True,
     ) -> PeriodicPolicy:
         """Make Waldur set the limits of an offering's resources each period."""
         if not tx.generation.has_periodic_policies:
             message = f"a server of release {tx.generation.version} has no periodic policies"
             raise ValueError(message)
-        place = offering_or_first(tx, offering)
-        return tx.world.put(PeriodicPolicy(uuid=tx.new_uuid(), created=tx.now, offering=place.uuid))
+        return tx.world.put(
+            PeriodicPolicy(
+                uuid=tx.new_uuid(),
+                created=tx.now,
+                offering=offering_or_first(tx, offering).uuid,
+                period=period,
+                limit_type=limit_type,
+                carryover_enabled=carryover_enabled,
+                carryover_factor=carryover_factor,
+                grace_ratio=grace_ratio,
+                raw_usage_reset=raw_usage_reset,
+                tres_billing_enabled=tres_billing_enabled,
+                apply_to_all=apply_to_all,
+            )
+        )
+
+    @change
+    def send_periodic_limits(self, tx: Transaction) -> int:
+        """Do what the server does every ten minutes: send changed settings of policies.
+
+        Returns the number of messages. They are forgotten after a day, and then sent again.
+        """
+        sent = 0
+        for policy in tx.world.periodic_policies.values():
+            for resource in tx.world.resources.values():
+                if resource.offering != policy.offering or resource.state != "OK":
+                    continue
+                what = policies.message(tx, policy, resource)
+                if what is not None:
+                    self._store.announce(what, tx)
+                    sent += 1
+        return sent
+
+    def policy_results(self, resource: Resource | str) -> list[PolicyResult]:
+        """Return what agents reported of applying policies to a resource, oldest first."""
+        tx = self._store.read()
+        found = find(tx, Resource, resource)
+        return [row for row in tx.world.policy_results.values() if row.resource == found.uuid]
 
     @change
     def remove_periodic_policy(self, tx: Transaction, policy: PeriodicPolicy | str) -> None:

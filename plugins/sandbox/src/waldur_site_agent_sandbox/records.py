@@ -285,6 +285,43 @@ class PeriodicPolicy:
     uuid: str
     created: datetime
     offering: str
+    period: int = 3
+    """1 without end, 2 a month, 3 a quarter, 4 a year; ``limit_period`` of components wins."""
+    limit_type: str = "GrpTRESMins"
+    carryover_enabled: bool = True
+    carryover_factor: int = 50
+    """In percent of the limit."""
+    grace_ratio: float = 0.2
+    raw_usage_reset: bool = True
+    tres_billing_enabled: bool = True
+    tres_billing_weights: JsonObject = field(default_factory=dict)
+    apply_to_all: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyMessage:
+    """The settings that were last sent for a resource under a policy."""
+
+    uuid: str
+    created: datetime
+    policy: str
+    resource: str
+    period: str
+    settings: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyResult:
+    """What an agent reported of applying a policy to a resource."""
+
+    uuid: str
+    created: datetime
+    policy: str
+    resource: str
+    success: bool
+    error_message: str = ""
+    mode: str = "production"
+    commands_executed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ from waldur_site_agent_sandbox.records import (
     OfferingUser,
     Order,
     PeriodicPolicy,
+    PolicyMessage,
+    PolicyResult,
     Project,
     ProjectAccount,
     Resource,
@@ -54,6 +56,8 @@ Record = (
     | ProjectAccount
     | UserLimit
     | PeriodicPolicy
+    | PolicyMessage
+    | PolicyResult
     | Task
     | ComponentUsage
     | UserUsage
@@ -81,6 +85,8 @@ _TABLES: dict[type, str] = {
     ProjectAccount: "project_accounts",
     UserLimit: "user_limits",
     PeriodicPolicy: "periodic_policies",
+    PolicyMessage: "policy_messages",
+    PolicyResult: "policy_results",
     Task: "tasks",
     ComponentUsage: "component_usages",
     UserUsage: "user_usages",
@@ -118,6 +124,8 @@ class World:
     project_accounts: dict[str, ProjectAccount] = field(default_factory=dict)
     user_limits: dict[str, UserLimit] = field(default_factory=dict)
     periodic_policies: dict[str, PeriodicPolicy] = field(default_factory=dict)
+    policy_messages: dict[str, PolicyMessage] = field(default_factory=dict)
+    policy_results: dict[str, PolicyResult] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     component_usages: dict[str, ComponentUsage] = field(default_factory=dict)
     user_usages: dict[str, UserUsage] = field(default_factory=dict)

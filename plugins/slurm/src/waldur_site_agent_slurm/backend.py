@@ -27,7 +27,9 @@ from waldur_site_agent.backends import (
     MoveContainer,
     PermanentError,
     RemoveMembers,
+    ResetUsage,
     SetAccess,
+    SetBudget,
     SetLimits,
     SetMemberLimits,
     Standing,
@@ -51,6 +53,13 @@ from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent_slurm import tres
 from waldur_site_agent_slurm.account_qos import is_complete, is_ours
 from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts, is_closed
+from waldur_site_agent_slurm.budgets import (
+    budget_difference,
+    counted_usage,
+    reset_usage,
+    set_budgets,
+    share_of,
+)
 from waldur_site_agent_slurm.client import (
     LOCK_PURPOSE,
     PollTimeout,
@@ -88,6 +97,8 @@ PHASES: Mapping[type, Callable[..., None]] = {
     RemoveMembers: remove_members,
     SetMemberLimits: set_member_limits,
     SetAccess: set_access,
+    ResetUsage: reset_usage,
+    SetBudget: set_budgets,
     DeleteResource: delete_accounts,
 }
 """In the order of a batch."""
@@ -105,11 +116,8 @@ def _difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
     match task.action:
         case CreateResource() as action:
             return _creation(action, account, cluster, work.settings)
-        case SetLimits(limits=limits):
-            return _limits(limits, limits_of(account, cluster, work.settings))
-        case SetMemberLimits(member=name, limits=limits):
-            member = work.listed_as(name, account.users) or name
-            return _limits(limits, account.members.get(member, Member()).limits)
+        case SetLimits() | SetBudget() | SetMemberLimits():
+            return _limits_differ(task, work, cluster)
         case AddMembers(grant=grant):
             return _grant(grant, task, work, account)
         case SetAccess() as action:
@@ -117,6 +125,18 @@ def _difference(task: Task[Any], work: Work, cluster: Cluster) -> str:
             return _access(action, cluster, work.settings, was_written=was_written)
         case _:
             return ""
+
+
+def _limits_differ(task: Task[Any], work: Work, cluster: Cluster) -> str:
+    account = cluster.accounts[task.account]
+    match task.action:
+        case SetBudget() as action:
+            return budget_difference(action, cluster, work.settings)
+        case SetMemberLimits(member=name, limits=limits):
+            member = work.listed_as(name, account.users) or name
+            return _limits(limits, account.members.get(member, Member()).limits)
+        case _:
+            return _limits(task.action.limits, limits_of(account, cluster, work.settings))
 
 
 def _creation(
@@ -200,6 +220,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             RemoveMembers,
             SetMemberLimits,
             SetAccess,
+            SetBudget,
+            ResetUsage,
             CreateHomeDirectories,
         }
     )
@@ -237,7 +259,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             lock_wait_seconds=lock_wait_seconds,
         )
         self._slurm = settings
+        if not settings.periodic_limits.enabled:
+            self.supports = self.supports - {SetBudget, ResetUsage}
         self.capabilities = replace(self.capabilities, keeps_deleted=settings.soft_delete)
+        self.budget_limit_type = settings.periodic_limits.limit_type
         chosen = runner or ProcessRunner(settings.slurm_bin_path)
         self._client = SlurmClient(chosen, settings.cluster, settings.command_timeout_seconds)
         self._user_exists = user_exists or system_user_exists
@@ -338,6 +363,9 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         if self._slurm.qos_management.enabled:
             cluster = replace(cluster, qos=self._client.own_qos())
         self._above |= {a.name: a.parent for a in cluster.accounts.values() if a.parent}
+        if self._slurm.periodic_limits.enabled:
+            shares = self._client.shares(of_qos=self._slurm.limits_are_on_qos)
+            cluster = replace(cluster, shares=shares)
         self._cluster_name = cluster.name
         self._cluster_was_read = True
         return cluster
@@ -451,6 +479,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             tuple(self.components),
         )
 
+    def counted_usage(self, resources: Iterable[str]) -> Mapping[str, Mapping[str, Decimal]]:
+        """See :meth:`Backend.counted_usage`; asks slurmctld, which keeps RawUsage."""
+        return counted_usage(self._client, resources, self._slurm)
+
     def verify_usage(self, period: Period) -> Iterable[str]:
         """Compare with sreport where ``usage_check`` is set; every account is compared."""
         if not self._slurm.usage_check:
@@ -485,6 +517,8 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             member_limits={
                 user: member.limits for user, member in account.members.items() if member.limits
             },
+            job_limits=share_of(account.name, cluster).job_limits,
+            share=share_of(account.name, cluster).fairshare,
             access=access_of(account, cluster, self._slurm),
             metadata=remembered(account, cluster, self._slurm),
         )

@@ -11,13 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from waldur_site_agent.backends import TemporaryError, command_line, processes
 from waldur_site_agent.backends.command_line import CommandClient
 from waldur_site_agent.backends.processes import CommandResult, Runner
-from waldur_site_agent_slurm import commands, facts
+from waldur_site_agent_slurm import commands, controller, facts
 from waldur_site_agent_slurm import names as usernames
 from waldur_site_agent_slurm.answers import DatabaseUnavailableError, failure, remarks_of
 from waldur_site_agent_slurm.commands import Argv
@@ -200,6 +201,11 @@ def operating_system_user() -> str:
         return str(os.geteuid())
 
 
+def _counted(limits: controller.Limits) -> dict[str, Decimal]:
+    kind = "GrpTRESMins "
+    return {n.removeprefix(kind): each.used for n, each in limits.items() if n.startswith(kind)}
+
+
 class SlurmClient(CommandClient):
     """One cluster, seen through its commands. Every failure is a ``TemporaryError``."""
 
@@ -273,6 +279,31 @@ class SlurmClient(CommandClient):
                 )
             names |= found
         return frozenset(names)
+
+    def shares(self, *, of_qos: bool) -> dict[str, facts.Share]:
+        """Read the fairshare and MaxTRESMins of every account; of its QOS if limits are there."""
+        shares = facts.parse_shares(self.ask(commands.show_shares(self.cluster)))
+        if not of_qos:
+            return shares
+        limits = facts.parse_qos_job_limits(self.ask(commands.show_qos_job_limits()))
+        return {name: facts.Share(s.fairshare, limits.get(name, {})) for name, s in shares.items()}
+
+    def counted(self, accounts: Iterable[str], *, of_qos: bool) -> dict[str, dict[str, Decimal]]:
+        """Read what slurmctld counts against the limits of accounts, or of their QOS.
+
+        Whole TRES-minutes, rounded down, as slurmctld prints them.
+        """
+        command = commands.show_counted_of_qos if of_qos else commands.show_counted
+        found: dict[str, dict[str, Decimal]] = {}
+        for portion in commands.chunks(accounts):
+            said = controller.parse_assoc_mgr(self.ask(command(portion, self.cluster)))
+            limits = (
+                {name: qos.limits for name, qos in said.qos.items()}
+                if of_qos
+                else {each.account: each.limits for each in said.associations if not each.user}
+            )
+            found |= {name: _counted(each) for name, each in limits.items()}
+        return found
 
     def coordinators(self, accounts: Iterable[str]) -> dict[str, frozenset[str]]:
         """Read who is a coordinator of these accounts."""

@@ -211,6 +211,62 @@ def move_account(account: str, parent: str, cluster: str | None) -> Argv:
     return (*_WRITE, "modify", "account", *where, "set", f"parent={_filled(parent)}")
 
 
+def show_shares(cluster: str | None) -> Argv:
+    """Ask for the fairshare and MaxTRESMins of accounts, as far as they are their own."""
+    columns = "format=account,fairshare,maxtresmins"
+    return (*_READ, "assoc", "wopl", "user=", columns, *_only(cluster))
+
+
+def show_qos_job_limits() -> Argv:
+    """Ask for MaxTRESMins of all QOS."""
+    return (*_READ, "qos", "format=name,maxtresmins")
+
+
+def show_counted(accounts: Sequence[str], cluster: str | None) -> Argv:
+    """Ask slurmctld for what it counts against the limits of accounts."""
+    what = (f"accounts={_listed(accounts)}", "flags=assoc")
+    return ("scontrol", *_on(cluster), "show", "assoc_mgr", *what)
+
+
+def show_counted_of_qos(names: Sequence[str], cluster: str | None) -> Argv:
+    """Ask slurmctld for what it counts against the limits of QOS."""
+    what = (f"qos={_listed(names)}", "flags=qos")
+    return ("scontrol", *_on(cluster), "show", "assoc_mgr", *what)
+
+
+def set_budget(
+    accounts: Sequence[str],
+    share: int | None,
+    limits: Mapping[str, int | None],
+    limit_type: str,
+    cluster: str | None,
+) -> Argv:
+    """Set the fairshare of accounts, or limits of a type, or both; what is not named stays."""
+    changes = (
+        *(() if share is None else (f"Fairshare={share}",)),
+        *((f"{limit_type}={_amounts(limits)}",) if limits else ()),
+    )
+    if not changes:
+        raise ValueError("a command that sets a budget needs a change")
+    where = ("where", f"name={_listed(accounts)}", *_only(cluster))
+    return (*_WRITE, "modify", "account", *where, "set", *changes)
+
+
+def set_qos_budget(names: Sequence[str], limits: Mapping[str, int | None], limit_type: str) -> Argv:
+    """Set limits of a type on QOS."""
+    where = ("where", f"name={_listed(names)}")
+    return (*_WRITE, "modify", "qos", *where, "set", f"{limit_type}={_amounts(limits)}")
+
+
+def reset_usage(entity: str, names: Sequence[str], cluster: str) -> Argv:
+    """Let slurmctld count the usage of accounts (with all below them) or of QOS from zero.
+
+    Without the cluster it remarks that it takes the local one.
+    """
+    where = ("where", f"name={_listed(names)}", f"cluster={_filled(cluster)}")
+    return (*_WRITE, "modify", entity, *where, "set", "RawUsage=0")
+
+
 def set_access(
     accounts: Sequence[str],
     qos: tuple[Iterable[str], str] | None,

@@ -94,6 +94,16 @@ class QosRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What budgets set on an account, or on a QOS, besides GrpTRESMins."""
+
+    fairshare: int | None = None
+    """``None``: that of the account above (``parent``), or a QOS, which has none."""
+    job_limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """MaxTRESMins in TRES-minutes (memory: MiB-minutes)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The accounts of one cluster: all of them, or those that were asked for."""
 
@@ -105,6 +115,8 @@ class Cluster:
     """The accounts of users, of whom that was asked by themselves."""
     qos: Mapping[str, QosRecord] = field(default_factory=dict)
     """Every QOS, where accounts have QOS of their own; otherwise they are not read."""
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    """By account, where budgets are set; otherwise they are not read."""
 
     def find(self, name: str) -> Account | None:
         """The account, if it can be used in this cluster."""
@@ -124,7 +136,8 @@ class Cluster:
         """This reading and a later one of some accounts."""
         asked = None if self.asked is None or later.asked is None else self.asked | later.asked
         kept = {n: a for n, a in self.accounts.items() if not later.covers(frozenset({n}))}
-        return replace(self, accounts={**kept, **later.accounts}, asked=asked)
+        accounts, shares = {**kept, **later.accounts}, later.shares or self.shares
+        return replace(self, accounts=accounts, asked=asked, shares=shares)
 
     @property
     def users(self) -> frozenset[str]:
@@ -293,6 +306,29 @@ def parse_qos(output: str) -> dict[str, QosRecord]:
             "the QOS list came back empty: this is a failed read; look at: sacctmgr show qos"
         )
     return found
+
+
+def parse_shares(output: str) -> dict[str, Share]:
+    """Read the answer to :func:`commands.show_shares`.
+
+    Raises:
+        TemporaryError: the root account is missing, so the list is not complete.
+    """
+    columns = 3
+    rows = (line.split("|") for line in output.splitlines())
+    found = {
+        name.lower(): Share(int(share) if share.isdecimal() else None, _amounts(limits)[0])
+        for name, share, limits in (row for row in rows if len(row) == columns)
+    }
+    if ROOT not in found:
+        raise TemporaryError(_incomplete(None, len(found)))
+    return found
+
+
+def parse_qos_job_limits(output: str) -> dict[str, Mapping[str, Decimal]]:
+    """Read the answer to :func:`commands.show_qos_job_limits`."""
+    rows = (line.partition("|") for line in output.splitlines())
+    return {name.lower(): _amounts(limits)[0] for name, _, limits in rows}
 
 
 def parse_partitions(output: str) -> frozenset[str]:

@@ -139,6 +139,31 @@ class QosManagement(BaseModel):
         return {key: str(value) for key, value in values.items() if value not in ("", None)}
 
 
+class PeriodicLimits(BaseModel):
+    """Budgets that a periodic policy in Waldur gives to resources."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
+    )
+
+    enabled: bool = False
+    """Whether the agent sets them: limits, fairshare and, where the policy resets usage, RawUsage,
+    for which it needs AdminLevel Administrator."""
+    limit_type: Literal["GrpTRESMins", "MaxTRESMins", "GrpTRES"] = "GrpTRESMins"
+    """The limit that is set where the policy does not name one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_emulator(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return {} if value is None else value
+        if str(value.get("emulator_mode", False)).lower() not in ("false", "none", "", "0", "no"):
+            raise ValueError(
+                "emulator_mode is not supported: it was for tests of version 1; remove it"
+            )
+        return {k: v for k, v in value.items() if k not in ("emulator_mode", "emulator_base_url")}
+
+
 class SlurmSettings(CommandLineSettings, BackendSettings):
     """Everything a site may say about its cluster; the defaults suit a cluster of its own."""
 
@@ -188,6 +213,8 @@ class SlurmSettings(CommandLineSettings, BackendSettings):
     by GrpSubmitJobs=0."""
     qos_management: QosManagement = QosManagement()
     """A QOS of its own for each account."""
+    periodic_limits: PeriodicLimits = PeriodicLimits()
+    """Whether budgets of a periodic policy in Waldur are set."""
     qos_default: str = "normal"
     """The QOS of accounts that are usable without restriction."""
     slurm_bin_path: Path | None = None
@@ -267,7 +294,7 @@ class SlurmSettings(CommandLineSettings, BackendSettings):
             )
         return self
 
-    @field_validator("qos_management", mode="before")
+    @field_validator("qos_management", "periodic_limits", mode="before")
     @classmethod
     def _no_qos_management(cls, value: object) -> object:
         return {} if value is None else value

@@ -68,6 +68,12 @@ KEYS: Mapping[str, OldKey] = {
         {"requested": "reqtres", "allocated": "alloctres"},
     ),
     **COMMON,
+    "periodic_limits": done(
+        "budgets are computed from the policy with unit_factor and target_components, which "
+        "version 1 left out, and set without events, too; limit_type GrpTRES is refused, which "
+        "version 1 reported as done",
+        differs=True,
+    ),
     "soft_delete": done(
         "an order to restore sets the limits again, which version 1 left at zero", differs=True
     ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from waldur_site_agent.model.budgets import PeriodicPolicy, PolicyResult
 from waldur_site_agent.model.marketplace import (
     OfferingPlan,
     OfferingPlans,
-    PeriodicPolicy,
     ServiceProvider,
     WaldurComponent,
     WaldurOffering,
@@ -62,6 +62,13 @@ PERIODIC_POLICIES = Operation(
     filters=("scope_uuid",),
     paged=True,
 )
+REPORT_POLICY_RESULT: Operation[None] = Operation(
+    id="marketplace_slurm_periodic_usage_policies_report_command_result",
+    purpose="report what became of periodic usage policy {uuid}",
+    method="POST",
+    path="marketplace-slurm-periodic-usage-policies/{uuid}/report-command-result/",
+    body=("resource_uuid", "success", "error_message", "commands_executed"),
+)
 
 
 class OfferingsApi(ApiClient):
@@ -100,3 +107,16 @@ class OfferingsApi(ApiClient):
         return self._list(
             PERIODIC_POLICIES, uuid_text(offering_uuid), scope_uuid=uuid_text(offering_uuid)
         )
+
+    def report_policy_result(self, policy_uuid: UUID | str, result: PolicyResult) -> None:
+        """Report what became of applying a policy to a resource; absent before server 8.0.
+
+        Waldur accepts it from staff only.
+        """
+        body = {
+            "resource_uuid": result.resource_uuid.hex,
+            "success": result.success,
+            "error_message": result.error_message,
+            "commands_executed": list(result.commands_executed),
+        }
+        self._write(REPORT_POLICY_RESULT, policy_uuid, body)

@@ -29,8 +29,8 @@ from waldur_site_agent_sandbox.http import (
     server_bug,
     wants,
 )
-from waldur_site_agent_sandbox.records import JsonObject, PeriodicPolicy, Resource, UserLimit
-from waldur_site_agent_sandbox.rendering import of_generation, timestamp
+from waldur_site_agent_sandbox.records import JsonObject, Resource, UserLimit
+from waldur_site_agent_sandbox.rendering import of_generation
 
 _PATH = "marketplace-provider-resources/"
 
@@ -241,57 +241,6 @@ def _print_limit(call: Call, row: UserLimit) -> JsonObject:
     return of_generation(call.tx, "user_limit", whole)
 
 
-def _list_policies(call: Call) -> Response:
-    visibility = rules.visibility_of(call.tx, call.user)
-    policies = call.tx.world.periodic_policies.values()
-    visible = [row for row in policies if visibility.as_provider(row.offering)]
-    rows = select(
-        call,
-        visible,
-        [
-            by_uuid("scope_uuid", lambda row: row.offering),
-            by_text("scope", lambda row, text: _offering_url(call, row) == text),
-        ],
-    )
-    return page_answer(call, rows, lambda row: _print_policy(call, row), offers_fields=False)
-
-
-def _offering_url(call: Call, row: PeriodicPolicy) -> str:
-    return f"{call.api}marketplace-provider-offerings/{row.offering}/"
-
-
-def _print_policy(call: Call, row: PeriodicPolicy) -> JsonObject:
-    offering = call.tx.world.offerings[row.offering]
-    whole: JsonObject = {
-        "uuid": row.uuid,
-        "url": f"{call.api}marketplace-slurm-periodic-usage-policies/{row.uuid}/",
-        "scope": _offering_url(call, row),
-        "scope_name": offering.name,
-        "scope_uuid": offering.uuid,
-        "actions": "",
-        "created": timestamp(row.created),
-        "created_by_full_name": "",
-        "created_by_username": "",
-        "has_fired": False,
-        "fired_datetime": timestamp(row.created),
-        "options": {},
-        "organization_groups": [],
-        "apply_to_all": True,
-        "component_limits_set": [],
-        "period": 3,
-        "period_name": "Quarterly",
-        "limit_type": "GrpTRESMins",
-        "carryover_factor": 50,
-        "grace_ratio": 0.2,
-        "carryover_enabled": True,
-        "raw_usage_reset": True,
-        "qos_strategy": "threshold",
-        "affected_resources_count": 0,
-        "warnings": [],
-    }
-    return of_generation(call.tx, "policy", whole)
-
-
 OPERATIONS = (
     Operation("marketplace_provider_resources_list", "GET", _PATH, _list),
     Operation("marketplace_provider_resources_retrieve", "GET", f"{_PATH}{{uuid}}/", _retrieve),
@@ -308,12 +257,5 @@ OPERATIONS = (
         "component-user-usage-limits/",
         _list_user_limits,
         since=(7, 6, 5),
-    ),
-    Operation(
-        "marketplace_slurm_periodic_usage_policies_list",
-        "GET",
-        "marketplace-slurm-periodic-usage-policies/",
-        _list_policies,
-        since=(7, 8, 8),
     ),
 )

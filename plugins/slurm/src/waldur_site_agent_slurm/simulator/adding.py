@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
+from waldur_site_agent_slurm.simulator.jobs import clock
 from waldur_site_agent_slurm.simulator.limits import printed, read_limits
 from waldur_site_agent_slurm.simulator.request import (
     Request,
@@ -50,7 +51,8 @@ def add_account(state: SimState, words: list[str]) -> Answer:
     for name in missing:
         account = state.accounts.setdefault(name, _new_account(request, name, parent))
         account.associated, account.parent = True, parent
-        account.limits = dict(limits)
+        account.limits, account.counted_since = dict(limits), clock(state)
+        account.fairshare, account.job_limits = "1", {}
     return Answer(0, report)
 
 

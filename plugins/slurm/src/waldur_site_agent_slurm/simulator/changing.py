@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
-from waldur_site_agent_slurm.simulator import limits, showing
+from waldur_site_agent_slurm.simulator import counting, limits, showing
 from waldur_site_agent_slurm.simulator.request import (
     Request,
     names,
@@ -31,6 +31,9 @@ ACCOUNT_KEYS = (
     "defaultqos",
     "parent",
     "grpsubmitjobs",
+    "fairshare",
+    "maxtresmins",
+    "rawusage",
 )
 USER_KEYS = (
     "name", "user", "account", "cluster", "defaultaccount", "adminlevel", "grptresmins", "qos",
@@ -56,16 +59,28 @@ class _Change:
 def modify_account(state: SimState, words: list[str]) -> Answer:
     """Change limits or QOS of accounts; without names, of every account."""
     request = read_request(words, ACCOUNT_KEYS)
+    if "rawusage" in request.set:
+        return counting.reset_accounts(state, request)
     change = _change(state, request)
     wanted = _accounts_named(state, request)
     if not wanted:
         return _nothing_modified(state)
+    share = request.set.get("fairshare")
+    if share is not None and share != "parent" and not share.isdecimal():
+        raise RefusedError(unknown_option(f"Fairshare={share}"))
+    job_limits = (
+        limits.read_limits(state, request.set.get("maxtresmins", ""), adding=False)
+        if ("maxtresmins" in request.set)
+        else {}
+    )
     _refuse_lost_defaults(state, _after_accounts(state, wanted, change))
     lines = [" Modified account associations..."]
     if "parent" in request.set:
         return _move_accounts(state, wanted, (names(request.set["parent"]) or [""])[0])
     for account in wanted:
         limits.merge(account.limits, change.limits)
+        limits.merge(account.job_limits, job_limits)
+        account.fairshare = share or account.fairshare
         account.qos, account.default_qos = change.of_qos(account.qos, account.default_qos)
         if "grpsubmitjobs" in request.set:
             account.submit_limit = _submit_limit(request.set["grpsubmitjobs"])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from waldur_site_agent.backends.simulation import Answer
 from waldur_site_agent_slurm.simulator import jobs
-from waldur_site_agent_slurm.simulator.jobs import clock, used
+from waldur_site_agent_slurm.simulator.jobs import counted
 from waldur_site_agent_slurm.simulator.request import names
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimState
 
@@ -54,7 +54,8 @@ def _associations(state: SimState, account: SimAccount, users: Collection[str]) 
     submit = "N" if account.submit_limit is None else account.submit_limit
     queued = sum(1 for job in state.jobs.values() if job.account in below)
     yield f"    GrpJobs=N({queued}) GrpSubmitJobs={submit}({queued})"
-    yield f"    GrpTRESMins={_minutes(state, account.limits, below)}"
+    since = account.counted_since
+    yield f"    GrpTRESMins={_minutes(state, account.limits, counted(state, below, since))}"
     for user, membership in account.members.items():
         if user not in users:
             continue
@@ -63,30 +64,22 @@ def _associations(state: SimState, account: SimAccount, users: Collection[str]) 
                 f"ClusterName={state.cluster} Account={account.name} UserName={user}"
                 f"({_uid(state, user)}) Partition={partition} Priority=0 ID=2"
             )
-            own = _minutes(state, membership.limits, {account.name}, user)
-            yield f"    GrpTRESMins={own}"
+            own = counted(state, {account.name}, since, user)
+            yield f"    GrpTRESMins={_minutes(state, membership.limits, own)}"
             if membership.max_submit is not None:
                 yield f"    MaxJobs= MaxSubmitJobs={membership.max_submit}(0)"
 
 
-def _minutes(
-    state: SimState, limits: Mapping[str, int], accounts: Collection[str], user: str = ""
-) -> str:
-    now = clock(state)
-    parts = []
-    for tres in state.tres:
-        seconds = sum(
-            used(run, now) * run.tres.get(tres, 0)
-            for run in state.runs
-            if run.account in accounts and (not user or run.user == user)
-        )
-        parts.append(f"{tres}={limits.get(tres, 'N')}({seconds // 60})")
-    return ",".join(parts)
+def _minutes(state: SimState, limits: Mapping[str, int], counted: Mapping[str, int]) -> str:
+    return ",".join(
+        f"{tres}={limits.get(tres, 'N')}({counted.get(tres, 0)})" for tres in state.tres
+    )
 
 
 def _qos(state: SimState, name: str) -> Iterator[str]:
     yield f"QOS={name}({state.qos.index(name) + 1})"
-    yield f"    GrpTRESMins={_minutes(state, state.qos_limits.get(name, {}), ())}"
+    used = counted(state, {name}, state.qos_counted_since.get(name, 0))  # of its own account
+    yield f"    GrpTRESMins={_minutes(state, state.qos_limits.get(name, {}), used)}"
     yield "    Account Limits"
     yield "        No Accounts"
     yield "    User Limits"

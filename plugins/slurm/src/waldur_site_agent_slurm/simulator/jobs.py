@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -255,6 +255,42 @@ def scontrol(state: SimState, words: Sequence[str]) -> Answer:
         return Answer(1, "", f"invalid keyword: {' '.join(words)}\n")
     settings = {**state.configuration, "SLURM_VERSION": RELEASES[state.version]}
     return Answer(0, "".join(f"{key:<23} = {value}\n" for key, value in settings.items()))
+
+
+def counted(
+    state: SimState, accounts: Collection[str], since: int, user: str = ""
+) -> dict[str, int]:
+    """What counts against GrpTRESMins, in whole TRES-minutes; suspended time does, too.
+
+    Args:
+        state: of the cluster.
+        accounts: those whose jobs count.
+        since: when usage was reset; slurmctld may have done so later by itself.
+        user: whose jobs count, if not everybody's.
+    """
+    now = clock(state)
+    first = max(since, _last_reset(state, now))
+    window = _Window(min(first, now), now)
+    seconds: Counter[str] = Counter()
+    for run in state.runs:
+        if run.account in accounts and (not user or run.user == user):
+            elapsed = sum(_seconds(run, now, window))
+            for tres, amount in run.tres.items():
+                seconds[tres] += amount * elapsed
+    return {tres: amount // 60 for tres, amount in seconds.items()}
+
+
+_RESET_MONTHS = {"MONTHLY": 1, "QUARTERLY": 3, "YEARLY": 12}
+
+
+def _last_reset(state: SimState, now: int) -> int:
+    """When slurmctld last reset usage by itself (PriorityUsageResetPeriod)."""
+    months = _RESET_MONTHS.get(state.configuration.get("PriorityUsageResetPeriod", ""))
+    if months is None:
+        return 0
+    today = datetime.fromtimestamp(now, UTC)
+    first = (today.month - 1) // months * months + 1
+    return int(datetime(today.year, first, 1, tzinfo=UTC).timestamp())
 
 
 def _squeue_options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

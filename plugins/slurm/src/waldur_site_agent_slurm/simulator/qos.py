@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from waldur_site_agent.backends.simulation import Answer, RefusedError
-from waldur_site_agent_slurm.simulator import limits
+from waldur_site_agent_slurm.simulator import counting, limits
 from waldur_site_agent_slurm.simulator.request import names, read_request, unknown_option
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimState
 
@@ -11,7 +11,7 @@ _COLUMNS = {
     "description": "descr", "flags": "flags", "grptres": "grptres", "maxjobsperuser": "maxjobspu",
     "maxsubmitjobsperuser": "maxsubmitpu", "maxwall": "maxwall", "mintresperjob": "mintres",
 }  # fmt: skip
-_KEYS = ("name", *_COLUMNS, "grptresmins", "rawusage")
+_KEYS = ("name", "cluster", *_COLUMNS, "grptresmins", "maxtresmins", "rawusage")
 
 
 def add_qos(state: SimState, words: list[str]) -> Answer:
@@ -31,6 +31,8 @@ def add_qos(state: SimState, words: list[str]) -> Answer:
 def modify_qos(state: SimState, words: list[str]) -> Answer:
     """Change QOS, of all clusters."""
     request = read_request(words, _KEYS)
+    if "rawusage" in request.set:
+        return counting.reset_qos(state, request)
     found = [name for name in names(request.where.get("name", "")) if name in state.qos]
     if not found:
         return Answer(1, " Nothing modified\n")
@@ -41,6 +43,9 @@ def modify_qos(state: SimState, words: list[str]) -> Answer:
     for name in found:
         state.qos_columns.setdefault(name, {}).update(_columns(request.set))
         limits.merge(state.qos_limits.setdefault(name, {}), changes)
+        if "maxtresmins" in request.set:
+            of_jobs = limits.read_limits(state, request.set["maxtresmins"])
+            limits.merge(state.qos_job_limits.setdefault(name, {}), of_jobs)
     return Answer(0, " Modified qos...\n" + "".join(f"  {name}\n" for name in found))
 
 

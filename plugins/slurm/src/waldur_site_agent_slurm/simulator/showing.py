@@ -22,6 +22,7 @@ _TITLES = {
     "maxjobspu": "MaxJobsPU", "maxsubmitpu": "MaxSubmitPU", "maxjobspa": "MaxJobsPA",
     "maxsubmitpa": "MaxSubmitPA", "maxtres": "MaxTRES", "maxtrespu": "MaxTRESPU",
     "mintres": "MinTRES", "maxwall": "MaxWall", "lineage": "Lineage",
+    "fairshare": "Share", "maxtresmins": "MaxTRESMins",
 }  # fmt: skip
 _DEFAULT_COLUMNS = {
     "account": ("account", "descr", "org"),
@@ -99,6 +100,7 @@ def _rows(state: SimState, entity: str, flags: set[str], options: Row) -> Iterab
                 "descr": name,
                 "usagefactor": f"{state.usage_factors.get(name, 1):.6f}",
                 "grptresmins": printed(state.qos_limits.get(name, {})),
+                "maxtresmins": printed(state.qos_job_limits.get(name, {})),
                 **state.qos_columns.get(name, {}),
             }
             for name in state.qos
@@ -152,6 +154,8 @@ def _account_rows(
             "defaultqos": account.default_qos,
             "grptresmins": printed(account.limits),
             "grpsubmit": "" if account.submit_limit is None else str(account.submit_limit),
+            "fairshare": account.fairshare,
+            "maxtresmins": printed(account.job_limits),
         }
         members = list(account.members.items()) if newest_first else sorted(account.members.items())
         yield from _member_rows(members, base, "" if raw else qos)
@@ -176,6 +180,7 @@ def _member_rows(
             "grptresmins": printed(membership.limits),
             "maxsubmit": "" if limit is None else str(limit),
             "lineage": f"{base['lineage']}0-{user}/" if not membership.lost_lineage else "/lost/",
+            "fairshare": membership.fairshare or "1",
         }
 
 

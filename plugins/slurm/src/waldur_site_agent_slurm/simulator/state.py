@@ -71,6 +71,13 @@ class SimAccount:
     """Those who joined last come first."""
     coordinators: list[str] = field(default_factory=list)
     """Those of this very account; the coordinators of those above count besides."""
+    fairshare: str = "1"
+    """A number, or ``parent``."""
+    job_limits: dict[str, int] = field(default_factory=dict)
+    """MaxTRESMins."""
+    counted_since: int = 0
+    """When slurmctld began to count usage against the limits: when the account was made, or when
+    RawUsage was reset; epoch."""
 
 
 @dataclass
@@ -135,6 +142,12 @@ class SimState:
     """What a QOS has set, as sacctmgr prints it, by column."""
     qos_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Its GrpTRESMins."""
+    qos_job_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Its MaxTRESMins."""
+    qos_counted_since: dict[str, int] = field(default_factory=dict)
+    """When RawUsage of a QOS was reset; epoch."""
+    usage_resets: list[tuple[int, str]] = field(default_factory=list)
+    """Each reset of RawUsage: when, and of which account or QOS."""
     tres: list[str] = field(default_factory=list)
     """What slurmdbd has ever known; slurmctld's configuration says what is stored."""
     configuration: dict[str, str] = field(default_factory=dict)
