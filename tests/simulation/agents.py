@@ -76,7 +76,10 @@ def offering_of(world: World) -> Offering:
             "order_processing_backend": "slurm",
             "membership_sync_backend": "slurm",
             "reporting_backend": "slurm",
-            "backend_settings": _SETTINGS,
+            "backend_settings": {
+                **_SETTINGS,
+                "periodic_limits": {"enabled": world.has_budgets},
+            },
             "backend_components": {
                 name: {**kind, "unit_factor": FACTORS[name], "label": name}
                 for name, kind in _COMPONENTS.items()

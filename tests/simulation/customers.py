@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from simulation.world import Qos, World
 from waldur_site_agent_sandbox import RefusedError, Resource
+from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.records import Role
 from waldur_site_agent_slurm.simulator.state import SimMembership, SimUser
 
@@ -59,6 +60,8 @@ class People:
             self._end_project: 1,
             self._move_project: 4,
         }
+        if self._world.has_budgets:
+            weights |= {self._set_policy: 6, self._end_policy: 2, self._send_periodic_limits: 4}
         return self._one_of(weights)
 
     def jobs(self) -> str:
@@ -123,6 +126,37 @@ class People:
         self._side.withdraw_order(order)
         self._world.withdrawn.add(order.resource)
         return f"the {order.type} order of {slug} is withdrawn"
+
+    # Budgets
+
+    def _set_policy(self) -> str:
+        """The site gives a policy to the offering, or changes the one that it has."""
+        terms = {
+            "period": self._dice.choice((2, 2, 2, 3, 4, 1)),
+            # servers before 8.0 do not say how much
+            "carryover_enabled": self._dice.random() < 0.7
+            and Generation(self._world.sandbox.server_version).reached(8),
+            "carryover_factor": self._dice.choice((0, 20, 50, 100)),
+            "grace_ratio": self._dice.choice((0.0, 0.2, 0.5)),
+            "raw_usage_reset": self._dice.random() < 0.8,
+            "tres_billing_enabled": self._dice.random() < 0.2,
+        }
+        policies = list(self._side.world.periodic_policies.values())
+        if policies:
+            self._side.edit(policies[0], **terms)
+        else:
+            self._side.add_periodic_policy(None, **terms)  # type: ignore[arg-type]  # by name
+        return f"the policy of the offering is {terms}"
+
+    def _end_policy(self) -> str:
+        policy = self._pick(list(self._side.world.periodic_policies.values()))
+        self._side.remove_periodic_policy(policy)
+        return "the policy of the offering ends"
+
+    def _send_periodic_limits(self) -> str:
+        if not self._side.world.periodic_policies:
+            raise NothingToDoError
+        return f"Waldur sends the settings of {self._side.send_periodic_limits()} resources"
 
     # Members
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import Any
 from unittest.mock import patch
 
 from waldur_site_agent.backends import locking
+from waldur_site_agent.cycles import budgets as budgets_cycle
 from waldur_site_agent.cycles import membership, orders
+from waldur_site_agent.planning import budgets as budgets_planning
 from waldur_site_agent.planning import membership as membership_planning
 from waldur_site_agent.planning import usage as usage_planning
 from waldur_site_agent.planning.membership import plan_membership
 from waldur_site_agent.planning.plan import guard
 from waldur_site_agent.planning.usage import billed
 from waldur_site_agent.waldur.listing import Listing
+from waldur_site_agent_slurm import budgets as slurm_budgets
 
 Defect = Callable[[], AbstractContextManager[Any]]
 
@@ -97,6 +100,33 @@ def _users_are_deleted_unseen() -> AbstractContextManager[Any]:
     return patch.object(membership, "still_in_accounts", lambda *_arguments: (frozenset(), []))
 
 
+def _usage_is_reset_in_every_pass() -> AbstractContextManager[Any]:
+    always = property(lambda _self: lambda: True)
+    opening = patch.object(budgets_cycle, "needs_opening", lambda *_arguments: True)
+    planning = patch.object(budgets_planning, "needs_opening", lambda *_arguments: True)
+    reset = patch.object(budgets_planning.Opening, "needs_reset", always)
+    unasked = patch.object(slurm_budgets, "too_much_counted", _always_too_much())
+    return _together(opening, planning, reset, unasked)
+
+
+def _always_too_much() -> Callable[..., dict[str, Decimal]]:
+    asked = [0]
+
+    def too_much(*_arguments: Any) -> dict[str, Decimal]:
+        asked[0] += 1
+        return {"cpu": Decimal(1)} if asked[0] % 2 else {}
+
+    return too_much
+
+
+@contextmanager
+def _together(*managers: AbstractContextManager[Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for manager in managers:
+            stack.enter_context(manager)
+        yield
+
+
 DEFECTS: dict[str, Defect] = {
     defect.__name__.strip("_"): defect
     for defect in (
@@ -111,5 +141,6 @@ DEFECTS: dict[str, Defect] = {
         _strangers_are_removed,
         _removals_are_not_bounded,
         _users_are_deleted_unseen,
+        _usage_is_reset_in_every_pass,
     )
 }

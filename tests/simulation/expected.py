@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
 from simulation.world import FACTORS, World
-from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_sandbox import PeriodicPolicy, Resource
 
 _CENT = Decimal("0.01")
 Parts = dict[str, dict[str, Decimal]]
@@ -62,6 +62,65 @@ def limits_of(resource: Resource) -> dict[str, int]:
         for name, amount in resource.limits.items()
         if amount is not None
     }
+
+
+def policy_of(world: World) -> PeriodicPolicy | None:
+    """The periodic policy that the agent has to apply, if there is one."""
+    policies = [*world.sandbox.customer.world.periodic_policies.values()]
+    return policies[0] if world.has_budgets and policies else None
+
+
+_MONTHS = {2: 1, 3: 3, 4: 12}
+
+
+def period_of(world: World, policy: PeriodicPolicy) -> tuple[datetime, datetime] | None:
+    """When the period of a policy began, and the one before; ``None`` if it has no end."""
+    months = _MONTHS.get(policy.period)
+    if months is None:
+        return None
+    now = world.time.now()
+    first = now.year * 12 + (now.month - 1) // months * months
+    begins = [datetime(n // 12, n % 12 + 1, 1, tzinfo=UTC) for n in (first, first - months)]
+    return begins[0], begins[1]
+
+
+def seconds_used(
+    world: World, resource: Resource, name: str, since: datetime, until: datetime | None = None
+) -> int:
+    """TRES-seconds of a resource's jobs."""
+    first = int(max(since, resource.created).timestamp())
+    last = int((until or world.time.now()).timestamp())
+    return sum(
+        max(0, min(last, last if run.end is None else run.end) - max(first, run.start))
+        * run.tres.get(name, 0)
+        for run in world.slurm.state.runs
+        if world.owners[run.job] == resource.uuid
+    )
+
+
+def budgets_of(
+    world: World, resource: Resource, policy: PeriodicPolicy
+) -> dict[str, tuple[Fraction, Fraction]]:
+    """Least and most of what the limits may be in this period, in the cluster's units.
+
+    What was used before belongs to what is carried over: as Waldur has it, or as the jobs had.
+    """
+    budgets = {}
+    grace = 1 + Fraction(str(policy.grace_ratio))
+    for name, amount in resource.limits.items():
+        sold = Fraction(str(amount))
+        most = sold * Fraction(policy.carryover_factor, 100)
+        carried = [Fraction(0), Fraction(0)]
+        period = period_of(world, policy)
+        if policy.carryover_enabled and period is not None:
+            begin, before = period
+            used = seconds_used(world, resource, name, before, begin)
+            left = sold - Fraction(used, 60 * FACTORS[name])
+            carried = [min(max(Fraction(0), left), most)] * 2
+        rounding = Fraction(1, 100) if carried[0] not in (0, most) else Fraction(0)
+        low, high = (sold + c + r for c, r in zip(carried, (-rounding, rounding), strict=True))
+        budgets[name] = (low * FACTORS[name] * grace, high * FACTORS[name] * grace)
+    return budgets
 
 
 def user_limits_of(world: World, resource: Resource) -> dict[str, dict[str, int]]:

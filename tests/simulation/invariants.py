@@ -3,7 +3,8 @@
 The numbers are those of the invariants of the design: 1 nobody has access whom Waldur does not
 grant it, 2 nobody loses it because of a bad reading, 3 an order reaches one final state, 4 without
 news nothing is written, 5 what is somebody else's stays as it is, 6 removals are bounded, 7 usage
-is what the jobs used, 11 nothing is final that was not looked at.
+is what the jobs used, 11 nothing is final that was not looked at, 14 usage is reset once a period
+at most, and what may be used of a budget is what has not been used of it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import fcntl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from fractions import Fraction
 
 import httpx
 
 from simulation import expected
 from simulation.agents import TIGHT
 from simulation.world import Qos, World
-from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_sandbox import PeriodicPolicy, Resource
+from waldur_site_agent_slurm.simulator.jobs import counted as used_of
+from waldur_site_agent_slurm.simulator.state import SimAccount
 
 Members = set[tuple[str, str]]
 _IN_WORK = ("Creating", "Updating", "Terminating")
 _MOST_REMOVALS = 10
+_SECONDS_OF_A_PASS = 60
+"""How long it takes at most from planning a budget to the reset of usage."""
 FINAL = ("done", "erred", "canceled", "rejected")
 
 
@@ -57,6 +63,11 @@ class Monitor:
         self._members = self._all_members()
         self._orders: dict[str, str] = {}
         self._deleted: set[str] = set()
+        self._resets = 0
+        self._reset_at: dict[str, int] = {}
+        """When the usage of an account was reset last; epoch."""
+        self._policy_changed = False
+        """Whether somebody acted since the pass began."""
 
     def pass_began(self) -> None:
         """Somebody begins a pass, maybe within that of another agent."""
@@ -65,6 +76,7 @@ class Monitor:
         self._members = self._all_members()
         count = sum(account in ours for account, _ in self._members)
         self._passes.append(Pass(granted, count))
+        self._policy_changed = False
 
     def pass_ended(self) -> None:
         """The pass is over, or its agent is dead."""
@@ -73,6 +85,7 @@ class Monitor:
 
     def customer_acted(self) -> None:
         """Somebody may have lost access by right."""
+        self._policy_changed = True
         granted = expected.granted(self._world)
         for each in self._passes:
             each.granted &= granted
@@ -117,6 +130,26 @@ class Monitor:
         self._count_removals(pass_, argv, lost)
         for name in self._world.site_qos.keys() - self._world.slurm.state.accounts.keys():
             del self._world.site_qos[name]
+        self._look_at_resets(argv)
+
+    def _look_at_resets(self, argv: Sequence[str]) -> None:
+        """Usage is reset once a period, where the policy says so, and only what is older."""
+        resets = self._world.slurm.state.usage_resets
+        for _, name in resets[self._resets :]:
+            policy = expected.policy_of(self._world)
+            period = None if policy is None else expected.period_of(self._world, policy)
+            if policy is None or period is None or not policy.raw_usage_reset:
+                # the policy may have changed a moment ago, within the pass
+                if not self._policy_changed:
+                    what = f"{name} is reset by {' '.join(argv)}"
+                    raise ViolationError(14, what, expected="no reset", found=policy)
+                continue
+            begin = int(period[0].timestamp())
+            if self._reset_at.get(name, 0) >= begin:
+                what = f"{name} is reset twice in a period"
+                raise ViolationError(14, what, expected="once", found=resets)
+            self._reset_at[name] = int(self._world.time.seconds())
+        self._resets = len(resets)
 
     def many_are_to_leave(self) -> bool:
         """Whether the agent may find the removals that are due too many, and wait for somebody."""
@@ -173,7 +206,8 @@ class Monitor:
             fits, wanted = account is None, "no account"
         elif order.type == "Update":
             wanted = expected.limits_of(resource)
-            fits = account is not None and _sold(account.limits) == wanted
+            has_budget = self._world.has_budgets and "budget" in resource.backend_metadata
+            fits = account is not None and (has_budget or _sold(account.limits) == wanted)
         else:
             fits = account is not None
         if not fits:
@@ -315,7 +349,13 @@ class Final:
         if self._is_left_in_work(resource):
             return
         account, wanted = self._accounts[resource.backend_id], expected.limits_of(resource)
-        if _sold(account.limits) != wanted:
+        policy = expected.policy_of(self._world)
+        if policy is not None:
+            self._budget(resource, account, policy)
+        elif "budget" in resource.backend_metadata:
+            what = f"the note of the budget of {account.name}"
+            raise ViolationError(14, what, expected="none", found=resource.backend_metadata)
+        elif _sold(account.limits) != wanted:
             what = f"the limits of {account.name}"
             raise ViolationError(1, what, expected=wanted, found=account.limits)
         limits = expected.user_limits_of(self._world, resource)
@@ -325,6 +365,36 @@ class Final:
                 if member.limits != wanted_of_user:
                     what = f"the limits of {name} in {account.name}"
                     raise ViolationError(1, what, expected=wanted_of_user, found=member.limits)
+
+    def _budget(self, resource: Resource, account: SimAccount, policy: PeriodicPolicy) -> None:
+        """What may still be used is the budget less what was used in the period."""
+        period = expected.period_of(self._world, policy)
+        budgets = expected.budgets_of(self._world, resource, policy)
+        counted = used_of(self._world.slurm.state, {account.name}, account.counted_since)
+        for name, (low, high) in budgets.items():
+            limit = Fraction(account.limits.get(name, -1))
+            least, most = low - 2, high + 2
+            if policy.raw_usage_reset and period is not None:
+                seconds = expected.seconds_used(self._world, resource, name, period[0])
+                missing = Fraction(seconds, 60) - counted.get(name, 0)  # was used before the reset
+                slack = self._slack(resource, name)
+                least, most = low - missing - slack - 2, high - missing + slack + 2
+            if not max(least, Fraction(0)) <= limit <= max(most, Fraction(0)):
+                raise ViolationError(
+                    14,
+                    f"the limit of {account.name} on {name} under {policy}",
+                    expected=(float(least), float(most)),
+                    found=(float(limit), counted, resource.backend_metadata),
+                )
+
+    def _slack(self, resource: Resource, name: str) -> Fraction:
+        """A few seconds of every job that ran while a budget was planned and usage was reset."""
+        widths = [
+            run.tres.get(name, 0)
+            for run in self._world.slurm.state.runs
+            if self._world.owners[run.job] == resource.uuid
+        ]
+        return Fraction(sum(widths) * _SECONDS_OF_A_PASS, 60)
 
     def _access(self, resource: Resource) -> None:
         account = self._accounts[resource.backend_id]

@@ -93,6 +93,8 @@ class Simulation:
                 self._describe(step, people.administrator())
             case "time":
                 minutes = rng.choice((1, 6, 31, 70, 400, 1500, 4000))
+                if self._world.has_budgets and rng.random() < 0.4:
+                    minutes = 45_000  # into the next month
                 self._world.time.sleep(minutes * _MINUTE)
                 self._describe(
                     step, f"{minutes} minutes pass, it is {self._world.time.now():%F %R}"

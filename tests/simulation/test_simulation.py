@@ -22,6 +22,7 @@ FIRST = {
     "last_usage_is_forgotten": 28,
     "strangers_are_removed": 3,
     "users_are_deleted_unseen": 18,
+    "usage_is_reset_in_every_pass": 2,
 }
 """The first seed, of those from 1, that finds a defect: the others would be tried for nothing."""
 

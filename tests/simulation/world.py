@@ -65,6 +65,10 @@ class World:
         self.slurm = SimulatedSlurm(version="24.11" if seed % 2 else "22.05")
         self.time.cluster = self.slurm
         self.time.sleep(0)
+        self.has_budgets = Random(f"budgets {seed}").random() < 0.4
+        """Whether the agent sets budgets of periodic policies, if there are any."""
+        if self.has_budgets:
+            self.slurm.state.configuration["PriorityUsageResetPeriod"] = "NONE"
         self.lock_file = directory / "writer.lock"
         self.names_by_agent = rng.random() < 0.4
         """Whether the agent gives people their usernames."""

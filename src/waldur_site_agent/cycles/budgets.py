@@ -50,6 +50,7 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.model.usage import Period, UsageReport
 from waldur_site_agent.planning.budgets import (
+    NEW_ACCOUNT,
     BudgetNote,
     BudgetPeriod,
     BudgetPlan,
@@ -63,6 +64,7 @@ from waldur_site_agent.planning.budgets import (
     plan_end,
     result_write,
     with_problem,
+    without_note,
 )
 from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.membership import AccountPlan, MembershipPlan
@@ -219,7 +221,7 @@ def _openings(
     if not resources:
         return {}, {}
     try:
-        check_clocks(site)
+        check_clocks(site, f"{terms.period.label} not begun")
         if not terms.period.ends:
             return {name: Opening(used_before={}) for name in resources}, {}
         openings = _read_openings(site, resources, terms)
@@ -565,3 +567,21 @@ def _with_budget(context: OrderContext, terms: Terms) -> OrderContext:
         return replace(context, budget=budget_of(limits, terms, note).limits)
     except PermanentError as error:
         return replace(context, problem=context.problem or error)
+
+
+def forget_of_new_accounts(site: Site, resources: Iterable[Resource]) -> dict[UUID, str]:
+    """Drop the notes of resources whose accounts are about to be made again.
+
+    A new account is counted from zero, so what was noted of the old one does not hold; the next
+    membership pass opens the period again.
+
+    Returns:
+        Why a note could not be dropped; these accounts are not to be made in this pass.
+    """
+    noted = [resource for resource in resources if has_note(resource)]
+    attempts = concurrently(lambda each: send_write(site, without_note(each, NEW_ACCOUNT)), noted)
+    return {
+        attempt.item.uuid: f"the note of its last budget could not be dropped: {attempt.error}"
+        for attempt in attempts
+        if attempt.error is not None
+    }

@@ -30,6 +30,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.cycles.budgets import (
     budget_problems,
     forget_ended,
+    forget_of_new_accounts,
     note_budgets,
     plan_budgets,
     preview_ended,
@@ -83,10 +84,12 @@ from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import (
     OfferingUser,
+    Resource,
     TeamMember,
     WaldurOffering,
     backend_components,
 )
+from waldur_site_agent.planning.budgets import BUDGET, NEW_ACCOUNT, has_note, without_note
 from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.membership import (
     AccountPlan,
@@ -450,6 +453,7 @@ def _change_backend(
     capabilities = site.backend.capabilities
     intended = with_intentions(state, guarded.allowed.actions, capabilities)
     membership, unsaved = _save_settings(site, membership, intended)
+    membership, unsaved = _forget_budgets(site, membership, unsaved)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved, capabilities)]
     applied = apply_steps(site, [s for s in steps if isinstance(s.action, ResetUsage)])
     membership, unset = note_budgets(site, membership, applied)
@@ -460,6 +464,36 @@ def _change_backend(
         users_to_delete=users_to_delete,
         applied=applied,
         unsaved={**unsaved, **{name: text for name, text in unset.items() if text}},
+    )
+
+
+def _forget_budgets(
+    site: Site, membership: MembershipPlan, unsaved: Mapping[str, str]
+) -> tuple[MembershipPlan, dict[str, str]]:
+    """Drop the notes of budgets of accounts that are made again."""
+    made = [a.wanted for a in membership.accounts if a.wanted.creation is not None]
+    failed = forget_of_new_accounts(site, [each.resources[0] for each in made])
+    troubles = {
+        each.id: f"{each.id}: not made again yet: {failed[each.resources[0].uuid]}"
+        for each in made
+        if each.resources[0].uuid in failed
+    }
+    accounts = tuple(
+        replace(account, wanted=replace(account.wanted, resources=_without_notes(account.wanted)))
+        if account.wanted.creation is not None and account.wanted.id not in troubles
+        else account
+        for account in membership.accounts
+    )
+    return replace(membership, accounts=accounts), {**unsaved, **troubles}
+
+
+def _without_notes(wanted: AccountWanted) -> tuple[Resource, ...]:
+    return tuple(
+        replace(
+            resource,
+            backend_metadata={k: v for k, v in resource.backend_metadata.items() if k != BUDGET},
+        )
+        for resource in wanted.resources
     )
 
 
@@ -592,7 +626,7 @@ def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
 
 
 def _is_unsaved(step: Step, unsaved: dict[str, str], capabilities: Capabilities) -> bool:
-    noted = isinstance(step.action, SetAccess | SetMemberLimits) or (
+    noted = isinstance(step.action, SetAccess | SetMemberLimits | CreateResource) or (
         isinstance(step.action, AddMembers) and not capabilities.tells_members
     )
     return noted and resource_of(step.action) in unsaved
@@ -675,8 +709,16 @@ def preview_membership(
         missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
         marks = preview_marks(missing, len(membership.accounts))
     after = _after(membership, state)
+    forgotten = [
+        without_note(resource, NEW_ACCOUNT)
+        for account in membership.accounts
+        if account.wanted.creation is not None
+        for resource in account.wanted.resources
+        if has_note(resource)
+    ]
     return (
         *notes,
+        *forgotten,
         *budgets,
         *preview_results(membership),
         *ended,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.approval import approve_pending, decide, reject
-from waldur_site_agent.cycles.budgets import with_budgets_of_updates
+from waldur_site_agent.cycles.budgets import forget_of_new_accounts, with_budgets_of_updates
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -328,6 +328,7 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
     steps = allowed.allowed.steps
     answers = Answers()
     note_creations(site, plans, errors)
+    _forget_budgets(site, plans, errors)
     creations = [s for s in steps if isinstance(s.action, CreateResource)]
     _apply(site, [s for s in creations if s.order not in errors], answers, errors)
     _name_resources(site, plans, answers, errors)
@@ -336,6 +337,19 @@ def _carry_out(site: Site, plans: Sequence[OrderPlan], allowed: Guarded) -> Erro
     _apply(site, [s for s in rest if s.order not in errors], answers, errors)
     note_references(site, [p for p in plans if p.order.uuid not in errors], answers, errors)
     return errors
+
+
+def _forget_budgets(site: Site, plans: Iterable[OrderPlan], errors: Errors) -> None:
+    """Drop the notes of budgets of accounts that are made again; without a creation note alone."""
+    if not site.backend.capabilities.adopts_unfinished:
+        return  # the note of the creation has replaced them
+    making = [p for p in plans if p.creation is not None and p.order.uuid not in errors]
+    failed = forget_of_new_accounts(site, [plan.context.resource for plan in making])
+    for plan in making:
+        if (reason := failed.get(plan.context.resource.uuid)) is not None:
+            errors[plan.order.uuid] = TemporaryError(
+                f"{plan.backend_id}: not created yet: {reason}"
+            )
 
 
 def _apply(site: Site, steps: Sequence[Step], answers: Answers, errors: Errors) -> None:

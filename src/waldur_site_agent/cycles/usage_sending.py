@@ -565,8 +565,8 @@ decreases are not sent.
 """
 
 
-def check_clocks(site: Site) -> None:
-    """Refuse to report usage with a wrong clock.
+def check_clocks(site: Site, effect: str = "usage not reported") -> None:
+    """Refuse to report usage, or to begin a period, with a wrong clock.
 
     Raises:
         TemporaryError: the clocks of this machine and of Waldur differ too much.
@@ -576,7 +576,7 @@ def check_clocks(site: Site) -> None:
         return
     here = site.now().astimezone(UTC)
     raise TemporaryError(
-        f"usage not reported: this machine's clock says {_text(here)}, Waldur's says "
+        f"{effect}: this machine's clock says {_text(here)}, Waldur's says "
         f"{_text(here + ahead)}; correct the wrong one (NTP: chronyc, timedatectl)"
     )
 

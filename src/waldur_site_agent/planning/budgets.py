@@ -570,6 +570,15 @@ def with_problem(
     return BudgetPlan(resource=resource, note=note, problem=problem, policy=policy)
 
 
+NEW_ACCOUNT = "its account is made again"
+
+
+def without_note(resource: Resource, reason: str) -> Write:
+    """Drop the note of a budget."""
+    kept = {key: value for key, value in resource.backend_metadata.items() if key != BUDGET}
+    return metadata_write(resource, kept, reason)
+
+
 def result_write(plan: BudgetPlan, account: str, error: str) -> Write | None:
     """Report to Waldur what became of a budget; ``None`` if no policy is there to be told.
 

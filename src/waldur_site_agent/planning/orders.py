@@ -41,6 +41,7 @@ from waldur_site_agent.model.marketplace import (
     Resource,
     ResourceState,
 )
+from waldur_site_agent.planning.budgets import BUDGET, NEW_ACCOUNT, has_note, without_note
 from waldur_site_agent.planning.limits import (
     EXACT,
     Amounts,
@@ -157,7 +158,8 @@ def creation_note(plan: OrderPlan) -> Write:
     """Note the name that is about to be created in the resource's backend_metadata."""
     resource, creation = plan.context.resource, plan.creation
     name = creation.resource if creation is not None else ""
-    noted = {**resource.backend_metadata, CREATION_NOTE: name}
+    kept = {key: value for key, value in resource.backend_metadata.items() if key != BUDGET}
+    noted = {**kept, CREATION_NOTE: name}
     return metadata_write(resource, noted, "to recognise it if its creation is interrupted")
 
 
@@ -600,6 +602,8 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
     is_opened = plan.order.type in OrderType.OPENING
     if is_opened and plan.problem is None and plan.needs_backend_id:
         writes.append(backend_id_write(plan.context.resource, plan.backend_id))
+    if plan.creation is not None and plan.problem is None and has_note(plan.context.resource):
+        writes.append(without_note(plan.context.resource, NEW_ACCOUNT))
     writes += last_usage
     problem = plan.problem or plan.unfinished
     note = renewal_note(plan) if problem is None else None

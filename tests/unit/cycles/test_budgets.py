@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from harness import SimulatedSite
 from harness.budgets import START, a_budget, at, budget_of, next_quarter, resets, use
 from waldur_site_agent.cli.plan import report_text
+from waldur_site_agent.events.messages import Event, read_message
+from waldur_site_agent.events.registration import object_types_of
+from waldur_site_agent.model.backend import ResourceScope
 from waldur_site_agent_sandbox import Resource
 from waldur_site_agent_slurm.simulator import Outage
 
@@ -288,3 +293,32 @@ def test_work_is_a_constant_where_nothing_changed(house: SimulatedSite) -> None:
     assert of_one[1] == of_four[1]
     assert of_four[0] - of_one[0] <= 3 * 2  # a team each
     assert first.backend_id in house.slurm.state.accounts
+
+
+def test_an_account_that_is_made_again_opens_the_period_again(house: SimulatedSite) -> None:
+    resource = sold(house)
+    use(house, resource, 4 * K_HOUR)
+    with house.slurm.change() as cluster:
+        del cluster.accounts[resource.backend_id]
+    house.with_(recreate=True).sync()
+    assert "budget" not in house.sandbox.customer.current(resource).backend_metadata
+    house.sync()
+    # what the lost account had used of the period is not counted any more, so it is taken off
+    assert budget_of(house, resource)["cpu"] == 11 * K_HOUR
+    assert resets(house) == []
+
+
+def test_an_event_of_waldur_leads_to_the_resource_and_is_not_carried_out(
+    house: SimulatedSite,
+) -> None:
+    resource = sold(house)
+    assert house.sandbox.customer.send_periodic_limits() == 1
+    (event,) = house.sandbox.events.of("resource_periodic_limits")
+    body = json.dumps({**event.payload, "object_type": "resource_periodic_limits"}).encode()
+    found = read_message(body, "queue", house.offering().waldur_offering_uuid)
+    assert isinstance(found, Event)
+    assert found.scope == ResourceScope(UUID(resource.uuid))
+    assert "resource_periodic_limits" in object_types_of(
+        house.offering().model_copy(update={"membership_sync_backend": "slurm"})
+    )
+    assert house.sandbox.customer.send_periodic_limits() == 0  # unchanged, so not sent again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,45 @@ def test_every_qos_that_makes_usage_count_otherwise_for_limits_is_named(
         "UsageFactor of QOS a|free": CheckStatus.WARNING,
     }
     assert "0.500000" in checks["UsageFactor of QOS half"].detail
+
+
+BUDGETS = {"periodic_limits": {"enabled": True}}
+ON_QOS = {
+    **BUDGETS,
+    "qos_management": {"enabled": True, "skip_qos_swap": True, "apply_limits_to_qos": True},
+}
+
+
+@pytest.mark.guarantee("budgets: Setup")
+@pytest.mark.parametrize(
+    ("key", "value", "settings", "check", "verdict"),
+    [
+        ("PriorityType", "priority/basic", BUDGETS, "PriorityType", CheckStatus.FAILED),
+        ("PriorityType", "priority/multifactor", BUDGETS, "PriorityType", CheckStatus.OK),
+        ("PriorityWeightFairShare", "0", BUDGETS, "fairshare", CheckStatus.WARNING),
+        ("PriorityWeightFairShare", "1000", BUDGETS, "fairshare", CheckStatus.OK),
+        ("PriorityDecayHalfLife", "7-00:00:00", BUDGETS, "decay of usage", CheckStatus.WARNING),
+        ("PriorityDecayHalfLife", "7-00:00:00", ON_QOS, "decay of usage", CheckStatus.OK),
+        ("PriorityDecayHalfLife", "00:00:00", BUDGETS, "decay of usage", CheckStatus.OK),
+        ("PriorityUsageResetPeriod", "MONTHLY", BUDGETS, "resets by Slurm itself",
+         CheckStatus.WARNING),
+        ("PriorityUsageResetPeriod", "NONE", BUDGETS, "resets by Slurm itself", CheckStatus.OK),
+    ],
+)  # fmt: skip
+def test_the_diagnosis_says_what_budgets_lack(
+    slurm: SimulatedSlurm,
+    tmp_path: Path,
+    key: str,
+    value: str,
+    settings: dict[str, Any],
+    check: str,
+    verdict: CheckStatus,
+) -> None:
+    with slurm.change() as state:
+        state.configuration[key] = value
+    backend = backend_on(slurm, ("cpu",), lock_file=tmp_path / "lock", **settings)
+    found = {each.name: each for each in backend.diagnose()}
+    assert verdict is found[check].verdict
+    assert bool(found[check].remedy) is (verdict is not CheckStatus.OK)
+    assert "usage that counts for limits" not in found
+    assert found["permission to reset usage"].verdict is CheckStatus.OK  # by root

@@ -165,6 +165,8 @@ def diagnose(
         Look("runaway jobs", lambda: runaway_jobs(client), _DATABASE),
         Look("UsageFactor", lambda: usage_factors(client), _DATABASE),
         Look("slurm.conf", lambda: _configuration(client, settings), _CONTROLLER),
+        Look("budgets", lambda: _budgets(client, settings), _CONTROLLER),
+        Look("permission to reset usage", lambda: _resetting(client, settings), _DATABASE),
         Look("lock file", lambda: _lock(lock_file)),
     )
     yield from make_checks(
@@ -439,7 +441,8 @@ def _configuration(client: SlurmClient, settings: SlurmSettings) -> Iterator[Che
     enforced = found.get("AccountingStorageEnforce", "")
     yield _enforcement(enforced)
     yield _pausing(enforced, settings)
-    yield from _usage_decay(found)
+    if not settings.periodic_limits.enabled:
+        yield from _usage_decay(found)
 
 
 def _enforcement(value: str) -> Check:
@@ -491,6 +494,90 @@ def _usage_decay(found: Mapping[str, str]) -> Iterator[Check]:
         + ("decays" if decays else f"is reset {period.lower()}")
         + ", while Waldur is told of what was used in the calendar month",
         remedy="PriorityDecayHalfLife=0 and PriorityUsageResetPeriod=MONTHLY make the two agree",
+    )
+
+
+def _budgets(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    """Whether Slurm counts usage in a way that budgets of a period can rest on."""
+    if not settings.periodic_limits.enabled:
+        return
+    found = _controllers_configuration(client)
+    counts = "multifactor" in found.get("PriorityType", "priority/multifactor")
+    yield Check(
+        name="PriorityType",
+        verdict=CheckStatus.OK if counts else CheckStatus.FAILED,
+        detail=found.get("PriorityType", "")
+        if counts
+        else f"is {found['PriorityType']}: no usage is counted, so budgets do not hold",
+        remedy="" if counts else "set PriorityType=priority/multifactor in slurm.conf",
+    )
+    weighs = found.get("PriorityWeightFairShare", "1") != "0"
+    yield Check(
+        name="fairshare",
+        verdict=CheckStatus.OK if weighs else CheckStatus.WARNING,
+        detail="counts for priorities"
+        if weighs
+        else "has no weight (PriorityWeightFairshare): the shares of budgets have no effect",
+        remedy="" if weighs else "set PriorityWeightFairshare in slurm.conf",
+    )
+    yield _budget_decay(found.get("PriorityDecayHalfLife", "00:00:00"), settings)
+    yield _own_resets(found.get("PriorityUsageResetPeriod", "NONE"))
+
+
+def _budget_decay(half_life: str, settings: SlurmSettings) -> Check:
+    flags = {flag.strip().lower() for flag in settings.qos_management.flags.split(",")}
+    on_qos = settings.limits_are_on_qos
+    lasts = half_life.strip("0:-") == "" or (on_qos and "nodecay" in flags)
+    kept = "no decay" if half_life.strip("0:-") == "" else "QOS of accounts have NoDecay"
+    return Check(
+        name="decay of usage",
+        verdict=CheckStatus.OK if lasts else CheckStatus.WARNING,
+        detail=kept
+        if lasts
+        else f"PriorityDecayHalfLife={half_life}: usage is forgotten, and can be used again within "
+        "the period",
+        remedy=""
+        if lasts
+        else "add NoDecay to qos_management.flags, and to the QOS that exist"
+        if on_qos
+        else "set PriorityDecayHalfLife=0 in slurm.conf, or set limits on a QOS with NoDecay "
+        "(qos_management with apply_limits_to_qos)",
+    )
+
+
+def _own_resets(period: str) -> Check:
+    is_off = period.upper() == "NONE"
+    return Check(
+        name="resets by Slurm itself",
+        verdict=CheckStatus.OK if is_off else CheckStatus.WARNING,
+        detail="none"
+        if is_off
+        else f"PriorityUsageResetPeriod={period}: usage is reset at times that need not be those "
+        "of the periodic policy",
+        remedy=""
+        if is_off
+        else "set PriorityUsageResetPeriod=NONE in slurm.conf where the policy in Waldur resets "
+        "usage; keep it where the policy does not, and its period is the same",
+    )
+
+
+def _resetting(client: SlurmClient, settings: SlurmSettings) -> Iterator[Check]:
+    if not settings.periodic_limits.enabled:
+        return
+    user = operating_system_user()
+    level, is_slurm_user = _privilege(client, user)
+    may = is_slurm_user or level == "administrator"
+    yield Check(
+        name="permission to reset usage",
+        verdict=CheckStatus.OK if may else CheckStatus.WARNING,
+        detail=f"{user} may reset RawUsage"
+        if may
+        else f"{user} has AdminLevel {level.capitalize() or 'None'}; only administrators may reset "
+        "RawUsage, which a periodic policy asks for at the beginning of each period",
+        remedy=""
+        if may
+        else f"sacctmgr modify user where name={user} set adminlevel=administrator, or turn "
+        "raw_usage_reset off in the policy",
     )
 
 
