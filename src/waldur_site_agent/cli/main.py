@@ -47,6 +47,7 @@ from waldur_site_agent.cli.start import (
     version_1_command,
     version_option,
 )
+from waldur_site_agent.cli.status import journal_command, status_command
 from waldur_site_agent.cli.usage import usage_group
 
 PROGRAM = "waldur-site-agent"
@@ -256,6 +257,8 @@ for group, command in (
     (main, diagnose),
     (main, explain_command),
     (main, allow_command),
+    (main, status_command),
+    (main, journal_command),
     (main, health),
     (main, init_command),
     (main, install_services),

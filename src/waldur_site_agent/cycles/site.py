@@ -456,6 +456,10 @@ def _forget_write(_write: Write, _error: SiteAgentError | None) -> None:
     return
 
 
+def _begin_nothing() -> None:
+    return
+
+
 def _forget_allowance(_allowance: Allowance) -> None:
     return
 
@@ -554,6 +558,8 @@ class Site:
     """Writes an applied action to the journal, if one is configured."""
     record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
     """The same for a change in Waldur, or the error if Waldur rejected it."""
+    begin_cycle: Callable[[], None] = _begin_nothing
+    """Tells the journal that a cycle begins."""
     record_allowance: Callable[[Allowance], None] = _forget_allowance
     """The same for an allowance that is used."""
     allowances: AllowanceStore = field(default_factory=NoAllowances)

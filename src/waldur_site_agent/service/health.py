@@ -66,6 +66,10 @@ class WorkerHealth:
     cycles: int = 0
     served: bool = False
     """Whether a start succeeded: the token is valid and the backend could be opened."""
+    waiting: dict[str, list[str]] = field(default_factory=dict)
+    """By job, what its last pass left for later."""
+    budgets: list[dict[str, Any]] = field(default_factory=list)
+    """Budgets of which most is used, by the last report of usage."""
     retired: bool = False
     """Whether the worker was asked to end, so that its end is expected."""
     standby: str = ""
@@ -149,6 +153,8 @@ class WorkerHealth:
             "silent_seconds": round(self.silent_seconds(), 1),
             "last_success": success.isoformat(timespec="seconds") if success else None,
             "trouble": self.trouble,
+            "waiting": [line for lines in self.waiting.values() for line in lines],
+            "budgets": self.budgets,
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ class Journal:
         """
         self._lock = threading.Lock()
         self._stream: TextIO | None = None
+        self._cycles: dict[tuple[str, str], str] = {}
         if path is not None:
             self._stream = os.fdopen(_open(path), "a", encoding="utf-8")
 
@@ -52,6 +54,14 @@ class Journal:
                 with suppress(OSError):  # a failed write was logged when it happened
                     self._stream.close()
                 self._stream = None
+
+    def begins_cycle(self, offering: str, mode: str) -> Callable[[], None]:
+        """A function that tells that a cycle begins, so that its entries have a mark in common."""
+
+        def begin() -> None:
+            self._cycles[offering, mode] = secrets.token_hex(4)
+
+        return begin
 
     def recorder(self, offering: str, mode: str) -> Callable[[Step, Outcome], None]:
         """A function that records the actions of one offering in one mode."""
@@ -97,6 +107,9 @@ class Journal:
         with self._lock:
             if self._stream is None:
                 return
+            work = (str(entry.get("offering", "")), str(entry.get("mode", "")))
+            if cycle := self._cycles.get(work):
+                entry = {**entry, "cycle": cycle}
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             try:
                 self._stream.write(json.dumps({"time": now, **entry}) + "\n")

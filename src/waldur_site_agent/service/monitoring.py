@@ -29,6 +29,7 @@ from waldur_site_agent.service.health import (
     default_health_file,
 )
 from waldur_site_agent.service.logs import watch_defects
+from waldur_site_agent.service.overview import Overview, large_budgets, waiting_in
 from waldur_site_agent.service.process import Notifier
 
 if TYPE_CHECKING:
@@ -44,9 +45,16 @@ class SiteObserver:
     """Records the progress of one offering in one mode."""
 
     def __init__(
-        self, health: Health, metrics: Metrics | None, offering: str, mode: str, job: str = ""
+        self,
+        health: Health,
+        metrics: Metrics | None,
+        offering: str,
+        mode: str,
+        job: str = "",
+        overview: Overview | None = None,
     ) -> None:
         self._health = health
+        self._overview = overview
         self._metrics = metrics
         self._work = (offering, mode)
         self._job = job
@@ -62,7 +70,12 @@ class SiteObserver:
             worker_health.fail(report.trouble, self._job)
         else:
             worker_health.succeed(self._job, report.impairment)
+        worker_health.waiting = {**worker_health.waiting, self._job: waiting_in(report)}
+        budgets = large_budgets(report)
+        worker_health.budgets = worker_health.budgets if budgets is None else budgets
         worker_health.end()
+        if self._overview is not None:
+            self._overview.take(report)
         if self._metrics is not None:
             self._metrics.cycle_ended(self._work, report, seconds)
 
@@ -101,6 +114,7 @@ class Monitoring:
     health: Health = field(default_factory=Health)
     notifier: Notifier = field(default_factory=lambda: Notifier({}))
     metrics: Metrics | None = None
+    overview: Overview = field(default_factory=Overview)
     monotonic: Callable[[], float] = time.monotonic
     _conditions: dict[tuple[str, str, str], Conditions] = field(default_factory=dict)
     _reports: ErrorReports | None = None
@@ -128,7 +142,8 @@ class Monitoring:
 
     def observe(self, offering: str, mode: str, job: str = "") -> SiteObserver:
         """The observer of one job of an offering in one mode."""
-        return SiteObserver(self.health, self.metrics, offering, mode, job)
+        overview = self.overview if self.metrics is not None else None  # nobody looks otherwise
+        return SiteObserver(self.health, self.metrics, offering, mode, job, overview)
 
     def conditions(self, offering: str, mode: str, job: str = "") -> Conditions:
         """The conditions logged for that job; they survive a reload."""

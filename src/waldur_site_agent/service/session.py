@@ -337,6 +337,7 @@ def open_site(
             may_write=may_write,
             record=runtime.journal.recorder(offering.name, mode.name),
             record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
+            begin_cycle=runtime.journal.begins_cycle(offering.name, mode.name),
             record_allowance=runtime.journal.recorder_of_allowances(offering.name, mode.name),
             allowances=runtime.allowances,
             observer=observer,
