@@ -61,7 +61,8 @@ def test_a_healthy_agent_is_shown_with_its_last_success(site: Installation) -> N
     healthy(site)
     done = site.run("status", command=PROGRAM)
     assert done.code == 0
-    assert "  ok       membership_sync  resting, last success 0 s ago" in done.out
+    assert "  ok       membership_sync  resting, last success " in done.out
+    assert " ago" in done.out
 
 
 def test_an_agent_that_is_away_is_an_error(site: Installation) -> None:
