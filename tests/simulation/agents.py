@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from simulation.faults import FaultInjector
-from simulation.world import FACTORS, World
+from simulation.world import FACTORS, PREPAID, PREPAID_FACTOR, World
 from waldur_site_agent.backends import UsernameBackend
 from waldur_site_agent.backends.contract import BackendSettings, NoUsernames
 from waldur_site_agent.config import Job, Offering
@@ -51,7 +51,10 @@ _SETTINGS = {
     "qos_downscaled": "limited",
     "qos_paused": "paused",
     "enable_user_homedir_account_creation": False,
+    # a restored resource would else be billed for what others used under its name
+    "check_backend_id_uniqueness": True,
 }
+_NODE = {"measured_unit": "node-hours", "accounting_type": "one"}
 MODES = {"orders": ORDER_PROCESS, "membership": MEMBERSHIP_SYNC, "report": REPORT}
 
 
@@ -67,6 +70,9 @@ class Usernames(UsernameBackend):
 
 def offering_of(world: World) -> Offering:
     """The configuration."""
+    kinds = {name: {**kind, "unit_factor": FACTORS[name]} for name, kind in _COMPONENTS.items()}
+    if world.sells_prepaid:
+        kinds[PREPAID] = {**_NODE, "unit_factor": PREPAID_FACTOR}
     return Offering.model_validate(
         {
             "name": "Simulated cluster",
@@ -79,11 +85,9 @@ def offering_of(world: World) -> Offering:
             "backend_settings": {
                 **_SETTINGS,
                 "periodic_limits": {"enabled": world.has_budgets},
+                "soft_delete": world.soft_delete,
             },
-            "backend_components": {
-                name: {**kind, "unit_factor": FACTORS[name], "label": name}
-                for name, kind in _COMPONENTS.items()
-            },
+            "backend_components": {name: {**kind, "label": name} for name, kind in kinds.items()},
         }
     )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from random import Random
 from typing import TypeVar
 
-from simulation.world import Qos, World
+from simulation.world import PREPAID, PREPAID_FACTOR, Qos, World
 from waldur_site_agent_sandbox import RefusedError, Resource
 from waldur_site_agent_sandbox.generations import Generation
-from waldur_site_agent_sandbox.records import Role
+from waldur_site_agent_sandbox.records import JsonObject, Role
 from waldur_site_agent_slurm.simulator.state import SimMembership, SimUser
 
 T = TypeVar("T")
@@ -59,10 +59,30 @@ class People:
             self._delete_user: 6,
             self._end_project: 1,
             self._move_project: 4,
+            self._restore: 3,
+            self._end_expired: 1,
         }
         if self._world.has_budgets:
             weights |= {self._set_policy: 6, self._end_policy: 2, self._send_periodic_limits: 4}
+        if self._world.sells_prepaid:
+            weights |= {self._renew: 4, self._move_end_date: 2}
         return self._one_of(weights)
+
+    def sales(self) -> str:
+        """One step in the life of what was sold: its end, its return, more months."""
+        weights: dict[Callable[[], str], int] = {
+            self._terminate: 5,
+            self._restore: 8,
+            self._change_limits: 1,
+            self._end_expired: 1,
+        }
+        if self._world.sells_prepaid:
+            weights |= {self._renew: 6, self._move_end_date: 3}
+        for _ in range(len(weights)):
+            told = self._one_of(weights)
+            if not told.endswith(": nothing"):
+                return told
+        return told
 
     def jobs(self) -> str:
         """Jobs begin and end."""
@@ -100,17 +120,52 @@ class People:
         if len(live) >= _MOST_RESOURCES:
             raise NothingToDoError
         project = self._pick(self._world.projects)
-        limits = {"cpu": self._dice.randint(1, 9), "mem": self._dice.randint(1, 9)}
-        order = self._side.place_create_order(project, "run", {**limits})
+        limits = self._limits()
+        end = self._later_day() if self._world.sells_prepaid else None
+        order = self._side.place_create_order(project, "run", {**limits}, end_date=end)
         slug = self._side.resource_of(order).slug
         return f"{project.slug} orders {slug} with {limits}"
+
+    def _limits(self) -> dict[str, int]:
+        names = ("cpu", "mem", *((PREPAID,) if self._world.sells_prepaid else ()))
+        return {name: self._dice.randint(1, 9) for name in names}
+
+    def _later_day(self) -> date:
+        return (self._world.time.now() + timedelta(days=self._dice.randint(2, 400))).date()
+
+    def _renew(self) -> str:
+        resource, months = self._live("OK"), self._dice.randint(1, 12)
+        limits: JsonObject | None = {**self._limits()} if self._dice.random() < 0.4 else None
+        when = self._dice.choice(("approved", "done", "never"))
+        self._side.place_renewal_order(resource, months, limits, when)  # type: ignore[arg-type]  # one of them
+        return f"{resource.slug} is renewed for {months} months ({when}) with {limits}"
+
+    def _move_end_date(self) -> str:
+        resource, day = self._live("OK", "Erred", "Updating"), self._later_day()
+        self._side.edit(resource, end_date=day)
+        return f"{resource.slug} is to end on {day}"
+
+    def _end_expired(self) -> str:
+        orders = self._side.end_expired()
+        return f"the end of {len(orders)} resources is ordered, for their day has come"
+
+    def _restore(self) -> str:
+        resource = self._live("Terminated")
+        if not resource.backend_id or resource.uuid in self._world.lost_names:
+            raise NothingToDoError
+        self._side.place_restore_order(resource)
+        if self._dice.random() < 0.7:
+            return f"{resource.slug} is to be restored"
+        self._side.edit(self._side.current(resource), state="Terminated")
+        self._side.place_restore_order(self._side.current(resource))
+        return f"{resource.slug} is to be restored, as two people ask"
 
     def _live(self, *states: str) -> Resource:
         return self._pick([r for r in self._world.resources if r.state in states])
 
     def _change_limits(self) -> str:
         resource = self._live("OK")
-        limits = {"cpu": self._dice.randint(1, 9), "mem": self._dice.randint(1, 9)}
+        limits = self._limits()
         self._side.place_update_order(resource, {**limits})
         return f"{resource.slug} is to have {limits}"
 
@@ -121,7 +176,9 @@ class People:
 
     def _withdraw(self) -> str:
         orders = self._side.world.orders.values()
-        order = self._pick([o for o in orders if o.state == "pending-provider"])
+        order = self._pick(
+            [o for o in orders if o.state == "pending-provider" and o.type != "Restore"]
+        )
         slug = self._side.resource_of(order).slug
         self._side.withdraw_order(order)
         self._world.withdrawn.add(order.resource)
@@ -309,7 +366,8 @@ class People:
 
     def _account(self) -> Resource:
         accounts = self._world.slurm.state.accounts
-        return self._pick([r for r in self._world.resources if r.backend_id in accounts])
+        live = [r for r in self._world.resources if r.state != "Terminated"]
+        return self._pick([r for r in live if r.backend_id in accounts])
 
     def _set_qos(self) -> str:
         resource = self._account()
@@ -327,8 +385,14 @@ class People:
         resource = self._account()
         if resource.state != "OK":
             raise NothingToDoError
-        amount = self._dice.randint(1, 9)
-        self._world.slurm.state.accounts[resource.backend_id].limits["cpu"] = amount * 60000
+        amount, limits = (
+            self._dice.randint(1, 9),
+            self._world.slurm.state.accounts[resource.backend_id].limits,
+        )
+        if self._world.sells_prepaid and self._dice.random() < 0.5:
+            limits[PREPAID] = amount * PREPAID_FACTOR
+            return f"an administrator limits {resource.backend_id} to {amount} {PREPAID}"
+        limits["cpu"] = amount * 60000
         return f"an administrator limits {resource.backend_id} to {amount} cpu"
 
     def _put_stranger(self) -> str:

@@ -5,12 +5,13 @@ Nothing here comes from the agent: no planning, no models, no conversion of its 
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections import defaultdict
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
-from simulation.world import FACTORS, World
+from simulation.world import FACTORS, PREPAID, PREPAID_FACTOR, World
 from waldur_site_agent_sandbox import PeriodicPolicy, Resource
 
 _CENT = Decimal("0.01")
@@ -22,7 +23,8 @@ def is_ending(world: World, resource: Resource) -> bool:
     if resource.state == "Terminated":
         return True
     orders = world.sandbox.customer.world.orders_of(resource.uuid)
-    return any(o.type == "Terminate" and o.state in ("executing", "done") for o in orders)
+    begun = [o for o in orders if o.type == "Restore" or o.state in ("executing", "done")]
+    return bool(begun) and max(begun, key=lambda order: order.created).type == "Terminate"
 
 
 def granted(world: World) -> set[tuple[str, str]]:
@@ -55,13 +57,37 @@ def members_of(world: World, resource: Resource) -> set[str]:
     return set() if resource.restrict_member_access else people | accounts
 
 
-def limits_of(resource: Resource) -> dict[str, int]:
+def limits_of(world: World, resource: Resource) -> dict[str, int]:
     """The limits of an account, in the cluster's units."""
+    factors = {**FACTORS, PREPAID: PREPAID_FACTOR * months_of(world, resource)}
     return {
-        name: int(Decimal(str(amount)) * FACTORS[name])
+        name: int(Decimal(str(amount)) * factors[name])
         for name, amount in resource.limits.items()
         if amount is not None
     }
+
+
+def months_of(world: World, resource: Resource) -> int:
+    """How many months were paid in advance, counted one after the other."""
+    if resource.end_date is None:
+        return 1
+    shown = resource.end_date.isoformat()
+    paid = [
+        date.fromisoformat(str(order.attributes["new_end_date"]))
+        for order in world.sandbox.customer.world.orders_of(resource.uuid)
+        if order.state == "done"
+        and order.extends_when == "never"
+        and world.shown_when_done.get(order.uuid) == shown
+    ]
+    begin, end, months = resource.created.date(), max([resource.end_date, *paid]), 1
+    while _later(begin, months) < end:
+        months += 1
+    return months
+
+
+def _later(day: date, months: int) -> date:
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    return date(year, month + 1, min(day.day, monthrange(year, month + 1)[1]))
 
 
 def policy_of(world: World) -> PeriodicPolicy | None:

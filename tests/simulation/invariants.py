@@ -19,7 +19,7 @@ import httpx
 
 from simulation import expected
 from simulation.agents import TIGHT
-from simulation.world import Qos, World
+from simulation.world import PREPAID, Qos, World
 from waldur_site_agent_sandbox import PeriodicPolicy, Resource
 from waldur_site_agent_slurm.simulator.jobs import counted as used_of
 from waldur_site_agent_slurm.simulator.state import SimAccount
@@ -185,8 +185,16 @@ class Monitor:
             if before in FINAL and order.state != before:
                 raise ViolationError(3, "a final order changed", expected=before, found=order.state)
             if order.state != before and order.state == "done":
+                end = self._world.sandbox.customer.resource_of(order).end_date
+                self._world.shown_when_done[order.uuid] = str(end)
                 self._is_carried_out(order.uuid)
-            if order.state != before and order.state in ("erred", "rejected"):
+            if (
+                order.state == "erred"
+                and order.type == "Restore"
+                and self._is_taken(order.resource)
+            ):
+                self._world.lost_names.add(order.resource)
+            elif order.state != before and order.state in ("erred", "rejected"):
                 name = self._world.sandbox.customer.resource_of(order).slug
                 raise ViolationError(
                     11,
@@ -196,6 +204,14 @@ class Monitor:
                 )
             self._orders[order.uuid] = order.state
 
+    def _is_taken(self, uuid: str) -> bool:
+        """Whether another live resource has the name that a restored one had."""
+        name = self._world.sandbox.customer.world.resources[uuid].backend_id
+        return any(
+            r.backend_id == name and r.uuid != uuid and r.state != "Terminated"
+            for r in self._world.resources
+        )
+
     def _is_carried_out(self, uuid: str) -> None:
         side = self._world.sandbox.customer
         order = side.world.orders[uuid]
@@ -203,16 +219,26 @@ class Monitor:
         account = accounts.get(resource.backend_id)
         wanted: object = "an account"
         if order.type == "Terminate":
-            fits, wanted = account is None, "no account"
-        elif order.type == "Update":
-            wanted = expected.limits_of(resource)
+            fits, wanted = _is_gone(account), "no account, or a closed one"
+        elif order.type in ("Update", "Restore"):
+            wanted = expected.limits_of(self._world, resource)
             has_budget = self._world.has_budgets and "budget" in resource.backend_metadata
-            fits = account is not None and (has_budget or _sold(account.limits) == wanted)
+            fits = account is not None and (
+                has_budget or self._has_at_least(account.limits, wanted)
+            )
         else:
             fits = account is not None
         if not fits:
             what = f"the {order.type} order of {resource.slug} is done, its account is not so"
             raise ViolationError(3, what, expected=wanted, found=account)
+
+    def _has_at_least(self, found: dict[str, int], wanted: dict[str, int]) -> bool:
+        """Whether an account has what was ordered; months only add up until the next pass.
+
+        Where people move the end date while a renewal is open, the later day counts first.
+        """
+        more = found.get(PREPAID, 0) >= wanted.get(PREPAID, 0)
+        return more and {**_sold(found), PREPAID: 0} == {**wanted, PREPAID: 0}
 
     def _look_at_deleted(self) -> None:
         for user in self._world.sandbox.customer.world.offering_users.values():
@@ -249,7 +275,12 @@ def _writes(argv: Sequence[str]) -> bool:
 
 def _sold(found: dict[str, int]) -> dict[str, int]:
     """The limits that are compared: usage components have none of Waldur's."""
-    return {name: amount for name, amount in found.items() if name in ("cpu", "mem")}
+    return {name: amount for name, amount in found.items() if name in ("cpu", "mem", PREPAID)}
+
+
+def _is_gone(account: SimAccount | None) -> bool:
+    """Whether an account was deleted, or closed where the site keeps them."""
+    return account is None or (not account.members and not any(account.limits.values()))
 
 
 def check_end(world: World) -> None:
@@ -292,7 +323,9 @@ class Final:
                 raise ViolationError(3, what, expected="done", found=order.state)
 
     def _gone(self, resource: Resource) -> None:
-        if resource.backend_id in self._accounts and not self._shares(resource):
+        account = self._accounts.get(resource.backend_id)
+        is_gone = _is_gone(account) if self._world.soft_delete else account is None
+        if not is_gone and not self._shares(resource):
             what = f"{resource.slug} is terminated"
             raise ViolationError(1, what, expected="no account", found=resource.backend_id)
 
@@ -348,7 +381,8 @@ class Final:
     def _limits(self, resource: Resource) -> None:
         if self._is_left_in_work(resource):
             return
-        account, wanted = self._accounts[resource.backend_id], expected.limits_of(resource)
+        account = self._accounts[resource.backend_id]
+        wanted = expected.limits_of(self._world, resource)
         policy = expected.policy_of(self._world)
         if policy is not None:
             self._budget(resource, account, policy)

@@ -87,6 +87,8 @@ class Simulation:
                 self._describe(step, people.first_orders())
             case "customers":
                 self._describe(step, people.customers())
+            case "sales":
+                self._describe(step, people.sales())
             case "jobs":
                 self._describe(step, people.jobs())
             case "administrator":

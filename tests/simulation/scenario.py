@@ -112,6 +112,7 @@ def scenario_of(seed: int) -> Scenario:
 def _kind(rng: Random, *, by_events: bool) -> str:
     weights = {
         "customers": 30,
+        "sales": 16,
         "jobs": 12,
         "administrator": 9,
         "time": 10,

@@ -17,6 +17,8 @@ from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, S
 VERSIONS = ("8.1.3", "8.1.3", "8.0.7", "7.9.9")
 FACTORS = {"cpu": 60000, "mem": 61440, "gres/gpu": 60}
 """Backend units of one measured unit."""
+PREPAID, PREPAID_FACTOR = "node", 60
+"""A component that is paid in advance, where one is sold, and its backend units."""
 _MOMENT = timedelta(seconds=60)
 """How old a list is at most that is a moment old."""
 
@@ -82,11 +84,21 @@ class World:
         """Who was put into an account by an administrator: account and name."""
         self.owners: dict[int, str] = {}
         """To which resource the account of a job belonged when it began."""
+        self.shown_when_done: dict[str, str] = {}
+        """By order, the end date of its resource when the order was done."""
+        self.lost_names: set[str] = set()
+        """Resources that could not be restored, because another one has their name by now."""
         self.withdrawn: set[str] = set()
         """Resources of which an order was deleted by the customer."""
         self._changes: list[datetime] = []
         self._watch_changes()
         self.projects = self._people_and_projects(rng)
+        sold = Random(f"what is sold {seed}")
+        self.soft_delete = sold.random() < 0.4
+        """Whether accounts of terminated resources stay, empty."""
+        self.sells_prepaid = sold.random() < 0.5
+        if self.sells_prepaid:
+            self.sandbox.customer.add_component(PREPAID, "one", "node-hours", is_prepaid=True)
         self.others = self._accounts_of_others()
 
     @property

@@ -55,6 +55,7 @@ from waldur_site_agent.planning.membership import (
     usable_usernames,
     wanted_access,
 )
+from waldur_site_agent.planning.remembered import looks_closed
 from waldur_site_agent.waldur import (
     AbsentOperationError,
     Listing,
@@ -527,7 +528,15 @@ def confirm_wanted(
         users: the offering's users, as listed.
     """
     news = accounts_with_changes(site, membership.accounts, state)
-    changing = [p for p in membership.accounts if p.wanted.id in news or _rests_on_notes_or_team(p)]
+    capabilities = site.backend.capabilities
+    changing = [
+        plan
+        for plan in membership.accounts
+        if plan.wanted.id in news
+        or _rests_on_notes_or_team(plan)
+        # a list that is a moment old may show a resource whose account was closed meanwhile
+        or (plan.steps and looks_closed(state.resources.get(plan.wanted.id), capabilities))
+    ]
     if not changing:
         return wanted
     readings = _readings(site, changing)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from waldur_site_agent.backends import BackendState
+from waldur_site_agent.backends import Access, BackendState
 from waldur_site_agent.cycles.facts import tell_people
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.ordered_limits import orders_with_limits
@@ -47,6 +47,7 @@ from waldur_site_agent.planning.membership import (
     consent_problem,
     granted_usernames,
     usable_usernames,
+    wanted_access,
 )
 from waldur_site_agent.planning.orders import (
     Claims,
@@ -395,6 +396,7 @@ def _with_team(
         team is None
         or context.order.type not in OrderType.OPENING
         or context.resource.restrict_member_access
+        or wanted_access(context.resource) is not Access.NORMAL  # membership_sync restricts first
         or not site.backend.capabilities.tells_members  # membership_sync remembers who it added
     ):
         return context

@@ -178,7 +178,8 @@ def reference_write(order: Order, reference: str) -> Write:
 def renewal_note(plan: OrderPlan) -> Write | None:
     """Note until when a resource was renewed, if Waldur does not show it yet."""
     resource, until = plan.context.resource, plan.order.renewed_until
-    has_it = resource.end_date is not None and until is not None and resource.end_date >= until
+    known = resource.term.end
+    has_it = known is not None and until is not None and known >= until
     if until is None or has_it or not plan.context.is_prepaid:
         return None
     shown = "" if resource.end_date is None else resource.end_date.isoformat()
@@ -256,6 +257,8 @@ class _PlanningContext:
     capabilities: Capabilities
     given: set[str] = field(default_factory=set)
     """Account names chosen by earlier orders of this pass."""
+    served: set[UUID] = field(default_factory=set)
+    """Resources of earlier orders of this pass."""
 
     def is_taken(self, name: str, resource: UUID) -> bool:
         return name in self.given or bool(self.claims.others(name, resource))
@@ -265,6 +268,10 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
     if context.problem is not None:
         return OrderPlan(context=context, problem=context.problem)
     try:
+        if context.resource.uuid in planning.served:
+            text = f"{context.resource.name}: another order of it comes first"
+            return OrderPlan(context=context, problem=TemporaryError(text, remedy=_LATER))
+        planning.served.add(context.resource.uuid)
         if context.progress is not None:
             return _plan_pending(context, context.progress, planning)
         return _plan_order(context, planning)
@@ -274,6 +281,9 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
         defect = DefectError(f"order {context.order.uuid}: {type(error).__name__}: {error}")
         defect.__cause__ = error
         return OrderPlan(context=context, problem=defect)
+
+
+_LATER = "it is carried out in the next cycle"
 
 
 def backend_plan(plans: Iterable[OrderPlan]) -> Plan:

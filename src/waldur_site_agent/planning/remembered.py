@@ -57,12 +57,20 @@ def without_closed(
     closed = {
         name
         for name, group in groups.items()
-        if (found := state.resources.get(name)) is not None
-        and not (found.members or any(found.limits.values()))
+        if looks_closed(state.resources.get(name), capabilities)
         and all(resource.state in unserved for resource in group)
     }
     return BackendState(
         resources={name: each for name, each in state.resources.items() if name not in closed}
+    )
+
+
+def looks_closed(found: BackendResource | None, capabilities: Capabilities) -> bool:
+    """Whether an account may be one that was closed where deleted ones are kept."""
+    return (
+        capabilities.keeps_deleted
+        and found is not None
+        and not (found.members or any(found.limits.values()))
     )
 
 

@@ -72,3 +72,17 @@ def test_an_order_to_restore_that_failed_opens_nothing_and_loses_no_limits(
     assert_closed(site, resource)
     assert side.current(resource).state == "Erred"
     assert side.current(resource).limits == {"cpu": 10, "mem": 2}
+
+
+def test_a_list_that_is_older_than_a_termination_lets_nobody_into_the_closed_account(
+    testbed: SimulatedSite,
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": True})
+    resource = testbed.settled(testbed.project(ada="ada01"), cpu=10)
+    order = testbed.sandbox.customer.place_terminate_order(resource)
+    testbed.cycle()
+    assert testbed.state(order) == "done"
+    for changes in range(1, 8):
+        with testbed.lists_a_moment_old(changes):
+            testbed.sync()
+        assert testbed.members_of(resource) == set(), changes

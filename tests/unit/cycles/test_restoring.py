@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness import SimulatedSite
 from waldur_site_agent_sandbox import Resource
 
@@ -56,3 +58,51 @@ def test_a_resource_is_not_restored_over_the_one_that_has_its_name_now(
     testbed.cycle()
     assert testbed.state(back) == "erred"
     assert testbed.slurm.state.accounts[new.backend_id].limits == limits
+
+
+def ended(site: SimulatedSite) -> Resource:
+    """A resource that ran and was terminated."""
+    resource = site.settled(site.project(ada="ada01"), cpu=10)
+    site.sandbox.customer.place_terminate_order(resource)
+    site.cycle()
+    assert resource.backend_id not in site.accounts or site.settings.get("soft_delete")
+    return site.sandbox.customer.current(resource)
+
+
+@pytest.mark.parametrize("soft_delete", [False, True])
+def test_of_two_orders_to_restore_a_resource_the_first_does_it_and_both_end_done(
+    testbed: SimulatedSite, soft_delete: bool
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": soft_delete})
+    resource, side = ended(testbed), testbed.sandbox.customer
+    first = side.place_restore_order(resource)
+    side.edit(resource, state="Terminated")  # two people asked at the same time
+    second = side.place_restore_order(side.current(resource))
+    testbed.cycle()
+    assert sorted([testbed.state(first), testbed.state(second)]) == ["done", "executing"]
+    assert testbed.members_of(resource) == {"ada01"}
+    testbed.forget()
+    testbed.cycle()
+    assert [testbed.state(first), testbed.state(second)] == ["done", "done"]
+    assert testbed.writing_commands == 0
+    assert testbed.account(first).limits == {"cpu": 600000}
+
+
+@pytest.mark.parametrize("soft_delete", [False, True])
+@pytest.mark.parametrize("flag", ["paused", "downscaled"])
+def test_nobody_gets_into_a_restored_resource_before_it_is_restricted(
+    testbed: SimulatedSite, flag: str, soft_delete: bool
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": soft_delete})
+    resource, side = ended(testbed), testbed.sandbox.customer
+    side.set_flags(resource, **{flag: True})
+    order = side.place_restore_order(side.current(resource))
+    testbed.cycle()
+    assert testbed.state(order) == "done"
+    assert testbed.members_of(resource) == set()
+    testbed.sync()
+    assert testbed.members_of(resource) == {"ada01"}
+    assert testbed.account(order).qos == ["paused" if flag == "paused" else "limited"]
+    side.set_flags(side.current(resource), **{flag: False})
+    testbed.sync()
+    assert testbed.account(order).qos == []
