@@ -102,6 +102,41 @@ def test_a_closed_account_keeps_its_usage_and_is_opened_again(slurm_site: SlurmS
     assert job in slurm_site.slurm.jobs(account)
 
 
+@pytest.mark.guarantee("prepaid: Renewals and end dates")
+def test_a_prepaid_resource_is_renewed_twice(slurm_site: SlurmSite) -> None:
+    side, site = slurm_site.testbed.sandbox.customer, slurm_site.site
+    side.add_component("node", "one", "node-hours", is_prepaid=True)
+    kinds = {"cpu": ("limit", 60000), "node": ("one", 60)}
+    components = {
+        name: {"label": name, "measured_unit": "hours", "accounting_type": kind, "unit_factor": n}
+        for name, (kind, n) in kinds.items()
+    }
+    site.write(backend_components=components, membership_sync_backend="slurm")
+    today = slurm_site.testbed.sandbox.clock.now().date()
+    in_a_year = today.replace(year=today.year + 1, day=min(today.day, 28))
+    order = side.place_create_order(
+        slurm_site.project, "run", {"cpu": 1, "node": 10}, end_date=in_a_year
+    )
+
+    def works(node_minutes: int) -> str:
+        for mode in ("order_process", "membership_sync"):
+            done = site.run("-m", mode, "--once")
+            assert done.code == 0, done.err
+            account = slurm_site.testbed.resource(order).backend_id
+            assert slurm_site.limits_of(account) == f"cpu=60000,node={node_minutes}", mode
+        return account
+
+    works(10 * 12 * 60)
+    first = side.place_renewal_order(slurm_site.testbed.resource(order), 12)
+    works(10 * 24 * 60)
+    second = side.place_renewal_order(slurm_site.testbed.resource(order), 12, None, "never")
+    account = works(10 * 36 * 60)
+    assert slurm_site.is_done(first)
+    assert slurm_site.is_done(second)
+    job = slurm_site.slurm.submit_job(slurm_site.slurm.users[0], account)
+    assert job in slurm_site.slurm.jobs(account)
+
+
 def test_five_and_twenty_orders_at_once(slurm_site: SlurmSite) -> None:
     orders = [slurm_site.order(f"run {n}") for n in range(25)]
     slurm_site.testbed.sandbox.requests.clear()
