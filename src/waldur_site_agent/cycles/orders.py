@@ -75,6 +75,7 @@ from waldur_site_agent.planning.orders import (
     backend_plan,
     complete_write,
     fail_write,
+    lost_name_write,
     order_writes,
     plan_orders,
 )
@@ -140,6 +141,7 @@ def process_orders(
     if keeps_usage:
         errors |= report_last_usage(site, plans, state, errors)
     note_renewals(site, plans, errors)
+    errors |= _take_lost_names(site, plans)
     closed = close_orders(site, [_completion(plan, errors) for plan in plans])
     done = {result.order.uuid for result in closed if result.status is OrderStatus.DONE}
     warn_of_missing_end_dates(site, [plan for plan in plans if plan.order.uuid in done])
@@ -399,8 +401,25 @@ Completion = tuple[Order, SiteAgentError | None]
 """An order, and the error that prevents its completion, if any."""
 
 
+def _take_lost_names(site: Site, plans: Iterable[OrderPlan]) -> Errors:
+    """Let no failed restoration keep the account of another resource; return what went wrong."""
+    lost = [plan for plan in plans if plan.loses_name and _is_final(plan)]
+    attempts = concurrently(
+        lambda plan: send_write(site, lost_name_write(plan.context.resource)), lost
+    )
+    return {
+        attempt.item.order.uuid: TemporaryError(
+            f"{attempt.item.context.resource.account}: its name could not be taken from the "
+            f"resource: {attempt.error}"
+        )
+        for attempt in attempts
+        if attempt.error is not None
+    }
+
+
 def _completion(plan: OrderPlan, errors: Errors) -> Completion:
-    error = plan.problem or errors.get(plan.order.uuid) or plan.unfinished
+    kept = errors.get(plan.order.uuid) if plan.loses_name else None
+    error = kept or plan.problem or errors.get(plan.order.uuid) or plan.unfinished
     return plan.order, error
 
 

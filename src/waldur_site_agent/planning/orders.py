@@ -108,6 +108,8 @@ class OrderPlan:
     unfinished: SiteAgentError | None = None
     """Why the order must not be completed even if every step succeeds."""
     note: str = ""
+    loses_name: bool = False
+    """Whether a restoration fails because another resource has the name by now."""
     keeps_spelling: bool = False
     """Whether the id is the backend's own, so that its capitals in Waldur are left alone."""
 
@@ -173,6 +175,12 @@ def reference_write(order: Order, reference: str) -> Write:
         reason="the backend finishes it later",
         value=reference,
     )
+
+
+def lost_name_write(resource: Resource) -> Write:
+    """Take the name from a resource that cannot be restored, or its team got into the account."""
+    write = backend_id_write(resource, "")
+    return replace(write, about=resource.account, reason="another resource has the name by now")
 
 
 def renewal_note(plan: OrderPlan) -> Write | None:
@@ -276,11 +284,17 @@ def _decide(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
             return _plan_pending(context, context.progress, planning)
         return _plan_order(context, planning)
     except (PermanentError, TemporaryError) as error:
-        return OrderPlan(context=context, problem=error)
+        is_lost = isinstance(error, PermanentError) and _is_lost(context, planning.claims)
+        return OrderPlan(context=context, problem=error, loses_name=is_lost)
     except Exception as error:  # noqa: BLE001 - a bug must not stop the other orders
         defect = DefectError(f"order {context.order.uuid}: {type(error).__name__}: {error}")
         defect.__cause__ = error
         return OrderPlan(context=context, problem=defect)
+
+
+def _is_lost(context: OrderContext, claims: Claims) -> bool:
+    name, uuid = context.resource.account, context.resource.uuid
+    return context.order.type == OrderType.RESTORE and bool(name and claims.others(name, uuid))
 
 
 _LATER = "it is carried out in the next cycle"
@@ -616,6 +630,8 @@ def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Wri
         writes.append(without_note(plan.context.resource, NEW_ACCOUNT))
     writes += last_usage
     problem = plan.problem or plan.unfinished
+    if plan.loses_name:
+        writes.append(lost_name_write(plan.context.resource))
     note = renewal_note(plan) if problem is None else None
     if note is not None and note.changes:
         writes.append(note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from harness import SimulatedSite
@@ -106,3 +108,40 @@ def test_nobody_gets_into_a_restored_resource_before_it_is_restricted(
     side.set_flags(side.current(resource), **{flag: False})
     testbed.sync()
     assert testbed.account(order).qos == []
+
+
+def test_a_restoration_that_fails_lets_nobody_into_the_account_of_another_resource(
+    testbed: SimulatedSite,
+) -> None:
+    old, new = two_of_one_name(testbed)
+    side = testbed.sandbox.customer
+    side.edit(side.current(old), project=testbed.project("plasma", bob="bob01").uuid)
+    back = side.place_restore_order(side.current(old))
+    testbed.cycle(dry_run=True)
+    assert side.current(old).backend_id == new.backend_id
+    testbed.cycle()
+    assert testbed.state(back) == "erred"
+    assert "belongs to another resource" in side.current(back).error_message
+    assert side.current(old).backend_id == ""
+    testbed.sync()
+    assert testbed.members_of(new) == {"ada01"}
+    end = side.place_terminate_order(side.current(old))
+    testbed.cycle()
+    assert testbed.state(end) == "done"
+    assert testbed.members_of(new) == {"ada01"}
+
+
+@pytest.mark.parametrize("kind", ["cut", "lost_answer"])
+def test_the_order_fails_only_once_the_name_is_taken_from_the_resource(
+    testbed: SimulatedSite, kind: Any
+) -> None:
+    old, new = two_of_one_name(testbed)
+    side = testbed.sandbox.customer
+    back = side.place_restore_order(old)
+    testbed.sandbox.faults.add("*_set_backend_id", kind, times=20)
+    testbed.cycle()
+    assert testbed.state(back) == "executing" or not side.current(old).backend_id
+    testbed.sandbox.faults.clear()
+    testbed.cycle()
+    assert (testbed.state(back), side.current(old).backend_id) == ("erred", "")
+    assert side.current(new).backend_id
