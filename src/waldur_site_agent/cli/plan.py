@@ -113,6 +113,7 @@ def _order(plan: OrderPlan, report: OrdersReport) -> Json:
         "account": plan.backend_id,
         "problem": str(plan.problem or plan.unfinished or ""),
         "note": plan.note,
+        "ends": plan.context.resource.end_text,
         "waiting": sorted(report.waiting & plan.newcomers),
         "steps": [step_json(step) for step in plan.steps],
         "waldur": [_write(write) for write in writes],
@@ -123,6 +124,7 @@ def _account(plan: AccountPlan) -> Json:
     return {
         "account": plan.wanted.id,
         "title": plan.wanted.title,
+        "ends": plan.wanted.resources[0].end_text,
         "resources": [str(resource.uuid) for resource in plan.wanted.resources],
         "trouble": plan.wanted.trouble,
         "missing": plan.is_missing,
@@ -268,6 +270,8 @@ def _order_block(order: Json) -> Block:
     name = order["account"] or "(no account)"
     heading = f"{name}  {order['resource']}{project}: {order['type']} order {order['order']}"
     remarks = [f"  ! {order['problem']}"] if order["problem"] else []
+    if order["ends"]:
+        remarks.append(f"    {order['ends']}")
     if order["note"]:
         remarks.append(f"    {order['note']}")
     if not (order["problem"] or order["steps"] or order["note"]):

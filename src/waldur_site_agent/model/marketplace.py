@@ -218,6 +218,14 @@ class Resource:
         return min(dates, default=None)
 
     @property
+    def end_text(self) -> str:
+        """When it ends, and whether with its project; empty if Waldur names no day."""
+        if self.ends_on is None:
+            return ""
+        is_own = self.end_date == self.ends_on
+        return f"ends on {self.ends_on}" + ("" if is_own else ", with its project")
+
+    @property
     def term(self) -> Term:
         """The time that its prepaid components are paid for.
 

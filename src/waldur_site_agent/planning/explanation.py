@@ -27,6 +27,7 @@ from waldur_site_agent.model.standing import (
     ResourceStanding,
     UserStanding,
 )
+from waldur_site_agent.planning.limits import of_resource
 from waldur_site_agent.planning.membership import AccountPlan, normalize_username, wanted_access
 from waldur_site_agent.planning.plan import Step, Write, amount_text
 
@@ -235,6 +236,8 @@ def _waldur_details(found: ResourceFacts, facts: Facts) -> Iterator[Detail]:
     for resource in found.resources:
         state = resource.state + (f": {resource.error_message}" if resource.error_message else "")
         yield Detail("resource", f"{resource.uuid}, {state}")
+        if resource.end_text:
+            yield Detail("end", resource.end_text)
         yield Detail("access", wanted_access(resource).value)
         if resource.restrict_member_access:
             yield Detail("restriction", "member access is restricted: nobody is let in")
@@ -248,8 +251,9 @@ def _waldur_details(found: ResourceFacts, facts: Facts) -> Iterator[Detail]:
 
 
 def _limit_texts(resource: Resource, components: Mapping[str, Component]) -> Iterator[str]:
+    components = of_resource(components, resource)
     for name, amount in sorted(resource.limits.items()):
-        unit = f" {components[name].measured_unit}" if name in components else ""
+        unit = f" {components[name].unit_text}" if name in components else ""
         yield f"{name} {amount_text(amount) or 'none'}{unit}"
 
 

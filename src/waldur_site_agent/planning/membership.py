@@ -219,7 +219,8 @@ class AccountWanted:
         """A heading for the account."""
         resource = self.resources[0]
         project = f" (project {resource.project_slug})" if resource.project_slug else ""
-        return f"{self.id}  {resource.name}{project}"
+        end = f", {resource.end_text}" if resource.end_text else ""
+        return f"{self.id}  {resource.name}{project}{end}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -91,6 +91,38 @@ def ordered_to_end(meter: Meter) -> tuple[Resource, Order]:
 
 def state(meter: Meter, order: Order) -> str:
     return meter.sandbox.customer.current(order).state
+
+
+@pytest.mark.guarantee("prepaid: Renewals and end dates")
+@pytest.mark.parametrize("whose", ["resource", "project"])
+def test_a_resource_whose_day_has_come_is_billed_to_its_last_minute(
+    meter: Meter, whose: str
+) -> None:
+    ocean, side = meter.resource("ocean"), meter.sandbox.customer
+    start = meter.travel("2027-03-11T10:00")
+    meter.ledger.run("a_ocean", "ada", start, hours=4 / 3)
+    meter.travel("2027-03-11T11:00")
+    meter.report()
+    if whose == "resource":
+        side.edit(side.current(ocean), end_date=date(2027, 3, 12))
+    else:
+        side.edit(side.world.projects[ocean.project], end_date=date(2027, 3, 12))
+    meter.travel("2027-03-11T23:55")
+    assert side.end_expired() == []
+    meter.travel("2027-03-12T00:05")
+    (order,) = side.end_expired()
+    process(meter)
+    assert state(meter, order) == "done"
+    assert meter.total(ocean)["cpu"] == Decimal("1.33")
+
+
+def test_a_resource_that_was_renewed_in_time_is_not_ended(meter: Meter) -> None:
+    ocean, side = meter.resource("ocean"), meter.sandbox.customer
+    side.edit(side.current(ocean), end_date=date(2027, 3, 12))
+    meter.travel("2027-03-11T10:00")
+    side.edit(side.current(ocean), end_date=date(2027, 9, 12))
+    meter.travel("2027-03-12T00:05")
+    assert side.end_expired() == []
 
 
 @pytest.mark.guarantee("orders: The normal case")

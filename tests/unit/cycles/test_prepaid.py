@@ -241,6 +241,20 @@ def test_a_list_that_is_a_moment_old_cuts_no_renewal(site: SimulatedSite, killed
     assert gpu_minutes(site, resource) == 10 * 12 * 60
 
 
+def test_plans_show_when_a_resource_ends(site: SimulatedSite) -> None:
+    side, until = site.sandbox.customer, in_months(6)
+    limits: dict[str, Any] = {"cpu": 1, GPU: 10}
+    project = site.project(ada="ada01")
+    order = side.place_create_order(project, "run", limits, end_date=until)
+    assert f"ends on {until}" in text_of_orders(site)
+    site.cycle()
+    earlier = in_months(2)
+    side.edit(side.current(project), end_date=earlier)
+    side.add_member(project, site.person("bob", "bob01"))
+    assert f"(project climate), ends on {earlier}, with its project" in text_of_members(site)
+    assert gpu_minutes(site, site.resource(order)) == 10 * 6 * 60
+
+
 def test_a_one_time_fee_has_no_limit(site: SimulatedSite) -> None:
     fee = {"measured_unit": "times", "accounting_type": "one", "label": "Setup"}
     site.components["setup"] = ComponentSettings.model_validate({**fee, "is_prepaid": False})
