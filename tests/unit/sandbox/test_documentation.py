@@ -36,7 +36,7 @@ def test_every_curl_command_is_accepted(sandbox: Sandbox, api: httpx.Client) -> 
         for line in block.replace("\\\n", "").splitlines()
         if line.startswith("curl")
     ]
-    assert len(commands) == 26
+    assert len(commands) == 30
     for command in commands:
         url = next(word for word in command if word.startswith("http"))
         path = url.replace("http://127.0.0.1:8080", "")

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from waldur_site_agent_sandbox import rules, states
+from waldur_site_agent_sandbox.http import invalid
 from waldur_site_agent_sandbox.portal import (
     AccountSide,
     ImportSide,
@@ -311,7 +312,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         state: str = "pending-provider",
         *,
         end_date: date | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
     ) -> Order:
         """Order a resource for a project; prepaid ones need an end date."""
         return rules.place_create(
@@ -323,7 +324,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
             attributes=attributes or {},
             start_date=start_date,
             end_date=end_date,
-            plan=plan.uuid if plan is not None else "",
+            plan=_plan(tx, plan),
             state=state,
         )
 
@@ -359,7 +360,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
         limits: JsonObject | None = None,
         attributes: JsonObject | None = None,
         start_date: date | None = None,
-        plan: Plan | None = None,
+        plan: Plan | str | None = None,
         state: str = "pending-provider",
     ) -> Order:
         """Order new limits or another plan for a resource, or ``new_options`` by an attribute."""
@@ -369,7 +370,7 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
             limits or {},
             attributes=attributes or {},
             start_date=start_date,
-            plan=plan.uuid if plan is not None else "",
+            plan=_plan(tx, plan),
             state=state,
         )
 
@@ -429,6 +430,22 @@ class CustomerSide(AccountSide, UsageSide, ImportSide, NudgeSide):
 
 def _slug(name: str, others: Mapping[str, Customer | Project | Offering]) -> str:
     return new_slug(name, (other.slug for other in others.values()))
+
+
+def _plan(tx: Transaction, plan: Plan | str | None) -> str:
+    """Return the UUID of a plan, which may be given by its UUID or name.
+
+    Raises:
+        RefusedError: 400 where no offering has it.
+    """
+    wanted = plan.uuid if isinstance(plan, Plan) else plan
+    if not wanted:
+        return ""
+    for offering in tx.world.offerings.values():
+        for each in offering.plans:
+            if wanted in {each.uuid, each.name}:
+                return each.uuid
+    raise invalid({"plan": [f"No offering has the plan {wanted}."]})
 
 
 def _new_role(tx: Transaction, user: User | str, name: str, kind: str, scope: str) -> Role:
