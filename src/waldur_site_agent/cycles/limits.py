@@ -115,7 +115,14 @@ def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisi
     changing = {name: d for name, d in decisions.items() if d.changes_something}
     if not changing:
         return decisions
-    obstacle, deciding = _obstacle_to_all(site, authority)
+    if authority == "backend" and is_unavailable(site, Call.SET_LIMITS.value):
+        reason, names = "Waldur does not accept limits from this token", limited_components(site)
+        changing = {n: d.without_reporting(names, reason) for n, d in changing.items()}
+        decisions = {**decisions, **changing}
+        changing = {n: d for n, d in changing.items() if d.changes_something}
+        if not changing:
+            return decisions
+    obstacle, deciding = _obstacle_to_all(site)
     if not obstacle and authority == "backend":
         changing, obstacle = _sold_by_limit(site, changing)
     if obstacle:
@@ -177,10 +184,8 @@ def _sold(resource: Resource) -> tuple[object, ...]:
     return dict(resource.limits), resource.term
 
 
-def _obstacle_to_all(site: Site, authority: Authority) -> tuple[str, frozenset[UUID]]:
+def _obstacle_to_all(site: Site) -> tuple[str, frozenset[UUID]]:
     """Why no limit may be changed now, and the resources with an open order."""
-    if authority == "backend" and is_unavailable(site, Call.SET_LIMITS.value):
-        return "Waldur does not accept limits from this token", frozenset()
     try:
         policies = policies_of(site)
     except SiteAgentError as error:

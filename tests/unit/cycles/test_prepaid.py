@@ -17,6 +17,7 @@ from waldur_site_agent.cli.plan import report_text
 from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.cycles.account_check import check_account
 from waldur_site_agent.cycles.limits import sync_resource_limits
+from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent_sandbox import Resource
 
@@ -239,6 +240,20 @@ def test_a_list_that_is_a_moment_old_cuts_no_renewal(site: SimulatedSite, killed
     with site.lists_a_moment_old(4, up_to=True):
         site.sync()
     assert gpu_minutes(site, resource) == 10 * 12 * 60
+
+
+def test_an_end_date_is_followed_with_a_token_that_may_not_report_limits(
+    site: SimulatedSite,
+) -> None:
+    resource = bought(site)
+    words = ["modify", "account", "where", f"name={resource.backend_id}", "set"]
+    site.slurm.run(["sacctmgr", "-i", *words, "GrpTRESMins=cpu=120000"])
+    site.sandbox.faults.add("*_set_limits", "status", status=403, times=9)
+    with site.agent() as agent:
+        sync_membership(agent)
+        site.sandbox.customer.edit(resource, end_date=in_months(8))
+        sync_membership(agent)
+    assert gpu_minutes(site, resource) == 10 * 8 * 60
 
 
 def test_plans_show_when_a_resource_ends(site: SimulatedSite) -> None:
