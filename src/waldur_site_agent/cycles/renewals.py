@@ -7,10 +7,8 @@ membership passes from lowering the limit to the months that were paid before.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from uuid import UUID
 
-from waldur_site_agent.cycles.partial_answers import write_optional
 from waldur_site_agent.cycles.site import Site, send_write
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.planning.orders import OrderPlan, renewal_note
@@ -20,21 +18,18 @@ from waldur_site_agent.waldur import concurrently
 def note_renewals(
     site: Site, plans: Iterable[OrderPlan], errors: dict[UUID, SiteAgentError]
 ) -> None:
-    """Note the new end dates that the server does not show yet, before the orders are done."""
+    """Note the new end dates that the server does not show yet, before the orders are done.
+
+    An order whose note is refused waits: a later pass would lower what was paid for.
+    """
     unnoted = [
         (plan, write)
         for plan in plans
         if plan.problem is None and plan.order.uuid not in errors
         if (write := renewal_note(plan)) is not None
     ]
-    attempts = concurrently(
-        lambda pair: write_optional(
-            site, pair[1].call.value, partial(send_write, site, pair[1]), pair[1].about
-        ),
-        unnoted,
-    )
-    for attempt in attempts:
-        if isinstance(attempt.error, TemporaryError):
+    for attempt in concurrently(lambda pair: send_write(site, pair[1]), unnoted):
+        if attempt.error is not None:
             plan, _ = attempt.item
             errors[plan.order.uuid] = TemporaryError(
                 f"{plan.backend_id}: renewed, but the new end date could not be noted in the "

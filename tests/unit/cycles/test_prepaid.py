@@ -256,6 +256,19 @@ def test_an_end_date_is_followed_with_a_token_that_may_not_report_limits(
     assert gpu_minutes(site, resource) == 10 * 8 * 60
 
 
+def test_a_renewal_waits_while_its_note_is_refused(site: SimulatedSite) -> None:
+    resource, side = bought(site), site.sandbox.customer
+    order = side.place_renewal_order(resource, 6, extends_when="never")
+    site.sandbox.faults.add("*_set_backend_metadata", "status", status=403)
+    (result,) = site.cycle().results
+    assert site.state(order) == "executing"
+    assert "the new end date could not be noted" in result.reason
+    site.cycle()
+    assert site.state(order) == "done"
+    site.sync()
+    assert gpu_minutes(site, resource) == 10 * 12 * 60
+
+
 def test_plans_show_when_a_resource_ends(site: SimulatedSite) -> None:
     side, until = site.sandbox.customer, in_months(6)
     limits: dict[str, Any] = {"cpu": 1, GPU: 10}
