@@ -85,14 +85,8 @@ class Simulation:
         match step.kind:
             case "first orders":
                 self._describe(step, people.first_orders())
-            case "customers":
-                self._describe(step, people.customers())
-            case "sales":
-                self._describe(step, people.sales())
-            case "jobs":
-                self._describe(step, people.jobs())
-            case "administrator":
-                self._describe(step, people.administrator())
+            case "customers" | "sales" | "jobs" | "administrator":
+                self._describe(step, getattr(people, step.kind)())
             case "time":
                 minutes = rng.choice((1, 6, 31, 70, 400, 1500, 4000))
                 if self._world.has_budgets and rng.random() < 0.4:

@@ -96,7 +96,7 @@ class World:
         sold = Random(f"what is sold {seed}")
         self.soft_delete = sold.random() < 0.4
         """Whether accounts of terminated resources stay, empty."""
-        self.sells_prepaid = sold.random() < 0.5
+        self.sells_prepaid = sold.random() < 0.5 and not self.has_budgets
         if self.sells_prepaid:
             self.sandbox.customer.add_component(PREPAID, "one", "node-hours", is_prepaid=True)
         self.others = self._accounts_of_others()
