@@ -32,6 +32,12 @@ class RealDatabase:
     def port(self) -> int:
         return int(self.environment[f"WSA_{self.name.upper()}_PORT"])
 
+    @property
+    def certificate(self) -> Path:
+        """The certificate of the server, which signed it itself."""
+        directory = Path(self.environment[f"WSA_{self.name.upper()}_DIR"])
+        return directory / "tls" / "certificate.pem"
+
     def start(self) -> str:
         """Start the server if it is not running; return its URL."""
         started = subprocess.run(

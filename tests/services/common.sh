@@ -42,6 +42,17 @@ install_packages() {
     [ -z "$made" ] || { rm -f "$made"; trap - EXIT; }
 }
 
+# make_certificate OWNER: in $DIR/tls, for 127.0.0.1, signed by itself
+make_certificate() {
+    [ ! -s "$DIR/tls/key.pem" ] || return 0
+    mkdir -p "$DIR/tls"
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj '/CN=test database' \
+        -addext 'subjectAltName=IP:127.0.0.1' -addext 'keyUsage=digitalSignature,keyCertSign' \
+        -keyout "$DIR/tls/key.pem" -out "$DIR/tls/certificate.pem" 2>/dev/null
+    chown -R "$1": "$DIR/tls"
+    chmod 600 "$DIR/tls/key.pem"
+}
+
 # is_up NAME: the pid file names a living process of that command
 is_up() {
     pid=$(head -n 1 "$DIR/run/$1.pid" 2>/dev/null) || return 1

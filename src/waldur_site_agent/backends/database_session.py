@@ -50,7 +50,7 @@ class DatabaseSession(ABC):
             DatabaseError: it cannot be reached, refuses, or is not fit for leases.
         """
         self.url = url
-        connection = self._connected()
+        connection = self._socket = self._connected()
         self.descriptor = os.dup(connection.fileno())
         """The connection, for commands to inherit: until they have ended, it is not closed."""
         try:
@@ -98,6 +98,10 @@ class DatabaseSession(ABC):
     def _log_in(self, connection: socket.socket, label: str) -> None: ...
 
     @abstractmethod
+    def _drop(self) -> None:
+        """Have the driver let go of the connection, which is cut already."""
+
+    @abstractmethod
     def _query(self, sql: str, *values: object) -> Sequence[Sequence[Any]]: ...
 
     def close(self) -> None:
@@ -108,6 +112,9 @@ class DatabaseSession(ABC):
             connection.shutdown(socket.SHUT_RDWR)
         os.close(self.descriptor)
         self.descriptor = -1
+        with suppress(*self.problems):
+            self._drop()
+        self._socket.close()
 
     def query(self, sql: str, *values: object) -> Sequence[Sequence[Any]]:
         """Run a statement and return the rows.
@@ -166,6 +173,7 @@ class PostgresqlSession(DatabaseSession):
     """PostgreSQL 14 or newer, with advisory locks."""
 
     def __init__(self, url: DatabaseUrl, label: str) -> None:
+        self._connection: Any = None
         from pg8000 import exceptions  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
 
         self.problems = (exceptions.Error, *_OF_A_CLOSED_CONNECTION)
@@ -235,6 +243,14 @@ class PostgresqlSession(DatabaseSession):
         by_name = ((name, found.get(_number_of(name))) for name in names)
         return {name: who for name, who in by_name if who is not None}
 
+    def _drop(self) -> None:
+        if self._connection is not None and self._connection._sock is not None:  # noqa: SLF001
+            # its own close() would leave a buffer that cannot be flushed
+            stream, connection = self._connection._sock, self._connection._usock  # noqa: SLF001
+            self._connection._sock = self._connection._usock = None  # noqa: SLF001
+            connection.close()
+            stream.close()
+
     def _query(self, sql: str, *_values: object) -> Sequence[Sequence[Any]]:
         return self._connection.run(sql) or ()
 
@@ -245,6 +261,7 @@ class MysqlSession(DatabaseSession):
     def __init__(self, url: DatabaseUrl, label: str) -> None:
         import pymysql  # noqa: PLC0415 - an extra
 
+        self._connection: pymysql.Connection[Any] | None = None
         self.problems = (pymysql.Error, *_OF_A_CLOSED_CONNECTION)
         self._process = 0
         super().__init__(url, label)
@@ -254,7 +271,7 @@ class MysqlSession(DatabaseSession):
 
         seconds = SILENCE_SECONDS * _ANSWER_SHARE
         context = self._tls()
-        self._connection: pymysql.Connection[Any] = pymysql.Connection(
+        self._connection = pymysql.Connection(
             user=self.url.user,
             password=self.url.password,
             host=self.url.host,
@@ -337,7 +354,13 @@ class MysqlSession(DatabaseSession):
         digest = hashlib.sha256(f"{self.url.database} {name}".encode()).hexdigest()
         return f"waldur-site-agent {digest[:40]}"
 
+    def _drop(self) -> None:
+        if self._connection is not None and self._connection.open:
+            self._connection.close()
+
     def _query(self, sql: str, *values: object) -> Sequence[Sequence[Any]]:
+        if self._connection is None:
+            raise DatabaseError(f"{self.url}: not connected")
         with self._connection.cursor() as cursor:
             cursor.execute(sql, values or None)
             rows: Sequence[Sequence[Any]] = cursor.fetchall()

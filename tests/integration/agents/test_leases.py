@@ -7,6 +7,7 @@ import pytest
 from harness import eventually
 from harness.several_agents import Agent, SeveralAgents
 from integration.databases import RealDatabase
+from waldur_site_agent.backends.database_session import DatabaseSession
 
 OVER = "nothing is written until there is another"
 AWAY = "no work until the coordinating database can be used"
@@ -27,6 +28,7 @@ def in_the_middle_of_a_write(site: SeveralAgents) -> None:
 @pytest.mark.guarantee("With several agents one works")
 def test_a_holder_that_is_killed_while_it_writes_is_replaced(agents: SeveralAgents) -> None:
     testbed, side = agents.testbed, agents.testbed.sandbox.customer
+    agents.constants[f"{DatabaseSession.__module__}.SILENCE_SECONDS"] = 60.0
     agents.log.seconds_of_a_write = 0.1
     agents.may_write.clear()
     project = testbed.project(ada="ada01", bob="bob01")
@@ -38,12 +40,16 @@ def test_a_holder_that_is_killed_while_it_writes_is_replaced(agents: SeveralAgen
     assert "already served in mode order_process" in refused.err
     first = holder(running)
     first.kill()
+    # its command still hangs, so its session lives: nobody else takes the lease, and writes
+    fourth = agents.start("-m", "order_process")
+    eventually(lambda: "standing by" in fourth.service.text, "a newcomer stands by")
+    assert not any(agent.holds() for agent in [*running, fourth] if agent is not first)
     agents.may_write.set()
     agents.done(order)
     assert testbed.members(order) == {"ada01", "bob01"}
     assert agents.log.overlapping() == []
     assert first.number in agents.log.writers()[:1]
-    second = holder([agent for agent in running if agent is not first])
+    second = holder([agent for agent in [*running, fourth] if agent is not first])
     second.kill()
     side.remove_member(project, "bob")
     later = testbed.order(project, "two")

@@ -8,10 +8,10 @@
 #   WSA_MARIADB_PORT   its port (28917)
 #
 # User and database are both named agent, the password is s3cret/word. Prints a line `URL=...` when it
-# is ready. `up.sh packages` prints only the names of the Debian packages that it needs.
+# is ready; a certificate for 127.0.0.1 is in tls/certificate.pem. `up.sh packages` prints only the names of the Debian packages that it needs.
 set -eu
 
-PACKAGES='mariadb-server'
+PACKAGES='mariadb-server openssl'
 [ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
 SERVICE=mariadb
@@ -30,10 +30,12 @@ chown mysql: "$DIR/log" "$DIR/run"
 # shellcheck disable=SC2086
 [ -d "$DIR/db/mysql" ] || mariadb-install-db $OWN --skip-test-db --auth-root-authentication-method=normal \
     >"$DIR/log/install.out" 2>&1 || { say "mariadb-install-db failed; see $DIR/log"; exit 1; }
+make_certificate mysql
 if ! is_up mariadbd; then
     # shellcheck disable=SC2086
     setsid mariadbd $OWN --port="$PORT" --bind-address=127.0.0.1 --skip-name-resolve \
         --innodb-buffer-pool-size=16M --innodb-flush-log-at-trx-commit=0 --skip-log-bin \
+        --ssl-cert="$DIR/tls/certificate.pem" --ssl-key="$DIR/tls/key.pem" \
         </dev/null >>"$DIR/log/mariadbd.out" 2>&1 &
     wait_until mariadbd sql 'SELECT 1'
     sql "CREATE DATABASE IF NOT EXISTS agent;

@@ -8,10 +8,10 @@
 #   WSA_POSTGRESQL_PORT   its port (28817)
 #
 # User and database are both named agent, the password is s3cret/word. Prints a line `URL=...` when it
-# is ready. `up.sh packages` prints only the names of the Debian packages that it needs.
+# is ready; a certificate for 127.0.0.1 is in tls/certificate.pem. `up.sh packages` prints only the names of the Debian packages that it needs.
 set -eu
 
-PACKAGES='postgresql'
+PACKAGES='postgresql openssl'
 [ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
 SERVICE=postgresql
@@ -31,24 +31,18 @@ make_cluster() {
     as_postgres "$BIN/initdb" -D "$DIR/db" -A trust --no-sync >"$DIR/log/initdb.out" 2>&1 ||
         { say "initdb failed; see $DIR/log"; exit 1; }
     printf 'local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >"$DIR/db/pg_hba.conf"
-    cat >>"$DIR/db/postgresql.conf" <<CONF
-listen_addresses = '127.0.0.1'
-port = $PORT
-unix_socket_directories = '$DIR/run'
-external_pid_file = '$DIR/run/postgres.pid'
-max_connections = 60
-shared_buffers = 16MB
-fsync = off
-autovacuum = off
-log_connections = on
-CONF
 }
 
 one_at_a_time install_packages
 BIN=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 make_cluster
+make_certificate postgres
 if ! is_up postgres; then
-    setsid runuser -u postgres -- "$BIN/postgres" -D "$DIR/db" </dev/null >>"$DIR/log/postgres.out" 2>&1 &
+    setsid runuser -u postgres -- "$BIN/postgres" -D "$DIR/db" -p "$PORT" -c listen_addresses=127.0.0.1 \
+        -c unix_socket_directories="$DIR/run" -c external_pid_file="$DIR/run/postgres.pid" \
+        -c max_connections=60 -c shared_buffers=16MB -c fsync=off -c autovacuum=off -c log_connections=on \
+        -c ssl=on -c ssl_cert_file="$DIR/tls/certificate.pem" -c ssl_key_file="$DIR/tls/key.pem" \
+        </dev/null >>"$DIR/log/postgres.out" 2>&1 &
     wait_until postgres sql 'SELECT 1'
     sql "SELECT 1 FROM pg_roles WHERE rolname = 'agent'" | grep -q 1 || {
         sql "CREATE ROLE agent LOGIN PASSWORD 's3cret/word'"

@@ -66,6 +66,9 @@ class FakeSession(DatabaseSession):
     def _log_in(self, *_: object) -> None:
         raise NotImplementedError
 
+    def _drop(self) -> None:
+        raise NotImplementedError
+
     def _query(self, *_: object) -> Sequence[Sequence[object]]:
         raise NotImplementedError
 
