@@ -461,6 +461,13 @@ class Tenancy:
             return False
         return self.is_lost or self.leases.should_hand_over()
 
+    def leave(self) -> bool:
+        """Leave the work to other agents for a while; ``False`` where there are none."""
+        if self.leases is None or not self.held:
+            return False
+        self.leases.withdraw()
+        return True
+
     @property
     def is_lost(self) -> bool:
         """Whether the leases are known to be lost; does not ask."""

@@ -346,6 +346,8 @@ def _order_of(scope: Scope) -> object:
 
 SECONDS_FOR_A_PREDECESSOR_TO_STOP = 35.0
 """How long a worker waits for another process to release its offering, before it reports it."""
+PASSES_BEFORE_OTHERS_TRY = 3
+"""After how many failed passes in a row an agent leaves an offering to other agents."""
 SECONDS_FOR_THE_FIRST_CONNECTION = 5.0
 """How long the first full pass waits for the subscription, so that no event is missed."""
 _IDLE_SECONDS = 0.5
@@ -500,7 +502,7 @@ class Worker:
         if session.tenancy.is_lost:
             self._log.error("lost the offering's lease; whoever takes it finishes the work")
         else:
-            self._log.info("handing the offering over to an agent with less work")
+            self._log.info("handing the offering over: others have less work, or passes fail here")
 
     def _start(self, session: Session) -> bool:
         """Whether the session could be started; the locks are kept until the next attempt."""
@@ -565,9 +567,13 @@ class Polling:
 
     def serve(self, session: Session) -> None:
         """Run a cycle every period until the worker is asked to stop or loses its lease."""
+        failed = 0
         while not self.stop.requested():
             began = time.monotonic()
-            session.full_pass()
+            reports = session.full_pass()
+            failed = failed + 1 if all(report.trouble for report in reports) else 0
+            if failed >= PASSES_BEFORE_OTHERS_TRY and session.tenancy.leave():
+                return
             seconds = self._seconds_to_the_next_cycle(began)
             _health_of(self.runtime, self.offering, self.mode).rest(seconds)
             if _rest(session, seconds, self.stop):

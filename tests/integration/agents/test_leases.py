@@ -89,6 +89,21 @@ def test_a_holder_that_was_frozen_or_cut_off_writes_no_more(agents: SeveralAgent
 
 
 @pytest.mark.guarantee("high-availability: What happens when")
+def test_an_agent_whose_cycles_fail_leaves_the_work_to_others(agents: SeveralAgents) -> None:
+    testbed = agents.testbed
+    first = agents.start("-m", "order_process")
+    eventually(first.holds, "an agent that works")
+    second = agents.start("-m", "order_process")
+    eventually(lambda: "standing by" in second.service.text, "another that stands by")
+    commands = agents.directory / f"host{first.number}" / "bin"
+    commands.rename(commands.with_name("away"))
+    order = testbed.order(testbed.project(ada="ada01"), "one")
+    agents.done(order)
+    assert agents.log.writers() == [second.number]
+    assert "handing the offering over" in first.service.text
+
+
+@pytest.mark.guarantee("high-availability: What happens when")
 def test_without_the_database_nobody_works(agents: SeveralAgents, database: RealDatabase) -> None:
     testbed = agents.testbed
     project = testbed.project(ada="ada01")
