@@ -54,6 +54,7 @@ class Description:
         parameters = map(self.resolve, described.get("parameters", []) + shared)
         content = self.resolve(described.get("requestBody", {})).get("content", {})
         body = self.resolve(content.get("application/json", {}).get("schema", {}))
+        body = self.resolve(body.get("items", body))
         return DescribedOperation(
             method=method.upper(),
             path=path,

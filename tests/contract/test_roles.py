@@ -100,6 +100,7 @@ marketplace_site_agent_identities_register_service                ok  -   ok  - 
 marketplace_site_agent_identities_register_queue                  ok  -   ok  -   403 -   404
 marketplace_site_agent_identities_register_event_subscription     ok  -   ok  -   403 -   404
 marketplace_site_agent_services_register_processor                ok  -   ok  -   403 -   404
+marketplace_site_agent_logs_create                                ok  -   ok  -   ok  -   400
 event_subscriptions_list                                          ok  ok  ok  ok  ok  ok  ok
 event_subscriptions_create                                        ok  ok  ok  ok  ok  ok  ok
 event_subscriptions_create_queue                                  ok  -   ok  -   ok  -   400

@@ -34,6 +34,7 @@ NAMESPACES = (
     "marketplace_component_user_usages",
     "marketplace_site_agent_identities",
     "marketplace_site_agent_services",
+    "marketplace_site_agent_logs",
     "projects",
     "component_user_usage_limits",
     "marketplace_offering_users",

@@ -61,7 +61,7 @@ class Case:
     operation_id: str
     ask: Callable[[Waldur], object]
     query: Mapping[str, object] = field(default_factory=dict)
-    body: dict[str, object] | None = None
+    body: dict[str, object] | list[dict[str, object]] | None = None
     module: str = ""
     path: dict[str, UUID] = field(default_factory=lambda: {"uuid": ID})
 

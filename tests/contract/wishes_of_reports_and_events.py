@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from contract.wishes import COMPONENT_ID, ID, PAGE, Case
+from waldur_site_agent.model.events import LogEntry
 from waldur_site_agent.model.usage import BillingMonth, UserUsage
 
 OCTOBER = BillingMonth(2026, 10)
@@ -129,6 +130,22 @@ LATER_CASES = [
         "marketplace_site_agent_services_register_processor",
         lambda w: w.register_processor(ID, "orders", "slurm", "22.05"),
         body={"name": "orders", "backend_type": "slurm", "backend_version": "22.05"},
+    ),
+    Case(
+        "marketplace_site_agent_logs_create",
+        lambda w: w.send_log(
+            ID, [LogEntry(timestamp=1.5, level="ERROR", message="cycle failed", module="report")]
+        ),
+        body=[
+            {
+                "agent_identity_uuid": str(ID),
+                "timestamp": 1.5,
+                "level": "ERROR",
+                "message": "cycle failed",
+                "module": "report",
+            }
+        ],
+        path={},
     ),
     Case(
         "marketplace_site_agent_identities_register_queue",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from waldur_site_agent.service.session import (
     AnyMode,
     EventMode,
     Runtime,
+    connect,
     jobs_of,
 )
 from waldur_site_agent.service.worker import once
@@ -202,7 +204,11 @@ def run(options: RunOptions) -> int:
             dry_run=options.dry_run,
             removals_allowed=options.allow_removals,
             recreate=options.recreate,
-            monitoring=Monitoring(options.mode, notifier=Notifier()),
+            monitoring=Monitoring(
+                options.mode,
+                notifier=Notifier(),
+                connect=partial(connect, mode="log_shipping"),
+            ),
         )
     except (ConfigurationError, ValueError) as error:
         give_up(str(error))

@@ -17,6 +17,7 @@ from waldur_site_agent.config.settings import (
     ComponentSettings,
     Configuration,
     Events,
+    LogShipping,
     Offering,
     Safety,
 )
@@ -28,6 +29,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", Configuration),
     ("safety", Safety),
     ("events", Events),
+    ("log_shipping", LogShipping),
     ("An entry of offerings", Offering),
     ("An entry of backend_components", ComponentSettings),
 )

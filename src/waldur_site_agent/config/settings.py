@@ -526,6 +526,28 @@ class Offering(Section):
         return {name: c.component(name) for name, c in self.backend_components.items()}
 
 
+class LogShipping(Section):
+    """Which lines of the log go to Waldur, where the offering's provider can read them."""
+
+    enabled: bool = False
+    """Whether services send any."""
+    ship_interval_seconds: int = Field(default=60, ge=10)
+    """How often."""
+    buffer_size_mb: int = Field(default=1, ge=1, le=100)
+    """How much waits in memory for each offering; the oldest lines go first."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """What is sent at least; nothing that the file's own ``log_level`` leaves out."""
+    send_names: bool = False
+    """Whether lines may name people, projects and accounts; otherwise they say what happened."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _as_here(cls, value: Any) -> Any:
+        """In any case; ``CRITICAL`` of version 1 has nothing below ``error``."""
+        level = value.lower() if isinstance(value, str) else value
+        return "error" if level == "critical" else level
+
+
 class Configuration(Section):
     """The whole file."""
 
@@ -558,6 +580,8 @@ class Configuration(Section):
     """How ``event_process`` makes up for what the broker may lose."""
     reserved_usernames: tuple[str, ...] = ()
     """Usernames that nobody in Waldur may have, besides ``root``, ``slurm`` and the agent's own."""
+    log_shipping: LogShipping = LogShipping()
+    """Warnings and errors of the log go to Waldur, too."""
     journal: str | None = None
     """A file that gets every change as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""

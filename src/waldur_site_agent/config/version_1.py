@@ -13,10 +13,8 @@ from waldur_site_agent.config.switching import (
     OldKey,
     OldKeys,
     done,
-    later,
     not_needed,
     table,
-    unless_enabled,
 )
 
 _OTHER_PLUGINS = "handed to plugins of version 1; neither Slurm nor MOAB reads it"
@@ -44,8 +42,10 @@ _FILE: Mapping[str, OldKey] = {
     "expose_backend_error_details": not_needed(
         "Waldur is sent the reason of a failure in words, never a traceback"
     ),
-    "log_shipping": later(
-        "remove it, or set enabled: false; the log is on standard output", unless_enabled()
+    "log_shipping": done(
+        "in every mode, each offering's lines to its own Waldur; without names unless "
+        "`send_names: true`; what cannot be sent now is kept as far as the buffer holds it",
+        differs=True,
     ),
 }
 

@@ -54,6 +54,11 @@ def object_types_of(offering: Offering) -> tuple[str, ...]:
     return tuple(types)
 
 
+def identity_name(offering: Offering) -> str:
+    """The name of the agent of an offering in Waldur."""
+    return f"agent-{offering.waldur_offering_uuid.hex}"
+
+
 class Registration:
     """Registers this agent for the events of one offering."""
 
@@ -148,7 +153,7 @@ class Registration:
             )
 
     def _identify(self) -> UUID:
-        name = f"agent-{self._uuid.hex}"
+        name = identity_name(self._offering)
         known = self._waldur.identities(self._uuid, name).items
         if not known:
             made = self._waldur.create_identity(

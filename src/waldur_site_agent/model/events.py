@@ -66,6 +66,19 @@ class QueueRegistration:
     observable_object_types: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line of the agent's log, as Waldur shows it to the provider."""
+
+    timestamp: float
+    """In seconds since 1970, UTC."""
+    level: str
+    """``DEBUG``, ``INFO``, ``WARNING``, ``ERROR`` or ``CRITICAL``."""
+    message: str
+    module: str
+    """The part of the agent that it is from."""
+
+
 def _object_types(rows: object) -> tuple[str, ...]:
     """The types that can be recognized in a list of objects of any shape."""
     found = [

@@ -92,7 +92,25 @@ def _escape_line(_logger: WrappedLogger, _method: str, line: str) -> str:
     return "".join(parts)
 
 
+class _Shipping:
+    """Hands log lines on, before they are rendered, to whoever sends them elsewhere."""
+
+    def __init__(self) -> None:
+        self.take: Callable[[EventDict], None] | None = None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if self.take is not None:
+            self.take(event)
+        return event
+
+
 _defects = _Defects()
+_shipping = _Shipping()
+
+
+def ship_to(take: Callable[[EventDict], None] | None) -> None:
+    """Call this for each log line from now on, or nothing; it must not raise or wait."""
+    _shipping.take = take
 
 
 def watch_defects(*listeners: Callable[[BaseException, EventDict], None]) -> None:
@@ -115,11 +133,12 @@ def configure_logs(level: str, style: str, stream: TextIO | None = None) -> None
             structlog.contextvars.merge_contextvars,
             _defects,
             structlog.processors.add_log_level,
+            _shipping,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *_renderers(style, colors=stream.isatty()),
             _conceal,  # type: ignore[list-item]  # gets the rendered line
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        wrapper_class=structlog.make_filtering_bound_logger(level_number(level)),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
@@ -146,7 +165,8 @@ def _renderers(style: str, *, colors: bool) -> list[structlog.typing.Processor]:
     ]
 
 
-def _number(level: str) -> int:
+def level_number(level: str) -> int:
+    """The number of a level by its name, in any case."""
     return logging.getLevelNamesMapping()[level.upper()]
 
 

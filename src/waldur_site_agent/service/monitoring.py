@@ -35,10 +35,12 @@ from waldur_site_agent.service.process import Notifier
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from waldur_site_agent.config import Configuration
+    from waldur_site_agent.config import Configuration, Offering
     from waldur_site_agent.service.endpoint import Endpoint
     from waldur_site_agent.service.error_reports import ErrorReports
+    from waldur_site_agent.service.log_shipping import LogShipper
     from waldur_site_agent.service.metrics import Metrics
+    from waldur_site_agent.waldur import Waldur
 
 
 class SiteObserver:
@@ -116,9 +118,12 @@ class Monitoring:
     metrics: Metrics | None = None
     overview: Overview = field(default_factory=Overview)
     monotonic: Callable[[], float] = time.monotonic
+    connect: Callable[[Offering], Waldur] | None = None
+    """Opens the way to an offering's Waldur that log lines are sent by."""
     _conditions: dict[tuple[str, str, str], Conditions] = field(default_factory=dict)
     _reports: ErrorReports | None = None
     _endpoint: Endpoint | None = None
+    _shipper: LogShipper | None = None
     _file: HealthFile | None = None
     _ready: bool = False
     _began: float = 0.0
@@ -138,6 +143,7 @@ class Monitoring:
             self._file.remove()
         self._file = HealthFile(path, self.mode) if path else None
         self.report_errors(configuration, environ)
+        self._ship_logs(configuration)
         self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
 
     def observe(self, offering: str, mode: str, job: str = "") -> SiteObserver:
@@ -168,6 +174,8 @@ class Monitoring:
     def close(self) -> None:
         """Remove the health file, close the endpoint, and flush error reports."""
         watch_defects()
+        if self._shipper is not None:
+            self._shipper.close()
         if self._reports is not None:
             self._reports.flush()
         if self._file is not None:
@@ -222,6 +230,21 @@ class Monitoring:
             send_names = configuration.sentry_send_names
             self._reports = ErrorReports(dsn, send_names=send_names, environ=environ)
         watch_defects(self._defect)
+
+    def _ship_logs(self, configuration: Configuration) -> None:
+        if self._shipper is not None:
+            self._shipper.close()
+            self._shipper = None
+        if configuration.log_shipping.enabled and self.connect is not None:
+            # imported on demand: few sites enable it
+            from waldur_site_agent.service.log_shipping import LogShipper  # noqa: PLC0415
+
+            self._shipper = LogShipper(
+                configuration.log_shipping,
+                configuration.offerings,
+                self.connect,
+            )
+            self._shipper.start()
 
     def _defect(self, error: BaseException, event: Mapping[str, Any]) -> None:
         if self.metrics is not None:

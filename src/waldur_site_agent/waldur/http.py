@@ -584,16 +584,16 @@ class Call:
         *,
         uuid: str = "",
         query: Mapping[str, QueryValue] | None = None,
-        body: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     ) -> Call:
         """Fill in a declared operation.
 
         ``uuid`` (32 hexadecimal digits) is the object in the path or, for lists, in error messages.
-        A sequence in ``query`` becomes one parameter per value.
+        A sequence in ``query`` becomes one parameter per value; one in ``body`` is a JSON list.
         """
-        undeclared = {*(query or ())} - {*operation.query} | {*(body or ())} - {
-            *(operation.body or ())
-        }
+        rows = [body] if isinstance(body, Mapping) else body or ()
+        keys = {key for row in rows for key in row}
+        undeclared = {*(query or ())} - {*operation.query} | keys - {*(operation.body or ())}
         if undeclared:
             raise ValueError(f"{operation.id} declares no {', '.join(sorted(undeclared))}")
         content = None

@@ -355,6 +355,19 @@ class AgentIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLog:
+    """A line of an agent's log."""
+
+    uuid: str
+    created: datetime
+    identity: str
+    timestamp: float
+    level: str
+    message: str
+    module: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentService:
     """One job of an agent."""
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from waldur_site_agent_sandbox import states
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
+    AgentLog,
     AgentProcessor,
     AgentService,
     Component,
@@ -615,6 +616,22 @@ def identity(tx: Transaction, row: AgentIdentity, api: str) -> JsonObject:
             "compatibility": {"status": "unknown", "message": "", "minimum_required": ""},
         },
     )
+
+
+def agent_log(tx: Transaction, row: AgentLog, api: str) -> JsonObject:
+    """Print a line of an agent's log."""
+    offering = tx.world.agent_identities[row.identity].offering
+    return {
+        "uuid": row.uuid,
+        "offering": f"{api}marketplace-provider-offerings/{offering}/",
+        "offering_uuid": offering,
+        "agent_identity_uuid": row.identity,
+        "timestamp": row.timestamp,
+        "level": row.level,
+        "message": row.message,
+        "module": row.module,
+        "created": timestamp(row.created),
+    }
 
 
 def service(tx: Transaction, row: AgentService, api: str) -> JsonObject:

@@ -19,6 +19,7 @@ from waldur_site_agent_sandbox.broker import BrokerAdmin, NoBroker, Occurrence
 from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
+    AgentLog,
     AgentProcessor,
     AgentService,
     BackendResource,
@@ -64,6 +65,7 @@ Record = (
     | AgentIdentity
     | AgentService
     | AgentProcessor
+    | AgentLog
     | EventSubscription
     | SubscriptionQueue
     | EventConsumer
@@ -93,6 +95,7 @@ _TABLES: dict[type, str] = {
     AgentIdentity: "agent_identities",
     AgentService: "agent_services",
     AgentProcessor: "agent_processors",
+    AgentLog: "agent_logs",
     EventSubscription: "event_subscriptions",
     SubscriptionQueue: "subscription_queues",
     EventConsumer: "event_consumers",
@@ -132,6 +135,7 @@ class World:
     agent_identities: dict[str, AgentIdentity] = field(default_factory=dict)
     agent_services: dict[str, AgentService] = field(default_factory=dict)
     agent_processors: dict[str, AgentProcessor] = field(default_factory=dict)
+    agent_logs: dict[str, AgentLog] = field(default_factory=dict)
     event_subscriptions: dict[str, EventSubscription] = field(default_factory=dict)
     subscription_queues: dict[str, SubscriptionQueue] = field(default_factory=dict)
     event_consumers: dict[str, EventConsumer] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from waldur_site_agent.model.events import (
     AgentProcessor,
     AgentService,
     EventSubscription,
+    LogEntry,
     QueueRegistration,
     SubscriptionQueue,
 )
@@ -134,6 +135,15 @@ REGISTER_EVENT_SUBSCRIPTION = Operation(
 )
 
 
+SEND_LOG: Operation[None] = Operation(
+    id="marketplace_site_agent_logs_create",
+    purpose="send log entries of agent {uuid}",
+    method="POST",
+    path="marketplace-site-agent-logs/",
+    body=("agent_identity_uuid", "timestamp", "level", "message", "module"),
+)
+
+
 class AgentIdentitiesApi(ApiClient):
     """Agent identities, their services and processors, and their event queues.
 
@@ -213,6 +223,13 @@ class AgentIdentitiesApi(ApiClient):
         """
         body = {"object_types": list(object_types)}
         return self._change(REGISTER_QUEUE, identity_uuid, body)
+
+    def send_log(self, identity_uuid: UUID | str, entries: Sequence[LogEntry]) -> None:
+        """Send lines of the agent's log; repeated ones are there twice. Absent before 8.0.9."""
+        uuid = str(UUID(uuid_text(identity_uuid)))
+        rows = [{"agent_identity_uuid": uuid, **asdict(entry)} for entry in entries]
+        call = Call.of(SEND_LOG, uuid=uuid_text(identity_uuid), body=rows)
+        self._connection.send(call)
 
     def register_event_subscription(
         self, identity_uuid: UUID | str, object_type: str, description: str = ""

@@ -23,6 +23,7 @@ from waldur_site_agent_sandbox.http import (
 )
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
+    AgentLog,
     AgentProcessor,
     AgentService,
     JsonObject,
@@ -263,7 +264,52 @@ def _set_statistics(call: Call) -> Response:
     return JsonResponse(rendering.service(call.tx, service, call.api))
 
 
+_LEVELS = ("CRITICAL", "DEBUG", "ERROR", "INFO", "WARNING")
+
+
+def _logged(call: Call, fields: object) -> AgentLog:
+    if not isinstance(fields, dict):
+        raise invalid({"non_field_errors": ["Invalid data. Expected a dictionary."]})
+    uuid = as_uuid(str(states.required(fields, "agent_identity_uuid")))
+    identity = call.tx.world.agent_identities.get(uuid or "")
+    visibility = rules.visibility_of(call.tx, call.user)
+    if identity is None or not visibility.as_provider(identity.offering):
+        raise invalid({"agent_identity_uuid": ["Agent identity not found."]})
+    level = str(states.required(fields, "level"))
+    if level not in _LEVELS:
+        raise invalid({"level": [f'"{level}" is not a valid choice.']})
+    moment = states.required(fields, "timestamp")
+    if not isinstance(moment, int | float):
+        raise invalid({"timestamp": ["A valid number is required."]})
+    return AgentLog(
+        uuid=call.tx.new_uuid(),
+        created=call.tx.now,
+        identity=identity.uuid,
+        timestamp=float(moment),
+        level=level,
+        message=str(states.required(fields, "message")),
+        module=str(states.required(fields, "module")),
+    )
+
+
+def _send_log(call: Call) -> Response:
+    if not isinstance(call.sent, list):
+        raise invalid({"non_field_errors": ["Expected a list of items."]})
+    rows = [_logged(call, fields) for fields in call.sent]
+    for row in rows:
+        call.tx.world.put(row)
+    shown = [rendering.agent_log(call.tx, row, call.api) for row in rows]
+    return JsonResponse(shown, HTTPStatus.CREATED)
+
+
 OPERATIONS = (
+    Operation(
+        "marketplace_site_agent_logs_create",
+        "POST",
+        "marketplace-site-agent-logs/",
+        _send_log,
+        since=(8, 0, 9),
+    ),
     Operation("marketplace_site_agent_identities_list", "GET", _IDENTITIES, _list, since=_SINCE),
     Operation(
         "marketplace_site_agent_identities_create", "POST", _IDENTITIES, _create, since=_SINCE
