@@ -11,7 +11,7 @@ FIRST  ?= 1
 JOBS   ?= 2
 PYTHONS ?= 3.12 3.13 3.14
 
-.PHONY: help demo quick test test-debian13 test-pythons coverage test-long test-systemd simulate lint format docs guarantees build sbom audit clean
+.PHONY: help demo quick test test-debian13 test-pythons coverage test-long test-systemd simulate lint format docs guarantees build sbom audit bench clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"
 	@echo "make quick      lint, unit and contract tests, in a minute"
@@ -25,6 +25,7 @@ help:
 	@echo "make simulate   random customers, jobs and faults, SEEDS=200 of them from FIRST=1"
 	@echo "make lint       ruff, mypy, import-linter          make format  let ruff rewrite"
 	@echo "make docs       the documentation as web pages in site/"
+	@echo "make bench      what passes cost on generated sites: BENCH='--large --plot growth.png'"
 	@echo "make guarantees rewrite which tests show what docs/guarantees.md promises"
 	@echo "make build      wheels, source packages and the bill of materials in dist/"
 	@echo "make audit      known vulnerabilities of the dependencies, from a copy: OSV=PyPI/all.zip"
@@ -81,6 +82,9 @@ test-systemd: $(READY)
 
 simulate: $(READY)
 	@PYTHONPATH=tests PYTHONHASHSEED=0 $(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
+
+bench: $(READY)
+	@$(BIN)/python -m bench $(BENCH)
 
 docs: $(READY)
 	@$(BIN)/python -m mkdocs build --quiet --strict --site-dir site

@@ -327,11 +327,12 @@ def _plan_account(
     kept_out: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     if account.members is not None:
-        strangers = found.members - account.members.keys() - people.known.keys()
+        extra = [name for name in found.members if name not in account.members]
+        strangers = frozenset(name for name in extra if name not in people.known)
         stay = strangers if not (policy.remove_unknown and people.is_complete) else frozenset()
         unknown = tuple(sorted(stay))
         if not (people.nobody_leaves or account.nobody_leaves):
-            gone = found.members - account.members.keys() - stay
+            gone = (name for name in extra if name not in stay)
             decided = frozenset(name for name in gone if folded(name) not in people.undecided)
             steps += _leaving(account, decided, people)
         missing = account.members.keys() - found.members

@@ -6,6 +6,7 @@ an administrator has put somewhere else stays there and is named.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -77,6 +78,8 @@ class _Moves:
     """The accounts of customers whom Waldur shows."""
     parents: Mapping[str, frozenset[str]]
     """By account of a project, the accounts above it; more than one where Waldur is ambiguous."""
+    holders: Mapping[str, frozenset[str]]
+    """By organization, the accounts above those that have it."""
 
     @classmethod
     def of(
@@ -86,7 +89,12 @@ class _Moves:
         for project in filter(None, map(_project_of, placements.values())):
             parents[project.id] = parents.get(project.id, frozenset()) | {project.parent}
         customers = frozenset[str]().union(*parents.values())
-        return cls(placements, state, policy, customers, parents)
+        holders: defaultdict[str, set[str]] = defaultdict(set)
+        for found in state.resources.values():
+            if found.parent and found.organization != found.id:
+                holders[found.organization].add(found.parent)
+        above = {organization: frozenset(names) for organization, names in holders.items()}
+        return cls(placements, state, policy, customers, parents, above)
 
     def place_of(self, account: AccountWanted) -> Placement | None:
         """Where an account belongs that is below its project's, or was left on the way there."""
@@ -116,11 +124,7 @@ class _Moves:
 
     def _astray(self, project: Container) -> tuple[str, ...]:
         """The accounts of customers that hold resources of a project."""
-        names = {
-            found.parent
-            for found in self.state.resources.values()
-            if found.organization == project.id and found.id != project.id and found.parent
-        }
+        names = self.holders.get(project.id, frozenset())
         return tuple(sorted(n for n in names if n != project.id and self._is_customers(n)))
 
     def decide(self, account: AccountWanted, place: Placement) -> AccountWanted:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 import httpx
@@ -34,11 +34,14 @@ Answer = TypeVar("Answer")
 PAGE_SIZE = 300
 """The largest page size that Waldur supports."""
 _PAGES_AT_ONCE = 4
-MAX_PAGES = 1000
-MAX_ROWS = 200_000
-MAX_BYTES = 128 << 20
+MAX_SHORT_PAGES = 1000
+MAX_ROWS = 2_000_000
+MAX_BYTES = 1 << 30
 MAX_SECONDS = 1800.0
-"""The most that is read of one list, so that a server cannot keep the agent reading for ever."""
+"""The most that is read of one list, so that a server cannot keep the agent reading for ever.
+
+Short pages have fewer rows than were asked for.
+"""
 
 _LONGEST_COUNT = 18
 _log = structlog.get_logger(__name__)
@@ -164,19 +167,20 @@ class ApiClient:
                 Call.of(operation, uuid=uuid, query={**query, **ordering, "page": page})
             )
 
-        raw = self._read_in_orders(operation, fetch)
         wanted = {
             name: {value} if isinstance(value, str) else {*value}
             for name, value in filters.items()
             if not isinstance(value, int)
         }
-        return _decoded(operation, raw, wanted)
+        take = partial(_decoded, operation, wanted)
+        return _listing(self._read_in_orders(operation, fetch, take))
 
     def _read_in_orders(
         self,
         operation: Operation[Answer],
         fetch: Callable[[str | None, int], httpx.Response],
-    ) -> RawListing:
+        take: Take[Other],
+    ) -> Pages[Other]:
         """Read a list in the orders that the server knows, or in its own.
 
         An order is only a precaution: if the server refuses it, the list is read without.
@@ -194,11 +198,11 @@ class ApiClient:
 
         orders = self._known_orders(operation)
         try:
-            return read_in_orders(fetch_ordered, orders, self._connection.monotonic)
+            return read_in_orders(fetch_ordered, orders, take, self._connection.monotonic)
         except OrderingRefusedError:
             if orders == (None,):
                 raise
-            return self._read_in_orders(operation, fetch)
+            return self._read_in_orders(operation, fetch, take)
 
     def _known_orders(self, operation: Operation[Answer]) -> tuple[str | None, ...]:
         known = tuple(
@@ -238,24 +242,30 @@ class ApiClient:
         return decode(operation, read_json(response), response)
 
 
-@dataclass(frozen=True, slots=True)
-class RawListing:
-    """All pages of a list, rows not decoded, with one of the responses for error messages."""
+Take: TypeAlias = Callable[[Row, httpx.Response, int], Other]
+"""Makes something of a row, with the response that it came in and its number, from 1."""
 
-    rows: tuple[Row, ...]
+
+@dataclass(frozen=True, slots=True)
+class Pages(Generic[Item_co]):
+    """All pages of a list, with what was made of the rows as they came."""
+
+    rows: Sequence[Item_co]
+    identities: Sequence[int]
+    """What tells the rows apart."""
     total: int | None
     complete: bool
     stable: bool
     """Whether the server's count is known and was the same on every page."""
     received: int
-    response: httpx.Response
 
 
 def read_in_orders(
     fetch: Callable[[str | None, int], httpx.Response],
     orders: Sequence[str | None],
+    take: Take[Other],
     monotonic: Callable[[], float] = time.monotonic,
-) -> RawListing:
+) -> Pages[Other]:
     """Read a list in one order, then in others while rows that sort equally are missing.
 
     A database may sort equal rows differently for each page: some come twice and others not at
@@ -265,26 +275,28 @@ def read_in_orders(
     Args:
         fetch: Requests a page by order (``None``: the server's own) and number.
         orders: The orders to try, one after the other.
+        take: Makes something of each row; the row itself is not kept.
         monotonic: Seconds of a clock that is never set.
     """
-    raw = read_pages(partial(fetch, orders[0]), monotonic)
-    combined = {_identity(row): row for row in raw.rows}
+    pages = read_pages(partial(fetch, orders[0]), take, monotonic)
     for order in orders[1:]:
-        if raw.complete or not raw.stable:
+        if pages.complete or not pages.stable:
             break
-        reread = read_pages(partial(fetch, order), monotonic)
+        reread = read_pages(partial(fetch, order), take, monotonic)
         if reread.complete:
             return reread
-        combined.update((_identity(row), row) for row in reread.rows)
-        stable = reread.stable and reread.total == raw.total
-        raw = replace(
+        combined = dict(zip(pages.identities, pages.rows, strict=True))
+        combined.update(zip(reread.identities, reread.rows, strict=True))
+        stable = reread.stable and reread.total == pages.total
+        pages = replace(
             reread,
             rows=tuple(combined.values()),
+            identities=tuple(combined),
             complete=stable and len(combined) == reread.total,
             stable=stable,
             received=len(combined),
         )
-    return raw
+    return pages
 
 
 class _Budget:
@@ -293,7 +305,7 @@ class _Budget:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._end = monotonic() + MAX_SECONDS
-        self._pages = self._rows = self._bytes = 0
+        self._short_pages = self._rows = self._bytes = 0
 
     def spend(self, response: httpx.Response, rows: Sequence[Row]) -> None:
         """Account for a page.
@@ -301,12 +313,12 @@ class _Budget:
         Raises:
             TemporaryError: The list is longer than any that Waldur has.
         """
-        self._pages += 1
+        self._short_pages += len(rows) < PAGE_SIZE
         self._rows += len(rows)
         self._bytes += len(response.content)
         reached = (
-            f"{MAX_PAGES} pages"
-            if self._pages >= MAX_PAGES
+            f"{MAX_SHORT_PAGES} pages"
+            if self._short_pages >= MAX_SHORT_PAGES
             else f"{MAX_ROWS} rows"
             if self._rows > MAX_ROWS
             else f"{MAX_BYTES >> 20} MiB"
@@ -320,8 +332,10 @@ class _Budget:
 
 
 def read_pages(
-    fetch: Callable[[int], httpx.Response], monotonic: Callable[[], float] = time.monotonic
-) -> RawListing:
+    fetch: Callable[[int], httpx.Response],
+    take: Take[Other],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Pages[Other]:
     """Fetch pages until there are as many rows as the server counts.
 
     Once the first page has said how many there are, up to four are fetched at a time; they are
@@ -329,13 +343,15 @@ def read_pages(
 
     Args:
         fetch: Requests a page by number, from 1.
+        take: Makes something of each row; the row itself is not kept.
         monotonic: Seconds of a clock that is never set.
 
     Raises:
         TemporaryError: There is no end to them.
     """
-    rows: list[Row] = []
-    seen: set[str] = set()
+    rows: list[Other] = []
+    identities: list[int] = []
+    seen: set[int] = set()
     arrived = accounted = 0
     totals: list[int | None] = []
     budget = _Budget(monotonic)
@@ -344,38 +360,40 @@ def read_pages(
         budget.spend(response, page_rows)
         totals.append(total_rows(response))
         arrived += len(page_rows)
-        fresh = [row for row in page_rows if _identity(row) not in seen]
+        known = [_identity(row) for row in page_rows]
+        fresh = [identity for identity in known if identity not in seen]
         accounted += len(fresh)
-        rows.extend({_identity(row): row for row in fresh}.values())
-        seen.update(map(_identity, fresh))
+        for identity, row in zip(known, page_rows, strict=True):
+            if identity not in seen:
+                seen.add(identity)
+                identities.append(identity)
+                rows.append(take(row, response, len(identities)))
         if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
             break
     total = totals[-1]
     stable = total is not None and len({*totals}) == 1
-    return RawListing(
-        rows=tuple(rows),
+    return Pages(
+        rows=rows,
+        identities=identities,
         total=total,
         complete=stable and accounted == total,
         stable=stable,
         received=accounted,
-        response=response,
     )
 
 
-def matching(
-    rows: Collection[Row], wanted: Mapping[str, Collection[str]]
-) -> Iterator[tuple[int, Row]]:
-    """The rows whose fields have wanted values, with their numbers from 1.
+def _is_wanted(row: Row, wanted: Mapping[str, Collection[str]]) -> bool:
+    """Whether the fields of a row have wanted values.
 
     Servers ignore filters that they do not know and send everything. A field that is absent or
     not a string cannot be checked and counts as a match.
     """
-    for number, row in enumerate(rows, 1):
-        if all(
-            not isinstance(row.get(field), str) or _comparable(field, row[field]) in values
-            for field, values in wanted.items()
-        ):
-            yield number, row
+    for field, values in wanted.items():
+        value = row.get(field)
+        is_another = isinstance(value, str) and value not in values
+        if is_another and _comparable(field, value) not in values:
+            return False
+    return True
 
 
 def total_rows(response: httpx.Response) -> int | None:
@@ -385,9 +403,17 @@ def total_rows(response: httpx.Response) -> int | None:
     return int(header) if is_count else None
 
 
-def _identity(row: Row) -> str:
-    """What identifies a row: its UUID, or all of its fields if it has none."""
-    return str(row["uuid"]) if row.get("uuid") else repr(sorted(row.items()))
+def _identity(row: Row) -> int:
+    """What identifies a row: its UUID, or all of its fields if it has none.
+
+    A hash, to save memory: if two were ever the same, the list would seem incomplete.
+    """
+    if uuid := row.get("uuid"):
+        return hash(str(uuid))
+    try:
+        return hash(tuple(sorted(row.items())))
+    except TypeError:  # a list or an object in it, or a field of several types
+        return hash(repr(sorted(row.items(), key=str)))
 
 
 def _comparable(field: str, value: object) -> str:
@@ -423,19 +449,28 @@ def _pages(fetch: Callable[[int], httpx.Response]) -> Iterator[httpx.Response]:
 
 
 def _decoded(
-    operation: Operation[Answer], raw: RawListing, wanted: Mapping[str, Collection[str]]
-) -> Listing[Answer]:
-    items: list[Answer] = []
-    unreadable: list[UnreadableRow] = []
-    for number, row in matching(raw.rows, wanted):
-        try:
-            items.append(decode(operation, row, raw.response, f"row {number}"))
-        except TemporaryError as error:
-            unreadable.append(UnreadableRow(error, row))
+    operation: Operation[Answer],
+    wanted: Mapping[str, Collection[str]],
+    row: Row,
+    response: httpx.Response,
+    number: int,
+) -> Answer | UnreadableRow | None:
+    """The row as the operation's model, or why not; ``None`` if it was not asked for."""
+    if not _is_wanted(row, wanted):
+        return None
+    try:
+        return decode(operation, row, response, f"row {number}")
+    except TemporaryError as error:
+        return UnreadableRow(error, row)
+
+
+def _listing(pages: Pages[Answer | UnreadableRow | None]) -> Listing[Answer]:
     return Listing(
-        items=tuple(items),
-        total=raw.total,
-        complete=raw.complete,
-        received=raw.received,
-        unreadable=tuple(unreadable),
+        items=tuple(
+            row for row in pages.rows if row is not None and not isinstance(row, UnreadableRow)
+        ),
+        total=pages.total,
+        complete=pages.complete,
+        received=pages.received,
+        unreadable=tuple(row for row in pages.rows if isinstance(row, UnreadableRow)),
     )

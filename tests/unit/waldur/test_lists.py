@@ -233,7 +233,7 @@ def test_a_list_is_complete_exactly_when_every_row_arrived(
         rows = sent[number - 1] if number <= len(sent) else []
         return httpx.Response(200, json=rows, headers={"X-Result-Count": str(count)})
 
-    raw = read_pages(fetch)
+    raw = read_pages(fetch, lambda row, *_: row)
     arrived = {str(row["uuid"]) for row in raw.rows}
     assert (arrived == {str(n) for n in range(count)}) is raw.complete
 

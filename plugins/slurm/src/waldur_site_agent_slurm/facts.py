@@ -6,8 +6,8 @@ they are printed: with ``PreserveCaseUser`` capitals are kept.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -211,12 +211,17 @@ def parse_accounts(
     Raises:
         TemporaryError: the answer is not a complete reading of one cluster.
     """
-    rows_of: defaultdict[str, list[_Row]] = defaultdict(list)
+    drafts: dict[str, _Draft] = {}
     clusters: set[str] = set()
     for row in _rows(output):
         clusters.add(row[0].lower())
-        rows_of[row[1].lower()].append(row)
-    accounts = {name: _account(name, rows) for name, rows in rows_of.items()}
+        name = row[1].lower()
+        draft = drafts.get(name)
+        if draft is None:
+            draft = drafts[name] = _Draft(name)
+        draft.add(row)
+    accounts = {name: draft.account() for name, draft in drafts.items()}
+    del drafts
     found = clusters - {""}
     root = accounts.get(ROOT)
     if root is None or not root.associated:
@@ -362,55 +367,90 @@ def values_of(key: str, output: str) -> tuple[str, ...]:
     return tuple(value.strip() for name, value in pairs if name.strip() == key)
 
 
-def _rows(output: str) -> Iterable[_Row]:
+def _rows(output: str) -> Iterator[_Row]:
     separators = len(ACCOUNT_COLUMNS) - 1
-    rows: list[_Row] = []
-    for line in output.splitlines():
-        row = line.split("|", separators)
-        if len(row) == len(ACCOUNT_COLUMNS):
-            rows.append(row)
-        elif rows:  # an organization with a line end in it
-            rows[-1][-1] += f" {line}"
-    return rows
+    row: _Row | None = None
+    start = 0
+    while start < len(output):
+        end = output.find("\n", start)
+        line = output[start:] if end < 0 else output[start:end]
+        start = len(output) if end < 0 else end + 1
+        columns = line.split("|", separators)
+        if len(columns) == len(ACCOUNT_COLUMNS):
+            if row is not None:
+                yield row
+            row = columns
+        elif row is not None:  # an organization with a line end in it
+            row[-1] += f" {line}"
+    if row is not None:
+        yield row
 
 
-def _account(name: str, rows: Iterable[_Row]) -> Account:
-    account = Account(name, associated=False)
-    users: set[str] = set()
-    members: dict[str, Member] = {}
-    unreadable: list[str] = []
-    for row in rows:
+class _Draft:
+    """An account while its rows are read: its own, and those of its users."""
+
+    def __init__(self, name: str) -> None:
+        self._account = Account(name, associated=False)
+        self._users: set[str] = set()
+        self._members: dict[str, Member] = {}
+        self._unreadable: list[str] = []
+
+    def add(self, row: _Row) -> None:
         cluster, _, parent, user, partition, qos, default_qos, limits, submit, organization = row
         amounts, odd = _amounts(limits)
-        unreadable += odd
+        self._unreadable += odd
         if user:
-            account = replace(account, associated=True)
-            partitions = frozenset({partition.lower()} - {""})
-            member = Member(qos.lower(), default_qos.lower(), amounts, partitions=partitions)
-            known = user in users
-            users.add(user)
-            if known or member != _PLAIN:
-                earlier = members.get(user, _PLAIN)
-                members[user] = earlier.joined(member) if known else member
-            continue
-        account = replace(
-            account,
+            self._add_user(user, partition, qos, default_qos, amounts)
+            return
+        self._account = Account(
+            self._account.name,
             parent=parent.lower() or None,
             organization=organization.lower(),
             qos=qos.lower(),
             default_qos=default_qos.lower(),
             limits=amounts,
             submit_limit=int(submit) if submit.isdecimal() else None,
-            associated=account.associated or bool(cluster),
+            associated=self._account.associated or bool(cluster),
         )
-    return replace(account, users=frozenset(users), members=members, unreadable=tuple(unreadable))
+
+    def _add_user(
+        self,
+        user: str,
+        partition: str,
+        qos: str,
+        default_qos: str,
+        amounts: Mapping[str, Decimal],
+    ) -> None:
+        user = sys.intern(user)  # the same people are in many accounts
+        known = user in self._users
+        self._users.add(user)
+        if not (known or partition or qos or default_qos or amounts):
+            return
+        partitions = frozenset({partition.lower()} - {""})
+        member = Member(qos.lower(), default_qos.lower(), amounts, partitions=partitions)
+        if known or member != _PLAIN:
+            earlier = self._members.get(user, _PLAIN)
+            self._members[user] = earlier.joined(member) if known else member
+
+    def account(self) -> Account:
+        """The account, once all rows are read."""
+        return replace(
+            self._account,
+            associated=self._account.associated or bool(self._users),
+            users=frozenset(self._users),
+            members=self._members,
+            unreadable=tuple(self._unreadable),
+        )
 
 
 _PLAIN = Member()
+_NO_AMOUNTS: Mapping[str, Decimal] = {}
 
 
 def _amounts(text: str) -> tuple[Mapping[str, Decimal], list[str]]:
     """The limits that can be read, and the others as printed."""
+    if not text:
+        return _NO_AMOUNTS, []
     amounts: dict[str, Decimal] = {}
     unreadable: list[str] = []
     for item in text.split(","):

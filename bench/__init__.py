@@ -1,0 +1,1 @@
+"""What the agent costs: ``python -m bench`` prints a table."""
