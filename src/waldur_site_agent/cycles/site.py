@@ -11,6 +11,7 @@ import enum
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -641,8 +642,9 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
     else:
         outcomes = list(site.backend.apply([step.action for step in steps]))
     applied = list(zip(steps, outcomes, strict=True))
+    shared = Counter(id(outcome.error) for outcome in outcomes)
     for step, outcome in applied:
-        _log(site, step, outcome)
+        _log(site, step, outcome, is_shared=shared[id(outcome.error)] > 1)
         site.record(step, outcome)
         site.observer.action(outcome)
     return applied
@@ -659,8 +661,11 @@ def _why_nothing_may_be_written(site: Site) -> TemporaryError | None:
     return None
 
 
-def _log(site: Site, step: Step, outcome: Outcome) -> None:
-    """Log successes one by one, and failures as conditions, since they may last for days."""
+def _log(site: Site, step: Step, outcome: Outcome, *, is_shared: bool) -> None:
+    """Log successes one by one, and failures as conditions, since they may last for days.
+
+    An error that several actions share is one cause, also for the one that it names.
+    """
     action, resource = type(outcome.action).__name__, resource_of(outcome.action)
     fields: dict[str, Any] = {"action": action, "resource": resource}
     if step.order:
@@ -670,7 +675,7 @@ def _log(site: Site, step: Step, outcome: Outcome) -> None:
         site.conditions.note(
             "action failed",
             f"{resource}: {step.reason}" if resource else step.reason,
-            cause=f"{action} {cause_of(error, resource)}",
+            cause=f"{action} {cause_of(error) if is_shared else cause_of(error, resource)}",
             **fields,
             reason=step.reason,
             error=error,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from harness.testbed import SimulatedSite
 from waldur_site_agent.backends import Outcome, Result
@@ -54,6 +55,21 @@ def test_orders_are_done_in_one_pass_although_every_fifteenth_command_is_refused
         assert testbed.members(order) == {f"u{number}"}
     assert commands[0] > 15, "nothing was ever refused"
     assert testbed.sleeps
+
+
+def test_a_database_that_goes_away_during_many_orders_is_one_line_that_names_them(
+    testbed: SimulatedSite,
+) -> None:
+    for number in range(24):
+        testbed.order(testbed.project(f"p{number}", ada="ada01"))
+    with capture_logs() as lines:
+        testbed.with_(runner=lambda inner: EveryNth(inner, 40, [0])).cycle()
+    failed = [line for line in lines if line["event"] == "action failed"]
+    deferred = [line for line in lines if line["event"] == "order deferred to the next pass"]
+    assert [len(failed), len(deferred)] == [1, 1]
+    assert deferred[0]["count"] == len(testbed.sandbox.customer.world.orders) - sum(
+        order.state == "done" for order in testbed.sandbox.customer.world.orders.values()
+    )
 
 
 @pytest.mark.parametrize("after", range(9))
