@@ -15,6 +15,7 @@ from waldur_site_agent.backends import CreateHomeDirectories, locking
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
+from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.service.health import HealthFile
@@ -236,6 +237,76 @@ def test_no_home_is_made_behind_a_link_that_leads_through_a_users_directory(
     commands, problem = create_home(tmp_path / "home" / "ada", tmp_path)
     assert commands == []
     assert str(theirs) in problem
+
+
+@needs_root
+def test_no_home_is_made_where_a_group_can_put_a_link_in_its_way(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    os.chown(project, 0, SOMEBODY)
+    project.chmod(0o770)
+    commands, problem = create_home(project / "ada", tmp_path)
+    assert commands == []
+    assert str(project) in problem
+    os.chown(project, 0, 0)
+    commands, problem = create_home(project / "ada", tmp_path)
+    assert (len(commands), problem) == (1, "")
+
+
+@needs_root
+def test_a_dangling_link_of_a_user_is_not_taken_for_a_home_that_nobody_can_replace(
+    tmp_path: Path,
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    a_dangling_link(scratch / "ada")
+    os.chown(scratch / "ada", SOMEBODY, SOMEBODY, follow_symlinks=False)
+    commands, problem = create_home(scratch / "ada", tmp_path)
+    assert commands == []
+    assert str(scratch) in problem
+
+
+@needs_root
+def test_no_home_is_made_behind_links_of_which_a_user_can_replace_the_second(
+    tmp_path: Path,
+) -> None:
+    theirs, safe = tmp_path / "theirs", tmp_path / "safe"
+    theirs.mkdir()
+    safe.mkdir()
+    (theirs / "homes").symlink_to(safe)
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    (tmp_path / "home").symlink_to("theirs/homes")
+    commands, problem = create_home(tmp_path / "home" / "ada", tmp_path)
+    assert commands == []
+    assert str(theirs) in problem
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+@needs_root
+def test_a_directory_that_exists_does_not_make_its_parent_safe(tmp_path: Path, mode: int) -> None:
+    base = tmp_path / "base"
+    (base / "new").mkdir(parents=True)
+    os.chown(base, 0, SOMEBODY)
+    base.chmod(mode)
+    assert directory_of_others(base / "new", groups=True) == base
+    assert directory_of_others(base / "new" / "below", groups=True) == (
+        None if mode & stat.S_ISVTX else base
+    )
+
+
+def test_a_path_through_links_that_go_round_in_circles_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        directory_of_others(tmp_path / "a" / "x")
+
+
+def test_a_path_through_links_that_are_the_sites_own_is_usable(tmp_path: Path) -> None:
+    (tmp_path / "real" / "homes").mkdir(parents=True)
+    (tmp_path / "absolute").symlink_to(tmp_path / "real")
+    (tmp_path / "relative").symlink_to("absolute/../real/homes")
+    assert directory_of_others(tmp_path / "relative" / "ada", groups=True) is None
 
 
 @pytest.mark.guarantee("security: Threat model")

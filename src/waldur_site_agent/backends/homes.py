@@ -285,10 +285,10 @@ class HomeDirectories:
         if quota.provider != "ceph_xattr" and quota.kind == "user":
             yield Subject(uid)
             return
-        others = directory_of_others(home)
+        others = directory_of_others(home, groups=True)
         if others is not None:
             raise PermanentError(
-                f"{others} belongs to another user or everybody can write to it, so somebody could "
+                f"{others} belongs to another user, or others can write to it, so somebody could "
                 f"have put something else at {home}",
                 remedy=f"give {others} to root (mode 0755)",
             )
@@ -373,11 +373,11 @@ class HomeDirectories:
     def _require_safe_place(self, user: str) -> None:
         """The helper runs as root and follows links: nobody may be able to put one in its way."""
         home = self.home_of(user)
-        directory = None if home is None else directory_of_others(home)
+        directory = None if home is None else directory_of_others(home, groups=True)
         if directory is not None:
             raise PermanentError(
                 f"the home directory {home} of {user} was not made: {directory} belongs to another "
-                "user or everybody can write to it, so somebody could redirect what root creates "
+                "user, or others can write to it, so somebody could redirect what root creates "
                 "below it",
                 remedy=f"create {home} by hand, or give {directory} to root (mode 0755)",
             )
