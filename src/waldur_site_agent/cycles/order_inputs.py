@@ -238,7 +238,7 @@ def resources_of(
     ``known`` are resources of orders that were read before the approvals, in this pass.
     """
     listed = _live_resources(site)
-    changed = [o for o in orders if o.uuid in approved and o.type not in OrderType.OPENING]
+    changed = [o for o in orders if o.uuid in approved and o.type != OrderType.CREATE]
     unknown = [o for o in orders if o.marketplace_resource_uuid not in known]
     own = {
         uuid: known[uuid]
