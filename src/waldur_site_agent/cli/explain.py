@@ -58,7 +58,7 @@ def explain_command(
     Exit codes: 0 explained, 1 nothing of that name was found or a side could not be read,
     2 configuration error.
     """
-    start = load_or_exit(config_file, wanted=offerings, jobs=[MEMBERSHIP_SYNC.job], quiet=True)
+    start = load_or_exit(config_file, wanted=offerings, jobs=[MEMBERSHIP_SYNC.job])
     found, code = explanations(start, name)
     if output == "json":
         say(json_text({each: explanation_json(e) for each, e in found.items()}))
@@ -94,8 +94,11 @@ def explanation_lines(
     for user in explanation.users:
         yield from _user_lines(offering, user)
     asked = [user.user for user in explanation.users]
+    stopped = any(user.refusals for user in explanation.users)
     for resource in explanation.resources:
-        yield from _resource_lines(offering, resource, asked, all_members=all_members)
+        yield from _resource_lines(
+            offering, resource, asked, all_members=all_members, stopped=stopped
+        )
     yield from _remedy_lines(explanation)
     for remark in explanation.remarks:
         yield on_one_line(f"! {remark}")
@@ -105,7 +108,7 @@ def _user_lines(offering: str, user: UserExplanation) -> Iterator[str]:
     yield on_one_line(f"{user.user}  user of {offering}")
     yield from _section("Waldur", user.waldur)
     yield from _section("On this side", user.backend)
-    yield from _refusal_lines(user.user, user.refusals, quiet=True)
+    yield from _refusal_lines(user.user, user.refusals)
 
 
 def _section(title: str, details: Iterable[Detail]) -> Iterator[str]:
@@ -116,7 +119,12 @@ def _section(title: str, details: Iterable[Detail]) -> Iterator[str]:
 
 
 def _resource_lines(
-    offering: str, resource: ResourceExplanation, asked: Sequence[str], *, all_members: bool
+    offering: str,
+    resource: ResourceExplanation,
+    asked: Sequence[str],
+    *,
+    all_members: bool,
+    stopped: bool,
 ) -> Iterator[str]:
     yield on_one_line(f"{resource.title}  in {offering}")
     yield from _section("Waldur", resource.waldur)
@@ -125,7 +133,7 @@ def _resource_lines(
         yield "    ! the backend does not have it"
     yield from _member_lines(resource.members, all_members=all_members)
     yield from _plan_lines(resource)
-    yield from _job_lines(resource, asked)
+    yield from _job_lines(resource, asked, stopped=stopped)
 
 
 def _member_lines(members: Sequence[MemberExplanation], *, all_members: bool) -> Iterator[str]:
@@ -171,22 +179,24 @@ def _plan_lines(resource: ResourceExplanation) -> Iterator[str]:
         yield on_one_line(f"    ! refuse {len(resource.refused)} of it: {resource.refused_reason}")
 
 
-def _job_lines(resource: ResourceExplanation, asked: Sequence[str]) -> Iterator[str]:
+def _job_lines(
+    resource: ResourceExplanation, asked: Sequence[str], *, stopped: bool
+) -> Iterator[str]:
     """Why jobs would be refused, or that nothing is known to stop them."""
     if resource.exists is None:
         return
-    yield from _refusal_lines("everybody", resource.refusals, quiet=True)
-    stopped = bool(resource.refusals)
+    yield from _refusal_lines("everybody", resource.refusals)
+    stopped = stopped or bool(resource.refusals)
     for member in resource.members:
         own = (member.standing or MemberStanding()).refusals
         if own and (member.wanted is not False or member.user in asked):
-            yield from _refusal_lines(member.user, own, quiet=True)
+            yield from _refusal_lines(member.user, own)
             stopped = True
     if not stopped:
         yield "  Jobs: no rule is known that refuses them or lets them wait."
 
 
-def _refusal_lines(whose: str, found: Sequence[Refusal], *, quiet: bool = False) -> Iterator[str]:
+def _refusal_lines(whose: str, found: Sequence[Refusal]) -> Iterator[str]:
     if found:
         yield on_one_line(f"  Jobs of {whose}")
     for each in found:
@@ -194,8 +204,6 @@ def _refusal_lines(whose: str, found: Sequence[Refusal], *, quiet: bool = False)
         answer = f"  [{each.answer}]" if each.answer else ""
         text = f"{_EFFECTS[each.effect]:<{_COLUMN}} {each.rule}: {each.value}{jobs}{answer}"
         yield on_one_line(f"    {text}")
-    if not found and not quiet:
-        yield "  Jobs: no rule is known that refuses them or lets them wait."
 
 
 def _remedy_lines(explanation: Explanation) -> Iterator[str]:

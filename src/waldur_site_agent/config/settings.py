@@ -585,7 +585,11 @@ class Configuration(Section):
     journal: str | None = None
     """A file that gets every change as a line of JSON; SIGHUP opens it again."""
     metrics_listen: Annotated[OptionalText, AfterValidator(_listen_address)] = ""
-    """``HOST:PORT``, or ``unix:/PATH``, where ``/metrics`` and ``/health`` are served."""
+    """``HOST:PORT``, or ``unix:/PATH``, of ``/metrics``, ``/health`` and the pages of status."""
+    status_page_token: SecretStr | None = None
+    """The bearer token of the pages; without one they are served on loopback and unix sockets."""
+    status_page_names: bool = False
+    """Whether the pages name people: members, users in plots, entries of the journal."""
     health_file: OptionalText = ""
     """A file, written every 10 seconds, that says how the agent does; ``{mode}`` is its mode. By
     default it is below ``/run/waldur-site-agent``, if the agent may write there."""

@@ -522,6 +522,8 @@ class Memory:
     rejected_totals: set[tuple[UUID, BillingMonth, str]] = field(default_factory=set)
     """Resource, month and component of totals that Waldur rejected when they were last sent."""
     months: dict[BillingMonth, MonthMemory] = field(default_factory=dict)
+    days_read: datetime | None = None
+    """When usage was last read by day."""
 
     def month(self, month: BillingMonth) -> MonthMemory:
         """What is remembered about one billing month."""
@@ -579,6 +581,8 @@ class Site:
     """The resources whose backend_id this process set; lists may not show it yet."""
     server_calls: dict[str, int] = field(default_factory=dict)
     """Which optional API calls the server has; shared by all offerings of that server."""
+    wants_days: bool = False
+    """Whether usage is also read by day, for plots."""
     siblings: tuple[Sibling, ...] = ()
     """Offerings that might share an account by mistake, so that usage would be billed twice."""
     zone: tzinfo = UTC

@@ -28,6 +28,7 @@ from waldur_site_agent.cycles.partial_answers import (
     write_optional,
 )
 from waldur_site_agent.cycles.site import Site, cause_of, note_failures, send_write
+from waldur_site_agent.cycles.usage_by_day import usage_by_day
 from waldur_site_agent.cycles.usage_sending import (
     MonthOutcome,
     NotReported,
@@ -96,7 +97,8 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
     ]
     _log(site, reportable)
     note_failures(site, "not reported", others)
-    return replace(report, months=outcomes, failures=tuple(failures))
+    days = usage_by_day(site, current)
+    return replace(report, months=outcomes, failures=tuple(failures), days=days)
 
 
 def _months(

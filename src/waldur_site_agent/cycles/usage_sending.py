@@ -104,6 +104,8 @@ class UsageCycleReport(CycleReport):
     """Resources for which nothing is reported for now, and why."""
     failures: tuple[str, ...] = ()
     """What went wrong with single resources; the others were reported."""
+    days: Mapping[str, tuple[tuple[str, Mapping[str, Decimal]], ...]] | None = None
+    """By account, the usage of each day of the current month; ``None`` if it was not read."""
 
     @property
     def has_failures(self) -> bool:

@@ -171,11 +171,14 @@ def _users(facts: Facts) -> Iterator[UserExplanation]:
         name = normalize_username(person.username)
         told.add(name)
         found = facts.user_standing.get(name, UserStanding())
+        nameless = Refusal(
+            rule="username", value=f'none yet, so in no account; its state is "{person.state}"'
+        )
         yield UserExplanation(
             user=name or person.user_username or str(person.user_uuid),
             waldur=tuple(_person_details(person, with_consent=facts.with_consent)),
             backend=found.details,
-            refusals=found.refusals,
+            refusals=found.refusals if name else (nameless,),
         )
     for name in facts.asked_users:
         if name not in told:

@@ -1,4 +1,6 @@
-"""The HTTP endpoint for ``/metrics`` and ``/health``; imported only if ``metrics_listen`` is set.
+"""The HTTP endpoint for ``/metrics``, ``/health`` and the pages of ``pages.py``.
+
+It is imported only if ``metrics_listen`` is set.
 
 Anybody who reaches it may send anything, so it costs the agent little whatever comes: one thread,
 at most sixteen connections, eight kilobytes and ten seconds for each request.
@@ -24,6 +26,7 @@ import structlog
 
 from waldur_site_agent.backends.permissions import everybody_can_write
 from waldur_site_agent.service.health import Health
+from waldur_site_agent.service.pages import HEADERS, HTML, Pages
 
 UNIX_PREFIX = "unix:"
 """Begins an address that is the path of a unix socket."""
@@ -42,7 +45,7 @@ _WORDS_OF_A_REQUEST_LINE = 3
 _REASONS: Final = {
     HTTPStatus.BAD_REQUEST: b"this is not an HTTP request\n",
     HTTPStatus.METHOD_NOT_ALLOWED: b"only GET and HEAD are served\n",
-    HTTPStatus.NOT_FOUND: b"there are /health and /metrics\n",
+    HTTPStatus.NOT_FOUND: b"there are /, /health and /metrics\n",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: b"the request is too long\n",
     HTTPStatus.INTERNAL_SERVER_ERROR: b"see the agent's log\n",
 }
@@ -66,6 +69,7 @@ class Endpoint:
         address: str,
         health: Health,
         exposition: Callable[[], bytes],
+        pages: Pages | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +81,7 @@ class Endpoint:
         self.address = address
         self._health = health
         self._exposition = exposition
+        self.pages = pages
         self._monotonic = monotonic
         self._listener = _listen(address)
         self._clients: dict[int, _Client] = {}
@@ -184,24 +189,47 @@ class Endpoint:
         method, path = _read(request)
         status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b""
         try:
-            status, kind, body = self._report(path) if isinstance(path, str) else (path, _TEXT, b"")
+            if isinstance(path, str):
+                status, kind, body = self._report(path, request)
+            else:
+                status = path
         except Exception as error:  # noqa: BLE001 - a bug must not end the endpoint
             structlog.get_logger().error("endpoint failed because of a bug", exc_info=error)
         body = body or _REASONS.get(status, b"")
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nServer: waldur-site-agent\r\n"
-            f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
+        fields = {
+            "Server": "waldur-site-agent",
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            **(HEADERS if kind == HTML else {}),
+            **({"WWW-Authenticate": "Bearer"} if status is HTTPStatus.UNAUTHORIZED else {}),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n"
         return head.encode() + (b"" if method == b"HEAD" else body)
 
-    def _report(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+    def _report(self, path: str, request: bytes) -> tuple[HTTPStatus, str, bytes]:
         if path == "/metrics":
             return HTTPStatus.OK, _EXPOSITION, self._exposition()
         if path == "/health":
             alive = self._health.status().alive
             status = HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE
             return status, _JSON, json.dumps(self._health.report(), default=str).encode()
-        return HTTPStatus.NOT_FOUND, _TEXT, b""
+        page = self.pages.answer(path, _fields(request)) if self.pages is not None else None
+        if page is None:
+            return HTTPStatus.NOT_FOUND, _TEXT, b""
+        status, body = page
+        return status, HTML if status is HTTPStatus.OK else _TEXT, body
+
+
+def _fields(request: bytes) -> dict[str, str]:
+    """The header fields of a request, by name in lower case; of several with a name the first."""
+    found: dict[str, str] = {}
+    head = request.partition(b"\r\n\r\n")[0].decode("latin-1")
+    for line in head.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip().lower(), value.strip())
+    return found
 
 
 def _read(request: bytes) -> tuple[bytes, str | HTTPStatus]:

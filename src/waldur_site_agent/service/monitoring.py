@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from waldur_site_agent.cycles.site import Conditions
+from waldur_site_agent.service.allowances import Allowances, default_directory
 from waldur_site_agent.service.health import (
     STUCK_AFTER_SECONDS,
     WRITE_EVERY_SECONDS,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from waldur_site_agent.service.error_reports import ErrorReports
     from waldur_site_agent.service.log_shipping import LogShipper
     from waldur_site_agent.service.metrics import Metrics
+    from waldur_site_agent.service.pages import Pages
     from waldur_site_agent.waldur import Waldur
 
 
@@ -144,7 +147,8 @@ class Monitoring:
         self._file = HealthFile(path, self.mode) if path else None
         self.report_errors(configuration, environ)
         self._ship_logs(configuration)
-        self._listen(environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen)
+        address = environ.get(LISTEN_VARIABLE, "") or configuration.metrics_listen
+        self._listen(address, configuration)
 
     def observe(self, offering: str, mode: str, job: str = "") -> SiteObserver:
         """The observer of one job of an offering in one mode."""
@@ -252,9 +256,36 @@ class Monitoring:
         if self._reports is not None:
             self._reports.defect(error, event)
 
-    def _listen(self, address: str) -> None:
+    @property
+    def shows_pages(self) -> bool:
+        """Whether somebody can look at pages."""
+        return self._endpoint is not None
+
+    def _pages(self, address: str, configuration: Configuration) -> Pages:
+        from waldur_site_agent.service.pages import Pages, PageSettings  # noqa: PLC0415 - as below
+
+        token = configuration.status_page_token
+        settings = PageSettings(
+            address=address,
+            token=token.get_secret_value() if token else "",
+            names_people=configuration.status_page_names,
+            units={
+                offering.name: {n: c.measured_unit for n, c in offering.components.items()}
+                for offering in configuration.offerings
+            },
+            journal=Path(configuration.journal) if configuration.journal else None,
+        )
+        return Pages(
+            settings=settings,
+            health=self.health,
+            overview=self.overview,
+            allowances=Allowances(default_directory()),
+        )
+
+    def _listen(self, address: str, configuration: Configuration) -> None:
         if self._endpoint is not None:
             if self._endpoint.address == address:
+                self._endpoint.pages = self._pages(address, configuration)
                 return
             self._endpoint.close()
             self._endpoint = None
@@ -267,7 +298,9 @@ class Monitoring:
         self.metrics = self.metrics or Metrics(self.health)
         log = structlog.get_logger()
         try:
-            self._endpoint = Endpoint(address, self.health, self.metrics.exposition)
+            self._endpoint = Endpoint(
+                address, self.health, self.metrics.exposition, self._pages(address, configuration)
+            )
         except (OSError, OverflowError, ValueError) as error:
             log.error(
                 "metrics disabled: cannot bind the listen address",

@@ -59,6 +59,8 @@ class ResourceView:
     missing: bool = False
     month: str = ""
     budgets: tuple[Budget, ...] = ()
+    days: tuple[tuple[str, Mapping[str, Decimal]], ...] = ()
+    """Each day of the month so far, with what was used of each component."""
 
 
 class Overview:
@@ -111,7 +113,12 @@ def _views(report: CycleReport) -> Iterator[tuple[str, ResourceView]]:
                     month = str(outcome.plan.month)
                     yield (
                         str(each.resource.uuid),
-                        replace(view, month=month, budgets=tuple(_budgets(each))),
+                        replace(
+                            view,
+                            month=month,
+                            budgets=tuple(_budgets(each)),
+                            days=(report.days or {}).get(each.account, ()),
+                        ),
                     )
         case _:
             return
@@ -154,8 +161,15 @@ def _merged(known: ResourceView | None, change: ResourceView) -> ResourceView:
     if known is None:
         return change
     if change.month:
-        return replace(change, members=known.members, waiting=known.waiting, missing=known.missing)
-    return replace(change, month=known.month, budgets=known.budgets)
+        days = change.days or (known.days if known.month == change.month else ())
+        return replace(
+            change,
+            members=known.members,
+            waiting=known.waiting,
+            missing=known.missing,
+            days=days,
+        )
+    return replace(change, month=known.month, budgets=known.budgets, days=known.days)
 
 
 def waiting_in(report: CycleReport) -> list[str]:

@@ -348,6 +348,7 @@ def open_site(
             unreported_usage=UnreportedUsage(safety.unreported_usage),
             remove_unknown_users=safety.unknown_users == "remove",
             recreate=runtime.recreate,
+            wants_days=runtime.monitoring.shows_pages,
             siblings=tuple(siblings),
             zone=billing_zone(runtime.configuration),
         )

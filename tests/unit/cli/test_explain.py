@@ -136,6 +136,9 @@ def test_a_person_whose_username_is_not_there_yet_is_found_by_the_login(
     found = explained(site, "bob")
     state = {each["name"]: each["value"] for each in found["users"][0]["waldur"]}
     assert (state["username"], state["state"]) == ("none yet", "Pending account linking")
+    text = site.run("explain", "bob", command=PROGRAM).out
+    assert 'username: none yet, so in no account; its state is "Pending account linking"' in text
+    assert "no rule is known" not in text
 
 
 def test_a_paused_account_is_explained_by_the_qos_that_decides(site: Installation) -> None:

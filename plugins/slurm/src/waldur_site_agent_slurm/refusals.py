@@ -301,7 +301,8 @@ def _refusal(
         effect=effect,
         jobs="" if not tres or tres in _ALWAYS_ASKED_FOR else f"that ask for {tres}",
         answer=answer,
-        remedy=f"sacctmgr modify {' '.join(words)} set {raised}",
+        # nothing at all is meant so: somebody, often the agent, has closed it
+        remedy=f"sacctmgr modify {' '.join(words)} set {raised}" if limit.limit else "",
     )
 
 
