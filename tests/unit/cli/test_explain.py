@@ -157,6 +157,7 @@ def test_a_used_up_limit_above_the_account_is_named_with_its_account(site: Insta
     resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=10)
     with testbed.slurm.change() as cluster:
         cluster.accounts["p_climate"].limits["cpu"] = 60
+        cluster.accounts["p_climate"].counted_since = 0
     ended = datetime.now(UTC) - timedelta(hours=1)
     testbed.slurm.run_job("ada01", resource.backend_id, {"cpu": 1}, ended - HOUR, ended)
     rules = refusals(explained(site, "ada01"))
