@@ -40,6 +40,7 @@ from waldur_site_agent.backends.contract import (
     members_of,
     resource_of,
 )
+from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.standing import (
     Detail,
@@ -64,6 +65,7 @@ __all__ = [
     "Capabilities",
     "Check",
     "CheckStatus",
+    "Consumption",
     "CreateHomeDirectories",
     "CreateProjectDirectory",
     "CreateResource",

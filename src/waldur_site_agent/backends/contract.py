@@ -28,6 +28,7 @@ from waldur_site_agent.model.backend import (
     ResourceFacts,
     ResourceRequest,
 )
+from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, OfferingUser, Order, WaldurOffering
 from waldur_site_agent.model.standing import (
@@ -600,6 +601,18 @@ class Backend(ABC):
             PermanentError: the backend cannot report usage.
         """
         return self.usages(since, [period])[0]
+
+    def consumption(self, resources: Iterable[str]) -> Mapping[str, Mapping[str, Consumption]]:
+        """What is used of the limits on consumption of each resource, by component type.
+
+        Only limits that are used up count, such as those on core-hours; a resource or component
+        without one is left out. This default knows of none.
+
+        Raises:
+            TemporaryError: the backend could not be read.
+        """
+        del resources
+        return {}
 
     def usages(
         self,

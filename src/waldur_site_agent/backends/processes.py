@@ -98,7 +98,7 @@ def inheriting(descriptor: int | None) -> Iterator[None]:
 
 
 class ProcessRunner:
-    """Runs each command in a process group of its own, without a shell and without input."""
+    """Runs each command in a process group of its own, without a shell."""
 
     timed_out: ClassVar[type[CommandTimedOutError]] = CommandTimedOutError
     missing: ClassVar[type[CommandMissingError]] = CommandMissingError
@@ -143,9 +143,16 @@ class ProcessRunner:
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """See :class:`Runner`."""
+        return self._run(argv, timeout, None)
+
+    def run_with_input(self, argv: Sequence[str], text: str, timeout: float) -> CommandResult:
+        """The same for a command that reads a text from its standard input."""
+        return self._run(argv, timeout, text)
+
+    def _run(self, argv: Sequence[str], timeout: float, text: str | None) -> CommandResult:
         command = tuple(argv)
-        with self._running(command, timeout, self._when_hung) as process:
-            stdout, stderr = process.communicate(timeout=timeout)
+        with self._running(command, timeout, self._when_hung, text is not None) as process:
+            stdout, stderr = process.communicate(text, timeout=timeout)
         return CommandResult(
             command, process.returncode, self._masked(stdout), self._masked(stderr)
         )
@@ -158,10 +165,10 @@ class ProcessRunner:
 
     @contextmanager
     def _running(
-        self, command: tuple[str, ...], timeout: float, when_hung: str
+        self, command: tuple[str, ...], timeout: float, when_hung: str, reads: bool = False
     ) -> Iterator[subprocess.Popen[str]]:
         """Start a command; whatever happens in the body, nothing is left of it afterwards."""
-        process = self._start(command)
+        process = self._start(command, reads=reads)
         try:
             yield process
         except subprocess.TimeoutExpired as error:
@@ -172,12 +179,12 @@ class ProcessRunner:
         finally:
             _end_group(process)
 
-    def _start(self, command: tuple[str, ...]) -> subprocess.Popen[str]:
+    def _start(self, command: tuple[str, ...], *, reads: bool) -> subprocess.Popen[str]:
         program = command[0] if self._directory is None else str(self._directory / command[0])
         try:
             return subprocess.Popen(
                 (program, *command[1:]),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self._environment,

@@ -7,11 +7,12 @@ from waldur_site_agent.config.loading import (
     load_configuration,
     load_usable,
 )
-from waldur_site_agent.config.settings import Configuration, Job, Offering, Safety
+from waldur_site_agent.config.settings import Budgets, Configuration, Job, Offering, Safety
 from waldur_site_agent.config.source import ConfigurationError, Problem, Source, problems_of
 
 __all__ = [
     "BrokenOffering",
+    "Budgets",
     "Configuration",
     "ConfigurationError",
     "Job",

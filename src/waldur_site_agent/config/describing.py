@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from waldur_site_agent.config.settings import (
+    Budgets,
     ComponentSettings,
     Configuration,
     Events,
@@ -31,6 +32,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("events", Events),
     ("log_shipping", LogShipping),
     ("An entry of offerings", Offering),
+    ("budgets of an offering", Budgets),
     ("An entry of backend_components", ComponentSettings),
 )
 _INTRODUCTION = """\
@@ -138,6 +140,7 @@ def _type(described: Schema, definitions: Mapping[str, Schema]) -> str:
 MASK = "********"
 _WORDS = (
     "token",
+    "webhook",
     "passw",
     "passphrase",
     "pwd",

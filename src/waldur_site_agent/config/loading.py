@@ -231,7 +231,26 @@ def _resolve_secrets(source: Source, environ: Mapping[str, str]) -> list[Problem
                 place: Place = ("offerings", number, unresolved.key)
                 problems.append(Problem(source.line(place), place, str(unresolved)))
                 entry[key] = ""
+        problems += _resolve_budgets(source, number, entry.get("budgets"), environ)
     return problems
+
+
+def _resolve_budgets(
+    source: Source, number: int, budgets: Value, environ: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Replace variables in the webhook of an offering's budgets and in its token."""
+    if not isinstance(budgets, dict):
+        return
+    for key in ("webhook", "webhook_token"):
+        text = budgets.get(key)
+        if not isinstance(text, str):
+            continue
+        try:
+            budgets[key] = _expand(key, text, source.path, environ)
+        except _Unresolved as unresolved:
+            place: Place = ("offerings", number, "budgets", key)
+            budgets[key] = ""
+            yield Problem(source.line(place), place, str(unresolved))
 
 
 def _resolve_proxy(source: Source, environ: Mapping[str, str]) -> list[Problem]:

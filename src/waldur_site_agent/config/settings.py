@@ -310,6 +310,60 @@ class Events(Section):
     """How often a full pass over the offering runs, besides those at start and reconnect."""
 
 
+def _webhook_url(secret: SecretStr) -> SecretStr:
+    """Check a webhook; messages never show it, because many are secret as a whole."""
+    text = secret.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        usable = not text or (parts.scheme in ("http", "https") and bool(parts.hostname))
+        usable = usable and parts.port != 0 and text.isprintable()
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("expected a URL such as https://chat.example.com/hooks/budgets")
+    return secret
+
+
+def _file_mode(text: str) -> str:
+    if re.fullmatch(r"0?[0-7]{3}", text) is None or int(text, 8) & 0o022:
+        raise ValueError('expected an octal mode that lets only the owner write, such as "0644"')
+    return text
+
+
+def _program(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words and not words[0].startswith("/"):
+        raise ValueError("expected a list that begins with the absolute path of a program")
+    return words
+
+
+def _absolute(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError("expected an absolute path")
+    return text
+
+
+class Budgets(Section):
+    """What is told when resources use up their limits, and to whom. Without it, nothing is."""
+
+    warn_at_percent: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = (80, 100)
+    """A notice is given once when this much of a limit is used."""
+    notify_roles: tuple[Literal["manager", "admin", "member"], ...] = ("manager",)
+    """Whose e-mail addresses a notice has: people with these roles in the resource's project."""
+    webhook: Annotated[SecretStr, AfterValidator(_webhook_url), BeforeValidator(_empty_is_off)] = (
+        SecretStr("")
+    )
+    """Notices are posted to this URL as JSON; it is masked like a password. Or ``${VARIABLE}``."""
+    webhook_token: Annotated[SecretStr, BeforeValidator(_empty_is_off)] = SecretStr("")
+    """Sent to the webhook as a bearer token, or ``${VARIABLE}``."""
+    command: Annotated[tuple[str, ...], AfterValidator(_program)] = ()
+    """A program and its arguments, run for each notice, which it reads as JSON from its standard
+    input. ``{account}``, ``{component}`` and ``{percent}`` are replaced in the arguments."""
+    file: Annotated[OptionalText, AfterValidator(_absolute)] = ""
+    """Where the budgets are written for ``waldur-budget`` on login nodes."""
+    file_mode: Annotated[str, AfterValidator(_file_mode)] = "0644"
+    """The mode of that file, in octal. It names accounts and resources, but no people."""
+
+
 class Offering(Section):
     """One entry of ``offerings``: a Waldur offering bound to a backend."""
 
@@ -398,6 +452,8 @@ class Offering(Section):
     stays, and plan and log name it."""
     safety: Safety | None = None
     """The offering's own thresholds; they replace those of the file as a whole."""
+    budgets: Budgets | None = None
+    """Notices of budgets that are used up, and a file of them for ``waldur-budget``."""
     _proxy: SecretStr = PrivateAttr(SecretStr(""))
 
     @field_validator(

@@ -42,8 +42,14 @@ from waldur_site_agent.model.backend import (
     Scope,
     UserScope,
 )
+from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
-from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, Resource
+from waldur_site_agent.model.marketplace import (
+    OfferingUser,
+    OfferingUserState,
+    Resource,
+    TeamMember,
+)
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import (
     Call,
@@ -541,6 +547,24 @@ class Sibling:
     waldur: Waldur
 
 
+class BudgetChannels(Protocol):
+    """Where budgets are told."""
+
+    def tell(self, notice: BudgetNotice, people: Sequence[TeamMember]) -> None:
+        """Tell of a crossing by all channels.
+
+        Raises:
+            TemporaryError: one of them did not take it; tell it again.
+        """
+
+    def publish(self, budgets: Sequence[Budget]) -> None:
+        """Replace the file of budgets.
+
+        Raises:
+            TemporaryError: it cannot be written.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """One offering and everything its cycles need; the same for all cycles of a process."""
@@ -593,6 +617,8 @@ class Site:
     """Whether account members unknown to Waldur are removed, not just reported."""
     recreate: bool = False
     """Whether accounts that the backend has lost are made again."""
+    budgets: BudgetChannels | None = None
+    """Where budgets are told; ``None`` if the offering has none configured."""
 
 
 def subject_of(offering: Offering, job: str) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, timedelta
 from functools import partial
 
 from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.budget_notices import check_budgets
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import by_account, report_limits
@@ -90,15 +91,17 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
         *unreported,
         *mark_missing(site, reportable.missing, reportable.accounts),
     ]
+    budgets, untold = check_budgets(site, reportable.resources)
     failures = [
         *reportable.troubles,
         *(f"{f.account}: {f.error}" for outcome in outcomes for f in outcome.failures),
         *others,
+        *untold,
     ]
     _log(site, reportable)
-    note_failures(site, "not reported", others)
+    note_failures(site, "not reported", [*others, *untold])
     days = usage_by_day(site, current)
-    return replace(report, months=outcomes, failures=tuple(failures), days=days)
+    return replace(report, months=outcomes, failures=tuple(failures), days=days, budgets=budgets)
 
 
 def _months(

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from waldur_site_agent.cycles.partial_answers import readable
 from waldur_site_agent.cycles.site import CycleReport, Site, cause_of, note_write
+from waldur_site_agent.model.budget_notices import Budget
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.model.usage import BillingMonth, UserUsage
@@ -106,6 +107,8 @@ class UsageCycleReport(CycleReport):
     """What went wrong with single resources; the others were reported."""
     days: Mapping[str, tuple[tuple[str, Mapping[str, Decimal]], ...]] | None = None
     """By account, the usage of each day of the current month; ``None`` if it was not read."""
+    budgets: tuple[Budget, ...] = ()
+    """What is used of limits, if the offering has budgets configured."""
 
     @property
     def has_failures(self) -> bool:

@@ -571,6 +571,7 @@ class TeamMember:
     """The person's own UUID, not that of the role or of the offering user."""
     username: str = ""
     full_name: str = ""
+    email: str = ""
     role: str = ""
     expiration_time: datetime | None = None
 

@@ -21,6 +21,7 @@ from waldur_site_agent import __version__
 from waldur_site_agent.backends import Outcome, Result
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.site import CycleReport
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
 from waldur_site_agent.service.health import Health, HealthStatus
 
 PREFIX = "waldur_site_agent"
@@ -40,6 +41,7 @@ class Metrics:
         build.labels(__version__).set(1)
         self._of_cycles()
         self._of_calls()
+        self._budgets: dict[str, frozenset[tuple[str, str, str]]] = {}
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
@@ -54,8 +56,20 @@ class Metrics:
             self.refused_plans.labels(*work).inc()
         if isinstance(report, MembershipReport):
             self.removals_suspended.labels(*work).set(bool(report.removals_suspended))
+        if isinstance(report, UsageCycleReport) and not report.trouble:
+            self._budgets_of(report)
         if not report.trouble:
             self.last_success.labels(*work).set_to_current_time()
+
+    def _budgets_of(self, report: UsageCycleReport) -> None:
+        """Replace the shares of an offering's budgets: what has ended must not stay."""
+        offering = report.offering
+        now = {(offering, b.account, b.component): float(b.share) for b in report.budgets}
+        for labels in self._budgets.get(offering, frozenset()) - now.keys():
+            self.budget_used.remove(*labels)
+        for labels, share in now.items():
+            self.budget_used.labels(*labels).set(share)
+        self._budgets[offering] = frozenset(now)
 
     def action(self, work: tuple[str, str], outcome: Outcome) -> None:
         """Count an action of ``work`` (offering, mode)."""
@@ -95,6 +109,11 @@ class Metrics:
             "removals_suspended",
             "1: no member was removed in the last cycle because a list could not be read.",
             _WORK,
+        )
+        self.budget_used = self._gauge(
+            "budget_used_ratio",
+            "The used part of a limit, where budgets are configured.",
+            ("offering", "account", "component"),
         )
         self.actions = self._counter(
             "actions",

@@ -27,6 +27,7 @@ from waldur_site_agent.cycles.importing import sync_membership_and_imports
 from waldur_site_agent.cycles.orders import process_orders, repair_stuck_updates
 from waldur_site_agent.cycles.site import (
     AllowanceStore,
+    BudgetChannels,
     CycleReport,
     NoAllowances,
     Observer,
@@ -349,11 +350,22 @@ def open_site(
             remove_unknown_users=safety.unknown_users == "remove",
             recreate=runtime.recreate,
             wants_days=runtime.monitoring.shows_pages,
+            budgets=_budget_channels(offering, mode),
             siblings=tuple(siblings),
             zone=billing_zone(runtime.configuration),
         )
         stack.callback(_settle, site)
         yield site
+
+
+def _budget_channels(offering: Offering, mode: Mode) -> BudgetChannels | None:
+    """Where budgets are told; they are looked at when usage is reported."""
+    if offering.budgets is None or mode.job != Job.REPORT:
+        return None
+    # imported on demand: few offerings have budgets configured
+    from waldur_site_agent.service.budget_channels import Channels  # noqa: PLC0415
+
+    return Channels(offering.name, offering.budgets, proxy=offering.proxy)
 
 
 def _settle(site: Site) -> None:

@@ -7,8 +7,10 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import structlog
@@ -19,6 +21,8 @@ from waldur_site_agent.backends import AddMembers, Outcome, Result, Skipped, Tem
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.site import CycleReport
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent.model.budget_notices import Budget
 from waldur_site_agent.service.endpoint import Endpoint
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.logs import configure_logs
@@ -34,6 +38,18 @@ EVENTS = {
     "messages": {"order looked at": 5},
 }
 COORDINATION = {"connected": True, "agents": 2, "held": ["report of Cluster"]}
+BUDGET = Budget(
+    resource=UUID(int=1),
+    account="a_run",
+    title="run",
+    project="climate",
+    ends_on=None,
+    component="cpu",
+    label="CPU",
+    unit="k-Hours",
+    limit=Decimal(10),
+    used=Decimal(8),
+)
 SKIPPED = Skipped("ada01", TemporaryError("unknown to the operating system"))
 WORK = {"offering": "Cluster", "mode": "report"}
 
@@ -147,6 +163,7 @@ def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Mo
     watch.command("sacctmgr read", "success", 0.2)
     watch.cycle_ended(CycleReport(offering="Cluster", refused_reason="too many"), 1)
     watch.cycle_ended(MembershipReport(offering="Cluster"), 1)
+    watch.cycle_ended(UsageCycleReport(offering="Cluster", budgets=(BUDGET,)), 1)
     monitoring.health.watch_events("Cluster", lambda: EVENTS)
     monitoring.health.watch_coordination(lambda: COORDINATION)
     assert monitoring.metrics is not None
@@ -157,6 +174,16 @@ def test_the_page_lists_every_metric_with_its_labels_and_no_other(monitoring: Mo
             registered[name] = {*metric.samples[0].labels} - {"le"}
     rows = re.findall(rf"^\| `({PREFIX}_\w+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
     assert {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows} == registered
+
+
+def test_a_budget_that_is_gone_has_no_share_any_more(monitoring: Monitoring) -> None:
+    watch = monitoring.observe("Cluster", "report")
+    for budgets, share in (((BUDGET,), 0.8), ((), None)):
+        watch.cycle_ended(UsageCycleReport(offering="Cluster", budgets=budgets), 1)
+        labels = {"offering": "Cluster", "account": "a_run", "component": "cpu"}
+        assert monitoring.metrics is not None
+        registry = monitoring.metrics.registry
+        assert registry.get_sample_value(f"{PREFIX}_budget_used_ratio", labels) == share
 
 
 def test_names_follow_prometheus_rules_and_help_texts_end(monitoring: Monitoring) -> None:

@@ -20,6 +20,7 @@ from waldur_site_agent.backends import (
     BackendState,
     Check,
     CheckStatus,
+    Consumption,
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
@@ -67,6 +68,7 @@ from waldur_site_agent_slurm.client import (
     SlurmClient,
     Work,
 )
+from waldur_site_agent_slurm.consumption import read_consumption
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.facts import ROOT, Account, Cluster, Member
 from waldur_site_agent_slurm.grants import grant_of, is_given
@@ -375,6 +377,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         accounts = tuple(name.strip().lower() for name in resources)
         subject = Subject(accounts=accounts, users=tuple(users))
         return standing(self._client, self.read(), subject, self._user_exists)
+
+    def consumption(self, resources: Iterable[str]) -> Mapping[str, Mapping[str, Consumption]]:
+        """See :meth:`Backend.consumption`; as slurmctld adds up, with decay if the site has it."""
+        return read_consumption(self._client, (name.strip().lower() for name in resources))
 
     def state_of(self, reading: Cluster) -> BackendState:
         """Every account that can be used in the cluster."""

@@ -1,0 +1,1 @@
+"""What is left of a user's budgets, for login nodes."""
