@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from harness.patience import eventually, patience
-from integration.places import place_of
+from integration.places import place_of, to_purge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -245,9 +245,15 @@ def _start() -> None:
     assert started.returncode == 0, started.stderr
 
 
-def down() -> None:
+def to_purge_at_the_end() -> list[str]:
+    """What ``down`` is to be given later, should nobody have made the broker's directory yet."""
+    return to_purge(_ENVIRONMENT["WSA_RABBITMQ_DIR"])
+
+
+def down(*options: str) -> None:
     """Stop the broker."""
-    subprocess.run([SERVICE / "down.sh"], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
+    command = [str(SERVICE / "down.sh"), *options]
+    subprocess.run(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
 
 
 def is_running() -> bool:

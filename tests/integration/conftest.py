@@ -16,7 +16,7 @@ import pytest
 from harness.patience import eventually, patience
 from integration import broker
 from integration.not_run import note_missing
-from integration.places import place_of
+from integration.places import place_of, to_purge
 from waldur_site_agent_slurm.client import ProcessRunner
 
 if TYPE_CHECKING:
@@ -194,30 +194,31 @@ def up(**environment: str) -> Path:
 
 @pytest.fixture(scope="session")
 def real_slurm(request: pytest.FixtureRequest) -> Iterator[RealSlurm]:
-    """A real Slurm; what this run started is stopped at its end."""
+    """A real Slurm; what this run started or made is stopped or removed at its end."""
     obstacle = _why_there_can_be_no_slurm()
     if obstacle:
         _skip(request.config, "real Slurm", obstacle)
     was_running = _is_running()
+    purge = to_purge(_ENVIRONMENT["WSA_SLURM_DIR"])
     yield RealSlurm(up())
     if not was_running:
-        subprocess.run(
-            [SERVICE / "down.sh"], env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True
-        )
+        command = [str(SERVICE / "down.sh"), *purge]
+        subprocess.run(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(scope="session")
 def real_rabbitmq(request: pytest.FixtureRequest) -> Iterator[broker.RealRabbitMQ]:
-    """A real RabbitMQ; what this run started is stopped at its end."""
+    """A real RabbitMQ; what this run started or made is stopped or removed at its end."""
     obstacle = broker.why_there_can_be_none()
     if obstacle:
         _skip(request.config, "real RabbitMQ", obstacle)
     was_running = broker.is_running()
+    purge = broker.to_purge_at_the_end()
     rabbitmq = broker.up()
     yield rabbitmq
     rabbitmq.close()
     if not was_running:
-        broker.down()
+        broker.down(*purge)
 
 
 @pytest.fixture

@@ -24,3 +24,8 @@ def place_of(service: str, first_port: int, ports: int) -> dict[str, str]:
         place = 1 + int(worker.removeprefix("gw"))
         found[port] = str(int(found[port]) + ports * place)
     return found
+
+
+def to_purge(directory: str) -> list[str]:
+    """The option with which ``down.sh`` removes a directory that is not there before ``up.sh``."""
+    return [] if Path(directory).exists() else ["--purge"]

@@ -7,7 +7,7 @@ say() { echo "$SERVICE test service: $*" >&2; }
 
 # one_at_a_time COMMAND: services that start side by side share the package manager
 one_at_a_time() {
-    exec 9>"${TMPDIR:-/tmp}/waldur-site-agent-slurm.setup"
+    exec 9<"${TMPDIR:-/tmp}"      # the directory itself: no file of a lock stays
     flock 9
     "$@"
     exec 9>&-

@@ -29,10 +29,9 @@ cd /        # Erlang looks into its working directory, which its user may not be
 say() { echo "rabbitmq test service: $*" >&2; }
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
 
-# one_at_a_time COMMAND: services that start side by side share the package manager; the lock is
-# the one of Slurm's script
+# one_at_a_time COMMAND: services that start side by side share the package manager
 one_at_a_time() {
-    exec 9>"${TMPDIR:-/tmp}/waldur-site-agent-slurm.setup"
+    exec 9<"${TMPDIR:-/tmp}"      # the directory itself: no file of a lock stays
     flock 9
     "$@"
     exec 9>&-

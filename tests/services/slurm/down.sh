@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stops what up.sh started, by its pid files alone. With --purge also removes its directory and
-# the operating-system users it made.
+# Stops what up.sh started, by its pid files alone. With --purge also removes its directory and,
+# unless another cluster of the tests is running, the operating-system users that up.sh made.
 set -u
 
 DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
@@ -19,17 +19,27 @@ stop() {
     [ ! -d "/proc/$pid" ] || kill -9 "$pid"
 }
 
+# whether a slurmctld of these tests runs; the one of a site has another name in its configuration
+another_cluster() {
+    for pid in $(pgrep -x slurmctld); do
+        conf=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SLURM_CONF=//p')
+        ! grep -qs '^ClusterName=wsatest$' "$conf" || return 0
+    done
+    return 1
+}
+
 for daemon in slurmd slurmctld slurmdbd mariadbd munged; do stop $daemon; done
 
 if [ "${1:-}" = --purge ]; then
     if [ -e "$DIR/etc/slurm.conf" ] && grep -q '^ClusterName=wsatest$' "$DIR/etc/slurm.conf"; then
         rm -rf "$DIR"
     fi
-    number=1
-    while id "wsatest$number" >/dev/null 2>&1; do
-        userdel "wsatest$number" 2>/dev/null || break
-        number=$((number + 1))
-    done
-    rm -rf "${TMPDIR:-/tmp}/waldur-site-agent-homes"
+    exec 9<"${TMPDIR:-/tmp}"        # up.sh makes the users under the same lock
+    flock 9
+    if ! another_cluster; then
+        getent passwd | sed -n 's/^\(wsatest[0-9]*\):.*:waldur-site-agent test:.*/\1/p' |
+            while read -r user; do userdel "$user" 2>/dev/null; done
+        id wsatest1 >/dev/null 2>&1 || rm -rf "${TMPDIR:-/tmp}/waldur-site-agent-homes"
+    fi
 fi
 exit 0

@@ -21,6 +21,7 @@ DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
 PORT=${WSA_SLURM_PORT:-26817}
 USERS=${WSA_SLURM_USERS:-8}
 CLUSTER=wsatest
+MADE_HERE='waldur-site-agent test'       # down.sh removes such users
 HOMES=${TMPDIR:-/tmp}/waldur-site-agent-homes       # one for all clusters, as the users are
 SOCKET=$DIR/munge/socket
 SQL_SOCKET=$DIR/db/socket
@@ -33,7 +34,7 @@ say() { echo "slurm test service: $*" >&2; }
 
 # one_at_a_time COMMAND: clusters that start side by side share packages and users
 one_at_a_time() {
-    exec 9>"${TMPDIR:-/tmp}/waldur-site-agent-slurm.setup"
+    exec 9<"${TMPDIR:-/tmp}"      # the directory itself: no file of a lock stays
     flock 9
     "$@"
     exec 9>&-
@@ -219,7 +220,7 @@ make_users() {
     number=1
     while [ $number -le "$USERS" ]; do
         user=wsatest$number home=$HOMES/wsatest$number
-        id "$user" >/dev/null 2>&1 || useradd -r -M -N -s /bin/sh -d "$home" "$user"
+        id "$user" >/dev/null 2>&1 || useradd -r -M -N -s /bin/sh -d "$home" -c "$MADE_HERE" "$user"
         [ "$(getent passwd "$user" | cut -d: -f6)" = "$home" ] || usermod -d "$home" "$user"
         install -d -m 700 -o "$user" -g "$(id -g "$user")" "$home"
         number=$((number + 1))
