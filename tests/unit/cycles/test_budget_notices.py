@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -63,9 +64,11 @@ def ordered(site: SimulatedSite) -> Order:
 
 def work(site: SimulatedSite, order: Order, hours: int) -> None:
     """Have a thousand cores busy in the account for some hours."""
-    end = datetime(2026, 11, 1, tzinfo=UTC)
-    account = site.resource(order).backend_id
-    site.slurm.run_job("ada01", account, {"cpu": 1000}, end - timedelta(hours=hours), end)
+    state, account = site.slurm.state, site.resource(order).backend_id
+    begin = datetime.fromtimestamp(state.now or time.time(), UTC)
+    end = begin + timedelta(hours=hours)
+    site.slurm.run_job("ada01", account, {"cpu": 1000}, begin, end)
+    state.now = int(end.timestamp()) + 1
 
 
 @contextmanager
