@@ -78,7 +78,8 @@ def status_json(configuration: Configuration) -> dict[str, Any]:
         and all(each.status == "ok" for each in agents)
         and not refused,
         "agents": [
-            {"file": str(each.path), "status": each.status, "detail": each.detail}
+            {"file": str(each.path), "status": each.status, "detail": each.detail,
+             "coordination": each.report.get("coordination")}
             for each in agents
         ],
         "offerings": [

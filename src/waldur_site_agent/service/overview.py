@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport, OrderStatus
@@ -198,24 +199,41 @@ def waiting_in(report: CycleReport) -> list[str]:
 
 
 def large_budgets(report: CycleReport) -> list[dict[str, Any]] | None:
-    """Budgets of which most is used, as JSON values; ``None`` if the pass does not tell."""
+    """Budgets of which most is used, as JSON values; ``None`` if the pass does not tell.
+
+    What the backend counts against a limit decides, where the pass has read it; otherwise the usage
+    of this month is held against the limit in Waldur.
+    """
     if not isinstance(report, UsageCycleReport) or report.trouble:
         return None
-    found = [
-        {
-            "account": each.account,
-            "resource": str(each.resource.uuid),
-            "component": budget.component,
-            "used": f"{budget.used:f}",
-            "limit": f"{budget.limit:f}",
-            "percent": round(float(budget.share * 100), 1),
-        }
+    counted = [
+        _large(each.account, each.resource, each.component, each.used, each.limit)
+        for each in report.budgets
+    ]
+    billed = [
+        _large(each.account, each.resource.uuid, budget.component, budget.used, budget.limit)
         for outcome in report.months[-1:]
         for each in outcome.plan.resources
         for budget in _budgets(each)
-        if budget.share is not None and budget.limit is not None and budget.share >= LARGE_SHARE
     ]
-    return sorted(found, key=lambda each: -float(str(each["percent"])))[:MOST_LINES]
+    found = [each for each in counted or billed if each is not None]
+    return sorted(found, key=lambda each: -float(each["percent"]))[:MOST_LINES]
+
+
+def _large(
+    account: str, resource: UUID, component: str, used: Decimal, limit: Decimal | None
+) -> dict[str, Any] | None:
+    share = used / limit if limit else Decimal(0)
+    if share < LARGE_SHARE:
+        return None
+    return {
+        "account": account,
+        "resource": str(resource),
+        "component": component,
+        "used": f"{used:f}",
+        "limit": f"{limit:f}",
+        "percent": round(float(share * 100), 1),
+    }
 
 
 def age_text(moment: str | None, now: datetime | None = None) -> str:

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 from harness import SimulatedSite
 from waldur_site_agent.cycles.usage import report_usage
 from waldur_site_agent.cycles.usage_by_day import days_of
+from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent.model.budget_notices import Budget
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.service.overview import Overview, age_text, large_budgets, waiting_in
 
@@ -45,6 +47,31 @@ def test_a_resource_is_known_with_members_budgets_and_days(testbed: SimulatedSit
     assert abs(by_day - cpu.used) <= Decimal("0.005") * now.day
     large = large_budgets(report) or []
     assert [each["account"] for each in large] == [resource.backend_id]
+
+
+def test_what_the_backend_counts_decides_about_a_budget() -> None:
+    def budget(account: str, used: int) -> Budget:
+        return Budget(
+            resource=UUID(int=1),
+            account=account,
+            title=account,
+            project="climate",
+            ends_on=None,
+            component="cpu",
+            label="CPU",
+            unit="k-Hours",
+            limit=Decimal(10),
+            used=Decimal(used),
+        )
+
+    report = UsageCycleReport(
+        offering="Cluster", budgets=(budget("a_low", 7), budget("a_high", 8), budget("a_full", 12))
+    )
+    large = large_budgets(report) or []
+    assert [(each["account"], each["percent"]) for each in large] == [
+        ("a_full", 120.0),
+        ("a_high", 80.0),
+    ]
 
 
 def test_days_follow_the_clock_of_the_site() -> None:
