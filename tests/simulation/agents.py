@@ -14,7 +14,8 @@ import structlog
 from simulation.faults import FaultInjector
 from simulation.world import FACTORS, PREPAID, PREPAID_FACTOR, World
 from waldur_site_agent.backends import UsernameBackend
-from waldur_site_agent.backends.contract import BackendSettings, NoUsernames
+from waldur_site_agent.backends.backend_settings import BackendSettings
+from waldur_site_agent.backends.usernames import NoUsernames
 from waldur_site_agent.config import Job, Offering
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.orders import process_orders

@@ -3,29 +3,16 @@
 A plugin author imports from here and from :mod:`waldur_site_agent.model`, from nowhere else.
 """
 
-from waldur_site_agent.backends.checks import Look, failed_check, make_checks
-from waldur_site_agent.backends.contract import (
+from waldur_site_agent.backends.actions import (
     Access,
-    AccountLinkingRequired,
     Action,
-    AdditionalValidationRequired,
     AddMembers,
-    Backend,
-    BackendResource,
-    BackendSettings,
-    BackendState,
-    Capabilities,
-    Check,
-    CheckStatus,
     CreateHomeDirectories,
     CreateProjectDirectory,
     CreateResource,
-    Decision,
     DeleteResource,
-    DirectoryReport,
     Grant,
     MoveContainer,
-    NoUsernames,
     Outcome,
     Progress,
     RemoveMembers,
@@ -36,9 +23,25 @@ from waldur_site_agent.backends.contract import (
     SetLimits,
     SetMemberLimits,
     Skipped,
-    UsernameBackend,
     members_of,
     resource_of,
+)
+from waldur_site_agent.backends.backend_settings import BackendSettings
+from waldur_site_agent.backends.checks import (
+    Check,
+    CheckStatus,
+    DirectoryReport,
+    Look,
+    failed_check,
+    make_checks,
+)
+from waldur_site_agent.backends.contract import Backend, Decision
+from waldur_site_agent.backends.state import BackendResource, BackendState, Capabilities
+from waldur_site_agent.backends.usernames import (
+    AccountLinkingRequired,
+    AdditionalValidationRequired,
+    NoUsernames,
+    UsernameBackend,
 )
 from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError

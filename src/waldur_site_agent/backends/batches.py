@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from waldur_site_agent.backends.contract import (
+from waldur_site_agent.backends.actions import (
     Action,
     AddMembers,
     CreateResource,

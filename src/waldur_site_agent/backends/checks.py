@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from waldur_site_agent.backends.contract import Check, CheckStatus
 from waldur_site_agent.model.errors import SiteAgentError
+
+
+class CheckStatus(enum.Enum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of a diagnosis: what was looked at, how it stands, and what to do about it."""
+
+    name: str
+    verdict: CheckStatus
+    detail: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryReport:
+    """How a home or project directory compares with the settings."""
+
+    path: str
+    differences: tuple[str, ...] = ()
+    """What is not as configured, or why it could not be found out."""
+    repaired: tuple[str, ...] = ()
+    """What was corrected before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,18 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from waldur_site_agent.backends import locking
+from waldur_site_agent.backends.actions import (
+    Action,
+    AddMembers,
+    CreateHomeDirectories,
+    CreateProjectDirectory,
+    CreateResource,
+    DeleteResource,
+    Outcome,
+    RemoveMembers,
+    Result,
+)
+from waldur_site_agent.backends.backend_settings import BackendSettings
 from waldur_site_agent.backends.batches import (
     AnyTask,
     BackendUnavailableError,
@@ -29,23 +41,9 @@ from waldur_site_agent.backends.batches import (
     Work,
     batches,
 )
+from waldur_site_agent.backends.checks import Check, DirectoryReport
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
-from waldur_site_agent.backends.contract import (
-    Action,
-    AddMembers,
-    Backend,
-    BackendSettings,
-    BackendState,
-    Check,
-    CreateHomeDirectories,
-    CreateProjectDirectory,
-    CreateResource,
-    DeleteResource,
-    DirectoryReport,
-    Outcome,
-    RemoveMembers,
-    Result,
-)
+from waldur_site_agent.backends.contract import Backend
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.leases import Leases
 from waldur_site_agent.backends.processes import (
@@ -57,6 +55,7 @@ from waldur_site_agent.backends.processes import (
     inheriting,
 )
 from waldur_site_agent.backends.project_directories import ProjectDirectories
+from waldur_site_agent.backends.state import BackendState
 from waldur_site_agent.backends.system_users import system_user
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component

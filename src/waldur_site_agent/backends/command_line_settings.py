@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.backends.backend_settings import BackendSettings
 from waldur_site_agent.backends.directory_settings import HomeQuota, ProjectDirectory, absolute
 
 _EVERYTHING, _OWNER = 0o777, 0o700

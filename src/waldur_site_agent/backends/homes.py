@@ -12,16 +12,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from waldur_site_agent.backends.actions import CreateHomeDirectories, Outcome, Result, Skipped
+from waldur_site_agent.backends.checks import Check, CheckStatus, DirectoryReport
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings, umask_of
-from waldur_site_agent.backends.contract import (
-    Check,
-    CheckStatus,
-    CreateHomeDirectories,
-    DirectoryReport,
-    Outcome,
-    Result,
-    Skipped,
-)
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.backends.quotas import (

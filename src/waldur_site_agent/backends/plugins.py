@@ -12,24 +12,23 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
-from waldur_site_agent.backends.contract import (
+from waldur_site_agent.backends.actions import (
     AddMembers,
-    Backend,
-    BackendSettings,
     CreateHomeDirectories,
     CreateProjectDirectory,
     CreateResource,
     DeleteResource,
     MoveContainer,
-    NoUsernames,
     RemoveMembers,
     ResetUsage,
     SetAccess,
     SetBudget,
     SetLimits,
     SetMemberLimits,
-    UsernameBackend,
 )
+from waldur_site_agent.backends.backend_settings import BackendSettings
+from waldur_site_agent.backends.contract import Backend
+from waldur_site_agent.backends.usernames import NoUsernames, UsernameBackend
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
 from waldur_site_agent.config.source import Place
 from waldur_site_agent.config.switching import Finding, differing, ignored, refused, translate

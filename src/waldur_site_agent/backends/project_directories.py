@@ -20,17 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from waldur_site_agent.backends import access_lists, quotas
-from waldur_site_agent.backends.checks import failed_check
+from waldur_site_agent.backends.actions import CreateProjectDirectory, Outcome, Result, Skipped
+from waldur_site_agent.backends.checks import Check, CheckStatus, DirectoryReport, failed_check
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
-from waldur_site_agent.backends.contract import (
-    Check,
-    CheckStatus,
-    CreateProjectDirectory,
-    DirectoryReport,
-    Outcome,
-    Result,
-    Skipped,
-)
 from waldur_site_agent.backends.directory_settings import ProjectDirectory
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.permissions import directory_of_others

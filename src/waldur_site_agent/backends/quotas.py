@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from waldur_site_agent.backends.contract import Check, CheckStatus
+from waldur_site_agent.backends.checks import Check, CheckStatus
 from waldur_site_agent.backends.directory_settings import (
     LARGEST_ID,
     HomeQuota,

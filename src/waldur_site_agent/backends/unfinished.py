@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from waldur_site_agent.backends.contract import Check, CheckStatus
+from waldur_site_agent.backends.checks import Check, CheckStatus
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.model.errors import TemporaryError
 

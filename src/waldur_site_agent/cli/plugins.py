@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from waldur_site_agent.backends.contract import Backend, UsernameBackend
+from waldur_site_agent.backends.contract import Backend
 from waldur_site_agent.backends.plugins import (
     Plugin,
     PluginError,
@@ -18,6 +18,7 @@ from waldur_site_agent.backends.plugins import (
     installed_username_plugins,
     unkept_promises,
 )
+from waldur_site_agent.backends.usernames import UsernameBackend
 from waldur_site_agent.cli.output import json_text, say
 from waldur_site_agent.cli.start import DONE, FAILED, config_option, output_option
 from waldur_site_agent.config import ConfigurationError, Job, Offering

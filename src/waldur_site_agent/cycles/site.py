@@ -30,7 +30,7 @@ from waldur_site_agent.backends import (
     members_of,
     resource_of,
 )
-from waldur_site_agent.backends.contract import NoUsernames
+from waldur_site_agent.backends.usernames import NoUsernames
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.usernames import GivenUsernames
 from waldur_site_agent.model.backend import (

@@ -12,7 +12,7 @@ import pytest
 from harness import SimulatedSite
 from harness.testbed import a_simulated_site
 from waldur_site_agent.backends import AddMembers, RemoveMembers, Result, SetAccess, TemporaryError
-from waldur_site_agent.backends.contract import Access
+from waldur_site_agent.backends.actions import Access
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.site import Site

@@ -20,7 +20,7 @@ from waldur_site_agent.backends import (
     SetLimits,
     TemporaryError,
 )
-from waldur_site_agent.backends.contract import Access
+from waldur_site_agent.backends.actions import Access
 from waldur_site_agent.model.backend import ResourceRequest
 from waldur_site_agent_slurm import commands
 from waldur_site_agent_slurm.backend import SlurmBackend

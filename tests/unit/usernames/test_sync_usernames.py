@@ -16,7 +16,7 @@ from waldur_site_agent.backends import (
     PermanentError,
     TemporaryError,
 )
-from waldur_site_agent.backends.contract import BackendSettings
+from waldur_site_agent.backends.backend_settings import BackendSettings
 from waldur_site_agent.cycles.usernames import GivenUsernames, UsernameResult, sync_usernames
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.waldur import Waldur
