@@ -243,10 +243,11 @@ class Backend(ABC):
     ) -> Mapping[str, Mapping[str, Decimal]]:
         """What counts against the limits of these resources at the moment, in backend units.
 
-        Asked when a period of a budget begins, of backends that support ``ResetUsage``.
+        Asked when a period of a budget begins, of backends that support ``ResetUsage``. Resources
+        of which it is not known are left out; their budgets wait.
 
         Raises:
-            TemporaryError: it could not be read, or not of every resource.
+            TemporaryError: it could not be read.
         """
         raise PermanentError(f"{type(self).__name__} cannot tell what counts against limits")
 

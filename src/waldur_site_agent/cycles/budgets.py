@@ -75,6 +75,7 @@ from waldur_site_agent.waldur import concurrently
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CENT = Decimal("0.01")
+_LISTS_DIFFER = "two lists of periodic policies differ; read again next time"
 
 Plans = dict[str, BudgetPlan]
 """By account, of those whose limits a policy sets, or has set."""
@@ -181,7 +182,7 @@ def _ended(site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]]) -
         return {}
     try:
         if policies_of(site):
-            raise TemporaryError("two lists of periodic policies differ; read again next time")
+            raise TemporaryError(_LISTS_DIFFER)
     except SiteAgentError as error:
         return {name: with_problem(resource, error) for name, (resource, _) in noted.items()}
     components, precision = _limited(site), LimitPrecision.of(site.backend)
@@ -194,8 +195,14 @@ def _ended(site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]]) -
 def _planned(
     site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]], terms: Terms
 ) -> Plans:
-    opening = {name: r for name, (r, _) in chosen.items() if needs_opening(r, terms)}
-    opened, waiting = _openings(site, opening, terms)
+    waiting: dict[str, SiteAgentError] = _prepaid(site, chosen, terms)
+    opening = {
+        name: resource
+        for name, (resource, _) in chosen.items()
+        if name not in waiting and needs_opening(resource, terms)
+    }
+    opened, more = _openings(site, opening, terms)
+    waiting |= more
     precision = LimitPrecision.of(site.backend)
     plans: Plans = {}
     for name, (resource, found) in chosen.items():
@@ -204,6 +211,22 @@ def _planned(
             continue
         plans[name] = plan_budget(resource, found, terms, opened.get(name), precision)
     return plans
+
+
+def _prepaid(
+    site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]], terms: Terms
+) -> dict[str, SiteAgentError]:
+    """Why usage of accounts with prepaid limits is not reset: these would be given once more."""
+    prepaid = [name for name, each in limited_components(site).items() if each.is_prepaid]
+    problems: dict[str, SiteAgentError] = {}
+    for account, (resource, _) in chosen.items() if terms.resets else ():
+        names = ", ".join(name for name in prepaid if resource.limits.get(name))
+        if names:
+            problems[account] = PermanentError(
+                f"the reset of its usage would give what was prepaid ({names}) once more; sell it "
+                "in an offering of its own, or turn raw_usage_reset off in the policy"
+            )
+    return problems
 
 
 @dataclass
@@ -253,6 +276,12 @@ def _read_openings(site: Site, resources: Mapping[str, Resource], terms: Terms) 
     openings = _Openings()
     for name, resource in resources.items():
         problem = _unusable(name, reports, before is not None)
+        if problem is None and terms.resets and name not in counted:
+            problem = TemporaryError(
+                "the backend does not list what it counts of its usage; in Slurm, PrivateData may "
+                "hide it from the agent (adminlevel=operator shows it), or slurmctld does not know "
+                "the account yet (scontrol reconfigure)"
+            )
         if problem is not None:
             openings.waiting[name] = problem
             continue
@@ -537,6 +566,8 @@ def with_budgets_of_updates(
         return tuple(contexts)
     try:
         terms = terms_of(site)
+        if terms is None and policies_of(site):
+            raise TemporaryError(_LISTS_DIFFER)
     except SiteAgentError as error:
         problem = TemporaryError(f"the periodic policy of its limits cannot be applied: {error}")
         return tuple(

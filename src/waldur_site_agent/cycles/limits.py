@@ -52,6 +52,7 @@ def decide(
     authority: Authority,
     *,
     uncertain: Collection[str] = (),
+    governed: Collection[str] = (),
 ) -> Decisions:
     """Compare the limits of accounts, and decide what to do about differences.
 
@@ -61,6 +62,7 @@ def decide(
         state: the backend.
         authority: the side whose limits are kept.
         uncertain: accounts with a resource that could not be decoded.
+        governed: accounts with a budget, of which prepaid limits alone are compared.
     """
     decisions: Decisions = {}
     for name, resources in sorted(groups.items()):
@@ -68,21 +70,36 @@ def decide(
         if found is None or not found.is_complete or not site.backend.capabilities.tells_limits:
             continue
         for resource in resources:
-            decision = _decision_on(site, resource, found, authority)
+            components = limited_components(site)
+            if name in governed:
+                components = {n: each for n, each in components.items() if each.is_prepaid}
+            decision = _decision_on(site, resource, found, authority, components)
             if decision is None or name in decisions:
                 continue
-            if len(resources) > 1:
-                decision = decision.blocked(f"{len(resources)} resources share the account")
-            elif any(each.state not in ResourceState.WITHOUT_ORDER for each in resources):
-                decision = decision.blocked("an order is in progress")
-            elif not found.limits_are_known:
-                decision = decision.blocked("not every limit of the account can be read")
-            elif name in uncertain:
-                decision = decision.blocked("one of its resources could not be decoded")
-            elif has_note(resource) and authority != "waldur":
-                decision = decision.blocked("its limits are the budget of a periodic policy")
-            decisions[name] = decision
-    return _confirmed(site, decisions, authority)
+            obstacle = _obstacle(resources, found)
+            if not obstacle and name in uncertain:
+                obstacle = "one of its resources could not be decoded"
+            if not obstacle and has_note(resource) and authority != "waldur":
+                obstacle = "" if name in governed else _HAS_BUDGET
+            decisions[name] = decision.blocked(obstacle) if obstacle else decision
+    beside = {name: d for name, d in decisions.items() if name in governed}
+    others = {name: d for name, d in decisions.items() if name not in governed}
+    return {
+        **_confirmed(site, beside, authority, beside_policy=True),
+        **_confirmed(site, others, authority),
+    }
+
+
+_HAS_BUDGET = "its limits are the budget of a periodic policy"
+
+
+def _obstacle(resources: Sequence[Resource], found: BackendResource) -> str:
+    """Why the limits of an account stay as they are for now; empty if nothing is in the way."""
+    if len(resources) > 1:
+        return f"{len(resources)} resources share the account"
+    if any(each.state not in ResourceState.WITHOUT_ORDER for each in resources):
+        return "an order is in progress"
+    return "" if found.limits_are_known else "not every limit of the account can be read"
 
 
 def limited_components(site: Site) -> dict[str, Component]:
@@ -98,10 +115,14 @@ def note_unresolved(site: Site, decisions: Mapping[str, LimitDecision]) -> None:
 
 
 def _decision_on(
-    site: Site, resource: Resource, found: BackendResource, authority: Authority
+    site: Site,
+    resource: Resource,
+    found: BackendResource,
+    authority: Authority,
+    components: Mapping[str, Component],
 ) -> LimitDecision | None:
     precision, supported = LimitPrecision.of(site.backend), SetLimits in site.backend.supports
-    differences = limit_differences(resource, found, limited_components(site), precision)
+    differences = limit_differences(resource, found, components, precision)
     if not differences:
         return None
     decision = decide_limits(resource, found, differences, authority)
@@ -110,7 +131,9 @@ def _decision_on(
     return decision
 
 
-def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisions:
+def _confirmed(
+    site: Site, decisions: Decisions, authority: Authority, *, beside_policy: bool = False
+) -> Decisions:
     """The decisions, after reading again what is about to be changed."""
     changing = {name: d for name, d in decisions.items() if d.changes_something}
     if not changing:
@@ -122,7 +145,7 @@ def _confirmed(site: Site, decisions: Decisions, authority: Authority) -> Decisi
         changing = {n: d for n, d in changing.items() if d.changes_something}
         if not changing:
             return decisions
-    obstacle, deciding = _obstacle_to_all(site)
+    obstacle, deciding = _obstacle_to_all(site, beside_policy=beside_policy)
     if not obstacle and authority == "backend":
         changing, obstacle = _sold_by_limit(site, changing)
     if obstacle:
@@ -184,10 +207,10 @@ def _sold(resource: Resource) -> tuple[object, ...]:
     return dict(resource.limits), resource.term
 
 
-def _obstacle_to_all(site: Site) -> tuple[str, frozenset[UUID]]:
+def _obstacle_to_all(site: Site, *, beside_policy: bool) -> tuple[str, frozenset[UUID]]:
     """Why no limit may be changed now, and the resources with an open order."""
     try:
-        policies = policies_of(site)
+        policies = () if beside_policy else policies_of(site)
     except SiteAgentError as error:
         return f"periodic policies could not be read: {error}", frozenset()
     if policies:

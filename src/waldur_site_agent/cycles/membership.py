@@ -377,8 +377,9 @@ def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) ->
     groups = {account.wanted.id: account.wanted.resources for account in membership.accounts}
     uncertain = {a.wanted.id for a in membership.accounts if a.wanted.access is None}
     budgets = plan_budgets(site, groups, state, uncertain=uncertain)
-    others = {name: resources for name, resources in groups.items() if name not in budgets}
-    decisions = decide(site, others, state, site.offering.limits, uncertain=uncertain)
+    decisions = decide(
+        site, groups, state, site.offering.limits, uncertain=uncertain, governed=budgets.keys()
+    )
     accounts = []
     for account in membership.accounts:
         decision = decisions.get(account.wanted.id)

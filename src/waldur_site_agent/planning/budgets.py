@@ -155,6 +155,8 @@ class BudgetNote:
     """The share before the first budget."""
     per_job: bool = False
     """Whether the limits were set for single jobs."""
+    takes_back: bool = False
+    """Whether limits of the type that the policy had before may still be on the account."""
     billing: bool = False
     """Whether there was a limit on billing units among them, which nobody has sold."""
 
@@ -174,6 +176,7 @@ class BudgetNote:
                 is_reset=found.get("reset") is True,
                 share_before=share if isinstance(share, int) else None,
                 per_job=found.get("per_job") is True,
+                takes_back=found.get("takes_back") is True,
                 billing=found.get("billing") is True,
             )
         except (ValueError, ArithmeticError):
@@ -189,6 +192,7 @@ class BudgetNote:
             "share_before": self.share_before,
             "per_job": self.per_job,
             "billing": self.billing,
+            **({"takes_back": True} if self.takes_back else {}),
         }
 
 
@@ -457,9 +461,18 @@ def plan_budget(
         budget = budget_of(resource.limits, terms, note)
     except PermanentError as error:
         return with_problem(resource, error, terms.policy.uuid)
+    steps += _taking_back(resource, found, terms, before, precision)
+    takes_back = any(isinstance(step.action, SetBudget) for step in steps)
     sold = {part.type for each in terms.components.values() for part in each.parts}
-    note = replace(note, per_job=terms.is_per_job, billing=BILLING in budget.limits.keys() - sold)
-    steps += _setting(found, budget, (before, note), precision, terms.period)
+    has = found.job_limits if terms.is_per_job else found.limits
+    had_billing = before is not None and before.billing and (takes_back or BILLING in has)
+    note = replace(
+        note,
+        per_job=terms.is_per_job,
+        takes_back=takes_back,
+        billing=BILLING in budget.limits.keys() - sold or had_billing,
+    )
+    steps += _setting(found, budget, note, precision, terms.period)
     return BudgetPlan(resource=resource, note=note, steps=tuple(steps), policy=terms.policy.uuid)
 
 
@@ -496,27 +509,48 @@ def _reset(found: BackendResource, terms: Terms, opening: Opening) -> Step:
     return Step(action, f"{terms.period.label} begins; of earlier periods {shown} is counted")
 
 
+def _taking_back(
+    resource: Resource,
+    found: BackendResource,
+    terms: Terms,
+    before: BudgetNote | None,
+    precision: LimitPrecision,
+) -> list[Step]:
+    """Take back the limits of the type that the policy had before.
+
+    Planned until they are seen gone: the note is written first, and the agent may die after it.
+    """
+    if before is None or (before.per_job == terms.is_per_job and not before.takes_back):
+        return []
+    if not terms.is_per_job:
+        reason = "the policy limits no single jobs any more"
+        return [_without_job_limits(found, reason)] if found.job_limits else []
+    sold = ordered_limits(resource.limits, terms.components)
+    limits: dict[str, Decimal | None] = {**limit_changes(sold, found.limits, precision)}
+    if before.billing and BILLING in found.limits.keys() - sold.keys():
+        limits[BILLING] = None
+    reason = "sold in Waldur; the policy limits single jobs only"
+    action = SetBudget(found.id, limits)
+    return [Step(action, reason, before=found.limits)] if limits else []
+
+
 def _setting(
     found: BackendResource,
     budget: Budget,
-    notes: tuple[BudgetNote | None, BudgetNote],
+    note: BudgetNote,
     precision: LimitPrecision,
     period: BudgetPeriod,
 ) -> list[Step]:
-    before, note = notes
-    steps = []
-    if before is not None and before.per_job and not note.per_job and found.job_limits:
-        steps.append(_without_job_limits(found, "the policy limits no single jobs any more"))
     has = found.job_limits if note.per_job else found.limits
     limits: dict[str, Decimal | None] = {**limit_changes(budget.limits, has, precision)}
-    if before is not None and before.billing and not note.billing and BILLING in has:
+    if note.billing and BILLING in has and BILLING not in budget.limits:
         limits[BILLING] = None
     share = budget.share if found.share != budget.share else None
-    if limits or share is not None:
-        action = SetBudget(found.id, limits, per_job=note.per_job, share=share)
-        reason = f"budget of {period.label}"
-        steps.append(Step(action, reason, before=_shown(found, has), reasons=budget.reasons))
-    return steps
+    if not limits and share is None:
+        return []
+    action = SetBudget(found.id, limits, per_job=note.per_job, share=share)
+    reason = f"budget of {period.label}"
+    return [Step(action, reason, before=_shown(found, has), reasons=budget.reasons)]
 
 
 SHARE = "fairshare"
@@ -554,7 +588,7 @@ def plan_end(
     share = share if share != found.share else None
     reason = "sold in Waldur; the periodic policy has ended"
     steps = []
-    if note is not None and note.per_job and found.job_limits:
+    if note is not None and (note.per_job or note.takes_back) and found.job_limits:
         steps.append(_without_job_limits(found, reason))
     if limits or share is not None:
         action = SetBudget(found.id, limits, share=share)

@@ -97,11 +97,11 @@ def reset_usage(work: Work, tasks: Iterable[Task[ResetUsage]]) -> None:
         with work.ledger.attempt(task):
             usable_account(work, task)
             due.append(task)
+    counted: Mapping[str, Mapping[str, Decimal]] = {}
     with work.ledger.attempt(*due):
         counted = _counted(work, due)
-        due = [task for task in due if too_much_counted(task.action, counted[task.account])]
+    due = [task for task in work.ledger.alive(due) if _is_due(work, task, counted)]
     entity = "qos" if work.settings.limits_are_on_qos else "account"
-    due = work.ledger.alive(due)
     for portion in commands.chunks(task.account for task in due):
         concerned = [task for task in due if task.account in portion]
         with work.ledger.attempt(*concerned):
@@ -110,12 +110,32 @@ def reset_usage(work: Work, tasks: Iterable[Task[ResetUsage]]) -> None:
             _check_reset(work, concerned)
 
 
+def _is_due(
+    work: Work, task: Task[ResetUsage], counted: Mapping[str, Mapping[str, Decimal]]
+) -> bool:
+    with work.ledger.attempt(task):
+        return bool(too_much_counted(task.action, _of(task.account, counted)))
+    return False
+
+
+def _of(account: str, counted: Mapping[str, Mapping[str, Decimal]]) -> Mapping[str, Decimal]:
+    if account not in counted:
+        raise TemporaryError(
+            f"{account}: slurmctld does not list its usage; look at: scontrol show assoc_mgr "
+            f"accounts={account} flags=assoc; where PrivateData hides it, the agent's user "
+            "needs adminlevel=operator"
+        )
+    return counted[account]
+
+
 def _check_reset(work: Work, tasks: Iterable[Task[ResetUsage]]) -> None:
     """Read back at once: the longer it takes, the more is counted again."""
     concerned = list(tasks)
     counted = _counted(work, concerned)
     for task in concerned:
-        left = too_much_counted(task.action, counted[task.account])
+        left: dict[str, Decimal] = {}
+        with work.ledger.attempt(task):
+            left = too_much_counted(task.action, _of(task.account, counted))
         if left:
             shown = ", ".join(f"{name} {amount}" for name, amount in sorted(left.items()))
             work.ledger.errors[task.index] = TemporaryError(
@@ -131,23 +151,12 @@ def _counted(work: Work, tasks: Iterable[AnyTask]) -> Mapping[str, Mapping[str, 
 def counted_usage(
     client: SlurmClient, accounts: Iterable[str], settings: SlurmSettings
 ) -> Mapping[str, Mapping[str, Decimal]]:
-    """What slurmctld counts against the limits of accounts, or of their QOS.
-
-    Raises:
-        TemporaryError: it does not list one of them.
-    """
+    """What slurmctld counts against the limits of accounts, or of their QOS; if it lists them."""
     names = sorted({name.lower() for name in accounts})
     if not names:
         return {}
     found = client.counted(names, of_qos=settings.limits_are_on_qos)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise TemporaryError(
-            f"{missing[0]}: slurmctld does not list its usage; look at: scontrol show assoc_mgr "
-            f"accounts={missing[0]} flags=assoc; where PrivateData hides it, the agent's user "
-            "needs adminlevel=operator"
-        )
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in names if name in found}
 
 
 def too_much_counted(action: ResetUsage, counted: Mapping[str, Decimal]) -> dict[str, Decimal]:

@@ -1,0 +1,198 @@
+"""Budgets when the type of limit changes, beside prepaid limits, and beside unlisted accounts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import KilledError, KillSwitch, SimulatedSite, a_simulated_site
+from harness.budgets import START, a_budget, budget_of, next_quarter, resets, use
+from waldur_site_agent.backends.processes import CommandResult, Runner
+from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_slurm.simulator.jobs import counted
+
+K_HOUR = 60_000
+GPU = "gres/gpu"
+GPU_HOURS = ComponentSettings.model_validate(
+    {"measured_unit": "GPU-hours", "unit_factor": 60, "accounting_type": "one", "label": "GPU"}
+)
+SOLD = {"cpu": 10 * K_HOUR, "mem": 2 * 61440}
+
+
+@pytest.fixture
+def house(testbed: SimulatedSite) -> SimulatedSite:
+    return a_budget(testbed)
+
+
+def sold(house: SimulatedSite, name: str = "climate", **policy: Any) -> Resource:
+    resource = house.created(house.project(name, ada="ada01"), name, cpu=10, mem=2)
+    if not house.sandbox.customer.world.periodic_policies:
+        house.sandbox.customer.add_periodic_policy(**{"grace_ratio": 0, **policy})
+    house.sync()
+    house.forget()
+    return house.sandbox.customer.current(resource)
+
+
+def change_policy(house: SimulatedSite, **changes: Any) -> None:
+    (policy,) = house.sandbox.customer.world.periodic_policies.values()
+    house.sandbox.customer.edit(policy, **changes)
+
+
+def is_quiet(house: SimulatedSite) -> bool:
+    house.forget()
+    house.sync()
+    return house.writing_commands == 0 and house.sandbox.requests.writes() == []
+
+
+@pytest.mark.parametrize("there_and_back", [False, True])
+def test_a_policy_that_comes_to_limit_single_jobs_leaves_no_budget_behind(
+    house: SimulatedSite, there_and_back: bool
+) -> None:
+    resource = sold(house)
+    before = budget_of(house, resource)
+    assert before.keys() == {"cpu", "mem", "billing"}
+    change_policy(house, limit_type="MaxTRESMins")
+    house.sync()
+    account = house.slurm.state.accounts[resource.backend_id]
+    assert (account.limits, account.job_limits) == (SOLD, before)
+    house.sync()
+    assert is_quiet(house)
+    if there_and_back:
+        change_policy(house, limit_type="GrpTRESMins")
+        house.sync()
+        account = house.slurm.state.accounts[resource.backend_id]
+        assert (account.limits, account.job_limits) == (before, {})
+        house.sync()
+        assert is_quiet(house)
+
+
+@pytest.mark.guarantee("budgets: Killed at any step")
+@pytest.mark.parametrize("first", ["GrpTRESMins", "MaxTRESMins"])
+def test_a_change_of_the_limit_type_killed_at_any_step_leaves_no_limits_behind(
+    tmp_path: Path, first: str
+) -> None:
+    steps: list[str] = []
+    for number in range(100, 0, -1):  # the first is not killed, and shows where the others are
+        if steps and (number > len(steps) or not _writes(steps[number - 1])):
+            continue
+        with a_simulated_site(tmp_path / f"{number}.lock") as plain:
+            house = a_budget(plain)
+            resource = sold(house, limit_type=first)
+            billing = "billing" in house.slurm.state.accounts[resource.backend_id].limits
+            assert billing == (first == "GrpTRESMins")
+            second = {"GrpTRESMins": "MaxTRESMins", "MaxTRESMins": "GrpTRESMins"}[first]
+            change_policy(house, limit_type=second, tres_billing_enabled=False)
+            blade = KillSwitch(at=number, after_effect=False)
+            with contextlib.suppress(KilledError):
+                house.with_(runner=blade.runner, transport=blade.transport).sync()
+            steps = steps or [*blade.steps]
+            house.sync()
+            house.sync()
+            account = house.slurm.state.accounts[resource.backend_id]
+            budget = {name: amount * 3 // 2 for name, amount in SOLD.items()}
+            expected = (budget, {}) if first == "MaxTRESMins" else (SOLD, budget)
+            assert (account.limits, account.job_limits) == expected, blade.steps[-1]
+            assert is_quiet(house), blade.steps[-1]
+    assert len([step for step in steps if _writes(step)]) >= 3
+
+
+def _writes(step: str) -> bool:
+    return "set_backend_metadata" in step or "modify account" in step
+
+
+@pytest.mark.guarantee("budgets: What is set")
+def test_what_was_prepaid_is_not_given_again_with_each_period(house: SimulatedSite) -> None:
+    side = house.sandbox.customer
+    other = house.created(house.project("ocean", bob="bob01"), "ocean", cpu=10, mem=2)
+    side.add_component(GPU, "one", "GPU-hours", is_prepaid=True)
+    house.components[GPU] = GPU_HOURS
+    ends = (START + timedelta(days=180)).date()
+    order = side.place_create_order(
+        house.project(ada="ada01"), "run", {"cpu": 10, GPU: 10}, end_date=ends
+    )
+    house.cycle()
+    name = house.resource(order).backend_id
+    side.add_periodic_policy(grace_ratio=0, tres_billing_enabled=False)
+    begin = house.sandbox.clock.now().replace(microsecond=0)
+    house.slurm.run_job("ada01", name, {"cpu": 1, GPU: 10}, begin, begin + timedelta(hours=5))
+    next_quarter(house)
+    house.sync()
+    account = house.slurm.state.accounts[name]
+    assert counted(house.slurm.state, {name}, account.counted_since)[GPU] == 50 * 60
+    assert f"what was prepaid ({GPU}) once more" in " ".join(house.sync().failures)
+    assert budget_of(house, other)["cpu"] == 15 * K_HOUR
+    change_policy(house, raw_usage_reset=False)
+    house.sync()
+    assert account.limits["cpu"] == 20 * K_HOUR - 5 * K_HOUR
+    assert resets(house) == []
+
+
+@pytest.mark.parametrize("limits", ["backend", "waldur"])
+def test_prepaid_limits_follow_the_end_date_beside_a_policy(
+    house: SimulatedSite, limits: str
+) -> None:
+    house = house.with_(limits=limits)
+    side = house.sandbox.customer
+    side.add_component(GPU, "one", "GPU-hours", is_prepaid=True)
+    house.components[GPU] = GPU_HOURS
+    order = side.place_create_order(
+        house.project(ada="ada01"),
+        "run",
+        {"cpu": 10, GPU: 10},
+        end_date=START.date().replace(month=8),
+    )
+    house.cycle()
+    resource = house.resource(order)
+    side.add_periodic_policy(grace_ratio=0, tres_billing_enabled=False, raw_usage_reset=False)
+    house.sync()
+    assert budget_of(house, resource) == {"cpu": 15 * K_HOUR, GPU: 6 * 600}
+    side.edit(side.current(resource), end_date=START.date().replace(month=11))
+    house.sync()
+    assert budget_of(house, resource) == {"cpu": 15 * K_HOUR, GPU: 9 * 600}
+    assert is_quiet(house)
+
+
+@pytest.mark.guarantee("budgets: Failures")
+def test_an_account_that_slurmctld_does_not_list_holds_up_no_other(house: SimulatedSite) -> None:
+    hidden, other = sold(house, "climate"), sold(house, "ocean")
+    use(house, other, 8 * K_HOUR)
+    next_quarter(house)
+    report = house.with_(runner=lambda inner: _Hides(hidden.backend_id, inner)).sync()
+    assert "does not list what it counts" in " ".join(report.failures)
+    assert budget_of(house, other)["cpu"] == 12 * K_HOUR
+    assert [name for _, name in resets(house)] == [other.backend_id]
+    house.sync()
+    assert is_quiet(house)
+
+
+class _Hides:
+    """An account is missing where slurmctld lists what it counts."""
+
+    def __init__(self, account: str, inner: Runner) -> None:
+        self._account, self._inner = account, inner
+
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        if "assoc_mgr" in argv:
+            argv = [word.replace(self._account, "unknown") for word in argv]
+        return self._inner.run(argv, timeout)
+
+
+@pytest.mark.guarantee("budgets: Orders")
+def test_an_order_sets_no_bare_limits_while_the_list_of_policies_is_empty_for_a_moment(
+    house: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = sold(house)
+    order = house.sandbox.customer.place_update_order(resource, {"cpu": 9, "mem": 2})
+    monkeypatch.setattr("waldur_site_agent.cycles.budgets.terms_of", lambda _site: None)
+    house.cycle()
+    assert budget_of(house, resource)["cpu"] == 15 * K_HOUR
+    monkeypatch.undo()
+    house.cycle()
+    assert house.state(order) == "done"
+    assert budget_of(house, resource)["cpu"] == 9 * K_HOUR * 3 // 2
