@@ -242,3 +242,29 @@ def test_a_unix_socket_is_not_made_where_everybody_can_write(tmp_path: Path) -> 
     public.chmod(0o1777)
     with pytest.raises(OSError, match="everybody can write"):
         Endpoint(f"unix:{public / 'agent.sock'}", Health(), lambda: b"")
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_answers_take_at_most_a_fifth_of_a_core_however_many_are_asked_for() -> None:
+    rests: list[float] = []
+    spent = iter([0.0, 0.05, 1.0, 1.0, 2.0, 9.0])
+
+    class Watched(Endpoint):
+        def _rest(self, seconds: float) -> None:
+            rests.append(round(seconds, 6))
+
+    served = Watched("127.0.0.1:0", Health(), lambda: b"", cpu=lambda: next(spent))
+    try:
+        assert [status(served.port) for _ in range(3)] == [200] * 3
+    finally:
+        served.close()
+    assert rests == [0.2, 0.0, 1.0]
+
+
+def test_an_endpoint_that_rests_can_be_closed() -> None:
+    spent = iter([0.0, 100.0])
+    served = Endpoint("127.0.0.1:0", Health(), lambda: b"", cpu=lambda: next(spent))
+    with connections(served.port, 1) as (client,):
+        client.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+        served.close()
+    assert not served._thread.is_alive()

@@ -20,6 +20,7 @@ import structlog
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 import waldur_site_agent.cli
 from harness import Installation
@@ -27,6 +28,8 @@ from waldur_site_agent.backends import AddMembers, Outcome, Result
 from waldur_site_agent.backends.naming import Naming, plain_text
 from waldur_site_agent.cli.output import json_text, say
 from waldur_site_agent.cli.usage import Comparison, as_csv
+from waldur_site_agent.config import Offering
+from waldur_site_agent.config.settings import LogShipping
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Resource
 from waldur_site_agent.model.text import printable
@@ -34,7 +37,10 @@ from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import Step
 from waldur_site_agent.planning.usage import Bill, ComponentReport, MonthPlan, ResourceReport
 from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.log_shipping import LogShipper
 from waldur_site_agent.service.logs import configure_logs
+from waldur_site_agent.waldur import Waldur
+from waldur_site_agent_budget.main import main as waldur_budget
 
 CLEAR, CSI, REVERSED, HALF = "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "\u202etxt.exe", "\ud800"
 FORGED = "\r\n2026-01-01T00:00:00Z [info     ] all is well"
@@ -102,6 +108,24 @@ def test_no_text_from_outside_reaches_a_log_raw(style: str, stream: type[io.Stri
     assert one_line_each.count("\n") == 2
     if stream is io.StringIO:
         assert "\x1b" not in text
+
+
+def test_no_text_makes_waldur_refuse_a_batch_of_log_lines() -> None:
+    offering = Offering(
+        name="HPC",
+        waldur_api_url="https://waldur.example.com/api/",
+        waldur_api_token=SecretStr("x" * 40),
+        waldur_offering_uuid=UUID(int=1),
+    )
+
+    def nowhere(_: Offering) -> Waldur:
+        raise AssertionError
+
+    shipper = LogShipper(LogShipping(send_names=True), [offering], nowhere)
+    shipper.take({"level": "error", "event": "failed", "name": f"\0{HALF}{HOSTILE}"})
+    (entry,), _ = shipper._shippers["HPC"].buffer.take()
+    assert entry.message.isprintable()
+    entry.message.encode()
 
 
 def test_a_journal_line_never_fails_for_its_text(tmp_path: Path) -> None:
@@ -225,3 +249,40 @@ def test_free_text_is_cut_to_what_a_table_of_the_backend_can_hold(text: str) -> 
     assert plain.isprintable()
     assert len(plain.encode()) <= 60
     assert not set(plain) & set("|'\"`\\=")
+
+
+SHOWN = {
+    "account": "a_ocean",
+    "resource": {"name": HOSTILE + HALF},
+    "project": HOSTILE,
+    "ends_on": CSI,
+    "label": f"CPU{CSI}",
+    "unit": CLEAR,
+    "limit": 10,
+    "used": 8,
+}
+WRITTEN = {"format": 1, "offering": HOSTILE, "written": "2026-11-27T12:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (json.dumps(WRITTEN | {"budgets": [SHOWN]}), 0),
+        (json.dumps(WRITTEN | {"budgets": [SHOWN | {"used": 1e308, "limit": 1e-308}]}), 0),
+        (json.dumps(WRITTEN | {"budgets": [SHOWN], "written": "2026-11-27T12:00:00"}), 0),
+        (json.dumps(WRITTEN | {"budgets": [SHOWN], "written": "0001-01-01T00:00:00+23:59"}), 2),
+        (json.dumps(WRITTEN | {"budgets": [SHOWN | {"used": float("nan")}]}), 2),
+        (json.dumps(WRITTEN | {"budgets": [SHOWN | {"limit": float("inf")}]}), 2),
+        ("[" * 100_000, 2),
+    ],
+    ids=lambda value: str(value)[-60:],
+)
+def test_budgets_reach_the_terminals_of_users_escaped_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, code: int
+) -> None:
+    file = tmp_path / "budgets.json"
+    file.write_text(content)
+    assert waldur_budget(["--file", str(file), "--account", "a_ocean"]) == code
+    said = capsys.readouterr()
+    assert unprintable(said.out + said.err) == set()
+    assert ("Ocean" in said.out) is (code == 0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,13 @@ from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
+from waldur_site_agent.cli.entry import leave_no_core_dumps
+from waldur_site_agent.cycles.site import RefusedPlan
 from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.service.allowances import Allowances, UnknownDigestError
 from waldur_site_agent.service.health import HealthFile
 from waldur_site_agent.service.journal import Journal
+from waldur_site_agent.service.journal_reading import entries_in
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 SOMEBODY = 65_534
@@ -120,6 +126,18 @@ def test_a_runtime_directory_that_everybody_can_write_to_is_not_used(
     assert default_lock_file("x.lock") == place / "x.lock"
 
 
+@needs_root
+def test_a_runtime_directory_of_the_user_who_called_su_is_not_used(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    monkeypatch.setattr(locking, "OWN_DIRECTORY", theirs / "absent" / "own")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs))
+    assert default_lock_file("x.lock") == place / "x.lock"
+
+
 @pytest.mark.parametrize("trap", [a_link, a_fifo], ids=lambda trap: trap.__name__)
 def test_something_else_under_the_name_of_the_private_directory_is_refused(
     place: Path, trap: Callable[[Path], None]
@@ -135,6 +153,48 @@ def test_a_private_directory_that_somebody_else_made_first_is_refused(place: Pat
     os.chown(place, SOMEBODY, SOMEBODY)
     with pytest.raises(TemporaryError, match="somebody else made it"):
         default_lock_file("x.lock")
+
+
+DIGEST = "a" * 64
+ODD_REFUSALS = [
+    "[" * 100_000,
+    '{"a":' * 50_000,
+    json.dumps({"digest": DIGEST}),
+    json.dumps(asdict(RefusedPlan(DIGEST, "HPC", "members", "", {}, 1.0)) | {"at": "now"}),
+    json.dumps(asdict(RefusedPlan(DIGEST, "HPC", "members", "", {}, 1.0)) | {"changes": [1]}),
+    json.dumps(asdict(RefusedPlan("b" * 64, "HPC", "members", "", {}, 1.0))),
+    "NaN",
+    "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+]
+
+
+@pytest.mark.parametrize("text", ODD_REFUSALS, ids=lambda text: text[-40:])
+def test_an_odd_file_among_refused_plans_is_passed_over(tmp_path: Path, text: str) -> None:
+    tmp_path.chmod(0o700)
+    file = tmp_path / f"{DIGEST}.refused.json"
+    file.write_text(text)
+    file.chmod(0o600)
+    honest = RefusedPlan("c" * 64, "HPC", "members", "too many", {"a_ocean": ["ada"]}, 2.0)
+    allowances = Allowances(tmp_path)
+    allowances.record(honest)
+    assert allowances.refused() == [honest]
+    with pytest.raises(UnknownDigestError):
+        allowances.allow(DIGEST, "root")
+    (tmp_path / f"{honest.digest}.allowed.json").write_text(text)
+    assert not allowances.allowed(honest.digest)
+    assert allowances.take(honest.digest) is None
+
+
+def test_an_odd_line_of_the_journal_is_passed_over() -> None:
+    honest = {"time": "2026-11-27T12:00:00+00:00", "action": "allow", "offering": "HPC"}
+    lines = [
+        "[" * 100_000,
+        json.dumps(honest | {"time": "9999-12-31T23:59:59-23:00"}),
+        json.dumps(honest | {"time": 5}),
+        "null",
+        json.dumps(honest),
+    ]
+    assert [entry.raw for entry in entries_in(lines)] == [honest]
 
 
 def test_a_journal_is_for_its_owner_and_group(tmp_path: Path) -> None:
@@ -324,3 +384,14 @@ def test_no_command_gets_the_token_or_a_variable_that_would_change_it() -> None:
     names = {line.partition("=")[0] for line in done.stdout.splitlines()}
     assert names & environment.keys() == {"PATH"}
     assert "secret" not in done.stdout
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_no_core_with_the_token_in_it_is_written() -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        leave_no_core_dumps()
+        limit = ProcessRunner().run(["sh", "-c", "ulimit -S -c"], 60).stdout
+        assert (resource.getrlimit(resource.RLIMIT_CORE), limit) == ((0, before[1]), "0\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)

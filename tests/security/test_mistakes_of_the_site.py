@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import traceback
+import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from harness.in_process import run_in_process
+from waldur_site_agent.backends.database_session import DatabaseError, open_session
 from waldur_site_agent.backends.naming import Naming, reserve_usernames
 from waldur_site_agent.cli.install import Choices, sudoers, unit
-from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.config import Budgets
+from waldur_site_agent.config.database_url import DatabaseUrl
+from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
+from waldur_site_agent.service.budget_channels import Channels
 
 TOKEN = "b8f7e0c19a5d4f2e8c3b6a7d9e0f1a2b3c4d5e6f"
 UUID = "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1"
@@ -106,3 +118,80 @@ def test_a_site_reserves_usernames_of_its_own() -> None:
     finally:
         reserve_usernames([])
     assert NAMING.is_user("hpcadmin")
+
+
+PASSWORD = "pa/s?s@w%25rd#1"
+WITH_PASSWORDS = [
+    f"postgresql://agent:{PASSWORD}@db.example.com/agent",
+    f"mysql://agent:{PASSWORD}@[::1]:3306/agent?sslmode=require",
+    f"postgresql://agent:{PASSWORD}@db.example.com:99999/agent",
+    f"postgresql://agent:{PASSWORD}@/agent",
+    f"postgresql://:{PASSWORD}@db.example.com/agent",
+    f"postgresql://agent:{PASSWORD}@db.example.com/agent?password={PASSWORD}",
+    f"oracle://agent:{PASSWORD}@db.example.com/agent",
+    f"agent:{PASSWORD}@db.example.com/agent",
+    f"${{A{PASSWORD}}}",
+]
+
+
+@pytest.mark.guarantee("security: Threat model")
+@pytest.mark.parametrize("url", WITH_PASSWORDS, ids=lambda url: url.replace(PASSWORD, "..."))
+def test_the_password_of_a_database_is_not_printed(tmp_path: Path, url: str) -> None:
+    content = yaml.safe_load(configuration(waldur_api_token="x" * 40)) | {"coordination": url}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    said = ""
+    for words in (("config", "check"), ("config", "check", "--show")):
+        done = run_in_process("waldur-site-agent", *words, "-c", str(file))
+        said += done.out + done.err
+    assert "Traceback" not in said
+    for part in (PASSWORD, unquote(PASSWORD), *re.split(r"[/?@#%]", PASSWORD)):
+        assert len(part) < len("25rd") or part not in said
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_neither_the_address_of_a_database_nor_its_failures_show_the_password(dialect: str) -> None:
+    url = DatabaseUrl.parse(f"{dialect}://agent:{PASSWORD}@127.0.0.1:1/agent")
+    assert url.password == unquote(PASSWORD)
+    with pytest.raises(DatabaseError) as caught:  # nobody listens there
+        open_session(url, "test")
+    said = f"{url} {url!r} {caught.value} {caught.value!r}"
+    assert unquote(PASSWORD) not in said
+    assert PASSWORD not in said
+
+
+BUDGET = Budget(
+    resource=uuid.UUID(int=1),
+    account="a_ocean",
+    title="Ocean",
+    project="climate",
+    ends_on=None,
+    component="cpu",
+    label="CPU",
+    unit="h",
+    limit=Decimal(10),
+    used=Decimal(8),
+)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["xn--zz--", "ex\xe4mple..x", "\u2488com", "host/" + "x" * 70_000, "host:65535/%zz"],
+    ids=ascii,
+)
+def test_neither_a_strange_webhook_nor_a_redirect_ends_a_pass_or_shows_the_url(host: str) -> None:
+    asked: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"Location": f"https://evil.example/{TOKEN}"})
+
+    settings = Budgets(
+        webhook=SecretStr(f"https://{host}/{TOKEN}"), webhook_token=SecretStr(f"{TOKEN}\xe9")
+    )
+    for chosen in (settings, settings.model_copy(update={"webhook_token": SecretStr(TOKEN)})):
+        channels = Channels("HPC", chosen, transport=httpx.MockTransport(respond))
+        with pytest.raises(TemporaryError) as caught:
+            channels.tell(BudgetNotice(BUDGET, 80), [])
+        assert TOKEN not in "".join(traceback.format_exception(caught.value))
+    assert "evil.example" not in asked

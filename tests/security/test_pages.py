@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -154,12 +155,53 @@ def test_without_a_token_nothing_is_shown_to_other_machines(serve: Serve) -> Non
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:9464", 200), ("127.0.0.1", 200), ("[::1]:1", 200), ("evil.example:9464", 403)],
-)
+    [("localhost:9464", 200), ("127.0.0.1", 200), ("[::1]:1", 200), ("evil.example:9464", 403),
+     ("localhost.evil.example", 403), ("127.0.0.1.evil.example", 403), ("localhost@evil", 403),
+     ("evil/localhost", 403), ("10.0.0.1", 403), ("LOCALHOST", 200)],
+)  # fmt: skip
 def test_a_web_site_whose_name_points_here_reads_nothing(
     serve: Serve, host: str, status: int
 ) -> None:
     assert get(serve(), Host=host)[0] == status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://localhost/ HTTP/1.1\r\nHost: evil.example",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\nHost: localhost",
+        b"GET / HTTP/1.1\r\nhOsT : evil.example\r\nX-Forwarded-Host: localhost",
+        b"HEAD / HTTP/1.1\r\nHost: evil.example",
+        b"GET /?x=http://localhost/ HTTP/1.1\r\nHost: evil.example",
+    ],
+    ids=ascii,
+)
+def test_no_other_part_of_a_request_counts_as_its_host(serve: Serve, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", serve().port), timeout=patience()) as client:
+        client.sendall(head + b"\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"a_ocean" not in answer
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic c2VjcmV0",
+        "secret",
+        "Bearer secre",
+        "Bearer secret x",
+        "Bearer \xe9",
+    ],
+)
+def test_only_the_whole_token_opens_the_pages(serve: Serve, given: str) -> None:
+    endpoint = serve(token="secret")
+    for path in (*PATHS, "/?token=secret"):
+        status, text, _ = get(endpoint, path, Authorization=given)
+        assert (status, "a_ocean" in text) == (401, False)
 
 
 @pytest.mark.parametrize(

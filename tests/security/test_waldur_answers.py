@@ -9,7 +9,7 @@ import socketserver
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
@@ -407,3 +407,30 @@ def test_no_cookie_is_kept_and_no_wait_is_longer_than_a_minute() -> None:
     assert len(asked) == len(waits) + 1
     assert max(waits) <= 60
     assert not any("cookie" in request.headers for request in asked)
+
+
+def pages_of(rows: int, row: Mapping[str, object]) -> Responder:
+    """A list of equally odd rows, told apart by their UUIDs."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        size, page = (int(request.url.params[name]) for name in ("page_size", "page"))
+        numbers = range((page - 1) * size, min(page * size, rows))
+        found = [{"uuid": f"{number:032x}", **row} for number in numbers]
+        return httpx.Response(200, json=found, headers={"X-Result-Count": str(rows)})
+
+    return respond
+
+
+def test_a_list_of_many_unusable_rows_keeps_neither_their_errors_nor_is_it_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("waldur_site_agent.waldur.listing.MAX_UNREADABLE", 900)
+    hostile = {"limits": "none", "name": "x" * 1000}
+    few = waldur(pages_of(900, hostile)).resources(UUID)
+    assert (few.items, len(few.unreadable)) == ((), 900)
+    for each in few.unreadable:  # a traceback would keep the whole response
+        assert (each.error.__traceback__, each.error.__cause__, each.error.__context__) == (
+            None,
+        ) * 3
+    with pytest.raises(TemporaryError, match="row 901 field 'limits'"):
+        waldur(pages_of(2000, hostile)).resources(UUID)

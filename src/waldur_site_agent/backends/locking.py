@@ -55,7 +55,10 @@ def default_lock_file(name: str) -> Path:
     personal = os.environ.get("XDG_RUNTIME_DIR")
     for directory in (OWN_DIRECTORY, *([Path(personal)] if personal else [])):
         usable = directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
-        if usable and not everybody_can_write(directory):
+        if not usable or everybody_can_write(directory):
+            continue
+        # after su, the variable may still name the directory of whoever called it
+        if directory == OWN_DIRECTORY or directory.stat().st_uid == os.geteuid():
             return directory / name
     return _private_directory() / name
 

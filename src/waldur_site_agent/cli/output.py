@@ -18,7 +18,12 @@ def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
 
 def say_verdict(word: str, colour: str, text: str) -> None:
     """Print a word, coloured on a terminal, and a text as :func:`say` does."""
-    click.echo(f"  {click.style(word, fg=colour)} {printable(text, keep=_LINE_BREAK)}")
+    click.echo(f"  {click.style(printable(word), fg=colour)} {printable(text, keep=_LINE_BREAK)}")
+
+
+def clear_terminal() -> None:
+    """Begin again at the top of an empty terminal."""
+    click.echo("\x1b[H\x1b[2J", nl=False)
 
 
 def on_one_line(text: str) -> str:

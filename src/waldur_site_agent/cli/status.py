@@ -12,7 +12,13 @@ from typing import Any
 
 import click
 
-from waldur_site_agent.cli.output import json_text, on_one_line, say
+from waldur_site_agent.cli.output import (
+    clear_terminal,
+    json_text,
+    on_one_line,
+    say,
+    say_verdict,
+)
 from waldur_site_agent.cli.start import (
     DONE,
     FAILED,
@@ -31,7 +37,6 @@ from waldur_site_agent.service.overview import age_text
 
 _SHOWN = 10
 _COLOURS = {"ok": "green", "failing": "yellow", "stuck": "red", "dead": "red", "unknown": "red"}
-_CLEAR = "\x1b[H\x1b[2J"
 _EVERY_SECONDS = 2.0
 
 
@@ -52,7 +57,7 @@ def status_command(config_file: Path, output: str, watch: bool) -> None:
     while True:
         found = status_json(configuration)
         if watch and output == "text":
-            click.echo(_CLEAR, nl=False)
+            clear_terminal()
         if output == "json":
             say(json_text(found))
         else:
@@ -133,8 +138,7 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _line(status: str, text: str) -> None:
-    word = click.style(f"{status:<8}", fg=_COLOURS.get(status, "red"))
-    click.echo(f"  {word} {on_one_line(text)}")
+    say_verdict(f"{status:<8}", _COLOURS.get(status, "red"), on_one_line(text))
 
 
 def _details(offering: Mapping[str, Any]) -> Iterator[str]:

@@ -49,6 +49,8 @@ BUDGET = "budget"
 
 _MONTHS = {PolicyPeriod.MONTH: 1, PolicyPeriod.QUARTER: 3, PolicyPeriod.YEAR: 12}
 _FIRST_YEAR = BillingMonth(1970, 1)
+_LARGEST_GRACE, _LARGEST_CARRYOVER, _LARGEST_WEIGHT = 1000, 1000, 10**9
+"""Beyond what any site means, and far from what cannot be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,16 @@ class Terms:
                 f"limit type {policy.limit_type} of the periodic policy does not limit what is "
                 "used in a period; choose GrpTRESMins, or MaxTRESMins for single jobs"
             )
+        if not 0 <= (policy.grace_ratio or 0) <= _LARGEST_GRACE:
+            return (
+                f"the grace ratio of the periodic policy is {policy.grace_ratio!s:.20}; choose one "
+                f"from 0 to {_LARGEST_GRACE}"
+            )
+        if not 0 <= (policy.carryover_factor or 0) <= _LARGEST_CARRYOVER:
+            return (
+                f"the carry-over of the periodic policy is {policy.carryover_factor!s:.20} %; "
+                f"choose one from 0 to {_LARGEST_CARRYOVER}"
+            )
         if policy.carryover_enabled and policy.carryover_factor is None and self.period.ends:
             return (
                 "this Waldur does not say how much the periodic policy carries over; upgrade it "
@@ -353,7 +365,7 @@ def _weights(found: Mapping[str, object]) -> dict[str, Decimal]:
                 weight = Decimal(str(value))
             except ArithmeticError:
                 continue
-            if weight.is_finite() and weight > 0:
+            if weight.is_finite() and 0 < weight <= _LARGEST_WEIGHT:
                 weights[name.lower()] = weight
     return weights
 

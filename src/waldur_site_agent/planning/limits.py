@@ -21,6 +21,9 @@ from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Order, Resource
 from waldur_site_agent.planning.plan import amount_text
 
+_LARGEST_LIMIT = Decimal(10) ** 24
+"""In measured units: far beyond what backends take, and all that is computed from it is exact."""
+
 Amounts = dict[str, Decimal]
 
 
@@ -156,10 +159,11 @@ def limit_changes(
 
 
 def _backend_units(value: Decimal, component: Component) -> Amounts:
-    if not value.is_finite() or value < 0:
+    if not value.is_finite() or not 0 <= value <= _LARGEST_LIMIT:
         raise PermanentError(
-            f'limit of component "{component.type}" is {value} {component.measured_unit}; '
-            "a limit must be zero or more; correct it in Waldur and order again"
+            f'limit of component "{component.type}" is {value:.10g} {component.measured_unit}; '
+            "a limit must be zero or more, and something that a cluster can have; correct it in "
+            "Waldur and order again"
         )
     return {part.type: part.to_backend(value) for part in component.parts}
 

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.cycles.site import Allowance, RefusedPlan
@@ -38,6 +39,8 @@ _OTHERS = 0o077
 _WRITING_OTHERS = 0o022
 _OWNER_ONLY = 0o600
 _LARGEST = 4 << 20
+Content = TypeVar("Content")
+_PLAN, _ALLOWANCE = TypeAdapter(RefusedPlan), TypeAdapter(Allowance)
 
 
 class UnknownDigestError(ValueError):
@@ -85,8 +88,8 @@ class Allowances:
         """The allowance for a plan, which is then used up; ``None`` where there is no valid one."""
         try:
             with self._opened() as directory:
-                content = _read(directory, digest + _ALLOWED)
-                if content is None:
+                allowance = _read(directory, digest + _ALLOWED, _ALLOWANCE)
+                if allowance is None:
                     return None
                 os.rename(
                     digest + _ALLOWED,
@@ -96,11 +99,7 @@ class Allowances:
                 )
         except OSError:
             return None
-        try:
-            allowance = Allowance(**content)
-            age = self._clock() - allowance.at
-        except (TypeError, ValueError):
-            return None
+        age = self._clock() - allowance.at
         is_valid = 0 <= age <= LIFETIME_SECONDS and allowance.digest == digest
         return allowance if is_valid else None
 
@@ -154,10 +153,10 @@ class Allowances:
 
     def allowed(self, digest: str) -> bool:
         """Whether a valid allowance waits to be used."""
-        with suppress(OSError, TypeError, ValueError), self._opened() as directory:
-            content = _read(directory, digest + _ALLOWED)
-            if content is not None:
-                return 0 <= self._clock() - Allowance(**content).at <= LIFETIME_SECONDS
+        with suppress(OSError), self._opened() as directory:
+            found = _read(directory, digest + _ALLOWED, _ALLOWANCE)
+            if found is not None:
+                return 0 <= self._clock() - found.at <= LIFETIME_SECONDS
         return False
 
     @contextmanager
@@ -202,13 +201,12 @@ class Allowances:
 def _refused_in(directory: int) -> Iterator[RefusedPlan]:
     for name in sorted(os.listdir(directory)):
         if name.endswith(_REFUSED):
-            content = _read(directory, name)
-            with suppress(TypeError):
-                if content is not None and f"{content.get('digest')}{_REFUSED}" == name:
-                    yield RefusedPlan(**content)
+            plan = _read(directory, name, _PLAN)
+            if plan is not None and plan.digest + _REFUSED == name:
+                yield plan
 
 
-def _read(directory: int, name: str) -> dict[str, Any] | None:
+def _read(directory: int, name: str, kind: TypeAdapter[Content]) -> Content | None:
     """The content of a file; ``None`` where there is none that can be believed."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -227,10 +225,9 @@ def _read(directory: int, name: str) -> dict[str, Any] | None:
         if not is_safe:
             return None
         try:
-            content = json.loads(stream.read(_LARGEST))
-        except ValueError:
+            return kind.validate_json(stream.read(_LARGEST))
+        except ValidationError:
             return None
-    return content if isinstance(content, dict) else None
 
 
 def _write(directory: int, name: str, content: dict[str, Any]) -> None:

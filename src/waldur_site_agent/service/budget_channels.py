@@ -105,6 +105,11 @@ class Channels:
                 f"the webhook of budgets did not answer: {type(error).__name__}",
                 remedy="look at the service behind it, and at proxies on the way",
             ) from None  # the cause may name the URL, which may be a secret
+        except (httpx.InvalidURL, UnicodeError):
+            raise TemporaryError(
+                "the webhook of budgets has a host name that is none, or a token that is not ASCII",
+                remedy="correct webhook or webhook_token in the configuration",
+            ) from None  # as above
         if not response.is_success:
             raise TemporaryError(
                 f"the webhook of budgets answered HTTP {response.status_code}",

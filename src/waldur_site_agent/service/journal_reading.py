@@ -79,7 +79,7 @@ def entries_in(lines: Iterable[str]) -> Iterator[Entry]:
         try:
             raw = json.loads(line)
             yield _entry(raw)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
 
 

@@ -24,6 +24,7 @@ from waldur_site_agent.config.settings import LogShipping
 from waldur_site_agent.events.registration import identity_name
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.events import LogEntry
+from waldur_site_agent.model.text import printable
 from waldur_site_agent.service.logs import concealed, level_number, ship_to
 from waldur_site_agent.waldur import Waldur
 
@@ -221,7 +222,8 @@ class LogShipper:
         if isinstance(error, BaseException):
             parts.append(f"exception={type(error).__name__}")
         text = parts[0] if self._is_ours(event) else "a message of a library"
-        return concealed("; ".join([text, *parts[1:]]))[:_LONGEST_MESSAGE]
+        # servers refuse a whole batch for one NUL or half of a surrogate pair
+        return printable(concealed("; ".join([text, *parts[1:]])))[:_LONGEST_MESSAGE]
 
     def _is_ours(self, event: Mapping[str, Any]) -> bool:
         """Events of the agent are constant texts; those of libraries may name anything."""

@@ -26,6 +26,8 @@ from waldur_site_agent.planning.usage import ResourceReport
 MOST_LINES = 50
 """How many things that wait, and how many budgets, are told for each worker."""
 LARGE_SHARE = Decimal("0.8")
+_SMALLEST_LIMIT = Decimal("1e-9")
+"""Of less, no share is computed: the result could be too large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,8 @@ class Budget:
 
     @property
     def share(self) -> Decimal | None:
-        """The used part of the limit; ``None`` without a limit, or with one of zero."""
-        return self.used / self.limit if self.limit else None
+        """The used part of the limit; ``None`` without a limit, or with next to none."""
+        return self.used / self.limit if self.limit and self.limit >= _SMALLEST_LIMIT else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +225,9 @@ def large_budgets(report: CycleReport) -> list[dict[str, Any]] | None:
 def _large(
     account: str, resource: UUID, component: str, used: Decimal, limit: Decimal | None
 ) -> dict[str, Any] | None:
-    share = used / limit if limit else Decimal(0)
+    if limit is None or limit < _SMALLEST_LIMIT:
+        return None
+    share = used / limit
     if share < LARGE_SHARE:
         return None
     return {

@@ -37,6 +37,7 @@ _PAGES_AT_ONCE = 4
 MAX_SHORT_PAGES = 1000
 MAX_ROWS = 2_000_000
 MAX_BYTES = 1 << 30
+MAX_UNREADABLE = 10_000
 MAX_SECONDS = 1800.0
 """The most that is read of one list, so that a server cannot keep the agent reading for ever.
 
@@ -172,7 +173,7 @@ class ApiClient:
             for name, value in filters.items()
             if not isinstance(value, int)
         }
-        take = partial(_decoded, operation, wanted)
+        take = _Decoder(operation, wanted)
         return _listing(self._read_in_orders(operation, fetch, take))
 
     def _read_in_orders(
@@ -448,20 +449,32 @@ def _pages(fetch: Callable[[int], httpx.Response]) -> Iterator[httpx.Response]:
         page += len(window)
 
 
-def _decoded(
-    operation: Operation[Answer],
-    wanted: Mapping[str, Collection[str]],
-    row: Row,
-    response: httpx.Response,
-    number: int,
-) -> Answer | UnreadableRow | None:
-    """The row as the operation's model, or why not; ``None`` if it was not asked for."""
-    if not _is_wanted(row, wanted):
-        return None
-    try:
-        return decode(operation, row, response, f"row {number}")
-    except TemporaryError as error:
-        return UnreadableRow(error, row)
+class _Decoder(Generic[Answer]):
+    """Makes of each row the operation's model, or says why not; ``None`` if it was not asked for.
+
+    Raises:
+        TemporaryError: More rows are unusable than are kept.
+    """
+
+    def __init__(self, operation: Operation[Answer], wanted: Mapping[str, Collection[str]]) -> None:
+        self._operation = operation
+        self._wanted = wanted
+        self._unreadable = 0
+
+    def __call__(
+        self, row: Row, response: httpx.Response, number: int
+    ) -> Answer | UnreadableRow | None:
+        if not _is_wanted(row, self._wanted):
+            return None
+        try:
+            return decode(self._operation, row, response, f"row {number}")
+        except TemporaryError as error:
+            self._unreadable += 1
+            if self._unreadable > MAX_UNREADABLE:
+                raise
+            # the traceback would keep the whole response, and several KB for each row
+            error.__cause__ = error.__context__ = None
+            return UnreadableRow(error.with_traceback(None), row)
 
 
 def _listing(pages: Pages[Answer | UnreadableRow | None]) -> Listing[Answer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,6 +15,7 @@ FORMAT = 1
 """The newest version of the file's format that is understood."""
 _WIDTH = 20
 _OLD_SECONDS = 24 * 3600
+_LARGEST_SHARE = 1e6
 
 
 class UnreadableFileError(Exception):
@@ -53,12 +55,12 @@ def read_budgets(path: Path) -> Budgets:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] > FORMAT:
             raise UnreadableFileError(f"{path}: made by a newer agent; update waldur-budget")
-        written = datetime.fromisoformat(found["written"])
+        written = datetime.fromisoformat(found["written"]).astimezone(timezone.utc)
         budgets = tuple(_budget(entry) for entry in found["budgets"])
         return Budgets(str(found["offering"]), written, budgets)
     except OSError as error:
         raise UnreadableFileError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UnreadableFileError(f"{path}: not a file of budgets") from error
 
 
@@ -70,9 +72,16 @@ def _budget(entry: dict[str, Any]) -> Budget:
         ends_on=str(entry["ends_on"] or ""),
         label=str(entry["label"]),
         unit=str(entry["unit"]),
-        limit=float(entry["limit"]),
-        used=float(entry["used"]),
+        limit=_amount(entry["limit"]),
+        used=_amount(entry["used"]),
     )
+
+
+def _amount(value: Any) -> float:
+    amount = float(value)
+    if not math.isfinite(amount):
+        raise ValueError("not a number")
+    return amount
 
 
 def lines_of(budgets: Iterable[Budget]) -> Iterator[str]:
@@ -90,7 +99,7 @@ def lines_of(budgets: Iterable[Budget]) -> Iterator[str]:
 
 
 def _bar(budget: Budget) -> str:
-    share = budget.used / budget.limit if budget.limit else 1.0
+    share = min(budget.used / budget.limit, _LARGEST_SHARE) if budget.limit else 1.0
     full = min(max(int(share * _WIDTH), 0), _WIDTH)
     left = max(budget.limit - budget.used, 0.0)
     return (

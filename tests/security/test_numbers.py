@@ -1,0 +1,131 @@
+"""A customer, or a hostile Waldur: numbers and dates that nobody means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+from harness import Installation
+from waldur_site_agent.model.budgets import PeriodicPolicy
+from waldur_site_agent.model.errors import PermanentError
+from waldur_site_agent.model.marketplace import Component, Term
+from waldur_site_agent.planning.budgets import BudgetNote, BudgetPeriod, Terms, budget_of
+from waldur_site_agent.planning.limits import ordered_limits
+from waldur_site_agent.service import overview
+
+HUGE = [10**30, 10**400, 1e308, -1, 10**4200]
+CPU = Component(
+    type="cpu",
+    measured_unit="h",
+    label="CPU",
+    accounting_type="limit",
+    unit_factor=Decimal(60),
+)
+POLICY = PeriodicPolicy(
+    uuid=UUID(int=1),
+    period=2,
+    limit_type="GrpTRESMins",
+    carryover_enabled=True,
+    carryover_factor=Decimal(50),
+    grace_ratio=Decimal("0.2"),
+    tres_billing_enabled=True,
+)
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_a_limit_that_no_cluster_has_concerns_its_resource_alone(
+    installation: Installation,
+) -> None:
+    testbed = installation.testbed
+    content: dict[str, Any] = yaml.safe_load(installation.file.read_text())
+    content["offerings"][0] |= {"membership_sync_backend": "slurm", "reporting_backend": "slurm"}
+    installation.file.write_text(yaml.safe_dump(content))
+    project = testbed.project(ada="ada01")
+    hostile = [testbed.order(project, f"huge{n}", cpu=limit) for n, limit in enumerate(HUGE)]
+    honest = testbed.order(project, "honest", cpu=10)
+    said = ""
+    for words in (
+        ("plan", "-m", "order_process"),
+        ("run", "-m", "order_process", "--once"),
+        ("plan", "-m", "membership_sync", "--output", "json"),
+        ("run", "-m", "membership_sync", "--once"),
+    ):
+        done = installation.run(*words, command="waldur-site-agent")
+        said += done.out + done.err
+    assert "Traceback" not in said
+    assert testbed.state(honest) == "done"
+    assert [testbed.state(order) for order in hostile] == ["erred"] * len(HUGE)
+
+
+@pytest.mark.parametrize(
+    "amount", ["1e30", "1e400", "1e999999", "-1", "-1e999999", "NaN", "Infinity"]
+)
+def test_a_limit_is_refused_in_words_however_large_it_is(amount: str) -> None:
+    for read in (
+        lambda limits: ordered_limits(limits, {"cpu": CPU}),
+        lambda limits: budget_of(limits, terms(POLICY), BudgetNote(period="2026-11")),
+    ):
+        with pytest.raises(PermanentError, match='limit of component "cpu" is') as caught:
+            read({"cpu": Decimal(amount)})
+        assert len(str(caught.value)) < 300
+
+
+def terms(policy: PeriodicPolicy) -> Terms:
+    period = BudgetPeriod.at(2, datetime(2026, 11, 20, tzinfo=UTC), UTC)
+    return Terms(policy=policy, period=period, components={"cpu": CPU})
+
+
+@pytest.mark.parametrize("key", ["grace_ratio", "carryover_factor"])
+@pytest.mark.parametrize("amount", ["-0.1", "1e6", "1e400", "1e999999"])
+def test_a_policy_with_impossible_numbers_is_refused_in_words(key: str, amount: str) -> None:
+    hostile: dict[str, Any] = {key: Decimal(amount)}
+    problem = terms(replace(POLICY, **hostile)).problem()
+    assert "periodic policy" in problem
+    assert len(problem) < 200
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"cpu": "1e999999"}, {"cpu": "NaN"}, {"cpu": -1}, {"cpu": [1]}, {"cpu": True}, {"\ud800": 1}],
+    ids=str,
+)
+def test_weights_that_cannot_be_used_are_those_of_nobody(weights: dict[str, object]) -> None:
+    note = BudgetNote(period="2026-11")
+    limits = {"cpu": Decimal(100)}
+    hostile = budget_of(limits, terms(replace(POLICY, tres_billing_weights=weights)), note)
+    assert hostile.limits["cpu"] == Decimal(7200) + Decimal(3600)
+    assert hostile.limits.get("billing", Decimal(0)).is_finite()
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"period": "0000-Q1"}, {"period": "2026-Q9"}, {"period": "-1"}, {"period": ["2026"]},
+        {"period": "2026-11", "used_before": {"cpu": "NaN"}},
+        {"period": "2026-11", "deducted": {"cpu": "-1"}},
+        {"period": "2026-11", "deducted": {"cpu": "x" * 5000}},
+        {"period": "9" * 5000}, [], "2026-11", None,
+    ],
+    ids=lambda note: str(note)[:40],
+)  # fmt: skip
+def test_a_note_in_waldur_that_nobody_wrote_is_none(note: object) -> None:
+    assert BudgetNote.read({"budget": note}) is None
+
+
+def test_a_prepaid_term_of_ten_thousand_years_is_counted_and_one_that_ends_before_is_a_month() -> (
+    None
+):
+    assert Term(date.min, date.max).months == 119_988
+    assert Term(date.max, date.min).months == 1
+
+
+@pytest.mark.parametrize("limit", ["0", "1e-400", "1e-999999", "-1"])
+def test_a_limit_of_next_to_nothing_has_no_share(limit: str) -> None:
+    budget = overview.Budget(component="cpu", used=Decimal("1e300"), limit=Decimal(limit))
+    assert budget.share is None
