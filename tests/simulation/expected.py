@@ -57,9 +57,12 @@ def members_of(world: World, resource: Resource) -> set[str]:
     return set() if resource.restrict_member_access else people | accounts
 
 
-def limits_of(world: World, resource: Resource) -> dict[str, int]:
-    """The limits of an account, in the cluster's units."""
-    factors = {**FACTORS, PREPAID: PREPAID_FACTOR * months_of(world, resource)}
+def limits_of(
+    world: World, resource: Resource, *, with_moved_renewals: bool = False
+) -> dict[str, int]:
+    """The limits of an account, in the cluster's units; months as in :func:`months_of`."""
+    months = months_of(world, resource, with_moved_renewals=with_moved_renewals)
+    factors = {**FACTORS, PREPAID: PREPAID_FACTOR * months}
     return {
         name: int(Decimal(str(amount)) * factors[name])
         for name, amount in resource.limits.items()
@@ -67,8 +70,12 @@ def limits_of(world: World, resource: Resource) -> dict[str, int]:
     }
 
 
-def months_of(world: World, resource: Resource) -> int:
-    """How many months were paid in advance, counted one after the other."""
+def months_of(world: World, resource: Resource, *, with_moved_renewals: bool) -> int:
+    """How many months were paid in advance, counted one after the other.
+
+    With or without renewals during which people moved the end date to an earlier day: whether the
+    agent saw the day before or after that decides whether it takes them for months still to come.
+    """
     if resource.end_date is None:
         return 1
     shown = resource.end_date.isoformat()
@@ -76,7 +83,7 @@ def months_of(world: World, resource: Resource) -> int:
         date.fromisoformat(str(order.attributes["new_end_date"]))
         for order in world.sandbox.customer.world.orders_of(resource.uuid)
         if order.state == "done"
-        and order.extends_when == "never"
+        and (order.extends_when == "never" or with_moved_renewals)
         and world.shown_when_done.get(order.uuid) == shown
     ]
     begin, end, months = resource.created.date(), max([resource.end_date, *paid]), 1

@@ -20,7 +20,7 @@ import httpx
 from simulation import expected
 from simulation.agents import TIGHT
 from simulation.world import PREPAID, Qos, World
-from waldur_site_agent_sandbox import PeriodicPolicy, Resource
+from waldur_site_agent_sandbox import Order, PeriodicPolicy, Resource
 from waldur_site_agent_slurm.simulator.jobs import counted as used_of
 from waldur_site_agent_slurm.simulator.state import SimAccount
 
@@ -300,7 +300,7 @@ class Final:
         """Raise a violation, if there is one."""
         self._orders()
         for resource in self._world.resources:
-            if resource.state == "Terminated":
+            if resource.state == "Terminated" or self._waits_for_project(resource):
                 self._gone(resource)
             elif resource.backend_id:
                 self._state(resource)
@@ -315,23 +315,33 @@ class Final:
 
     def _orders(self) -> None:
         for order in self._records.orders.values():
-            project = self._records.projects[order.project]
-            waits = project.end_date is not None and order.state == "pending-provider"
-            if order.state not in FINAL and not waits:
+            if order.state not in FINAL and not self._cannot_be_approved(order):
                 name = self._records.resources[order.resource].slug
                 what = f"the {order.type} order of {name} is open"
                 raise ViolationError(3, what, expected="done", found=order.state)
+
+    def _cannot_be_approved(self, order: Order) -> bool:
+        """Whether it stays pending, because Waldur approves nothing in a project that has ended."""
+        project = self._records.projects[order.project]
+        return project.end_date is not None and order.state == "pending-provider"
+
+    def _waits_for_project(self, resource: Resource) -> bool:
+        """Whether it was terminated, and its restoration cannot be approved."""
+        order = self._records.order_in_progress(resource.uuid)
+        return order is not None and order.type == "Restore" and self._cannot_be_approved(order)
 
     def _gone(self, resource: Resource) -> None:
         account = self._accounts.get(resource.backend_id)
         is_gone = _is_gone(account) if self._world.soft_delete else account is None
         if not is_gone and not self._shares(resource):
-            what = f"{resource.slug} is terminated"
+            what = f"{resource.slug} is terminated, or to be restored only when its project goes on"
             raise ViolationError(1, what, expected="no account", found=resource.backend_id)
 
     def _shares(self, resource: Resource) -> bool:
         return any(
-            other.backend_id == resource.backend_id and other.state != "Terminated"
+            other.backend_id == resource.backend_id
+            and other.uuid != resource.uuid
+            and other.state != "Terminated"
             for other in self._world.resources
         )
 
@@ -383,13 +393,14 @@ class Final:
             return
         account = self._accounts[resource.backend_id]
         wanted = expected.limits_of(self._world, resource)
+        with_moved = expected.limits_of(self._world, resource, with_moved_renewals=True)
         policy = expected.policy_of(self._world)
         if policy is not None:
             self._budget(resource, account, policy)
         elif "budget" in resource.backend_metadata:
             what = f"the note of the budget of {account.name}"
             raise ViolationError(14, what, expected="none", found=resource.backend_metadata)
-        elif _sold(account.limits) != wanted:
+        elif _sold(account.limits) not in (wanted, with_moved):
             what = f"the limits of {account.name}"
             raise ViolationError(1, what, expected=wanted, found=account.limits)
         limits = expected.user_limits_of(self._world, resource)

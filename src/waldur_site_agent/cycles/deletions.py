@@ -78,8 +78,8 @@ def still_in_accounts(
             if user is None:
                 continue
             if ours is None:
-                named = (resource.account for resource in recently_named(site, listed))
-                ours = {*wanted.offering_accounts, *named}
+                named = (*listed, *recently_named(site, listed))
+                ours = {*wanted.offering_accounts, *(r.account for r in named if r.account)}
             why = (
                 f"is in account {account.id}"
                 if account.id in ours

@@ -138,7 +138,9 @@ def gather_wanted(
     served = [resource for resource in named if resource.state in SERVED_STATES]
     resources = scope_filter.choose(served)
     users_to_delete = tuple(u for u in users if u.state in _LEAVING and scope_filter.holds_user(u))
-    covers_all_accounts = not listing.unreadable and len(named) == len(served)
+    # what is being made or restored is served later; a backend that tells its members shows them
+    tells_all_members = site.backend.capabilities.tells_members or len(named) == len(served)
+    covers_all_accounts = not listing.unreadable and tells_all_members
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )

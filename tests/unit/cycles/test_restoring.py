@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from harness import SimulatedSite
 from waldur_site_agent_sandbox import Resource
+from waldur_site_agent_slurm.simulator.state import SimMembership
 
 
 def two_of_one_name(site: SimulatedSite) -> tuple[Resource, Resource]:
@@ -145,3 +147,37 @@ def test_the_order_fails_only_once_the_name_is_taken_from_the_resource(
     testbed.cycle()
     assert (testbed.state(back), side.current(old).backend_id) == ("erred", "")
     assert side.current(new).backend_id
+
+
+def waiting_for_its_project(site: SimulatedSite) -> Resource:
+    """A terminated resource that is to be restored, in a project that has ended."""
+    resource, side = ended(site), site.sandbox.customer
+    side.place_restore_order(resource)
+    yesterday = (site.sandbox.clock.now() - timedelta(days=1)).date()
+    side.edit(side.world.projects[resource.project], end_date=yesterday)
+    return side.current(resource)
+
+
+@pytest.mark.parametrize("soft_delete", [False, True])
+def test_a_restoration_that_cannot_be_approved_keeps_nobody_from_being_deleted(
+    testbed: SimulatedSite, soft_delete: bool
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": soft_delete})
+    resource, side = waiting_for_its_project(testbed), testbed.sandbox.customer
+    side.request_deletion("ada")
+    testbed.cycle()
+    assert not testbed.sync().failed
+    assert side.current(resource).state == "Creating"
+    assert [user.state for user in side.world.offering_users.values()] == ["Deleted"]
+
+
+def test_a_member_of_an_account_that_is_being_restored_is_not_marked_deleted(
+    testbed: SimulatedSite,
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": True})
+    resource, side = waiting_for_its_project(testbed), testbed.sandbox.customer
+    with testbed.slurm.change() as state:
+        state.accounts[resource.backend_id].members["ada01"] = SimMembership()
+    side.request_deletion("ada")
+    testbed.sync()
+    assert [user.state for user in side.world.offering_users.values()] != ["Deleted"]
