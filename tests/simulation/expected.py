@@ -83,6 +83,7 @@ def months_of(world: World, resource: Resource, *, with_moved_renewals: bool) ->
         date.fromisoformat(str(order.attributes["new_end_date"]))
         for order in world.sandbox.customer.world.orders_of(resource.uuid)
         if order.state == "done"
+        and "new_end_date" in order.attributes
         and (order.extends_when == "never" or with_moved_renewals)
         and world.shown_when_done.get(order.uuid) == shown
     ]
