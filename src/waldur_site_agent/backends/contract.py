@@ -251,6 +251,17 @@ class Backend(ABC):
         """
         raise PermanentError(f"{type(self).__name__} cannot tell what counts against limits")
 
+    def counts_loaded_at(self) -> str:
+        """When the backend last loaded what it counts against limits, in its own words.
+
+        After another time, a reset may be undone and counts may be older or lost, so budgets are
+        compared with them again. Empty where that cannot happen, or is not known.
+
+        Raises:
+            TemporaryError: it could not be read.
+        """
+        return ""
+
     def grant(
         self,
         offering: WaldurOffering,  # noqa: ARG002 - for overriding

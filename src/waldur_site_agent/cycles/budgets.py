@@ -195,6 +195,7 @@ def _ended(site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]]) -
 def _planned(
     site: Site, chosen: Mapping[str, tuple[Resource, BackendResource]], terms: Terms
 ) -> Plans:
+    terms = _with_time_of_counts(site, terms)
     waiting: dict[str, SiteAgentError] = _prepaid(site, chosen, terms)
     opening = {
         name: resource
@@ -211,6 +212,19 @@ def _planned(
             continue
         plans[name] = plan_budget(resource, found, terms, opened.get(name), precision)
     return plans
+
+
+def _with_time_of_counts(site: Site, terms: Terms) -> Terms:
+    if not terms.resets:
+        return terms
+    try:
+        return replace(terms, counts_loaded_at=site.backend.counts_loaded_at())
+    except SiteAgentError as error:
+        # asked again in the next pass; until then what was noted holds
+        site.conditions.note(
+            "not known since when usage is counted", site.offering.name, reason=str(error)
+        )
+        return terms
 
 
 def _prepaid(

@@ -151,6 +151,8 @@ class BudgetNote:
     deducted: Mapping[str, Decimal] = field(default_factory=dict)
     """By the backend's types and in its units, what was used in this period before the backend's
     count was reset, so that it is taken off the limit instead."""
+    counts_loaded_at: str = ""
+    """When the backend had loaded its counts, as they were when this was noted."""
     is_reset: bool = False
     """Whether the count was started anew for the period, or had nothing of others in it."""
     share_before: int | None = None
@@ -175,6 +177,7 @@ class BudgetNote:
                 period=period.label,
                 used_before=_amounts(found.get("used_before")),
                 deducted=_amounts(found.get("deducted")),
+                counts_loaded_at=str(found.get("counts_loaded_at") or ""),
                 is_reset=found.get("reset") is True,
                 share_before=share if isinstance(share, int) else None,
                 per_job=found.get("per_job") is True,
@@ -195,6 +198,7 @@ class BudgetNote:
             "per_job": self.per_job,
             "billing": self.billing,
             **({"takes_back": True} if self.takes_back else {}),
+            **({"counts_loaded_at": self.counts_loaded_at} if self.counts_loaded_at else {}),
         }
 
 
@@ -220,6 +224,8 @@ class Terms:
     period: BudgetPeriod
     components: Mapping[str, Component]
     """Those with a limit that the backend supports."""
+    counts_loaded_at: str = ""
+    """When the backend loaded its counts, if resets depend on it; empty: not known."""
 
     @property
     def is_per_job(self) -> bool:
@@ -446,7 +452,17 @@ class BudgetPlan:
 def needs_opening(resource: Resource, terms: Terms) -> bool:
     """Whether the usage of the period before, and of this one so far, has to be looked up."""
     note = BudgetNote.read(resource.backend_metadata)
-    return note is None or note.period != terms.period.label or (terms.resets and not note.is_reset)
+    return note is None or _opens(note, terms) or _counts_anew(note, terms)
+
+
+def _opens(note: BudgetNote, terms: Terms) -> bool:
+    return note.period != terms.period.label or (terms.resets and not note.is_reset)
+
+
+def _counts_anew(note: BudgetNote, terms: Terms) -> bool:
+    """Whether the backend has loaded its counts since: they may be those of before the reset."""
+    loaded = terms.counts_loaded_at
+    return terms.resets and bool(loaded) and note.counts_loaded_at != loaded
 
 
 def plan_budget(
@@ -466,9 +482,11 @@ def plan_budget(
     if note is None or needs_opening(resource, terms):
         if opening is None:
             raise ValueError("a period opens, but nothing was looked up")
-        note = _opened(found, terms, opening, before)
-        if terms.resets and opening.needs_reset():
-            steps.append(_reset(found, terms, opening))
+        try:
+            note, resetting = _opened(resource, found, terms, opening)
+        except PermanentError as error:
+            return with_problem(resource, error, terms.policy.uuid)
+        steps += resetting
     try:
         budget = budget_of(resource.limits, terms, note)
     except PermanentError as error:
@@ -503,14 +521,43 @@ def _wrong_time(note: BudgetNote | None, terms: Terms) -> SiteAgentError | None:
 
 
 def _opened(
-    found: BackendResource, terms: Terms, opening: Opening, before: BudgetNote | None
-) -> BudgetNote:
-    return BudgetNote(
+    resource: Resource, found: BackendResource, terms: Terms, opening: Opening
+) -> tuple[BudgetNote, list[Step]]:
+    """The note of a period that opens, or of one whose usage is counted anew; and the reset.
+
+    Raises:
+        PermanentError: a limit is negative or not a finite number.
+    """
+    before = BudgetNote.read(resource.backend_metadata)
+    used_before = opening.used_before
+    if before is not None and not _opens(before, terms):
+        if _counts_as_noted(resource, terms, opening, before):
+            return replace(before, counts_loaded_at=terms.counts_loaded_at), []
+        used_before = before.used_before
+    steps = [_reset(found, terms, opening)] if terms.resets and opening.needs_reset() else []
+    note = BudgetNote(
         period=terms.period.label,
-        used_before=dict(opening.used_before) if terms.period.ends else {},
+        used_before=dict(used_before) if terms.period.ends else {},
         deducted=opening.deducted() if terms.resets else {},
+        counts_loaded_at=terms.counts_loaded_at,
         is_reset=terms.resets,
         share_before=before.share_before if before is not None else found.share,
+    )
+    return note, steps
+
+
+_TOLERANCE = Decimal("0.01")
+"""Of a limit: running jobs are counted, and counts are saved, some minutes late."""
+
+
+def _counts_as_noted(resource: Resource, terms: Terms, opening: Opening, note: BudgetNote) -> bool:
+    """Whether what is counted and what is deducted are still the usage of the period, about."""
+    limits = budget_of(resource.limits, terms, replace(note, deducted={})).limits
+    return all(
+        abs(used - opening.counted.get(name, 0) - note.deducted.get(name, 0))
+        <= limits.get(name, Decimal(0)) * _TOLERANCE
+        for name, used in opening.used.items()
+        if name in limits
     )
 
 

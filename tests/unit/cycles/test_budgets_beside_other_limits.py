@@ -196,3 +196,52 @@ def test_an_order_sets_no_bare_limits_while_the_list_of_policies_is_empty_for_a_
     house.cycle()
     assert house.state(order) == "done"
     assert budget_of(house, resource)["cpu"] == 9 * K_HOUR * 3 // 2
+
+
+def restart(house: SimulatedSite, counted_since: int | None = None) -> None:
+    """Slurmctld starts again, perhaps with a count that it had saved before."""
+    with house.slurm.change() as cluster:
+        cluster.configuration["BOOT_TIME"] = house.now().strftime("%Y-%m-%dT%H:%M:%S")
+        for account in cluster.accounts.values():
+            if counted_since is not None:
+                account.counted_since = counted_since
+
+
+@pytest.mark.guarantee("budgets: Carry-over and reset")
+def test_a_reset_that_a_killed_slurmctld_has_forgotten_is_made_again(house: SimulatedSite) -> None:
+    restart(house)
+    resource = sold(house)
+    use(house, resource, 8 * K_HOUR)
+    next_quarter(house)
+    house.sync()
+    assert len(resets(house)) == 1
+    use(house, resource, 3 * K_HOUR)
+    restart(house, counted_since=0)
+    house.sync()
+    account = house.slurm.state.accounts[resource.backend_id]
+    rest = 12 * K_HOUR - 3 * K_HOUR
+    assert len(resets(house)) == 2
+    assert account.limits["cpu"] == rest
+    assert counted(house.slurm.state, {account.name}, account.counted_since)["cpu"] == 0
+    assert is_quiet(house)
+
+
+def test_a_count_that_was_lost_is_taken_off_the_budget(house: SimulatedSite) -> None:
+    resource = sold(house)
+    use(house, resource, 8 * K_HOUR)
+    restart(house, counted_since=int(house.now().timestamp()))
+    house.sync()
+    assert resets(house) == []
+    assert budget_of(house, resource)["cpu"] == 7 * K_HOUR
+    assert is_quiet(house)
+
+
+def test_a_restart_of_slurmctld_that_loses_nothing_changes_no_budget(house: SimulatedSite) -> None:
+    resource = sold(house)
+    use(house, resource, 8 * K_HOUR)
+    restart(house, counted_since=int((START + timedelta(minutes=1)).timestamp()))
+    house.forget()
+    house.sync()
+    assert house.writing_commands == 0
+    assert (resets(house), budget_of(house, resource)["cpu"]) == ([], 15 * K_HOUR)
+    assert is_quiet(house)

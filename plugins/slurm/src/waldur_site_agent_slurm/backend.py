@@ -489,6 +489,13 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         """See :meth:`Backend.counted_usage`; asks slurmctld, which keeps RawUsage."""
         return counted_usage(self._client, resources, self._slurm)
 
+    def counts_loaded_at(self) -> str:
+        """See :meth:`Backend.counts_loaded_at`; when slurmctld was started.
+
+        It saves its counts every five minutes; killed before, it starts with the former ones.
+        """
+        return self._client.controller_started()
+
     def verify_usage(self, period: Period) -> Iterable[str]:
         """Compare with sreport where ``usage_check`` is set; every account is compared."""
         if not self._slurm.usage_check:

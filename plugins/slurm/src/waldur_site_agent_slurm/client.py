@@ -305,6 +305,11 @@ class SlurmClient(CommandClient):
             found |= {name: _counted(each) for name, each in limits.items()}
         return found
 
+    def controller_started(self) -> str:
+        """When slurmctld was started, as it prints it; empty if it does not say."""
+        said = facts.parse_configuration(self.ask(commands.show_configuration(self.cluster)))
+        return said.get("BOOT_TIME", "")
+
     def coordinators(self, accounts: Iterable[str]) -> dict[str, frozenset[str]]:
         """Read who is a coordinator of these accounts."""
         return {
