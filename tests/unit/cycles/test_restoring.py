@@ -181,3 +181,21 @@ def test_a_member_of_an_account_that_is_being_restored_is_not_marked_deleted(
     side.request_deletion("ada")
     testbed.sync()
     assert [user.state for user in side.world.offering_users.values()] != ["Deleted"]
+
+
+@pytest.mark.parametrize("soft_delete", [False, True])
+def test_an_account_comes_back_only_once_its_project_that_ended_meanwhile_goes_on(
+    testbed: SimulatedSite, soft_delete: bool
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": soft_delete})
+    resource, side = waiting_for_its_project(testbed), testbed.sandbox.customer
+    testbed.forget()
+    testbed.cycle()
+    testbed.sync()
+    assert side.current(resource).state == "Creating"
+    assert testbed.writing_commands == 0
+    side.edit(side.world.projects[resource.project], end_date=None)
+    testbed.cycle()
+    assert side.current(resource).state == "OK"
+    assert testbed.members_of(resource) == {"ada01"}
+    assert testbed.slurm.state.accounts[resource.backend_id].limits == {"cpu": 600000}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from harness.patience import patience
 from waldur_site_agent_sandbox import RefusedError, Sandbox
+from waldur_site_agent_sandbox.store import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +88,33 @@ def test_an_order_in_hand_cannot_be_withdrawn(sandbox: Sandbox) -> None:
     order = sandbox.customer.edit(sandbox.fill_demo().orders[0], state="executing")
     with pytest.raises(RefusedError, match="409"):
         sandbox.customer.withdraw_order(order)
+
+
+def test_from_its_end_date_on_a_project_gets_only_terminations() -> None:
+    today = datetime(2027, 3, 12, tzinfo=UTC)
+    side = Sandbox("8.1.3", clock=Clock(lambda: today)).customer
+    project = side.add_project("Climate", side.add_customer("University"))
+    orders = [side.place_create_order(project, name, {"cpu": 10}) for name in ("live", "gone")]
+    live = side.edit(side.resource_of(orders[0]), state="OK")
+    gone = side.edit(side.resource_of(orders[1]), state="Terminated")
+    asked = side.place_create_order(project, "asked", state="pending-consumer")
+    for order in orders:
+        side.edit(order, state="done")
+    side.edit(project, end_date=date(2027, 3, 13))
+    side.place_create_order(project, "last", {"cpu": 10})
+    side.edit(project, end_date=date(2027, 3, 12))
+    before = side.world
+    expired = pytest.raises(RefusedError, match=r"400.*Project 'Climate' is expired")
+    with expired:
+        side.place_create_order(project, "late", {"cpu": 10})
+    with expired:
+        side.place_update_order(live, {"cpu": 20})
+    with expired:
+        side.place_restore_order(gone)
+    with expired:
+        side.approve_as_consumer(asked)
+    assert side.world == before
+    assert side.place_terminate_order(live).state == "pending-provider"
 
 
 def test_a_refused_change_leaves_nothing_behind(sandbox: Sandbox) -> None:

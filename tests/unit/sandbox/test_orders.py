@@ -246,8 +246,8 @@ def test_an_order_with_a_start_date_to_come_waits_for_it(
 def test_an_order_of_an_expired_project_cannot_be_approved(
     sandbox: Sandbox, api: httpx.Client
 ) -> None:
-    project = sandbox.customer.edit(project_in(sandbox), end_date=date(2000, 1, 1))
-    order = sandbox.customer.place_create_order(project, "Late")
+    order = create_order(sandbox)
+    sandbox.customer.edit(sandbox.customer.world.projects[order.project], end_date=date(2000, 1, 1))
     answer = call(api, order, "approve_by_provider")
     assert (answer.status_code, answer.json()) == (400, ["Project 'Climate' is expired."])
 

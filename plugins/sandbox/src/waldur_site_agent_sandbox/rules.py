@@ -217,8 +217,9 @@ def place_create(
     """Order a new resource, which is created in state Creating.
 
     Raises:
-        RefusedError: 400 for a limit that the offering does not have, and where what is paid in
-            advance has no end date, or one that the offering does not sell.
+        RefusedError: 400 for a limit that the offering does not have, where what is paid in
+            advance has no end date, or one that the offering does not sell, and once the project
+            has ended.
     """
     _check_limits(offering, limits)
     if offering.prepaid:
@@ -295,8 +296,8 @@ def place_renewal(
     """Order further months of a prepaid resource, with other limits for all of them or the same.
 
     Raises:
-        RefusedError: 409 where the resource is not OK; 400 where another order is open, or for
-            a limit that the offering does not have.
+        RefusedError: 409 where the resource is not OK; 400 where another order is open, for a
+            limit that the offering does not have, or once the project has ended.
     """
     _check_is_free(tx, resource, "OK")
     offering = tx.world.offerings[resource.offering]
@@ -341,7 +342,8 @@ def place_update(
 
     Raises:
         RefusedError: 409 where the resource is not OK; 400 where another order is open, where
-            nothing would change, or for a limit that the offering does not have.
+            nothing would change, for a limit that the offering does not have, or once the
+            project has ended.
     """
     _check_is_free(tx, resource, "OK")
     _check_limits(tx.world.offerings[resource.offering], limits)
@@ -375,7 +377,8 @@ def place_restore(tx: Transaction, resource: Resource, *, state: str) -> Order:
     """Order a terminated resource back; it is Creating from now on.
 
     Raises:
-        RefusedError: 409 where it is not Terminated; 400 where the offering does not allow it.
+        RefusedError: 409 where it is not Terminated; 400 where the offering does not allow it,
+            or once the project has ended.
     """
     if resource.state != "Terminated":
         raise wrong_state("Terminated")
@@ -389,8 +392,9 @@ def approve_as_consumer(tx: Transaction, order: Order) -> Order:
     """Approve an order, which passes it on to the provider.
 
     Raises:
-        RefusedError: 409 where it is not waiting for that.
+        RefusedError: 409 where it is not waiting for that; 400 once the project has ended.
     """
+    states.require_live_project(tx, tx.world.projects[order.project])
     if order.state != "pending-consumer":
         raise wrong_state("pending-consumer")
     return _show_provider(tx, states.set_order(tx, order, state="pending-provider"))
@@ -416,6 +420,8 @@ def _place(
     attributes: JsonObject,
     start_date: date | None,
 ) -> Order:
+    if kind != "Terminate":
+        states.require_live_project(tx, tx.world.projects[resource.project])
     order = Order(
         uuid=tx.new_uuid(),
         created=tx.now,

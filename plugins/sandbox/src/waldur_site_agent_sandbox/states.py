@@ -18,6 +18,7 @@ from waldur_site_agent_sandbox.records import (
     JsonObject,
     OfferingUser,
     Order,
+    Project,
     Resource,
     Task,
 )
@@ -57,8 +58,7 @@ def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
     """
     _require_state(order, "pending-provider")
     project = tx.world.projects[order.project]
-    if project.end_date is not None and project.end_date < tx.now.date():
-        raise invalid([f"Project '{project.name}' is expired."])
+    require_live_project(tx, project)
     if tx.world.customers[project.customer].blocked:
         raise invalid(["Blocked organization is not available."])
     waits = order.start_date is not None and order.start_date > tx.now.date()
@@ -70,6 +70,16 @@ def approve(tx: Transaction, order: Order, attributes: JsonObject) -> str:
     else:
         start(tx, replace(order, attributes={**order.attributes, **attributes}))
     return "Order has been approved and is being processed."
+
+
+def require_live_project(tx: Transaction, project: Project) -> None:
+    """Refuse what a project cannot have once its end date has come.
+
+    Raises:
+        RefusedError: 400 from that day on, in UTC.
+    """
+    if project.end_date is not None and project.end_date <= tx.now.date():
+        raise invalid([f"Project '{project.name}' is expired."])
 
 
 def start(tx: Transaction, order: Order) -> None:
