@@ -138,9 +138,10 @@ def gather_wanted(
     served = [resource for resource in named if resource.state in SERVED_STATES]
     resources = scope_filter.choose(served)
     users_to_delete = tuple(u for u in users if u.state in _LEAVING and scope_filter.holds_user(u))
-    # what is being made or restored is served later; a backend that tells its members shows them
-    tells_all_members = site.backend.capabilities.tells_members or len(named) == len(served)
-    covers_all_accounts = not listing.unreadable and tells_all_members
+    others = [resource for resource in named if resource.state not in SERVED_STATES]
+    covers_all_accounts = not listing.unreadable and not (
+        users_to_delete and others and _may_have_members(site, others)
+    )
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
@@ -177,6 +178,26 @@ def gather_wanted(
         provider=provider,
         teams=_teams_read(teams),
     )
+
+
+def _may_have_members(site: Site, resources: Sequence[Resource]) -> bool:
+    """Whether accounts that the pass does not cover may have members whom a reading would miss.
+
+    Some backends do not tell members, and an order that is being carried out may add them at any
+    moment. A resource to be restored has its old name from the beginning, and may wait for long:
+    for its approval, or because its order was deleted.
+    """
+    if not site.backend.capabilities.tells_members:
+        return True
+    attempts = concurrently(site.waldur.resource, [resource.uuid for resource in resources])
+    return not all(attempt.value and _waits(attempt.value) for attempt in attempts)
+
+
+def _waits(resource: Resource) -> bool:
+    """Whether nothing is done about a resource, read individually, before its order is approved."""
+    order = resource.order_in_progress
+    is_pending = order is None or str(order.get("state", "")).startswith("pending-")
+    return is_pending and resource.state == ResourceState.CREATING
 
 
 def _teams_read(teams: Mapping[UUID | None, Team]) -> dict[UUID, Sequence[TeamMember]]:

@@ -199,3 +199,26 @@ def test_an_account_comes_back_only_once_its_project_that_ended_meanwhile_goes_o
     assert side.current(resource).state == "OK"
     assert testbed.members_of(resource) == {"ada01"}
     assert testbed.slurm.state.accounts[resource.backend_id].limits == {"cpu": 600000}
+
+
+@pytest.mark.guarantee("membership: Who is removed, and who never")
+@pytest.mark.parametrize(
+    ("order", "state"),
+    [("pending-consumer", "Deleted"), ("withdrawn", "Deleted"), ("executing", "Deleting")],
+)
+def test_a_user_is_deleted_while_a_restoration_waits_and_not_while_it_is_carried_out(
+    testbed: SimulatedSite, order: str, state: str
+) -> None:
+    testbed = testbed.with_(settings={"soft_delete": True})
+    resource, side = ended(testbed), testbed.sandbox.customer
+    live = testbed.settled(side.world.projects[resource.project], "other")
+    back = side.place_restore_order(
+        resource, state="pending-consumer" if order == "withdrawn" else order
+    )
+    if order == "withdrawn":
+        side.withdraw_order(back)
+    assert side.current(resource).state == "Creating"
+    side.request_deletion("ada")
+    testbed.sync()
+    assert testbed.members_of(live) == set()
+    assert [user.state for user in side.world.offering_users.values()] == [state]
