@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 
 import httpx
@@ -138,8 +139,10 @@ class GeneratedSlurm:
         """Answer one command."""
         writes = "-i" in argv
         self.commands[f"{argv[0]} {'write' if writes else 'read'}"] += 1
-        rows = self._accounts() if "account" in argv else iter(())
-        return CommandResult(tuple(argv), 0, "".join(f"{row}\n" for row in rows), "")
+        answer = StringIO()
+        for row in self._accounts() if "account" in argv else ():
+            answer.write(f"{row}\n")
+        return CommandResult(tuple(argv), 0, answer.getvalue(), "")
 
     def _accounts(self) -> Iterator[str]:
         yield "hpc|c_uni|root|||||||c_uni"

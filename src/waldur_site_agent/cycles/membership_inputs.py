@@ -28,7 +28,7 @@ from waldur_site_agent.cycles.feedback import accounts_with_changes
 from waldur_site_agent.cycles.limits import by_account
 from waldur_site_agent.cycles.offering import check_emptied_list
 from waldur_site_agent.cycles.partial_answers import Protected, call_optional, readable
-from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot, short_role
+from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import (
     KNOWN_ACCOUNT_STATES,
@@ -160,7 +160,8 @@ def gather_wanted(
     accounts = _ProjectAccounts(protected=protected)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
-    teams = _teams(site, provider, resources, accounts)
+    teams = _teams(site, provider, resources, snapshot.users, accounts)
+    teams_read = _teams_read(teams)
     accounts.troubles += protected.everything
     has_all = covers_all_accounts and not accounts.troubles
     return replace(
@@ -172,11 +173,11 @@ def gather_wanted(
         removals_suspended="; ".join(accounts.troubles),
         snapshot=replace(
             snapshot,
-            roles=_roles_seen(teams),
+            teams=teams_read,
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),
         provider=provider,
-        teams=_teams_read(teams),
+        teams=teams_read,
     )
 
 
@@ -268,14 +269,6 @@ def _people(site: Site, users: Sequence[OfferingUser], accounts: _ProjectAccount
     )
 
 
-def _roles_seen(teams: Mapping[UUID | None, Team]) -> dict[UUID, frozenset[tuple[UUID, str]]]:
-    return {
-        project: frozenset((member.uuid, short_role(member.role)) for member in team)
-        for project, team in teams.items()
-        if project is not None and not isinstance(team, SiteAgentError)
-    }
-
-
 _LEAVING = (
     OfferingUserState.REQUESTED_DELETION,
     OfferingUserState.DELETING,
@@ -349,7 +342,11 @@ def _service_provider(site: Site, offering: WaldurOffering, troubles: list[str])
 
 
 def _teams(
-    site: Site, provider: UUID | None, resources: Sequence[Resource], accounts: _ProjectAccounts
+    site: Site,
+    provider: UUID | None,
+    resources: Sequence[Resource],
+    users: Mapping[UUID, OfferingUser],
+    accounts: _ProjectAccounts,
 ) -> dict[UUID | None, Team]:
     """The team of each project: from one list if permitted, otherwise one by one.
 
@@ -363,7 +360,7 @@ def _teams(
     one_each: dict[UUID | None, Resource] = {}
     for resource in resources:
         one_each.setdefault(resource.project_uuid, resource)
-    in_bulk = _teams_in_bulk(site, provider, accounts)
+    in_bulk = _teams_in_bulk(site, provider, users, accounts)
     teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
     missing = [resource for project, resource in one_each.items() if project not in teams]
     for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
@@ -372,7 +369,10 @@ def _teams(
 
 
 def _teams_in_bulk(
-    site: Site, provider: UUID | None, accounts: _ProjectAccounts
+    site: Site,
+    provider: UUID | None,
+    users: Mapping[UUID, OfferingUser],
+    accounts: _ProjectAccounts,
 ) -> dict[UUID | None, list[TeamMember]]:
     if provider is None:
         return {}
@@ -390,8 +390,11 @@ def _teams_in_bulk(
     accounts.protected.of_roles(listing.unreadable)
     teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
     for role in roles:
+        user = users.get(role.user_uuid)
         member = TeamMember(
-            uuid=role.user_uuid, role=role.role_name, expiration_time=role.expiration_time
+            uuid=role.user_uuid if user is None else user.user_uuid,  # one object for both lists
+            role=role.role_name,
+            expiration_time=role.expiration_time,
         )
         if role.project_uuid not in accounts.protected.projects:
             teams[role.project_uuid].append(member)

@@ -195,8 +195,8 @@ class WaldurSnapshot:
 
     orders: Mapping[UUID, str] = field(default_factory=dict)
     """The states of orders."""
-    roles: Mapping[UUID, frozenset[tuple[UUID, str]]] = field(default_factory=dict)
-    """By project: user UUIDs and the short names of their roles."""
+    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    """By project."""
     resources: Mapping[UUID, Resource] = field(default_factory=dict)
     users: Mapping[UUID, OfferingUser] = field(default_factory=dict)
     """By user UUID."""

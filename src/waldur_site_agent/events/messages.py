@@ -77,11 +77,11 @@ class RoleAnnounced:
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the project's roles match; a project that is not served always does."""
-        roles = snapshot.roles.get(self.project)
-        if roles is None:
+        team = snapshot.teams.get(self.project)
+        if team is None:
             return True
         name = short_role(self.role)
-        held = {role for person, role in roles if person == self.person}
+        held = {short_role(member.role) for member in team if member.uuid == self.person}
         return bool(held if not name else name in held) is self.granted
 
 
@@ -155,7 +155,7 @@ class ProjectAccountAnnounced:
 
     def is_shown(self, snapshot: WaldurSnapshot) -> bool:
         """Whether the project's accounts match; a project that is not served always does."""
-        if self.project not in snapshot.roles:
+        if self.project not in snapshot.teams:
             return True
         return (
             normalize_username(self.username) in snapshot.accounts.get(self.project, ())

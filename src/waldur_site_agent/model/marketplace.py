@@ -7,15 +7,16 @@ this agent may use values that are not listed here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
 
@@ -35,6 +36,19 @@ def _read(value: object) -> UUID | None:
 
 UuidFromUrl: TypeAlias = Annotated[UUID | None, BeforeValidator(_read)]
 """A UUID that the API gives as a URL or as text; ``None`` where the text holds no UUID."""
+
+
+SharedText: TypeAlias = Annotated[str, AfterValidator(sys.intern)]
+"""A text that many objects have in common, kept in memory once."""
+
+
+def _with_shared_zone(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.utcoffset() == _NO_OFFSET else moment
+
+
+_NO_OFFSET = timedelta(0)
+Moment: TypeAlias = Annotated[datetime, AfterValidator(_with_shared_zone)]
+"""A time as the server sent it; those in UTC share one time zone object."""
 
 
 class OrderState:
@@ -174,16 +188,16 @@ class Resource:
     uuid: UUID
     name: str = ""
     slug: str = ""
-    state: str = ""
+    state: SharedText = ""
     backend_id: str = ""
     """The resource's name in the backend (Slurm: the account); empty until it is created."""
     offering_uuid: UUID | None = None
     project_uuid: UUID | None = None
-    project_name: str = ""
-    project_slug: str = ""
+    project_name: SharedText = ""
+    project_slug: SharedText = ""
     customer_uuid: UUID | None = None
-    customer_name: str = ""
-    customer_slug: str = ""
+    customer_name: SharedText = ""
+    customer_slug: SharedText = ""
     limits: Mapping[str, Decimal | None] = field(default_factory=dict)
     backend_metadata: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -198,10 +212,10 @@ class Resource:
     paused: bool = False
     downscaled: bool = False
     restrict_member_access: bool = False
-    created: datetime | None = None
-    modified: datetime | None = None
+    created: Moment | None = None
+    modified: Moment | None = None
     """The last change of any kind; for a terminated resource, not before its termination."""
-    last_sync: datetime | None = None
+    last_sync: Moment | None = None
     error_message: str = ""
     order_in_progress: Mapping[str, Any] | None = None
     """The order in progress on the resource, if it was requested."""
@@ -542,8 +556,8 @@ class OfferingUser:
 
     uuid: UUID
     user_uuid: UUID
-    username: str = ""
-    state: str = OfferingUserState.OK
+    username: SharedText = ""
+    state: SharedText = OfferingUserState.OK
     """Servers before the states were introduced send none: an account then counts as usable."""
     is_restricted: bool = False
     has_consent: bool | None = None
@@ -552,15 +566,15 @@ class OfferingUser:
     """Whether there are terms to consent to; ``None`` where the server does not say."""
     user_username: str = ""
     user_full_name: str = ""
-    user_first_name: str = ""
+    user_first_name: SharedText = ""
     """Empty, as the last name and the e-mail address, where the offering does not expose it."""
-    user_last_name: str = ""
+    user_last_name: SharedText = ""
     user_email: str = ""
-    service_provider_comment: str = ""
+    service_provider_comment: SharedText = ""
     """The site's message to the user who waits for the account."""
-    service_provider_comment_url: str = ""
-    created: datetime | None = None
-    modified: datetime | None = None
+    service_provider_comment_url: SharedText = ""
+    created: Moment | None = None
+    modified: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -572,7 +586,7 @@ class TeamMember:
     username: str = ""
     full_name: str = ""
     email: str = ""
-    role: str = ""
+    role: SharedText = ""
     expiration_time: datetime | None = None
 
 
@@ -582,8 +596,7 @@ class ProjectRole:
 
     project_uuid: UUID
     user_uuid: UUID
-    user_username: str = ""
-    role_name: str = ""
+    role_name: SharedText = ""
     expiration_time: datetime | None = None
 
 

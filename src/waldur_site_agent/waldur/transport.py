@@ -88,6 +88,7 @@ def read_response(response: httpx.Response, deadline: Deadline) -> httpx.Respons
                         break
     finally:
         response.close()
+        response.stream = httpx.ByteStream(b"")  # the stream refers to the response: a cycle
     headers = [
         (name, value)
         for name, value in response.headers.multi_items()

@@ -28,6 +28,7 @@ from waldur_site_agent.model.backend import (
     ResourceScope,
     UserScope,
 )
+from waldur_site_agent.model.marketplace import TeamMember
 
 OURS, SOME, OTHER = uuid4(), uuid4(), uuid4()
 UNIFIED = f"consumer_{uuid4().hex}"
@@ -150,7 +151,7 @@ def test_an_order_is_shown_once_it_is_as_far_as_announced(
 
 def test_a_role_is_shown_by_its_short_name_too() -> None:
     person: UUID = uuid4()
-    snapshot = WaldurSnapshot(roles={SOME: frozenset({(person, "admin")})})
+    snapshot = WaldurSnapshot(teams={SOME: (TeamMember(uuid=person, role="PROJECT.ADMIN"),)})
     assert RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=True).is_shown(snapshot)
     assert RoleAnnounced(SOME, person, "PROJECT.MEMBER", granted=False).is_shown(snapshot)
     assert not RoleAnnounced(SOME, person, "PROJECT.ADMIN", granted=False).is_shown(snapshot)

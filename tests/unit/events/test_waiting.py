@@ -208,7 +208,7 @@ def test_a_later_announcement_of_the_same_replaces_the_earlier() -> None:
         role = RoleAnnounced(PROJECT.uuid, person, "PROJECT.ADMIN", granted)
         waiting.add(PROJECT, 0.0, announcement=role)
     (entry,) = taken(waiting, 0.0).entries
-    waiting.passed(entry, WaldurSnapshot(roles={PROJECT.uuid: frozenset()}), 0.0)
+    waiting.passed(entry, WaldurSnapshot(teams={PROJECT.uuid: ()}), 0.0)
     assert len(waiting) == 0
 
 

@@ -220,8 +220,7 @@ def parse_accounts(
         if draft is None:
             draft = drafts[name] = _Draft(name)
         draft.add(row)
-    accounts = {name: draft.account() for name, draft in drafts.items()}
-    del drafts
+    accounts = {name: drafts.pop(name).account() for name in tuple(drafts)}
     found = clusters - {""}
     root = accounts.get(ROOT)
     if root is None or not root.associated:
@@ -388,6 +387,8 @@ def _rows(output: str) -> Iterator[_Row]:
 
 class _Draft:
     """An account while its rows are read: its own, and those of its users."""
+
+    __slots__ = ("_account", "_members", "_unreadable", "_users")
 
     def __init__(self, name: str) -> None:
         self._account = Account(name, associated=False)
