@@ -225,7 +225,8 @@ def sync_membership(
 def _sync_offering_users(
     site: Site, offering: WaldurOffering, scope_filter: ScopeFilter, *, dry_run: bool
 ) -> tuple[UsernamesReport, Protected]:
-    listing = site.waldur.offering_users(offering.uuid)
+    needs_all = site.backend.capabilities.needs_facts
+    listing = site.waldur.offering_users(offering.uuid, whole=needs_all)
     listed = readable(site, listing, "offering users")
     protected = Protected()
     protected.of_users(listing.unreadable)

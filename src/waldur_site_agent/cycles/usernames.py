@@ -215,10 +215,11 @@ class _UsernameSync:
         self._dry_run = dry_run
         self._waiting = [
             user
-            for user in planning.in_order_of_arrival(users)
-            if planning.needs_username(user) and who(user)
+            for user in planning.in_order_of_arrival(filter(planning.needs_username, users))
+            if who(user)
         ]
-        self._holders = dict(planning.holders_of(site.given.added_to(users)))
+        given = site.given.added_to(users)
+        self._holders = dict(planning.holders_of(given)) if self._waiting else {}
         self.read: dict[UUID, OfferingUser] = {}
         """Offering users that were read individually."""
 

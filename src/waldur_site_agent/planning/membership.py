@@ -7,7 +7,6 @@ are kept in the resource's backend_metadata, so that they can be restored.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -70,13 +69,17 @@ def same_but_for_case(found: Iterable[str], known: Iterable[str]) -> dict[str, s
         Waldur's spelling by the backend's spelling.
     """
     names = frozenset(known)
-    of_folded: defaultdict[str, set[str]] = defaultdict(set)
+    strangers = frozenset(found) - names
+    of_folded: dict[str, set[str]] = {folded(member): set() for member in strangers}
+    if not of_folded:
+        return {}
     for name in names:
-        of_folded[folded(name)].add(name)
+        if (alike := of_folded.get(folded(name))) is not None:
+            alike.add(name)
     return {
-        member: next(iter(of_folded[folded(member)]))
-        for member in frozenset(found) - names
-        if len(of_folded.get(folded(member), ())) == 1
+        member: next(iter(alike))
+        for member in strangers
+        if len(alike := of_folded[folded(member)]) == 1
     }
 
 

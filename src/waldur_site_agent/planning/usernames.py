@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -110,22 +109,30 @@ def in_order_of_arrival(users: Iterable[OfferingUser]) -> list[OfferingUser]:
 
 def holders_of(users: Iterable[OfferingUser]) -> Holders:
     """The users by username, in any state but Deleted; case-insensitive."""
-    holders: defaultdict[str, set[UUID]] = defaultdict(set)
+    holders: dict[str, frozenset[UUID]] = {}
     for user in users:
-        if user.username and user.state != State.DELETED:
-            holders[user.username.lower()].add(user.user_uuid)
-    return {name: frozenset(people) for name, people in holders.items()}
+        if name := _name_held(user):
+            holders[name] = holders.get(name, frozenset()) | {user.user_uuid}
+    return holders
+
+
+def _name_held(user: OfferingUser) -> str:
+    return "" if user.state == State.DELETED else user.username.lower()
 
 
 def duplicates_of(users: Iterable[OfferingUser]) -> dict[str, tuple[OfferingUser, ...]]:
     """The usernames in lower case that several users have, with those users."""
-    listed = in_order_of_arrival(users)
-    shared = {name for name, people in holders_of(listed).items() if len(people) > 1}
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    users = tuple(users)
+    for name in map(_name_held, users):
+        (repeated if name in seen else seen).add(name)
+    repeated.discard("")
+    listed = in_order_of_arrival(user for user in users if _name_held(user) in repeated)
     return {
-        name: tuple(
-            user for user in listed if user.username.lower() == name and user.state != State.DELETED
-        )
-        for name in sorted(shared)
+        name: tuple(user for user in listed if _name_held(user) == name)
+        for name, people in sorted(holders_of(listed).items())
+        if len(people) > 1
     }
 
 

@@ -151,10 +151,13 @@ class ApiClient:
         self,
         operation: Operation[Answer],
         uuid: str = "",
+        needed: Callable[[Row], Row] | None = None,
+        /,
         *,
         without: Collection[str] = (),
         **filters: QueryValue,
     ) -> Listing[Answer]:
+        """Read a list; ``without`` are fields not to ask for, ``needed`` drops some of a row."""
         query: dict[str, QueryValue] = {
             **filters,
             "page_size": PAGE_SIZE,
@@ -173,7 +176,7 @@ class ApiClient:
             for name, value in filters.items()
             if not isinstance(value, int)
         }
-        take = _Decoder(operation, wanted)
+        take = _Decoder(operation, wanted, needed)
         return _listing(self._read_in_orders(operation, fetch, take))
 
     def _read_in_orders(
@@ -456,9 +459,15 @@ class _Decoder(Generic[Answer]):
         TemporaryError: More rows are unusable than are kept.
     """
 
-    def __init__(self, operation: Operation[Answer], wanted: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self,
+        operation: Operation[Answer],
+        wanted: Mapping[str, Collection[str]],
+        needed: Callable[[Row], Row] | None = None,
+    ) -> None:
         self._operation = operation
         self._wanted = wanted
+        self._needed = needed
         self._unreadable = 0
 
     def __call__(
@@ -467,7 +476,8 @@ class _Decoder(Generic[Answer]):
         if not _is_wanted(row, self._wanted):
             return None
         try:
-            return decode(self._operation, row, response, f"row {number}")
+            kept = row if self._needed is None else self._needed(row)
+            return decode(self._operation, kept, response, f"row {number}")
         except TemporaryError as error:
             self._unreadable += 1
             if self._unreadable > MAX_UNREADABLE:

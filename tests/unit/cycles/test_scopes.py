@@ -82,7 +82,7 @@ def test_a_project_scope_changes_that_project_only(testbed: SimulatedSite) -> No
         {"ada01", "cyd01"},
         {"ada01"},
     )
-    assert set(report.snapshot.roles) == {UUID(projects[0].uuid)}
+    assert set(report.snapshot.teams) == {UUID(projects[0].uuid)}
 
 
 def test_a_resource_scope_changes_that_resource_only(testbed: SimulatedSite) -> None:
