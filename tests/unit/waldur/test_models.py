@@ -79,6 +79,21 @@ def test_an_offering_user_of_an_old_server_counts_as_usable(server: Scripted) ->
     assert user.state == OfferingUserState.OK
 
 
+@pytest.mark.parametrize(
+    ("state", "username", "kept"),
+    [("OK", "ada", ""), ("OK", "", "Ada Lovelace"), ("Creating", "ada", "Ada Lovelace")],
+)
+def test_full_names_are_kept_of_users_who_are_not_settled(
+    server: Scripted, state: str, username: str, kept: str
+) -> None:
+    row = {"uuid": ID, "user_uuid": OTHER, "username": username, "state": state}
+    server.replies = [server.page([{**row, "user_full_name": "Ada Lovelace"}], 1)] * 2
+    (user,) = server.waldur().offering_users(ID, whole=False).items
+    assert (user.username, user.user_full_name) == (username, kept)
+    (whole,) = server.waldur().offering_users(ID).items
+    assert whole.user_full_name == "Ada Lovelace"
+
+
 @pytest.mark.parametrize("limit", ["NaN", "Infinity"])
 def test_a_limit_that_is_no_number_is_a_bad_answer(server: Scripted, limit: str) -> None:
     body = f'{{"uuid": "{ID}", "limits": {{"cpu": {limit}}}}}'
