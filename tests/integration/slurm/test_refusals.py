@@ -91,6 +91,7 @@ def desk(real_slurm: RealSlurm, prefix: str) -> Iterator[Desk]:
     yield Desk(real_slurm, prefix)
     real_slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=-1")
     real_slurm.run("scontrol", "update", "partitionname=main", "allowaccounts=all")
+    real_slurm.run("scontrol", "update", "partitionname=main", "denyaccounts=")
 
 
 def test_nothing_is_said_against_a_job_that_runs(desk: Desk) -> None:
@@ -107,7 +108,7 @@ def test_nothing_is_said_against_a_job_that_runs(desk: Desk) -> None:
         ("above", "GrpSubmitJobs=0", "GrpSubmitJobs=-1", "GrpSubmitJobs of account"),
         ("account", "GrpTRES=cpu=0", "GrpTRES=cpu=-1", "GrpTRES of account"),
         ("account", "GrpWall=0", "GrpWall=-1", "GrpWall of account"),
-        ("above", "MaxJobs=0", "MaxJobs=-1", f"MaxJobs of {USER}"),
+        ("account", "MaxJobs=0", "MaxJobs=-1", f"MaxJobs of {USER}"),
         ("account", "MaxSubmitJobs=0", "MaxSubmitJobs=-1", f"MaxSubmitJobs of {USER}"),
     ],
 )
@@ -189,10 +190,27 @@ def test_a_user_whom_slurmctld_did_not_know_is_refused_until_it_looks_again(
 
 
 def test_a_partition_for_other_accounts_lets_jobs_wait(desk: Desk) -> None:
-    desk.slurm.run("scontrol", "update", "partitionname=main", f"allowaccounts={desk.above}")
+    desk.slurm.run("scontrol", "update", "partitionname=main", f"denyaccounts={desk.account}")
     foretold = desk.heard("partition main")
     effect, said = desk.answer()
-    assert (effect, foretold.answer in said) == (Effect.WAITS, True)
+    assert (effect, foretold.answer in said) == (Effect.WAITS, True), (foretold, said)
+
+
+def test_accounts_below_one_that_a_partition_allows_are_told_as_slurm_has_it(desk: Desk) -> None:
+    desk.slurm.run("scontrol", "update", "partitionname=main", f"allowaccounts={desk.above}")
+    foretold = [each.answer for each in desk.refusals() if each.rule == "partition main"]
+    _, said = desk.answer()
+    assert (foretold or ["None"])[0] in said
+
+
+def test_a_limit_of_each_user_further_up_is_told_where_slurmctld_applies_it(desk: Desk) -> None:
+    """24.11 hands it to the accounts below, not to their users until slurmctld restarts."""
+    desk.set("above", "MaxJobs=0")
+    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={desk.account}")
+    desk.until(lambda: "MaxJobs=0(" in desk.slurm.run(*asked).stdout)
+    foretold = [each.answer for each in desk.refusals() if each.rule.startswith("MaxJobs of")]
+    _, said = desk.answer()
+    assert [said] == (foretold or ["None"])
 
 
 def test_nobody_needs_a_right_to_write_for_it(desk: Desk) -> None:

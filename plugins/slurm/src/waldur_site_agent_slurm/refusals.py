@@ -69,6 +69,8 @@ class Reading:
     controller: Controller | None = None
     """``None``: slurmctld did not answer."""
     partitions: tuple[PartitionRules, ...] = ()
+    lists_include_subaccounts: bool = False
+    """Whether accounts in lists of partitions stand for those below them, too; so in 24.11."""
     system_users: Mapping[str, bool] = field(default_factory=dict)
     """Whether the operating system of this machine knows a user."""
 
@@ -411,6 +413,9 @@ def _qos_refusal(rule: str, qos: str, limit: Limit, effect: Effect, answer: str)
 
 def _partitions(account: str, member: Member, reading: Reading) -> Iterator[Refusal]:
     chosen, _ = default_qos(account, member, reading.cluster)
+    above = chain_of(account, reading.cluster) if reading.lists_include_subaccounts else ()
+    named = {account, *above}
+    answer_to_account = "PartitionConfig" if reading.lists_include_subaccounts else ""
     for partition in reading.partitions:
         where = f"in partition {partition.name}" + (", the default" * partition.is_default)
         rule, effect = f"partition {partition.name}", Effect.WAITS
@@ -421,17 +426,19 @@ def _partitions(account: str, member: Member, reading: Reading) -> Iterator[Refu
         elif partition.state == "DOWN":
             value = "State=DOWN"
             yield Refusal(rule=rule, value=value, effect=effect, jobs=where, answer="PartitionDown")
-        allowed = partition.allowed_accounts
-        if allowed is not None and account not in allowed:
+        allowed, denied = partition.allowed_accounts, partition.denied_accounts
+        if allowed is not None and named.isdisjoint(allowed):
             value = f"AllowAccounts={','.join(sorted(allowed))}"
-            yield _not_permitted(rule, value, where, "account")
-        elif account in partition.denied_accounts:
-            yield _not_permitted(rule, f"DenyAccounts has {account}", where, "account")
+            yield _not_permitted(rule, value, where, "account", answer_to_account)
+        elif not named.isdisjoint(denied):
+            has = ",".join(sorted(named & set(denied)))
+            value = f"DenyAccounts has {has}"
+            yield _not_permitted(rule, value, where, "account", answer_to_account)
         if partition.allowed_qos is not None and chosen not in partition.allowed_qos:
             value = f"AllowQos={','.join(sorted(partition.allowed_qos))}, a job would have {chosen}"
             yield _not_permitted(rule, value, where, "QOS")
 
 
-def _not_permitted(rule: str, value: str, where: str, what: str) -> Refusal:
-    answer = f"Job's {what} not permitted to use this partition"
+def _not_permitted(rule: str, value: str, where: str, what: str, answer: str = "") -> Refusal:
+    answer = answer or f"Job's {what} not permitted to use this partition"
     return Refusal(rule=rule, value=value, effect=Effect.WAITS, jobs=where, answer=answer)

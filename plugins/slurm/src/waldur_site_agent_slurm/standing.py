@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from waldur_site_agent_slurm.names import is_user_name
 from waldur_site_agent_slurm.refusals import Reading, amount
 
 _FEW_USERS = 50
+_SUBACCOUNTS_IN_LISTS = (24, 11)
+"""The first version that was seen to read the lists of partitions so; 22.05 does not."""
 _SHOWN = ("GrpTRESMins", "GrpTRES", "GrpTRESRunMins", "GrpJobs", "GrpSubmitJobs", "GrpWall",
           "MaxJobs", "MaxSubmitJobs", "MaxTRESPJ")  # fmt: skip
 
@@ -86,12 +89,21 @@ def _with_controller(
     chains = sorted({each for name in accounts for each in refusals.chain_of(name, cluster)})
     partitions = parse_partition_rules(client.ask(commands.show_partitions(client.cluster)))
     reading = replace(reading, partitions=partitions)
+    if any(p.allowed_accounts is not None or p.denied_accounts for p in partitions):
+        version = parse_version(client.ask(commands.show_version()))
+        reading = replace(reading, lists_include_subaccounts=version >= _SUBACCOUNTS_IN_LISTS)
     if not chains:
         return reading
     few = users if len(users) <= _FEW_USERS else ()
     qos = sorted({q for name in accounts for q in _qos_in_use(name, few, cluster)})
     said = client.ask(commands.show_enforced(chains, few, qos, client.cluster))
     return replace(reading, controller=parse_assoc_mgr(said))
+
+
+def parse_version(output: str) -> tuple[int, ...]:
+    """Read the answer to :func:`commands.show_version`; empty if it names none."""
+    found = re.search(r"\b(\d+)\.(\d+)", output)
+    return tuple(int(part) for part in found.groups()) if found else ()
 
 
 def _qos_in_use(name: str, users: Iterable[str], cluster: Cluster) -> Iterator[str]:
