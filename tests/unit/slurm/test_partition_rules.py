@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from waldur_site_agent_slurm.controller import Controller
 from waldur_site_agent_slurm.facts import Account, Cluster
 from waldur_site_agent_slurm.refusals import PartitionRules, Reading, of_account
 from waldur_site_agent_slurm.standing import parse_version
@@ -19,6 +20,7 @@ OLD, NEW = "Job's account not permitted to use this partition", "PartitionConfig
 def answers(partition: PartitionRules, *, lists_include_subaccounts: bool) -> list[str]:
     reading = Reading(
         cluster=Cluster("c", ACCOUNTS),
+        controller=Controller(),
         partitions=(partition,),
         lists_include_subaccounts=lists_include_subaccounts,
     )
@@ -33,7 +35,7 @@ def answers(partition: PartitionRules, *, lists_include_subaccounts: bool) -> li
 def test_an_allowed_account_stands_for_those_below_it_since_24_11(
     allowed: str, old: list[str], new: list[str]
 ) -> None:
-    partition = PartitionRules("main", allowed_accounts=frozenset({allowed}))
+    partition = PartitionRules(name="main", allowed_accounts=frozenset({allowed}))
     assert old == answers(partition, lists_include_subaccounts=False)
     assert new == answers(partition, lists_include_subaccounts=True)
 
@@ -45,7 +47,7 @@ def test_an_allowed_account_stands_for_those_below_it_since_24_11(
 def test_a_denied_account_stands_for_those_below_it_since_24_11(
     denied: str, old: list[str], new: list[str]
 ) -> None:
-    partition = PartitionRules("main", denied_accounts=frozenset({denied}))
+    partition = PartitionRules(name="main", denied_accounts=frozenset({denied}))
     assert old == answers(partition, lists_include_subaccounts=False)
     assert new == answers(partition, lists_include_subaccounts=True)
 
