@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from waldur_site_agent.backends import CreateHomeDirectories, locking
+from waldur_site_agent.backends import CreateHomeDirectories, RemoveMembers, locking
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
 from waldur_site_agent.cli.entry import leave_no_core_dumps
+from waldur_site_agent.config import Budgets
 from waldur_site_agent.cycles.site import RefusedPlan
 from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.planning.plan import Plan, Step, digest_of
 from waldur_site_agent.service.allowances import Allowances, UnknownDigestError
+from waldur_site_agent.service.budget_channels import Channels
 from waldur_site_agent.service.health import HealthFile
 from waldur_site_agent.service.journal import Journal
 from waldur_site_agent.service.journal_reading import entries_in
@@ -395,3 +398,31 @@ def test_no_core_with_the_token_in_it_is_written() -> None:
         assert (resource.getrlimit(resource.RLIMIT_CORE), limit) == ((0, before[1]), "0\n")
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+@pytest.mark.parametrize("trap", [a_link, a_hard_link, a_dangling_link, a_fifo])
+def test_the_file_of_budgets_replaces_what_is_there_and_is_never_written_through_it(
+    tmp_path: Path, trap: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "budgets.json"
+    trap(file)
+    Channels("HPC", Budgets(file=str(file))).publish([])
+    assert json.loads(file.read_text())["budgets"] == []
+    assert stat.S_IMODE(file.lstat().st_mode) == 0o644
+    assert stat.S_ISREG(file.lstat().st_mode)
+    victim = tmp_path / "victim"
+    assert not victim.exists() or victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_no_two_plans_share_a_digest_by_the_way_that_names_are_written() -> None:
+    plans = [
+        [RemoveMembers("a", ("b,c",))],
+        [RemoveMembers("a", ("b", "c"))],
+        [RemoveMembers("a", ('b", "c',))],
+        [RemoveMembers("a", ("b",)), RemoveMembers("a", ("c",))],
+        [RemoveMembers("a,b", ("c",))],
+        [RemoveMembers("A", ("b", "c"))],
+    ]
+    digests = {digest_of(Plan(tuple(Step(a, "") for a in plan)), "HPC") for plan in plans}
+    assert len(digests) == len(plans)
