@@ -85,14 +85,14 @@ def entries_in(lines: Iterable[str]) -> Iterator[Entry]:
 
 def _entry(raw: Mapping[str, Any]) -> Entry:
     members = [str(each) for each in raw.get("members") or raw.get("users") or ()]
-    left_out = raw.get("left_out") or {}
+    skipped = raw.get("left_out") or {}
     return Entry(
         time=datetime.fromisoformat(raw["time"]).astimezone(UTC),
         offering=str(raw.get("offering", "")),
         mode=str(raw.get("mode", "")),
         cycle=str(raw.get("cycle") or ""),
         about=_about(raw),
-        text=_text(raw, [each for each in members if each not in left_out]),
+        text=_text(raw, [each for each in members if each not in skipped]),
         reason=str(raw.get("reason") or ""),
         result=str(raw.get("result") or ""),
         error=str(raw.get("error") or ""),

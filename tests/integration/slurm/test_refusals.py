@@ -17,8 +17,8 @@ USER = "wsatest1"
 UNDECIDED = ("None", "Priority", "Resources", "")
 
 
-class Desk:
-    """An account below a project's, with one member, and what a support desk asks about it."""
+class RefusalCase:
+    """An account below a project's, with one member, and what a support team asks about it."""
 
     def __init__(self, slurm: RealSlurm, prefix: str) -> None:
         self.slurm, self.account, self.above = slurm, f"{prefix}a", f"{prefix}p"
@@ -87,16 +87,16 @@ class Desk:
 
 
 @pytest.fixture
-def desk(real_slurm: RealSlurm, prefix: str) -> Iterator[Desk]:
-    yield Desk(real_slurm, prefix)
+def case(real_slurm: RealSlurm, prefix: str) -> Iterator[RefusalCase]:
+    yield RefusalCase(real_slurm, prefix)
     real_slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=-1")
     real_slurm.run("scontrol", "update", "partitionname=main", "allowaccounts=all")
     real_slurm.run("scontrol", "update", "partitionname=main", "denyaccounts=")
 
 
-def test_nothing_is_said_against_a_job_that_runs(desk: Desk) -> None:
-    assert desk.refusals() == []
-    assert desk.answer() == (Effect.WAITS, "None")
+def test_nothing_is_said_against_a_job_that_runs(case: RefusalCase) -> None:
+    assert case.refusals() == []
+    assert case.answer() == (Effect.WAITS, "None")
 
 
 @pytest.mark.parametrize(
@@ -113,106 +113,110 @@ def test_nothing_is_said_against_a_job_that_runs(desk: Desk) -> None:
     ],
 )
 def test_a_reached_limit_is_foretold_with_slurms_own_reason(
-    desk: Desk, entity: str, setting: str, cleared: str, rule: str
+    case: RefusalCase, entity: str, setting: str, cleared: str, rule: str
 ) -> None:
-    desk.set(entity, setting)
-    foretold = desk.heard(rule)
-    effect, said = desk.answer()
+    case.set(entity, setting)
+    foretold = case.heard(rule)
+    effect, said = case.answer()
     assert (effect, foretold.answer in said) == (foretold.effect, True), (foretold, said)
-    desk.set(entity, cleared)
+    case.set(entity, cleared)
 
 
-def test_a_limit_of_gpus_meets_only_jobs_that_ask_for_them(desk: Desk) -> None:
-    desk.set("account", "GrpTRESMins=gres/gpu=0")
-    foretold = desk.heard("GrpTRESMins")
+def test_a_limit_of_gpus_meets_only_jobs_that_ask_for_them(case: RefusalCase) -> None:
+    case.set("account", "GrpTRESMins=gres/gpu=0")
+    foretold = case.heard("GrpTRESMins")
     assert foretold.jobs == "that ask for gres/gpu"
-    assert desk.answer() == (Effect.WAITS, "None")
-    assert desk.answer("--gres=gpu:1") == (foretold.effect, foretold.answer)
+    assert case.answer() == (Effect.WAITS, "None")
+    assert case.answer("--gres=gpu:1") == (foretold.effect, foretold.answer)
 
 
-def test_a_paused_account_is_refused_by_its_qos(desk: Desk) -> None:
-    desk.set("account", "qos=paused", "DefaultQOS=paused")
-    foretold = desk.heard("MaxSubmitJobsPerUser of QOS paused")
-    effect, said = desk.answer()
+def test_a_paused_account_is_refused_by_its_qos(case: RefusalCase) -> None:
+    case.set("account", "qos=paused", "DefaultQOS=paused")
+    foretold = case.heard("MaxSubmitJobsPerUser of QOS paused")
+    effect, said = case.answer()
     assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
 
 
-def test_a_used_up_qos_lets_jobs_wait(desk: Desk) -> None:
-    desk.slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=0")
-    desk.set("account", "qos=limited", "DefaultQOS=limited")
-    foretold = desk.heard("GrpTRESMins of QOS limited")
-    assert desk.answer() == (foretold.effect, foretold.answer)
+def test_a_used_up_qos_lets_jobs_wait(case: RefusalCase) -> None:
+    case.slurm.sacctmgr("modify", "qos", "where", "name=limited", "set", "GrpTRESMins=cpu=0")
+    case.set("account", "qos=limited", "DefaultQOS=limited")
+    foretold = case.heard("GrpTRESMins of QOS limited")
+    assert case.answer() == (foretold.effect, foretold.answer)
 
 
-def test_a_list_of_qos_without_a_default_is_refused(desk: Desk) -> None:
-    desk.set("account", "qos=limited,paused")
-    foretold = desk.heard("QOS of account")
-    effect, said = desk.answer()
+def test_a_list_of_qos_without_a_default_is_refused(case: RefusalCase) -> None:
+    case.set("account", "qos=limited,paused")
+    foretold = case.heard("QOS of account")
+    effect, said = case.answer()
     assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
-    assert desk.answer("--qos=limited") == (Effect.WAITS, "None")
+    assert case.answer("--qos=limited") == (Effect.WAITS, "None")
 
 
-def test_a_missing_association_is_refused(desk: Desk) -> None:
-    (foretold,) = desk.refusals("wsatest2")
-    effect, said = desk.answer(user="wsatest2")
+def test_a_missing_association_is_refused(case: RefusalCase) -> None:
+    (foretold,) = case.refusals("wsatest2")
+    effect, said = case.answer(user="wsatest2")
     assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
 
 
-def test_a_user_without_default_account_needs_to_name_one(desk: Desk) -> None:
-    slurm, other = desk.slurm, desk.above
+def test_a_user_without_default_account_needs_to_name_one(case: RefusalCase) -> None:
+    slurm, other = case.slurm, case.above
     slurm.sacctmgr("add", "user", f"name={USER}", f"account={other}")
     slurm.sacctmgr("modify", "user", "where", f"name={USER}", "set", f"DefaultAccount={other}")
     slurm.sacctmgr("remove", "user", "where", f"name={USER}", f"account={other}")
     if slurm.default_account(USER):  # 24.11 refuses to remove the default
         pytest.skip("this Slurm lets nobody be without a default account")
-    foretold = desk.heard("default account")
-    effect, said = desk.answer(account=False)
+    foretold = case.heard("default account")
+    effect, said = case.answer(account=False)
     assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
-    assert desk.answer() == (Effect.WAITS, "None")
+    assert case.answer() == (Effect.WAITS, "None")
     slurm.run(*foretold.remedy.replace("sacctmgr", "sacctmgr -i").split())
-    desk.until(lambda: desk.answer(account=False) == (Effect.WAITS, "None"))
+    case.until(lambda: case.answer(account=False) == (Effect.WAITS, "None"))
 
 
 def test_a_user_whom_slurmctld_did_not_know_is_refused_until_it_looks_again(
-    desk: Desk, user_without_home: Callable[[], str]
+    case: RefusalCase, user_without_home: Callable[[], str]
 ) -> None:
-    slurm = desk.slurm
+    slurm = case.slurm
     name = f"wsahome{os.getpid()}"
-    slurm.sacctmgr("add", "user", f"name={name}", f"account={desk.account}")
-    desk.until(lambda: any(each.rule == "uid in slurmctld" for each in desk.refusals(name)))
+    slurm.sacctmgr("add", "user", f"name={name}", f"account={case.account}")
+    case.until(lambda: any(each.rule == "uid in slurmctld" for each in case.refusals(name)))
     assert user_without_home() == name
-    (foretold,) = desk.refusals(name)
-    effect, said = desk.answer(user=name)
+    (foretold,) = case.refusals(name)
+    effect, said = case.answer(user=name)
     assert (effect, foretold.answer in said) == (Effect.REFUSED, True)
     slurm.run(*foretold.remedy.split())
-    desk.until(lambda: not desk.refusals(name))
-    desk.until(lambda: desk.answer(user=name)[0] is Effect.WAITS)
+    case.until(lambda: not case.refusals(name))
+    case.until(lambda: case.answer(user=name)[0] is Effect.WAITS)
 
 
-def test_a_partition_for_other_accounts_lets_jobs_wait(desk: Desk) -> None:
-    desk.slurm.run("scontrol", "update", "partitionname=main", f"denyaccounts={desk.account}")
-    foretold = desk.heard("partition main")
-    effect, said = desk.answer()
+def test_a_partition_for_other_accounts_lets_jobs_wait(case: RefusalCase) -> None:
+    case.slurm.run("scontrol", "update", "partitionname=main", f"denyaccounts={case.account}")
+    foretold = case.heard("partition main")
+    effect, said = case.answer()
     assert (effect, foretold.answer in said) == (Effect.WAITS, True), (foretold, said)
 
 
-def test_accounts_below_one_that_a_partition_allows_are_told_as_slurm_has_it(desk: Desk) -> None:
-    desk.slurm.run("scontrol", "update", "partitionname=main", f"allowaccounts={desk.above}")
-    foretold = [each.answer for each in desk.refusals() if each.rule == "partition main"]
-    _, said = desk.answer()
+def test_accounts_below_one_that_a_partition_allows_are_told_as_slurm_has_it(
+    case: RefusalCase,
+) -> None:
+    case.slurm.run("scontrol", "update", "partitionname=main", f"allowaccounts={case.above}")
+    foretold = [each.answer for each in case.refusals() if each.rule == "partition main"]
+    _, said = case.answer()
     assert (foretold or ["None"])[0] in said
 
 
-def test_a_limit_of_each_user_further_up_is_told_where_slurmctld_applies_it(desk: Desk) -> None:
+def test_a_limit_of_each_user_further_up_is_told_where_slurmctld_applies_it(
+    case: RefusalCase,
+) -> None:
     """24.11 hands it to the accounts below, not to their users until slurmctld restarts."""
-    desk.set("above", "MaxJobs=0")
-    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={desk.account}")
-    desk.until(lambda: "MaxJobs=0(" in desk.slurm.run(*asked).stdout)
-    foretold = [each.answer for each in desk.refusals() if each.rule.startswith("MaxJobs of")]
-    _, said = desk.answer()
+    case.set("above", "MaxJobs=0")
+    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={case.account}")
+    case.until(lambda: "MaxJobs=0(" in case.slurm.run(*asked).stdout)
+    foretold = [each.answer for each in case.refusals() if each.rule.startswith("MaxJobs of")]
+    _, said = case.answer()
     assert [said] == (foretold or ["None"])
 
 
-def test_nobody_needs_a_right_to_write_for_it(desk: Desk) -> None:
-    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={desk.account}")
-    assert f"Account={desk.account} " in desk.slurm.run(*asked, user="wsatest3").stdout
+def test_nobody_needs_a_right_to_write_for_it(case: RefusalCase) -> None:
+    asked = ("scontrol", "show", "assoc_mgr", "flags=assoc", f"accounts={case.account}")
+    assert f"Account={case.account} " in case.slurm.run(*asked, user="wsatest3").stdout

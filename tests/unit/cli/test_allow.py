@@ -17,7 +17,7 @@ PEOPLE = {f"person{number}": f"user{number}" for number in range(14)}
 SYNC = ("run", "-m", "membership_sync", "--once")
 
 
-class House:
+class SharedAccount:
     """An account with fourteen members, of whom twelve have left."""
 
     def __init__(self, installation: Installation, journal: Path) -> None:
@@ -61,87 +61,89 @@ class House:
 
 
 @pytest.fixture
-def house(installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+def shared(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SharedAccount:
     locks = tmp_path / "run"
     locks.mkdir(mode=0o700)
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(locks))
-    return House(installation, tmp_path / "journal.jsonl")
+    return SharedAccount(installation, tmp_path / "journal.jsonl")
 
 
-def test_a_refused_plan_is_carried_out_once_it_is_allowed(house: House) -> None:
-    digest = house.refused_digest()
-    assert house.members() == 14
-    allowed = house.run("allow", digest)
+def test_a_refused_plan_is_carried_out_once_it_is_allowed(shared: SharedAccount) -> None:
+    digest = shared.refused_digest()
+    assert shared.members() == 14
+    allowed = shared.run("allow", digest)
     assert allowed.code == 0, allowed.err
     assert "user0, user1" in allowed.out
-    assert house.run(*SYNC).code == 0
-    assert house.members() == 2
+    assert shared.run(*SYNC).code == 0
+    assert shared.members() == 2
 
 
-def test_who_allowed_what_and_when_it_was_used_is_in_the_journal(house: House) -> None:
-    digest = house.refused_digest()
-    house.run("allow", digest)
-    house.run(*SYNC)
-    (given,), (used,) = house.entries("allow"), house.entries("use_allowance")
+def test_who_allowed_what_and_when_it_was_used_is_in_the_journal(shared: SharedAccount) -> None:
+    digest = shared.refused_digest()
+    shared.run("allow", digest)
+    shared.run(*SYNC)
+    (given,), (used,) = shared.entries("allow"), shared.entries("use_allowance")
     assert given["digest"].startswith(digest)
     assert given["digest"] == used["digest"]
     assert given["by"] == used["by"] != ""
-    assert len(given["changes"][house.resource.backend_id]) == 12
+    assert len(given["changes"][shared.resource.backend_id]) == 12
     assert given["time"] <= used["time"]
 
 
-def test_an_allowance_is_not_for_a_plan_with_one_person_more(house: House) -> None:
-    house.run("allow", house.refused_digest())
-    house.leave("person13")
-    done = house.run(*SYNC)
-    assert (done.code, house.members()) == (3, 14)
+def test_an_allowance_is_not_for_a_plan_with_one_person_more(shared: SharedAccount) -> None:
+    shared.run("allow", shared.refused_digest())
+    shared.leave("person13")
+    done = shared.run(*SYNC)
+    assert (done.code, shared.members()) == (3, 14)
 
 
-def test_an_allowance_does_not_serve_the_same_removals_a_second_time(house: House) -> None:
-    house.run("allow", house.refused_digest())
-    house.run(*SYNC)
+def test_an_allowance_does_not_serve_the_same_removals_a_second_time(shared: SharedAccount) -> None:
+    shared.run("allow", shared.refused_digest())
+    shared.run(*SYNC)
     people = [f"user{number}" for number in range(12)]
-    with house.testbed.slurm.change() as cluster:
-        account = cluster.accounts[house.resource.backend_id]
+    with shared.testbed.slurm.change() as cluster:
+        account = cluster.accounts[shared.resource.backend_id]
         account.members |= dict.fromkeys(people, account.members["user13"])
-    assert (house.run(*SYNC).code, house.members()) == (3, 14)
+    assert (shared.run(*SYNC).code, shared.members()) == (3, 14)
 
 
 def test_an_allowance_that_was_taken_before_a_kill_is_spent(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    shared: SharedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.run("allow", house.refused_digest())
+    shared.run("allow", shared.refused_digest())
     with monkeypatch.context() as patched:
         patched.setattr("waldur_site_agent.cycles.membership._change_backend", _killed)
-        assert house.run(*SYNC).code == 1
-    assert (house.run(*SYNC).code, house.members()) == (3, 14)
+        assert shared.run(*SYNC).code == 1
+    assert (shared.run(*SYNC).code, shared.members()) == (3, 14)
 
 
 def _killed(*_: object) -> None:
     raise RuntimeError("killed here")
 
 
-def test_a_dry_run_shows_the_digest_and_uses_no_allowance(house: House) -> None:
-    digest = house.refused_digest()
-    house.run("allow", digest)
-    done = house.run("plan", "-m", "membership_sync", "--output", "json")
+def test_a_dry_run_shows_the_digest_and_uses_no_allowance(shared: SharedAccount) -> None:
+    digest = shared.refused_digest()
+    shared.run("allow", digest)
+    done = shared.run("plan", "-m", "membership_sync", "--output", "json")
     (report,) = json.loads(done.out)
     assert report["digest"].startswith(digest)
-    assert house.run(*SYNC).code == 0
+    assert shared.run(*SYNC).code == 0
 
 
-def test_an_unknown_digest_allows_nothing(house: House) -> None:
-    house.refused_digest()
-    done = house.run("allow", "f" * 16)
-    assert (done.code, house.entries("allow")) == (2, [])
+def test_an_unknown_digest_allows_nothing(shared: SharedAccount) -> None:
+    shared.refused_digest()
+    done = shared.run("allow", "f" * 16)
+    assert (done.code, shared.entries("allow")) == (2, [])
     assert "no plan was refused with the digest" in done.err
 
 
-def test_nothing_is_allowed_where_it_cannot_be_recorded(house: House) -> None:
-    digest = house.refused_digest()
-    house.journal.unlink()
-    house.journal.mkdir()
-    done = house.run("allow", digest)
+def test_nothing_is_allowed_where_it_cannot_be_recorded(shared: SharedAccount) -> None:
+    digest = shared.refused_digest()
+    shared.journal.unlink()
+    shared.journal.mkdir()
+    done = shared.run("allow", digest)
     assert done.code == 2
-    house.journal.rmdir()
-    assert (house.run(*SYNC).code, house.members()) == (3, 14)
+    shared.journal.rmdir()
+    assert (shared.run(*SYNC).code, shared.members()) == (3, 14)

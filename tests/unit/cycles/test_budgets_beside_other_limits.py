@@ -26,50 +26,50 @@ SOLD = {"cpu": 10 * K_HOUR, "mem": 2 * 61440}
 
 
 @pytest.fixture
-def house(testbed: SimulatedSite) -> SimulatedSite:
+def site(testbed: SimulatedSite) -> SimulatedSite:
     return a_budget(testbed)
 
 
-def sold(house: SimulatedSite, name: str = "climate", **policy: Any) -> Resource:
-    resource = house.created(house.project(name, ada="ada01"), name, cpu=10, mem=2)
-    if not house.sandbox.customer.world.periodic_policies:
-        house.sandbox.customer.add_periodic_policy(**{"grace_ratio": 0, **policy})
-    house.sync()
-    house.forget()
-    return house.sandbox.customer.current(resource)
+def sold(site: SimulatedSite, name: str = "climate", **policy: Any) -> Resource:
+    resource = site.created(site.project(name, ada="ada01"), name, cpu=10, mem=2)
+    if not site.sandbox.customer.world.periodic_policies:
+        site.sandbox.customer.add_periodic_policy(**{"grace_ratio": 0, **policy})
+    site.sync()
+    site.forget()
+    return site.sandbox.customer.current(resource)
 
 
-def change_policy(house: SimulatedSite, **changes: Any) -> None:
-    (policy,) = house.sandbox.customer.world.periodic_policies.values()
-    house.sandbox.customer.edit(policy, **changes)
+def change_policy(site: SimulatedSite, **changes: Any) -> None:
+    (policy,) = site.sandbox.customer.world.periodic_policies.values()
+    site.sandbox.customer.edit(policy, **changes)
 
 
-def is_quiet(house: SimulatedSite) -> bool:
-    house.forget()
-    house.sync()
-    return house.writing_commands == 0 and house.sandbox.requests.writes() == []
+def is_quiet(site: SimulatedSite) -> bool:
+    site.forget()
+    site.sync()
+    return site.writing_commands == 0 and site.sandbox.requests.writes() == []
 
 
 @pytest.mark.parametrize("there_and_back", [False, True])
 def test_a_policy_that_comes_to_limit_single_jobs_leaves_no_budget_behind(
-    house: SimulatedSite, there_and_back: bool
+    site: SimulatedSite, there_and_back: bool
 ) -> None:
-    resource = sold(house)
-    before = budget_of(house, resource)
+    resource = sold(site)
+    before = budget_of(site, resource)
     assert before.keys() == {"cpu", "mem", "billing"}
-    change_policy(house, limit_type="MaxTRESMins")
-    house.sync()
-    account = house.slurm.state.accounts[resource.backend_id]
+    change_policy(site, limit_type="MaxTRESMins")
+    site.sync()
+    account = site.slurm.state.accounts[resource.backend_id]
     assert (account.limits, account.job_limits) == (SOLD, before)
-    house.sync()
-    assert is_quiet(house)
+    site.sync()
+    assert is_quiet(site)
     if there_and_back:
-        change_policy(house, limit_type="GrpTRESMins")
-        house.sync()
-        account = house.slurm.state.accounts[resource.backend_id]
+        change_policy(site, limit_type="GrpTRESMins")
+        site.sync()
+        account = site.slurm.state.accounts[resource.backend_id]
         assert (account.limits, account.job_limits) == (before, {})
-        house.sync()
-        assert is_quiet(house)
+        site.sync()
+        assert is_quiet(site)
 
 
 @pytest.mark.guarantee("budgets: Killed at any step")
@@ -82,23 +82,23 @@ def test_a_change_of_the_limit_type_killed_at_any_step_leaves_no_limits_behind(
         if steps and (number > len(steps) or not _writes(steps[number - 1])):
             continue
         with a_simulated_site(tmp_path / f"{number}.lock") as plain:
-            house = a_budget(plain)
-            resource = sold(house, limit_type=first)
-            billing = "billing" in house.slurm.state.accounts[resource.backend_id].limits
+            site = a_budget(plain)
+            resource = sold(site, limit_type=first)
+            billing = "billing" in site.slurm.state.accounts[resource.backend_id].limits
             assert billing == (first == "GrpTRESMins")
             second = {"GrpTRESMins": "MaxTRESMins", "MaxTRESMins": "GrpTRESMins"}[first]
-            change_policy(house, limit_type=second, tres_billing_enabled=False)
+            change_policy(site, limit_type=second, tres_billing_enabled=False)
             blade = KillSwitch(at=number, after_effect=False)
             with contextlib.suppress(KilledError):
-                house.with_(runner=blade.runner, transport=blade.transport).sync()
+                site.with_(runner=blade.runner, transport=blade.transport).sync()
             steps = steps or [*blade.steps]
-            house.sync()
-            house.sync()
-            account = house.slurm.state.accounts[resource.backend_id]
+            site.sync()
+            site.sync()
+            account = site.slurm.state.accounts[resource.backend_id]
             budget = {name: amount * 3 // 2 for name, amount in SOLD.items()}
             expected = (budget, {}) if first == "MaxTRESMins" else (SOLD, budget)
             assert (account.limits, account.job_limits) == expected, blade.steps[-1]
-            assert is_quiet(house), blade.steps[-1]
+            assert is_quiet(site), blade.steps[-1]
     assert len([step for step in steps if _writes(step)]) >= 3
 
 
@@ -107,68 +107,68 @@ def _writes(step: str) -> bool:
 
 
 @pytest.mark.guarantee("budgets: What is set")
-def test_what_was_prepaid_is_not_given_again_with_each_period(house: SimulatedSite) -> None:
-    side = house.sandbox.customer
-    other = house.created(house.project("ocean", bob="bob01"), "ocean", cpu=10, mem=2)
+def test_what_was_prepaid_is_not_given_again_with_each_period(site: SimulatedSite) -> None:
+    side = site.sandbox.customer
+    other = site.created(site.project("ocean", bob="bob01"), "ocean", cpu=10, mem=2)
     side.add_component(GPU, "one", "GPU-hours", is_prepaid=True)
-    house.components[GPU] = GPU_HOURS
+    site.components[GPU] = GPU_HOURS
     ends = (START + timedelta(days=180)).date()
     order = side.place_create_order(
-        house.project(ada="ada01"), "run", {"cpu": 10, GPU: 10}, end_date=ends
+        site.project(ada="ada01"), "run", {"cpu": 10, GPU: 10}, end_date=ends
     )
-    house.cycle()
-    name = house.resource(order).backend_id
+    site.cycle()
+    name = site.resource(order).backend_id
     side.add_periodic_policy(grace_ratio=0, tres_billing_enabled=False)
-    begin = house.sandbox.clock.now().replace(microsecond=0)
-    house.slurm.run_job("ada01", name, {"cpu": 1, GPU: 10}, begin, begin + timedelta(hours=5))
-    next_quarter(house)
-    house.sync()
-    account = house.slurm.state.accounts[name]
-    assert counted(house.slurm.state, {name}, account.counted_since)[GPU] == 50 * 60
-    assert f"what was prepaid ({GPU}) once more" in " ".join(house.sync().failures)
-    assert budget_of(house, other)["cpu"] == 15 * K_HOUR
-    change_policy(house, raw_usage_reset=False)
-    house.sync()
+    begin = site.sandbox.clock.now().replace(microsecond=0)
+    site.slurm.run_job("ada01", name, {"cpu": 1, GPU: 10}, begin, begin + timedelta(hours=5))
+    next_quarter(site)
+    site.sync()
+    account = site.slurm.state.accounts[name]
+    assert counted(site.slurm.state, {name}, account.counted_since)[GPU] == 50 * 60
+    assert f"what was prepaid ({GPU}) once more" in " ".join(site.sync().failures)
+    assert budget_of(site, other)["cpu"] == 15 * K_HOUR
+    change_policy(site, raw_usage_reset=False)
+    site.sync()
     assert account.limits["cpu"] == 20 * K_HOUR - 5 * K_HOUR
-    assert resets(house) == []
+    assert resets(site) == []
 
 
 @pytest.mark.parametrize("limits", ["backend", "waldur"])
 def test_prepaid_limits_follow_the_end_date_beside_a_policy(
-    house: SimulatedSite, limits: str
+    site: SimulatedSite, limits: str
 ) -> None:
-    house = house.with_(limits=limits)
-    side = house.sandbox.customer
+    site = site.with_(limits=limits)
+    side = site.sandbox.customer
     side.add_component(GPU, "one", "GPU-hours", is_prepaid=True)
-    house.components[GPU] = GPU_HOURS
+    site.components[GPU] = GPU_HOURS
     order = side.place_create_order(
-        house.project(ada="ada01"),
+        site.project(ada="ada01"),
         "run",
         {"cpu": 10, GPU: 10},
         end_date=START.date().replace(month=8),
     )
-    house.cycle()
-    resource = house.resource(order)
+    site.cycle()
+    resource = site.resource(order)
     side.add_periodic_policy(grace_ratio=0, tres_billing_enabled=False, raw_usage_reset=False)
-    house.sync()
-    assert budget_of(house, resource) == {"cpu": 15 * K_HOUR, GPU: 6 * 600}
+    site.sync()
+    assert budget_of(site, resource) == {"cpu": 15 * K_HOUR, GPU: 6 * 600}
     side.edit(side.current(resource), end_date=START.date().replace(month=11))
-    house.sync()
-    assert budget_of(house, resource) == {"cpu": 15 * K_HOUR, GPU: 9 * 600}
-    assert is_quiet(house)
+    site.sync()
+    assert budget_of(site, resource) == {"cpu": 15 * K_HOUR, GPU: 9 * 600}
+    assert is_quiet(site)
 
 
 @pytest.mark.guarantee("budgets: Failures")
-def test_an_account_that_slurmctld_does_not_list_holds_up_no_other(house: SimulatedSite) -> None:
-    hidden, other = sold(house, "climate"), sold(house, "ocean")
-    use(house, other, 8 * K_HOUR)
-    next_quarter(house)
-    report = house.with_(runner=lambda inner: _Hides(hidden.backend_id, inner)).sync()
+def test_an_account_that_slurmctld_does_not_list_holds_up_no_other(site: SimulatedSite) -> None:
+    hidden, other = sold(site, "climate"), sold(site, "ocean")
+    use(site, other, 8 * K_HOUR)
+    next_quarter(site)
+    report = site.with_(runner=lambda inner: _Hides(hidden.backend_id, inner)).sync()
     assert "does not list what it counts" in " ".join(report.failures)
-    assert budget_of(house, other)["cpu"] == 12 * K_HOUR
-    assert [name for _, name in resets(house)] == [other.backend_id]
-    house.sync()
-    assert is_quiet(house)
+    assert budget_of(site, other)["cpu"] == 12 * K_HOUR
+    assert [name for _, name in resets(site)] == [other.backend_id]
+    site.sync()
+    assert is_quiet(site)
 
 
 class _Hides:
@@ -185,63 +185,63 @@ class _Hides:
 
 @pytest.mark.guarantee("budgets: Orders")
 def test_an_order_sets_no_bare_limits_while_the_list_of_policies_is_empty_for_a_moment(
-    house: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+    site: SimulatedSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resource = sold(house)
-    order = house.sandbox.customer.place_update_order(resource, {"cpu": 9, "mem": 2})
+    resource = sold(site)
+    order = site.sandbox.customer.place_update_order(resource, {"cpu": 9, "mem": 2})
     monkeypatch.setattr("waldur_site_agent.cycles.budgets.terms_of", lambda _site: None)
-    house.cycle()
-    assert budget_of(house, resource)["cpu"] == 15 * K_HOUR
+    site.cycle()
+    assert budget_of(site, resource)["cpu"] == 15 * K_HOUR
     monkeypatch.undo()
-    house.cycle()
-    assert house.state(order) == "done"
-    assert budget_of(house, resource)["cpu"] == 9 * K_HOUR * 3 // 2
+    site.cycle()
+    assert site.state(order) == "done"
+    assert budget_of(site, resource)["cpu"] == 9 * K_HOUR * 3 // 2
 
 
-def restart(house: SimulatedSite, counted_since: int | None = None) -> None:
+def restart(site: SimulatedSite, counted_since: int | None = None) -> None:
     """Slurmctld starts again, perhaps with a count that it had saved before."""
-    with house.slurm.change() as cluster:
-        cluster.configuration["BOOT_TIME"] = house.now().strftime("%Y-%m-%dT%H:%M:%S")
+    with site.slurm.change() as cluster:
+        cluster.configuration["BOOT_TIME"] = site.now().strftime("%Y-%m-%dT%H:%M:%S")
         for account in cluster.accounts.values():
             if counted_since is not None:
                 account.counted_since = counted_since
 
 
 @pytest.mark.guarantee("budgets: Carry-over and reset")
-def test_a_reset_that_a_killed_slurmctld_has_forgotten_is_made_again(house: SimulatedSite) -> None:
-    restart(house)
-    resource = sold(house)
-    use(house, resource, 8 * K_HOUR)
-    next_quarter(house)
-    house.sync()
-    assert len(resets(house)) == 1
-    use(house, resource, 3 * K_HOUR)
-    restart(house, counted_since=0)
-    house.sync()
-    account = house.slurm.state.accounts[resource.backend_id]
+def test_a_reset_that_a_killed_slurmctld_has_forgotten_is_made_again(site: SimulatedSite) -> None:
+    restart(site)
+    resource = sold(site)
+    use(site, resource, 8 * K_HOUR)
+    next_quarter(site)
+    site.sync()
+    assert len(resets(site)) == 1
+    use(site, resource, 3 * K_HOUR)
+    restart(site, counted_since=0)
+    site.sync()
+    account = site.slurm.state.accounts[resource.backend_id]
     rest = 12 * K_HOUR - 3 * K_HOUR
-    assert len(resets(house)) == 2
+    assert len(resets(site)) == 2
     assert account.limits["cpu"] == rest
-    assert counted(house.slurm.state, {account.name}, account.counted_since)["cpu"] == 0
-    assert is_quiet(house)
+    assert counted(site.slurm.state, {account.name}, account.counted_since)["cpu"] == 0
+    assert is_quiet(site)
 
 
-def test_a_count_that_was_lost_is_taken_off_the_budget(house: SimulatedSite) -> None:
-    resource = sold(house)
-    use(house, resource, 8 * K_HOUR)
-    restart(house, counted_since=int(house.now().timestamp()))
-    house.sync()
-    assert resets(house) == []
-    assert budget_of(house, resource)["cpu"] == 7 * K_HOUR
-    assert is_quiet(house)
+def test_a_count_that_was_lost_is_taken_off_the_budget(site: SimulatedSite) -> None:
+    resource = sold(site)
+    use(site, resource, 8 * K_HOUR)
+    restart(site, counted_since=int(site.now().timestamp()))
+    site.sync()
+    assert resets(site) == []
+    assert budget_of(site, resource)["cpu"] == 7 * K_HOUR
+    assert is_quiet(site)
 
 
-def test_a_restart_of_slurmctld_that_loses_nothing_changes_no_budget(house: SimulatedSite) -> None:
-    resource = sold(house)
-    use(house, resource, 8 * K_HOUR)
-    restart(house, counted_since=int((START + timedelta(minutes=1)).timestamp()))
-    house.forget()
-    house.sync()
-    assert house.writing_commands == 0
-    assert (resets(house), budget_of(house, resource)["cpu"]) == ([], 15 * K_HOUR)
-    assert is_quiet(house)
+def test_a_restart_of_slurmctld_that_loses_nothing_changes_no_budget(site: SimulatedSite) -> None:
+    resource = sold(site)
+    use(site, resource, 8 * K_HOUR)
+    restart(site, counted_since=int((START + timedelta(minutes=1)).timestamp()))
+    site.forget()
+    site.sync()
+    assert site.writing_commands == 0
+    assert (resets(site), budget_of(site, resource)["cpu"]) == ([], 15 * K_HOUR)
+    assert is_quiet(site)

@@ -36,9 +36,14 @@ def test_a_database_that_goes_away_in_mid_cycle_leaves_the_order_open(
     testbed: SimulatedSite, after: int
 ) -> None:
     order = testbed.order(testbed.project(ada="ada01"))
-    with testbed.slurm.outage(Outage.SLURMDBD_REFUSED, after_commands=after):
+    with (
+        testbed.slurm.outage(Outage.SLURMDBD_REFUSED, after_commands=after),
+        contextlib.suppress(
+            TemporaryError
+        ),  # cut short while it reads, before the order is approved
+    ):
         testbed.cycle()
-        assert testbed.state(order) in ("executing", "done")
+    assert testbed.state(order) in ("pending-provider", "executing", "done")
     testbed.cycle()
     assert testbed.state(order) == "done"
     assert testbed.members(order) == {"ada01"}

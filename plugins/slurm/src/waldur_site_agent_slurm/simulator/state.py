@@ -75,7 +75,7 @@ class SimAccount:
     """A number, or ``parent``."""
     job_limits: dict[str, int] = field(default_factory=dict)
     """MaxTRESMins."""
-    counted_since: int = 0
+    counted_since: int = field(default=0, compare=False)
     """When slurmctld began to count usage against the limits: when the account was made, or when
     RawUsage was reset; epoch."""
 
