@@ -326,9 +326,12 @@ def _compared(
 def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
     """The state with members spelled as in Waldur, where only the case differs."""
     state = _with_remembered(site, wanted, state)
+    known = wanted.people.known
+    strangers = {m for r in wanted.offering_accounts for m in state.members_of(r) if m not in known}
+    if not strangers:
+        return state
     members = {name for account in wanted.accounts for name in account.members or ()}
-    found = {m for r in wanted.offering_accounts for m in state.members_of(r)}
-    aliases = same_but_for_case(found, wanted.people.known.keys() | members)
+    aliases = same_but_for_case(strangers, known.keys() | members)
     theirs = {m: name for m, name in aliases.items() if site.backend.is_listed_as(name, m)}
     return in_waldurs_spelling(state, theirs)
 
