@@ -34,5 +34,5 @@ def test_a_slurmdbd_that_is_away_is_one_line_with_its_remedy(
     line, remedy = lines[failed[0]], lines[failed[0] + 1]
     assert "slurmdbd cannot be reached" in line
     assert "start slurmdbd" not in line
-    assert "not checked: QOS, QOS of accounts, permission to write" in line
+    assert "not checked: QOS, QOS of accounts, associations, permission to write" in line
     assert remedy.strip().startswith("-> start slurmdbd")

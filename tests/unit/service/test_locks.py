@@ -27,7 +27,10 @@ def test_another_user_without_that_directory_gets_a_personal_one(
 ) -> None:
     monkeypatch.delenv(locking.DIRECTORY_VARIABLE)
     monkeypatch.setattr(locking, "OWN_DIRECTORY", tmp_path / "absent")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 1000, -1)
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert default_lock_file("x.lock") == tmp_path / "x.lock"
 
