@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def show(seconds: list[float]) -> None:
     """Print the distribution."""
-    deciles = quantiles(seconds, n=10)
+    deciles = quantiles(seconds, n=10, method="inclusive")
     print(f"event to association, {len(seconds)} rounds")
     print(f"  fastest {min(seconds):.2f} s, median {median(seconds):.2f} s")
     print(f"  90 % within {deciles[8]:.2f} s, slowest {max(seconds):.2f} s")
