@@ -4,6 +4,7 @@
 # directories and users that it made.
 #
 #   demo.sh COMMAND...    the demo's command, such as .venv/bin/waldur-site-agent demo
+export WSA_SLURM_REMOVE_USERS=1
 set -u
 
 here=$(dirname "$0")

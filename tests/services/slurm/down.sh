@@ -36,7 +36,8 @@ if [ "${1:-}" = --purge ]; then
     fi
     exec 9<"${TMPDIR:-/tmp}"        # up.sh makes the users under the same lock
     flock 9
-    if ! another_cluster; then
+    # Only on request: of several clusters that tests share, one may be away for a moment.
+    if [ -n "${WSA_SLURM_REMOVE_USERS:-}" ] && ! another_cluster; then
         getent passwd | sed -n 's/^\(wsatest[0-9]*\):.*:waldur-site-agent test:.*/\1/p' |
             while read -r user; do userdel "$user" 2>/dev/null; done
         id wsatest1 >/dev/null 2>&1 || rm -rf "${TMPDIR:-/tmp}/waldur-site-agent-homes"
