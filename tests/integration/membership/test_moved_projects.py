@@ -32,7 +32,11 @@ def reason_of_a_job(site: SlurmSite, resource: Resource) -> str:
     def reason() -> str:
         return str(site.slurm.run("squeue", "-h", "-j", number, "-o", "%r").stdout.strip())
 
-    site.slurm.wait_until(lambda: reason() not in ("", "None", "Priority"))
+    # the node is away for a moment after a reconfiguration
+    undecided = ("", "None", "Priority")
+    site.slurm.wait_until(
+        lambda: reason() not in undecided and not reason().startswith("ReqNodeNotAvail")
+    )
     found = reason()
     site.slurm.run("scancel", number)
     return found
