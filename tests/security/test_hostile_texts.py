@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import waldur_site_agent.cli
-from harness import Installation
+from harness import Installation, SimulatedSite
 from waldur_site_agent.backends import AddMembers, Outcome, Result
 from waldur_site_agent.backends.naming import Naming, plain_text
 from waldur_site_agent.cli.output import json_text, say
@@ -286,3 +286,45 @@ def test_budgets_reach_the_terminals_of_users_escaped_or_not_at_all(
     said = capsys.readouterr()
     assert unprintable(said.out + said.err) == set()
     assert ("Ocean" in said.out) is (code == 0)
+
+
+PREFIXES = [
+    pytest.param({"customer": "hpc_", "project": "hpc_"}, id="the same"),
+    pytest.param({"customer": "", "project": ""}, id="none"),
+    pytest.param({"customer": "hpc_", "project": "hpc_p"}, id="one begins with the other"),
+]
+
+
+@pytest.mark.parametrize("prefixes", PREFIXES)
+@pytest.mark.guarantee("security: Threat model")
+def test_no_project_gets_into_the_account_of_an_organization_with_its_slug(
+    testbed: SimulatedSite, prefixes: dict[str, str]
+) -> None:
+    """Or its jobs would have the organization's share, and its end would remove the account."""
+    testbed.settings = {f"{kind}_prefix": value for kind, value in prefixes.items()}
+    side = testbed.sandbox.customer
+    theirs = side.add_customer("Oceans", "poceans" if prefixes["project"][4:] else "oceans")
+    honest = side.place_create_order(side.add_project("tides", theirs), "run", {"cpu": 1})
+    testbed.cycle()
+    before = {name: each.parent for name, each in testbed.slurm.state.accounts.items()}
+    mine = side.add_project("oceans", side.add_customer("Mallory", "mallory"), "oceans")
+    order = side.place_create_order(mine, "run2", {"cpu": 1})
+    testbed.cycle()
+    assert (testbed.state(honest), testbed.state(order)) == ("done", "erred")
+    assert "different values" in side.current(order).error_message
+    assert {name: each.parent for name, each in testbed.slurm.state.accounts.items()} == before
+
+
+def test_no_organization_gets_into_the_account_of_a_project_with_its_slug(
+    testbed: SimulatedSite,
+) -> None:
+    testbed.settings = {"customer_prefix": "hpc_", "project_prefix": "hpc_"}
+    side = testbed.sandbox.customer
+    theirs = side.add_project("tides", side.add_customer("Oceans", "oceans"), "tides")
+    honest = side.place_create_order(theirs, "run", {"cpu": 1})
+    testbed.cycle()
+    mine = side.add_project("mine", side.add_customer("Tides", "tides"))
+    order = side.place_create_order(mine, "run2", {"cpu": 1})
+    testbed.cycle()
+    assert (testbed.state(honest), testbed.state(order)) == ("done", "erred")
+    assert "different values" in side.current(order).error_message

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import yaml
 
-from harness import Installation
+from harness import Installation, a_simulated_site
+from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Term
@@ -35,6 +37,9 @@ POLICY = PeriodicPolicy(
     carryover_factor=Decimal(50),
     grace_ratio=Decimal("0.2"),
     tres_billing_enabled=True,
+)
+PREPAID = ComponentSettings(
+    measured_unit="GPU-hours", unit_factor=Decimal(60), accounting_type="one", label="GPU"
 )
 
 
@@ -129,3 +134,34 @@ def test_a_prepaid_term_of_ten_thousand_years_is_counted_and_one_that_ends_befor
 def test_a_limit_of_next_to_nothing_has_no_share(limit: str) -> None:
     budget = overview.Budget(component="cpu", used=Decimal("1e300"), limit=Decimal(limit))
     assert budget.share is None
+
+
+@pytest.mark.parametrize("attributes", [{}, {"old_limits": {}}], ids=["alone", "beside others"])
+@pytest.mark.guarantee("security: Threat model")
+def test_an_order_to_create_is_no_renewal_whatever_its_attributes_say(
+    tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    """Attributes are free text of the customer: they would multiply what was paid for."""
+    forged = {"action": "renew", "new_end_date": "9999-12-31", **attributes}
+    today = datetime.now(UTC).date()
+    with a_simulated_site(tmp_path / "writer.lock") as site:
+        side = site.sandbox.customer
+        side.add_component("gres/gpu", "one", "GPU-hours", is_prepaid=True)
+        site.components["gres/gpu"] = PREPAID
+        limits: dict[str, Any] = {"cpu": 1, "gres/gpu": 10}
+        order = side.place_create_order(
+            site.project(ada="ada01"),
+            "run",
+            limits,
+            forged,
+            end_date=today.replace(year=today.year + 1),
+        )
+        site.cycle()
+        assert site.state(order) == "done"
+        site.sync()
+        resource = site.resource(order)
+        assert site.slurm.state.accounts[resource.backend_id].limits["gres/gpu"] == 10 * 12 * 60
+        assert "renewed" not in side.current(resource).backend_metadata
+        side.place_update_order(resource, {"cpu": 2, "gres/gpu": 10})
+        site.cycle()
+        assert site.slurm.state.accounts[resource.backend_id].limits["gres/gpu"] == 10 * 12 * 60

@@ -29,6 +29,25 @@ class Shape:
     """Outermost first; without any, resources are made directly below ``top``."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """The accounts that are the site's own, each with the key that names it."""
+    customer_prefix: str = ""
+    """What the names of customers' accounts begin with."""
+    project_prefix: str = ""
+    """What the names of projects' accounts begin with."""
+
+    def is_of_the_other_kind(self, container: Container, above: str) -> bool:
+        """Whether an account may be a customer's though a project's was looked for, or reversed.
+
+        Both have their own name as their organization, so their place tells them apart; with
+        prefixes that differ, their names do. Without ``customer_prefix``, an account above that of
+        a customer is an administrator's.
+        """
+        if "customer" not in self.kinds:
+            return False
+        customers, projects = self.customer_prefix.lower(), self.project_prefix.lower()
+        if container.kind == "project":
+            return above == self.top and container.id.startswith(customers)
+        is_below_a_customer = bool(customers) and above.startswith(customers) and above != self.top
+        return is_below_a_customer and container.id.startswith(projects)
 
 
 class TreeSettings(Protocol):
@@ -155,6 +174,23 @@ class AccountTree:
                 f'{resource}: cannot create: the {container.kind} account "{container.id}" '
                 f'exists with organization "{organization}", not "{container.organization}", so it '
                 f"was not made by this agent; rename it or set another {container.kind}_prefix"
+            )
+
+    def refuse_other_kind(
+        self, resource: str, container: Container, above: str, shape: Shape
+    ) -> None:
+        """Raise if an account that has a project's name may be that of a customer, or reversed.
+
+        Raises:
+            PermanentError: it is where accounts of the other kind are.
+        """
+        if shape.is_of_the_other_kind(container, above):
+            other = "customer" if container.kind == "project" else "project"
+            raise PermanentError(
+                f'{resource}: cannot create: the {container.kind} account "{container.id}" is '
+                f'under "{above}", not under "{container.parent}", so it may be that of a {other} '
+                f"with the same slug; set customer_prefix and project_prefix to different values, "
+                f"change the slug of the {container.kind}, or put the account there by hand"
             )
 
 

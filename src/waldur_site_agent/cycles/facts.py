@@ -116,6 +116,7 @@ def _ordered(facts: ResourceFacts, order: Order) -> ResourceFacts:
         facts,
         attributes={**facts.attributes, **order.attributes},
         options={**facts.options, **_mapping(order.attributes, "new_options")},
+        renewed_until=order.renewed_until,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -38,6 +39,8 @@ class ResourceFacts:
     """What the customer filled in when ordering, and those of the order that is carried out."""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The options that the customer may change later, as that order asks for them."""
+    renewed_until: date | None = None
+    """The end date that the order asks for, if it is a renewal."""
     plugin_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Options that the provider gave the offering."""
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -117,16 +117,13 @@ class Order:
 
     @property
     def renewed_until(self) -> date | None:
-        """Of a renewal, the end date that it asks for."""
-        return renewed_until(self.attributes)
+        """Of a renewal, the end date that it asks for.
 
-
-def renewed_until(attributes: Mapping[str, Any]) -> date | None:
-    """The end date that a renewal asks for, from the attributes of the order.
-
-    Servers set it when the order is approved, when it is done, or not at all.
-    """
-    return _date(attributes.get("new_end_date")) if attributes.get("action") == "renew" else None
+        Servers set it when the order is approved, when it is done, or not at all. Renewals are
+        updates; the attributes of a creation are the customer's own, who may write this there.
+        """
+        is_renewal = self.type == OrderType.UPDATE and self.attributes.get("action") == "renew"
+        return _date(self.attributes.get("new_end_date")) if is_renewal else None
 
 
 def _date(value: object) -> date | None:

@@ -216,9 +216,11 @@ def test_a_foreign_container_is_refused_with_its_prefix_setting(
 def test_a_container_of_ours_that_was_moved_is_used_where_it_is(
     backend: SlurmBackend, slurm: SimulatedSlurm
 ) -> None:
-    slurm.run(["sacctmgr", "-i", "add", "account", "name=p", "organization=p"])
+    add = ["sacctmgr", "-i", "add", "account"]
+    slurm.run([*add, "name=faculty", "organization=university"])
+    slurm.run([*add, "name=p", "parent=faculty", "organization=p"])
     assert [outcome.result for outcome in apply(backend, create(backend))] == [Result.DONE]
-    assert slurm.state.accounts["p"].parent == "root"
+    assert slurm.state.accounts["p"].parent == "faculty"
 
 
 def test_an_unsupported_action_fails_and_the_others_are_carried_out(

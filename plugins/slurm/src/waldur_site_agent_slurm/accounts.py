@@ -74,7 +74,7 @@ def containers_to_make(
     missing = [
         NewAccount(container.id, container.parent, container.title, container.organization)
         for container in containers
-        if _container_is_missing(resource, container, cluster)
+        if _container_is_missing(resource, container, cluster, shape)
     ]
     _require_parent(resource, missing, cluster, shape)
     return missing
@@ -115,13 +115,16 @@ def refuse_foreign(placement: Placement, existing: Account, cluster: Cluster) ->
     TREE.refuse_foreign(placement, existing.name, existing.organization)
 
 
-def _container_is_missing(resource: str, container: Container, cluster: Cluster) -> bool:
+def _container_is_missing(
+    resource: str, container: Container, cluster: Cluster, shape: Shape
+) -> bool:
     existing = cluster.find(container.id)
     if existing is None:
         _refuse_foreign_record(resource, container.id, container.organization, cluster)
         return True
     TREE.refuse_foreign_container(resource, container, existing.organization)
     if existing.parent != container.parent:
+        TREE.refuse_other_kind(resource, container, existing.parent or "", shape)
         _log.info(
             "the %s account %r is under %r, not under %r; it is used where it is",
             *(container.kind, container.id, existing.parent, container.parent),

@@ -277,7 +277,13 @@ class SlurmSettings(CommandLineSettings, BackendSettings):
         kept = {ROOT: "default_account", **{name: key for key, name in named.items()}}
         top_key = next(iter(named))
         if top_key != "parent_account":
-            return Shape(top=named[top_key], top_key=top_key, kept=kept)
+            return Shape(
+                top=named[top_key],
+                top_key=top_key,
+                kept=kept,
+                customer_prefix=self.customer_prefix,
+                project_prefix=self.project_prefix,
+            )
         kinds: tuple[ContainerKind, ...] = (
             ("project",) if self.parent_account_holds == "projects" else ()
         )

@@ -12,7 +12,7 @@ from waldur_api_client.models.project_user import ProjectUser
 from waldur_api_client.models.resource import Resource as SdkResource
 
 from waldur_site_agent.model.backend import ResourceFacts
-from waldur_site_agent.model.marketplace import OfferingUser, TeamMember, Term, renewed_until
+from waldur_site_agent.model.marketplace import OfferingUser, TeamMember, Term
 
 
 def resource_object(facts: ResourceFacts, backend_id: str | None = None) -> SdkResource:
@@ -32,7 +32,7 @@ def term_of(facts: ResourceFacts | None) -> Term:
         datetime.fromisoformat(str(created)) if created else None,
         date.fromisoformat(str(end)) if end else None,
     )
-    return term.extended(renewed_until(facts.attributes if facts is not None else {}))
+    return term.extended(facts.renewed_until if facts is not None else None)
 
 
 def offering_user_object(user: OfferingUser) -> SdkOfferingUser:
