@@ -245,15 +245,9 @@ def _projects(site: Site) -> tuple[Project, ...]:
 
 def _place(site: Site, project: Project) -> ProjectPlace | None:
     """The place of the project's accounts; ``None`` if no account name can be derived."""
-    if not project.slug.strip() or not project.customer_slug.strip():
+    request = ResourceRequest.of_project(project)
+    if request.lacks_slug_of:
         return None
-    request = ResourceRequest(
-        resource_name=project.name,
-        project_slug=project.slug,
-        project_name=project.name,
-        customer_slug=project.customer_slug,
-        customer_name=project.customer_name,
-    )
     try:
         placement = site.backend.place(request, _STEM)
     except PermanentError:

@@ -434,21 +434,12 @@ def _placements(
     Raises:
         PermanentError: a slug is missing, or no valid account name can be derived from it.
     """
-    request = ResourceRequest(
-        resource_name=resource.name or order.resource_name,
-        project_slug=order.project_slug or resource.project_slug,
-        project_name=order.project_name or resource.project_name,
-        customer_slug=order.customer_slug or resource.customer_slug,
-        customer_name=order.customer_name or resource.customer_name,
-        uuid=resource.uuid,
-        attributes={**resource.attributes, **order.attributes},
-    )
-    for kind, slug in (("customer", request.customer_slug), ("project", request.project_slug)):
-        if not slug.strip():
-            raise PermanentError(
-                f'"{request.resource_name}": the {kind} has no slug to name its account by; '
-                f"set the slug of the {kind} in Waldur and order again"
-            )
+    request = ResourceRequest.of(resource, order)
+    if kind := request.lacks_slug_of:
+        raise PermanentError(
+            f'"{request.resource_name}": the {kind} has no slug to name its account by; '
+            f"set the slug of the {kind} in Waldur and order again"
+        )
     if not by_project_slug:
         return (site.backend.place(request, resource.slug),)
     placements = [site.backend.place(request, request.project_slug)]

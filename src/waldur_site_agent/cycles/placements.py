@@ -25,19 +25,9 @@ def placement_of(backend: Backend, resource: Resource, name: str) -> Placement:
     Raises:
         PermanentError: a slug is missing, or an account above it has its name.
     """
-    slugs = {"customer": resource.customer_slug, "project": resource.project_slug}
-    for kind, slug in slugs.items():
-        if not slug.strip():
-            raise PermanentError(f"its {kind} has no slug; set it in Waldur")
-    request = ResourceRequest(
-        resource_name=resource.name,
-        project_slug=resource.project_slug,
-        project_name=resource.project_name,
-        customer_slug=resource.customer_slug,
-        customer_name=resource.customer_name,
-        uuid=resource.uuid,
-        attributes=resource.attributes,
-    )
+    request = ResourceRequest.of(resource)
+    if kind := request.lacks_slug_of:
+        raise PermanentError(f"its {kind} has no slug; set it in Waldur")
     placement = replace(backend.place(request, _STEM), id=name)
     if name in {container.id for container in placement.containers}:
         raise PermanentError("it has the name of an account above it; correct its backend_id")

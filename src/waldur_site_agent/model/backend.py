@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from waldur_site_agent.model.marketplace import OfferingUser, TeamMember
+from waldur_site_agent.model.marketplace import OfferingUser, Order, Project, Resource, TeamMember
 
 ContainerKind: TypeAlias = Literal["customer", "project"]
 
@@ -26,6 +26,37 @@ class ResourceRequest:
     """The resource in Waldur."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What the customer filled in when ordering."""
+
+    @classmethod
+    def of(cls, resource: Resource, order: Order | None = None) -> ResourceRequest:
+        """The request for a resource; what its order says takes precedence."""
+        said = order or resource
+        return cls(
+            resource_name=resource.name or (order.resource_name if order else ""),
+            project_slug=said.project_slug or resource.project_slug,
+            project_name=said.project_name or resource.project_name,
+            customer_slug=said.customer_slug or resource.customer_slug,
+            customer_name=said.customer_name or resource.customer_name,
+            uuid=resource.uuid,
+            attributes={**resource.attributes, **said.attributes},
+        )
+
+    @classmethod
+    def of_project(cls, project: Project) -> ResourceRequest:
+        """The request for any resource of a project, to find out where its accounts are."""
+        return cls(
+            resource_name=project.name,
+            project_slug=project.slug,
+            project_name=project.name,
+            customer_slug=project.customer_slug,
+            customer_name=project.customer_name,
+        )
+
+    @property
+    def lacks_slug_of(self) -> str:
+        """``customer`` or ``project``, if no account can be named after it; otherwise empty."""
+        slugs = {"customer": self.customer_slug, "project": self.project_slug}
+        return next((kind for kind, slug in slugs.items() if not slug.strip()), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
