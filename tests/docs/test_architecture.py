@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from waldur_site_agent.backends import Action
-from waldur_site_agent.backends.plugins import _HOOKS
+from waldur_site_agent.backends.contract import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -50,4 +50,4 @@ def test_every_name_is_in_the_file_that_the_page_says(file: str, name: str) -> N
 
 
 def test_every_kind_of_action_has_a_hook_that_plugins_are_checked_for() -> None:
-    assert {*get_args(Action)} == _HOOKS.keys()
+    assert {*get_args(Action)} == HOOKS.keys()

@@ -60,6 +60,23 @@ class Decision:
     """What has to happen first; the backend is asked again in each pass."""
 
 
+HOOKS: Mapping[type, str] = {
+    CreateResource: "create_resource",
+    DeleteResource: "delete_resource",
+    MoveContainer: "move_container",
+    SetLimits: "set_limits",
+    AddMembers: "add_members",
+    RemoveMembers: "remove_members",
+    SetMemberLimits: "set_member_limits",
+    SetAccess: "set_access",
+    SetBudget: "set_budget",
+    ResetUsage: "reset_usage",
+    CreateHomeDirectories: "create_home_directories",
+    CreateProjectDirectory: "create_project_directory",
+}
+"""The method that the default :meth:`Backend.apply` calls for each kind of action."""
+
+
 class Backend(ABC):
     """A place where resources live: a Slurm cluster, an accounting manager, a portal.
 
@@ -410,21 +427,8 @@ class Backend(ABC):
             return Outcome(action, Result.FAILED, error)
 
     def _dispatch(self, action: Action) -> Outcome:
-        hooks: Mapping[type, Callable[[Any], Outcome]] = {
-            CreateResource: self.create_resource,
-            DeleteResource: self.delete_resource,
-            MoveContainer: self.move_container,
-            SetLimits: self.set_limits,
-            AddMembers: self.add_members,
-            RemoveMembers: self.remove_members,
-            SetMemberLimits: self.set_member_limits,
-            SetAccess: self.set_access,
-            SetBudget: self.set_budget,
-            ResetUsage: self.reset_usage,
-            CreateHomeDirectories: self.create_home_directories,
-            CreateProjectDirectory: self.create_project_directory,
-        }
-        return hooks[type(action)](action)
+        hook: Callable[[Action], Outcome] = getattr(self, HOOKS[type(action)])
+        return hook(action)
 
     def create_resource(self, action: CreateResource) -> Outcome:
         """Hook of the default :meth:`apply`."""

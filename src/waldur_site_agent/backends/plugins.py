@@ -12,22 +12,8 @@ from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
-from waldur_site_agent.backends.actions import (
-    AddMembers,
-    CreateHomeDirectories,
-    CreateProjectDirectory,
-    CreateResource,
-    DeleteResource,
-    MoveContainer,
-    RemoveMembers,
-    ResetUsage,
-    SetAccess,
-    SetBudget,
-    SetLimits,
-    SetMemberLimits,
-)
 from waldur_site_agent.backends.backend_settings import BackendSettings
-from waldur_site_agent.backends.contract import Backend
+from waldur_site_agent.backends.contract import HOOKS, Backend
 from waldur_site_agent.backends.usernames import NoUsernames, UsernameBackend
 from waldur_site_agent.config import ConfigurationError, Job, Offering, Problem, Source, problems_of
 from waldur_site_agent.config.source import Place
@@ -329,22 +315,6 @@ def installed_username_plugins() -> dict[str, Plugin[UsernameBackend]]:
     return _installed_plugins(_USERNAME_BACKENDS)
 
 
-_HOOKS: Mapping[type, str] = {
-    CreateResource: "create_resource",
-    DeleteResource: "delete_resource",
-    MoveContainer: "move_container",
-    SetLimits: "set_limits",
-    AddMembers: "add_members",
-    RemoveMembers: "remove_members",
-    SetMemberLimits: "set_member_limits",
-    SetAccess: "set_access",
-    SetBudget: "set_budget",
-    ResetUsage: "reset_usage",
-    CreateHomeDirectories: "create_home_directories",
-    CreateProjectDirectory: "create_project_directory",
-}
-
-
 def unkept_promises(loaded: type[Backend] | type[UsernameBackend]) -> list[str]:
     """What a class lacks of the contract, as far as it shows without a backend to try it with.
 
@@ -358,9 +328,9 @@ def unkept_promises(loaded: type[Backend] | type[UsernameBackend]) -> list[str]:
     if loaded.apply is Backend.apply:
         problems += [
             f"{loaded.__name__} supports {action.__name__}, but does not implement "
-            f"{_HOOKS[action]}()"
-            for action in sorted(supports & _HOOKS.keys(), key=lambda each: each.__name__)
-            if getattr(loaded, _HOOKS[action]) is getattr(Backend, _HOOKS[action])
+            f"{HOOKS[action]}()"
+            for action in sorted(supports & HOOKS.keys(), key=lambda each: each.__name__)
+            if getattr(loaded, HOOKS[action]) is getattr(Backend, HOOKS[action])
         ]
     for says, method in (("finishes_later", "progress"), ("needs_facts", "hear")):
         if getattr(capabilities, says) and getattr(loaded, method) is getattr(Backend, method):
