@@ -15,6 +15,8 @@ from types import ModuleType
 import pytest
 
 from harness import SimulatedSite
+from waldur_site_agent.backends import Backend
+from waldur_site_agent.backends.contract import HOOKS
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import load_configuration
 from waldur_site_agent.cycles.orders import process_orders
@@ -139,3 +141,12 @@ def test_the_template_reports_what_was_used_in_the_month(tmp_path: Path) -> None
     report = backend.usage({"one": long_ago, "idle": long_ago}, october)
     assert {"cpu": Fraction(21, 10)} == report.resources["one"].total
     assert report.resources["idle"].total == {}
+
+
+def test_the_page_names_every_member_of_the_contract_and_every_kind_of_action() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    hooks = {*HOOKS.values()}
+    members = {name for name in vars(Backend) if not name.startswith("_")}
+    missing = {name for name in members - hooks if f"`{name}" not in page}
+    missing |= {kind.__name__ for kind in HOOKS if f"`{kind.__name__}`" not in page}
+    assert missing == set()

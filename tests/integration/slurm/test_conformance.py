@@ -14,7 +14,7 @@ from waldur_site_agent.backends.testing import BackendConformance, Spent
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period
 from waldur_site_agent_slurm.backend import SlurmBackend
-from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.settings import PeriodicLimits, SlurmSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,10 @@ class TestRealSlurm(BackendConformance):
     @pytest.fixture
     def backend(self, tmp_path: Path) -> Backend:
         settings = SlurmSettings(
-            lock_file=tmp_path / "lock", qos_paused="paused", qos_downscaled="limited"
+            lock_file=tmp_path / "lock",
+            qos_paused="paused",
+            qos_downscaled="limited",
+            periodic_limits=PeriodicLimits(enabled=True),
         )
         counted = {
             name: Component(type=name, measured_unit="h", label=name, accounting_type="usage")

@@ -16,7 +16,7 @@ from waldur_site_agent.model.usage import Period
 from waldur_site_agent_slurm.backend import SlurmBackend
 from waldur_site_agent_slurm.client import ProcessRunner
 from waldur_site_agent_slurm.names import user_name
-from waldur_site_agent_slurm.settings import SlurmSettings
+from waldur_site_agent_slurm.settings import PeriodicLimits, SlurmSettings
 from waldur_site_agent_slurm.simulator import Outage, SimulatedSlurm
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TestSimulatedSlurm(BackendConformance):
             cluster=request.param,
             qos_paused="paused",
             qos_downscaled="limited",
+            periodic_limits=PeriodicLimits(enabled=True),
         )
         counted = {
             name: Component(type=name, measured_unit="h", label=name, accounting_type="usage")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,10 +16,12 @@ from waldur_site_agent.backends import (
     CreateHomeDirectories,
     CreateResource,
     DeleteResource,
+    MoveContainer,
     PermanentError,
     RemoveMembers,
     Result,
     SetAccess,
+    SetBudget,
     SetLimits,
     SetMemberLimits,
     TemporaryError,
@@ -34,6 +37,7 @@ from waldur_site_agent.backends.testing.hooks import (
     found,
     request_of,
 )
+from waldur_site_agent.model.backend import Placement
 from waldur_site_agent.model.usage import Period
 
 # ruff: noqa: D102, S101 - names of tests say what they show; asserts are their means
@@ -510,6 +514,123 @@ class DeletionConformance(Hooks):
         assert self.limits(None, None) == dict(found(backend, resource).limits)
 
 
+class MoveConformance(Hooks):
+    """Moving the account of a project below another customer's."""
+
+    @pytest.fixture
+    def new_place(self, backend: Backend, stem: str) -> Placement:
+        """Where the resource belongs once its project has gone to another customer."""
+        if MoveContainer not in backend.supports:
+            pytest.skip("MoveContainer is not supported")
+        request = replace(request_of(stem), customer_slug=f"{stem}-other", customer_name="Other")
+        place = backend.place(request, f"{stem}-one")
+        if [container.kind for container in place.containers] != ["customer", "project"]:
+            pytest.skip("accounts of projects are not below those of customers")
+        return place
+
+    def test_a_moved_project_keeps_its_resources_with_members_and_limits(
+        self, backend: Backend, stem: str, new_place: Placement
+    ) -> None:
+        limits = {self.components[0]: 600}
+        resources = [self.created(backend, stem, slug, limits) for slug in ("one", "two")]
+        outcomes = backend.apply([AddMembers(name, self.people[:2]) for name in resources])
+        assert [outcome.result for outcome in outcomes] == [Result.DONE] * 2
+        before = [found(backend, name) for name in resources]
+        previous = self.placement(backend, stem).containers[0].id
+        expect(backend, MoveContainer(new_place.containers, previous), Result.DONE)
+        state = backend.observe()
+        new_customer, project = new_place.containers
+        assert state.resources[project.id].parent == new_customer.id
+        assert [state.resources[name] for name in resources] == before
+        assert project.id not in state.children(previous)
+
+    def test_moving_again_changes_nothing(
+        self, backend: Backend, stem: str, new_place: Placement
+    ) -> None:
+        self.created(backend, stem)
+        previous = self.placement(backend, stem).containers[0].id
+        move = MoveContainer(new_place.containers, previous)
+        expect(backend, move, Result.DONE)
+        before = self.everything(backend)
+        expect(backend, move, Result.UNCHANGED)
+        assert before == self.everything(backend)
+
+    def test_an_account_that_somebody_else_has_moved_stays_where_it_is(
+        self, backend: Backend, stem: str, new_place: Placement
+    ) -> None:
+        resource = self.created(backend, stem)
+        project = new_place.containers[-1].id
+        before = [self.details(backend, name) for name in (project, resource)]
+        outcome = expect(
+            backend, MoveContainer(new_place.containers, f"{stem}-elsewhere"), Result.FAILED
+        )
+        assert isinstance(outcome.error, TemporaryError), "decided anew in the next cycle"
+        assert before == [self.details(backend, name) for name in (project, resource)]
+
+    def test_accounts_of_the_site_are_not_taken_for_those_of_customers(
+        self, backend: Backend, stem: str, new_place: Placement
+    ) -> None:
+        del new_place  # only of backends that move accounts
+        self.make_foreign_account(backend, f"{stem}-foreign")
+        assert not backend.is_of_a_customer(found(backend, f"{stem}-foreign"))
+
+
+_SHARE = 7
+
+
+class BudgetConformance(Hooks):
+    """Limits and shares of budgets."""
+
+    @pytest.fixture
+    def funded(self, backend: Backend, stem: str) -> str:
+        """A resource with a member and a limit, of a backend that can set budgets."""
+        if SetBudget not in backend.supports:
+            pytest.skip("SetBudget is not supported")
+        resource = self.created(backend, stem, limits=self.limits(600, 2048))
+        expect(backend, AddMembers(resource, self.people[:1]), Result.DONE)
+        return resource
+
+    def test_a_budget_is_read_back_and_the_second_time_changes_nothing(
+        self, backend: Backend, funded: str
+    ) -> None:
+        one = self.components[0]
+        before = found(backend, funded)
+        budgets = [
+            SetBudget(funded, {one: Decimal(700)}, share=_SHARE),
+            SetBudget(funded, {one: Decimal(50)}, per_job=True),
+        ]
+        for budget in budgets:
+            expect(backend, budget, Result.DONE)
+            expect(backend, budget, Result.UNCHANGED)
+        after = found(backend, funded)
+        assert dict(after.limits) == self.limits(700, 2048)
+        assert dict(after.job_limits) == {one: 50}
+        assert after.share == _SHARE
+        assert (before.members, before.parent) == (after.members, after.parent)
+
+    def test_the_end_of_a_budget_leaves_what_it_does_not_name(
+        self, backend: Backend, funded: str
+    ) -> None:
+        one = self.components[0]
+        expect(
+            backend, SetBudget(funded, {one: Decimal(50)}, per_job=True, share=_SHARE), Result.DONE
+        )
+        expect(backend, SetBudget(funded, {one: None}, per_job=True), Result.DONE)
+        after = found(backend, funded)
+        assert dict(after.job_limits) == {}
+        assert after.share == _SHARE
+        assert dict(after.limits) == self.limits(600, 2048)
+
+    def test_a_budget_of_what_does_not_exist_is_refused(
+        self, backend: Backend, funded: str
+    ) -> None:
+        before = self.everything(backend)
+        names = (f"{funded}-none", *AWKWARD_NAMES)
+        for outcome in backend.apply([SetBudget(name, share=_SHARE) for name in names]):
+            assert isinstance(outcome.error, PermanentError), outcome
+        assert before == self.everything(backend)
+
+
 class BackendConformance(
     PlacementConformance,
     CreationConformance,
@@ -521,5 +642,7 @@ class BackendConformance(
     MemberLimitConformance,
     HomeConformance,
     UsageConformance,
+    MoveConformance,
+    BudgetConformance,
 ):
     """All of the contract; subclass it with a name that pytest collects."""
