@@ -14,6 +14,7 @@ import yaml
 
 from harness import Installation, a_simulated_site
 from waldur_site_agent.config.settings import ComponentSettings
+from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import PermanentError
 from waldur_site_agent.model.marketplace import Component, Term
@@ -132,8 +133,8 @@ def test_a_prepaid_term_of_ten_thousand_years_is_counted_and_one_that_ends_befor
 
 @pytest.mark.parametrize("limit", ["0", "1e-400", "1e-999999", "-1"])
 def test_a_limit_of_next_to_nothing_has_no_share(limit: str) -> None:
-    budget = overview.Budget(component="cpu", used=Decimal("1e300"), limit=Decimal(limit))
-    assert budget.share is None
+    consumption = Consumption(Decimal(limit), Decimal("1e300"))
+    assert overview.ComponentUsage(component="cpu", of_limit=consumption).share is None
 
 
 @pytest.mark.parametrize("attributes", [{}, {"old_limits": {}}], ids=["alone", "beside others"])

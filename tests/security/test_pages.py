@@ -19,11 +19,12 @@ import pytest
 
 from harness.patience import patience
 from waldur_site_agent.cycles.site import CycleReport, RefusedPlan
+from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.service.allowances import Allowances
 from waldur_site_agent.service.endpoint import Endpoint
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.markup import element
-from waldur_site_agent.service.overview import Budget, Overview, ResourceView
+from waldur_site_agent.service.overview import ComponentUsage, Overview, ResourceView
 from waldur_site_agent.service.pages import STYLE, Pages, PageSettings, is_local
 
 UUID = "9ed3f605-2561-4c0f-b19c-9eed27a48f6a"
@@ -37,11 +38,11 @@ VIEW = ResourceView(
     access="normal",
     members=("ada01", "bob01"),
     month="2026-05",
-    budgets=(
-        Budget(
+    usage=(
+        ComponentUsage(
             component="cpu",
             used=Decimal("9.10"),
-            limit=Decimal(10),
+            of_limit=Consumption(limit=Decimal(10), used=Decimal("9.10")),
             by_user={"ada01": Decimal("9.00"), HOSTILE: Decimal("0.10")},
         ),
     ),

@@ -10,29 +10,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What is used of one limit, as the backend counts it: what decides whether jobs start.
+    """What is used of one limit; as a backend tells it, in its own units and as it counts.
 
-    Both in units of the backend; Slurm counts with decay, if the site has it.
+    What the backend counts decides whether jobs start; Slurm counts with decay, if the site has it.
     """
 
-    limit: Decimal
-    used: Decimal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What a resource has used of the limit of one component, in Waldur's measured units."""
-
-    resource: UUID
-    account: str
-    title: str
-    """The name of the resource in Waldur."""
-    project: str
-    """The slug of its project."""
-    ends_on: date | None
-    component: str
-    label: str
-    unit: str
     limit: Decimal
     used: Decimal
 
@@ -45,6 +27,22 @@ class Budget:
     def left(self) -> Decimal:
         """What is left, never less than nothing."""
         return max(self.limit - self.used, Decimal(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget(Consumption):
+    """What a resource has used of the limit of one component, in Waldur's measured units."""
+
+    resource: UUID
+    account: str
+    title: str
+    """The name of the resource in Waldur."""
+    project: str
+    """The slug of its project."""
+    ends_on: date | None
+    component: str
+    label: str
+    unit: str
 
 
 @dataclass(frozen=True, slots=True)

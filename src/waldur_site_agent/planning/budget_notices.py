@@ -66,7 +66,7 @@ def _budget(
     parts = [(part, used[part.type]) for part in component.parts if part.type in used]
     if not parts:
         return None
-    part, deciding = max(parts, key=lambda pair: _share(pair[1]))
+    part, deciding = max(parts, key=lambda pair: pair[1].share)
     return Budget(
         resource=resource.uuid,
         account=account,
@@ -79,10 +79,6 @@ def _budget(
         limit=deciding.limit / part.unit_factor,
         used=deciding.used / part.unit_factor,
     )
-
-
-def _share(consumption: Consumption) -> Decimal:
-    return consumption.used / consumption.limit if consumption.limit else Decimal(1)
 
 
 def budget_changes(

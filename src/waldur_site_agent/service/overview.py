@@ -7,6 +7,7 @@ kept. Names of people are kept apart from everything else, because pages leave t
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from waldur_site_agent.cycles.membership import MembershipReport
 from waldur_site_agent.cycles.order_inputs import OrdersReport, OrderStatus
 from waldur_site_agent.cycles.site import CycleReport
 from waldur_site_agent.cycles.usage_sending import UsageCycleReport
+from waldur_site_agent.model.budget_notices import Consumption
 from waldur_site_agent.model.marketplace import Resource
 from waldur_site_agent.planning.membership import AccountPlan, wanted_access
 from waldur_site_agent.planning.plan import amount_text
@@ -31,18 +33,23 @@ _SMALLEST_LIMIT = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What was used of one component of a resource this month, in measured units."""
+class ComponentUsage:
+    """What was used of one component of a resource, in measured units."""
 
     component: str
-    used: Decimal
-    limit: Decimal | None = None
+    used: Decimal | None = None
+    """In this month, as reported; ``None`` if Waldur takes no usage of it."""
     by_user: Mapping[str, Decimal] = field(default_factory=dict)
+    of_limit: Consumption | None = None
+    """As the backend counts it, where a pass has read that; otherwise the usage of this month, of
+    the limit in Waldur. ``None`` without a limit."""
 
     @property
     def share(self) -> Decimal | None:
         """The used part of the limit; ``None`` without a limit, or with next to none."""
-        return self.used / self.limit if self.limit and self.limit >= _SMALLEST_LIMIT else None
+        if self.of_limit is None or self.of_limit.limit < _SMALLEST_LIMIT:
+            return None
+        return self.of_limit.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class ResourceView:
     waiting: int = 0
     missing: bool = False
     month: str = ""
-    budgets: tuple[Budget, ...] = ()
+    usage: tuple[ComponentUsage, ...] = ()
     days: tuple[tuple[str, Mapping[str, Decimal]], ...] = ()
     """Each day of the month so far, with what was used of each component."""
 
@@ -110,16 +117,15 @@ def _views(report: CycleReport) -> Iterator[tuple[str, ResourceView]]:
                 for resource in plan.wanted.resources:
                     yield str(resource.uuid), _of_plan(resource, plan)
         case UsageCycleReport():
+            usage = _usage_by_resource(report)
             for outcome in report.months[-1:]:
                 for each in outcome.plan.resources:
-                    view = _of_resource(each.resource)
-                    month = str(outcome.plan.month)
                     yield (
                         str(each.resource.uuid),
                         replace(
-                            view,
-                            month=month,
-                            budgets=tuple(_budgets(each)),
+                            _of_resource(each.resource),
+                            month=str(outcome.plan.month),
+                            usage=usage[each.resource.uuid],
                             days=(report.days or {}).get(each.account, ()),
                         ),
                     )
@@ -149,14 +155,33 @@ def _of_resource(resource: Resource) -> ResourceView:
     )
 
 
-def _budgets(report: ResourceReport) -> Iterator[Budget]:
+def _usage_by_resource(report: UsageCycleReport) -> dict[UUID, tuple[ComponentUsage, ...]]:
+    """What was used of each resource, and of its limits."""
+    counted: defaultdict[UUID, dict[str, Consumption]] = defaultdict(dict)
+    for budget in report.budgets:
+        counted[budget.resource][budget.component] = budget
+    found = {
+        each.resource.uuid: tuple(_usage(each, counted.pop(each.resource.uuid, {})))
+        for outcome in report.months[-1:]
+        for each in outcome.plan.resources
+    }
+    for uuid, limits in counted.items():
+        found[uuid] = tuple(ComponentUsage(component=n, of_limit=c) for n, c in limits.items())
+    return found
+
+
+def _usage(report: ResourceReport, counted: dict[str, Consumption]) -> Iterator[ComponentUsage]:
     for component in report.components:
-        yield Budget(
+        used, limit = component.bill.total, report.resource.limits.get(component.type)
+        billed = None if limit is None else Consumption(limit, used)
+        yield ComponentUsage(
             component=component.type,
-            used=component.bill.total,
-            limit=report.resource.limits.get(component.type),
+            used=used,
             by_user=component.bill.user_usages,
+            of_limit=counted.pop(component.type, billed),
         )
+    for name, consumption in counted.items():
+        yield ComponentUsage(component=name, of_limit=consumption)
 
 
 def _merged(known: ResourceView | None, change: ResourceView) -> ResourceView:
@@ -172,7 +197,7 @@ def _merged(known: ResourceView | None, change: ResourceView) -> ResourceView:
             missing=known.missing,
             days=days,
         )
-    return replace(change, month=known.month, budgets=known.budgets, days=known.days)
+    return replace(change, month=known.month, usage=known.usage, days=known.days)
 
 
 def waiting_in(report: CycleReport) -> list[str]:
@@ -204,40 +229,32 @@ def large_budgets(report: CycleReport) -> list[dict[str, Any]] | None:
     """Budgets of which most is used, as JSON values; ``None`` if the pass does not tell.
 
     What the backend counts against a limit decides, where the pass has read it; otherwise the usage
-    of this month is held against the limit in Waldur.
+    of this month is compared with the limit in Waldur.
     """
     if not isinstance(report, UsageCycleReport) or report.trouble:
         return None
-    counted = [
-        _large(each.account, each.resource, each.component, each.used, each.limit)
-        for each in report.budgets
+    accounts = {budget.resource: budget.account for budget in report.budgets}
+    for outcome in report.months[-1:]:
+        accounts |= {each.resource.uuid: each.account for each in outcome.plan.resources}
+    found = [
+        {
+            "account": accounts[uuid],
+            "resource": str(uuid),
+            "component": each.component,
+            "used": shown_amount(each.of_limit.used),
+            "limit": shown_amount(each.of_limit.limit),
+            "percent": round(float(each.share * 100), 1),
+        }
+        for uuid, usage in _usage_by_resource(report).items()
+        for each in usage
+        if each.of_limit is not None and each.share is not None and each.share >= LARGE_SHARE
     ]
-    billed = [
-        _large(each.account, each.resource.uuid, budget.component, budget.used, budget.limit)
-        for outcome in report.months[-1:]
-        for each in outcome.plan.resources
-        for budget in _budgets(each)
-    ]
-    found = [each for each in counted or billed if each is not None]
-    return sorted(found, key=lambda each: -float(each["percent"]))[:MOST_LINES]
+    return sorted(found, key=lambda each: -float(str(each["percent"])))[:MOST_LINES]
 
 
-def _large(
-    account: str, resource: UUID, component: str, used: Decimal, limit: Decimal | None
-) -> dict[str, Any] | None:
-    if limit is None or limit < _SMALLEST_LIMIT:
-        return None
-    share = used / limit
-    if share < LARGE_SHARE:
-        return None
-    return {
-        "account": account,
-        "resource": str(resource),
-        "component": component,
-        "used": f"{used:f}",
-        "limit": f"{limit:f}",
-        "percent": round(float(share * 100), 1),
-    }
+def shown_amount(amount: Decimal | None) -> str:
+    """An amount with two decimals at most: a count with decay has many more."""
+    return "" if amount is None else amount_text(Decimal(f"{amount:.2f}")) or ""
 
 
 def age_text(moment: str | None, now: datetime | None = None) -> str:

@@ -24,7 +24,13 @@ from waldur_site_agent.service.charts import by_day, by_user, share_bar
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.journal_reading import Entry, entries_in
 from waldur_site_agent.service.markup import Content, Markup, element, inside
-from waldur_site_agent.service.overview import Budget, Overview, ResourceView, age_text
+from waldur_site_agent.service.overview import (
+    ComponentUsage,
+    Overview,
+    ResourceView,
+    age_text,
+    shown_amount,
+)
 
 HTML = "text/html; charset=utf-8"
 MOST_RESOURCES = 300
@@ -247,20 +253,21 @@ class Pages:
 
     def _used(self, offering: str, view: ResourceView) -> Content:
         units = self.settings.units.get(offering, {})
-        if not view.budgets:
+        if not view.usage:
             limits = ", ".join(f"{name} {value}" for name, value in view.limits.items())
             return f"not read yet; limits: {limits}" if limits else "not read yet"
-        return [element("div", self._budget(each, units)) for each in view.budgets]
+        return [element("div", self._of_limit(each, units)) for each in view.usage]
 
     @staticmethod
-    def _budget(budget: Budget, units: Mapping[str, str]) -> Content:
-        unit = f" {units[budget.component]}" if budget.component in units else ""
-        if budget.limit is None:
-            return f"{budget.component} {budget.used:f}{unit}, no limit"
-        text = f"{budget.component} {budget.used:f} of {budget.limit:f}{unit}"
-        if budget.share is None:
+    def _of_limit(usage: ComponentUsage, units: Mapping[str, str]) -> Content:
+        name, unit = usage.component, units.get(usage.component, "")
+        if usage.of_limit is None:
+            return f"{name} {shown_amount(usage.used)} {unit}".rstrip() + ", no limit"
+        used, limit = shown_amount(usage.of_limit.used), shown_amount(usage.of_limit.limit)
+        text = f"{name} {used} of {limit} {unit}".rstrip()
+        if usage.share is None:
             return text
-        return [f"{text} ({budget.share * 100:.0f} %)", share_bar(budget.share)]
+        return [f"{text} ({usage.share * 100:.0f} %)", share_bar(usage.share)]
 
     def _resource(self, offering: str, view: ResourceView) -> Markup:
         facts = [
@@ -275,9 +282,7 @@ class Pages:
             element("p", element("a", "All offerings", href="/")),
             _table("What the agent knows", (), rows, cards=False),
             _section("Members", element("p", self._member_text(view))),
-            _section(f"Usage in {view.month}", self._usage(offering, view))
-            if view.budgets
-            else None,
+            _section(f"Usage in {view.month}", self._usage(offering, view)) if view.usage else None,
             self._changes(
                 (e for e in self._entries() if view.account and e.about == view.account),
                 "Last changes",
@@ -294,24 +299,26 @@ class Pages:
 
     def _usage(self, offering: str, view: ResourceView) -> Iterator[Content]:
         units = self.settings.units.get(offering, {})
-        for budget in view.budgets:
-            unit = units.get(budget.component, "")
-            yield element("h3", f"{budget.component} {f'({unit})' if unit else ''}")
-            yield element("p", self._budget(budget, units))
-            days = [(day[-2:], amounts[budget.component]) for day, amounts in view.days
-                    if budget.component in amounts]  # fmt: skip
+        for usage in view.usage:
+            name, unit = usage.component, units.get(usage.component, "")
+            yield element("h3", f"{name} {f'({unit})' if unit else ''}")
+            if usage.used is not None:
+                yield element("p", f"{shown_amount(usage.used)} {unit}".rstrip() + " this month")
+            if usage.of_limit is not None:
+                yield element("p", "Of the limit: ", self._of_limit(usage, units))
+            days = [(day[-2:], amounts[name]) for day, amounts in view.days if name in amounts]
             if days:
-                title = f"{budget.component} by day in {view.month} (read once an hour)"
+                title = f"{name} by day in {view.month} (read once an hour)"
                 yield element("div", by_day(title, days))
                 yield _figures(title, ("day", unit or "amount"), days)
-            people = self._by_user(budget)
+            people = self._by_user(usage)
             if people:
-                title = f"{budget.component} by user in {view.month}"
+                title = f"{name} by user in {view.month}"
                 yield element("div", by_user(title, people))
                 yield _figures(title, ("user", unit or "amount"), people)
 
-    def _by_user(self, budget: Budget) -> list[tuple[str, Any]]:
-        ordered = sorted(budget.by_user.items(), key=lambda each: (-each[1], each[0]))[:MOST_USERS]
+    def _by_user(self, usage: ComponentUsage) -> list[tuple[str, Any]]:
+        ordered = sorted(usage.by_user.items(), key=lambda each: (-each[1], each[0]))[:MOST_USERS]
         if self.settings.names_people:
             return ordered
         return [(f"user {n}", amount) for n, (_, amount) in enumerate(ordered, start=1)]
@@ -462,7 +469,7 @@ def _members_of(view: ResourceView) -> str:
 
 
 def _shares(view: ResourceView) -> Iterator[float]:
-    yield from (float(each.share) for each in view.budgets if each.share is not None)
+    yield from (float(each.share) for each in view.usage if each.share is not None)
 
 
 def _count(number: int) -> str:

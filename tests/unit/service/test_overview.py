@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -38,12 +39,13 @@ def test_a_resource_is_known_with_members_budgets_and_days(testbed: SimulatedSit
     view = found[1]
     assert view.members == ("ada01",)
     assert again.days is None
-    cpu = next(each for each in view.budgets if each.component == "cpu")
+    cpu = next(each for each in view.usage if each.component == "cpu")
     assert Decimal("0.8") < (cpu.share or 0) <= Decimal("0.9")
     assert [day for day, _ in view.days] == [
         f"{now:%Y-%m-}{number:02d}" for number in range(1, now.day + 1)
     ]
     by_day = sum(amounts["cpu"] for _, amounts in view.days)
+    assert cpu.used is not None
     assert abs(by_day - cpu.used) <= Decimal("0.005") * now.day
     large = large_budgets(report) or []
     assert [each["account"] for each in large] == [resource.backend_id]
@@ -52,7 +54,7 @@ def test_a_resource_is_known_with_members_budgets_and_days(testbed: SimulatedSit
 def test_what_the_backend_counts_decides_about_a_budget() -> None:
     def budget(account: str, used: int) -> Budget:
         return Budget(
-            resource=UUID(int=1),
+            resource=UUID(int=used),
             account=account,
             title=account,
             project="climate",
@@ -72,6 +74,35 @@ def test_what_the_backend_counts_decides_about_a_budget() -> None:
         ("a_full", 120.0),
         ("a_high", 80.0),
     ]
+
+
+def test_a_page_shows_what_the_backend_counts_and_what_was_used_this_month(
+    testbed: SimulatedSite,
+) -> None:
+    resource = testbed.settled(testbed.project(ada="ada01"), "Ocean", cpu=10)
+    with testbed.agent() as site:
+        report = report_usage(site)
+    counted = Budget(
+        resource=UUID(str(resource.uuid)),
+        account=resource.backend_id,
+        title="Ocean",
+        project="climate",
+        ends_on=None,
+        component="cpu",
+        label="CPU",
+        unit="k-Hours",
+        limit=Decimal(10),
+        used=Decimal(25) / 3,
+    )
+    overview = Overview()
+    overview.take(replace(report, budgets=(counted,)))
+    ((_, (view,)),) = overview.offerings().items()
+    cpu, mem = sorted(view.usage, key=lambda each: each.component)
+    assert cpu.used == 0
+    assert cpu.of_limit == counted
+    assert mem.share is None
+    large = large_budgets(replace(report, budgets=(counted,))) or []
+    assert [(each["used"], each["limit"]) for each in large] == [("8.33", "10")]
 
 
 def test_days_follow_the_clock_of_the_site() -> None:
