@@ -181,13 +181,16 @@ class Naming:
         return True
 
 
-def plain_text(text: str, longest_bytes: int, replaced: str = "|'\"`\\=") -> str:
-    """Return free text on one line, without control characters and those in ``replaced``.
+_REPLACED = "|'\"`\\="
+
+
+def plain_text(text: str, longest_bytes: int) -> str:
+    """Return free text on one line, without control characters, quotes and separators.
 
     Quotes, separators and line ends are altered by commands on the way in, or break their
     tables on the way out.
     """
-    plain = "".join(" " if c in replaced or _is_invisible(c) else c for c in text)
+    plain = "".join(" " if c in _REPLACED or _is_invisible(c) else c for c in text)
     single_spaced = " ".join(plain.split())
     return single_spaced.encode()[:longest_bytes].decode(errors="ignore").strip()
 

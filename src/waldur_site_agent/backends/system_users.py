@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pwd
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,21 +29,17 @@ class SystemUser:
         return (Detail("operating system", f"uid {self.uid}"), Detail("home directory", home))
 
 
-def system_user(
-    name: str,
-    find: Callable[[str], pwd.struct_passwd] = pwd.getpwnam,
-    owner_name: Callable[[int], str] | None = None,
-) -> SystemUser:
+def system_user(name: str) -> SystemUser:
     """Look a user up; never raises, since an explanation must not fail for it."""
     try:
-        found = find(name)
+        found = pwd.getpwnam(name)
     except (KeyError, ValueError, OSError):
         return SystemUser()
-    state = _home_state(Path(found.pw_dir), found.pw_uid, owner_name or _owner_name)
+    state = _home_state(Path(found.pw_dir), found.pw_uid)
     return SystemUser(uid=found.pw_uid, home=found.pw_dir, home_state=state)
 
 
-def _home_state(home: Path, uid: int, owner_name: Callable[[int], str]) -> str:
+def _home_state(home: Path, uid: int) -> str:
     try:
         found = home.lstat()
     except FileNotFoundError:
@@ -57,7 +52,7 @@ def _home_state(home: Path, uid: int, owner_name: Callable[[int], str]) -> str:
         return "exists and is not a directory"
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
     if found.st_uid != uid:
-        return f"belongs to {owner_name(found.st_uid)}, {mode}"
+        return f"belongs to {_owner_name(found.st_uid)}, {mode}"
     return f"exists and belongs to the user, {mode}"
 
 

@@ -71,8 +71,6 @@ class OldKey:
     """Its present name, if it was renamed."""
     values: Mapping[str, str] = field(default_factory=dict)
     """Values that are spelt differently now, in lower case."""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Values that are not supported, in lower case, and what to do instead."""
     differs: bool = False
     """Whether a site that has the key may notice what :attr:`text` says."""
     off: Callable[[Any], bool] = is_off
@@ -87,7 +85,6 @@ def done(
     text: str = "",
     *,
     values: Mapping[str, str] | None = None,
-    refused: Mapping[str, str] | None = None,
     differs: bool = False,
 ) -> OldKey:
     """A key that works; ``differs``: the text is about something that a site will notice."""
@@ -95,7 +92,6 @@ def done(
         answer=Answer.DONE,
         text=text,
         values=values or {},
-        refused=refused or {},
         differs=differs,
     )
 
@@ -221,8 +217,6 @@ class _Translation:
         match row.answer:
             case Answer.DONE:
                 word = str(value).strip().lower()
-                if word in row.refused:
-                    return Finding(place, row, Effect.REFUSED, f'"{word}": {row.refused[word]}')
                 content[name] = row.values.get(word, value)
                 said = row.text if row.differs and not is_off(value) else ""
                 return Finding(place, row, Effect.KEPT, said)
@@ -283,6 +277,5 @@ def table(rows: OldKeys) -> Iterator[str]:
     yield "|---|---|---|"
     for key, row in rows.items():
         answer = f"{row.answer.value}: `{row.name}`" if row.name else row.answer.value
-        parts = [row.text, *(f"`{value}`: {why}" for value, why in row.refused.items())]
-        text = "; ".join(filter(None, parts)).replace("|", "\\|")
+        text = row.text.replace("|", "\\|")
         yield f"| `{key}` | {answer} | {text} |"

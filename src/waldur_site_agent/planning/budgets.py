@@ -316,6 +316,7 @@ BILLING = "billing"
 _ACCOUNTS = 3
 """By what Waldur divides budgets to get shares."""
 _LARGEST_SHARE = 2**31 - 2
+"""One more is how Slurm stores ``parent``."""
 _MIB_PER_GIB = 1024
 
 

@@ -518,9 +518,6 @@ def _foreign(metadata: Mapping[str, object], found: BackendResource) -> Metadata
     return {k: v for k, v in metadata.items() if k not in own and not k.endswith(_BEFORE)}
 
 
-MemberLimits = dict[str, dict[str, "Decimal"]]
-
-
 def needs_notes(account: AccountPlan, found: BackendResource) -> bool:
     """Whether settings must be saved before the plan is applied."""
     return (

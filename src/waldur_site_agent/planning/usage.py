@@ -128,7 +128,6 @@ def _decimal(cents: int) -> Decimal:
 
 
 RowsByComponent = Mapping[tuple[UUID, str], "RecordedUsage"]
-UserUsagesByRow = Mapping[UUID, Mapping[str, Decimal]]
 
 ZERO = Decimal(0)
 

@@ -38,7 +38,6 @@ class Channels:
         settings: Budgets,
         *,
         proxy: str = "",
-        runner: ProcessRunner | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._offering = offering
@@ -46,7 +45,7 @@ class Channels:
         self._proxy = Proxy.configured(proxy)
         self._transport = transport
         remedy = "correct the command of budgets in the configuration"
-        self._runner = runner or ProcessRunner(when_missing=remedy)
+        self._runner = ProcessRunner(when_missing=remedy)
 
     def tell(self, notice: BudgetNotice, people: Sequence[TeamMember]) -> None:
         """Post the notice to the webhook and run the command.

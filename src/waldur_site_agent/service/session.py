@@ -82,13 +82,13 @@ class Mode:
         """The part as it appears in the log and in Waldur."""
         return part
 
-    def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:
+    def period_seconds(self) -> float:
         """The period of the mode.
 
         Raises:
             ValueError: the variable is not set to a positive number.
         """
-        text = (os.environ if environ is None else environ).get(self.period_variable, "").strip()
+        text = os.environ.get(self.period_variable, "").strip()
         minutes = _positive(self.period_variable, text) if text else self.default_minutes
         return minutes * 60
 
@@ -179,7 +179,7 @@ class EventMode:
         """The part as it appears in the log and in Waldur."""
         return replace(part, name=self.name)
 
-    def period_seconds(self, environ: Mapping[str, str] | None = None) -> float:  # noqa: ARG002 - as modes have it
+    def period_seconds(self) -> float:
         """The longest time without a request to Waldur while idle."""
         return self.ping_seconds
 

@@ -35,7 +35,7 @@ from waldur_site_agent.backends.command_line import (
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import ProcessRunner, Runner
-from waldur_site_agent.backends.project_directories import ProjectDirectories, directories_of
+from waldur_site_agent.backends.project_directories import directories_of
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component
 from waldur_site_agent.model.usage import Period, ResourceUsage, UsageReport
@@ -216,10 +216,9 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
         *,
         runner: Runner | None = None,
         homes: HomeDirectories | None = None,
-        directories: ProjectDirectories | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> None:
-        """``runner``, ``homes`` and ``directories`` replace what is outside, for tests.
+        """``runner`` and ``homes`` replace what is outside, for tests.
 
         ``lock_wait_seconds`` bounds the wait for another writer.
         """
@@ -229,7 +228,7 @@ class MoabBackend(CommandLineBackend[Mam, Work]):
             settings,
             components,
             homes=homes or HomeDirectories(ProcessRunner(), settings, user_name),
-            directories=directories or directories_of(settings, ProcessRunner(), account_name),
+            directories=directories_of(settings, ProcessRunner(), account_name),
             lock_wait_seconds=lock_wait_seconds,
         )
         self._moab = settings

@@ -98,8 +98,6 @@ def failure(result: CommandResult) -> TemporaryError | None:
 
 _log = logging.getLogger(__name__)
 
-_WRITING = ("mam-create-", "mam-delete-", "mam-modify-", "mam-deposit", "mam-withdraw")
-
 
 class MamClient(CommandClient):
     """One accounting manager, seen through its commands. Every failure is a ``TemporaryError``."""

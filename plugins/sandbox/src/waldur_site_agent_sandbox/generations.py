@@ -137,11 +137,6 @@ class Generation:
         return self.reached(8, 0, 7)
 
     @property
-    def has_prepaid(self) -> bool:
-        """Components can be paid in advance, for a number of months."""
-        return self.reached(7, 9, 0)
-
-    @property
     def counts_prepaid(self) -> bool:
         """Usage of prepaid components can be reported."""
         return self.reached(8, 1, 0)

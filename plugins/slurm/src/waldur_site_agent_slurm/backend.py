@@ -47,7 +47,7 @@ from waldur_site_agent.backends.command_line import (
 from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file
 from waldur_site_agent.backends.processes import Runner
-from waldur_site_agent.backends.project_directories import ProjectDirectories, directories_of
+from waldur_site_agent.backends.project_directories import directories_of
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.marketplace import Component, WaldurOffering
 from waldur_site_agent.model.usage import Period, UsageReport
@@ -239,7 +239,6 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         user_exists: Callable[[str], bool] | None = None,
         system_name: Callable[[str], str] | None = None,
         homes: HomeDirectories | None = None,
-        directories: ProjectDirectories | None = None,
         patience: PollTimeout | None = None,
         lock_wait_seconds: float = LOCK_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -256,8 +255,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             settings,
             components,
             homes=homes or HomeDirectories(processes.ProcessRunner(), settings, user_name),
-            directories=directories
-            or directories_of(settings, processes.ProcessRunner(), account_name),
+            directories=directories_of(settings, processes.ProcessRunner(), account_name),
             lock_wait_seconds=lock_wait_seconds,
         )
         self._slurm = settings

@@ -18,9 +18,6 @@ Limits = frozenset[tuple[str, int | None]]
 _Change = tuple[int | None, Limits, bool]
 """Share, limits, and whether they are those of single jobs."""
 
-LARGEST_SHARE = 2**31 - 2
-"""One more is how Slurm stores ``parent``."""
-
 
 def share_of(account: str, cluster: Cluster) -> Share:
     """What an account has of a budget besides GrpTRESMins."""

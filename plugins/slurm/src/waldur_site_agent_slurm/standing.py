@@ -42,7 +42,6 @@ def standing(
     cluster: Cluster,
     subject: Subject,
     user_exists: Callable[[str], bool],
-    find: Callable[[str], SystemUser] = system_user,
 ) -> Standing:
     """Read what decides about jobs, and explain it.
 
@@ -58,7 +57,7 @@ def standing(
             name: _account(name, subject, reading, coordinators.get(name, frozenset()))
             for name in subject.accounts
         },
-        users={user: _user(user, reading, find(user)) for user in subject.users},
+        users={user: _user(user, reading, system_user(user)) for user in subject.users},
         remarks=tuple(remarks),
     )
 
