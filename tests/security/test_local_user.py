@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.in_process import run_in_process
 from waldur_site_agent.backends import CreateHomeDirectories, RemoveMembers, locking
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.homes import HomeDirectories
@@ -426,3 +427,87 @@ def test_no_two_plans_share_a_digest_by_the_way_that_names_are_written() -> None
     ]
     digests = {digest_of(Plan(tuple(Step(a, "") for a in plan)), "HPC") for plan in plans}
     assert len(digests) == len(plans)
+
+
+TRAP = """
+offerings:
+- name: Trap
+  waldur_api_url: http://127.0.0.1:9
+  waldur_api_token: b8f7e0c19a5d4f2e8c3b6a7d9e0f1a2b3c4d5e6f
+  waldur_offering_uuid: 0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1
+  order_processing_backend: slurm
+  backend_settings: {slurm_bin_path: BIN}
+  backend_components:
+    cpu: {measured_unit: h, unit_factor: 60, accounting_type: limit, label: CPU}
+"""
+
+
+def a_trap(directory: Path) -> Path:
+    """A configuration under the default name that would start somebody's programs."""
+    for name in ("sacctmgr", "sacct", "scontrol", "squeue"):
+        program = directory / name
+        program.write_text(f"#!/bin/sh\ntouch {directory}/sprung\n")
+        program.chmod(0o755)
+    file = directory / "waldur-site-agent-config.yaml"
+    file.write_text(TRAP.replace("BIN", str(directory)))
+    return file
+
+
+def by_their_file(directory: Path) -> None:
+    os.chown(a_trap(directory), SOMEBODY, SOMEBODY)
+
+
+def by_their_directory(directory: Path) -> None:
+    a_trap(directory)
+    os.chown(directory, SOMEBODY, SOMEBODY)
+
+
+def by_a_public_directory(directory: Path) -> None:
+    a_trap(directory)
+    directory.chmod(0o1777)
+
+
+def by_a_public_file(directory: Path) -> None:
+    a_trap(directory).chmod(0o666)
+
+
+def by_a_link(directory: Path) -> None:
+    theirs = directory / "theirs"
+    theirs.mkdir()
+    file = a_trap(theirs)
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    (directory / file.name).symlink_to(file)
+
+
+@pytest.mark.parametrize(
+    "set_up",
+    [by_their_file, by_their_directory, by_a_public_directory, by_a_public_file, by_a_link],
+)
+@pytest.mark.parametrize("command", [("diagnose",), ("explain", "ada"), ("run", "--once")])
+@pytest.mark.guarantee("security: Threat model")
+@needs_root
+def test_the_configuration_of_a_directory_of_somebody_else_is_not_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_up: Callable[[Path], None],
+    command: tuple[str, ...],
+) -> None:
+    """Or a command of root in the home of a user would start programs of that user."""
+    place = tmp_path / "place"
+    place.mkdir()
+    set_up(place)
+    monkeypatch.chdir(place)
+    done = run_in_process("waldur-site-agent", *command)
+    assert done.code == 2
+    assert "of the working directory is not read" in done.err
+    assert not [*place.rglob("sprung")]
+
+
+def test_the_configuration_of_a_directory_of_ones_own_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = a_trap(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_in_process("waldur-site-agent", "config", "check").code == 0
+    tmp_path.chmod(0o1777)
+    assert run_in_process("waldur-site-agent", "config", "check", "-c", str(file)).code == 0

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 import yaml
 
-from harness import Installation, a_simulated_site
+from harness import Installation, SimulatedSite, a_simulated_site
+from harness.testbed import Relay
 from waldur_site_agent.config.settings import ComponentSettings
-from waldur_site_agent.model.budget_notices import Consumption
+from waldur_site_agent.model.budget_notices import Budget, Consumption
 from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.marketplace import Component, Term
+from waldur_site_agent.model.marketplace import Component, Resource, Term
+from waldur_site_agent.planning.budget_notices import NOTED, budget_changes
 from waldur_site_agent.planning.budgets import BudgetNote, BudgetPeriod, Terms, budget_of
 from waldur_site_agent.planning.limits import ordered_limits
 from waldur_site_agent.service import overview
@@ -122,6 +125,54 @@ def test_weights_that_cannot_be_used_are_those_of_nobody(weights: dict[str, obje
 )  # fmt: skip
 def test_a_note_in_waldur_that_nobody_wrote_is_none(note: object) -> None:
     assert BudgetNote.read({"budget": note}) is None
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"percent": float("inf"), "limit": "100"}, {"percent": float("nan"), "limit": "100"},
+        {"percent": 10**400, "limit": "100"}, {"percent": 80, "limit": "sNaN"},
+        {"percent": 80, "limit": "1e999999"}, {"percent": 80, "limit": "1e-999999"},
+        {"percent": 80, "limit": "Infinity"}, {"percent": "x" * 5000, "limit": []}, [], None,
+    ],
+    ids=lambda note: str(note)[:40],
+)  # fmt: skip
+def test_a_note_of_a_budget_notice_that_nobody_wrote_is_none(note: object) -> None:
+    budget = Budget(
+        resource=UUID(int=1), account="a", title="", project="p", ends_on=None, component="cpu",
+        label="CPU", unit="h", limit=Decimal(100), used=Decimal(85),
+    )  # fmt: skip
+    metadata: dict[str, Any] = {NOTED: {"cpu": note, "gone": note}}
+    resource = Resource(uuid=UUID(int=1), backend_id="a", backend_metadata=metadata)
+    (change,) = budget_changes({"a": resource}, [budget], [80])
+    assert change.metadata({}) == {NOTED: {"cpu": {"percent": 80, "limit": "100"}}}
+
+
+def test_a_number_in_metadata_that_json_cannot_write_concerns_its_resource_alone(
+    testbed: SimulatedSite,
+) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
+    orders = [testbed.order(project, name, cpu=1) for name in ("broken", "honest")]
+    testbed.cycle()
+    broken, honest = (testbed.resource(order) for order in orders)
+    side.edit(broken, backend_metadata={"x": "a number"}, paused=True)
+    side.edit(honest, paused=True)
+    testbed.transport = Infinite
+    failures = testbed.sync().failures
+    assert any("a_broken" in each and "JSON" in each for each in failures)
+    accounts = testbed.slurm.state.accounts
+    assert accounts[honest.backend_id].qos == ["paused"]
+    assert accounts[broken.backend_id].qos != ["paused"]
+
+
+class Infinite(Relay):
+    """A Waldur that shows a number which is more than any."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        content = response.read().replace(b'"a number"', b"1e999")
+        kept = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
+        return httpx.Response(response.status_code, headers=kept, content=content)
 
 
 def test_a_prepaid_term_of_ten_thousand_years_is_counted_and_one_that_ends_before_is_a_month() -> (

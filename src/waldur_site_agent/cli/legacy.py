@@ -23,6 +23,7 @@ from waldur_site_agent.cli.start import (
     each_offering,
     give_up,
     load_or_exit,
+    of_nobody_else,
     runtime_of,
 )
 from waldur_site_agent.cli.usage import load_usage
@@ -54,6 +55,7 @@ def config_of_version_1(default: str) -> Callable[[Callable[..., object]], Calla
         "config_file",
         type=_FILE,
         default=default,
+        callback=of_nobody_else,
         show_default=True,
         help="The configuration file.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ from typing import NoReturn
 from uuid import UUID
 
 import click
+from click.core import ParameterSource
 from pydantic import BaseModel
 
 from waldur_site_agent import __version__
 from waldur_site_agent.backends import Backend, BackendSettings, UsernameBackend
 from waldur_site_agent.backends.leases import Leases
 from waldur_site_agent.backends.naming import reserve_usernames
+from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.plugins import (
     PluginError,
     Registry,
@@ -66,11 +69,36 @@ DONE, FAILED, UNUSABLE, REFUSED = 0, 1, 2, 3
 
 DEFAULT_FILE = "waldur-site-agent-config.yaml"
 
+
+def of_nobody_else(context: click.Context, parameter: click.Parameter, file: Path) -> Path:
+    """Refuse a file of the working directory, which nobody named, that somebody else may have made.
+
+    It says which programs are started: root would run those of whoever owns the directory.
+    """
+    is_named = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    if is_named or file.is_absolute():
+        return file
+    try:
+        real, found = file.resolve(), file.stat()
+        place = directory_of_others(file) or directory_of_others(real)
+    except OSError:  # reading it says why
+        return file
+    is_theirs = found.st_uid not in {0, os.geteuid()} or found.st_mode & stat.S_IWOTH
+    if place is not None or is_theirs:
+        give_up(
+            f"{file} of the working directory is not read: {place or real} belongs to another "
+            "user, or others can write to it, and the file names programs to start; if you trust "
+            f"it, name it: -c {file}"
+        )
+    return file
+
+
 config_option = click.option(
     "-c",
     "--config-file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_FILE,
+    callback=of_nobody_else,
     show_default=True,
     help="The configuration file.",
 )

@@ -14,6 +14,8 @@ NOTED = "agent_budget_notices"
 """The key of ``backend_metadata``: by component, the last threshold told of, and its limit."""
 _REARM = Decimal("0.05")
 """A share must fall this far below a threshold before its crossing is told again."""
+_LARGEST, _LONGEST = 1000, 30
+"""The largest percentage, and the most digits of a limit, that is believed to be noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,9 @@ def _noted(resource: Resource) -> dict[str, tuple[int, Decimal]]:
 def _entries(found: Mapping[Any, Any]) -> Iterator[tuple[Any, tuple[int, Decimal]]]:
     for name, entry in found.items():
         try:
-            yield name, (int(entry["percent"]), Decimal(str(entry["limit"])))
-        except (KeyError, TypeError, ValueError, InvalidOperation):
+            percent, limit = int(entry["percent"]), Decimal(str(entry["limit"]))
+        except (KeyError, TypeError, ValueError, OverflowError, InvalidOperation):
             continue
+        # what is no number cannot be compared, and one of a million digits not be written
+        if abs(percent) <= _LARGEST and limit.is_finite() and abs(limit.adjusted()) <= _LONGEST:
+            yield name, (percent, limit)

@@ -566,6 +566,21 @@ class Connection:
         return response
 
 
+def _as_json(body: object, purpose: str) -> bytes:
+    """The body of a write.
+
+    Raises:
+        PermanentError: it repeats a number of Waldur's that is none in JSON, such as ``1e999``.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError as error:
+        raise PermanentError(
+            f"cannot {purpose}: it has a number that JSON cannot express",
+            remedy="correct what Waldur has there, such as the backend_metadata of the resource",
+        ) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One operation on one object, ready to be sent."""
@@ -596,12 +611,13 @@ class Call:
         undeclared = {*(query or ())} - {*operation.query} | keys - {*(operation.body or ())}
         if undeclared:
             raise ValueError(f"{operation.id} declares no {', '.join(sorted(undeclared))}")
+        purpose = operation.purpose.format(uuid=uuid)
         content = None
         if operation.body is not None:
-            content = json.dumps(body or {}, allow_nan=False).encode()
+            content = _as_json(body or {}, purpose)
         return cls(
             operation=operation,
-            purpose=operation.purpose.format(uuid=uuid),
+            purpose=purpose,
             path=operation.path.format(uuid=uuid),
             query=tuple(_parameters(query or {})),
             content=content,
