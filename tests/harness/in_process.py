@@ -87,11 +87,9 @@ def _invoke(
 
 
 def _command(name: str) -> click.Command:
-    if name == "waldur-site-agent":  # its entry point imports the command as late as it can
-        name, module = "main", import_module("waldur_site_agent.cli.main")
-        found = getattr(module, name)
-    else:
-        (entry,) = entry_points(group="console_scripts", name=name)
-        found = entry.load()
+    (entry,) = entry_points(group="console_scripts", name=name)
+    # what the entry points import, as late as they can
+    module = "main" if entry.attr == "main" else "aliases"
+    found = getattr(import_module(f"waldur_site_agent.cli.{module}"), entry.attr)
     assert isinstance(found, click.Command)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import stat
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
-from waldur_site_agent.cli.entry import leave_no_core_dumps
 from waldur_site_agent.config import Budgets
 from waldur_site_agent.cycles.site import RefusedPlan
 from waldur_site_agent.model.errors import TemporaryError
@@ -388,17 +386,6 @@ def test_no_command_gets_the_token_or_a_variable_that_would_change_it() -> None:
     names = {line.partition("=")[0] for line in done.stdout.splitlines()}
     assert names & environment.keys() == {"PATH"}
     assert "secret" not in done.stdout
-
-
-@pytest.mark.guarantee("security: Threat model")
-def test_no_core_with_the_token_in_it_is_written() -> None:
-    before = resource.getrlimit(resource.RLIMIT_CORE)
-    try:
-        leave_no_core_dumps()
-        limit = ProcessRunner().run(["sh", "-c", "ulimit -S -c"], 60).stdout
-        assert (resource.getrlimit(resource.RLIMIT_CORE), limit) == ((0, before[1]), "0\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 @pytest.mark.parametrize("trap", [a_link, a_hard_link, a_dangling_link, a_fifo])

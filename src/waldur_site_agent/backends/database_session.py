@@ -10,12 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import ssl
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
+from waldur_site_agent.backends.database_connection import (
+    AnswerLimit,
+    connected,
+    postgresql_transport,
+    tls_context,
+)
 from waldur_site_agent.config.database_url import DatabaseUrl
 from waldur_site_agent.model.errors import TemporaryError
 
@@ -25,8 +31,26 @@ _ANSWER_SHARE = 0.5
 """The share of that within which the server has to answer."""
 _OLDEST_POSTGRESQL, _OLDEST_MYSQL, _OLDEST_MARIADB = (14,), (5, 7), (10, 2)
 _LONGEST_REASON = 200
-_OF_A_CLOSED_CONNECTION = (OSError, ValueError, AttributeError)
-"""What drivers raise besides their own errors, of TLS and of connections that are closed."""
+_OF_ODD_ANSWERS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What drivers raise besides their own errors: of TLS, of connections that are closed, and when an
+answer is not what the protocol says."""
+_PLAIN_VALUES = (str, int, type(None))
+_ASKS_IN_CLEAR_TEXT = (
+    "the server asks for the password in clear text on a connection without TLS; use another "
+    "method of authentication there, or sslmode=verify-full"
+)
 
 
 class DatabaseError(TemporaryError):
@@ -50,10 +74,12 @@ class DatabaseSession(ABC):
             DatabaseError: it cannot be reached, refuses, or is not fit for leases.
         """
         self.url = url
+        self._limit = AnswerLimit()
         connection = self._socket = self._connected()
         self.descriptor = os.dup(connection.fileno())
         """The connection, for commands to inherit: until they have ended, it is not closed."""
         try:
+            self._limit.begin(SILENCE_SECONDS * _ANSWER_SHARE)
             self._log_in(connection, label)
         except self.problems as error:
             self.close()
@@ -74,8 +100,11 @@ class DatabaseSession(ABC):
     def try_lock(self, name: str) -> bool:
         """Take a lock unless another session has it; one that this session has is taken again.
 
+        It is taken only once the database also lists it as this session's: some that speak the
+        same protocol answer that a lock is taken and keep none.
+
         Raises:
-            DatabaseError: the session is over.
+            DatabaseError: the session is over, or the answers do not agree.
         """
 
     @abstractmethod
@@ -125,30 +154,52 @@ class DatabaseSession(ABC):
         if self.descriptor < 0:
             raise DatabaseError(f"{self.url}: the session is over")
         try:
+            self._limit.begin(SILENCE_SECONDS * _ANSWER_SHARE)
             return self._query(sql, *values)
         except self.problems as error:
             self.close()
             raise self._failure("the session is over", error) from error
 
-    def _connected(self) -> socket.socket:
-        seconds = SILENCE_SECONDS * _ANSWER_SHARE
-        try:
-            connection = socket.create_connection((self.url.host, self.url.port), seconds)
-        except OSError as error:
-            raise self._failure("cannot be reached", error) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-        return connection
+    def rows(self, columns: int, sql: str, *values: object) -> Sequence[Sequence[Any]]:
+        """Run a statement whose rows have this many plain values.
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if self.url.tls == "disable":
-            return None
-        context = ssl.create_default_context(cafile=self.url.ca_file or None)
-        if self.url.tls != "verify-full":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        Raises:
+            DatabaseError: it failed, or the answer is another one.
+        """
+        rows = self.query(sql, *values)
+        for row in rows:
+            if len(row) != columns or not all(isinstance(value, _PLAIN_VALUES) for value in row):
+                self.refuse_answer()
+        return rows
+
+    def row(self, columns: int, sql: str, *values: object) -> Sequence[Any]:
+        """Run a statement that has one row.
+
+        Raises:
+            DatabaseError: it failed, or the answer is another one.
+        """
+        rows = self.rows(columns, sql, *values)
+        if len(rows) != 1:
+            self.refuse_answer()
+        return rows[0]
+
+    def refuse_answer(self) -> NoReturn:
+        """End the session: an answer is to another question, or contradicts an earlier one.
+
+        Raises:
+            DatabaseError: always.
+        """
+        self.close()
+        raise self._unfit(
+            "its answers contradict each other",
+            "name a PostgreSQL, MariaDB or MySQL itself, not something that speaks its protocol",
+        )
+
+    def _connected(self) -> socket.socket:
+        try:
+            return connected(self.url, self._limit, SILENCE_SECONDS * _ANSWER_SHARE)
+        except (OSError, UnicodeError) as error:
+            raise self._failure("cannot be reached", error) from error
 
     def _failure(self, what: str, error: BaseException) -> DatabaseError:
         reason = _reason(error)
@@ -176,26 +227,20 @@ class PostgresqlSession(DatabaseSession):
         self._connection: Any = None
         from pg8000 import exceptions  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
 
-        self.problems = (exceptions.Error, *_OF_A_CLOSED_CONNECTION)
+        self.problems = (exceptions.Error, *_OF_ODD_ANSWERS)
         self._process = 0
         super().__init__(url, label)
 
     def _log_in(self, connection: socket.socket, label: str) -> None:
-        from pg8000.native import (  # type: ignore[import-untyped]  # noqa: PLC0415
-            Connection,
-        )
-
-        context: ssl.SSLContext | bool | None = self._tls() or False
-        if self.url.tls == "prefer":
-            context = None  # the driver's own way to take TLS where the server has it
-        self._connection = Connection(
+        transport = self._socket = postgresql_transport(connection, self.url, self._limit)
+        self._connection = _postgresql_driver(is_plain=transport is connection)(
             self.url.user,
             host=self.url.host,
             database=self.url.database,
             password=self.url.password,
-            ssl_context=context,
+            ssl_context=False,
             application_name=label,
-            sock=connection,
+            sock=transport,
         )
         version, is_standby, self._process = self._query(
             "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), "
@@ -216,7 +261,7 @@ class PostgresqlSession(DatabaseSession):
 
     def ask(self) -> None:
         """See :meth:`DatabaseSession.ask`."""
-        if self.query("SELECT pg_backend_pid()")[0][0] != self._process:
+        if self.row(1, "SELECT pg_backend_pid()")[0] != self._process:
             self.close()
             raise self._unfit(
                 "a connection pooler hands this session from server to server",
@@ -225,7 +270,25 @@ class PostgresqlSession(DatabaseSession):
 
     def try_lock(self, name: str) -> bool:
         """See :meth:`DatabaseSession.try_lock`."""
-        return bool(self.query(f"SELECT pg_try_advisory_lock({_number_of(name)})")[0][0])
+        number = _number_of(name)
+        taken, about, process = self.row(
+            3, f"SELECT pg_try_advisory_lock({number}), {number}::bigint, pg_backend_pid()"
+        )
+        if (about, process) != (number, self._process) or not isinstance(taken, bool):
+            self.refuse_answer()
+        if taken and self._granted(number) != [self._process]:
+            self.refuse_answer()
+        return taken
+
+    def _granted(self, number: int) -> list[int]:
+        """The processes of the server that hold a lock, as it lists them."""
+        rows = self.rows(
+            1,
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "  # noqa: S608 - a number
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+            f"AND (classid::bigint << 32) | objid::bigint = {number}",
+        )
+        return [process for (process,) in rows]
 
     def unlock(self, name: str) -> None:
         """See :meth:`DatabaseSession.unlock`."""
@@ -233,13 +296,14 @@ class PostgresqlSession(DatabaseSession):
 
     def holders(self, names: Sequence[str]) -> Mapping[str, str]:
         """See :meth:`DatabaseSession.holders`."""
-        rows = self.query(
+        rows = self.rows(
+            3,
             "SELECT (classid::bigint << 32) | objid::bigint, application_name, pid "
             "FROM pg_locks LEFT JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND database = "
-            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            "(SELECT oid FROM pg_database WHERE datname = current_database())",
         )
-        found = {number: who or f"session {pid}" for number, who, pid in rows}
+        found = {number: _label(who, f"session {pid}") for number, who, pid in rows}
         by_name = ((name, found.get(_number_of(name))) for name in names)
         return {name: who for name, who in by_name if who is not None}
 
@@ -262,7 +326,7 @@ class MysqlSession(DatabaseSession):
         import pymysql  # noqa: PLC0415 - an extra
 
         self._connection: pymysql.Connection[Any] | None = None
-        self.problems = (pymysql.Error, *_OF_A_CLOSED_CONNECTION)
+        self.problems = (pymysql.Error, *_OF_ODD_ANSWERS)
         self._process = 0
         super().__init__(url, label)
 
@@ -270,20 +334,23 @@ class MysqlSession(DatabaseSession):
         import pymysql  # noqa: PLC0415 - an extra
 
         seconds = SILENCE_SECONDS * _ANSWER_SHARE
-        context = self._tls()
+        has_tls = self.url.tls != "disable"
         self._connection = pymysql.Connection(
             user=self.url.user,
             password=self.url.password,
             host=self.url.host,
             database=self.url.database,
-            ssl=None if self.url.tls == "prefer" else context,
-            ssl_disabled=self.url.tls == "disable",  # with neither, the driver prefers TLS
+            ssl=tls_context(self.url, self._limit) if has_tls else None,
+            ssl_disabled=not has_tls,
+            auth_plugin_map=dict.fromkeys(_PLAIN_METHODS, _EncryptedPassword),
             program_name=label,
             autocommit=True,
             read_timeout=seconds,
             write_timeout=seconds,
             defer_connect=True,
         )
+        if self.url.tls == "prefer":
+            self._connection._ssl_required = False  # type: ignore[attr-defined]  # noqa: SLF001
         self._connection.connect(connection)
         version, self._process, is_replica = self._query(
             "SELECT VERSION(), CONNECTION_ID(), @@global.read_only"
@@ -311,7 +378,7 @@ class MysqlSession(DatabaseSession):
 
     def ask(self) -> None:
         """See :meth:`DatabaseSession.ask`."""
-        process, is_read_only = self.query("SELECT CONNECTION_ID(), @@global.read_only")[0]
+        process, is_read_only = self.row(2, "SELECT CONNECTION_ID(), @@global.read_only")
         if process != self._process:
             self.close()
             raise self._unfit(
@@ -321,7 +388,13 @@ class MysqlSession(DatabaseSession):
 
     def try_lock(self, name: str) -> bool:
         """See :meth:`DatabaseSession.try_lock`."""
-        return bool(self.query("SELECT GET_LOCK(%s, 0)", self._key(name))[0][0] == 1)
+        key = self._key(name)
+        taken, about, process = self.row(3, "SELECT GET_LOCK(%s, 0), %s, CONNECTION_ID()", key, key)
+        if (about, process) != (key, self._process) or taken not in (0, 1, None):
+            self.refuse_answer()
+        if taken and self.row(1, "SELECT IS_USED_LOCK(%s)", key)[0] != self._process:
+            self.refuse_answer()
+        return bool(taken)
 
     def unlock(self, name: str) -> None:
         """See :meth:`DatabaseSession.unlock`."""
@@ -332,7 +405,7 @@ class MysqlSession(DatabaseSession):
         if not names:
             return {}
         columns = ", ".join(["IS_USED_LOCK(%s)"] * len(names))
-        sessions = self.query(f"SELECT {columns}", *map(self._key, names))[0]
+        sessions = self.row(len(names), f"SELECT {columns}", *map(self._key, names))
         held = {
             name: session
             for name, session in zip(names, sessions, strict=True)
@@ -346,8 +419,9 @@ class MysqlSession(DatabaseSession):
 
     def _hosts(self, sessions: Iterable[int]) -> Mapping[int, str]:
         wanted = set(sessions)
-        rows = self.query("SELECT ID, HOST FROM information_schema.PROCESSLIST") if wanted else ()
-        return {number: host.rpartition(":")[0] or host for number, host in rows}
+        sql = "SELECT ID, HOST FROM information_schema.PROCESSLIST"
+        rows = self.rows(2, sql) if wanted else ()
+        return {number: _label(str(host).rpartition(":")[0] or host) for number, host in rows}
 
     def _key(self, name: str) -> str:
         """A name of at most 64 letters; names are those of the whole server, not of a database."""
@@ -365,6 +439,59 @@ class MysqlSession(DatabaseSession):
             cursor.execute(sql, values or None)
             rows: Sequence[Sequence[Any]] = cursor.fetchall()
             return rows
+
+
+_PLAIN_METHODS = ("mysql_clear_password", "dialog")
+"""The plugins by which a MySQL or MariaDB asks for the password itself."""
+
+
+class _EncryptedPassword:
+    """Sends the password itself, but never on a connection that others can read."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def authenticate(self, packet: Any) -> Any:
+        """Answer the server's question, as the driver does.
+
+        Raises:
+            RuntimeError: there is no TLS.
+        """
+        connection = self._connection
+        if not connection._secure:  # noqa: SLF001 - the driver has no other way to say
+            raise RuntimeError(_ASKS_IN_CLEAR_TEXT)
+        del packet  # a question for people; the only answer is the password
+        connection.write_packet(connection.password + b"\0")
+        answer = connection._read_packet()  # noqa: SLF001
+        answer.check_error()
+        return answer
+
+
+def _postgresql_driver(*, is_plain: bool) -> Any:
+    """The driver's connection; one without TLS does not send the password itself."""
+    from pg8000.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        InterfaceError,
+    )
+    from pg8000.native import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        Connection,
+    )
+
+    class PlainConnection(Connection):  # type: ignore[misc]  # the driver has no types
+        def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802
+            if data[:4] == _CLEAR_TEXT:
+                raise InterfaceError(_ASKS_IN_CLEAR_TEXT)
+            super().handle_AUTHENTICATION_REQUEST(data, context)
+
+    return PlainConnection if is_plain else Connection
+
+
+_CLEAR_TEXT = struct.pack("!i", 3)
+"""How a PostgreSQL asks for the password itself."""
+
+
+def _label(who: object, otherwise: str = "") -> str:
+    """What the database calls another agent, at most as long as it can be."""
+    return str(who)[:_LONGEST_REASON] if who else otherwise
 
 
 def _number_of(name: str) -> int:

@@ -1,6 +1,6 @@
 """The command names of version 1, which sites have in scripts, probes and units.
 
-``pyproject.toml`` installs each as a program of its own; ``waldur_site_agent`` is
+Each is a program of its own, by its entry point in ``entry.py``; ``waldur_site_agent`` is
 :func:`~waldur_site_agent.cli.main.agent`. Each takes ``-m`` and ``-c``.
 """
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 from uuid import UUID
 
 import click
+import structlog
 from click.core import ParameterSource
 from pydantic import BaseModel
 
@@ -47,6 +48,7 @@ from waldur_site_agent.config import (
     Source,
     load_usable,
 )
+from waldur_site_agent.config.database_url import VERIFIED
 from waldur_site_agent.config.describing import (
     json_schema,
     passwords_in,
@@ -355,9 +357,15 @@ def runtime_of(
     Raises:
         UsageError: the journal cannot be opened.
     """
-    url = start.configuration.coordination_url
+    url = None if dry_run else start.configuration.coordination_url
+    if url is not None and url.exposed:
+        structlog.get_logger().warning(
+            "the connection to the coordinating database is not protected",
+            reason=url.exposed,
+            remedy=f"coordination: {VERIFIED}",
+        )
     return Runtime(
-        leases=None if url is None or dry_run else Leases(url),
+        leases=None if url is None else Leases(url),
         configuration=start.configuration,
         source=start.source,
         registry=start.registry,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -77,9 +78,30 @@ class DatabaseUrl:
         )
 
     @property
+    def exposed(self) -> str:
+        """What somebody on the network between agent and database could do; empty if nothing."""
+        if self.tls == "verify-full" or _is_of_this_machine(self.host):
+            return ""
+        return (
+            f"the certificate of {self.host} is not verified (sslmode={self.tls}): whoever is in "
+            "between can learn the password and give several agents the same lease"
+        )
+
+    @property
     def missing_extra(self) -> str:
         """The extra of this distribution that the database needs and that is not installed."""
         return "" if importlib.util.find_spec(_DRIVERS[self.dialect]) else self.dialect
+
+
+VERIFIED = "append ?sslmode=verify-full, and &sslrootcert=FILE for an authority of the site"
+"""How to end :attr:`DatabaseUrl.exposed`."""
+
+
+def _is_of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _tls(text: str) -> TlsMode:

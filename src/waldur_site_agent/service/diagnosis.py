@@ -19,7 +19,7 @@ from waldur_site_agent.backends.database_session import DatabaseError, open_sess
 from waldur_site_agent.backends.locking import OWN_DIRECTORY, default_lock_file
 from waldur_site_agent.backends.plugins import Registry
 from waldur_site_agent.config import Configuration, ConfigurationError, Job, Offering, Source
-from waldur_site_agent.config.database_url import DatabaseUrl
+from waldur_site_agent.config.database_url import VERIFIED, DatabaseUrl
 from waldur_site_agent.config.describing import passwords_in, without_secrets
 from waldur_site_agent.cycles.limits import by_account, unlimited_text
 from waldur_site_agent.cycles.placements import misplaced
@@ -182,7 +182,12 @@ def _coordination(url: DatabaseUrl) -> Check:
         session.close()
     except DatabaseError as error:
         return failed_check("coordination", error)
-    return Check(name="coordination", verdict=CheckStatus.OK, detail=f"leases in {url}")
+    return Check(
+        name="coordination",
+        verdict=CheckStatus.WARNING if url.exposed else CheckStatus.OK,
+        detail=url.exposed or f"leases in {url}",
+        remedy=f"coordination: {VERIFIED}" if url.exposed else "",
+    )
 
 
 def _writable(key: str, path: Path) -> Check:

@@ -115,3 +115,40 @@ def test_without_the_key_file_locks_do(tmp_path: Path) -> None:
     for top in ({}, {"coordination": ""}):
         configuration, _ = load_configuration(written(tmp_path, **top), {})
         assert configuration.coordination_url is None
+
+
+@pytest.mark.guarantee("security: Threat model")
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("db.example.com/w", "sslmode=prefer"),
+        ("db.example.com/w?sslmode=require", "sslmode=require"),
+        ("192.0.2.1/w?sslmode=disable", "sslmode=disable"),
+        ("db.example.com/w?sslmode=verify-full", ""),
+        ("db.example.com/w?sslmode=verify-full&sslrootcert=/ca.pem", ""),
+        ("127.0.0.1/w", ""),
+        ("[::1]/w?sslmode=disable", ""),
+        ("localhost/w", ""),
+    ],
+)
+def test_a_database_elsewhere_without_a_verified_certificate_is_remarked(
+    scheme: str, place: str, says: str
+) -> None:
+    url = DatabaseUrl.parse(f"{scheme}://agent:{QUOTED}@{place}")
+    assert says in url.exposed
+    assert bool(url.exposed) is bool(says)
+
+
+def test_an_agent_warns_of_a_database_whose_certificate_is_not_verified(tmp_path: Path) -> None:
+    url = f"postgresql://agent:{QUOTED}@db.invalid/w"
+    warning = "the connection to the coordinating database is not protected"
+    said = []
+    for options in ("", "?sslmode=verify-full"):
+        file = tmp_path / "config.yaml"
+        offering = OFFERING | {"reporting_backend": "slurm"}
+        file.write_text(yaml.safe_dump({"coordination": url + options, "offerings": [offering]}))
+        done = run_in_process("waldur_site_agent", "-m", "report", "--once", "-c", str(file))
+        assert "s3cret" not in done.out + done.err
+        said.append(warning in done.err)
+    assert said == [True, False]
