@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import eventually
+from harness.patience import patience
 from integration.databases import RealDatabase
 from waldur_site_agent.backends.database_session import (
     DatabaseError,
@@ -18,6 +19,11 @@ from waldur_site_agent.backends.database_session import (
 from waldur_site_agent.config.database_url import DatabaseUrl
 
 pytestmark = pytest.mark.database
+
+
+@pytest.fixture(autouse=True)
+def _sessions_that_live_through_pauses_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waldur_site_agent.backends.database_session.SILENCE_SECONDS", patience())
 
 
 def url_of(database: RealDatabase, options: str = "", **changes: str) -> DatabaseUrl:

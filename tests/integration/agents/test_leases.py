@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness import eventually
-from harness.several_agents import Agent, SeveralAgents
+from harness.several_agents import SILENCE, Agent, SeveralAgents
 from integration.databases import RealDatabase
-from waldur_site_agent.backends.database_session import DatabaseSession
 
 OVER = "nothing is written until there is another"
 AWAY = "no work until the coordinating database can be used"
@@ -28,7 +27,7 @@ def in_the_middle_of_a_write(site: SeveralAgents) -> None:
 @pytest.mark.guarantee("With several agents one works")
 def test_a_holder_that_is_killed_while_it_writes_is_replaced(agents: SeveralAgents) -> None:
     testbed, side = agents.testbed, agents.testbed.sandbox.customer
-    agents.constants[f"{DatabaseSession.__module__}.SILENCE_SECONDS"] = 60.0
+    agents.constants[SILENCE] = 60.0
     agents.log.seconds_of_a_write = 0.1
     agents.may_write.clear()
     project = testbed.project(ada="ada01", bob="bob01")
