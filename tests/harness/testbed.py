@@ -95,6 +95,7 @@ class SimulatedSite:
     removals_allowed: bool = False
     remove_unknown_users: bool = False
     recreate: bool = False
+    refuses_missing_limits: bool = False
     limits: str = "backend"
     moved_projects: str = "follow"
     require_consent: bool = False
@@ -177,6 +178,7 @@ class SimulatedSite:
                 now=self.now,
                 remove_unknown_users=self.remove_unknown_users,
                 recreate=self.recreate,
+                refuses_missing_limits=self.refuses_missing_limits,
             )
             yield site
             site.conditions.settle(site.log, site.now(), complete=True)

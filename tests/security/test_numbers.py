@@ -217,3 +217,27 @@ def test_an_order_to_create_is_no_renewal_whatever_its_attributes_say(
         side.place_update_order(resource, {"cpu": 2, "gres/gpu": 10})
         site.cycle()
         assert site.slurm.state.accounts[resource.backend_id].limits["gres/gpu"] == 10 * 12 * 60
+
+
+@pytest.mark.parametrize("limits", [{}, {"mem": 1}, {"cpu": None, "mem": 1}], ids=str)
+@pytest.mark.guarantee("security: Threat model")
+def test_an_order_without_a_limit_gets_nothing_unlimited_where_the_site_refuses_that(
+    testbed: SimulatedSite, limits: dict[str, Any]
+) -> None:
+    """Waldur takes such orders from its API, and bills nothing for what was not ordered."""
+    testbed.refuses_missing_limits = True
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
+    order = side.place_create_order(project, "run", limits)
+    testbed.cycle()
+    assert testbed.state(order) == "erred"
+    assert '"cpu"' in side.current(order).error_message
+    assert "a_run" not in str(testbed.slurm.state.accounts.keys())
+    honest = side.place_create_order(project, "whole", {"cpu": 5, "mem": 1})
+    testbed.cycle()
+    resource = testbed.resource(honest)
+    update = side.place_update_order(resource, {"mem": 2})
+    testbed.cycle()
+    assert (testbed.state(honest), testbed.state(update)) == ("done", "erred")
+    end = side.place_terminate_order(resource)
+    testbed.cycle()
+    assert testbed.state(end) == "done"

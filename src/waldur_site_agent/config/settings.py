@@ -301,6 +301,10 @@ class Safety(Section):
     """What to do with a terminate order whose resource's last usage this token may not report:
     ``wait`` leaves it executing, ``wait_for_past_months`` also for what only staff may report,
     ``complete`` ends it, and the usage is never billed."""
+    missing_limits: Literal["unlimited", "refuse"] = "unlimited"
+    """What to do with an order that leaves out the limit of a component that is sold by limit, as
+    Waldur lets customers do: ``unlimited`` sets none, so that usage is unlimited and not billed,
+    ``refuse`` marks the order erred."""
 
 
 class Events(Section):

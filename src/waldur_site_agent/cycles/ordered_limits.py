@@ -8,9 +8,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Order, OrderType, Resource
-from waldur_site_agent.planning.limits import supported_limits
+from waldur_site_agent.planning.limits import limited_by, supported_limits
 from waldur_site_agent.planning.orders import has_no_limits, limits_to_set
 
 
@@ -27,7 +27,8 @@ def orders_with_limits(
         by_uuid: their resources.
 
     Returns:
-        The orders, and by order, why its plan is not known; such an order has to wait.
+        The orders, and by order, why its limits are not known: its plan could not be read, so it
+        has to wait, or a limit is missing, and the site refuses that.
     """
     resources = {
         order.uuid: by_uuid.get(order.marketplace_resource_uuid or order.uuid) for order in orders
@@ -42,14 +43,38 @@ def orders_with_limits(
     except SiteAgentError as error:
         text = f"the limits of its plan could not be read: {error}"
         problems = dict.fromkeys(by_plan, TemporaryError(text))
-    return (
-        tuple(
-            order if resource is None else _with_limits(site, order, resource, quotas)
-            for order in orders
-            for resource in (resources[order.uuid],)
-        ),
-        problems,
+    completed = tuple(
+        order if resource is None else _with_limits(site, order, resource, quotas)
+        for order in orders
+        for resource in (resources[order.uuid],)
     )
+    for order in completed:
+        resource = resources[order.uuid]
+        if resource is not None and order.uuid not in problems:
+            problems |= _missing(site, order, resource)
+    return completed, problems
+
+
+def _missing(site: Site, order: Order, resource: Resource) -> dict[UUID, SiteAgentError]:
+    """Why an order cannot be carried out that leaves out a limit, where the site refuses that.
+
+    Waldur bills what was ordered, so that what has no limit would be unlimited for nothing. An
+    update may leave out all limits, or what the resource does not have either.
+    """
+    if not site.refuses_missing_limits or order.type == OrderType.TERMINATE:
+        return {}
+    components = limited_by(site.backend, site.offering.components)
+    needed = {name for name, each in components.items() if each.rules.is_limited}
+    if order.type == OrderType.UPDATE:
+        had = {name for name, limit in resource.limits.items() if limit is not None}
+        needed = needed & had if order.limits else set()
+    missing = sorted(name for name in needed if order.limits.get(name) is None)
+    if not missing:
+        return {}
+    named = ", ".join(f'"{name}"' for name in missing)
+    text = f"{order.resource_name or resource.name}: the order has no limit of component {named}"
+    remedy = "order a limit of each component, or set safety.missing_limits: unlimited"
+    return {order.uuid: PermanentError(text, remedy=remedy)}
 
 
 def _by_plan(

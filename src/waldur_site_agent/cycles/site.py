@@ -613,6 +613,8 @@ class Site:
     """The time zone of billing months."""
     unreported_usage: UnreportedUsage = UnreportedUsage.WAIT
     """What happens to a termination whose last usage this token may not report."""
+    refuses_missing_limits: bool = False
+    """Whether orders fail that leave out the limit of a component that is sold by limit."""
     remove_unknown_users: bool = False
     """Whether account members unknown to Waldur are removed, not just reported."""
     recreate: bool = False

@@ -347,6 +347,7 @@ def open_site(
             named=runtime.named.setdefault(offering.name, set()),
             usernames=_usernames(runtime, offering, mode),
             unreported_usage=UnreportedUsage(safety.unreported_usage),
+            refuses_missing_limits=safety.missing_limits == "refuse",
             remove_unknown_users=safety.unknown_users == "remove",
             recreate=runtime.recreate,
             wants_days=runtime.monitoring.shows_pages,
