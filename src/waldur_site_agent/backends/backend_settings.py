@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from waldur_site_agent.config.switching import OldDefault, OldKeys
+from waldur_site_agent.model.settings import Section
 
 
-class BackendSettings(BaseModel):
+class BackendSettings(Section):
     """Base of a plugin's ``backend_settings``: unknown keys are refused, values are frozen.
 
     The docstring below a field is its line in the generated reference and in the JSON Schema.
     """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
-    )
 
     version_1: ClassVar[OldKeys] = {}
     """The keys of version 1 that a site may have in its file, and what became of each."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from waldur_site_agent.model.settings import Section
 
 QuotaProvider: TypeAlias = Literal["xfs", "lustre", "ceph_xattr"]
 QuotaKind: TypeAlias = Literal["user", "project"]
@@ -70,13 +72,7 @@ class QuotaLimits:
         return not any((self.soft_bytes, self.hard_bytes, self.soft_files, self.hard_files))
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
-    )
-
-
-class _BlockQuota(_Section):
+class _BlockQuota(Section):
     """What quotas of XFS and Lustre have in common."""
 
     mount_point: str = ""
@@ -192,7 +188,7 @@ class XfsProjectQuota(ProjectQuota):
     provider = "xfs"
 
 
-class ProjectDirectory(_Section):
+class ProjectDirectory(Section):
     """A directory for the members of each account, named like it."""
 
     enabled: bool = False

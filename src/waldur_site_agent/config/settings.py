@@ -15,9 +15,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -27,18 +25,7 @@ from pydantic import (
 
 from waldur_site_agent.config.database_url import DatabaseUrl
 from waldur_site_agent.model.marketplace import Component
-
-
-class Section(BaseModel):
-    """A mapping of the file: unknown keys are refused, values do not change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        str_strip_whitespace=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+from waldur_site_agent.model.settings import Section
 
 
 class Job(enum.Enum):

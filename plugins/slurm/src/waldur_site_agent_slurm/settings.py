@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -21,6 +19,7 @@ from waldur_site_agent.backends.account_tree import Shape
 from waldur_site_agent.backends.command_line_settings import CommandLineSettings
 from waldur_site_agent.backends.naming import PREFIX_RULE
 from waldur_site_agent.model.backend import ContainerKind
+from waldur_site_agent.model.settings import Section
 from waldur_site_agent_slurm.facts import ROOT
 from waldur_site_agent_slurm.names import account_name
 from waldur_site_agent_slurm.version_1 import DEFAULTS, KEYS
@@ -73,12 +72,8 @@ _WALL_TIME = r"^([0-9]+(-[0-9]{1,2}(:[0-9]{2}){0,2}|(:[0-9]{2}){0,2}))?$"
 _QOS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,100}$"
 
 
-class QosManagement(BaseModel):
+class QosManagement(Section):
     """A QOS of its own for each account, named like it."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
-    )
 
     enabled: bool = False
     """Whether an account gets one when it is made; needs AdminLevel Administrator."""
@@ -139,12 +134,8 @@ class QosManagement(BaseModel):
         return {key: str(value) for key, value in values.items() if value not in ("", None)}
 
 
-class PeriodicLimits(BaseModel):
+class PeriodicLimits(Section):
     """Budgets that a periodic policy in Waldur gives to resources."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True
-    )
 
     enabled: bool = False
     """Whether the agent sets them: limits, fairshare and, where the policy resets usage, RawUsage,
