@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,12 @@ LOCKS = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the locks of all agents of this run in a directory that is removed afterwards."""
+    """Keep the locks of all agents of this run in a directory that is removed afterwards.
+
+    Also keep what is compiled, or each process that a test starts compiles every module again.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if DIRECTORY_VARIABLE not in os.environ:  # workers of pytest-xdist inherit it
         config.stash[LOCKS] = Path(tempfile.mkdtemp(prefix="waldur-site-agent-locks-"))
         os.environ[DIRECTORY_VARIABLE] = str(config.stash[LOCKS])
