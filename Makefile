@@ -11,6 +11,9 @@ FIRST  ?= 1
 JOBS   ?= 2
 PYTHONS ?= 3.12 3.13 3.14
 
+# Without compiled modules every process that tests start compiles the agent again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo quick test test-debian13 test-pythons coverage test-long test-systemd simulate lint format docs guarantees build sbom audit bench clean
 help:
 	@echo "make demo       watch orders become accounts, simulated (SLURM=real: a real cluster; BACKEND=moab)"

@@ -55,30 +55,45 @@ def batches(actions: Sequence[Action]) -> list[list[AnyTask]]:
     batch shows what became of all of them. Between accounts the order does not matter.
     """
     result: list[list[AnyTask]] = [[]]
-    met: dict[str, list[Action]] = {}
+    met: defaultdict[str, _Met] = defaultdict(_Met)
     for index, action in enumerate(actions):
         task = Task(index, action)
-        if any(not _go_together(earlier, action) for earlier in met.get(task.account, ())):
+        if not met[task.account].goes_with(action):
             result.append([])
-            met = {}
-        met.setdefault(task.account, []).append(action)
+            met.clear()
+        met[task.account].add(action)
         result[-1].append(task)
     return result
 
 
-def _go_together(earlier: Action, later: Action) -> bool:
-    if DeleteResource in (type(earlier), type(later)):
-        return isinstance(earlier, RemoveMembers)
-    if isinstance(later, CreateResource):
-        return False
-    if isinstance(earlier, CreateResource):
-        return not isinstance(later, SetLimits)
-    one, other = _people(earlier), _people(later)
-    if one is None or other is None:
-        return type(earlier) is not type(later)
-    if one.isdisjoint(other):
-        return type(earlier) is not type(later) or isinstance(later, SetMemberLimits)
-    return isinstance(earlier, AddMembers) and isinstance(later, SetMemberLimits)
+@dataclass(slots=True)
+class _Met:
+    """What a batch does to one account, in time that does not grow with the batch."""
+
+    kinds: set[type] = field(default_factory=set)
+    people: defaultdict[type, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def add(self, action: Action) -> None:
+        self.kinds.add(type(action))
+        self.people[type(action)].update(_people(action) or ())
+
+    def goes_with(self, later: Action) -> bool:
+        """Whether the action may follow in the same batch."""
+        if not self.kinds:
+            return True
+        if DeleteResource in self.kinds or isinstance(later, CreateResource):
+            return False
+        if isinstance(later, DeleteResource):
+            return self.kinds == {RemoveMembers}
+        if isinstance(later, SetLimits) and CreateResource in self.kinds:
+            return False
+        if type(later) in self.kinds and not isinstance(later, SetMemberLimits):
+            return False
+        before_it = {AddMembers} if isinstance(later, SetMemberLimits) else set()
+        people = _people(later)
+        return people is None or all(
+            people.isdisjoint(self.people[kind]) for kind in self.kinds - before_it
+        )
 
 
 def _people(action: Action) -> frozenset[str] | None:

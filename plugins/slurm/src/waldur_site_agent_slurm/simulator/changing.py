@@ -169,11 +169,12 @@ def _modify_members(state: SimState, request: Request, users: Sequence[str]) -> 
     change = _change(state, request)
     only = names(request.where.get("account", "")) or list(state.accounts)
     accounts = by_name(state.accounts[name] for name in only if name in state.accounts)
+    wanted = set(users)
     chosen = [
         (account, user, account.members[user])
         for account in accounts
         for user in sorted(account.members)
-        if not users or user in users
+        if not users or user in wanted
     ]
     if not chosen:
         return _nothing_modified(state)
@@ -324,13 +325,14 @@ _ADVICE_FOR_ACCOUNTS = (
 def remove_user(state: SimState, words: list[str]) -> Answer:
     """End associations of users; those with none left are deleted. All or nothing."""
     request = read_request(words, USER_KEYS)
-    users = user_names(state, request.where.get("name", "") or request.where.get("user", ""))
+    users = {*user_names(state, request.where.get("name", "") or request.where.get("user", ""))}
     only = names(request.where.get("account", ""))
     accounts = by_name(state.accounts[a] for a in only or state.accounts if a in state.accounts)
     going = [(a, u) for a in accounts for u in sorted(a.members) if not users or u in users]
     if not going:
         return _NOTHING_DELETED
-    _refuse_active(state, [j for j in state.jobs.values() if _uses(j, going)])
+    gone = {(account.name, user) for account, user in going}
+    _refuse_active(state, [j for j in state.jobs.values() if (j.account, j.user) in gone])
     if only:
         _refuse_losing_default(state, going, _ADVICE_FOR_USERS)
     rows = [
@@ -340,7 +342,7 @@ def remove_user(state: SimState, words: list[str]) -> Answer:
     ]
     for account, user in going:
         del account.members[user]
-    _cancel_unrecorded(state, {(account.name, user) for account, user in going})
+    _cancel_unrecorded(state, gone)
     return Answer(0, _removed_users(state, going, rows, whole=not only))
 
 
@@ -374,10 +376,6 @@ def remove_account(state: SimState, words: list[str]) -> Answer:
     for account in below.values():
         account.parent = ""
     return Answer(0, heading + "".join(f"{line}\n" for line in lines))
-
-
-def _uses(job: SimJob, going: Sequence[tuple[SimAccount, str]]) -> bool:
-    return any(job.account == account.name and job.user == user for account, user in going)
 
 
 def _refuse_active(state: SimState, jobs: Sequence[SimJob]) -> None:
@@ -464,26 +462,28 @@ def _removed_users(
     lines = [] if whole else [" Deleting user associations..."]
     if not whole:
         lines += [showing.member_of(state, *row) for row in rows]
-    lost = [u for u in sorted({user for _, user in going}) if _bereft(state, u, going)]
+    lost = [user for user, left in _accounts_left(going) if _bereft(state, user, left)]
     if lost:
         lines.append(" Deleting users..." if whole else " Deleting users (No Associations)...")
         lines += [f"  {user}" for user in lost]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _bereft(
-    state: SimState,
-    user: str,
-    going: Sequence[tuple[SimAccount, str]],
-    *,
-    drops_record: bool = True,
-) -> bool:
+def _accounts_left(going: Sequence[tuple[SimAccount, str]]) -> list[tuple[str, set[str]]]:
+    """The users by name, with the accounts that they leave."""
+    left: dict[str, set[str]] = {}
+    for account, user in going:
+        left.setdefault(user, set()).add(account.name)
+    return sorted(left.items())
+
+
+def _bereft(state: SimState, user: str, left: set[str], *, drops_record: bool = True) -> bool:
     """Drop the record of a user without associations, or the default that is no more."""
     record = state.users.get(user, SimUser(user))
     if not state.accounts_of(user) and drops_record:
         state.forget_user(user)
         return True
-    if record.default_account in {account.name for account, other in going if other == user}:
+    if record.default_account in left:
         record.default_account = ""
     return False
 
@@ -494,7 +494,7 @@ def _disband(state: SimState, account: SimAccount) -> None:
     account.associated, account.limits, account.qos = False, {}, []
     account.default_qos, account.submit_limit = "", None
     for _, user in going:
-        _bereft(state, user, going, drops_record=False)  # removing an account keeps records
+        _bereft(state, user, {account.name}, drops_record=False)  # the records stay
     _cancel_unrecorded(state, {(account.name, user) for _, user in going})
 
 

@@ -21,6 +21,7 @@ class Request:
 
 
 _BRACKETS = re.compile(r"^(.*)\[([0-9,-]+)\](.*)$")
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
 
 def read_request(words: list[str], known: tuple[str, ...]) -> Request:
@@ -54,16 +55,16 @@ def unknown_option(word: str) -> Answer:
 
 def names(value: str, *, keep_case: bool = False) -> list[str]:
     """Expand a list of names the way sacctmgr does: this is why names are checked before."""
-    found: list[str] = []
-    for part in re.split(r",(?![^\[]*\])", value.replace('"', "")):
-        for name in _expanded(part if keep_case else lowered(part)):
-            if name and name not in found:
-                found.append(name[:255])
-    return found
+    plain = value.replace('"', "")
+    parts = _OUTSIDE_BRACKETS.split(plain) if "[" in plain else plain.split(",")
+    expanded = (name for p in parts for name in _expanded(p if keep_case else lowered(p)))
+    return list(dict.fromkeys(name[:255] for name in expanded if name))
 
 
 def lowered(text: str) -> str:
     """Lower-case as C does it in the C locale: letters outside ASCII stay."""
+    if text.isascii():
+        return text.lower()
     return "".join(c.lower() if c.isascii() else c for c in text)
 
 

@@ -52,7 +52,7 @@ def show(state: SimState, entity: str, words: Sequence[str], switches: Sequence[
     columns = _columns(options.get("format"), _DEFAULT_COLUMNS[entity])
     if "lineage" in columns and not state.is_24_11:
         raise RefusedError(Answer(1, "", "Unknown field 'lineage'\n"))
-    rows = [row for row in _rows(state, entity, flags, options) if _wanted(row, entity, options)]
+    rows = _chosen(_rows(state, entity, flags, options), entity, options)
     lines = [] if "-n" in switches else [[_TITLES[column] for column in columns]]
     lines += [[row.get(column, "") for column in columns] for row in rows]
     return Answer(0, _parsable(lines) if "-P" in switches else _aligned(lines))
@@ -184,17 +184,19 @@ def _member_rows(
         }
 
 
-def _wanted(row: Row, entity: str, options: Row) -> bool:
+def _chosen(rows: Iterable[Row], entity: str, options: Row) -> list[Row]:
+    """The rows that the options ask for."""
     name_column = {"account": "account", "user": "user", "qos": "name"}.get(entity, "name")
+    wanted: list[tuple[str, frozenset[str]]] = []
     for key, value in options.items():
         column = name_column if key in ("name", "names") else _ALIASES.get(key, key)
-        if column in ("format", "cluster") or column not in _TITLES:
-            continue
-        if value == "" and row.get(column, ""):
-            return False
-        if value and lowered(row.get(column, "")) not in names(value):
-            return False
-    return True
+        if column not in ("format", "cluster") and column in _TITLES:
+            wanted.append((column, frozenset(names(value) if value else [""])))
+    return [
+        row
+        for row in rows
+        if all(lowered(row.get(column, "")) in values for column, values in wanted)
+    ]
 
 
 def _parsable(lines: Iterable[Sequence[str]]) -> str:
