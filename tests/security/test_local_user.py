@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
 from waldur_site_agent.config import Budgets
-from waldur_site_agent.cycles.site import RefusedPlan
+from waldur_site_agent.cycles.site import Allowance, RefusedPlan
 from waldur_site_agent.model.errors import TemporaryError
 from waldur_site_agent.planning.plan import Plan, Step, digest_of
 from waldur_site_agent.service.allowances import Allowances, UnknownDigestError
@@ -185,6 +186,23 @@ def test_an_odd_file_among_refused_plans_is_passed_over(tmp_path: Path, text: st
     (tmp_path / f"{honest.digest}.allowed.json").write_text(text)
     assert not allowances.allowed(honest.digest)
     assert allowances.take(honest.digest) is None
+
+
+@needs_root
+def test_root_carries_out_nothing_that_another_user_has_allowed(tmp_path: Path) -> None:
+    """A member of the group of the agents' directory could have made the directory first."""
+    theirs = tmp_path / "refusals"
+    theirs.mkdir(mode=0o700)
+    allowance = Allowance(DIGEST, "HPC", "members", "mallory", time.time())
+    file = theirs / f"{DIGEST}.allowed.json"
+    file.write_text(json.dumps(asdict(allowance)))
+    file.chmod(0o600)
+    for path in (theirs, file):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    assert Allowances(theirs).take(DIGEST) is None
+    for path in (theirs, file):
+        os.chown(path, 0, 0)
+    assert Allowances(theirs).take(DIGEST) == allowance
 
 
 def test_an_odd_line_of_the_journal_is_passed_over() -> None:

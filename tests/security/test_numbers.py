@@ -15,6 +15,7 @@ import yaml
 
 from harness import Installation, SimulatedSite, a_simulated_site
 from harness.testbed import Relay
+from waldur_site_agent.cli.plan import report_text
 from waldur_site_agent.config.settings import ComponentSettings
 from waldur_site_agent.model.budget_notices import Budget, Consumption
 from waldur_site_agent.model.budgets import PeriodicPolicy
@@ -168,11 +169,44 @@ def test_a_number_in_metadata_that_json_cannot_write_concerns_its_resource_alone
 class Infinite(Relay):
     """A Waldur that shows a number which is more than any."""
 
+    number = b"1e999"
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)
-        content = response.read().replace(b'"a number"', b"1e999")
+        content = response.read()
+        for shown in (b'"a number"', b'"4321.00"', b"4321"):
+            content = content.replace(shown, self.number)
         kept = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
         return httpx.Response(response.status_code, headers=kept, content=content)
+
+
+@pytest.mark.parametrize("limited", ["resource", "person"])
+@pytest.mark.parametrize(
+    "number", [b'"1e999999"', b'"-1e999999"', b'"1e-999999"', b"1e308", b'"sNaN"', b"-1", b"[]"]
+)
+@pytest.mark.guarantee("security: Threat model")
+def test_an_impossible_limit_of_one_resource_keeps_nobody_else_waiting(
+    testbed: SimulatedSite, limited: str, number: bytes
+) -> None:
+    side = testbed.sandbox.customer
+    theirs, ours = testbed.project(ada="ada01"), testbed.project(bob="bob01")
+    orders = [testbed.order(theirs, "broken", cpu=1), testbed.order(ours, "honest", cpu=1)]
+    testbed.cycle()
+    broken, honest = (testbed.resource(order) for order in orders)
+    if limited == "resource":
+        side.edit(broken, limits={"cpu": 4321, "mem": 4321})
+    else:
+        side.set_user_limit(broken, "ada", "cpu", 4321)
+    side.add_member(ours, testbed.person("carl", "carl01"))
+    testbed.transport = type("Lying", (Infinite,), {"number": number})
+    for follows in ("report", "waldur"):
+        testbed.limits = follows
+        assert len(report_text(testbed.sync(dry_run=True))) < 10_000
+        testbed.sync()
+    accounts = testbed.slurm.state.accounts
+    assert "carl01" in accounts[honest.backend_id].members
+    assert accounts[broken.backend_id].limits["cpu"] in (0, 60000)
+    assert accounts[broken.backend_id].members["ada01"].limits == {}
 
 
 def test_a_prepaid_term_of_ten_thousand_years_is_counted_and_one_that_ends_before_is_a_month() -> (

@@ -43,6 +43,7 @@ from waldur_site_agent.model.marketplace import (
     UserLimit,
     WaldurOffering,
 )
+from waldur_site_agent.planning.limits import is_possible
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
@@ -505,6 +506,15 @@ def _member_limits(
         site.conditions.note(event, event, reason=str(error))
         return None
     doubtful = {row.uuid("resource") for row in listing.unreadable}
+    for impossible in [
+        each for each in listed if not (each.limit is None or is_possible(each.limit))
+    ]:
+        doubtful.add(impossible.resource_uuid)
+        site.conditions.note(
+            "user limits left unchanged: one of them is no amount that a cluster can have",
+            str(impossible.resource_uuid),
+            limit=str(impossible.uuid),
+        )
     return {
         **_limits_by_account(site, listed, resources, users),
         **{each.account: None for each in resources if each.uuid in doubtful},
@@ -525,7 +535,7 @@ def _limits_by_account(
         account = accounts.get(limit.resource_uuid or limit.uuid)
         name = names.get(limit.offering_user_uuid or limit.uuid)
         component = components.get(limit.component_type)
-        if account and name and component and limit.limit is not None:
+        if account and name and component and limit.limit is not None and is_possible(limit.limit):
             for part in component.parts:
                 amount = site.backend.settable_limit(part.type, part.to_backend(limit.limit))
                 result[account][name][part.type] = amount

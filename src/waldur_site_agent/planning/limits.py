@@ -22,6 +22,7 @@ from waldur_site_agent.model.marketplace import Component, Order, Resource
 from waldur_site_agent.planning.plan import amount_text
 
 _LARGEST_LIMIT = Decimal(10) ** 24
+_SMALLEST_EXPONENT = -30
 """In measured units: far beyond what backends take, and all that is computed from it is exact."""
 
 Amounts = dict[str, Decimal]
@@ -158,8 +159,14 @@ def limit_changes(
     }
 
 
+def is_possible(value: Decimal) -> bool:
+    """Whether a limit, in measured units, may be meant: it can be converted and compared."""
+    in_range = value.is_finite() and 0 <= value <= _LARGEST_LIMIT
+    return in_range and (not value or value.adjusted() >= _SMALLEST_EXPONENT)
+
+
 def _backend_units(value: Decimal, component: Component) -> Amounts:
-    if not value.is_finite() or not 0 <= value <= _LARGEST_LIMIT:
+    if not is_possible(value):
         raise PermanentError(
             f'limit of component "{component.type}" is {value:.10g} {component.measured_unit}; '
             "a limit must be zero or more, and something that a cluster can have; correct it in "
@@ -320,11 +327,11 @@ def _of_component(
     precision: LimitPrecision,
 ) -> Iterator[LimitDifference]:
     """The differences of one component, one per target."""
-    is_valid = sold is not None and sold.is_finite() and sold >= 0
+    usable = sold if sold is not None and is_possible(sold) else None
     for part in component.parts:
         amount = found.get(part.type)
-        wanted = None if sold is None else part.to_backend(sold)
-        if wanted is None and amount is None:
+        wanted = None if usable is None else part.to_backend(usable)
+        if sold is None and amount is None:
             continue
         if wanted is not None and amount is not None and precision.agree(part.type, wanted, amount):
             continue
@@ -334,7 +341,7 @@ def _of_component(
             sold=sold,
             found=amount,
             to_set=precision.settable(part.type, wanted)
-            if is_valid and wanted is not None and not _would_guess(component, amount)
+            if wanted is not None and not _would_guess(component, amount)
             else None,
             to_report=_measured(component, found, precision),
         )

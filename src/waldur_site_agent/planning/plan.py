@@ -476,11 +476,15 @@ def _user_state(user: OfferingUser, call: Call, state: str) -> Write:
     )
 
 
+_MOST_DIGITS = 60
+
+
 def amount_text(amount: Decimal | None) -> str | None:
     """An amount without trailing zeros or exponent: ``15``, not ``1.5E+1`` or ``15.00``."""
     if amount is None:
         return None
-    text = f"{amount:f}"
+    is_usual = not amount.is_finite() or abs(amount.adjusted()) <= _MOST_DIGITS
+    text = f"{amount:f}" if is_usual else f"{amount:.10g}"  # else a million digits of a hostile one
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

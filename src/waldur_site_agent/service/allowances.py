@@ -87,7 +87,7 @@ class Allowances:
     def take(self, digest: str) -> Allowance | None:
         """The allowance for a plan, which is then used up; ``None`` where there is no valid one."""
         try:
-            with self._opened() as directory:
+            with self._opened(own=True) as directory:
                 allowance = _read(directory, digest + _ALLOWED, _ALLOWANCE)
                 if allowance is None:
                     return None
@@ -160,8 +160,8 @@ class Allowances:
         return False
 
     @contextmanager
-    def _opened(self, *, make: bool = False) -> Iterator[int]:
-        """The directory, if it is safe.
+    def _opened(self, *, make: bool = False, own: bool = False) -> Iterator[int]:
+        """The directory, if it is safe; ``own``: and this user's, whoever this is.
 
         Raises:
             OSError: it is not there, or others could have put something into it.
@@ -182,7 +182,7 @@ class Allowances:
                     f"{self._directory} belongs to uid {found.st_uid} with mode "
                     f"{stat.S_IMODE(found.st_mode):04o}: it must be the agent's own, mode 0700"
                 )
-            if make and found.st_uid != os.geteuid():
+            if (make or own) and found.st_uid != os.geteuid():
                 raise PermissionError(
                     f"{self._directory} belongs to uid {found.st_uid}, not to this agent"
                 )
