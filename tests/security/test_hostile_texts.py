@@ -133,7 +133,7 @@ def test_a_journal_line_never_fails_for_its_text(tmp_path: Path) -> None:
     journal = Journal(path)
     action = AddMembers(f"a{HALF}{CSI}", (HOSTILE + HALF,))
     outcome = Outcome(action, Result.FAILED, PermanentError(HALF + REVERSED))
-    journal.recorder("Cluster", "order_process")(Step(action, HALF), outcome)
+    journal.of("Cluster", "order_process").record(Step(action, HALF), outcome)
     journal.close()
     (line,) = path.read_text(encoding="ascii").splitlines()
     assert json.loads(line)["members"] == [HOSTILE + HALF]

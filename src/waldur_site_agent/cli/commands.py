@@ -44,11 +44,10 @@ from waldur_site_agent.cycles.usernames import (
     UsernameChange,
     UsernameResult,
     UsernamesReport,
+    WriteJournal,
     sync_offering_users,
 )
-from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.importing import ImportPlan, Offer
-from waldur_site_agent.planning.plan import Write
 from waldur_site_agent.service.diagnosis import (
     diagnose_backends,
     diagnose_broker,
@@ -199,7 +198,7 @@ class _UsernameContext:
 
     waldur: Waldur
     log: FilteringBoundLogger
-    record_write: Callable[[Write, SiteAgentError | None], None]
+    journal: WriteJournal
     stopping: Callable[[], bool] = bool
     given: GivenUsernames = field(default_factory=GivenUsernames)
 
@@ -218,10 +217,9 @@ def users_sync(config_file: Path, offerings: tuple[str, ...], dry_run: bool) -> 
     registry, journal = UsernameRegistry(), runtime_or_exit(start, dry_run=dry_run).journal
 
     def sync(offering: Offering) -> int:
-        record = journal.recorder_of_writes(offering.name, "users_sync")
         log = structlog.get_logger().bind(offering=offering.name)
         with connect(offering, "users_sync") as waldur, closing(registry.open(offering)) as backend:
-            context = _UsernameContext(waldur, log, record)
+            context = _UsernameContext(waldur, log, journal.of(offering.name, "users_sync"))
             uuid = offering.waldur_offering_uuid
             report = sync_offering_users(context, uuid, backend, dry_run=dry_run)
         for line in _username_lines(report):

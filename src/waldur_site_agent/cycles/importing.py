@@ -310,7 +310,7 @@ def _offer(site: Site, offer: Offer) -> None:
             offer.account, offer.project.uuid, uuid, offer.account, metadata
         )
     except SiteAgentError as error:
-        site.record_write(write, error)
+        site.journal.record_write(write, error)
         raise
     note_write(site, write)
     site.memory.offered_accounts[offer.account] = site.now()

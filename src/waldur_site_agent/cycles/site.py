@@ -436,6 +436,38 @@ class NoAllowances:
         """See :class:`AllowanceStore`."""
 
 
+class CycleJournal(Protocol):
+    """The journal of one offering in one mode; never raises."""
+
+    def begin_cycle(self) -> None:
+        """Give the entries that follow a mark of their own."""
+
+    def record(self, step: Step, outcome: Outcome) -> None:
+        """Record an action that was applied or has failed."""
+
+    def record_write(self, write: Write, error: SiteAgentError | None) -> None:
+        """Record a change in Waldur, or the error if Waldur rejected it."""
+
+    def record_allowance(self, allowance: Allowance) -> None:
+        """Record that an allowance is used."""
+
+
+class NoJournal:
+    """Records nothing; for one-off commands and tests."""
+
+    def begin_cycle(self) -> None:
+        """See :class:`CycleJournal`."""
+
+    def record(self, step: Step, outcome: Outcome) -> None:
+        """See :class:`CycleJournal`."""
+
+    def record_write(self, write: Write, error: SiteAgentError | None) -> None:
+        """See :class:`CycleJournal`."""
+
+    def record_allowance(self, allowance: Allowance) -> None:
+        """See :class:`CycleJournal`."""
+
+
 class UnreportedUsage(enum.Enum):
     """What happens to a termination whose last usage this token may not report."""
 
@@ -453,22 +485,6 @@ def _utc_now() -> datetime:
 
 def _never() -> bool:
     return False
-
-
-def _forget(_step: Step, _outcome: Outcome) -> None:
-    return
-
-
-def _forget_write(_write: Write, _error: SiteAgentError | None) -> None:
-    return
-
-
-def _begin_nothing() -> None:
-    return
-
-
-def _forget_allowance(_allowance: Allowance) -> None:
-    return
 
 
 @dataclass(slots=True, kw_only=True)
@@ -581,14 +597,8 @@ class Site:
     may_write: Callable[[], None] | None = None
     """Asked before each batch of actions; raises a ``TemporaryError`` when another agent may have
     taken over the offering."""
-    record: Callable[[Step, Outcome], None] = _forget
-    """Writes an applied action to the journal, if one is configured."""
-    record_write: Callable[[Write, SiteAgentError | None], None] = _forget_write
-    """The same for a change in Waldur, or the error if Waldur rejected it."""
-    begin_cycle: Callable[[], None] = _begin_nothing
-    """Tells the journal that a cycle begins."""
-    record_allowance: Callable[[Allowance], None] = _forget_allowance
-    """The same for an allowance that is used."""
+    journal: CycleJournal = field(default_factory=NoJournal)
+    """Where changes on either side are recorded, if the site keeps a journal."""
     allowances: AllowanceStore = field(default_factory=NoAllowances)
     """Allowances for refused plans."""
     observer: Observer = field(default_factory=NoObserver)
@@ -655,7 +665,7 @@ def with_allowance(site: Site, plan: Plan, guarded: Guarded, job: str) -> Guarde
         by=allowance.by,
         changes=refused_changes(guarded.refused),
     )
-    site.record_allowance(allowance)
+    site.journal.record_allowance(allowance)
     return Guarded(allowed=plan, refused=Plan())
 
 
@@ -677,7 +687,7 @@ def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
     shared = Counter(id(outcome.error) for outcome in outcomes)
     for step, outcome in applied:
         _log(site, step, outcome, is_shared=shared[id(outcome.error)] > 1)
-        site.record(step, outcome)
+        site.journal.record(step, outcome)
         site.observer.action(outcome)
     return applied
 
@@ -747,7 +757,7 @@ def send_write(site: Site, write: Write) -> None:
     try:
         _send(site.waldur, write)
     except SiteAgentError as error:
-        site.record_write(write, error)
+        site.journal.record_write(write, error)
         raise
     note_write(site, write)
 
@@ -762,7 +772,7 @@ def note_write(site: Site, write: Write) -> None:
         changes=[str(change) for change in write.changes],
         reason=write.reason,
     )
-    site.record_write(write, None)
+    site.journal.record_write(write, None)
 
 
 def _send(waldur: Waldur, write: Write) -> None:

@@ -405,7 +405,7 @@ class _Sending:
         try:
             self.site.waldur.set_user_usages(user_usages.row, sent)
         except TemporaryError as error:  # rejected users are retried one by one
-            self.site.record_write(write, error)
+            self.site.journal.record_write(write, error)
             raise
         note_write(self.site, write)
 
@@ -414,7 +414,7 @@ class _Sending:
         try:
             self.site.waldur.set_user_usage(user_usages.row, user_usage)
         except SiteAgentError as error:
-            self.site.record_write(write, error)
+            self.site.journal.record_write(write, error)
             raise
         note_write(self.site, write)
 
@@ -455,7 +455,7 @@ class _Sending:
             write = usage_write(resource.resource, month, recorded_usage, components)
             changes = [str(change) for change in write.changes]
             self.site.log.info("usage reported", resource=account, month=month, changes=changes)
-            self.site.record_write(write, None)
+            self.site.journal.record_write(write, None)
         for text in dict.fromkeys(map(str, refused.values())):
             names = ", ".join(name for name, error in refused.items() if str(error) == text)
             self._note(account, PermanentError(f"{names}: {text}"))

@@ -102,6 +102,13 @@ class UsernamesReport:
         )
 
 
+class WriteJournal(Protocol):
+    """The part of a journal that usernames need."""
+
+    def record_write(self, write: Write, error: SiteAgentError | None) -> None:
+        """Record a change in Waldur."""
+
+
 class UsernameContext(Protocol):
     """The part of a site that usernames need; a ``Site`` is one."""
 
@@ -118,8 +125,8 @@ class UsernameContext(Protocol):
         """The usernames that this process has assigned."""
 
     @property
-    def record_write(self) -> Callable[[Write, SiteAgentError | None], None]:
-        """Writes changes in Waldur to the journal, if one is configured."""
+    def journal(self) -> WriteJournal:
+        """Where changes in Waldur are recorded."""
 
     @property
     def stopping(self) -> Callable[[], bool]:
@@ -300,7 +307,7 @@ class _UsernameSync:
             return [change for user, answer in batch if (change := preview_change(user, answer))]
         attempts = concurrently(
             lambda question: carry_out(
-                self._site.waldur, self._site.log, *question, self._site.record_write
+                self._site.waldur, self._site.log, *question, self._site.journal.record_write
             ),
             self._confirmed(batch),
         )

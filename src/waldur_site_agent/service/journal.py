@@ -12,9 +12,9 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -55,55 +55,20 @@ class Journal:
                     self._stream.close()
                 self._stream = None
 
-    def begins_cycle(self, offering: str, mode: str) -> Callable[[], None]:
-        """A function that tells that a cycle begins, so that its entries have a mark in common."""
+    def of(self, offering: str, mode: str) -> SiteJournal:
+        """The journal of one offering in one mode."""
+        return SiteJournal(self, offering, mode)
 
-        def begin() -> None:
-            self._cycles[offering, mode] = secrets.token_hex(4)
-
-        return begin
-
-    def recorder(self, offering: str, mode: str) -> Callable[[Step, Outcome], None]:
-        """A function that records the actions of one offering in one mode."""
-
-        def record(step: Step, outcome: Outcome) -> None:
-            self._write({"offering": offering, "mode": mode, **_entry(step, outcome)})
-
-        return record
-
-    def recorder_of_writes(
-        self, offering: str, mode: str
-    ) -> Callable[[Write, SiteAgentError | None], None]:
-        """A function that records the changes in Waldur of one offering in one mode."""
-
-        def record(write: Write, error: SiteAgentError | None) -> None:
-            self._write({"offering": offering, "mode": mode, **_entry_of_write(write, error)})
-
-        return record
-
-    def recorder_of_allowances(self, offering: str, mode: str) -> Callable[[Allowance], None]:
-        """A function that records the use of an allowance."""
-
-        def record(allowance: Allowance) -> None:
-            entry = {"offering": offering, "mode": mode, "action": "use_allowance"}
-            self.note(
-                {
-                    **entry,
-                    "digest": allowance.digest,
-                    "by": allowance.by,
-                    "allowed": datetime.fromtimestamp(allowance.at, UTC).isoformat(
-                        timespec="seconds"
-                    ),
-                }
-            )
-
-        return record
+    def begin_cycle(self, offering: str, mode: str) -> None:
+        """Mark the entries of an offering in a mode that follow as those of one cycle."""
+        self._cycles[offering, mode] = secrets.token_hex(4)
 
     def note(self, entry: Mapping[str, Any]) -> None:
         """Record what the agent itself was told or decided, on neither side."""
-        self._write({"side": "agent", **plain(dict(entry))})
+        self.append({"side": "agent", **plain(dict(entry))})
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: dict[str, Any]) -> None:
+        """Append an entry, with the time and the mark of its cycle."""
         with self._lock:
             if self._stream is None:
                 return
@@ -116,6 +81,37 @@ class Journal:
                 self._stream.flush()
             except OSError as error:  # a full disk must not stop the work
                 structlog.get_logger().error("cannot write the journal", reason=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class SiteJournal:
+    """Records what is done for one offering in one mode."""
+
+    journal: Journal
+    offering: str
+    mode: str
+
+    def begin_cycle(self) -> None:
+        """See :class:`CycleJournal`."""
+        self.journal.begin_cycle(self.offering, self.mode)
+
+    def record(self, step: Step, outcome: Outcome) -> None:
+        """See :class:`CycleJournal`."""
+        self.journal.append({**self._work, **_entry(step, outcome)})
+
+    def record_write(self, write: Write, error: SiteAgentError | None) -> None:
+        """See :class:`CycleJournal`."""
+        self.journal.append({**self._work, **_entry_of_write(write, error)})
+
+    def record_allowance(self, allowance: Allowance) -> None:
+        """See :class:`CycleJournal`."""
+        allowed = datetime.fromtimestamp(allowance.at, UTC).isoformat(timespec="seconds")
+        how = {"digest": allowance.digest, "by": allowance.by, "allowed": allowed}
+        self.journal.note({**self._work, "action": "use_allowance", **how})
+
+    @property
+    def _work(self) -> dict[str, str]:
+        return {"offering": self.offering, "mode": self.mode}
 
 
 def _open(path: Path) -> int:

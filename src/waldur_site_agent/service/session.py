@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from tzlocal import get_localzone
 
-from waldur_site_agent.backends import BackendSettings, NoUsernames, UsernameBackend
+from waldur_site_agent.backends import Backend, BackendSettings, NoUsernames, UsernameBackend
 from waldur_site_agent.backends.leases import Lease, Leases, Unit
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, shared_lock
 from waldur_site_agent.backends.plugins import PluginError, Registry, UsernameRegistry
@@ -312,22 +312,15 @@ def open_site(
         ConfigurationError: the backend does not accept its settings.
         SiteAgentError: the backend or the connection to Waldur cannot be opened.
     """
-    name = offering.backend_for(mode.job)
-    settings = _settings(runtime, offering, name)
     safety = runtime.configuration.safety_of(offering)
     observer = runtime.monitoring.observe(offering.name, mode.name, mode.job.value)
     with ExitStack() as stack:
-        backend = runtime.registry.open(name, settings, offering)
-        stack.callback(backend.close)
+        backend = _opened(stack, runtime, offering, mode)
         backend.watch_commands(observer.command)
         backend.coordinate(runtime.leases, may_write)
         waldur = _connected(stack, offering, mode, observer, sleep)
         if may_write is not None:
             waldur.ask_before_writing(may_write)
-        siblings = [
-            Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))
-            for other in _siblings(runtime, offering, mode)
-        ]
         site = Site(
             offering=offering,
             waldur=waldur,
@@ -336,10 +329,7 @@ def open_site(
             log=structlog.get_logger().bind(offering=offering.name, mode=mode.name),
             stopping=stopping,
             may_write=may_write,
-            record=runtime.journal.recorder(offering.name, mode.name),
-            record_write=runtime.journal.recorder_of_writes(offering.name, mode.name),
-            begin_cycle=runtime.journal.begins_cycle(offering.name, mode.name),
-            record_allowance=runtime.journal.recorder_of_allowances(offering.name, mode.name),
+            journal=runtime.journal.of(offering.name, mode.name),
             allowances=runtime.allowances,
             observer=observer,
             conditions=runtime.monitoring.conditions(offering.name, mode.name, mode.job.value),
@@ -352,11 +342,21 @@ def open_site(
             recreate=runtime.recreate,
             wants_days=runtime.monitoring.shows_pages,
             budgets=_budget_channels(offering, mode),
-            siblings=tuple(siblings),
+            siblings=tuple(
+                Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))
+                for other in _siblings(runtime, offering, mode)
+            ),
             zone=billing_zone(runtime.configuration),
         )
         stack.callback(_settle, site)
         yield site
+
+
+def _opened(stack: ExitStack, runtime: Runtime, offering: Offering, mode: Mode) -> Backend:
+    name = offering.backend_for(mode.job)
+    backend = runtime.registry.open(name, _settings(runtime, offering, name), offering)
+    stack.callback(backend.close)
+    return backend
 
 
 def _budget_channels(offering: Offering, mode: Mode) -> BudgetChannels | None:

@@ -85,7 +85,7 @@ def run_cycle(
     """
     began, requests, commands = time.monotonic(), site.waldur.requests_made, _commands(site)
     site.observer.cycle_began()
-    site.begin_cycle()
+    site.journal.begin_cycle()
     try:
         report = mode.cycle(site, dry_run=dry_run)
     except SiteAgentError as error:

@@ -13,7 +13,9 @@ from harness.testbed import SimulatedSite
 from waldur_site_agent.backends import Outcome, Result
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.cycles.membership import sync_membership
+from waldur_site_agent.cycles.site import NoJournal
 from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.planning.plan import Step
 from waldur_site_agent_slurm.simulator import Outage
 
 
@@ -26,6 +28,16 @@ def refused(argv: Sequence[str]) -> CommandResult:
         "connection to host:localhost:6819: Connection refused\n"
         "sacctmgr: error: Sending PersistInit msg: Connection refused\n",
     )
+
+
+@dataclass
+class Recorded(NoJournal):
+    """A journal that keeps the outcomes of actions."""
+
+    outcomes: list[Outcome]
+
+    def record(self, step: Step, outcome: Outcome) -> None:  # noqa: ARG002 - as the journal has it
+        self.outcomes.append(outcome)
 
 
 @dataclass
@@ -119,9 +131,7 @@ def test_what_landed_before_a_blip_counts_as_done_and_is_not_written_again(
 
     recorded: list[Outcome] = []
     with testbed.with_(retries=True, runner=LostAnswer).agent() as site:
-        report = sync_membership(
-            replace(site, record=lambda _step, outcome: recorded.append(outcome))
-        )
+        report = sync_membership(replace(site, journal=Recorded(recorded)))
     assert testbed.members_of(resource) == {"ada01", "bob01"}
     assert not report.failures
     adds = [c for c in testbed.slurm.history if {"add", "name=bob01", target} <= {*c}]
@@ -149,7 +159,7 @@ def test_what_a_try_has_written_is_recorded_although_the_pass_gives_up(
 
     recorded: list[Outcome] = []
     with testbed.with_(retries=True, runner=AwayForTheOther).agent() as site:
-        sync_membership(replace(site, record=lambda _step, outcome: recorded.append(outcome)))
+        sync_membership(replace(site, journal=Recorded(recorded)))
     assert testbed.members_of(first) == {"ada01", "bob01"}
     assert testbed.members_of(second) == {"ada01"}
     adds = [c for c in testbed.slurm.history if {"add", "name=bob01", target} <= {*c}]

@@ -74,5 +74,5 @@ def test_a_journal_that_cannot_be_opened_is_an_error_before_anything_is_done(
 def test_a_full_disk_does_not_stop_the_work() -> None:
     journal = Journal(Path("/dev/full"))
     action = AddMembers("a", ("ada",))
-    journal.recorder("o", "m")(Step(action, "joined"), Outcome(action, Result.DONE))
+    journal.of("o", "m").record(Step(action, "joined"), Outcome(action, Result.DONE))
     journal.close()

@@ -13,6 +13,7 @@ from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
 from waldur_site_agent.backends import BackendSettings, UsernameBackend
+from waldur_site_agent.cycles.site import NoJournal
 from waldur_site_agent.cycles.usernames import GivenUsernames, UsernamesReport, sync_offering_users
 from waldur_site_agent.model.marketplace import OfferingUser
 from waldur_site_agent.waldur import Waldur
@@ -64,7 +65,7 @@ class Place:
     logged: CapturingLogger
     stopping: Callable[[], bool] = bool
     backend: UsernameBackend = field(default_factory=Scripted)
-    record_write: Callable[[Any, Any], None] = lambda _write, _error: None
+    journal: NoJournal = field(default_factory=NoJournal)
     given: GivenUsernames = field(default_factory=GivenUsernames)
 
     @property
