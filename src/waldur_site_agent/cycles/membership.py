@@ -183,36 +183,18 @@ def sync_membership(
     if not wanted.accounts:
         return _without_accounts(site, wanted, report, dry_run=dry_run)
     with site.backend.session():
-        ids = _accounts_in_scope(site, wanted, scope_filter)
-        state, wanted = _compared(site, wanted, usernames.users, scope_filter, ids)
+        state, wanted = _compared(site, wanted, usernames.users, scope_filter)
         wanted, membership = _confirmed_plan(site, wanted, state, usernames.users)
         membership = _with_limits(site, membership, state)
         guarded = _guarded(site, scope_filter, wanted, membership, state)
         if not dry_run:
             guarded = with_allowance(site, membership.plan, guarded, _JOB)
-        report = replace(
-            report,
-            membership=membership,
-            resources=sum(len(account.resources) for account in wanted.accounts),
-            refused=guarded.refused,
-            refused_reason=guarded.reason,
-            digest=guarded.digest,
-            removals_suspended=wanted.removals_suspended,
-        )
+        report = _planned(report, wanted, membership, guarded)
         _log(site, report)
         if dry_run:
-            writes = preview_membership(
-                site,
-                wanted,
-                state,
-                membership,
-                guarded.refused,
-                whole_offering=scope_filter.everything,
-            )
+            writes = preview_membership(site, wanted, state, report, scope_filter)
             return replace(report, writes=writes)
-        _remember_removals(site, scope_filter, guarded, _members_of(wanted, state))
-        if scope_filter.everything:
-            site.allowances.settle(site.offering.name, _JOB, guarded.digest)
+        _remember_guarded(site, scope_filter, guarded, _members_of(wanted, state))
         changes = _change_backend(site, wanted, state, membership, guarded)
     failures = _report_changes(site, wanted, state, guarded, changes)
     if scope_filter.everything:
@@ -220,6 +202,21 @@ def sync_membership(
     members = {name for account in wanted.accounts for name in account.members or ()}
     unfinished = unfinished_directories(site, members, [each.id for each in wanted.accounts])
     return replace(report, failures=tuple(failures), unfinished=unfinished)
+
+
+def _planned(
+    report: MembershipReport, wanted: Gathered, membership: MembershipPlan, guarded: Guarded
+) -> MembershipReport:
+    """The report with what was planned, and what was refused of it."""
+    return replace(
+        report,
+        membership=membership,
+        resources=sum(len(account.resources) for account in wanted.accounts),
+        refused=guarded.refused,
+        refused_reason=guarded.reason,
+        digest=guarded.digest,
+        removals_suspended=wanted.removals_suspended,
+    )
 
 
 def _sync_offering_users(
@@ -304,23 +301,30 @@ def _accounts_in_scope(site: Site, wanted: Gathered, scope_filter: ScopeFilter) 
 
 
 def _compared(
+    site: Site, wanted: Gathered, users: Sequence[OfferingUser], scope_filter: ScopeFilter
+) -> tuple[BackendState, Gathered]:
+    """The accounts as the backend has them, and what is wanted that depends on it.
+
+    The move of a project's account is decided from all accounts.
+    """
+    ids = _accounts_in_scope(site, wanted, scope_filter)
+    state, chosen = _compared_with(site, wanted, users, scope_filter, ids)
+    if ids is not None and any(each.move or each.not_moved for each in chosen.accounts):
+        return _compared_with(site, wanted, users, scope_filter, None)
+    return state, chosen
+
+
+def _compared_with(
     site: Site,
     wanted: Gathered,
     users: Sequence[OfferingUser],
     scope_filter: ScopeFilter,
     ids: Collection[str] | None,
 ) -> tuple[BackendState, Gathered]:
-    """The accounts as the backend has them, and what is wanted that depends on it.
-
-    The move of a project's account is decided from all accounts.
-    """
     state = _with_waldur_spelling(site, wanted, site.backend.observe(ids))
     chosen = _in_scope(wanted, users, state, scope_filter)
     chosen = replace(chosen, accounts=with_creations(site, chosen.accounts, state))
-    chosen = with_moved_projects(site, chosen, state)
-    if ids is not None and any(each.move or each.not_moved for each in chosen.accounts):
-        return _compared(site, wanted, users, scope_filter, None)
-    return state, chosen
+    return state, with_moved_projects(site, chosen, state)
 
 
 def _with_waldur_spelling(site: Site, wanted: Gathered, state: BackendState) -> BackendState:
@@ -422,13 +426,14 @@ def _members_of(wanted: Gathered, state: BackendState) -> int:
     return sum(len(state.resources[name].members) for name in ours)
 
 
-def _remember_removals(
+def _remember_guarded(
     site: Site, scope_filter: ScopeFilter, guarded: Guarded, members: int
 ) -> None:
     """Add up removals and moves of partial passes until a pass covers the whole offering."""
     if scope_filter.everything:
         site.memory.removals_since_full_pass = site.memory.moves_since_full_pass = 0
         site.memory.members_at_full_pass = members
+        site.allowances.settle(site.offering.name, _JOB, guarded.digest)
     else:
         site.memory.removals_since_full_pass += removals_in(guarded.allowed)
         site.memory.moves_since_full_pass += moves_in(guarded.allowed)
@@ -693,16 +698,14 @@ def preview_membership(
     site: Site,
     wanted: Gathered,
     state: BackendState,
-    membership: MembershipPlan,
-    refused: Plan,
-    *,
-    whole_offering: bool,
+    report: MembershipReport,
+    scope_filter: ScopeFilter,
 ) -> tuple[Write, ...]:
     """The writes of the pass if everything succeeds, in order.
 
-    ``refused`` are the steps that the guard refuses: their accounts do not count as synced, and
-    their members stay.
+    The accounts of steps that the guard refuses do not count as synced, and their members stay.
     """
+    membership, refused = report.membership, report.refused
     broken = {resource_of(step.action) for step in refused.steps}
     still_present = _still_present((), refused, membership, wanted)
     intended = with_intentions(state, membership.plan.actions, site.backend.capabilities)
@@ -710,7 +713,7 @@ def preview_membership(
     budgets, noted = preview_notes(noted)
     ended, noted = preview_ended(noted)
     marks: list[Write] = []
-    if whole_offering:
+    if scope_filter.everything:
         missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
         marks = preview_marks(missing, len(membership.accounts))
     after = _after(membership, state)

@@ -121,7 +121,7 @@ def gather_wanted(
     offering: WaldurOffering,
     users: Sequence[OfferingUser],
     scope_filter: ScopeFilter,
-    protected: Protected | None = None,
+    protected: Protected,
 ) -> Gathered:
     """Everything that planning the memberships in scope needs from Waldur.
 
@@ -130,7 +130,6 @@ def gather_wanted(
     Raises:
         TemporaryError: the resources could not be read.
     """
-    protected = Protected() if protected is None else protected
     listing = site.waldur.resources(site.offering.waldur_offering_uuid)
     listed = readable(site, listing, "resources")
     protected.of_resources(listing.unreadable)
@@ -158,13 +157,25 @@ def gather_wanted(
     if not resources:
         return gathered
     _note_unknown_states(site, users, protected)
+    return _with_members(site, offering, gathered, resources, users, protected)
+
+
+def _with_members(
+    site: Site,
+    offering: WaldurOffering,
+    gathered: Gathered,
+    resources: Sequence[Resource],
+    users: Sequence[OfferingUser],
+    protected: Protected,
+) -> Gathered:
+    """What is wanted with the accounts of these resources, and who belongs into them."""
     accounts = _ProjectAccounts(protected=protected)
     provider = _service_provider(site, offering, accounts.troubles)
     _read_project_accounts(site, provider, accounts)
-    teams = _teams(site, provider, resources, snapshot.users, accounts)
+    teams = _teams(site, provider, resources, gathered.snapshot.users, accounts)
     teams_read = _teams_read(teams)
     accounts.troubles += protected.everything
-    has_all = covers_all_accounts and not accounts.troubles
+    has_all = gathered.still_present is not None and not accounts.troubles
     return replace(
         gathered,
         accounts=_accounts(site, offering, resources, teams, accounts, users),
@@ -173,7 +184,7 @@ def gather_wanted(
         not_understood=tuple(protected.rows),
         removals_suspended="; ".join(accounts.troubles),
         snapshot=replace(
-            snapshot,
+            gathered.snapshot,
             teams=teams_read,
             accounts={p: frozenset(names) for p, names in accounts.granted.items() if p},
         ),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
-from waldur_site_agent.cycles.approval import approve_pending, decide, reject
+from waldur_site_agent.cycles.approval import Decisions, approve_pending, decide, reject
 from waldur_site_agent.cycles.budgets import forget_of_new_accounts, with_budgets_of_updates
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
@@ -103,28 +103,36 @@ def process_orders(
         _check_after_updates(site)
     scope_filter = ScopeFilter.of(scopes)
     found, states = orders_in_scope(site, scope_filter)
-    snapshot = WaldurSnapshot(orders=states)
+    report = OrdersReport(offering=site.offering.name, snapshot=WaldurSnapshot(orders=states))
     if not found:
-        repairs = _preview_repairs(site) if dry_run else ()
-        if scope_filter.everything and not dry_run:
-            site.allowances.settle(site.offering.name, _JOB)
-        return OrdersReport(offering=site.offering.name, snapshot=snapshot, writes=repairs)
+        return _without_orders(site, report, scope_filter, dry_run=dry_run)
     tell_resources(site)
     decisions = decide(site, found)
-    found = decisions.accepted
     if dry_run:
-        report = _preview(site, found, snapshot)
-        return replace(
-            report,
-            results=(*report.results, *decisions.left),
-            writes=(*decisions.rejections, *report.writes),
-        )
+        return _preview(site, decisions, report)
     rejected = reject(site, decisions)
-    if not found:
-        results = (*decisions.left, *rejected)
-        report = OrdersReport(offering=site.offering.name, results=results, snapshot=snapshot)
-        _log(site, report)
-        return report
+    report = replace(report, results=(*decisions.left, *rejected))
+    if decisions.accepted:
+        report = _processed(site, decisions.accepted, report, scope_filter)
+    _log(site, report)
+    return report
+
+
+def _without_orders(
+    site: Site, report: OrdersReport, scope_filter: ScopeFilter, *, dry_run: bool
+) -> OrdersReport:
+    if dry_run:
+        return replace(report, writes=_preview_repairs(site))
+    if scope_filter.everything:
+        site.allowances.settle(site.offering.name, _JOB)
+    return report
+
+
+def _processed(
+    site: Site, found: Sequence[Order], report: OrdersReport, scope_filter: ScopeFilter
+) -> OrdersReport:
+    """Approve, plan, guard, apply and complete; ``report`` has the results of other orders."""
+    keeps_usage = site.backend.capabilities.keeps_usage
     foresight = foresee(site, found)
     with site.backend.session():
         state = site.backend.observe(foresight.names)
@@ -134,36 +142,38 @@ def process_orders(
         allowed = with_allowance(site, backend_plan(plans), _guarded(site, plans, state), _JOB)
         if scope_filter.everything:
             site.allowances.settle(site.offering.name, _JOB, allowed.digest)
-        keeps_usage = site.backend.capabilities.keeps_usage
         if not keeps_usage:
             report_last_usage(site, plans, state, {})
         errors = _carry_out(site, plans, allowed)
     if keeps_usage:
         errors |= report_last_usage(site, plans, state, errors)
+    closed = _close_all(site, plans, errors)
+    return replace(
+        report,
+        results=(*closed, *waiting, *refused, *report.results),
+        plans=plans,
+        refused=allowed.refused,
+        refused_reason=allowed.reason,
+        digest=allowed.digest,
+    )
+
+
+def _close_all(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> list[OrderResult]:
+    """Complete or fail the orders, and note what later passes must know of them."""
     note_renewals(site, plans, errors)
     errors |= _take_lost_names(site, plans)
     closed = close_orders(site, [_completion(plan, errors) for plan in plans])
     done = {result.order.uuid for result in closed if result.status is OrderStatus.DONE}
     warn_of_missing_end_dates(site, [plan for plan in plans if plan.order.uuid in done])
     _remember_updates(site, closed)
-    report = OrdersReport(
-        offering=site.offering.name,
-        results=(*closed, *waiting, *refused, *decisions.left, *rejected),
-        plans=plans,
-        snapshot=snapshot,
-        refused=allowed.refused,
-        refused_reason=allowed.reason,
-        digest=allowed.digest,
-    )
-    _log(site, report)
-    return report
+    return closed
 
 
-def _preview(site: Site, found: Sequence[Order], snapshot: WaldurSnapshot) -> OrdersReport:
+def _preview(site: Site, decisions: Decisions, report: OrdersReport) -> OrdersReport:
     """What the pass would do; nothing is approved."""
-    foresight = foresee(site, found)
+    foresight = foresee(site, decisions.accepted)
     state = site.backend.observe(foresight.names)
-    plans, waiting, state = _decide(site, found, frozenset(), state, foresight)
+    plans, waiting, state = _decide(site, decisions.accepted, frozenset(), state, foresight)
     usage = preview_last_usage(site, plans, state)
     plans = tuple(
         replace(plan, unfinished=plan.unfinished or usage.waiting.get(plan.order.uuid))
@@ -173,14 +183,13 @@ def _preview(site: Site, found: Sequence[Order], snapshot: WaldurSnapshot) -> Or
         w for plan in plans for w in order_writes(plan, usage.writes.get(plan.order.uuid, ()))
     ]
     newcomers = frozenset[str]().union(*(plan.newcomers for plan in plans))
-    return OrdersReport(
-        offering=site.offering.name,
+    return replace(
+        report,
         plans=plans,
-        results=(*_previewed_results(plans), *waiting),
-        snapshot=snapshot,
+        results=(*_previewed_results(plans), *waiting, *decisions.left),
         waiting=site.backend.not_yet_usable(newcomers),
         last_usage=usage.writes,
-        writes=(*writes, *_preview_repairs(site)),
+        writes=(*decisions.rejections, *writes, *_preview_repairs(site)),
     )
 
 
