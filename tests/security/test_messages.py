@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.broker import (
     SECONDS_BETWEEN_WARNINGS,
     ConnectionLostError,
@@ -23,6 +22,7 @@ from waldur_site_agent.events.messages import Event, Ignored, OrderAnnounced, Un
 from waldur_site_agent.events.pending import MOST_HELD, EventQueue, PendingScopes
 from waldur_site_agent.events.stomp import Decoder, FrameError, _heart_beats
 from waldur_site_agent.model.backend import OrderScope
+from waldur_site_agent.model.events import WaldurSnapshot
 
 OFFERING = UUID(int=7)
 QUEUE = f"subscription_{UUID(int=1).hex}_offering_{OFFERING.hex}_order"

@@ -143,7 +143,7 @@ def approve_pending(
 
 def _is_executing(order: Order, resources: Mapping[UUID, Resource]) -> bool:
     """Whether the order's resource, read individually, shows it as executing."""
-    resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+    resource = order.resource_in(resources)
     shown = (resource.order_in_progress if resource is not None else None) or {}
     is_the_same = uuid_from_url(str(shown.get("uuid", ""))) == order.uuid
     return is_the_same and order.state == shown.get("state") == OrderState.EXECUTING

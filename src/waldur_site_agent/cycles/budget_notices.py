@@ -9,7 +9,7 @@ from waldur_site_agent.cycles.partial_answers import write_optional
 from waldur_site_agent.cycles.site import Site, send_write
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.marketplace import Resource, TeamMember
+from waldur_site_agent.model.marketplace import Resource, TeamMember, short_role
 from waldur_site_agent.planning.budget_notices import (
     NOTED,
     BudgetChange,
@@ -77,7 +77,7 @@ def _people(site: Site, resource: Resource) -> list[TeamMember]:
     """The people of the project who are told, by role; servers spell roles in two ways."""
     roles = site.offering.budgets.notify_roles if site.offering.budgets is not None else ()
     team = site.waldur.team(resource.uuid) if roles else ()
-    return [each for each in team if each.role.rpartition(".")[2].lower() in roles]
+    return [each for each in team if short_role(each.role) in roles]
 
 
 def _note(site: Site, resource: Resource, metadata: Mapping[str, object], reason: str) -> bool:

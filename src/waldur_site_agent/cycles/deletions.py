@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 from waldur_site_agent.backends import BackendResource, BackendState
 from waldur_site_agent.cycles.membership_inputs import Gathered
@@ -13,7 +13,7 @@ from waldur_site_agent.cycles.order_inputs import namesakes, recently_named
 from waldur_site_agent.cycles.site import Site, cause_of, note_write, send_write
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
-from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState
+from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, aware
 from waldur_site_agent.planning.membership import folded, normalize_username
 from waldur_site_agent.planning.plan import Write, deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
@@ -116,10 +116,7 @@ def _why_unclaimed_counts(site: Site, account: BackendResource, user: OfferingUs
 
 
 def _was_changed_lately(site: Site, user: OfferingUser) -> bool:
-    if user.modified is None:
-        return False
-    changed = user.modified if user.modified.tzinfo else user.modified.replace(tzinfo=UTC)
-    return site.now() - changed < _LISTS_CATCH_UP
+    return user.modified is not None and site.now() - aware(user.modified) < _LISTS_CATCH_UP
 
 
 def finish_deletions(

@@ -58,7 +58,7 @@ def facts_of_orders(
     pairs = [
         (order, resource)
         for order in orders
-        if (resource := resources.get(order.marketplace_resource_uuid or order.uuid)) is not None
+        if (resource := order.resource_in(resources)) is not None
     ]
     if not site.backend.capabilities.needs_facts:
         return {order.uuid: _known_facts(order, resource) for order, resource in pairs}

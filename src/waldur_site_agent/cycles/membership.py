@@ -71,7 +71,6 @@ from waldur_site_agent.cycles.site import (
     CycleReport,
     ScopeFilter,
     Site,
-    WaldurSnapshot,
     apply_steps,
     cause_of,
     note_failures,
@@ -82,6 +81,7 @@ from waldur_site_agent.cycles.site import (
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import (
     OfferingUser,
     Resource,

@@ -28,8 +28,9 @@ from waldur_site_agent.cycles.feedback import accounts_with_changes
 from waldur_site_agent.cycles.limits import by_account
 from waldur_site_agent.cycles.offering import check_emptied_list
 from waldur_site_agent.cycles.partial_answers import Protected, call_optional, readable
-from waldur_site_agent.cycles.site import ScopeFilter, Site, WaldurSnapshot
+from waldur_site_agent.cycles.site import ScopeFilter, Site
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import (
     KNOWN_ACCOUNT_STATES,
     KNOWN_USER_STATES,

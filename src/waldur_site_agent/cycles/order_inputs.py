@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from waldur_site_agent.backends import Access, BackendState
@@ -24,7 +24,6 @@ from waldur_site_agent.cycles.site import (
     CycleReport,
     ScopeFilter,
     Site,
-    WaldurSnapshot,
     cause_of,
 )
 from waldur_site_agent.model.backend import Placement, ResourceRequest
@@ -34,6 +33,7 @@ from waldur_site_agent.model.errors import (
     SiteAgentError,
     TemporaryError,
 )
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import (
     Order,
     OrderState,
@@ -42,6 +42,7 @@ from waldur_site_agent.model.marketplace import (
     ResourceState,
     TeamMember,
     WaldurOffering,
+    aware,
 )
 from waldur_site_agent.planning.membership import (
     consent_problem,
@@ -200,7 +201,7 @@ def foresee(site: Site, orders: Sequence[Order]) -> Foresight:
     offering = read_offering(site) if opening else None
     names: set[str] = set()
     for order in orders:
-        resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+        resource = order.resource_in(resources)
         if resource is None:
             return Foresight(resources=resources, offering=offering)
         context = _order_context(
@@ -290,15 +291,14 @@ def _may_not_be_processing_yet(
     site: Site, order: Order, resources: Mapping[UUID, Resource], approved: frozenset[UUID]
 ) -> bool:
     """Whether Waldur may not have started to process an executing order yet."""
-    resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+    resource = order.resource_in(resources)
     if order.type not in _STATE_WHILE_EXECUTING or resource is None:
         return False
     if resource.state != ResourceState.OK:
         return False
     if order.uuid in approved or order.modified is None:
         return order.uuid in approved
-    changed = order.modified if order.modified.tzinfo else order.modified.replace(tzinfo=UTC)
-    return site.now() - changed < _LONGEST_PROCESSING
+    return site.now() - aware(order.modified) < _LONGEST_PROCESSING
 
 
 Team = tuple[TeamMember, ...]
@@ -336,7 +336,7 @@ def order_contexts(
     contexts = []
     with_limits, without_plan = orders_with_limits(site, orders, by_uuid)
     for order in with_limits:
-        resource = by_uuid.get(order.marketplace_resource_uuid or order.uuid)
+        resource = order.resource_in(by_uuid)
         if resource is None:
             continue
         too_early = _may_not_be_processing_yet(site, order, by_uuid, approved)
@@ -379,7 +379,7 @@ def _teams(
     """One team per project, read through any of its resources."""
     asked: dict[UUID, UUID] = {}
     for order in creates:
-        resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+        resource = order.resource_in(resources)
         if resource is not None:
             asked.setdefault(_team_of(order, resource), resource.uuid)
     attempts = concurrently(lambda pair: site.waldur.team(pair[1]), list(asked.items()))

@@ -30,9 +30,7 @@ def orders_with_limits(
         The orders, and by order, why its limits are not known: its plan could not be read, so it
         has to wait, or a limit is missing, and the site refuses that.
     """
-    resources = {
-        order.uuid: by_uuid.get(order.marketplace_resource_uuid or order.uuid) for order in orders
-    }
+    resources = {order.uuid: order.resource_in(by_uuid) for order in orders}
     by_plan = {order.uuid for order in _by_plan(site, orders, resources)}
     quotas: Mapping[UUID, Mapping[str, Decimal | None]] = {}
     problems: dict[UUID, SiteAgentError] = {}

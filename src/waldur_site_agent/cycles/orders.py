@@ -44,7 +44,6 @@ from waldur_site_agent.cycles.site import (
     WHOLE_OFFERING,
     ScopeFilter,
     Site,
-    WaldurSnapshot,
     apply_steps,
     cause_of,
     note_write,
@@ -60,6 +59,7 @@ from waldur_site_agent.model.errors import (
     SiteAgentError,
     TemporaryError,
 )
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import (
     Order,
     OrderState,

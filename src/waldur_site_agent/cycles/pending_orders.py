@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from waldur_site_agent.backends import (
@@ -28,7 +28,7 @@ from waldur_site_agent.model.errors import (
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.model.marketplace import Order, Resource
+from waldur_site_agent.model.marketplace import Order, Resource, aware
 from waldur_site_agent.planning.orders import (
     OrderPlan,
     creation_note,
@@ -137,7 +137,7 @@ def progress_of_orders(
         return {}
     found = {}
     for order in orders:
-        resource = resources.get(order.marketplace_resource_uuid or order.uuid)
+        resource = order.resource_in(resources)
         metadata = resource.backend_metadata if resource is not None else {}
         reference = order.backend_id or noted_reference(metadata, order.uuid)
         if reference:
@@ -153,8 +153,7 @@ def _progress(site: Site, order: Order, reference: str) -> Progress:
     hours = site.offering.pending_order_timeout_hours
     if progress.result is not Result.PENDING or hours is None or order.created is None:
         return progress
-    created = order.created if order.created.tzinfo else order.created.replace(tzinfo=UTC)
-    if site.now() - created <= timedelta(hours=hours):
+    if site.now() - aware(order.created) <= timedelta(hours=hours):
         return progress
     overdue = PermanentError(
         f"{order.resource_name}: the backend has not finished the order (reference "

@@ -186,29 +186,6 @@ class ScopeFilter:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaldurSnapshot:
-    """What a pass read from Waldur, to be compared with what an event announced.
-
-    Objects that the pass did not read are absent; this differs from being empty.
-    """
-
-    orders: Mapping[UUID, str] = field(default_factory=dict)
-    """The states of orders."""
-    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
-    """By project."""
-    resources: Mapping[UUID, Resource] = field(default_factory=dict)
-    users: Mapping[UUID, OfferingUser] = field(default_factory=dict)
-    """By user UUID."""
-    accounts: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
-    """By project: the usernames of its active service and course accounts."""
-
-
-def short_role(name: str) -> str:
-    """A role name in short form: ``PROJECT.ADMIN`` is ``admin``."""
-    return name.strip().lower().removeprefix("project.")
-
-
 class Observer(Protocol):
     """Observes the work on one offering in one mode, for health and metrics; never raises."""
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
-from waldur_site_agent.cycles.site import WaldurSnapshot, short_role
 from waldur_site_agent.model.backend import (
     Everything,
     ImportScope,
@@ -23,8 +22,8 @@ from waldur_site_agent.model.backend import (
     Scope,
     UserScope,
 )
-from waldur_site_agent.model.events import ObjectType
-from waldur_site_agent.model.marketplace import OfferingUserState
+from waldur_site_agent.model.events import ObjectType, WaldurSnapshot
+from waldur_site_agent.model.marketplace import OfferingUserState, short_role
 from waldur_site_agent.planning.membership import normalize_username
 
 _PROGRESS = {

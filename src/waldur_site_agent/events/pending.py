@@ -13,7 +13,6 @@ from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
 
-from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.broker import (
     Connection,
     ConnectionLostError,
@@ -22,6 +21,7 @@ from waldur_site_agent.events.broker import (
 )
 from waldur_site_agent.events.messages import Announcement, Event, Message, Unusable, read_message
 from waldur_site_agent.model.backend import Everything, ImportScope, OrderScope, Scope
+from waldur_site_agent.model.events import WaldurSnapshot
 
 READ_AGAIN_AFTER = (1.0, 5.0, 30.0)
 """Seconds until Waldur is read again if it does not show an announced change yet."""

@@ -1,13 +1,19 @@
-"""The agent's identity in Waldur, and its event subscriptions and queues."""
+"""The agent's identity in Waldur, its event subscriptions and queues, and what events announce."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
-from waldur_site_agent.model.marketplace import UuidFromUrl
+from waldur_site_agent.model.marketplace import (
+    OfferingUser,
+    Resource,
+    TeamMember,
+    UuidFromUrl,
+)
 
 
 class ObjectType:
@@ -114,3 +120,21 @@ class SubscriptionQueue:
     queue_name: str
     vhost: str
     object_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaldurSnapshot:
+    """What a pass read from Waldur, to be compared with what an event announced.
+
+    Objects that the pass did not read are absent; this differs from being empty.
+    """
+
+    orders: Mapping[UUID, str] = field(default_factory=dict)
+    """The states of orders."""
+    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    """By project."""
+    resources: Mapping[UUID, Resource] = field(default_factory=dict)
+    users: Mapping[UUID, OfferingUser] = field(default_factory=dict)
+    """By user UUID."""
+    accounts: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
+    """By project: the usernames of its active service and course accounts."""

@@ -42,6 +42,11 @@ SharedText: TypeAlias = Annotated[str, AfterValidator(sys.intern)]
 """A text that many objects have in common, kept in memory once."""
 
 
+def aware(moment: datetime) -> datetime:
+    """A moment with its time zone, which is UTC where none is said."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _with_shared_zone(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.utcoffset() == _NO_OFFSET else moment
 
@@ -114,6 +119,11 @@ class Order:
     start_date: date | None = None
     backend_id: str = ""
     error_message: str = ""
+
+    def resource_in(self, resources: Mapping[UUID, Resource]) -> Resource | None:
+        """Its resource, if it is among these by UUID."""
+        uuid = self.marketplace_resource_uuid
+        return None if uuid is None else resources.get(uuid)
 
     @property
     def renewed_until(self) -> date | None:
@@ -516,14 +526,17 @@ class UserLimit:
     limit: Decimal | None = None
 
 
+def short_role(name: str) -> str:
+    """A role name in short form: ``PROJECT.ADMIN`` is ``admin``."""
+    return name.strip().lower().removeprefix("project.")
+
+
 def has_ended(end: datetime | None, now: datetime) -> bool:
     """Whether a role's end has passed at an aware moment; an end without a zone means UTC.
 
     Waldur's own clean-up of such roles may come hours later.
     """
-    if end is None:
-        return False
-    return (end if end.tzinfo else end.replace(tzinfo=UTC)) <= now
+    return end is not None and aware(end) <= now
 
 
 class OfferingUserState:

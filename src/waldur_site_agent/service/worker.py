@@ -25,7 +25,7 @@ from waldur_site_agent.cycles.membership import MembershipReport, sync_membershi
 from waldur_site_agent.cycles.offering import check_offering_access
 from waldur_site_agent.cycles.order_inputs import OrdersReport, OrderStatus
 from waldur_site_agent.cycles.orders import process_orders
-from waldur_site_agent.cycles.site import CycleReport, Site, WaldurSnapshot
+from waldur_site_agent.cycles.site import CycleReport, Site
 from waldur_site_agent.events.listener import EventStatus, Listener, Presence, Watchdog
 from waldur_site_agent.events.messages import OFFERING_RESOURCES_SYNC
 from waldur_site_agent.events.pending import (
@@ -40,6 +40,7 @@ from waldur_site_agent.events.pending import (
 from waldur_site_agent.events.registration import Registration, object_types_of
 from waldur_site_agent.model.backend import Everything, OrderScope, ResourceScope, Scope
 from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import OrderType
 from waldur_site_agent.service.health import WorkerHealth
 from waldur_site_agent.service.process import Stop

@@ -14,7 +14,6 @@ import structlog
 import structlog.testing
 
 from harness import eventually, patience
-from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events import listener as listening
 from waldur_site_agent.events.broker import (
     Connection,
@@ -34,6 +33,7 @@ from waldur_site_agent.events.listener import (
 from waldur_site_agent.events.pending import EventQueue
 from waldur_site_agent.model.backend import Everything, ProjectScope
 from waldur_site_agent.model.errors import SiteAgentError
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.waldur import AbsentOperationError
 
 OFFERING, PROJECT = uuid4(), uuid4()

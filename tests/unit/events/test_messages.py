@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.messages import (
     LONGEST_BODY,
     Event,
@@ -28,6 +27,7 @@ from waldur_site_agent.model.backend import (
     ResourceScope,
     UserScope,
 )
+from waldur_site_agent.model.events import WaldurSnapshot
 from waldur_site_agent.model.marketplace import TeamMember
 
 OURS, SOME, OTHER = uuid4(), uuid4(), uuid4()

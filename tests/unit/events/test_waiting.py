@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waldur_site_agent.cycles.site import WaldurSnapshot
 from waldur_site_agent.events.messages import OrderAnnounced, RoleAnnounced
 from waldur_site_agent.events.pending import (
     HOLD_SECONDS,
@@ -20,6 +19,7 @@ from waldur_site_agent.events.pending import (
     PendingScopes,
 )
 from waldur_site_agent.model.backend import Everything, OrderScope, ProjectScope, UserScope
+from waldur_site_agent.model.events import WaldurSnapshot
 
 PROJECT = ProjectScope(uuid4())
 ORDER = OrderScope(uuid4())

@@ -74,7 +74,7 @@ def show_enforced(
     Without ``users``, of the associations of everybody in the accounts.
     """
     return (
-        *("scontrol", *_on(cluster), "show", "assoc_mgr", "flags=users,assoc,qos"),
+        *("scontrol", *on_cluster(cluster), "show", "assoc_mgr", "flags=users,assoc,qos"),
         f"accounts={_listed(accounts)}",
         *((f"users={_listed(users)}",) if users else ()),
         *((f"qos={_listed(qos)}",) if qos else ()),
@@ -163,12 +163,12 @@ def show_admin_level(user: str) -> Argv:
 
 def show_configuration(cluster: str | None) -> Argv:
     """Ask slurmctld for its configuration."""
-    return ("scontrol", *_on(cluster), "show", "config")
+    return ("scontrol", *on_cluster(cluster), "show", "config")
 
 
 def show_partitions(cluster: str | None) -> Argv:
     """Ask slurmctld for its partitions, hidden ones included."""
-    return ("scontrol", *_on(cluster), "-a", "-o", "show", "partition")
+    return ("scontrol", *on_cluster(cluster), "-a", "-o", "show", "partition")
 
 
 def show_database_configuration() -> Argv:
@@ -225,13 +225,13 @@ def show_qos_job_limits() -> Argv:
 def show_counted(accounts: Sequence[str], cluster: str | None) -> Argv:
     """Ask slurmctld for what it counts against the limits of accounts."""
     what = (f"accounts={_listed(accounts)}", "flags=assoc")
-    return ("scontrol", *_on(cluster), "show", "assoc_mgr", *what)
+    return ("scontrol", *on_cluster(cluster), "show", "assoc_mgr", *what)
 
 
 def show_counted_of_qos(names: Sequence[str], cluster: str | None) -> Argv:
     """Ask slurmctld for what it counts against the limits of QOS."""
     what = (f"qos={_listed(names)}", "flags=qos")
-    return ("scontrol", *_on(cluster), "show", "assoc_mgr", *what)
+    return ("scontrol", *on_cluster(cluster), "show", "assoc_mgr", *what)
 
 
 def set_budget(
@@ -377,14 +377,14 @@ def list_jobs(accounts: Sequence[str], cluster: str | None) -> Argv:
 
     Without ``-a`` jobs in hidden partitions are missing, and would block a removal.
     """
-    return ("squeue", "-a", "-h", *_on(cluster), "-A", _listed(accounts), "-o", "%A|%a|%u")
+    return ("squeue", "-a", "-h", *on_cluster(cluster), "-A", _listed(accounts), "-o", "%A|%a|%u")
 
 
 def cancel_jobs(ids: Sequence[str], cluster: str | None) -> Argv:
     """Cancel jobs by their ids. Without one scancel would refuse, so an empty list is a bug."""
     if not ids or not all(job.isdigit() for job in ids):
         raise ValueError("job ids are numbers, and at least one is needed")
-    return ("scancel", *_on(cluster), *ids)
+    return ("scancel", *on_cluster(cluster), *ids)
 
 
 def chunks(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
@@ -425,5 +425,6 @@ def _only(cluster: str | None) -> tuple[str, ...]:
     return (f"cluster={cluster}",) if cluster else ()
 
 
-def _on(cluster: str | None) -> tuple[str, ...]:
+def on_cluster(cluster: str | None) -> tuple[str, ...]:
+    """The option that names a cluster, if there is one to name."""
     return ("-M", cluster) if cluster else ()

@@ -19,13 +19,8 @@ TREE = AccountTree(_NAMING, "Slurm account")
 """How accounts are placed and told from those of others."""
 
 
-def account_name(name: str, kind: str) -> str:
-    """Return ``name`` as Slurm stores it (lower case); ``kind`` says in messages what it names.
-
-    Raises:
-        PermanentError: the name is empty, too long, ``root``, or has a letter outside the rule.
-    """
-    return _NAMING.account(name, kind)
+account_name, user_name = _NAMING.account, _NAMING.user
+listed_user_name, is_user_name = _NAMING.listed_user, _NAMING.is_user
 
 
 def is_account_name(name: str) -> bool:
@@ -36,24 +31,6 @@ def is_account_name(name: str) -> bool:
         return False
 
 
-def user_name(name: str) -> str:
-    """Return a username that may be added, capitals included; not every cluster keeps them.
-
-    Raises:
-        PermanentError: the name cannot be given to Slurm, or is ``root``.
-    """
-    return _NAMING.user(name)
-
-
-def listed_user_name(name: str) -> str:
-    """Return a username that a reading had; see :meth:`Naming.listed_user`.
-
-    Raises:
-        PermanentError: a command would read something else than this name.
-    """
-    return _NAMING.listed_user(name)
-
-
 def is_removable(name: str) -> bool:
     """Whether no command misreads the name of a user who is to be removed."""
     try:
@@ -61,11 +38,6 @@ def is_removable(name: str) -> bool:
     except PermanentError:
         return False
     return True
-
-
-def is_user_name(name: str) -> bool:
-    """Whether a username can be given to Slurm at all."""
-    return _NAMING.is_user(name)
 
 
 def has_capitals(name: str) -> bool:

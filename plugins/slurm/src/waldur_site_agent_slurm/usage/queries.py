@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from waldur_site_agent_slurm.commands import Argv
+from waldur_site_agent_slurm.commands import Argv, on_cluster
 from waldur_site_agent_slurm.usage.jobs import CUT_FIELDS, LAYOUT, STATES, columns
 
 _LAST_RUNS = ("sacct", "-a", "-X", "-P", "-n", "--noconvert")
@@ -21,7 +21,7 @@ def jobs_between(
     """Ask for every run of a job that overlaps the time from ``start`` to ``end`` (epochs)."""
     return (
         *(_JOBS if every_run else _LAST_RUNS),
-        *_on(cluster),
+        *on_cluster(cluster),
         *("-S", f"uts{start}", "-E", f"uts{end}"),
         f"--format={columns(tres_field)}",
     )
@@ -34,7 +34,7 @@ def jobs_cut_at(ids: Sequence[str], start: int, end: int, cluster: str | None) -
     return (
         *_JOBS,
         "-T",
-        *_on(cluster),
+        *on_cluster(cluster),
         *("-j", ",".join(ids)),
         *("-S", f"uts{start}", "-E", f"uts{end}"),
         f"--format={','.join(CUT_FIELDS)}",
@@ -46,17 +46,17 @@ def jobs_of_controller(cluster: str | None) -> Argv:
 
     Without ``-a`` jobs in hidden partitions are missing; ``-r`` lists array tasks one by one.
     """
-    return ("squeue", "-a", "-h", "-r", *_on(cluster), "-t", STATES, "-o", LAYOUT)
+    return ("squeue", "-a", "-h", "-r", *on_cluster(cluster), "-t", STATES, "-o", LAYOUT)
 
 
 def running_jobs(cluster: str | None) -> Argv:
     """Ask what the database believes to be running. With ``-S`` it would be what ever ran."""
-    return (*_JOBS, *_on(cluster), "-s", "R,S", "--format=JobIDRaw,End,State")
+    return (*_JOBS, *on_cluster(cluster), "-s", "R,S", "--format=JobIDRaw,End,State")
 
 
 def known_jobs(cluster: str | None) -> Argv:
     """Ask slurmctld for all jobs it knows, also those that ended minutes ago."""
-    return ("squeue", "-a", "-h", "-r", *_on(cluster), "-t", "all", "-o", "%A")
+    return ("squeue", "-a", "-h", "-r", *on_cluster(cluster), "-t", "all", "-o", "%A")
 
 
 def used_between(start: str, end: str, tres: Iterable[str], cluster: str | None) -> Argv:
@@ -77,7 +77,3 @@ def configuration() -> Argv:
 def statistics() -> Argv:
     """Ask slurmdbd for its statistics, which say when it added up usage for the last time."""
     return ("sacctmgr", "show", "stats")
-
-
-def _on(cluster: str | None) -> tuple[str, ...]:
-    return ("-M", cluster) if cluster else ()
