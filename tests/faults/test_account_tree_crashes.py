@@ -50,28 +50,29 @@ def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
 ) -> None:
     settings, left = SHAPES[shape]
     begin, holds = STORIES[story]
+    with a_simulated_site(tmp_path / "lock") as bare:
+        with bare.slurm.change() as state:
+            state.accounts["hpc"] = SimAccount("hpc", "hpc", "hpc", "root")
+        begun = bare.with_(settings=settings)
+        order = begin(begun)
     number, steps = 0, 1
     while number <= steps:
-        with a_simulated_site(tmp_path / f"{number}.lock") as bare:
-            with bare.slurm.change() as state:
-                state.accounts["hpc"] = SimAccount("hpc", "hpc", "hpc", "root")
-            testbed = bare.with_(settings=settings)
-            order = begin(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            agent = testbed.with_(runner=blade.runner, transport=blade.transport)
-            if number == 0:
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        agent = testbed.with_(runner=blade.runner, transport=blade.transport)
+        if number == 0:
+            agent.cycle()
+            steps = len(blade.steps)
+            assert steps > 8
+        else:
+            with pytest.raises(KilledError):
                 agent.cycle()
-                steps = len(blade.steps)
-                assert steps > 8
-            else:
-                with pytest.raises(KilledError):
-                    agent.cycle()
-                testbed.cycle()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert testbed.state(order) == "done", where
-            assert not testbed.sandbox.requests.count("*_set_state_erred"), where
-            holds(testbed, order, left)
-            testbed.forget()
             testbed.cycle()
-            assert testbed.writing_commands == 0, where
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert testbed.state(order) == "done", where
+        assert not testbed.sandbox.requests.count("*_set_state_erred"), where
+        holds(testbed, order, left)
+        testbed.forget()
+        testbed.cycle()
+        assert testbed.writing_commands == 0, where
         number += 1

@@ -60,26 +60,27 @@ def a_moment_later(testbed: SimulatedSite) -> None:
 def test_a_turn_of_period_killed_at_any_step_resets_once_and_gives_nothing_away(
     tmp_path: Path, after_effect: bool
 ) -> None:
+    with a_simulated_site(tmp_path / "lock") as plain:
+        begun = a_budget(plain)
+        resource = a_turn_of_period(begun)
     number, dead = 0, True
     while dead:
         number += 1
-        with a_simulated_site(tmp_path / f"{number}.lock") as plain:
-            testbed = a_budget(plain)
-            resource = a_turn_of_period(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            with contextlib.suppress(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).sync()
-            dead = blade.dead
-            a_moment_later(testbed)  # an hour later, the job still runs
-            testbed.sync()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            used = 10 * 3 * HOURS  # of the new period
-            assert len(resets(testbed)) == 1, where
-            assert abs(rest_of_the_budget(testbed, resource) - (TOTAL - used)) <= 1, where
-            testbed.forget()
-            testbed.sync()
-            assert testbed.writing_commands == 0, where
-            assert testbed.sandbox.requests.writes() == [], where
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        with contextlib.suppress(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+        dead = blade.dead
+        a_moment_later(testbed)  # an hour later, the job still runs
+        testbed.sync()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        used = 10 * 3 * HOURS  # of the new period
+        assert len(resets(testbed)) == 1, where
+        assert abs(rest_of_the_budget(testbed, resource) - (TOTAL - used)) <= 1, where
+        testbed.forget()
+        testbed.sync()
+        assert testbed.writing_commands == 0, where
+        assert testbed.sandbox.requests.writes() == [], where
     assert number > 15
 
 

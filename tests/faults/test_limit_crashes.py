@@ -76,23 +76,24 @@ def test_a_cycle_killed_at_any_step_lets_the_next_one_finish(
     tmp_path: Path, limits: str, after_effect: bool, story: str
 ) -> None:
     begin, expected = STORIES[story]
+    with a_simulated_site(tmp_path / "lock") as plain:
+        begun = replace(plain, limits=limits)
+        account = begin(begun)
     number, dead = 0, True
     while dead:
         number += 1
-        with a_simulated_site(tmp_path / f"{number}.lock") as plain:
-            testbed = replace(plain, limits=limits)
-            account = begin(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            with contextlib.suppress(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).sync()
-            dead = blade.dead
-            testbed.sync()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert end(testbed, account) == expected[limits], where
-            testbed.forget()
-            testbed.sync()
-            assert testbed.writing_commands == 0, where
-            assert testbed.sandbox.requests.writes() == [], where
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        with contextlib.suppress(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+        dead = blade.dead
+        testbed.sync()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert end(testbed, account) == expected[limits], where
+        testbed.forget()
+        testbed.sync()
+        assert testbed.writing_commands == 0, where
+        assert testbed.sandbox.requests.writes() == [], where
     assert number > 8
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,9 @@ class SlurmSite:
     """Somebody joins, somebody leaves with a job, somebody is deleted, somebody is limited."""
     ice: Resource
     """Is paused, with a QOS list that the site has set."""
+
+    def copy(self, lock_file: Path) -> SlurmSite:
+        return replace(self, testbed=self.testbed.copy(lock_file))
 
     def qos(self) -> list[str]:
         return sorted(self.testbed.slurm.state.accounts[self.ice.backend_id].qos)
@@ -116,19 +119,20 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_cost_nobody_anything(
     with a_simulated_site(tmp_path / "count.lock") as testbed:
         slurm_site, steps = undisturbed(testbed)
         expected = slurm_site.end()
+    with a_simulated_site(tmp_path / "lock") as testbed:
+        begun = a_simulated_cluster(testbed)
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
-            slurm_site = a_simulated_cluster(testbed)
-            blade = KillSwitch(at=number, after_effect=True)
-            with pytest.raises(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).sync()
-            with testbed.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
-                testbed.sync()
+        slurm_site = begun.copy(tmp_path / f"{number}.lock")
+        testbed, blade = slurm_site.testbed, KillSwitch(at=number, after_effect=True)
+        with pytest.raises(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+        with testbed.lists_a_moment_old(age), contextlib.suppress(TemporaryError):
             testbed.sync()
-            where = f"killed at step {number}: {blade.steps[number - 1]}"
-            assert slurm_site.end() == expected, where
-            assert not STAYING & slurm_site.removed(), where
-            is_restored(slurm_site)
+        testbed.sync()
+        where = f"killed at step {number}: {blade.steps[number - 1]}"
+        assert slurm_site.end() == expected, where
+        assert not STAYING & slurm_site.removed(), where
+        is_restored(slurm_site)
 
 
 @pytest.mark.guarantee("membership: Who is removed, and who never")
@@ -239,17 +243,18 @@ def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
         slurm_site, steps = undisturbed(testbed)
         expected = slurm_site.end()
     assert len(steps) > 20
+    with a_simulated_site(tmp_path / "lock", slurm=slurm) as testbed:
+        begun = a_simulated_cluster(testbed)
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
-            slurm_site = a_simulated_cluster(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            with pytest.raises(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).sync()
-            testbed.sync()
-            where = f"killed at step {number}: {blade.steps[number - 1]}"
-            assert slurm_site.end() == expected, where
-            assert not STAYING & slurm_site.removed(), where
-            is_restored(slurm_site)
+        slurm_site = begun.copy(tmp_path / f"{number}.lock")
+        testbed, blade = slurm_site.testbed, KillSwitch(at=number, after_effect=after_effect)
+        with pytest.raises(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+        testbed.sync()
+        where = f"killed at step {number}: {blade.steps[number - 1]}"
+        assert slurm_site.end() == expected, where
+        assert not STAYING & slurm_site.removed(), where
+        is_restored(slurm_site)
 
 
 @pytest.mark.parametrize("slurm", ["22.05", "24.11"])
@@ -257,26 +262,27 @@ def test_a_cycle_killed_at_any_step_is_finished_by_the_next(
 def test_a_restoring_or_switching_cycle_killed_at_any_step_loses_no_list(
     tmp_path: Path, flags: dict[str, bool], slurm: Version
 ) -> None:
-    def agent_killed_at(testbed: SimulatedSite, step: int) -> tuple[SlurmSite, KillSwitch]:
-        slurm_site, blade = a_simulated_cluster(testbed), KillSwitch(at=step)
+    with a_simulated_site(tmp_path / "lock", slurm=slurm) as testbed:
+        begun = a_simulated_cluster(testbed)
         testbed.sync()
-        testbed.sandbox.customer.set_flags(slurm_site.ice, **flags)
+        testbed.sandbox.customer.set_flags(begun.ice, **flags)
+
+    def agent_killed_at(step: int) -> tuple[SlurmSite, KillSwitch]:
+        slurm_site, blade = begun.copy(tmp_path / f"{step}.lock"), KillSwitch(at=step)
         with contextlib.suppress(KilledError):
-            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+            slurm_site.testbed.with_(runner=blade.runner, transport=blade.transport).sync()
         return slurm_site, blade
 
-    with a_simulated_site(tmp_path / "count.lock", slurm=slurm) as testbed:
-        slurm_site, counting = agent_killed_at(testbed, 0)
-        expected = slurm_site.end()
+    slurm_site, counting = agent_killed_at(0)
+    expected = slurm_site.end()
     assert slurm_site.qos() == (["limited"] if "downscaled" in flags else ["long", "normal"])
     for number in range(1, len(counting.steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
-            slurm_site, blade = agent_killed_at(testbed, number)
-            assert blade.dead
-            testbed.sync()
-            assert slurm_site.end() == expected, f"killed at step {number}: {blade.steps[-1]}"
-            testbed.sandbox.customer.set_flags(slurm_site.ice, downscaled=False)
-            is_restored(slurm_site)
+        slurm_site, blade = agent_killed_at(number)
+        assert blade.dead
+        slurm_site.testbed.sync()
+        assert slurm_site.end() == expected, f"killed at step {number}: {blade.steps[-1]}"
+        slurm_site.testbed.sandbox.customer.set_flags(slurm_site.ice, downscaled=False)
+        is_restored(slurm_site)
 
 
 def test_a_limit_of_a_killed_agent_that_waldur_then_withdraws_is_cleared(tmp_path: Path) -> None:
@@ -313,18 +319,20 @@ def test_any_write_whose_answer_is_lost_once_changes_nothing_in_the_end(
         "deleted",
         "backend_metadata",
     }
+    with a_simulated_site(tmp_path / "lock") as testbed:
+        begun = a_simulated_cluster(testbed)
     for operation in sorted(operations):
         for skipped in range(writes[operation]):
-            with a_simulated_site(tmp_path / f"{operation}{skipped}.lock") as testbed:
-                slurm_site = a_simulated_cluster(testbed)
-                testbed.sandbox.faults.add(operation, kind, skip=skipped)
-                testbed.sync()
-                testbed.sync()
-                where = f"{operation} number {skipped + 1}"
-                assert testbed.sandbox.faults.pending == [], where
-                assert slurm_site.end() == expected, where
-                assert not STAYING & slurm_site.removed(), where
-                is_restored(slurm_site)
+            slurm_site = begun.copy(tmp_path / f"{operation}{skipped}.lock")
+            testbed = slurm_site.testbed
+            testbed.sandbox.faults.add(operation, kind, skip=skipped)
+            testbed.sync()
+            testbed.sync()
+            where = f"{operation} number {skipped + 1}"
+            assert testbed.sandbox.faults.pending == [], where
+            assert slurm_site.end() == expected, where
+            assert not STAYING & slurm_site.removed(), where
+            is_restored(slurm_site)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -46,59 +46,61 @@ def check(testbed: SimulatedSite, resources: list[Resource], parent: str, where:
 def test_a_move_that_was_killed_at_any_step_is_finished_by_the_next_cycle(
     tmp_path: Path, version: Version, after_effect: bool, back: bool
 ) -> None:
+    with a_simulated_site(tmp_path / "lock", slurm=version) as begun:
+        resources = begin(begun)
     number, steps = 0, 1
     while number <= steps:
-        with a_simulated_site(tmp_path / f"{number}.lock", slurm=version) as testbed:
-            resources = begin(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            agent = testbed.with_(runner=blade.runner, transport=blade.transport)
-            if number == 0:
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        agent = testbed.with_(runner=blade.runner, transport=blade.transport)
+        if number == 0:
+            agent.sync()
+            steps = len(blade.steps)
+        else:
+            with pytest.raises(KilledError):
                 agent.sync()
-                steps = len(blade.steps)
-            else:
-                with pytest.raises(KilledError):
-                    agent.sync()
-                if back:
-                    testbed.sandbox.customer.move_project("climate", "uni")
-                report = testbed.sync()
-                assert not report.failed, report.failures
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            parent = "c_uni" if back and number else "c_lab"
-            check(testbed, resources, parent, where)
+            if back:
+                testbed.sandbox.customer.move_project("climate", "uni")
+            report = testbed.sync()
+            assert not report.failed, report.failures
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        parent = "c_uni" if back and number else "c_lab"
+        check(testbed, resources, parent, where)
         number += 1
 
 
 @pytest.mark.guarantee("moves: The agent dies")
 @VERSIONS
 def test_orders_wait_while_a_move_is_half_done(tmp_path: Path, version: Version) -> None:
+    with a_simulated_site(tmp_path / "lock", slurm=version) as begun:
+        resources = begin(begun)
     number, killed = 1, True
     while killed:
-        with a_simulated_site(tmp_path / f"{number}.lock", slurm=version) as testbed:
-            resources = begin(testbed)
-            blade = KillSwitch(at=number, after_effect=True)
-            try:
-                testbed.with_(runner=blade.runner, transport=blade.transport).sync()
-                killed = False
-            except KilledError:
-                pass
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            side = testbed.sandbox.customer
-            orders = [
-                side.place_terminate_order(resources[0]),
-                side.place_update_order(resources[1], {"cpu": 5}),
-                testbed.order("climate", "three", cpu=1),
-            ]
-            testbed.cycle()
-            assert not {testbed.state(order) for order in orders} & {"erred"}, where
-            testbed.sync()
-            testbed.cycle()
-            assert [testbed.state(order) for order in orders] == ["done"] * 3, where
-            testbed.sync()
-            accounts = testbed.slurm.state.accounts
-            assert accounts["p_climate"].parent == "c_lab", where
-            left = (resources[1].backend_id, testbed.resource(orders[2]).backend_id)
-            assert [accounts[name].parent for name in left] == ["p_climate"] * 2, where
-            assert all(set(accounts[name].members) == MEMBERS for name in left), where
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=True)
+        try:
+            testbed.with_(runner=blade.runner, transport=blade.transport).sync()
+            killed = False
+        except KilledError:
+            pass
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        side = testbed.sandbox.customer
+        orders = [
+            side.place_terminate_order(resources[0]),
+            side.place_update_order(resources[1], {"cpu": 5}),
+            testbed.order("climate", "three", cpu=1),
+        ]
+        testbed.cycle()
+        assert not {testbed.state(order) for order in orders} & {"erred"}, where
+        testbed.sync()
+        testbed.cycle()
+        assert [testbed.state(order) for order in orders] == ["done"] * 3, where
+        testbed.sync()
+        accounts = testbed.slurm.state.accounts
+        assert accounts["p_climate"].parent == "c_lab", where
+        left = (resources[1].backend_id, testbed.resource(orders[2]).backend_id)
+        assert [accounts[name].parent for name in left] == ["p_climate"] * 2, where
+        assert all(set(accounts[name].members) == MEMBERS for name in left), where
         number += 1
     assert number > 5
 

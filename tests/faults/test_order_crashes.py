@@ -161,17 +161,18 @@ def test_an_agent_killed_at_any_step_is_finished_by_the_next_cycle(
     with a_simulated_site(tmp_path / "count.lock", slurm=slurm) as testbed:
         steps = steps_of(testbed, story)
     assert len(steps) > 8
+    with a_simulated_site(tmp_path / "lock", slurm=slurm) as begun:
+        order = story.begin(begun)
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock", slurm=slurm) as testbed:
-            order = story.begin(testbed)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            with pytest.raises(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).cycle()
-            testbed.cycle()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert testbed.state(order) == "done", where
-            assert not testbed.sandbox.requests.count("*_set_state_erred"), where
-            story.holds(testbed, order)
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        with pytest.raises(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).cycle()
+        testbed.cycle()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert testbed.state(order) == "done", where
+        assert not testbed.sandbox.requests.count("*_set_state_erred"), where
+        story.holds(testbed, order)
 
 
 @pytest.mark.guarantee("orders: Waldur misbehaves")
@@ -184,19 +185,20 @@ def test_lists_a_moment_old_after_a_kill_at_any_step_fail_nothing(
     story = STORIES[name]
     with a_simulated_site(tmp_path / "count.lock") as testbed:
         steps = steps_of(testbed, story)
+    with a_simulated_site(tmp_path / "lock") as begun:
+        order = story.begin(begun)
     for number in range(1, len(steps) + 1):
-        with a_simulated_site(tmp_path / f"{number}.lock") as testbed:
-            order = story.begin(testbed)
-            blade = KillSwitch(at=number, after_effect=True)
-            with pytest.raises(KilledError):
-                testbed.with_(runner=blade.runner, transport=blade.transport).cycle()
-            with testbed.lists_a_moment_old(changes), contextlib.suppress(TemporaryError):
-                testbed.cycle()
+        testbed = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=True)
+        with pytest.raises(KilledError):
+            testbed.with_(runner=blade.runner, transport=blade.transport).cycle()
+        with testbed.lists_a_moment_old(changes), contextlib.suppress(TemporaryError):
             testbed.cycle()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert testbed.state(order) == "done", where
-            assert not testbed.sandbox.requests.count("*_set_state_erred"), where
-            story.holds(testbed, order)
+        testbed.cycle()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert testbed.state(order) == "done", where
+        assert not testbed.sandbox.requests.count("*_set_state_erred"), where
+        story.holds(testbed, order)
 
 
 @pytest.mark.guarantee("orders: Waldur misbehaves")
@@ -207,18 +209,18 @@ def test_any_one_list_a_moment_old_changes_nothing_in_the_end(tmp_path: Path, na
         steps_of(testbed, story)
         lists = testbed.sandbox.requests.count("*_list")
     assert lists >= 2
+    with a_simulated_site(tmp_path / "lock") as begun:
+        order = story.begin(begun)
     for skipped in range(lists):
         for changes in (1, 3):
-            with a_simulated_site(tmp_path / f"{skipped}.{changes}.lock") as testbed:
-                order = story.begin(testbed)
-                testbed.sandbox.requests.clear()
-                testbed.sandbox.faults.add("*_list", "stale", skip=skipped, changes_ago=changes)
-                with contextlib.suppress(TemporaryError):
-                    testbed.cycle()
+            testbed = begun.copy(tmp_path / f"{skipped}.{changes}.lock")
+            testbed.sandbox.faults.add("*_list", "stale", skip=skipped, changes_ago=changes)
+            with contextlib.suppress(TemporaryError):
                 testbed.cycle()
-                assert testbed.state(order) == "done", (skipped, changes)
-                assert not testbed.sandbox.requests.count("*_set_state_erred")
-                story.holds(testbed, order)
+            testbed.cycle()
+            assert testbed.state(order) == "done", (skipped, changes)
+            assert not testbed.sandbox.requests.count("*_set_state_erred")
+            story.holds(testbed, order)
 
 
 @pytest.mark.guarantee("orders: Waldur misbehaves")

@@ -87,24 +87,25 @@ def test_killed_at_any_step_the_next_pass_sets_the_limit_of_all_months(
     tmp_path: Path, after_effect: bool, story: str
 ) -> None:
     begin, expected = STORIES[story]
+    with a_simulated_site(tmp_path / "lock") as plain:
+        begun = a_site(replace(plain, components={}))
+        begin(begun)
     number, dead = 0, True
     while dead:
         number += 1
-        with a_simulated_site(tmp_path / f"{number}.lock") as plain:
-            site = a_site(replace(plain, components={}))
-            begin(site)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            with contextlib.suppress(KilledError):
-                works(site.with_(runner=blade.runner, transport=blade.transport))
-            dead = blade.dead
-            works(site)
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert limits_of(site) == expected, where
-            site.forget()
-            works(site)
-            assert site.writing_commands == 0, where
-            assert site.sandbox.requests.writes() == [], where
-            assert {o.state for o in site.sandbox.customer.world.orders.values()} == {"done"}
+        site = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        with contextlib.suppress(KilledError):
+            works(site.with_(runner=blade.runner, transport=blade.transport))
+        dead = blade.dead
+        works(site)
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert limits_of(site) == expected, where
+        site.forget()
+        works(site)
+        assert site.writing_commands == 0, where
+        assert site.sandbox.requests.writes() == [], where
+        assert {o.state for o in site.sandbox.customer.world.orders.values()} == {"done"}
     assert number > 10
 
 

@@ -277,6 +277,22 @@ class SimulatedSite:
         self.forget()
         return resource
 
+    def copy(self, lock_file: Path) -> SimulatedSite:
+        """Another site that begins as this one is now: a tenth of what building it again costs."""
+        sandbox = self.sandbox.copy()
+        return replace(
+            self,
+            sandbox=sandbox,
+            now=sandbox.clock.now if self.now == self.sandbox.clock.now else self.now,
+            slurm=self.slurm.copy(),
+            lock_file=lock_file,
+            url=ADDRESS,
+            settings=dict(self.settings),
+            system_names=dict(self.system_names),
+            sleeps=[],
+            components=dict(self.components),
+        )
+
     def with_(self, **changes: Any) -> SimulatedSite:
         """The same house, seen by agents that differ in something."""
         return replace(self, **changes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError, validate_call
 from pydantic_core import to_jsonable_python
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -30,7 +32,7 @@ from waldur_site_agent_sandbox.identity_provider import introspection
 from waldur_site_agent_sandbox.records import Customer, Offering, Order, Project, Task, User
 from waldur_site_agent_sandbox.rules import Sessions
 from waldur_site_agent_sandbox.server import InProcessTransport, WaldurApi
-from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction
+from waldur_site_agent_sandbox.store import Clock, Journal, Store, Transaction, World
 
 _AGENT_USERNAME = "site-agent"
 """The username of the agent's user in Waldur."""
@@ -153,8 +155,9 @@ class Sandbox:
         token_lifetime: int | None = None,
         clock: Clock | None = None,
         uuids: Callable[[], UUID] = uuid4,
+        worlds: Sequence[World] = (),
     ) -> None:
-        """``clock`` and ``uuids`` make runs reproducible, for tests."""
+        """``clock`` and ``uuids`` make runs reproducible; ``worlds`` are past ones and the last."""
         self.server_version = server_version
         self.clock = clock or Clock()
         """The server's time; ``advance`` moves it forward."""
@@ -162,7 +165,7 @@ class Sandbox:
         """All requests to Waldur's API."""
         self.faults = Faults()
         """Faults that are still to happen."""
-        self._store = Store(Generation(server_version), self.clock, state_file, uuids)
+        self._store = Store(Generation(server_version), self.clock, state_file, uuids, worlds)
         self._sessions = Sessions()
         self._turn = threading.Lock()
         self.worker = Worker(self._store)
@@ -203,6 +206,13 @@ class Sandbox:
         users = self.customer.world.users.values()
         found = next((user for user in users if user.is_staff and user.is_active), None)
         return found or self.customer.add_user("staff", "Waldur Staff", is_staff=True)
+
+    def copy(self) -> Sandbox:
+        """Return another sandbox that begins as this one is now, with its past.
+
+        Faults, logged requests, events and the broker are not taken along.
+        """
+        return Sandbox(self.server_version, clock=copy.copy(self.clock), worlds=self._store.worlds)
 
     def attach_broker(
         self,
@@ -248,7 +258,7 @@ class Sandbox:
     @cached_property
     def app(self) -> Starlette:
         """The ASGI application: Waldur's ``/api/``, and ``/sandbox/`` for the customer's side."""
-        return self._api.application(_routes(self))
+        return self._api.application([_customers_side(self)])
 
     @contextmanager
     def serve(self) -> Iterator[str]:
@@ -316,8 +326,25 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _PYTHON_ONLY = {"current", "edit", "world"}
 
 
-def _routes(sandbox: Sandbox) -> list[Route]:
-    """Build the routes of the customer's side."""
+def _customers_side(sandbox: Sandbox) -> Route:
+    """One route for all; its endpoints are made for the first request: most sandboxes get none."""
+    endpoints = cache(lambda: _endpoints(sandbox))
+
+    async def endpoint(request: Request) -> Response:
+        name = request.path_params["name"].removesuffix("/")
+        method = "GET" if request.method == "HEAD" else request.method
+        if found := endpoints().get((method, name)):
+            return await found(request)
+        known = {each for _, each in endpoints()}
+        raise HTTPException(
+            HTTPStatus.METHOD_NOT_ALLOWED if name in known else HTTPStatus.NOT_FOUND
+        )
+
+    return Route("/sandbox/{name:path}", endpoint, methods=["GET", "POST"])
+
+
+def _endpoints(sandbox: Sandbox) -> Mapping[tuple[str, str], Endpoint]:
+    """The endpoints of the customer's side, by method and name."""
     actions: dict[str, Callable[..., object]] = {
         name: method
         for name, method in inspect.getmembers(sandbox.customer, inspect.ismethod)
@@ -348,13 +375,8 @@ def _routes(sandbox: Sandbox) -> list[Route]:
         "tasks": lambda: sandbox.worker.waiting,
         "events": lambda: list(sandbox.events.published),
     }
-    endpoints = [(name, _view(view), "GET") for name, view in views.items()]
-    endpoints += [(name, _action(action), "POST") for name, action in actions.items()]
-    return [
-        Route(f"/sandbox/{path}", endpoint, methods=[method])
-        for name, endpoint, method in endpoints
-        for path in ({name, f"{name}/"} if name else {""})
-    ]
+    endpoints = {("GET", name): _view(view) for name, view in views.items()}
+    return endpoints | {("POST", name): _action(action) for name, action in actions.items()}
 
 
 def _view(view: Callable[[], object]) -> Endpoint:

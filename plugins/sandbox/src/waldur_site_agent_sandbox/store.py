@@ -276,7 +276,9 @@ class Store:
         clock: Clock,
         file: Path | None = None,
         uuids: Callable[[], uuid.UUID] = uuid.uuid4,
+        worlds: Sequence[World] = (),
     ) -> None:
+        """``worlds`` is what another store has had, and what it has now."""
         self.generation = generation
         self.clock = clock
         self._uuids = uuids
@@ -293,10 +295,16 @@ class Store:
         self._unseen: list[tuple[datetime, World]] = []
         self._file = file
         self._lock = threading.RLock()
-        self._past: deque[World] = deque(maxlen=_REMEMBERED_CHANGES)
-        self._world = World()
+        self._past: deque[World] = deque(worlds[:-1], maxlen=_REMEMBERED_CHANGES)
+        self._world = worlds[-1] if worlds else World()
         if file is not None and file.exists():
             self._world = _restored(file)
+
+    @property
+    def worlds(self) -> Sequence[World]:
+        """The past worlds that are remembered, and the present one."""
+        with self._lock:
+            return (*self._past, self._world)
 
     def read(self, changes_ago: int = 0) -> Transaction:
         """Read the world as it is, or as it was some changes ago."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -60,9 +61,15 @@ class SimulatedSlurm(SimulatedTool[SimState]):
         cluster: str = "simulated",
         state_file: Path | None = None,
         version: Version = "22.05",
+        state: SimState | None = None,
     ) -> None:
-        """Make a new cluster of a version, or take the one that is in the file."""
-        super().__init__(new_state(cluster, version), SimState.from_json, state_file)
+        """Make a new cluster of a version, or take the one that is in the file, or this state."""
+        super().__init__(state or new_state(cluster, version), SimState.from_json, state_file)
+
+    def copy(self) -> SimulatedSlurm:
+        """Return another cluster, within this process, that begins as this one is now."""
+        with self.change() as state:
+            return SimulatedSlurm(state=copy.deepcopy(state))
 
     def label(self, program: str, words: Sequence[str]) -> str:
         """As :meth:`SlurmBackend.commands_run` counts."""
