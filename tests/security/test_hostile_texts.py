@@ -25,7 +25,7 @@ from pydantic import SecretStr
 import waldur_site_agent.cli
 from harness import Installation, SimulatedSite
 from waldur_site_agent.backends import AddMembers, Outcome, Result
-from waldur_site_agent.backends.naming import Naming, plain_text
+from waldur_site_agent.backends.naming import Naming, plain_text, reserve_usernames
 from waldur_site_agent.cli.output import json_text, say
 from waldur_site_agent.cli.usage import Comparison, as_csv
 from waldur_site_agent.config import Offering
@@ -328,3 +328,26 @@ def test_no_organization_gets_into_the_account_of_a_project_with_its_slug(
     testbed.cycle()
     assert (testbed.state(honest), testbed.state(order)) == ("done", "erred")
     assert "different values" in side.current(order).error_message
+
+
+@pytest.mark.parametrize("username", ["opsbot", "OpsBot"])
+@pytest.mark.guarantee("security: Threat model")
+def test_nobody_who_takes_a_reserved_username_puts_its_owner_out_of_other_accounts(
+    testbed: SimulatedSite, username: str
+) -> None:
+    reserve_usernames(["opsbot"])
+    try:
+        theirs = testbed.resource(testbed.order(testbed.project(bob="bob01"), "ocean", cpu=1))
+        testbed.cycle()
+        account = testbed.sandbox.customer.current(theirs).backend_id
+        add = ["sacctmgr", "-i", "add", "user", "name=opsbot", f"account={account}"]
+        testbed.slurm.run(add)  # by the site's administrators
+        mine = testbed.resource(testbed.order(testbed.project(mallory=username), "mine", cpu=1))
+        testbed.cycle()
+        testbed.sync()
+        testbed.sync()
+        assert set(testbed.slurm.state.accounts[account].members) == {"bob01", "opsbot"}
+        account = testbed.sandbox.customer.current(mine).backend_id
+        assert not testbed.slurm.state.accounts[account].members
+    finally:
+        reserve_usernames([])

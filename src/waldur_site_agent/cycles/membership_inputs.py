@@ -24,6 +24,7 @@ from waldur_site_agent.backends import (
     SetAccess,
     SetMemberLimits,
 )
+from waldur_site_agent.backends.naming import is_reserved
 from waldur_site_agent.cycles.feedback import accounts_with_changes
 from waldur_site_agent.cycles.limits import by_account
 from waldur_site_agent.cycles.offering import check_emptied_list
@@ -272,7 +273,16 @@ def _given(grant: Grant) -> Grant | None:
 
 def _people(site: Site, users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
     return People(
-        known={**accounts.closed, **_serving(accounts), **_reasons_to_leave(site, users)},
+        known={
+            name: reason
+            for name, reason in {
+                **accounts.closed,
+                **_serving(accounts),
+                **_reasons_to_leave(site, users),
+            }.items()
+            # a person in Waldur may call themselves so, but the member is somebody of the site
+            if not is_reserved(name)
+        },
         is_complete=accounts.is_complete
         and not accounts.troubles
         and accounts.protected.users_are_known
