@@ -173,5 +173,6 @@ def test_a_name_of_the_site_may_be_less_orderly_than_one_that_is_made(name: str)
 def test_what_is_fit_has_no_letter_that_a_command_could_misread(name: str, found: bool) -> None:
     if why_unfit(name, found=found) == "":
         assert name.isascii()
-        assert not set(name) & set(" ,;=[]{}()'\"\\/*?&|<>$`!\n\t%:+~^#")
+        allowed = set("+$") if found else set()
+        assert not set(name) & set(" ,;=[]{}()'\"\\/*?&|<>$`!\n\t%:+~^#") - allowed
         assert not name.startswith(("-", ".", "@"))
