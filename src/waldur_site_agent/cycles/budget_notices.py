@@ -1,4 +1,4 @@
-"""Looks at the budgets of an offering, and tells once of each threshold that is crossed."""
+"""Checks the budgets of an offering, and gives notice once for each threshold that is crossed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from waldur_site_agent.planning.budget_notices import (
 )
 from waldur_site_agent.planning.plan import metadata_write
 
-_NOT_NOTED = "cannot note that a budget notice was given, so none is given"
+_NOT_NOTED = "no budget notices: sending them cannot be recorded in Waldur"
 
 
 def check_budgets(
     site: Site, resources: Mapping[str, Resource]
 ) -> tuple[tuple[Budget, ...], tuple[str, ...]]:
-    """The budgets of these resources, by account, and what went wrong with telling of them.
+    """The budgets of these resources, by account, and why notices could not be given.
 
     A notice is noted in the resource's ``backend_metadata`` before it is given, so that none is
     given twice; where it could not be given, the note is taken back, and the next pass tries again.
@@ -36,7 +36,7 @@ def check_budgets(
     try:
         used = site.backend.consumption(resources)
     except SiteAgentError as error:
-        return (), (f"budgets could not be looked at: {error}",)
+        return (), (f"budgets could not be checked: {error}",)
     budgets = budgets_of(resources, site.offering.components.values(), used)
     troubles = []
     try:
@@ -49,7 +49,7 @@ def check_budgets(
         try:
             _tell(site, change)
         except SiteAgentError as error:
-            troubles.append(f"{change.resource.account}: budget notice not given: {error}")
+            troubles.append(f"{change.resource.account}: budget notice not sent: {error}")
     return budgets, tuple(troubles)
 
 
@@ -69,7 +69,7 @@ def _tell(site: Site, change: BudgetChange) -> None:
     except SiteAgentError:
         now = site.waldur.resource(resource.uuid)
         before = with_noted(now.backend_metadata, change.resource.backend_metadata.get(NOTED))
-        _note(site, now, before, "budget notice not given; it will be")
+        _note(site, now, before, "budget notice not sent yet")
         raise
 
 

@@ -222,7 +222,7 @@ def _with_time_of_counts(site: Site, terms: Terms) -> Terms:
     except SiteAgentError as error:
         # asked again in the next pass; until then what was noted holds
         site.conditions.note(
-            "not known since when usage is counted", site.offering.name, reason=str(error)
+            "cannot tell since when usage is counted", site.offering.name, reason=str(error)
         )
         return terms
 

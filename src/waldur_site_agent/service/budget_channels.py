@@ -82,8 +82,8 @@ class Channels:
                 raise
         except OSError as error:
             raise TemporaryError(
-                f"{path}: the budgets cannot be written: {error.strerror}",
-                remedy="make the directory, and let the agent write there",
+                f"{path}: the budget file cannot be written: {error.strerror}",
+                remedy="create the directory, and let the agent write there",
             ) from error
 
     def _post(self, body: str) -> None:
@@ -101,17 +101,17 @@ class Channels:
                 response = read_response(http.send(request, stream=True), deadline)
         except httpx.RequestError as error:
             raise TemporaryError(
-                f"the webhook of budgets did not answer: {type(error).__name__}",
-                remedy="look at the service behind it, and at proxies on the way",
+                f"the budget webhook did not answer: {type(error).__name__}",
+                remedy="check the service behind it, and proxies on the way",
             ) from None  # the cause may name the URL, which may be a secret
         except (httpx.InvalidURL, UnicodeError):
             raise TemporaryError(
-                "the webhook of budgets has a host name that is none, or a token that is not ASCII",
+                "the budget webhook has an invalid host name, or a token that is not ASCII",
                 remedy="correct webhook or webhook_token in the configuration",
             ) from None  # as above
         if not response.is_success:
             raise TemporaryError(
-                f"the webhook of budgets answered HTTP {response.status_code}",
+                f"the budget webhook answered HTTP {response.status_code}",
                 remedy="correct webhook or webhook_token in the configuration",
             )
 
@@ -125,7 +125,7 @@ class Channels:
         result = self._runner.run_with_input(command, body, _SECONDS_FOR_THE_COMMAND)
         if result.exit_code != 0:
             raise TemporaryError(
-                f"the command of budgets failed: {described(result)}",
+                f"the budget command failed: {described(result)}",
                 remedy="run it by hand with the JSON of a notice as its input",
             )
 

@@ -108,7 +108,7 @@ def test_a_notice_that_could_not_be_given_is_given_later(site: SimulatedSite) ->
     work(site, order, hours=9)
     for _ in range(2):
         (trouble,) = check(site, order, heard)
-        assert "budget notice not given" in trouble
+        assert "budget notice not sent" in trouble
     assert NOTED not in site.resource(order).backend_metadata
     heard.fails = False
     for _ in range(2):

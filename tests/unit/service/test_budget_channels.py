@@ -136,7 +136,7 @@ def test_the_file_replaces_a_link_instead_of_what_it_leads_to(tmp_path: Path) ->
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "cluster.json"
-    with pytest.raises(TemporaryError, match=f"{path}: the budgets cannot be written"):
+    with pytest.raises(TemporaryError, match=f"{path}: the budget file cannot be written"):
         channels(file=str(path))[0].publish([])
 
 
