@@ -39,7 +39,7 @@ def check(testbed: SimulatedSite, resources: list[Resource], parent: str, where:
     assert testbed.writing_commands == 0, where
 
 
-@pytest.mark.guarantee("moves: The agent dies")
+@pytest.mark.guarantee("moves: If the agent is killed")
 @pytest.mark.parametrize("back", [False, True], ids=["stays moved", "moves back meanwhile"])
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 @VERSIONS
@@ -69,7 +69,7 @@ def test_a_move_that_was_killed_at_any_step_is_finished_by_the_next_cycle(
         number += 1
 
 
-@pytest.mark.guarantee("moves: The agent dies")
+@pytest.mark.guarantee("moves: If the agent is killed")
 @VERSIONS
 def test_orders_wait_while_a_move_is_half_done(tmp_path: Path, version: Version) -> None:
     with a_simulated_site(tmp_path / "lock", slurm=version) as begun:
@@ -123,7 +123,7 @@ class Lossy(Runner):
         return result
 
 
-@pytest.mark.guarantee("moves: The agent dies")
+@pytest.mark.guarantee("moves: If the agent is killed")
 @VERSIONS
 def test_a_lost_answer_is_read_back(tmp_path: Path, version: Version) -> None:
     for number in (1, 2, 3, 4):
