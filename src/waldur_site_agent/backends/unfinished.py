@@ -75,7 +75,7 @@ class Unfinished:
         if not self._complained:
             self._complained = True
             _log.warning(
-                "incomplete directories are remembered by this process alone: %s",
+                "incomplete directories are remembered in this process only: %s",
                 reason[:_SHOWN_LENGTH],
             )
 
