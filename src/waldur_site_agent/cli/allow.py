@@ -30,7 +30,7 @@ def allow_command(digest: str, config_file: Path) -> None:
     """Allow the removals that the guard refused, named by their digest.
 
     The allowance is for exactly this plan, for one hour, and is used once: the next cycle that
-    comes to the same removals carries them out. If anything about them has changed, the plan has
+    plans the same removals carries them out. If anything about them has changed, the plan has
     another digest and is refused again. Run it on the machine of the agent, as root or as the
     agent's user. A running agent need not be restarted.
 
@@ -64,7 +64,7 @@ def allow_command(digest: str, config_file: Path) -> None:
         listed = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         say(f"  - {account}: {listed}")
     if len(plan.changes) > _SHOWN:
-        say(f"  and {len(plan.changes) - _SHOWN} accounts more")
+        say(f"  and {len(plan.changes) - _SHOWN} more accounts")
     sys.exit(DONE)
 
 

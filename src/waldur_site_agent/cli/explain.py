@@ -66,7 +66,7 @@ def explain_command(
         for offering, explanation in found.items():
             say("\n".join(explanation_lines(offering, explanation, all_members=all_members)))
     if not found and code == DONE:
-        say(f"nothing is called {name}, neither in Waldur nor in the backend", err=True)
+        say(f"nothing is called {name}, in Waldur or in the backend", err=True)
     sys.exit(code if found else max(code, FAILED))
 
 
@@ -149,7 +149,7 @@ def _member_lines(members: Sequence[MemberExplanation], *, all_members: bool) ->
             if len(members) == 1:
                 yield on_one_line(f"    {'':<{_COLUMN}} {each.name}: {each.value}")
     if len(ordered) > len(shown):
-        yield f"    and {len(ordered) - len(shown)} more as they should be (--all-members)"
+        yield f"    and {len(ordered) - len(shown)} more who are as they should be (--all-members)"
 
 
 _SIDES = {True: "yes", False: "no", None: "?"}
@@ -193,7 +193,7 @@ def _job_lines(
             yield from _refusal_lines(member.user, own)
             stopped = True
     if not stopped:
-        yield "  Jobs: no rule is known that refuses them or lets them wait."
+        yield "  Jobs: no known rule refuses them or makes them wait."
 
 
 def _refusal_lines(whose: str, found: Sequence[Refusal]) -> Iterator[str]:
@@ -209,7 +209,7 @@ def _refusal_lines(whose: str, found: Sequence[Refusal]) -> Iterator[str]:
 def _remedy_lines(explanation: Explanation) -> Iterator[str]:
     remedies = dict.fromkeys(r.remedy for _, r in explanation.refusals() if r.remedy)
     if remedies:
-        yield "Only a person can, if it is not meant so"
+        yield "If this is not intended, an administrator can run"
         yield from (on_one_line(f"    {remedy}") for remedy in remedies)
 
 

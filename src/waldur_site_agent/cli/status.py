@@ -45,13 +45,13 @@ _EVERY_SECONDS = 2.0
 @output_option()
 @click.option("--watch", is_flag=True, help="Print it again every two seconds, until Ctrl-C.")
 def status_command(config_file: Path, output: str, watch: bool) -> None:
-    """Print how the agents of this machine do; change nothing.
+    """Print the state of the agents on this machine; change nothing.
 
-    Offerings with their jobs, the last success of each, what waits, which plans were refused and
-    how to allow them, and budgets of which more than 80 % is used.
+    Offerings with their jobs, the last success of each, what is waiting, which plans were refused
+    and how to allow them, and budgets of which more than 80 % is used.
 
-    Exit codes: 0 all is well, 1 an agent is away or failing or a plan is refused, 2 configuration
-    error.
+    Exit codes: 0 all is well, 1 an agent is not running or failing, or a plan is refused,
+    2 configuration error.
     """
     configuration = load_or_exit(config_file, quiet=True).configuration
     while True:
@@ -101,7 +101,7 @@ def _refused() -> tuple[list[dict[str, Any]], str]:
     try:
         plans = allowances.refused()
     except OSError as error:
-        return [], f"refused plans are for the agent's user and root: {error}"
+        return [], f"only root and the agent's user can read refused plans: {error}"
     return [
         {
             "offering": plan.offering,

@@ -243,7 +243,7 @@ def _waldur_details(found: ResourceFacts, facts: Facts) -> Iterator[Detail]:
             yield Detail("end", resource.end_text)
         yield Detail("access", wanted_access(resource).value)
         if resource.restrict_member_access:
-            yield Detail("restriction", "member access is restricted: nobody is let in")
+            yield Detail("restriction", "member access is restricted: nobody is added")
         limits = ", ".join(_limit_texts(resource, facts.components))
         if limits:
             yield Detail("limits", limits)
@@ -363,7 +363,7 @@ def _notes(found: ResourceFacts) -> Iterator[str]:
         yield (
             "the backend does not have this account; the next full cycle marks the resource Erred"
         )
-        yield "to make it again: waldur-site-agent run -m membership_sync --once --recreate"
+        yield "to create it again: waldur-site-agent run -m membership_sync --once --recreate"
     if plan.wanted.trouble:
         yield f"nobody joins or leaves: {plan.wanted.trouble}"
     if plan.wanted.nobody_leaves:

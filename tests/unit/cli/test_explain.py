@@ -68,7 +68,7 @@ def test_a_member_with_nothing_against_it_is_said_to_be_well(site: Installation)
     )
     assert "is in the project's team" in member["why"]
     done = site.run("explain", "ada01", command=PROGRAM)
-    assert "no rule is known that refuses them" in done.out
+    assert "no known rule refuses them" in done.out
     assert "GrpTRESMins of" in done.out
 
 
@@ -138,7 +138,7 @@ def test_a_person_whose_username_is_not_there_yet_is_found_by_the_login(
     assert (state["username"], state["state"]) == ("none yet", "Pending account linking")
     text = site.run("explain", "bob", command=PROGRAM).out
     assert 'username: none yet, so in no account; its state is "Pending account linking"' in text
-    assert "no rule is known" not in text
+    assert "no known rule" not in text
 
 
 def test_a_paused_account_is_explained_by_the_qos_that_decides(site: Installation) -> None:

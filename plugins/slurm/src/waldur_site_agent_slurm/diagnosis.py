@@ -88,7 +88,7 @@ def usage_factors(client: SlurmClient) -> Iterator[Check]:
             verdict=CheckStatus.WARNING,
             detail=f"is {factor}: its jobs count so many times for limits (GrpTRESMins), and are "
             "reported to Waldur and billed by time alone",
-            remedy="if that is not meant, an administrator runs: sacctmgr modify qos "
+            remedy="if that is not intended, an administrator runs: sacctmgr modify qos "
             f"{name} set usagefactor=1",
         )
 
@@ -243,7 +243,7 @@ def _closed_otherwise(cluster: facts.Cluster, settings: SlurmSettings) -> Iterat
             verdict=CheckStatus.WARNING,
             detail=f"0 on {len(closed)} accounts ({shown}), where it is not what pauses: they let "
             "no jobs in, whatever Waldur says",
-            remedy="if that is not meant, an administrator runs: sacctmgr modify account where "
+            remedy="if that is not intended, an administrator runs: sacctmgr modify account where "
             f"name={closed[0]} set GrpSubmitJobs=-1",
         )
 

@@ -310,7 +310,7 @@ def _warn_of_what_is_left(work: Work, leaving: Mapping[AnyTask, Collection[str] 
             above = (account.parent if account is not None else None) or "root"
             _log.warning(
                 "%s leaves %s but is a coordinator of an account above it, and can come back; if "
-                "that is not meant, look at 'sacctmgr show account withcoord' and run: sacctmgr "
+                "that is not intended, look at 'sacctmgr show account withcoord' and run: sacctmgr "
                 "remove coordinator account=%s names=%s",
                 *(user, task.account, above, user),
             )
