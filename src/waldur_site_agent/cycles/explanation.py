@@ -12,7 +12,6 @@ from uuid import UUID
 
 from waldur_site_agent.backends import resource_of
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
-from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
 from waldur_site_agent.cycles.orders import process_orders
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.backend import OrderScope, ResourceScope, Scope, UserScope
@@ -22,6 +21,7 @@ from waldur_site_agent.model.marketplace import (
     Order,
     OrderState,
     Resource,
+    ResourceState,
     TeamMember,
 )
 from waldur_site_agent.model.standing import Standing
@@ -254,7 +254,7 @@ def _not_planned(group: Sequence[Resource]) -> str:
     states = {each.state for each in group}
     if not any(each.backend_id.strip() for each in group):
         return f"has no account yet (state {', '.join(sorted(states))}): see its order"
-    if states.isdisjoint(SERVED_STATES):
+    if states.isdisjoint(ResourceState.SERVED):
         return f"is not served in state {', '.join(sorted(states))}"
     return ""
 

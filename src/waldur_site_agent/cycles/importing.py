@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
+from waldur_site_agent.cycles.claims import ended_namesakes, namesakes, recently_named
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import ended_namesakes, namesakes, recently_named
 from waldur_site_agent.cycles.partial_answers import (
     UNAVAILABLE,
     call_optional,

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
+from waldur_site_agent.cycles.claims import namesakes
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.offering import read_offering
-from waldur_site_agent.cycles.order_inputs import namesakes, open_orders
+from waldur_site_agent.cycles.order_inputs import open_orders
 from waldur_site_agent.cycles.partial_answers import (
     call_optional,
     is_unavailable,

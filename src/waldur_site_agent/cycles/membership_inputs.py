@@ -68,14 +68,6 @@ from waldur_site_agent.waldur import (
 Team = Sequence[TeamMember] | SiteAgentError
 LimitsByAccount = Mapping[str, Mapping[str, Mapping[str, Decimal]] | None]
 
-SERVED_STATES = (
-    ResourceState.OK,
-    ResourceState.ERRED,
-    ResourceState.UPDATING,
-    ResourceState.TERMINATING,
-)
-"""States in which members are kept up to date, also while an order is in progress."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
@@ -137,10 +129,10 @@ def gather_wanted(
     protected.of_resources(listing.unreadable)
     check_emptied_list(site, "resources", listed)
     named = [resource for resource in listed if resource.backend_id.strip()]
-    served = [resource for resource in named if resource.state in SERVED_STATES]
+    served = [resource for resource in named if resource.state in ResourceState.SERVED]
     resources = scope_filter.choose(served)
     users_to_delete = tuple(u for u in users if u.state in _LEAVING and scope_filter.holds_user(u))
-    others = [resource for resource in named if resource.state not in SERVED_STATES]
+    others = [resource for resource in named if resource.state not in ResourceState.SERVED]
     covers_all_accounts = not listing.unreadable and not (
         users_to_delete and others and _may_have_members(site, others)
     )

@@ -14,6 +14,7 @@ from uuid import UUID
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.approval import Decisions, approve_pending, decide, reject
 from waldur_site_agent.cycles.budgets import forget_of_new_accounts, with_budgets_of_updates
+from waldur_site_agent.cycles.claims import claims_on, confirmed_claims, defer_doubtful_names
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -22,9 +23,6 @@ from waldur_site_agent.cycles.order_inputs import (
     OrdersReport,
     OrderStatus,
     Resources,
-    claims_on,
-    confirmed_claims,
-    defer_doubtful_names,
     foresee,
     names_concerned,
     open_orders,

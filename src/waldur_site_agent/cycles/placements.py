@@ -8,11 +8,11 @@ from uuid import UUID
 
 from waldur_site_agent.backends import Backend, BackendState, MoveContainer
 from waldur_site_agent.config import Offering
-from waldur_site_agent.cycles.membership_inputs import SERVED_STATES, Gathered
+from waldur_site_agent.cycles.membership_inputs import Gathered
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import PermanentError
-from waldur_site_agent.model.marketplace import Resource
+from waldur_site_agent.model.marketplace import Resource, ResourceState
 from waldur_site_agent.planning.membership import AccountWanted
 from waldur_site_agent.planning.moves import MovePolicy, projects_in, with_moves
 
@@ -86,7 +86,7 @@ def _policy(offering: Offering, backend: Backend) -> MovePolicy:
 def _placements(backend: Backend, resources: Iterable[Resource]) -> dict[UUID, Placement]:
     found = {}
     for resource in resources:
-        if resource.state in SERVED_STATES and resource.account:
+        if resource.state in ResourceState.SERVED and resource.account:
             try:
                 found[resource.uuid] = placement_of(backend, resource, resource.account)
             except PermanentError:  # its orders say so

@@ -19,7 +19,6 @@ from waldur_site_agent.cycles.budget_notices import check_budgets
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import by_account, report_limits
-from waldur_site_agent.cycles.membership_inputs import SERVED_STATES
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import (
     is_absent,
@@ -248,7 +247,7 @@ def gather_reportable(site: Site) -> ReportableResources:
         TemporaryError: one of them could not be read.
     """
     uuid = site.offering.waldur_offering_uuid
-    listing = site.waldur.resources(uuid, SERVED_STATES)
+    listing = site.waldur.resources(uuid, ResourceState.SERVED)
     listed = readable(site, listing, "resources")
     troubles = tuple(
         f"no usage reported for a resource that cannot be decoded: {row}"
@@ -278,7 +277,7 @@ def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
     for sibling in site.siblings:
         name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
         try:
-            listing = sibling.waldur.resources(uuid, SERVED_STATES)
+            listing = sibling.waldur.resources(uuid, ResourceState.SERVED)
             resources = (
                 *readable(site, listing, f'resources of the offering "{name}"'),
                 *stand_ins(listing.unreadable),

@@ -93,6 +93,8 @@ class ResourceState:
     ALIVE = (CREATING, OK, ERRED, UPDATING, TERMINATING)
     WITHOUT_ORDER = (OK, ERRED)
     """States in which no order is in progress."""
+    SERVED = (OK, ERRED, UPDATING, TERMINATING)
+    """States in which members and usage are kept up to date, also while an order is in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
