@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from waldur_site_agent.backends import Decision
+from waldur_site_agent.cycles.changes import send_write
 from waldur_site_agent.cycles.facts import facts_of_orders
 from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus, read_one_by_one
-from waldur_site_agent.cycles.site import Site, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.backend import ResourceFacts
 from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Order, OrderState, Resource, uuid_from_url

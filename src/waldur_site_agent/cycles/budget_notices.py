@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from waldur_site_agent.cycles.changes import send_write
 from waldur_site_agent.cycles.partial_answers import write_optional
-from waldur_site_agent.cycles.site import Site, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import Resource, TeamMember, short_role

@@ -25,6 +25,7 @@ from waldur_site_agent.backends import (
     SetBudget,
     resource_of,
 )
+from waldur_site_agent.cycles.changes import Applied, send_write
 from waldur_site_agent.cycles.limits import (
     limited_components,
     open_order_resources,
@@ -32,7 +33,7 @@ from waldur_site_agent.cycles.limits import (
 )
 from waldur_site_agent.cycles.offering import read_offering
 from waldur_site_agent.cycles.partial_answers import write_optional
-from waldur_site_agent.cycles.site import Applied, Site, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage_sending import check_clocks
 from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import (

@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 from waldur_site_agent.backends import BackendResource, BackendState
+from waldur_site_agent.cycles.changes import note_write, send_write
 from waldur_site_agent.cycles.claims import namesakes, recently_named
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.membership_inputs import Gathered
-from waldur_site_agent.cycles.site import Site, cause_of, note_write, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, aware

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from waldur_site_agent.backends import CreateHomeDirectories, CreateProjectDirectory
+from waldur_site_agent.cycles.changes import apply_steps, members_served
 from waldur_site_agent.cycles.partial_answers import readable
-from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, members_served
+from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.model.marketplace import ResourceState
 from waldur_site_agent.planning.membership import usable_usernames
 from waldur_site_agent.planning.plan import Step

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from waldur_site_agent.backends import BackendState
+from waldur_site_agent.cycles.changes import send_write
 from waldur_site_agent.cycles.limits import reported_limits_write
 from waldur_site_agent.cycles.partial_answers import is_unavailable, write_optional
-from waldur_site_agent.cycles.site import Site, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import Resource, ResourceState
 from waldur_site_agent.planning.membership import (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
+from waldur_site_agent.cycles.changes import note_write, send_write
 from waldur_site_agent.cycles.claims import ended_namesakes, namesakes, recently_named
 from waldur_site_agent.cycles.membership import MembershipReport, sync_membership
 from waldur_site_agent.cycles.offering import read_offering
@@ -18,14 +19,7 @@ from waldur_site_agent.cycles.partial_answers import (
     remember_denied,
     stand_ins,
 )
-from waldur_site_agent.cycles.site import (
-    WHOLE_OFFERING,
-    CycleReport,
-    ScopeFilter,
-    Site,
-    note_write,
-    send_write,
-)
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, ScopeFilter, Site
 from waldur_site_agent.model.backend import ResourceRequest, Scope
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import (

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from waldur_site_agent.backends import BackendResource, BackendState, SetLimits
+from waldur_site_agent.cycles.changes import apply_steps, send_write
 from waldur_site_agent.cycles.claims import namesakes
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.offering import read_offering
@@ -24,7 +25,7 @@ from waldur_site_agent.cycles.partial_answers import (
     stand_ins,
     write_optional,
 )
-from waldur_site_agent.cycles.site import CommandOutcome, Site, apply_steps, send_write
+from waldur_site_agent.cycles.site import CommandOutcome, Site
 from waldur_site_agent.model.budgets import PeriodicPolicy
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError
 from waldur_site_agent.model.marketplace import Component, Resource, ResourceState

@@ -39,6 +39,14 @@ from waldur_site_agent.cycles.budgets import (
     report_results,
     with_budgets,
 )
+from waldur_site_agent.cycles.changes import (
+    Applied,
+    apply_steps,
+    send_write,
+    subject_of,
+    with_allowance,
+)
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.deletions import (
     begin_deletions,
     finish_deletions,
@@ -65,19 +73,7 @@ from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Protected, readable
 from waldur_site_agent.cycles.placements import with_moved_projects
 from waldur_site_agent.cycles.recreation import with_creations
-from waldur_site_agent.cycles.site import (
-    WHOLE_OFFERING,
-    Applied,
-    CycleReport,
-    ScopeFilter,
-    Site,
-    apply_steps,
-    cause_of,
-    note_failures,
-    send_write,
-    subject_of,
-    with_allowance,
-)
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, CycleReport, ScopeFilter, Site
 from waldur_site_agent.cycles.usernames import UsernameResult, UsernamesReport, sync_usernames
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
@@ -261,14 +257,14 @@ def _without_accounts(
         )
     failures = _finish(site, wanted, wanted.users_to_delete, wanted.still_present)
     failures += wanted.not_understood
-    note_failures(site, "not synced", failures)
+    site.conditions.note_failures("not synced", failures)
     return replace(report, failures=tuple(failures))
 
 
 def _mark_missing(site: Site, membership: MembershipPlan) -> list[str]:
     missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
     failures = mark_missing(site, missing, len(membership.accounts))
-    note_failures(site, "not synced", failures)
+    site.conditions.note_failures("not synced", failures)
     return failures
 
 
@@ -537,7 +533,7 @@ def _report_changes(
         *report_to_waldur(site, membership, after, broken),
         *_finish(site, wanted, changes.users_to_delete, still_present, after),
     ]
-    note_failures(site, "not synced", others)
+    site.conditions.note_failures("not synced", others)
     return failures + others
 
 

@@ -14,16 +14,12 @@ from datetime import timedelta
 from uuid import UUID
 
 from waldur_site_agent.backends import Access
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.facts import tell_people
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.ordered_limits import orders_with_limits
 from waldur_site_agent.cycles.partial_answers import readable, stand_ins
-from waldur_site_agent.cycles.site import (
-    CycleReport,
-    ScopeFilter,
-    Site,
-    cause_of,
-)
+from waldur_site_agent.cycles.site import CycleReport, ScopeFilter, Site
 from waldur_site_agent.model.backend import Placement, ResourceRequest
 from waldur_site_agent.model.errors import (
     DefectError,

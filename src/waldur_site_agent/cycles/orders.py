@@ -14,7 +14,15 @@ from uuid import UUID
 from waldur_site_agent.backends import BackendState, CreateResource, resource_of
 from waldur_site_agent.cycles.approval import Decisions, approve_pending, decide, reject
 from waldur_site_agent.cycles.budgets import forget_of_new_accounts, with_budgets_of_updates
+from waldur_site_agent.cycles.changes import (
+    apply_steps,
+    note_write,
+    send_write,
+    subject_of,
+    with_allowance,
+)
 from waldur_site_agent.cycles.claims import claims_on, confirmed_claims, defer_doubtful_names
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.facts import facts_of_orders, tell_resources, with_candidates
 from waldur_site_agent.cycles.last_usage import preview_last_usage, report_last_usage
 from waldur_site_agent.cycles.order_inputs import (
@@ -38,17 +46,7 @@ from waldur_site_agent.cycles.pending_orders import (
     progress_of_orders,
 )
 from waldur_site_agent.cycles.renewals import note_renewals, warn_of_missing_end_dates
-from waldur_site_agent.cycles.site import (
-    WHOLE_OFFERING,
-    ScopeFilter,
-    Site,
-    apply_steps,
-    cause_of,
-    note_write,
-    send_write,
-    subject_of,
-    with_allowance,
-)
+from waldur_site_agent.cycles.site import WHOLE_OFFERING, ScopeFilter, Site
 from waldur_site_agent.model.backend import Scope
 from waldur_site_agent.model.errors import (
     DefectError,

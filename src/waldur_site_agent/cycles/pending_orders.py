@@ -21,7 +21,8 @@ from waldur_site_agent.backends import (
     Result,
     SetLimits,
 )
-from waldur_site_agent.cycles.site import Applied, Site, send_write
+from waldur_site_agent.cycles.changes import Applied, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import (
     InProgressError,
     PermanentError,

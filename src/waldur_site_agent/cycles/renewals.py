@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from waldur_site_agent.cycles.site import Site, send_write
+from waldur_site_agent.cycles.changes import send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import SiteAgentError, TemporaryError
 from waldur_site_agent.planning.orders import OrderPlan, renewal_note
 from waldur_site_agent.waldur import concurrently

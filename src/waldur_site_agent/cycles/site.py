@@ -1,21 +1,17 @@
-"""What every cycle is given, what it returns, and how it carries out a plan.
+"""What every cycle is given, and what it returns.
 
 ``Site`` is one offering with its Waldur, its backend, clock and log; ``CycleReport`` is what a
-cycle returns. Conditions that last for many cycles are logged when they begin, change and end, not
-in every cycle.
+cycle returns.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import Any, Protocol
+from datetime import UTC, date, datetime, tzinfo
+from typing import Protocol
 from uuid import UUID
 
 from structlog.typing import FilteringBoundLogger
@@ -23,15 +19,12 @@ from structlog.typing import FilteringBoundLogger
 from waldur_site_agent.backends import (
     Backend,
     BackendSettings,
-    CreateHomeDirectories,
     Outcome,
-    Result,
     UsernameBackend,
-    members_of,
-    resource_of,
 )
 from waldur_site_agent.backends.usernames import NoUsernames
 from waldur_site_agent.config import Offering
+from waldur_site_agent.cycles.conditions import Conditions
 from waldur_site_agent.cycles.usernames import GivenUsernames
 from waldur_site_agent.model.backend import (
     Everything,
@@ -43,7 +36,7 @@ from waldur_site_agent.model.backend import (
     UserScope,
 )
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
-from waldur_site_agent.model.errors import DefectError, SiteAgentError, TemporaryError
+from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import (
     OfferingUser,
     OfferingUserState,
@@ -52,13 +45,10 @@ from waldur_site_agent.model.marketplace import (
 )
 from waldur_site_agent.model.usage import BillingMonth
 from waldur_site_agent.planning.plan import (
-    Call,
-    Guarded,
     Plan,
     Step,
     Thresholds,
     Write,
-    refused_changes,
 )
 from waldur_site_agent.planning.usernames import PENDING
 from waldur_site_agent.waldur import Waldur
@@ -222,142 +212,6 @@ class NoObserver:
 
     def command(self, command: str, result: str, seconds: float) -> None:
         """See :class:`Observer`."""
-
-
-REPEAT_AFTER = timedelta(days=1)
-_MOST_NAMED = 10
-_UUID = re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE)
-
-
-def cause_of(reason: str, *names: str) -> str:
-    """A reason without the name of its object, to group objects that share it.
-
-    Args:
-        reason: the text about one object.
-        names: the names of the object.
-    """
-    cause = _UUID.sub("…", reason)
-    for name in sorted(filter(None, names), key=len, reverse=True):
-        cause = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "…", cause)
-    return cause
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    fields: Mapping[str, object]
-    level: int
-
-
-@dataclass(slots=True)
-class _Logged:
-    subjects: frozenset[str]
-    since: datetime
-    last: datetime
-    level: int
-
-
-_Key = tuple[str, str]
-"""The event and its cause."""
-
-
-@dataclass(slots=True)
-class Conditions:
-    """The lasting conditions of one offering in one mode. Not thread-safe."""
-
-    _noted: dict[_Key, dict[str, _Noted]] = field(default_factory=dict)
-    _logged: dict[_Key, _Logged] = field(default_factory=dict)
-
-    def note(
-        self,
-        event: str,
-        subject: str,
-        *,
-        cause: str = "",
-        level: int = logging.WARNING,
-        **fields: object,
-    ) -> None:
-        """Note that a condition holds in this cycle.
-
-        Args:
-            event: the log event.
-            subject: the object concerned: an order, an account, a user.
-            cause: subjects with the same cause share one log line.
-            level: the log level.
-            fields: further fields of the log line, such as ``reason``.
-        """
-        self._noted.setdefault((event, cause), {}).setdefault(subject, _Noted(fields, level))
-
-    def settle(self, log: FilteringBoundLogger, now: datetime, *, complete: bool) -> None:
-        """Log conditions that are new, have changed, have ended, or were last logged a day ago.
-
-        Args:
-            log: the log to write to.
-            now: the current time.
-            complete: whether the cycle covered the whole offering and completed, so that
-                conditions it did not note have ended.
-        """
-        noted, self._noted = self._noted, {}
-        for key, found in noted.items():
-            self._log_one(log, now, key, found, complete=complete)
-        if complete:
-            for event, cause in self._logged.keys() - noted.keys():
-                ended = self._logged.pop((event, cause))
-                _log_end(log, event, ended)
-
-    def _log_one(
-        self,
-        log: FilteringBoundLogger,
-        now: datetime,
-        key: _Key,
-        found: Mapping[str, _Noted],
-        *,
-        complete: bool,
-    ) -> None:
-        logged = self._logged.get(key)
-        before = logged.subjects if logged else frozenset[str]()
-        new = found.keys() - before
-        subjects = frozenset(found) if complete else before | found.keys()
-        level = max(each.level for each in found.values())
-        if logged is None:
-            logged = self._logged[key] = _Logged(subjects, now, now, level)
-        elif new or now - logged.last >= REPEAT_AFTER:
-            log = log.bind(since=logged.since.isoformat(timespec="seconds"))
-            logged.last = now
-        else:
-            logged.subjects = subjects
-            return
-        logged.subjects = subjects
-        order = [*sorted(new), *sorted(found.keys() - new)]
-        log.log(level, key[0], **_fields(found, order, len(subjects)))
-
-
-def _fields(found: Mapping[str, _Noted], order: list[str], count: int) -> dict[str, object]:
-    """The fields of a line about several subjects: what they have in common, and their names."""
-    first = found[order[0]].fields
-    if count == 1:
-        return dict(first)
-    others = [found[name].fields for name in order]
-    common = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
-    for words in ("reason", "error"):  # they share one cause, so one text represents all
-        if words in first:
-            common[words] = first[words]
-    return {**common, "count": count, "affected": order[:_MOST_NAMED]}
-
-
-def _log_end(log: FilteringBoundLogger, event: str, ended: _Logged) -> None:
-    if ended.level < logging.WARNING:
-        return
-    since = ended.since.isoformat(timespec="seconds")
-    affected: Iterable[str] = sorted(ended.subjects)[:_MOST_NAMED]
-    log.info("resolved", condition=event, count=len(ended.subjects), affected=affected, since=since)
-
-
-def note_failures(site: Site, event: str, failures: Iterable[str]) -> None:
-    """Note failures that are not logged elsewhere; each text begins with the object's name."""
-    for failure in failures:
-        name = failure.partition(":")[0]
-        cause = cause_of(failure, name)
-        site.conditions.note(event, name, cause=cause, resource=name, reason=failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -608,179 +462,3 @@ class Site:
     """Whether accounts that the backend has lost are made again."""
     budgets: BudgetChannels | None = None
     """Where budgets are told; ``None`` if the offering has none configured."""
-
-
-def subject_of(offering: Offering, job: str) -> str:
-    """What a plan is about, so that no other offering's plan has the same digest."""
-    return f"{offering.waldur_api_url} {offering.waldur_offering_uuid} {job}"
-
-
-def with_allowance(site: Site, plan: Plan, guarded: Guarded, job: str) -> Guarded:
-    """The guarded plan, whole if somebody allowed exactly what was refused of it.
-
-    The allowance is used up before anything is removed. What stays refused is recorded, so that it
-    can be allowed.
-    """
-    if not guarded.refused or _why_nothing_may_be_written(site) is not None:
-        return guarded
-    allowance = site.allowances.take(guarded.digest)
-    if allowance is None:
-        site.allowances.record(
-            RefusedPlan(
-                digest=guarded.digest,
-                offering=site.offering.name,
-                job=job,
-                reason=guarded.reason,
-                changes=refused_changes(guarded.refused),
-                at=site.now().timestamp(),
-            )
-        )
-        return guarded
-    site.log.warning(
-        "removals allowed by digest",
-        digest=guarded.digest,
-        by=allowance.by,
-        changes=refused_changes(guarded.refused),
-    )
-    site.journal.record_allowance(allowance)
-    return Guarded(allowed=plan, refused=Plan())
-
-
-Applied = tuple[Step, Outcome]
-
-
-def apply_steps(site: Site, steps: Sequence[Step]) -> list[Applied]:
-    """Apply the steps in order and return each with its outcome.
-
-    If the agent was asked to stop, nothing is applied; the next start finds the same work.
-    """
-    if not steps:
-        return []
-    if (obstacle := _why_nothing_may_be_written(site)) is not None:
-        outcomes = [Outcome(step.action, Result.FAILED, obstacle) for step in steps]
-    else:
-        outcomes = list(site.backend.apply([step.action for step in steps]))
-    applied = list(zip(steps, outcomes, strict=True))
-    shared = Counter(id(outcome.error) for outcome in outcomes)
-    for step, outcome in applied:
-        _log(site, step, outcome, is_shared=shared[id(outcome.error)] > 1)
-        site.journal.record(step, outcome)
-        site.observer.action(outcome)
-    return applied
-
-
-def _why_nothing_may_be_written(site: Site) -> TemporaryError | None:
-    if site.stopping():
-        return TemporaryError("the agent is stopping; the next start continues")
-    try:
-        if site.may_write is not None:
-            site.may_write()
-    except TemporaryError as error:
-        return error
-    return None
-
-
-def _log(site: Site, step: Step, outcome: Outcome, *, is_shared: bool) -> None:
-    """Log successes one by one, and failures as conditions, since they may last for days.
-
-    An error that several actions share is one cause, also for the one that it names.
-    """
-    action, resource = type(outcome.action).__name__, resource_of(outcome.action)
-    fields: dict[str, Any] = {"action": action, "resource": resource}
-    if step.order:
-        fields["order"] = str(step.order)
-    if outcome.result is Result.FAILED:
-        error = str(outcome.error)
-        site.conditions.note(
-            "action failed",
-            f"{resource}: {step.reason}" if resource else step.reason,
-            cause=f"{action} {cause_of(error) if is_shared else cause_of(error, resource)}",
-            **fields,
-            reason=step.reason,
-            error=error,
-        )
-        return
-    for skipped in outcome.skipped:
-        error = str(skipped.error)
-        site.conditions.note(
-            "left out",
-            f"{skipped.name} ({resource})" if resource else skipped.name,
-            cause=f"{action} {cause_of(error, resource, skipped.name)}",
-            **fields,
-            member=skipped.name,
-            error=error,
-        )
-    served = members_served(outcome)
-    details = {"members": served} if served else {}
-    site.log.info(
-        "action applied", **fields, reason=step.reason, result=outcome.result.value, **details
-    )
-
-
-def members_served(outcome: Outcome) -> list[str]:
-    """The users of an action, without those who were skipped."""
-    skipped = {left.name for left in outcome.skipped}
-    action = outcome.action
-    named = action.users if isinstance(action, CreateHomeDirectories) else members_of(action)
-    return [member for member in named if member not in skipped]
-
-
-def send_write(site: Site, write: Write) -> None:
-    """Send a change to Waldur, log it and record it.
-
-    Raises:
-        SiteAgentError: Waldur rejected it or did not respond.
-    """
-    try:
-        _send(site.waldur, write)
-    except SiteAgentError as error:
-        site.journal.record_write(write, error)
-        raise
-    note_write(site, write)
-
-
-def note_write(site: Site, write: Write) -> None:
-    """Log and record a change that Waldur accepted."""
-    log = site.log.debug if write.call is Call.REFRESH_LAST_SYNC else site.log.info
-    log(
-        "told Waldur",
-        call=write.call.value,
-        resource=write.about,
-        changes=[str(change) for change in write.changes],
-        reason=write.reason,
-    )
-    site.journal.record_write(write, None)
-
-
-def _send(waldur: Waldur, write: Write) -> None:
-    uuid, value = write.uuid, write.value
-    bare: dict[Call, Callable[[UUID], object]] = {
-        Call.APPROVE_ORDER: waldur.approve_order,
-        Call.COMPLETE_ORDER: waldur.complete_order,
-        Call.SET_AS_OK: waldur.set_as_ok,
-        Call.REFRESH_LAST_SYNC: waldur.refresh_last_sync,
-        Call.SET_DELETING: waldur.set_deleting,
-        Call.SET_DELETED: waldur.set_deleted,
-        Call.START_IMPORT: waldur.start_import,
-    }
-    with_value: dict[Call, Callable[[UUID, Any], object]] = {
-        Call.REJECT_ORDER: waldur.reject_order,
-        Call.FAIL_ORDER: waldur.fail_order,
-        Call.SET_BACKEND_ID: waldur.set_backend_id,
-        Call.SET_ORDER_BACKEND_ID: waldur.set_order_backend_id,
-        Call.SET_BACKEND_METADATA: waldur.set_backend_metadata,
-        Call.SET_LIMITS: waldur.set_limits,
-        Call.SET_AS_ERRED: waldur.set_as_erred,
-        Call.REPORT_POLICY_RESULT: waldur.report_policy_result,
-    }
-    if uuid is not None and write.call is Call.CLOSE_IMPORT:
-        if value is None:
-            waldur.import_done(uuid)
-        else:
-            waldur.import_erred(uuid, str(value))
-    elif uuid is not None and write.call in bare:
-        bare[write.call](uuid)
-    elif uuid is not None and write.call in with_value:
-        with_value[write.call](uuid, value)
-    else:
-        raise DefectError(f"{write.about}: {write.call.value} cannot be sent by send_write")

@@ -16,6 +16,8 @@ from functools import partial
 
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.budget_notices import check_budgets
+from waldur_site_agent.cycles.changes import send_write
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
 from waldur_site_agent.cycles.limits import by_account, report_limits
@@ -27,7 +29,7 @@ from waldur_site_agent.cycles.partial_answers import (
     stand_ins,
     write_optional,
 )
-from waldur_site_agent.cycles.site import Site, cause_of, note_failures, send_write
+from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage_by_day import usage_by_day
 from waldur_site_agent.cycles.usage_sending import (
     MonthOutcome,
@@ -98,7 +100,7 @@ def report_usage(site: Site, *, dry_run: bool = False) -> UsageCycleReport:
         *untold,
     ]
     _log(site, reportable)
-    note_failures(site, "not reported", [*others, *untold])
+    site.conditions.note_failures("not reported", [*others, *untold])
     days = usage_by_day(site, current)
     return replace(report, months=outcomes, failures=tuple(failures), days=days, budgets=budgets)
 

@@ -19,8 +19,10 @@ from decimal import Decimal
 from functools import cached_property
 from uuid import UUID
 
+from waldur_site_agent.cycles.changes import note_write
+from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.partial_answers import readable
-from waldur_site_agent.cycles.site import CycleReport, Site, cause_of, note_write
+from waldur_site_agent.cycles.site import CycleReport, Site
 from waldur_site_agent.model.budget_notices import Budget
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Component, Resource

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from waldur_site_agent.cycles.site import Conditions
+from waldur_site_agent.cycles.conditions import Conditions
 from waldur_site_agent.service.allowances import Allowances, default_directory
 from waldur_site_agent.service.health import (
     STUCK_AFTER_SECONDS,

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from waldur_site_agent.cycles.site import Conditions, cause_of
+from waldur_site_agent.cycles.conditions import Conditions, cause_of
 
 pytestmark = pytest.mark.usefixtures("everything_is_logged")
 

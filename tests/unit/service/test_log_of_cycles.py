@@ -12,7 +12,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from harness import Relay, SimulatedSite
-from waldur_site_agent.cycles.site import Conditions
+from waldur_site_agent.cycles.conditions import Conditions
 from waldur_site_agent.service.session import MEMBERSHIP_SYNC, ORDER_PROCESS, Mode
 from waldur_site_agent.service.worker import run_cycle
 
