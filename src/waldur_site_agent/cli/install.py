@@ -17,6 +17,7 @@ from uuid import UUID
 
 import click
 
+from waldur_site_agent.backends.output_files import make_directory, replace_file
 from waldur_site_agent.backends.plugins import PluginError, Registry
 from waldur_site_agent.cli.output import say
 from waldur_site_agent.cli.start import (
@@ -337,11 +338,8 @@ def _put(file: File, target: Path, *, force: bool) -> str:
         return "unchanged"
     if found is not None and not force:
         return "DIFFERS"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.new")
-    draft.write_text(file.text, encoding="utf-8")
-    draft.chmod(file.mode)
-    draft.replace(target)
+    make_directory(target.parent)
+    replace_file(target, file.text.encode(), file.mode, ignore_umask=True)
     return "installed"
 
 
@@ -547,7 +545,7 @@ def _write(file: Path, text: str, environment: Path, token: str, *, force: bool)
     made: list[Path] = []
     kept: dict[Path, Path] = {}
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(file.parent)
         for old in (file, environment) if force else ():
             if os.path.lexists(old):
                 kept[old] = old.replace(old.with_name(f"{old.name}.old"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from io import BytesIO
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from waldur_site_agent.backends.output_files import replace_file
 from waldur_site_agent.cycles.usage_history import Series
 from waldur_site_agent.model.marketplace import Component
 
@@ -31,6 +33,7 @@ _OTHERS = "#bbbbbb"
 _WIDTH, _HEIGHT, _MARGIN = 10.0, 2.8, 1.0
 """Inches: the width, the height of each component's chart, and the height of the title."""
 _MOST_LABELS = 16
+_EVERYBODY_READS = 0o644
 
 Bar = tuple[str, list[float], str]
 """A resource with its amounts and colour."""
@@ -66,7 +69,9 @@ def draw(
     parts[-1].set_xlabel(unit_of_time)
     if not groups:
         _say_that_nothing_was_used(parts[0])
-    figure.savefig(file, dpi=150)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=150, format=file.suffix.removeprefix(".").lower())
+    replace_file(file, drawn.getvalue(), _EVERYBODY_READS)
 
 
 def _say_that_nothing_was_used(axes: Axes) -> None:

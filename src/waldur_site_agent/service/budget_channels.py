@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 
+from waldur_site_agent.backends.output_files import replace_file
 from waldur_site_agent.backends.processes import ProcessRunner, described
 from waldur_site_agent.config import Budgets
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
@@ -68,18 +67,10 @@ class Channels:
         if not self._settings.file:
             return
         path = Path(self._settings.file)
-        draft = path.with_name(f".{path.name}.{uuid4().hex}")
         text = json.dumps(file_json(self._offering, budgets, datetime.now(UTC)), indent=1)
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    stream.write(text + "\n")
-                    os.fchmod(stream.fileno(), int(self._settings.file_mode, 8))
-                draft.replace(path)
-            except OSError:
-                draft.unlink(missing_ok=True)
-                raise
+            mode = int(self._settings.file_mode, 8)
+            replace_file(path, f"{text}\n".encode(), mode, ignore_umask=True)
         except OSError as error:
             raise TemporaryError(
                 f"{path}: the budget file cannot be written: {error.strerror}",

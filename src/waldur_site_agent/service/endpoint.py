@@ -10,6 +10,7 @@ for all answers.
 from __future__ import annotations
 
 import json
+import os
 import select
 import selectors
 import socket
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from waldur_site_agent.backends.permissions import everybody_can_write
+from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.service.health import Health
 from waldur_site_agent.service.pages import HEADERS, HTML, Pages
 
@@ -278,8 +279,9 @@ def _listen(address: str) -> socket.socket:
 
 def _listen_on_unix_socket(path: Path) -> socket.socket:
     """A socket for the owner and the group, in place of one that nobody listens on."""
-    if everybody_can_write(path.parent):
-        raise OSError(f"{path.parent} is a directory that everybody can write to")
+    others = directory_of_others(path)
+    if others is not None:
+        raise OSError(f"somebody else owns {others}, or everybody can write to it")
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError(f"{path} exists and is not a socket")
@@ -293,9 +295,21 @@ def _listen_on_unix_socket(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.bind(str(path))
-        path.chmod(_OWNER_AND_GROUP)
+        _let_group_connect(path)
         listener.listen()
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _let_group_connect(path: Path) -> None:
+    """Set the mode of the socket, and of nothing that a member of the group puts in its place."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            raise OSError(f"something else was put in place of {path}")
+        Path(f"/proc/self/fd/{descriptor}").chmod(_OWNER_AND_GROUP)
+    finally:
+        os.close(descriptor)

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,6 +24,7 @@ from typing import Any
 import structlog
 
 from waldur_site_agent.backends.locking import default_lock_file
+from waldur_site_agent.backends.output_files import remove_file, replace_file
 from waldur_site_agent.config import Configuration
 from waldur_site_agent.config.version_1 import HEARTBEAT_VARIABLE
 from waldur_site_agent.model.errors import TemporaryError
@@ -262,6 +264,7 @@ class Health:
         }
 
 
+_EVERYBODY_READS = 0o644
 FRESH_SECONDS = 60.0
 """The age at which a health file counts as abandoned."""
 WRITE_EVERY_SECONDS = 10.0
@@ -279,13 +282,8 @@ class HealthFile:
     def write(self, report: dict[str, Any]) -> None:
         """Replace the file atomically, so that readers never see half of it."""
         text = json.dumps({**report, "pid": os.getpid(), "written": time.time()}, default=str)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            draft.unlink(missing_ok=True)
-            # "x": through a link that somebody put there, another file would be overwritten
-            with draft.open("x", encoding="utf-8") as stream:
-                stream.write(text + "\n")
-            draft.replace(self.path)
+            replace_file(self.path, f"{text}\n".encode(), _EVERYBODY_READS)
         except OSError as error:
             if not self._complained:
                 structlog.get_logger().error(
@@ -297,7 +295,8 @@ class HealthFile:
 
     def remove(self) -> None:
         """Remove the file: the process ends normally."""
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # it could not be written either
+            remove_file(self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,9 @@ is flushed before the agent goes on.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
-import stat
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +22,7 @@ from typing import Any, TextIO
 import structlog
 
 from waldur_site_agent.backends import Outcome
-from waldur_site_agent.backends.permissions import everybody_can_write
+from waldur_site_agent.backends.output_files import open_to_append
 from waldur_site_agent.cycles.site import Allowance
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.planning.plan import Step, Write
@@ -45,7 +43,7 @@ class Journal:
         self._stream: TextIO | None = None
         self._cycles: dict[tuple[str, str], str] = {}
         if path is not None:
-            self._stream = os.fdopen(_open(path), "a", encoding="utf-8")
+            self._stream = os.fdopen(open_to_append(path, _OWNER_AND_GROUP), "a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file; later entries are dropped."""
@@ -112,19 +110,6 @@ class SiteJournal:
     @property
     def _work(self) -> dict[str, str]:
         return {"offering": self.offering, "mode": self.mode}
-
-
-def _open(path: Path) -> int:
-    """Open for appending, for owner and group; where everybody can write, nothing but a file."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    is_public = everybody_can_write(path.parent)
-    descriptor = os.open(path, flags | (os.O_NOFOLLOW if is_public else 0), _OWNER_AND_GROUP)
-    found = os.fstat(descriptor)
-    if is_public and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file with one name", str(path))
-    os.set_blocking(descriptor, True)  # only the opening must not wait for the reader of a pipe
-    return descriptor
 
 
 def _entry(step: Step, outcome: Outcome) -> dict[str, Any]:
