@@ -112,7 +112,6 @@ build: $(READY)
 	@$(UV) build --quiet --all-packages --out-dir dist
 	@$(MAKE) --silent sbom
 	@ls dist
-	@ls dist
 
 # What the wheels and their extras need, from the lock file; works without a network.
 sbom: $(READY)

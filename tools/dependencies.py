@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,29 @@ def licence_list(bill: Json) -> str:
     lines = []
     for component in sorted(bill["components"], key=lambda each: str(each["name"])):
         names = [each["license"]["name"] for each in component.get("licenses", ())]
-        known = ", ".join(names) or "not stated"
+        known = ", ".join(names) or _why_unknown(component["name"])
         lines.append(f"{component['name']} {component.get('version', '')}: {known}")
     return "\n".join([*lines, ""])
+
+
+def _why_unknown(distribution: str) -> str:
+    installed = is_installed(distribution)
+    return "not stated" if installed else "not installed here, only on other systems"
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether this environment has it."""
+    try:
+        metadata.metadata(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def days_since_the_newest(entries: Iterable[Json], now: datetime) -> int | None:
+    """The age of a copy of the database: how long ago its newest entry was changed."""
+    changed = [datetime.fromisoformat(each["modified"]) for each in entries if "modified" in each]
+    return (now - max(changed)).days if changed else None
 
 
 def advisories(database: Path) -> Iterator[Json]:
@@ -138,6 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     licences.add_argument("list", type=Path, help="file for the list of licences")
     audit.add_argument("database", type=Path, help="PyPI/all.zip of OSV, or a directory of entries")
     audit.add_argument("--ignore", action="append", default=[], help="an advisory that is no risk")
+    audit.add_argument("--max-age", type=int, default=30, help="days since the newest entry (30)")
     chosen = parser.parse_args(arguments)
     bill: Json = json.loads(chosen.bill.read_text(encoding="utf-8"))
     if chosen.command == "licences":
@@ -145,9 +167,15 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.bill.write_text(json.dumps(bill, indent=2) + "\n", encoding="utf-8")
         chosen.list.write_text(licence_list(bill), encoding="utf-8")
         return 0
-    entries = list(advisories(chosen.database))
+    try:
+        entries = list(advisories(chosen.database))
+    except (OSError, zipfile.BadZipFile) as error:
+        parser.error(f"{chosen.database}: {error}")
     if not entries:
         parser.error(f"{chosen.database} has no advisories")
+    age = days_since_the_newest(entries, datetime.now(UTC))
+    if age is not None and age > chosen.max_age:
+        parser.error(f"{chosen.database} is {age} days old; get a new copy, or raise --max-age")
     found = [each for each in vulnerable(bill, entries) if each[1] not in chosen.ignore]
     for component, advisory, summary in found:
         print(f"{component}: {advisory} {summary}")

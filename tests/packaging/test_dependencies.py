@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,7 +73,10 @@ def test_licences_are_added_to_the_bill_and_listed(tmp_path: Path) -> None:
     assert tool.main(["licences", str(file), str(listed)]) == 0
     found = json.loads(file.read_text())
     assert found["metadata"]["component"]["name"] == "waldur-site-agent"
-    assert listed.read_text() == "nothing 1: not stated\nstructlog 25.1: MIT OR Apache-2.0\n"
+    assert listed.read_text().splitlines() == [
+        "nothing 1: not installed here, only on other systems",
+        "structlog 25.1: MIT OR Apache-2.0",
+    ]
 
 
 ADVISORY = {
@@ -120,6 +124,37 @@ def test_what_was_withdrawn_or_is_about_another_ecosystem_does_not_count(tmp_pat
     for number, entry in enumerate((elsewhere, ADVISORY | {"withdrawn": "2026-01-01T00:00:00Z"})):
         (tmp_path / f"{number}.json").write_text(json.dumps(entry))
     assert list(tool.vulnerable(bill(**{"some-library": "1.3"}), tool.advisories(tmp_path))) == []
+
+
+def test_an_old_copy_is_an_error_and_no_clean_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bill.json").write_text(json.dumps(bill(a="1")))
+    database = tmp_path / "osv"
+    database.mkdir()
+    entry = database / "PYSEC-2026-1.json"
+    words = ["audit", str(tmp_path / "bill.json"), str(database)]
+    for age, code in ((5, 0), (40, 2)):
+        changed = datetime.now(UTC) - timedelta(days=age)
+        entry.write_text(json.dumps(ADVISORY | {"modified": changed.isoformat()}))
+        assert code_of(words) == code
+    assert "40 days old" in capsys.readouterr().err
+    assert code_of([*words, "--max-age", "90"]) == 0
+
+
+def code_of(words: list[str]) -> object:
+    try:
+        return tool.main(words)
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize("content", [None, b"no archive"])
+def test_a_database_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "bill.json").write_text(json.dumps(bill(a="1")))
+    if content is not None:
+        (tmp_path / "all.zip").write_bytes(content)
+    assert code_of(["audit", str(tmp_path / "bill.json"), str(tmp_path / "all.zip")]) == 2
 
 
 def test_an_empty_database_is_an_error_and_no_clean_result(tmp_path: Path) -> None:

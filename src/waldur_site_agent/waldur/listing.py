@@ -17,6 +17,7 @@ from waldur_site_agent.model.marketplace import uuid_from_url
 from waldur_site_agent.waldur.concurrency import concurrently
 from waldur_site_agent.waldur.errors import NotFoundError, OrderingRefusedError
 from waldur_site_agent.waldur.http import Call, Connection, QueryValue
+from waldur_site_agent.waldur.memory import available_memory
 from waldur_site_agent.waldur.operation import (
     Operation,
     Row,
@@ -35,14 +36,16 @@ PAGE_SIZE = 300
 """The largest page size that Waldur supports."""
 _PAGES_AT_ONCE = 4
 MAX_SHORT_PAGES = 1000
-MAX_ROWS = 2_000_000
-MAX_BYTES = 1 << 30
 MAX_UNREADABLE = 10_000
 MAX_SECONDS = 1800.0
 """The most that is read of one list, so that a server cannot keep the agent reading for ever.
 
 Short pages have fewer rows than were asked for.
 """
+_SHARE_OF_MEMORY = 16
+_LEAST_BYTES, _MOST_BYTES = 128 << 20, 1 << 30
+_BYTES_OF_A_ROW = 512
+"""Rows of Waldur have at least as many; a list may have one row for each."""
 
 _LONGEST_COUNT = 18
 _log = structlog.get_logger(__name__)
@@ -303,6 +306,11 @@ def read_in_orders(
     return pages
 
 
+def most_bytes() -> int:
+    """The most that one list may have: in memory it takes two to four times as much."""
+    return max(_LEAST_BYTES, min(_MOST_BYTES, available_memory() // _SHARE_OF_MEMORY))
+
+
 class _Budget:
     """What one list may still take."""
 
@@ -310,6 +318,8 @@ class _Budget:
         self._monotonic = monotonic
         self._end = monotonic() + MAX_SECONDS
         self._short_pages = self._rows = self._bytes = 0
+        self._most_bytes = most_bytes()
+        self._most_rows = self._most_bytes // _BYTES_OF_A_ROW
 
     def spend(self, response: httpx.Response, rows: Sequence[Row]) -> None:
         """Account for a page.
@@ -323,10 +333,10 @@ class _Budget:
         reached = (
             f"{MAX_SHORT_PAGES} pages"
             if self._short_pages >= MAX_SHORT_PAGES
-            else f"{MAX_ROWS} rows"
-            if self._rows > MAX_ROWS
-            else f"{MAX_BYTES >> 20} MiB"
-            if self._bytes > MAX_BYTES
+            else f"{self._most_rows} rows, which this machine's memory allows"
+            if self._rows > self._most_rows
+            else f"{self._most_bytes >> 20} MiB, which this machine's memory allows"
+            if self._bytes > self._most_bytes
             else f"{MAX_SECONDS / 60:g} minutes"
             if self._monotonic() > self._end
             else ""
