@@ -18,8 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
+from urllib.parse import urlencode
 
 import httpx
 import structlog
@@ -498,7 +500,7 @@ class Connection:
         self, call: Call, authorization: str, deadline: Deadline
     ) -> httpx.Response | FailedAttempt:
         """Send, and follow redirects that keep the method and the token's host."""
-        url = httpx.URL(self.address.join(call.path), params=call.query or None)
+        url = httpx.URL(self.address.join(call.path) + _encoded(call.query))
         for _ in range(_MAX_REDIRECTS):
             response = self._exchange(call, url, authorization, deadline)
             if response.status_code not in _REDIRECTS:
@@ -673,6 +675,12 @@ def _for_client(proxy: Proxy, trusted: ssl.SSLContext | bool) -> httpx.Proxy:
     over_tls = proxy.full_url.startswith("https://")
     context = trusted if over_tls and isinstance(trusted, ssl.SSLContext) else None
     return httpx.Proxy(proxy.full_url, ssl_context=context)
+
+
+@lru_cache(maxsize=256)
+def _encoded(query: tuple[tuple[str, str], ...]) -> str:
+    """The query with its question mark; most lists ask for the same fields each time."""
+    return f"?{urlencode(query)}" if query else ""
 
 
 def _without_cookies() -> CookieJar:

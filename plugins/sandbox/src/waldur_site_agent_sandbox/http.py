@@ -362,9 +362,8 @@ def page_answer(
         "Link": _links(call, number, pages),
     }
     page = rows[(number - 1) * size : number * size]
-    whole = map(render, page)
-    shown = (choose_fields(call, row) for row in whole) if offers_fields else whole
-    return JsonResponse([*shown], headers=headers)
+    asked = values(call.query_params, "field") if offers_fields else []
+    return JsonResponse([_with_fields(render(row), asked) for row in page], headers=headers)
 
 
 def wants(call: Call, name: str) -> bool:
@@ -375,16 +374,21 @@ def wants(call: Call, name: str) -> bool:
 
 def choose_fields(call: Call, whole: JsonObject) -> JsonObject:
     """Keep only the requested fields; unknown names are ignored, and only those mean all fields."""
-    chosen = {name for name in values(call.query_params, "field") if name in whole}
+    return _with_fields(whole, values(call.query_params, "field"))
+
+
+def _with_fields(whole: JsonObject, asked: Sequence[str]) -> JsonObject:
+    chosen = {name for name in asked if name in whole}
     return {name: value for name, value in whole.items() if name in chosen} if chosen else whole
 
 
 def _links(call: Call, number: int, count: int) -> str:
     url = call.url.replace(query="")
     pages = {"first": 1, "prev": number - 1, "next": number + 1, "last": count}
-    rest = [(key, value) for key, value in call.query_params.multi_items() if key != "page"]
+    rest = urlencode([each for each in call.query_params.multi_items() if each[0] != "page"])
+    query = f"{rest}&" if rest else ""
     return ", ".join(
-        f'<{url}?{urlencode([*rest, ("page", str(page))])}>; rel="{name}"'
+        f'<{url}?{query}page={page}>; rel="{name}"'
         for name, page in pages.items()
         if 1 <= page <= count
     )

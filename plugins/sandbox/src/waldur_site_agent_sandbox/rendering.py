@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, datetime
+from functools import cache
 
 from pydantic import JsonValue
 
 from waldur_site_agent_sandbox import states
+from waldur_site_agent_sandbox.generations import Generation
 from waldur_site_agent_sandbox.records import (
     AgentIdentity,
     AgentLog,
@@ -132,14 +134,22 @@ def day(date_: date | None) -> str | None:
     return None if date_ is None else date_.isoformat()
 
 
+@cache
+def _later_fields(generation: Generation, kind: str) -> frozenset[str]:
+    """The fields of this kind that only later releases have."""
+    added = _RELEASES[kind].items()
+    return frozenset(name for name, release in added if not generation.reached(*release))
+
+
 def has_field(tx: Transaction, kind: str, name: str) -> bool:
     """Whether objects of this kind have a field in this release."""
-    return tx.generation.reached(*_RELEASES[kind].get(name, ()))
+    return name not in _later_fields(tx.generation, kind)
 
 
 def of_generation(tx: Transaction, kind: str, whole: JsonObject) -> JsonObject:
     """Remove fields that the release does not have yet, and add one that clients do not know."""
-    known: JsonObject = {name: value for name, value in whole.items() if has_field(tx, kind, name)}
+    later = _later_fields(tx.generation, kind)
+    known: JsonObject = {name: value for name, value in whole.items() if name not in later}
     if tx.generation.reached(*_NOVELTY_SINCE):
         known[_NOVELTY] = {"grade": "A"}
     return known
