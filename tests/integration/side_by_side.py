@@ -15,11 +15,20 @@ _SHARES = {
     "third cluster": ("membership/",),
 }
 """Each takes some minutes; all other tests with a service are the fourth share."""
+_IMPORTS_THE_OFFICIAL_CLIENT = (
+    "tests/contract/test_gateway_sdk.py",
+    "tests/contract/test_sandbox_sdk.py",
+    "tests/unit/cli/test_plugins_command.py",
+    "tests/unit/v1_plugins/",
+)
+"""Its 2,600 classes take seconds to import, so one process does it for all of these."""
 
 
 def share_of(nodeid: str) -> str:
     """Return what all tests of one process have in common: a cluster, or else their file."""
     path = nodeid.partition("::")[0]
+    if path.startswith(_IMPORTS_THE_OFFICIAL_CLIENT):
+        return "official client"
     if not path.startswith(_NEEDS_A_SERVICE):
         return path
     within = path.removeprefix(_NEEDS_A_SERVICE)

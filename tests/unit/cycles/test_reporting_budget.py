@@ -8,8 +8,6 @@ import pytest
 
 from harness.metering import Meter, a_meter
 
-pytestmark = pytest.mark.xdist_group("budget of reports")
-
 RESOURCES, USERS = 100, 10
 COMPONENTS = ("cpu", "mem", "gres/gpu")
 
