@@ -66,9 +66,6 @@ class SimulatedTool(Generic[S]):
     processes share one state; without, it lives in this object. Safe for threads.
     """
 
-    timed_out: type[CommandTimedOutError] = CommandTimedOutError
-    """What the runner raises for a command that hangs."""
-
     def __init__(self, state: S, read: Callable[[bytes], S], state_file: Path | None) -> None:
         """``read`` is the reverse of the state's ``to_json``."""
         self._file = state_file
@@ -109,7 +106,7 @@ class SimulatedTool(Generic[S]):
 
     def runner(self) -> Runner:
         """Return what to give to the backend as its ``runner``."""
-        return SimulatedRunner(self.run, self.timed_out)
+        return SimulatedRunner(self.run)
 
     @contextmanager
     def change(self) -> Iterator[S]:
@@ -144,6 +141,7 @@ class SimulatedRunner:
         answer: Callable[[Sequence[str]], tuple[int, str, str]],
         timed_out: type[CommandTimedOutError] = CommandTimedOutError,
     ) -> None:
+        """``timed_out`` is what is raised for a command that hangs."""
         self._answer = answer
         self._timed_out = timed_out
 

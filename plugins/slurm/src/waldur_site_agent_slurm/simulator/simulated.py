@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from waldur_site_agent.backends.simulation import Answer, SimulatedTool
-from waldur_site_agent_slurm.client import CommandTimedOutError
+from waldur_site_agent.backends.processes import Runner
+from waldur_site_agent.backends.simulation import Answer, SimulatedRunner, SimulatedTool
 from waldur_site_agent_slurm.simulator import adding, changing, enforced, jobs, qos, showing
 from waldur_site_agent_slurm.simulator.state import (
     RELEASES,
@@ -53,8 +53,6 @@ _OF_SLURMDBD = {"stats": jobs.statistics, "config": jobs.configuration}
 class SimulatedSlurm(SimulatedTool[SimState]):
     """Answers argument vectors as Slurm does, for everything that the plugin sends."""
 
-    timed_out = CommandTimedOutError
-
     def __init__(
         self,
         *,
@@ -70,6 +68,12 @@ class SimulatedSlurm(SimulatedTool[SimState]):
         """Return another cluster, within this process, that begins as this one is now."""
         with self.change() as state:
             return SimulatedSlurm(state=copy.deepcopy(state))
+
+    def runner(self) -> Runner:
+        """Return what to give to the backend as its ``runner``."""
+        from waldur_site_agent_slurm.client import CommandTimedOutError  # noqa: PLC0415 - its imports take longer than a command
+
+        return SimulatedRunner(self.run, CommandTimedOutError)
 
     def label(self, program: str, words: Sequence[str]) -> str:
         """As :meth:`SlurmBackend.commands_run` counts."""
