@@ -57,6 +57,7 @@ from waldur_site_agent_slurm.accounts import create_accounts, delete_accounts, i
 from waldur_site_agent_slurm.budgets import (
     budget_difference,
     counted_usage,
+    read_consumption,
     reset_usage,
     set_budgets,
     share_of,
@@ -68,7 +69,6 @@ from waldur_site_agent_slurm.client import (
     SlurmClient,
     Work,
 )
-from waldur_site_agent_slurm.consumption import read_consumption
 from waldur_site_agent_slurm.diagnosis import diagnose, jobs_of_others
 from waldur_site_agent_slurm.facts import ROOT, Account, Cluster, Member
 from waldur_site_agent_slurm.grants import grant_of, is_given
@@ -215,7 +215,6 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         {
             CreateResource,
             DeleteResource,
-            Grant,
             MoveContainer,
             SetLimits,
             AddMembers,

@@ -1,4 +1,4 @@
-"""Budgets of a period: fairshare, GrpTRESMins or MaxTRESMins, and RawUsage."""
+"""Budgets of a period: fairshare, limits on TRES-minutes, RawUsage, and what is used of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from waldur_site_agent.backends import ResetUsage, SetBudget, TemporaryError
+from waldur_site_agent.backends import Consumption, ResetUsage, SetBudget, TemporaryError
 from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent_slurm import commands, tres
 from waldur_site_agent_slurm.client import SlurmClient, Work
+from waldur_site_agent_slurm.controller import Controller, Limits, parse_assoc_mgr
 from waldur_site_agent_slurm.facts import Account, Cluster, Share
 from waldur_site_agent_slurm.limits import limits_of, usable_account
 from waldur_site_agent_slurm.settings import SlurmSettings
 
-Limits = frozenset[tuple[str, int | None]]
-_Change = tuple[int | None, Limits, bool]
+_Limits = frozenset[tuple[str, int | None]]
+_Change = tuple[int | None, _Limits, bool]
 """Share, limits, and whether they are those of single jobs."""
+_RULE = "GrpTRESMins "
+_ONE_USER = ("root",)
+"""Whose associations are shown besides those of the accounts: without any, everybody's are."""
 
 
 def share_of(account: str, cluster: Cluster) -> Share:
@@ -40,7 +44,7 @@ def set_budgets(work: Work, tasks: Iterable[Task[SetBudget]]) -> None:
                 _write(work, portion, change)
 
 
-def _change(account: Account, action: SetBudget, work: Work) -> tuple[int | None, Limits]:
+def _change(account: Account, action: SetBudget, work: Work) -> tuple[int | None, _Limits]:
     has = share_of(account.name, work.now)
     wanted = {
         name: None if amount is None else tres.whole_amount(name, amount, action.resource)
@@ -162,4 +166,36 @@ def too_much_counted(action: ResetUsage, counted: Mapping[str, Decimal]) -> dict
         name: counted[name]
         for name, used in action.used.items()
         if name in counted and counted[name] > used
+    }
+
+
+def read_consumption(
+    client: SlurmClient, accounts: Iterable[str]
+) -> Mapping[str, Mapping[str, Consumption]]:
+    """What is used of ``GrpTRESMins``, by account and TRES, both in TRES-minutes.
+
+    The limit is that of the account itself, or of a QOS with the account's name.
+
+    Raises:
+        TemporaryError: slurmctld did not answer.
+    """
+    found: dict[str, Mapping[str, Consumption]] = {}
+    for portion in commands.chunks(set(accounts)):
+        said = client.ask(commands.show_enforced(portion, _ONE_USER, portion, client.cluster))
+        controller = parse_assoc_mgr(said)
+        found |= {account: _consumption(account, controller) for account in portion}
+    return {account: used for account, used in found.items() if used}
+
+
+def _consumption(account: str, controller: Controller) -> dict[str, Consumption]:
+    association, qos = controller.of_account(account), controller.qos.get(account)
+    limits = [each.limits for each in (qos, association) if each is not None]
+    return {name: used for each in limits for name, used in _consumed(each).items()}
+
+
+def _consumed(limits: Limits) -> dict[str, Consumption]:
+    return {
+        key.removeprefix(_RULE): Consumption(limit.limit, limit.used)
+        for key, limit in limits.items()
+        if key.startswith(_RULE) and limit.limit is not None
     }
