@@ -51,3 +51,9 @@ def test_every_name_is_in_the_file_that_the_page_says(file: str, name: str) -> N
 
 def test_every_kind_of_action_has_a_hook_that_plugins_are_checked_for() -> None:
     assert {*get_args(Action)} == HOOKS.keys()
+
+
+def test_every_file_of_the_cycles_is_in_the_table_of_the_page() -> None:
+    table = PAGE.partition("| in `cycles/` | files |")[2].partition("\n\n")[0]
+    files = {file.name for file in in_the_repository("cycles").glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f"`{name}`" not in table} == set()
