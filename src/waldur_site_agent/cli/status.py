@@ -176,7 +176,7 @@ def _some(word: str, lines: Sequence[str]) -> Iterator[str]:
 def journal_command(
     name: str, config_file: Path, output: str, since: str | None, limit: int
 ) -> None:
-    """Print what the agents changed: who was let in or out of what, when, why, in which cycle.
+    """Print what the agents changed: who was added to or removed from what, when and why.
 
     NAME is an account, a username, an offering, the UUID of an order or another object, a digest,
     or a cycle; without it everything is printed. Reads the file `journal` and the one before it

@@ -1,4 +1,4 @@
-"""Reads the journal back: who was let in or out of what, when, why, in which cycle."""
+"""Reads the journal back: who was added to or removed from what, when, why, in which cycle."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def _entry(raw: Mapping[str, Any]) -> Entry:
 
 def _about(raw: Mapping[str, Any]) -> str:
     placement = raw.get("placement") or {}
-    return str(raw.get("resource") or raw.get("about") or placement.get("id") or "")
+    moved = (raw.get("containers") or [{}])[-1]
+    names = (raw.get("resource"), raw.get("about"), placement.get("id"), moved.get("id"))
+    return str(next(filter(None, names), ""))
 
 
 def _text(raw: Mapping[str, Any], members: list[str]) -> str:
@@ -111,20 +113,34 @@ def _text(raw: Mapping[str, Any], members: list[str]) -> str:
     whose = f" of {raw['member']}" if raw.get("member") else ""
     digest = str(raw.get("digest") or "")[:16]
     texts = {
-        "AddMembers": f"let in {who}",
-        "RemoveMembers": f"put out {who}",
+        "AddMembers": f"added {who}",
+        "RemoveMembers": f"removed {who}",
         "CreateResource": "created the account",
         "DeleteResource": "deleted the account",
         "SetAccess": f"set access to {raw.get('access')}",
         "SetLimits": f"set limits: {_amounts(raw.get('limits'))}",
         "SetMemberLimits": f"set limits{whose}: {_amounts(raw.get('limits'))}",
-        "CreateHomeDirectories": f"made home directories of {who}",
+        "CreateHomeDirectories": f"created the home directories of {who}",
+        "CreateProjectDirectory": "created the project directory",
+        "MoveContainer": f"moved the account below {_new_parent(raw)}",
+        "SetBudget": f"set the budget: {_budget(raw)}",
+        "ResetUsage": f"reset the usage for {raw.get('period')}",
         "allow": f"{raw.get('by')} allowed the refused plan {digest}",
         "use_allowance": f"used the allowance {digest} of {raw.get('by')}",
     }
     action = str(raw["action"])
     in_waldur = f"in Waldur: {_changes(raw)}" if raw.get("side") == "waldur" else action
     return texts.get(action, in_waldur)
+
+
+def _new_parent(raw: Mapping[str, Any]) -> str:
+    return str((raw.get("containers") or [{}])[-1].get("parent", ""))
+
+
+def _budget(raw: Mapping[str, Any]) -> str:
+    amounts = _amounts(raw.get("limits")) + (" per job" if raw.get("per_job") else "")
+    share = "" if raw.get("share") is None else f"fairshare {raw['share']}"
+    return ", ".join(filter(None, (amounts, share)))
 
 
 def _amounts(limits: Any) -> str:

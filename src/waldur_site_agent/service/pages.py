@@ -362,9 +362,9 @@ class Pages:
         action = str(entry.raw.get("action"))
         number = _count(len(entry.members))
         texts = {
-            "AddMembers": f"let in {number}",
-            "RemoveMembers": f"put out {number}",
-            "CreateHomeDirectories": f"made home directories of {number}",
+            "AddMembers": f"added {number}",
+            "RemoveMembers": f"removed {number}",
+            "CreateHomeDirectories": f"created the home directories of {number}",
             "SetMemberLimits": "set limits of a member",
             "allow": "a refused plan was allowed",
             "use_allowance": "an allowance was used",
@@ -377,8 +377,9 @@ class Pages:
 
 
 _ABOUT_ACCOUNTS = frozenset(
-    {"CreateResource", "DeleteResource", "SetLimits", "SetAccess", "set_backend_id", "set_limits",
-     "set_as_ok", "set_as_erred", "set_usage", "refresh_last_sync"}
+    {"CreateResource", "DeleteResource", "MoveContainer", "SetLimits", "SetAccess", "SetBudget",
+     "ResetUsage", "CreateProjectDirectory", "set_backend_id", "set_limits", "set_as_ok",
+     "set_as_erred", "set_usage", "refresh_last_sync"}
 )  # fmt: skip
 
 

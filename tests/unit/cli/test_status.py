@@ -105,7 +105,7 @@ def test_the_journal_says_who_was_let_in_when_why_and_in_which_cycle(site: Insta
     assert site.run(*SYNC, command=PROGRAM).code == 0
     done = site.run("journal", "bob01", command=PROGRAM)
     (line,) = done.out.splitlines()
-    assert f"{resource.backend_id}: let in bob01  (is in the project's team)" in line
+    assert f"{resource.backend_id}: added bob01  (is in the project's team)" in line
     cycle = line.partition("membership_sync cycle ")[2].removesuffix("]")
     same = json.loads(site.run("journal", cycle, "--output", "json", command=PROGRAM).out)
     assert {entry["cycle"] for entry in same} == {cycle}
