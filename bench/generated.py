@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import StringIO
 from typing import Any
 
 import httpx
@@ -73,6 +72,13 @@ def _usage(n: int) -> str:
     )
 
 
+def _page(row: Row, first: int, last: int) -> Iterator[bytes]:
+    yield b"["
+    for n in range(first, last):
+        yield f"{',' if n > first else ''}{row(n)}".encode()
+    yield b"]"
+
+
 @dataclass
 class GeneratedWaldur(httpx.BaseTransport):
     """Answers the requests of an agent as a Waldur with so many resources would."""
@@ -96,9 +102,8 @@ class GeneratedWaldur(httpx.BaseTransport):
         first, last = (page - 1) * size, min(page * size, count)
         if first >= max(count, 1):
             return httpx.Response(404, json={"detail": "Invalid page."})
-        body = f"[{','.join(map(row, range(first, last)))}]"
         headers = {"x-result-count": str(count), "content-type": "application/json"}
-        return httpx.Response(200, headers=headers, content=body.encode())
+        return httpx.Response(200, headers=headers, content=_page(row, first, last))
 
     def _list(self, name: str, query: httpx.QueryParams) -> tuple[int, Row]:
         members = self.resources * MEMBERS
@@ -135,14 +140,20 @@ class GeneratedSlurm:
     resources: int
     commands: Counter[str] = field(default_factory=Counter)
 
-    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:  # noqa: ARG002 - a runner
-        """Answer one command."""
-        writes = "-i" in argv
-        self.commands[f"{argv[0]} {'write' if writes else 'read'}"] += 1
-        answer = StringIO()
-        for row in self._accounts() if "account" in argv else ():
-            answer.write(f"{row}\n")
-        return CommandResult(tuple(argv), 0, answer.getvalue(), "")
+    def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        """Answer one command at once."""
+        answer: list[str] = []
+        self.stream(argv, timeout, answer.extend)
+        return CommandResult(tuple(argv), 0, "".join(f"{line}\n" for line in answer), "")
+
+    def stream(
+        self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
+    ) -> CommandResult:
+        """Answer one command line by line."""
+        del timeout
+        self.commands[f"{argv[0]} {'write' if '-i' in argv else 'read'}"] += 1
+        read(self._accounts() if "account" in argv else iter(()))
+        return CommandResult(tuple(argv), 0, "", "")
 
     def _accounts(self) -> Iterator[str]:
         yield "hpc|c_uni|root|||||||c_uni"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -146,7 +146,7 @@ class Ledger:
 class Reading(Protocol):
     """Every account of the backend, from one complete read."""
 
-    def members_of(self, account: str) -> frozenset[str] | None:
+    def members_of(self, account: str) -> Set[str] | None:
         """The users of an account; ``None`` where there is no such account."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -64,7 +64,7 @@ class BackendResource:
     id: str
     parent: str | None = None
     organization: str = ""
-    members: frozenset[str] = frozenset()
+    members: Set[str] = frozenset()
     limits: Mapping[str, Decimal] = field(default_factory=dict)
     """Only what is set on this very resource, in backend units; nothing inherited."""
     limits_are_known: bool = True
@@ -91,7 +91,7 @@ class BackendState:
 
     resources: Mapping[str, BackendResource]
 
-    def members_of(self, resource: str) -> frozenset[str]:
+    def members_of(self, resource: str) -> Set[str]:
         """Who is in a resource; nobody where there is none."""
         found = self.resources.get(resource)
         return found.members if found is not None else frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -38,7 +38,7 @@ def tell_resources(site: Site) -> None:
 def tell_people(
     site: Site,
     users: Iterable[OfferingUser],
-    teams: Mapping[UUID, Sequence[TeamMember]],
+    teams: Mapping[UUID, Collection[TeamMember]],
     provider: UUID | None = None,
 ) -> None:
     """Tell the backend about people and their roles, if it needs that."""

@@ -136,7 +136,7 @@ class MembershipReport(CycleReport):
     """Why no member was removed from any account in this pass; empty if removals took place."""
     failures: tuple[str, ...] = ()
     """What went wrong with single accounts or users; everything else was applied."""
-    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    teams: Mapping[UUID, Collection[TeamMember]] = field(default_factory=dict)
     """The teams that were read, by project."""
     unfinished: tuple[str, ...] = ()
     """Homes without their quota, and project directories that are not complete, after the pass."""
@@ -195,7 +195,7 @@ def sync_membership(
     failures = _report_changes(site, wanted, state, guarded, changes)
     if scope_filter.everything:
         failures += _mark_missing(site, membership)
-    members = {name for account in wanted.accounts for name in account.members or ()}
+    members = _with_homes(site, wanted)
     unfinished = unfinished_directories(site, members, [each.id for each in wanted.accounts])
     return replace(report, failures=tuple(failures), unfinished=unfinished)
 
@@ -355,13 +355,11 @@ def _people_of(account: AccountWanted, state: BackendState) -> set[str]:
 
 def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
     newcomers = joining(wanted.accounts, state)
-    members = {name for account in wanted.accounts for name in account.members or ()}
+    members = _with_homes(site, wanted)
     people = replace(
         wanted.people,
         waiting=site.backend.not_yet_usable(newcomers),
-        homeless=site.backend.missing_home_directories(members)
-        if CreateHomeDirectories in site.backend.supports
-        else frozenset(),
+        homeless=site.backend.missing_home_directories(members),
         unset_quotas=site.backend.unset_quotas(members),
     )
     policy = Policy(
@@ -374,6 +372,13 @@ def _plan(site: Site, wanted: Gathered, state: BackendState) -> MembershipPlan:
         ),
     )
     return plan_membership(wanted.accounts, state, people, policy)
+
+
+def _with_homes(site: Site, wanted: Gathered) -> frozenset[str]:
+    """The members of all accounts, where the backend makes home directories for them."""
+    if CreateHomeDirectories not in site.backend.supports:
+        return frozenset()
+    return frozenset(name for account in wanted.accounts for name in account.members or ())
 
 
 def _with_limits(site: Site, membership: MembershipPlan, state: BackendState) -> MembershipPlan:

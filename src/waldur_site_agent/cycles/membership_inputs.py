@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
@@ -39,6 +39,8 @@ from waldur_site_agent.model.marketplace import (
     OfferingUserState,
     ProjectAccount,
     ProjectAccountState,
+    ProjectRole,
+    ProjectTeam,
     Resource,
     ResourceState,
     TeamMember,
@@ -65,7 +67,7 @@ from waldur_site_agent.waldur import (
     concurrently,
 )
 
-Team = Sequence[TeamMember] | SiteAgentError
+Team = Collection[TeamMember] | SiteAgentError
 LimitsByAccount = Mapping[str, Mapping[str, Mapping[str, Decimal]] | None]
 
 
@@ -90,7 +92,7 @@ class Gathered:
     snapshot: WaldurSnapshot = field(default_factory=WaldurSnapshot)
     provider: UUID | None = None
     """The service provider, if this token may see it."""
-    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    teams: Mapping[UUID, Collection[TeamMember]] = field(default_factory=dict)
     """The teams that were read, by project."""
     projects: int = 0
     """The number of projects of the offering that have an account of their own."""
@@ -139,9 +141,10 @@ def gather_wanted(
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
+    reasons = reasons_to_leave(users, with_consent=site.offering.require_consent)
     gathered = Gathered(
         accounts=(),
-        people=People(known=_reasons_to_leave(site, users)),
+        people=People(known=reasons),
         users_to_delete=users_to_delete,
         still_present=frozenset() if covers_all_accounts else None,
         not_understood=tuple(protected.rows),
@@ -173,7 +176,7 @@ def _with_members(
     return replace(
         gathered,
         accounts=_accounts(site, offering, resources, teams, accounts, users),
-        people=_people(site, users, accounts),
+        people=_people(users, reasons, accounts),
         still_present=frozenset(protected.names) if has_all else None,
         not_understood=tuple(protected.rows),
         removals_suspended="; ".join(accounts.troubles),
@@ -207,7 +210,7 @@ def _waits(resource: Resource) -> bool:
     return is_pending and resource.state == ResourceState.CREATING
 
 
-def _teams_read(teams: Mapping[UUID | None, Team]) -> dict[UUID, Sequence[TeamMember]]:
+def _teams_read(teams: Mapping[UUID | None, Team]) -> dict[UUID, Collection[TeamMember]]:
     return {
         project: team
         for project, team in teams.items()
@@ -246,10 +249,6 @@ def _accounts(
     )
 
 
-def _reasons_to_leave(site: Site, users: Iterable[OfferingUser]) -> dict[str, str]:
-    return reasons_to_leave(users, with_consent=site.offering.require_consent)
-
-
 def _with_grant(site: Site, offering: WaldurOffering, account: AccountWanted) -> AccountWanted:
     """The account with what its new members get: what the first of its resources has ordered."""
     try:
@@ -263,18 +262,16 @@ def _given(grant: Grant) -> Grant | None:
     return grant if str(grant) else None
 
 
-def _people(site: Site, users: Sequence[OfferingUser], accounts: _ProjectAccounts) -> People:
+def _people(
+    users: Sequence[OfferingUser], reasons: Mapping[str, str], accounts: _ProjectAccounts
+) -> People:
+    others = {**accounts.closed, **_serving(accounts)}
+    known = {**others, **reasons} if others else reasons
+    if any(map(is_reserved, known)):
+        # a person in Waldur may call themselves so, but the member is somebody of the site
+        known = {name: reason for name, reason in known.items() if not is_reserved(name)}
     return People(
-        known={
-            name: reason
-            for name, reason in {
-                **accounts.closed,
-                **_serving(accounts),
-                **_reasons_to_leave(site, users),
-            }.items()
-            # a person in Waldur may call themselves so, but the member is somebody of the site
-            if not is_reserved(name)
-        },
+        known=known,
         is_complete=accounts.is_complete
         and not accounts.troubles
         and accounts.protected.users_are_known
@@ -375,7 +372,13 @@ def _teams(
     one_each: dict[UUID | None, Resource] = {}
     for resource in resources:
         one_each.setdefault(resource.project_uuid, resource)
-    in_bulk = _teams_in_bulk(site, provider, users, accounts)
+    projects = {project: project for project in one_each if project is not None}
+
+    def shared(uuid: UUID) -> UUID:
+        user = users.get(uuid)
+        return projects.get(uuid, uuid) if user is None else user.user_uuid
+
+    in_bulk = _teams_in_bulk(site, provider, shared, accounts)
     teams: dict[UUID | None, Team] = {p: in_bulk[p] for p in one_each if p in in_bulk}
     missing = [resource for project, resource in one_each.items() if project not in teams]
     for attempt in concurrently(lambda resource: site.waldur.team(resource.uuid), missing):
@@ -386,14 +389,18 @@ def _teams(
 def _teams_in_bulk(
     site: Site,
     provider: UUID | None,
-    users: Mapping[UUID, OfferingUser],
+    shared: Callable[[UUID], UUID],
     accounts: _ProjectAccounts,
-) -> dict[UUID | None, list[TeamMember]]:
+) -> dict[UUID, ProjectTeam]:
+    """The teams; ``shared`` returns equal UUIDs that are in memory already."""
     if provider is None:
         return {}
     try:
         listing = call_optional(
-            site, "project_permissions", lambda: site.waldur.project_roles(provider), _PER_PROJECT
+            site,
+            "project_permissions",
+            lambda: site.waldur.project_roles(provider, shared),
+            _PER_PROJECT,
         )
         roles = readable(site, listing, "project roles")
     except PermanentError as error:
@@ -403,17 +410,11 @@ def _teams_in_bulk(
         accounts.troubles.append(f"project roles could not be read: {error}")
         return {}
     accounts.protected.of_roles(listing.unreadable)
-    teams: dict[UUID | None, list[TeamMember]] = defaultdict(list)
+    by_project: dict[UUID, list[ProjectRole]] = defaultdict(list)
     for role in roles:
-        user = users.get(role.user_uuid)
-        member = TeamMember(
-            uuid=role.user_uuid if user is None else user.user_uuid,  # one object for both lists
-            role=role.role_name,
-            expiration_time=role.expiration_time,
-        )
         if role.project_uuid not in accounts.protected.projects:
-            teams[role.project_uuid].append(member)
-    return teams
+            by_project[role.project_uuid].append(role)
+    return {project: ProjectTeam(of_project) for project, of_project in by_project.items()}
 
 
 _PER_PROJECT = "the team of each project is read individually"

@@ -1,6 +1,6 @@
 """The agent's identity in Waldur, its event subscriptions and queues, and what events announce."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
@@ -131,7 +131,7 @@ class WaldurSnapshot:
 
     orders: Mapping[UUID, str] = field(default_factory=dict)
     """The states of orders."""
-    teams: Mapping[UUID, Sequence[TeamMember]] = field(default_factory=dict)
+    teams: Mapping[UUID, Collection[TeamMember]] = field(default_factory=dict)
     """By project."""
     resources: Mapping[UUID, Resource] = field(default_factory=dict)
     users: Mapping[UUID, OfferingUser] = field(default_factory=dict)

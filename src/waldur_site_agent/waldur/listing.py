@@ -155,12 +155,16 @@ class ApiClient:
         operation: Operation[Answer],
         uuid: str = "",
         needed: Callable[[Row], Row] | None = None,
+        kept: Callable[[Answer], Answer | None] | None = None,
         /,
         *,
         without: Collection[str] = (),
         **filters: QueryValue,
     ) -> Listing[Answer]:
-        """Read a list; ``without`` are fields not to ask for, ``needed`` drops some of a row."""
+        """Read a list; ``without`` are fields not to ask for, ``needed`` drops some of a row.
+
+        ``kept`` returns what is kept of a decoded row; ``None``: nothing.
+        """
         query: dict[str, QueryValue] = {
             **filters,
             "page_size": PAGE_SIZE,
@@ -179,7 +183,7 @@ class ApiClient:
             for name, value in filters.items()
             if not isinstance(value, int)
         }
-        take = _Decoder(operation, wanted, needed)
+        take = _Decoder(operation, wanted, needed, kept)
         return _listing(self._read_in_orders(operation, fetch, take))
 
     def _read_in_orders(
@@ -257,9 +261,8 @@ Take: TypeAlias = Callable[[Row, httpx.Response, int], Other]
 class Pages(Generic[Item_co]):
     """All pages of a list, with what was made of the rows as they came."""
 
-    rows: Sequence[Item_co]
-    identities: Sequence[int]
-    """What tells the rows apart."""
+    rows: Mapping[int, Item_co]
+    """By what tells a row from the others, in the order in which they came."""
     total: int | None
     complete: bool
     stable: bool
@@ -292,13 +295,11 @@ def read_in_orders(
         reread = read_pages(partial(fetch, order), take, monotonic)
         if reread.complete:
             return reread
-        combined = dict(zip(pages.identities, pages.rows, strict=True))
-        combined.update(zip(reread.identities, reread.rows, strict=True))
+        combined = {**pages.rows, **reread.rows}
         stable = reread.stable and reread.total == pages.total
         pages = replace(
             reread,
-            rows=tuple(combined.values()),
-            identities=tuple(combined),
+            rows=combined,
             complete=stable and len(combined) == reread.total,
             stable=stable,
             received=len(combined),
@@ -363,9 +364,7 @@ def read_pages(
     Raises:
         TemporaryError: There is no end to them.
     """
-    rows: list[Other] = []
-    identities: list[int] = []
-    seen: set[int] = set()
+    rows: dict[int, Other] = {}
     arrived = accounted = 0
     totals: list[int | None] = []
     budget = _Budget(monotonic)
@@ -375,20 +374,17 @@ def read_pages(
         totals.append(total_rows(response))
         arrived += len(page_rows)
         known = [_identity(row) for row in page_rows]
-        fresh = [identity for identity in known if identity not in seen]
+        fresh = [identity for identity in known if identity not in rows]
         accounted += len(fresh)
         for identity, row in zip(known, page_rows, strict=True):
-            if identity not in seen:
-                seen.add(identity)
-                identities.append(identity)
-                rows.append(take(row, response, len(identities)))
+            if identity not in rows:
+                rows[identity] = take(row, response, len(rows) + 1)
         if not fresh or _is_last(response, page_rows, arrived, totals[-1]):
             break
     total = totals[-1]
     stable = total is not None and len({*totals}) == 1
     return Pages(
         rows=rows,
-        identities=identities,
         total=total,
         complete=stable and accounted == total,
         stable=stable,
@@ -445,10 +441,10 @@ def _is_last(response: httpx.Response, rows: list[Row], arrived: int, total: int
 
 def _pages(fetch: Callable[[int], httpx.Response]) -> Iterator[httpx.Response]:
     """The pages in order, as long as they are asked for and the server has them."""
-    response = fetch(1)
-    total = total_rows(response)
-    yield response
-    last = -(-total // PAGE_SIZE) if total and len(read_rows(response)) == PAGE_SIZE else 0
+    first = fetch(1)
+    total = total_rows(first)
+    last = -(-total // PAGE_SIZE) if total and len(read_rows(first)) == PAGE_SIZE else 0
+    yield first
     page = 2
     while True:
         window = range(page, min(page + _PAGES_AT_ONCE, last + 1)) or (page,)
@@ -474,10 +470,12 @@ class _Decoder(Generic[Answer]):
         operation: Operation[Answer],
         wanted: Mapping[str, Collection[str]],
         needed: Callable[[Row], Row] | None = None,
+        kept: Callable[[Answer], Answer | None] | None = None,
     ) -> None:
         self._operation = operation
         self._wanted = wanted
         self._needed = needed
+        self._kept = kept
         self._unreadable = 0
 
     def __call__(
@@ -486,8 +484,8 @@ class _Decoder(Generic[Answer]):
         if not _is_wanted(row, self._wanted):
             return None
         try:
-            kept = row if self._needed is None else self._needed(row)
-            return decode(self._operation, kept, response, f"row {number}")
+            needed = row if self._needed is None else self._needed(row)
+            answer = decode(self._operation, needed, response, f"row {number}")
         except TemporaryError as error:
             self._unreadable += 1
             if self._unreadable > MAX_UNREADABLE:
@@ -495,15 +493,18 @@ class _Decoder(Generic[Answer]):
             # the traceback would keep the whole response, and several KB for each row
             error.__cause__ = error.__context__ = None
             return UnreadableRow(error.with_traceback(None), row)
+        return answer if self._kept is None else self._kept(answer)
 
 
 def _listing(pages: Pages[Answer | UnreadableRow | None]) -> Listing[Answer]:
     return Listing(
         items=tuple(
-            row for row in pages.rows if row is not None and not isinstance(row, UnreadableRow)
+            row
+            for row in pages.rows.values()
+            if row is not None and not isinstance(row, UnreadableRow)
         ),
         total=pages.total,
         complete=pages.complete,
         received=pages.received,
-        unreadable=tuple(row for row in pages.rows if isinstance(row, UnreadableRow)),
+        unreadable=tuple(row for row in pages.rows.values() if isinstance(row, UnreadableRow)),
     )

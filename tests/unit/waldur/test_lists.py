@@ -234,7 +234,7 @@ def test_a_list_is_complete_exactly_when_every_row_arrived(
         return httpx.Response(200, json=rows, headers={"X-Result-Count": str(count)})
 
     raw = read_pages(fetch, lambda row, *_: row)
-    arrived = {str(row["uuid"]) for row in raw.rows}
+    arrived = {str(row["uuid"]) for row in raw.rows.values()}
     assert (arrived == {str(n) for n in range(count)}) is raw.complete
 
 

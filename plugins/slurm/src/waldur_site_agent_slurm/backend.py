@@ -186,6 +186,9 @@ def _access(
     return shown
 
 
+_NO_LIMITS: Mapping[str, Mapping[str, Decimal]] = {}
+
+
 def system_user_name(name: str) -> str:
     """Return a user's name as the operating system has it, or ``name`` where it knows none."""
     try:
@@ -380,14 +383,15 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         return read_consumption(self._client, (name.strip().lower() for name in resources))
 
     def state_of(self, reading: Cluster) -> BackendState:
-        """Every account that can be used in the cluster."""
-        return BackendState(
-            resources={
-                name: self._resource(account, reading)
-                for name, account in reading.accounts.items()
-                if account.associated
-            }
-        )
+        """Every account that can be used in the cluster; equal metadata is in memory once."""
+        shared: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+        resources = {}
+        for name, account in reading.accounts.items():
+            if account.associated:
+                notes = remembered(account, reading, self._slurm)
+                metadata = shared.setdefault(tuple(notes.items()), notes)
+                resources[name] = self._resource(account, reading, metadata)
+        return BackendState(resources=resources)
 
     def forget(self) -> None:
         """Forget what was found out besides the accounts, because a new pass begins."""
@@ -515,7 +519,9 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         record = cluster.qos.get(account.name) if self._slurm.limits_are_on_qos else None
         return account.unreadable if record is None else record.unreadable
 
-    def _resource(self, account: Account, cluster: Cluster) -> BackendResource:
+    def _resource(
+        self, account: Account, cluster: Cluster, metadata: Mapping[str, str]
+    ) -> BackendResource:
         return BackendResource(
             id=account.name,
             parent=account.parent,
@@ -526,9 +532,10 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             is_complete=is_complete(account, cluster, self._slurm),
             member_limits={
                 user: member.limits for user, member in account.members.items() if member.limits
-            },
+            }
+            or _NO_LIMITS,
             job_limits=share_of(account.name, cluster).job_limits,
             share=share_of(account.name, cluster).fairshare,
             access=access_of(account, cluster, self._slurm),
-            metadata=remembered(account, cluster, self._slurm),
+            metadata=metadata,
         )

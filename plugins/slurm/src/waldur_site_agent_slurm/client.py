@@ -166,7 +166,8 @@ class ProcessRunner(processes.ProcessRunner):
     ) -> CommandResult:
         """See :class:`StreamingRunner`."""
         command = tuple(argv)
-        when_hung = _when_hung("usage_timeout_seconds")
+        is_of_accounts = command[0] == "sacctmgr"
+        when_hung = _when_hung(f"{'command' if is_of_accounts else 'usage'}_timeout_seconds")
         with self._running(command, timeout, when_hung) as process:
             output = OutputReader(process, timeout)
             lines = output.lines()
@@ -239,7 +240,9 @@ class SlurmClient(CommandClient):
         """
         asked = None if names is None else frozenset({*names, ROOT})
         question = commands.show_accounts(self.cluster, None if asked is None else sorted(asked))
-        cluster = facts.parse_accounts(self.ask(question), self.cluster, asked)
+        reading = facts.AccountReading()
+        self.stream(question, self._timeout, reading.add)
+        cluster = reading.cluster(self.cluster, asked)
         for account in cluster.accounts.values():
             if account.unreadable and account.name not in self._unreadable:
                 self._unreadable.add(account.name)
@@ -455,7 +458,7 @@ class Work(command_line.Work[Cluster]):
     def note_members(self, account: str, users: Iterable[str]) -> None:
         """Remember users as members, as the commands so far should have left it."""
         known = self.now.accounts[account]
-        self.note(replace(known, users=known.users.union(users)))
+        self.note(replace(known, users=known.users | {*users}))
 
     def forget(self, name: str) -> None:
         """Remember that an account should be gone by now."""

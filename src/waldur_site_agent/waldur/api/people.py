@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from waldur_site_agent.model.marketplace import (
@@ -57,6 +58,10 @@ OFFERING_COURSE_ACCOUNTS = Operation(
 )
 
 
+def _as_it_is(uuid: UUID) -> UUID:
+    return uuid
+
+
 class PeopleApi(ApiClient):
     """Roles in projects, service accounts and course accounts.
 
@@ -64,15 +69,32 @@ class PeopleApi(ApiClient):
     those of an offering (server 7.8.8) only a role on the offering.
     """
 
-    def project_roles(self, service_provider_uuid: UUID | str) -> Listing[ProjectRole]:
+    def project_roles(
+        self, service_provider_uuid: UUID | str, shared: Callable[[UUID], UUID] = _as_it_is
+    ) -> Listing[ProjectRole]:
         """The active roles in all projects that have a resource of this provider.
 
         A missing project may have resources of unshared offerings only: read the team of a
         resource before concluding that it has no members. Ended roles are left out.
+
+        ``shared`` returns an equal UUID that is in memory already: a million roles would hold
+        two million.
         """
-        listing = self._list(PROJECT_ROLES, uuid_text(service_provider_uuid), is_active=True)
         now = self._connection.now()
-        return listing.with_items(r for r in listing.items if not has_ended(r.expiration_time, now))
+
+        def kept(role: ProjectRole) -> ProjectRole | None:
+            if has_ended(role.expiration_time, now):
+                return None
+            return ProjectRole(
+                project_uuid=shared(role.project_uuid),
+                user_uuid=shared(role.user_uuid),
+                role_name=role.role_name,
+                expiration_time=role.expiration_time,
+            )
+
+        return self._list(
+            PROJECT_ROLES, uuid_text(service_provider_uuid), None, kept, is_active=True
+        )
 
     def service_accounts(
         self, service_provider_uuid: UUID | str, project: UUID | None = None

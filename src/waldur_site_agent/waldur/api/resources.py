@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -144,6 +145,39 @@ USER_LIMITS = Operation(
 )
 
 
+class _Sharing:
+    """Lets the resources of a list share what is equal: most have the same few settings."""
+
+    def __init__(self) -> None:
+        self._uuids: dict[UUID | None, UUID | None] = {}
+        self._mappings: dict[object, Mapping[str, Any]] = {}
+
+    def __call__(self, resource: Resource) -> Resource:
+        uuids, shared = self._uuids, self._mapping
+        return replace(
+            resource,
+            offering_uuid=uuids.setdefault(resource.offering_uuid, resource.offering_uuid),
+            customer_uuid=uuids.setdefault(resource.customer_uuid, resource.customer_uuid),
+            plan_uuid=uuids.setdefault(resource.plan_uuid, resource.plan_uuid),
+            limits=shared(resource.limits),
+            backend_metadata=shared(resource.backend_metadata),
+            attributes=shared(resource.attributes),
+            options=shared(resource.options),
+        )
+
+    def _mapping(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            key = tuple((name, type(each), each) for name, each in value.items())
+            if len(self._mappings) >= _MOST_SHARED:
+                return self._mappings.get(key, value)
+            return self._mappings.setdefault(key, value)
+        except TypeError:  # a list or an object in it
+            return value
+
+
+_MOST_SHARED = 1000
+
+
 class ResourcesApi(ApiClient):
     """Resources, their teams, and the limits of single users."""
 
@@ -161,6 +195,8 @@ class ResourcesApi(ApiClient):
         return self._list(
             RESOURCES,
             uuid_text(offering_uuid),
+            None,
+            _Sharing(),
             without=() if with_order_in_progress else ("order_in_progress",),
             offering_uuid=uuid_text(offering_uuid),
             state=[*states],
