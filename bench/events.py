@@ -1,12 +1,13 @@
 """How long it takes from an event to its effect in Slurm, with a real RabbitMQ and a real Slurm.
 
-Run as root on a Debian-like machine: ``python bench/events.py [ROUNDS]``. Starts what is needed and
-stops it again; prints the distribution of the seconds from the change in Waldur (the moment the
-event is published) to the moment the association is there.
+Run as root on a Debian-like machine: ``python bench/events.py [ROUNDS | --json]``. Starts what is
+needed and stops it again; prints the distribution of the seconds from the change in Waldur (the
+moment the event is published) to the moment the association is there, or each of them as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from waldur_site_agent_sandbox import Resource
 
 POLL_SECONDS = 0.02
+ROUNDS = 20
 
 
-def main(rounds: int) -> None:
+def main(asked: str) -> None:
     """Measure and print."""
+    as_json = asked == "--json"
+    rounds = ROUNDS if as_json else int(asked)
     slurm = cluster.RealSlurm(cluster.up())
     rabbitmq = broker.up()
     try:
@@ -49,7 +53,10 @@ def main(rounds: int) -> None:
         broker.down()
         here = {**os.environ, "WSA_SLURM_DIR": str(slurm.directory)}
         subprocess.run([cluster.SERVICE / "down.sh"], env=here, check=True)
-    show(seconds)
+    if as_json:
+        print(json.dumps(seconds))
+    else:
+        show(seconds)
 
 
 def measure(event_site: EventSite, rounds: int) -> list[float]:
@@ -101,4 +108,4 @@ def show(seconds: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(sys.argv[1] if len(sys.argv) > 1 else str(ROUNDS))

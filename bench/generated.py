@@ -1,16 +1,18 @@
 """A site of any size whose answers are made when they are asked for: nothing of it is stored.
 
 Each resource has a project and ten members of its own, and its account on the cluster. Waldur and
-the cluster agree, so a pass over them has nothing to change.
+the cluster agree, so a pass over them has nothing to change. Orders can be added: an earlier run
+has approved them and left them, in five projects that have a team of five each.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -18,6 +20,8 @@ import httpx
 from waldur_site_agent.backends.processes import CommandResult
 
 MEMBERS = 10
+ORDER_PROJECTS = 5
+ORDER_TEAM = 5
 OFFERING = f"{1:032x}"
 CUSTOMER = f"{2:032x}"
 PROVIDER = f"{3:032x}"
@@ -25,6 +29,7 @@ NOW = datetime.now(UTC).replace(microsecond=0).isoformat()
 _CREATED = "2026-01-01T00:00:00Z"
 
 Row = Callable[[int], str]
+_RESOURCES = "marketplace-provider-resources"
 
 
 def _uuid(kind: int, number: int) -> str:
@@ -42,6 +47,43 @@ def _resource(n: int) -> str:
         f'"project_name":"Project {n}","project_slug":"p{n}","project_end_date":null,'
         f'"customer_uuid":"{CUSTOMER}","customer_name":"Uni","customer_slug":"uni"}}'
     )
+
+
+def _ordered_resource(n: int) -> str:
+    return (
+        f'{{"uuid":"{_uuid(0x11, n)}","created":"{_CREATED}","modified":"{_CREATED}",'
+        f'"name":"New {n}","slug":"new-{n}","state":"Creating","backend_id":"",'
+        '"backend_metadata":{},"limits":{"cpu":10},"attributes":{},"paused":false,'
+        f'"order_in_progress":{{"uuid":"{_uuid(0x12, n)}","state":"executing"}},'
+        f'"downscaled":false,"restrict_member_access":false,"offering_uuid":"{OFFERING}",{_of(n)}}}'
+    )
+
+
+def _order(n: int) -> str:
+    return (
+        f'{{"uuid":"{_uuid(0x12, n)}","type":"Create","state":"executing",'
+        f'"created":"{_CREATED}","modified":"{_CREATED}","resource_name":"New {n}",'
+        f'"marketplace_resource_uuid":"{_uuid(0x11, n)}","limits":{{"cpu":10}},"attributes":{{}},'
+        f'"offering_uuid":"{OFFERING}",{_of(n)}}}'
+    )
+
+
+def _of(n: int) -> str:
+    project = n % ORDER_PROJECTS
+    return (
+        f'"project_uuid":"{_uuid(0x21, project)}","project_name":"Ordering {project}",'
+        f'"project_slug":"o{project}","customer_uuid":"{CUSTOMER}","customer_name":"Uni",'
+        '"customer_slug":"uni"'
+    )
+
+
+def _team(ordered: int) -> str:
+    first = ordered % ORDER_PROJECTS * ORDER_TEAM
+    people = (
+        f'{{"uuid":"{_uuid(0x40, n)}","username":"user{n}","role":"PROJECT.MEMBER"}}'
+        for n in range(first, first + ORDER_TEAM)
+    )
+    return f"[{','.join(people)}]"
 
 
 def _user(n: int) -> str:
@@ -84,6 +126,7 @@ class GeneratedWaldur(httpx.BaseTransport):
     """Answers the requests of an agent as a Waldur with so many resources would."""
 
     resources: int
+    orders: int = 0
     requests: Counter[str] = field(default_factory=Counter)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -97,6 +140,10 @@ class GeneratedWaldur(httpx.BaseTransport):
             return httpx.Response(200, json=_OFFERING)
         if path == "users/me":
             return httpx.Response(200, json={"uuid": _uuid(0x60, 1), "username": "agent"})
+        if path.startswith(f"{_RESOURCES}/"):
+            number = int(path.split("/")[1][2:], 16)
+            text = _team(number) if name == "team" else _ordered_resource(number)
+            return httpx.Response(200, text=text, headers={"content-type": "application/json"})
         count, row = self._list(name, request.url.params)
         page, size = (int(request.url.params.get(k, "1")) for k in ("page", "page_size"))
         first, last = (page - 1) * size, min(page * size, count)
@@ -108,7 +155,8 @@ class GeneratedWaldur(httpx.BaseTransport):
     def _list(self, name: str, query: httpx.QueryParams) -> tuple[int, Row]:
         members = self.resources * MEMBERS
         lists: dict[str, tuple[int, Row]] = {
-            "marketplace-provider-resources": (self.resources, _resource),
+            _RESOURCES: (self.resources + self.orders, self._resource),
+            "marketplace-orders": (self.orders, _order),
             "marketplace-offering-users": (members, _user),
             "project_permissions": (members, _role),
             "marketplace-service-providers": (1, lambda _: json.dumps(_PROVIDER)),
@@ -116,6 +164,9 @@ class GeneratedWaldur(httpx.BaseTransport):
         }
         is_updating = query.get_list("state") == ["Updating"]
         return (0, str) if is_updating else lists.get(name, (0, str))
+
+    def _resource(self, n: int) -> str:
+        return _resource(n) if n < self.resources else _ordered_resource(n - self.resources)
 
 
 _PROVIDER = {"uuid": PROVIDER, "customer_uuid": CUSTOMER, "customer_name": "Uni"}
@@ -139,6 +190,8 @@ class GeneratedSlurm:
 
     resources: int
     commands: Counter[str] = field(default_factory=Counter)
+    added: list[str] = field(default_factory=list)
+    """The rows of what was added since."""
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """Answer one command at once."""
@@ -152,8 +205,22 @@ class GeneratedSlurm:
         """Answer one command line by line."""
         del timeout
         self.commands[f"{argv[0]} {'write' if '-i' in argv else 'read'}"] += 1
-        read(self._accounts() if "account" in argv else iter(()))
+        if argv[1:3] == ("-i", "add"):
+            self._add(argv[3], dict(word.split("=", 1) for word in argv[4:]))
+        read(chain(self._accounts(), self.added) if "account" in argv else iter(()))
         return CommandResult(tuple(argv), 0, "", "")
+
+    def _add(self, kind: str, words: Mapping[str, str]) -> None:
+        if kind == "account":
+            limits = words.get("GrpTRESMins", "")
+            row = f"|{words['parent']}|||||{limits}||{words['organization']}"
+            self.added += (f"hpc|{name}{row}" for name in words["name"].split(","))
+        elif words["account"] != "root":  # where they all are already
+            self.added += (
+                f"hpc|{account}||{user}||||||"
+                for account in words["account"].split(",")
+                for user in words["name"].split(",")
+            )
 
     def _accounts(self) -> Iterator[str]:
         yield "hpc|c_uni|root|||||||c_uni"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
+import os
 import sys
 import tempfile
 import time
@@ -18,6 +18,7 @@ from uuid import UUID
 import structlog
 
 from bench.generated import OFFERING, GeneratedSlurm, GeneratedWaldur
+from bench.startup import peak_mebibytes
 from waldur_site_agent.cli.entry import collect_garbage_seldom
 from waldur_site_agent.config import Offering
 from waldur_site_agent.cycles.membership import sync_membership
@@ -34,11 +35,14 @@ from waldur_site_agent_slurm.settings import SlurmSettings
 
 URL = "http://waldur.invalid/api/"
 TOKEN = "0" * 40
+ORDERS = 30
 MODES: dict[str, Callable[[Site], CycleReport]] = {
     "order_process": process_orders,
+    f"{ORDERS} create orders": process_orders,
     "membership_sync": sync_membership,
     "report": report_usage,
 }
+"""What is measured; all but the orders are passes with nothing to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,20 @@ def measure(mode: str, resources: int) -> Cost:
     """Run one pass in this process.
 
     Raises:
-        RuntimeError: it failed, or changed anything.
+        RuntimeError: it failed, or changed anything else than it should.
     """
-    waldur, slurm = GeneratedWaldur(resources), GeneratedSlurm(resources)
+    orders = ORDERS if mode.endswith("orders") else 0
+    waldur, slurm = GeneratedWaldur(resources, orders), GeneratedSlurm(resources)
     with site_of(waldur, slurm) as site:
         cpu, wall = time.process_time(), time.monotonic()
         report = MODES[mode](site)
         cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    writes = [name for name in waldur.requests if not name.startswith("GET ")]
-    if report.failed or writes or slurm.commands["sacctmgr write"]:
-        raise RuntimeError(f"{mode}: the pass was not quiet: {report.trouble} {writes}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    writes = sum(n for name, n in waldur.requests.items() if not name.startswith("GET "))
+    wanted = 2 * orders  # the name of each resource, and the order is done
+    if report.failed or writes != wanted or bool(slurm.commands["sacctmgr write"]) != bool(orders):
+        raise RuntimeError(f"{mode}: {wanted} writes expected: {report.trouble} {waldur.requests}")
     counts = sum(waldur.requests.values()), sum(slurm.commands.values())
-    return Cost(mode, resources, *counts, cpu, wall, peak)
+    return Cost(mode, resources, *counts, cpu, wall, peak_mebibytes(os.getpid()))
 
 
 def events_per_second(events: int = 20_000) -> float:

@@ -53,6 +53,17 @@ class Cost:
     peak_mebibytes: float
 
 
+def median_cost(runs: int = 5) -> Cost:
+    """The middle of several starts of the checkout, installed into a temporary environment."""
+    with _environment() as python, tempfile.TemporaryDirectory() as directory:
+        measure(python, Path(directory))  # the first one fills the caches of the disk
+        costs = [measure(python, Path(directory)) for _ in range(runs)]
+    return Cost(
+        statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.peak_mebibytes for cost in costs),
+    )
+
+
 def main() -> None:
     """Measure as the command line says, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -105,7 +116,7 @@ def measure(python: Path, directory: Path) -> Cost:
             connection, _ = server.accept()
             with connection:
                 connection.recv(65536)
-                cost = Cost(_cpu_seconds(agent.pid), _peak_mebibytes(agent.pid))
+                cost = Cost(_cpu_seconds(agent.pid), peak_mebibytes(agent.pid))
                 connection.sendall(REFUSAL)
             agent.wait(PATIENCE_SECONDS)
         finally:
@@ -125,7 +136,8 @@ def _cpu_seconds(pid: int) -> float:
     return (user + system) / TICKS_PER_SECOND
 
 
-def _peak_mebibytes(pid: int) -> float:
+def peak_mebibytes(pid: int) -> float:
+    """The most memory that a process had, of its own: getrusage has that of its parent in it."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -317,7 +317,9 @@ def order_contexts(
     teams: dict[UUID, Team | SiteAgentError] = {}
     offering = (offering or read_offering(site)) if creates else None
     if offering is not None:
-        users = readable(site, site.waldur.offering_users(offering.uuid), "offering users")
+        needs_all = site.backend.capabilities.needs_facts
+        listing = site.waldur.offering_users(offering.uuid, whole=needs_all)
+        users = readable(site, listing, "offering users")
         with_consent = site.offering.require_consent
         usernames = usable_usernames(users, with_consent=with_consent)
         teams = _teams(site, creates, by_uuid)

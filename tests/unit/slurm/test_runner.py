@@ -157,3 +157,23 @@ def _is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_an_account_list_that_ends_in_the_middle_of_a_line_is_no_reading(tmp_path: Path) -> None:
+    rows = "c|root||||normal||||root\\nc|a|root||||||"
+    client = SlurmClient(script(tmp_path, "sacctmgr", f"printf '{rows}'"), None, 10)
+    with pytest.raises(TemporaryError, match="ended in the middle of a line"):
+        client.accounts()
+
+
+def test_an_account_list_of_a_command_that_failed_is_no_reading(tmp_path: Path) -> None:
+    text = "printf 'c|root||||normal||||root\\n'; echo ' Unable to contact slurmdbd' >&2; exit 1"
+    client = SlurmClient(script(tmp_path, "sacctmgr", text), None, 10)
+    with pytest.raises(TemporaryError, match="Unable to contact slurmdbd"):
+        client.accounts()
+
+
+def test_an_account_list_that_hangs_names_the_setting_for_it(tmp_path: Path) -> None:
+    client = SlurmClient(script(tmp_path, "sacctmgr", "exec sleep 600"), None, 0.2)
+    with pytest.raises(CommandTimedOutError, match=" raise command_timeout_seconds"):
+        client.accounts()

@@ -9,7 +9,12 @@ import httpx
 import pytest
 
 from waldur_site_agent.model.errors import TemporaryError
-from waldur_site_agent.model.marketplace import OfferingUserState
+from waldur_site_agent.model.marketplace import (
+    OfferingUserState,
+    ProjectRole,
+    ProjectTeam,
+    TeamMember,
+)
 
 if TYPE_CHECKING:
     from unit.waldur.conftest import Scripted
@@ -134,6 +139,32 @@ def test_project_roles_past_their_end_are_left_out_of_a_complete_list(server: Sc
     roles = server.waldur().project_roles(ID).require_complete("roles")
     assert [role.role_name for role in roles] == ["PROJECT.MEMBER", "PROJECT.ADMIN"]
     assert server.requests[0].url.params["is_active"] == "true"
+
+
+def test_settings_that_resources_share_are_told_apart_by_type(server: Scripted) -> None:
+    notes = [{"n": 1}, {"n": True}, {"n": 1.0}, {"n": [1]}, {"n": [1]}, {"n": 1}, {}]
+    rows = [
+        {"uuid": f"{number:032x}", "backend_metadata": each} for number, each in enumerate(notes)
+    ]
+    server.replies = [server.page(rows, len(rows))]
+    found = [each.backend_metadata for each in server.waldur().resources(ID).items]
+    assert [repr(each) for each in found] == [repr(each) for each in notes]
+
+
+def test_the_team_of_a_project_is_what_its_roles_say() -> None:
+    end = datetime(2027, 1, 1, tzinfo=UTC)
+    roles = [
+        ProjectRole(project_uuid=UUID(ID), user_uuid=UUID(OTHER), role_name="PROJECT.MEMBER"),
+        ProjectRole(project_uuid=UUID(ID), user_uuid=UUID(ID), expiration_time=end),
+    ]
+    team = ProjectTeam(roles)
+    members = [
+        TeamMember(uuid=UUID(OTHER), role="PROJECT.MEMBER"),
+        TeamMember(uuid=UUID(ID), expiration_time=end),
+    ]
+    assert (len(team), list(team)) == (2, members)
+    assert members[0] in team
+    assert TeamMember(uuid=UUID(ID), role="PROJECT.MEMBER") not in team
 
 
 def test_an_account_of_a_project_may_have_no_username_and_no_project(server: Scripted) -> None:
