@@ -176,6 +176,17 @@ class Backend(ABC):
             TemporaryError: the read failed or is not known to be complete.
         """
 
+    def resources_with(self, users: Iterable[str]) -> frozenset[str] | None:  # noqa: ARG002 - for overriding
+        """The resources that have any of these users as a member, or more of them.
+
+        For passes over a few users: the others are not read then. ``None``, as by default, where
+        that cannot be told for certain at less cost than by :meth:`observe`.
+
+        Raises:
+            TemporaryError: the backend could not be read.
+        """
+        return None
+
     def explain(self, resources: Iterable[str], users: Iterable[str] = ()) -> Standing:
         """How resources and users stand, and why work there would be refused; for support desks.
 

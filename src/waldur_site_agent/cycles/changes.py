@@ -103,6 +103,9 @@ def _log(site: Site, step: Step, outcome: Outcome, *, is_shared: bool) -> None:
         fields["order"] = str(step.order)
     if outcome.result is Result.FAILED:
         error = str(outcome.error)
+        if step.order:  # the order's own line has the reason
+            site.log.debug("action failed", **fields, reason=step.reason, error=error)
+            return
         site.conditions.note(
             "action failed",
             f"{resource}: {step.reason}" if resource else step.reason,

@@ -274,9 +274,7 @@ def _in_scope(
     """The accounts in scope, now that their members are known."""
     if scope_filter.everything:
         return wanted
-    names = {
-        normalize_username(user.username) for user in users if scope_filter.holds_user(user)
-    } - {""}
+    names = _names_in_scope(users, scope_filter)
     chosen = tuple(
         account
         for account in wanted.accounts
@@ -285,15 +283,33 @@ def _in_scope(
     return replace(wanted, accounts=chosen)
 
 
-def _accounts_in_scope(site: Site, wanted: Gathered, scope_filter: ScopeFilter) -> list[str] | None:
+def _names_in_scope(users: Iterable[OfferingUser], scope_filter: ScopeFilter) -> set[str]:
+    in_scope = (user for user in users if scope_filter.holds_user(user))
+    return {normalize_username(user.username) for user in in_scope} - {""}
+
+
+def _accounts_in_scope(
+    site: Site, wanted: Gathered, users: Iterable[OfferingUser], scope_filter: ScopeFilter
+) -> list[str] | None:
     """The accounts in scope; ``None`` where it is not known which those are.
 
-    The guard compares with the whole offering, so the first pass reads all of it.
+    A user's are those that the user should be in, and is in. The guard compares with the whole
+    offering, so the first pass reads all of it.
     """
-    is_whole = scope_filter.everything or scope_filter.users
-    if is_whole or site.memory.members_at_full_pass is None:
+    if scope_filter.everything or site.memory.members_at_full_pass is None:
         return None
-    return sorted(account.id for account in wanted.accounts)
+    if not scope_filter.users:
+        return sorted(account.id for account in wanted.accounts)
+    names = _names_in_scope(users, scope_filter)
+    theirs = site.backend.resources_with(names)
+    if theirs is None:
+        return None
+    return sorted(
+        account.id
+        for account in wanted.accounts
+        if account.id in theirs
+        or scope_filter.holds_account(account.resources, account.members or (), names)
+    )
 
 
 def _compared(
@@ -303,7 +319,7 @@ def _compared(
 
     The move of a project's account is decided from all accounts.
     """
-    ids = _accounts_in_scope(site, wanted, scope_filter)
+    ids = _accounts_in_scope(site, wanted, users, scope_filter)
     state, chosen = _compared_with(site, wanted, users, scope_filter, ids)
     if ids is not None and any(each.move or each.not_moved for each in chosen.accounts):
         return _compared_with(site, wanted, users, scope_filter, None)

@@ -141,10 +141,9 @@ def gather_wanted(
     snapshot = WaldurSnapshot(
         resources={each.uuid: each for each in listed}, users={u.user_uuid: u for u in users}
     )
-    reasons = reasons_to_leave(users, with_consent=site.offering.require_consent)
     gathered = Gathered(
         accounts=(),
-        people=People(known=reasons),
+        people=People(known=reasons_to_leave(users, with_consent=site.offering.require_consent)),
         users_to_delete=users_to_delete,
         still_present=frozenset() if covers_all_accounts else None,
         not_understood=tuple(protected.rows),
@@ -176,7 +175,7 @@ def _with_members(
     return replace(
         gathered,
         accounts=_accounts(site, offering, resources, teams, accounts, users),
-        people=_people(users, reasons, accounts),
+        people=_people(users, gathered.people.known, accounts),
         still_present=frozenset(protected.names) if has_all else None,
         not_understood=tuple(protected.rows),
         removals_suspended="; ".join(accounts.troubles),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -229,11 +230,13 @@ class Passes:
         self._session = session
         self._event_queue = event_queue
 
-    def carry_out(self, batch: Batch) -> None:
-        """Run the pass that covers a batch."""
+    def carry_out(self, batch: Batch) -> bool:
+        """Run the pass that covers a batch; return whether it failed as a whole."""
         match batch.kind:
             case Kind.EVERYTHING:
-                self._everything(batch)
+                reports = self._session.full_pass()
+                self._everything(reports, batch)
+                return all(report.trouble for report in reports)
             case Kind.ORDERS:
                 report = self._session.run(Job.ORDERS, process_orders, batch)
                 self._orders_done(report, batch.entries)
@@ -243,9 +246,9 @@ class Passes:
             case Kind.IMPORT:
                 report = self._session.run(Job.MEMBERSHIP, answer_imports, batch)
                 self._settle(batch.entries, WaldurSnapshot(), failed=bool(report.trouble))
+        return bool(report.trouble)
 
-    def _everything(self, batch: Batch) -> None:
-        reports = self._session.full_pass()
+    def _everything(self, reports: list[CycleReport], batch: Batch) -> None:
         orders, members = _first(reports, OrdersReport), _first(reports, MembershipReport)
         trouble = any(report.trouble for report in reports)
         incomplete = members is not None and bool(members.failures or members.refused_reason)
@@ -646,6 +649,7 @@ class OnEvents:
         passes = Passes(session, event_queue)
         event_queue.want(Everything(), seconds=SECONDS_FOR_THE_FIRST_CONNECTION)
         next_full_pass = self._next_full_pass()
+        failed: Counter[Kind] = Counter()
         while not self.stop.requested() and not session.tenancy.is_over():
             _health_of(self.runtime, self.offering, self.mode).rest(2 * _IDLE_SECONDS)
             if time.monotonic() >= next_full_pass:
@@ -657,9 +661,11 @@ class OnEvents:
                 next_full_pass = self._next_full_pass()
             self._working = True
             try:
-                passes.carry_out(batch)
+                failed[batch.kind] = failed[batch.kind] + 1 if passes.carry_out(batch) else 0
             finally:
                 self._working = False
+            if failed[batch.kind] >= PASSES_BEFORE_OTHERS_TRY and session.tenancy.leave():
+                return  # messages of what failed are not acknowledged: the next holder gets them
 
     def _next_full_pass(self) -> float:
         minutes = self.runtime.configuration.events.full_pass_minutes

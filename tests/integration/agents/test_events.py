@@ -99,3 +99,21 @@ def test_only_the_holder_listens_and_whoever_takes_over_loses_no_event(
     eventually(lambda: is_quiet(real_rabbitmq, listeners), "every message acknowledged")
     assert consumers(real_rabbitmq, listeners) == 1
     assert listeners.log.overlapping() == []
+
+
+@pytest.mark.guarantee("high-availability: What happens when")
+def test_a_listener_whose_passes_fail_leaves_the_events_to_others(listeners: SeveralAgents) -> None:
+    testbed = listeners.testbed
+    project = testbed.project(ada="ada01")
+    first = listeners.start("-m", "event_process")
+    eventually(lambda: listening(first), "a subscription")
+    listeners.done(testbed.order(project, "one"))
+    second = listeners.start("-m", "event_process")
+    eventually(lambda: "standing by" in second.service.text, "another that stands by")
+    commands = listeners.directory / f"host{first.number}" / "bin"
+    commands.rename(commands.with_name("away"))
+    later = testbed.order(project, "two")
+    listeners.done(later)
+    assert testbed.members(later) == {"ada01"}
+    assert "handing the offering over" in first.service.text
+    assert listeners.log.overlapping() == []

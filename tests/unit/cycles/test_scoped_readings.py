@@ -16,7 +16,7 @@ from waldur_site_agent.backends.actions import Access
 from waldur_site_agent.backends.processes import CommandResult, Runner
 from waldur_site_agent.cycles.membership import sync_membership
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.model.backend import ProjectScope
+from waldur_site_agent.model.backend import ProjectScope, UserScope
 from waldur_site_agent_slurm.backend import FEW_ACCOUNTS, SlurmBackend
 from waldur_site_agent_slurm.simulator import Version
 from waldur_site_agent_slurm.simulator.state import SimAccount, SimMembership, SimUser
@@ -101,6 +101,42 @@ def test_somebody_who_leaves_takes_no_reading_of_the_cluster(cluster: SimulatedS
     assert cluster.members_of(resource) == {"ada01"}
     assert not [line for line in commands(cluster) if line.endswith(WHOLE)]
     assert "show user name=bob01,root" in commands(cluster)
+
+
+def test_a_user_is_looked_for_by_name_and_no_other_account_is_read(cluster: SimulatedSite) -> None:
+    project = cluster.project(ada="ada01")
+    resource = cluster.settled(project)
+    cluster.settled(cluster.project("ocean", eve="eve01"))
+    with cluster.agent() as site:
+        known(site)
+        bob = cluster.person("bob", "bob01")
+        scope = UserScope(UUID(bob.uuid))
+        cluster.sandbox.customer.add_member(project, bob)
+        cluster.forget()
+        assert not sync_membership(site, scopes=[scope]).failed
+        assert cluster.members_of(resource) == {"ada01", "bob01"}
+        cluster.sandbox.customer.remove_member(project, bob)
+        assert not sync_membership(site, scopes=[scope]).failed
+        assert cluster.members_of(resource) == {"ada01"}
+    asked = commands(cluster)
+    assert f"read {WHOLE}" not in asked
+    assert not [line for line in asked if "ocean" in line]
+
+
+def test_a_user_is_looked_for_in_the_whole_cluster_where_an_answer_may_be_short(
+    testbed: SimulatedSite,
+) -> None:
+    project = testbed.project(ada="ada01")
+    testbed.settled(project)
+    with testbed.agent() as site:
+        known(site)
+        bob = testbed.person("bob", "bob01")
+        testbed.sandbox.customer.add_member(project, bob)
+        with testbed.slurm.change() as state:
+            del state.users["root"]
+        testbed.forget()
+        assert not sync_membership(site, scopes=[UserScope(UUID(bob.uuid))]).failed
+    assert f"read {WHOLE}" in commands(testbed)
 
 
 def test_the_first_pass_of_a_process_reads_everything_for_the_guard(

@@ -90,6 +90,8 @@ from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules
 
 FEW_ACCOUNTS = 20
 """Up to so many are read by name; of more the whole cluster is read."""
+FEW_USERS = 5
+"""Up to so many are asked for by name, to learn which accounts they are in."""
 
 PHASES: Mapping[type, Callable[..., None]] = {
     CreateResource: create_accounts,
@@ -350,6 +352,19 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
     def covers(self, reading: Cluster, names: frozenset[str] | None) -> bool:
         """See :meth:`CommandLineBackend.covers`."""
         return reading.covers(names)
+
+    def resources_with(self, users: Iterable[str]) -> frozenset[str] | None:
+        """See :meth:`Backend.resources_with`; asks slurmdbd for the users, in any spelling."""
+        names = frozenset(users)
+        if self._cluster_name is None or not all(map(is_user_name, names)):
+            return None
+        if len(names) > FEW_USERS:
+            return None
+        asked = names | {name.lower() for name in names}
+        records = self._client.users(sorted(asked), self._cluster_name)
+        if ROOT not in records and not asked <= records.keys():
+            return None  # nothing proves that the answer has all of them
+        return frozenset().union(*(records[name].accounts for name in asked & records.keys()))
 
     def _with_those_above(self, names: Iterable[str]) -> set[str]:
         """The names with those of the accounts that were above them in earlier readings."""
