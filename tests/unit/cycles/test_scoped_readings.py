@@ -139,6 +139,27 @@ def test_a_user_is_looked_for_in_the_whole_cluster_where_an_answer_may_be_short(
     assert f"read {WHOLE}" in commands(testbed)
 
 
+def test_accounts_with_a_qos_of_their_own_are_read_with_no_other_qos(
+    testbed: SimulatedSite,
+) -> None:
+    cluster = testbed.with_(settings={"qos_management": {"enabled": True}})
+    project = cluster.project(ada="ada01")
+    resource = cluster.settled(project)
+    cluster.settled(cluster.project("ocean", eve="eve01"))
+    with cluster.agent() as site:
+        known(site)
+        cluster.sandbox.customer.add_member(project, cluster.person("bob", "bob01"))
+        cluster.forget()
+        scoped(site, project.uuid)
+    asked = [argv for argv in cluster.slurm.history if argv[1:5] == ("-P", "-n", "show", "qos")]
+    assert asked
+    for argv in asked:
+        (named,) = [word for word in argv if word.startswith("name=")]
+        assert resource.backend_id in named
+        assert "ocean" not in named
+    assert cluster.members_of(resource) == {"ada01", "bob01"}
+
+
 def test_the_first_pass_of_a_process_reads_everything_for_the_guard(
     testbed: SimulatedSite,
 ) -> None:

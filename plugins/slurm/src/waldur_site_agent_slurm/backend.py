@@ -83,7 +83,14 @@ from waldur_site_agent_slurm.names import (
     is_user_name,
     user_name,
 )
-from waldur_site_agent_slurm.qos import RESTRICTED, access_of, is_set_to, remembered, restriction
+from waldur_site_agent_slurm.qos import (
+    RESTRICTED,
+    access_of,
+    is_set_to,
+    qos_names,
+    remembered,
+    restriction,
+)
 from waldur_site_agent_slurm.settings import SlurmSettings
 from waldur_site_agent_slurm.standing import Subject, standing
 from waldur_site_agent_slurm.usage import JobReader, differences, reports, rules_of
@@ -189,6 +196,11 @@ def _access(
 
 
 _NO_LIMITS: Mapping[str, Mapping[str, Decimal]] = {}
+
+
+def _has_own_qos(name: str, cluster: Cluster) -> bool:
+    account = cluster.find(name)
+    return account is not None and name in qos_names(account.qos)
 
 
 def system_user_name(name: str) -> str:
@@ -308,7 +320,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
         """Read the whole cluster in one process."""
         cluster = self._client.accounts()
         self._above.clear()
-        return self._with_qos(cluster)
+        return self._with_qos(cluster, None)
 
     def accounts_to_read(self, ids: Iterable[str]) -> frozenset[str] | None:
         """Those accounts, if they are few and have usual names."""
@@ -347,7 +359,7 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
                 return self.read()
             cluster = cluster.joined(self._client.accounts(missing))
             missing = set()
-        return self._with_qos(cluster)
+        return self._with_qos(cluster, names)
 
     def covers(self, reading: Cluster, names: frozenset[str] | None) -> bool:
         """See :meth:`CommandLineBackend.covers`."""
@@ -376,12 +388,16 @@ class SlurmBackend(CommandLineBackend[Cluster, Work]):
             waiting = {name for name in above - found if is_account_name(name)}
         return found
 
-    def _with_qos(self, cluster: Cluster) -> Cluster:
+    def _with_qos(self, cluster: Cluster, names: frozenset[str] | None) -> Cluster:
+        """The reading with QOS and shares, of these accounts or of all."""
+        some = None if names is None else {*cluster.accounts, *names} - {ROOT}
         if self._slurm.qos_management.enabled:
-            cluster = replace(cluster, qos=self._client.own_qos())
+            have_own = names is not None and all(_has_own_qos(name, cluster) for name in names)
+            qos = self._client.own_qos(some if have_own else None, names or ())
+            cluster = replace(cluster, qos=qos)
         self._above |= {a.name: a.parent for a in cluster.accounts.values() if a.parent}
         if self._slurm.periodic_limits.enabled:
-            shares = self._client.shares(of_qos=self._slurm.limits_are_on_qos)
+            shares = self._client.shares(some, of_qos=self._slurm.limits_are_on_qos)
             cluster = replace(cluster, shares=shares)
         self._cluster_name = cluster.name
         self._cluster_was_read = True

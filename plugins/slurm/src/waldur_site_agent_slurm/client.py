@@ -253,8 +253,18 @@ class SlurmClient(CommandClient):
                 )
         return cluster
 
-    def own_qos(self) -> dict[str, facts.QosRecord]:
-        """Read every QOS with its limits."""
+    def own_qos(
+        self, names: Collection[str] | None = None, needed: Collection[str] = ()
+    ) -> dict[str, facts.QosRecord]:
+        """Read every QOS with its limits, or those of these names.
+
+        If one that is needed is not in the answer, every QOS is read: absent are those that the
+        whole list lacks, too.
+        """
+        if names is not None:
+            found = facts.parse_some_qos(self.ask(commands.show_own_qos(sorted(names))))
+            if found.keys() >= {*needed}:
+                return found
         return facts.parse_qos(self.ask(commands.show_own_qos()))
 
     def users(self, names: Iterable[str], cluster: str) -> dict[str, facts.UserRecord]:
@@ -283,9 +293,15 @@ class SlurmClient(CommandClient):
             names |= found
         return frozenset(names)
 
-    def shares(self, *, of_qos: bool) -> dict[str, facts.Share]:
-        """Read the fairshare and MaxTRESMins of every account; of its QOS if limits are there."""
-        shares = facts.parse_shares(self.ask(commands.show_shares(self.cluster)))
+    def shares(
+        self, names: Collection[str] | None = None, *, of_qos: bool
+    ) -> dict[str, facts.Share]:
+        """Read the fairshare and MaxTRESMins of every account; of its QOS if limits are there.
+
+        With ``names``, only of these accounts.
+        """
+        asked = None if names is None else sorted({*names, ROOT})
+        shares = facts.parse_shares(self.ask(commands.show_shares(self.cluster, asked)))
         if not of_qos:
             return shares
         limits = facts.parse_qos_job_limits(self.ask(commands.show_qos_job_limits()))

@@ -102,9 +102,10 @@ def show_qos() -> Argv:
     return (*_READ, "qos", "format=name")
 
 
-def show_own_qos() -> Argv:
-    """Ask for all QOS with their limits; the description is free text and comes last."""
-    return (*_READ, "qos", "format=name,grptresmins,description")
+def show_own_qos(names: Sequence[str] | None = None) -> Argv:
+    """Ask for all QOS, or these, with their limits; the description is free text, comes last."""
+    where = () if names is None else (f"name={_listed(names)}",)
+    return (*_READ, "qos", "format=name,grptresmins,description", *where)
 
 
 def add_qos(
@@ -211,10 +212,11 @@ def move_account(account: str, parent: str, cluster: str | None) -> Argv:
     return (*_WRITE, "modify", "account", *where, "set", f"parent={_filled(parent)}")
 
 
-def show_shares(cluster: str | None) -> Argv:
+def show_shares(cluster: str | None, names: Sequence[str] | None = None) -> Argv:
     """Ask for the fairshare and MaxTRESMins of accounts, as far as they are their own."""
     columns = "format=account,fairshare,maxtresmins"
-    return (*_READ, "assoc", "wopl", "user=", columns, *_only(cluster))
+    where = () if names is None else (f"account={_listed(names)}",)
+    return (*_READ, "assoc", "wopl", "user=", columns, *where, *_only(cluster))
 
 
 def show_qos_job_limits() -> Argv:

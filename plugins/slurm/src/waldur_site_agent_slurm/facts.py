@@ -316,6 +316,16 @@ def parse_qos(output: str) -> dict[str, QosRecord]:
     Raises:
         TemporaryError: it has no QOS at all, which no cluster is without.
     """
+    found = parse_some_qos(output)
+    if not found:
+        raise TemporaryError(
+            "the QOS list came back empty: this is a failed read; look at: sacctmgr show qos"
+        )
+    return found
+
+
+def parse_some_qos(output: str) -> dict[str, QosRecord]:
+    """Read the answer to :func:`commands.show_own_qos` for some names, which may not exist."""
     columns = 3
     rows = (line.split("|", columns - 1) for line in output.splitlines())
     found = {}
@@ -323,10 +333,6 @@ def parse_qos(output: str) -> dict[str, QosRecord]:
         amounts, odd = _amounts(limits)
         record = QosRecord(name.lower(), amounts, odd, description.strip().lower())
         found[record.name] = record
-    if not found:
-        raise TemporaryError(
-            "the QOS list came back empty: this is a failed read; look at: sacctmgr show qos"
-        )
     return found
 
 
