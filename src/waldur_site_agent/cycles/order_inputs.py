@@ -174,12 +174,11 @@ _MOST_FORESEEN = 20
 
 
 def foresee(site: Site, orders: Sequence[Order]) -> Foresight:
-    """Find out which accounts orders are about, and which of them are certainly executing.
+    """Find out which accounts orders are about, unless the backend is read as a whole anyway.
 
     Raises:
         TemporaryError: the offering could not be read.
     """
-    executing = [order for order in orders if order.state == OrderState.EXECUTING]
     known_types = (*OrderType.OPENING, OrderType.UPDATE)
     is_foreseen = (
         len(orders) <= _MOST_FORESEEN
@@ -187,7 +186,7 @@ def foresee(site: Site, orders: Sequence[Order]) -> Foresight:
         and all(order.type in known_types for order in orders)
     )
     if not is_foreseen:
-        return Foresight(resources=read_one_by_one(site, executing))
+        return Foresight()
     resources = read_one_by_one(site, orders)
     opening = any(order.type in OrderType.OPENING for order in orders)
     offering = read_offering(site) if opening else None
@@ -201,6 +200,20 @@ def foresee(site: Site, orders: Sequence[Order]) -> Foresight:
         )
         names |= names_concerned(context)
     return Foresight(resources=resources, offering=offering, names=frozenset(names))
+
+
+def with_executing(site: Site, orders: Iterable[Order], foresight: Foresight) -> Foresight:
+    """The same with the resource of each order that seems to be executing, read individually.
+
+    Lists may be a moment old. What follows is a new account or a verdict that nobody takes back,
+    and this one answer proves both that the order is executing, and which account it is about.
+    """
+    executing = [
+        order
+        for order in orders
+        if order.state == OrderState.EXECUTING and order.resource_in(foresight.resources) is None
+    ]
+    return replace(foresight, resources={**foresight.resources, **read_one_by_one(site, executing)})
 
 
 def names_concerned(context: OrderContext) -> set[str]:

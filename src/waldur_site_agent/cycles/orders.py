@@ -37,6 +37,7 @@ from waldur_site_agent.cycles.order_inputs import (
     order_contexts,
     orders_in_scope,
     resources_of,
+    with_executing,
 )
 from waldur_site_agent.cycles.pending_orders import (
     Answers,
@@ -44,6 +45,7 @@ from waldur_site_agent.cycles.pending_orders import (
     note_creations,
     note_references,
     progress_of_orders,
+    without_those_in_progress,
 )
 from waldur_site_agent.cycles.renewals import note_renewals, warn_of_missing_end_dates
 from waldur_site_agent.cycles.site import WHOLE_OFFERING, ScopeFilter, Site
@@ -129,9 +131,14 @@ def _processed(
 ) -> OrdersReport:
     """Approve, plan, guard, apply and complete; ``report`` has the results of other orders."""
     keeps_usage = site.backend.capabilities.keeps_usage
+    found, in_progress = without_those_in_progress(site, found)
+    report = replace(report, results=(*in_progress, *report.results))
+    if not found:
+        return report
     foresight = foresee(site, found)
     with site.backend.session():
         state = site.backend.observe(foresight.names)
+        foresight = with_executing(site, found, foresight)
         orders, refused = approve_pending(site, found, foresight.resources)
         approved = frozenset(o.uuid for o in found if o.state == OrderState.PENDING_PROVIDER)
         plans, waiting, state = _decide(site, orders, approved, state, foresight)

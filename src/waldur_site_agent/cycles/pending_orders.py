@@ -22,6 +22,7 @@ from waldur_site_agent.backends import (
     SetLimits,
 )
 from waldur_site_agent.cycles.changes import Applied, send_write
+from waldur_site_agent.cycles.order_inputs import OrderResult, OrderStatus
 from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import (
     InProgressError,
@@ -29,8 +30,9 @@ from waldur_site_agent.model.errors import (
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.model.marketplace import Order, Resource, aware
+from waldur_site_agent.model.marketplace import Order, OrderState, Resource, aware
 from waldur_site_agent.planning.orders import (
+    STILL_WORKING,
     OrderPlan,
     creation_note,
     noted_reference,
@@ -128,6 +130,29 @@ def _note_reference(site: Site, plan: OrderPlan, answers: Answers) -> None:
         resource = site.waldur.resource(plan.context.resource.uuid)  # it may have a note by now
         if noted_reference(resource.backend_metadata, plan.order.uuid) != reference:
             send_write(site, reference_note(resource, plan.order, reference))
+
+
+def without_those_in_progress(
+    site: Site, orders: Sequence[Order]
+) -> tuple[tuple[Order, ...], tuple[OrderResult, ...]]:
+    """The orders without those on which the backend still works, and the results of these.
+
+    The list of orders has the backend's reference, so nothing else is read about them in Waldur.
+    """
+    if not site.backend.capabilities.finishes_later:
+        return tuple(orders), ()
+    in_progress = {
+        order.uuid
+        for order in orders
+        if order.state == OrderState.EXECUTING
+        and order.backend_id
+        and _progress(site, order, order.backend_id).result is Result.PENDING
+    }
+    return tuple(order for order in orders if order.uuid not in in_progress), tuple(
+        OrderResult(order=order, status=OrderStatus.WAITING, reason=str(STILL_WORKING))
+        for order in orders
+        if order.uuid in in_progress
+    )
 
 
 def progress_of_orders(

@@ -320,6 +320,9 @@ def _plan_order(context: OrderContext, planning: _PlanningContext) -> OrderPlan:
             )
 
 
+STILL_WORKING = InProgressError("the backend is still working on it")
+
+
 def _plan_pending(
     context: OrderContext, progress: Progress, planning: _PlanningContext
 ) -> OrderPlan:
@@ -331,7 +334,7 @@ def _plan_pending(
     if progress.error is not None:
         return replace(plan, problem=progress.error)
     if progress.result is Result.PENDING:
-        return replace(plan, unfinished=InProgressError("the backend is still working on it"))
+        return replace(plan, unfinished=STILL_WORKING)
     found = planning.state.resources.get(name.lower())
     match context.order.type:
         case OrderType.CREATE | OrderType.RESTORE if found is None:
