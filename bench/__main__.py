@@ -1,6 +1,6 @@
 """What the agent costs, as a table: ``python -m bench`` (or ``make bench``).
 
-    python -m bench [--sizes 100 1000 10000] [--large] [--passes] [--plot PNG] [--save]
+    python -m bench [--sizes 100 1000 4000 10000] [--large] [--passes] [--plot PNG] [--save]
 
 Each pass runs in a process of its own against a site that is generated while it is read
 (:mod:`bench.generated`). The last column is the CPU time by that of ``bench/baseline.json``, the
@@ -27,7 +27,7 @@ from bench.passes import MODES, Cost, events_per_second
 
 HERE = Path(__file__).parent
 BASELINE = HERE / "baseline.json"
-SIZES = (100, 1_000, 10_000)
+SIZES = (100, 1_000, 4_000, 10_000)
 LARGE = 100_000
 _EVENTS, _JOIN, _START = "events through the queue", "event to effect, real Slurm", "start-up"
 # Of the checkout's environment, what an installed agent does not have is not imported: httpx and
