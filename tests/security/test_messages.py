@@ -140,6 +140,21 @@ def test_a_flood_for_one_project_keeps_one_message_in_hand(connection: Acknowled
 
 
 @pytest.mark.guarantee("security: Threat model")
+def test_a_flood_for_twenty_thousand_projects_is_one_pass(
+    connection: Acknowledging,
+) -> None:
+    queue = EventQueue(OFFERING, {"user_role"}, structlog.get_logger(), Clock())
+    for number in range(20_000):
+        body = {"object_type": "user_role", "project_uuid": uuid4().hex, "user_uuid": uuid4().hex,
+                "role_name": "member", "granted": True}  # fmt: skip
+        queue.receive(delivery(json.dumps(body).encode(), number), connection)
+    batch = queue.take(0)
+    assert batch is not None
+    assert len(batch.entries) == 20_000
+    assert queue.take(0) is None
+
+
+@pytest.mark.guarantee("security: Threat model")
 def test_changes_that_waldur_never_shows_do_not_fill_the_brokers_window() -> None:
     waiting = PendingScopes()
     in_hand: set[object] = set()

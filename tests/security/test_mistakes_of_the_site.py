@@ -21,9 +21,12 @@ from waldur_site_agent.backends.naming import Naming, reserve_usernames
 from waldur_site_agent.cli.install import Choices, sudoers, unit
 from waldur_site_agent.config import Budgets
 from waldur_site_agent.config.database_url import DatabaseUrl
+from waldur_site_agent.events.broker import Address, Subscription
+from waldur_site_agent.events.stomp import StompTransport
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.service.budget_channels import Channels
+from waldur_site_agent.waldur import Waldur
 
 TOKEN = "b8f7e0c19a5d4f2e8c3b6a7d9e0f1a2b3c4d5e6f"
 UUID = "0f6c2c5ae4d54a3fa1f2f6d2a6a0c9b1"
@@ -158,6 +161,43 @@ def test_neither_the_address_of_a_database_nor_its_failures_show_the_password(di
     said = f"{url} {url!r} {caught.value} {caught.value!r}"
     assert unquote(PASSWORD) not in said
     assert PASSWORD not in said
+
+
+PROXY_PASSWORD = "longer/part?beyond@sl%25ash#end0"
+WITH_A_PROXY = [
+    f"http://agent:{PROXY_PASSWORD}@127.0.0.1:1",
+    f"agent:{PROXY_PASSWORD}@127.0.0.1:1",
+    f"//agent:{PROXY_PASSWORD}@127.0.0.1:1",
+    f"foo://agent:{PROXY_PASSWORD}@127.0.0.1:1",
+    f"http://agent:{PROXY_PASSWORD}@127.0.0.1:port",
+    f"http://agent:{PROXY_PASSWORD}@127.0.0.1:99999",
+    f"http://agent:{PROXY_PASSWORD}@[::1",
+    f"http:agent:{PROXY_PASSWORD}@127.0.0.1:1",
+    f"socks5://agent:{PROXY_PASSWORD}@127.0.0.1:1",
+]
+
+
+@pytest.mark.guarantee("security: Threat model")
+@pytest.mark.parametrize("variable", ["https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "proxy", WITH_A_PROXY, ids=lambda proxy: proxy.replace(PROXY_PASSWORD, "...")
+)
+def test_the_password_of_a_proxy_is_not_in_a_failure(
+    proxy: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http", "https", "all", "no", "ws", "wss", "socks"):
+        for spelt in (f"{name}_proxy", f"{name}_proxy".upper()):
+            monkeypatch.delenv(spelt, raising=False)
+    monkeypatch.setenv(variable, proxy)
+    said = ""
+    with pytest.raises((TemporaryError, PermanentError)) as caught:
+        Waldur("https://waldur.invalid", TOKEN, sleep=lambda _: None).order(UUID)
+    said += f"{caught.value} {caught.value!r}"
+    subscription = Subscription(vhost="v", login="l", password="p", queues=("q",), declared=False)
+    with pytest.raises((TemporaryError, PermanentError)) as caught:
+        StompTransport(Address(host="broker.invalid", port=443, path="/ws")).connect(subscription)
+    said += f"{caught.value} {caught.value!r}"
+    assert [part for part in re.split(r"[/?@#]", PROXY_PASSWORD) if part in said] == []
 
 
 BUDGET = Budget(

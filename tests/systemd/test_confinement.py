@@ -22,6 +22,7 @@ from systemd.conftest import (
     Unit,
     run,
 )
+from waldur_site_agent.service.session import MODE_NAMES
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = CONFIGURATION / "token"
@@ -164,6 +165,13 @@ def test_root_makes_home_directories_from_within_its_confinement(
     assert home.stat().st_mode & 0o777 == 0o700
 
 
+def level_of(unit: Unit) -> str:
+    """What ``systemd-analyze security`` says of a service: from 0, the best, to 10."""
+    found = run("systemd-analyze", "security", "--no-pager", unit.name, check=False)
+    (level,) = re.findall(r"exposure level for \S+: (\d+\.\d)", found.stdout)
+    return str(level)
+
+
 @pytest.mark.guarantee("security: The services")
 @pytest.mark.usefixtures("ordinary_user")
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -172,8 +180,7 @@ def test_the_exposure_is_what_the_page_says(services: Services, variant: str) ->
         r"^\| ([\w ]+) \| .* \| [\d.]+ \| (\d+\.\d) \|$", PAGE.read_text(), re.MULTILINE
     )
     unit = services.install(*VARIANTS[variant], mode="all")
-    analyze = ("systemd-analyze", "security", "--no-pager")
-    (level,) = re.findall(r"exposure level for \S+: (\d+\.\d)", run(*analyze, unit.name).stdout)
+    level = level_of(unit)
     if run("systemd-analyze", "--version").stdout.startswith("systemd 257 "):
         assert dict(rows)[variant] == level
     else:  # other versions know other directives and weigh them differently
@@ -193,3 +200,11 @@ def test_the_page_has_a_reason_for_everything_that_is_open(
     cells = re.findall(r"^\| (`\w+=`[^|]*) \| ", PAGE.read_text(), re.MULTILINE)
     explained = set(re.findall(r"`(\w+)=`", " ".join(cells)))
     assert open_ <= explained
+
+
+@pytest.mark.guarantee("security: The services")
+@pytest.mark.usefixtures("ordinary_user")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_mode_of_a_variant_is_confined_alike(services: Services, variant: str) -> None:
+    levels = {level_of(services.install(*VARIANTS[variant], mode=mode)) for mode in MODE_NAMES}
+    assert len(levels) == 1

@@ -123,6 +123,9 @@ class PendingScopes:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, scope: Scope) -> bool:
+        return scope in self._entries
+
     def waited(self, now: float) -> list[float]:
         """For how many seconds each due entry has been waiting."""
         return [now - entry.since for entry in self._entries.values() if entry.since <= now]
@@ -382,7 +385,7 @@ class EventQueue:
 
     def _put_down(self, event: Event, ticket: Ticket) -> list[object]:
         with self._news:
-            merged = event.scope in self._waiting.scopes()
+            merged = event.scope in self._waiting
             self._counts[event.object_type, "merged" if merged else "waiting"] += 1
             superseded = self._waiting.add(
                 event.scope, self._clock(), announcement=event.announcement, ticket=ticket

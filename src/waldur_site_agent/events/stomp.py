@@ -36,7 +36,7 @@ from waldur_site_agent.events.broker import (
     tls_context,
     unreachable,
 )
-from waldur_site_agent.waldur.address import GLOBAL_PROXY, Proxy, masked, proxy_for
+from waldur_site_agent.waldur.address import GLOBAL_PROXY, Proxy, proxy_for
 
 HEART_BEAT = b"\n"
 
@@ -637,6 +637,6 @@ def _no_websocket(address: Address, proxy: Proxy | None, error: Exception) -> Co
 
 def _no_proxy(address: Address, proxy: Proxy, error: Exception) -> ConnectionLostError:
     """Describe a failure to connect through a proxy."""
-    why = masked(str(error)) or type(error).__name__
+    why = proxy.concealed(str(error)) or type(error).__name__
     text = f"{address}: {proxy} fails ({why})"
     return ConnectionLostError(text, remedy=proxy.remedy(address.host))

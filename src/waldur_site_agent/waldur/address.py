@@ -41,6 +41,7 @@ _REMEDIES: Mapping[int, str] = {
     64: "use the name that the certificate was issued for, or reissue it for this address",
 }
 """By OpenSSL's code of the verification error (``openssl verify`` lists them)."""
+_SHORTEST_PART = 3
 _CREDENTIALS = re.compile(r"(^|//|[\s\"'(])[^/\s\"']*@")
 _REMEDY = "correct or unset it in the agent's environment"
 
@@ -222,6 +223,17 @@ class Proxy:
             return f"correct {GLOBAL_PROXY} in the configuration"
         return f"correct {self.variable}, or add {host} to NO_PROXY"
 
+    def concealed(self, text: str) -> str:
+        """A text about this proxy, such as another library's message, without the login.
+
+        Where a password has a slash or a question mark, libraries quote a part of it as a port.
+        """
+        login = self.url.rpartition("@")[0].rpartition("://")[2].lstrip("/")
+        parts = [part for part in re.split(r"[/?#@:]", login) if len(part) >= _SHORTEST_PART]
+        for secret in (login, *sorted(parts, key=len, reverse=True)):
+            text = text.replace(secret, "***") if secret else text
+        return masked(text)
+
     def __str__(self) -> str:
         credentials, at, address = self.url.rpartition("@")
         scheme = credentials.partition("://")[0] + "://" if "://" in credentials else ""
@@ -268,7 +280,7 @@ def unusable_proxy(
 ) -> PermanentError:
     """Why the HTTP client cannot be set up: the proxy of the file, or the invalid variable."""
     if proxy is not None and proxy.variable == GLOBAL_PROXY:
-        why = _problem_of_proxy(proxy.url) or masked(str(error))
+        why = _problem_of_proxy(proxy.url) or proxy.concealed(str(error))
         text = f"{proxy} cannot be used: {why}"
         return PermanentError(text, remedy=f"correct {GLOBAL_PROXY} in the configuration")
     environ = os.environ if environ is None else environ
@@ -323,7 +335,7 @@ def _problem_of_proxy(url: str) -> str:
     try:
         scheme = httpx.Proxy(Proxy("", url).full_url).url.scheme
     except httpx.InvalidURL as error:
-        return f"it is not a URL ({masked(str(error))})"
+        return f"it is not a URL ({Proxy('', url).concealed(str(error))})"
     except ValueError:
         return "its scheme must be http, https, socks5 or socks5h"
     if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:

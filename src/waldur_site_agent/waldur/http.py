@@ -268,7 +268,7 @@ _REFUSALS: Mapping[int, tuple[type[PermanentError], str]] = {
 
 def _proxy_failure(text: str, host: str, proxy: Proxy, error: httpx.RequestError) -> FailedAttempt:
     """Connections go to the proxy, never to the host behind it."""
-    why = masked(str(error)) or type(error).__name__
+    why = proxy.concealed(str(error)) or type(error).__name__
     if isinstance(error, httpx.ProxyError):
         text = f"{text}: {proxy} cannot connect to {host} ({why})"
     else:
