@@ -40,7 +40,7 @@ class AnswerLimit:
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the answer takes too long")
+            raise TimeoutError("the answer took too long")
         return left
 
     def spend(self, received: int) -> None:

@@ -201,7 +201,9 @@ class HomeDirectories:
         unset = self._unset.names() if self._quotas is not None else frozenset()
         for user in action.users:
             if failed_in_a_row == _ENOUGH_FAILURES:
-                skipped.append(Skipped(user, TemporaryError("not tried after those before it")))
+                skipped.append(
+                    Skipped(user, TemporaryError("not tried, because those before it failed"))
+                )
                 continue
             try:
                 is_new = self._create(user)
@@ -233,7 +235,7 @@ class HomeDirectories:
         result = self._runner.run(command, self._timeout)
         if result.exit_code != 0 or self._look(name, made_now=True) is not _Found.THEIR_OWN:
             raise _failed(name, self.home_of(name), result)
-        _log.info("made the home directory %s of %s", self.home_of(name), name)
+        _log.info("created the home directory %s of %s", self.home_of(name), name)
         return True
 
     def _complete_quota(self, user: str) -> bool:
@@ -283,7 +285,7 @@ class HomeDirectories:
             raise PermanentError(
                 f"{others} belongs to another user, or others can write to it, so somebody could "
                 f"have put something else at {home}",
-                remedy=f"give {others} to root (mode 0755)",
+                remedy=f"give {others} to root, with mode 0755",
             )
         try:
             directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -353,13 +355,13 @@ class HomeDirectories:
             return
         if not Path(self._base).is_dir():
             raise TemporaryError(
-                f"the home directory {home} of {user} was not made: {self._base} does not exist",
+                f"the home directory {home} of {user} was not created: {self._base} does not exist",
                 remedy="mount the file system of the homes, or correct homedir_base_path",
             )
         if named.name != home.name or named.parent.resolve() != home.parent.resolve():
             raise PermanentError(
-                f"no home directory was made for {user}: the operating system has it at {named}, "
-                f"not below {self._base}",
+                f"no home directory was created for {user}: the operating system has it at "
+                f"{named}, not below {self._base}",
                 remedy="correct homedir_base_path or the user's entry, or make it by hand",
             )
 
@@ -369,10 +371,10 @@ class HomeDirectories:
         directory = None if home is None else directory_of_others(home, groups=True)
         if directory is not None:
             raise PermanentError(
-                f"the home directory {home} of {user} was not made: {directory} belongs to another "
-                "user, or others can write to it, so somebody could redirect what root creates "
-                "below it",
-                remedy=f"create {home} by hand, or give {directory} to root (mode 0755)",
+                f"the home directory {home} of {user} was not created: {directory} belongs to "
+                "another user, or others can write to it, so somebody could redirect what "
+                "root creates below it",
+                remedy=f"create {home} by hand, or give {directory} to root, with mode 0755",
             )
 
     def _helper(self) -> Path:
@@ -380,7 +382,7 @@ class HomeDirectories:
             if os.access(helper, os.X_OK):
                 return helper
         raise TemporaryError(
-            f"no home directory is made: there is no executable {self._helpers[0]}; install it "
+            f"no home directory is created: there is no executable {self._helpers[0]}; install it "
             "(Debian: libpam-modules-bin, Red Hat: pam), run the agent as a user that may execute "
             "it, or set enable_user_homedir_account_creation: false"
         )
@@ -422,10 +424,10 @@ def _left_behind(user: str, home: Path | None) -> PermanentError:
 def _failed(user: str, home: Path | None, result: CommandResult) -> TemporaryError:
     said = " ".join(result.stderr.split()) or "it gave no reason"
     return TemporaryError(
-        f"the home directory {home} of {user} was not made: mkhomedir_helper ended with exit code "
-        f"{result.exit_code} ({said}); look at the system's log, the space and quota of the file "
-        "system, and the permissions of the directory above; it needs root, or homedir_sudo and a "
-        "rule for sudo"
+        f"the home directory {home} of {user} was not created: mkhomedir_helper ended with "
+        f"exit code {result.exit_code} ({said}); look at the system's log, the space and quota of "
+        "the file system, and the permissions of the directory above; it needs root, or "
+        "homedir_sudo and a rule for sudo"
     )
 
 

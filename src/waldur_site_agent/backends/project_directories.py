@@ -186,7 +186,9 @@ class ProjectDirectories:
     def _name(self, account: str) -> str:
         name = self._account_name(account, "account")
         if "/" in name or name.startswith("."):
-            raise PermanentError("the name cannot be a directory's", remedy="rename the account")
+            raise PermanentError(
+                "the account's name cannot be used for a directory", remedy="rename the account"
+            )
         return name
 
     def _owner(self) -> int:
@@ -202,7 +204,7 @@ class ProjectDirectories:
         if group is None:
             raise TemporaryError(
                 f"this machine knows no group {name}",
-                remedy="make it, or set group_owner_source: group_name and group_name",
+                remedy="create it, or set group_owner_source: group_name and group_name",
             )
         return group
 
@@ -225,7 +227,7 @@ class ProjectDirectories:
         except OSError as error:
             raise TemporaryError(
                 f"cannot open {self._base}: {error.strerror}",
-                remedy="mount the file system, or make the directory, or correct base_path",
+                remedy="mount the file system, create the directory, or correct base_path",
             ) from error
         try:
             others = directory_of_others(self._base / "new", groups=True)
@@ -252,7 +254,7 @@ class ProjectDirectories:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise PermanentError(
                     "something else is there: a link or a file",
-                    remedy="move it away; the agent follows no link here",
+                    remedy="move it away; the agent follows no links here",
                 ) from error
             raise TemporaryError(f"cannot be opened: {error.strerror}") from error
         try:
@@ -269,7 +271,7 @@ class ProjectDirectories:
             with self._opened(base, name) as found:
                 if found is None:
                     self._make_new(base, name, owners)
-                    _log.info("made the project directory %s", self._base / name)
+                    _log.info("created the project directory %s", self._base / name)
                     return True
                 wrong = self._wrong(found, owners)
                 if not wrong:
@@ -297,9 +299,8 @@ class ProjectDirectories:
             os.rename(draft, name, src_dir_fd=base, dst_dir_fd=base)
         except OSError as error:
             raise TemporaryError(
-                f"cannot be made: {error.strerror}",
-                remedy="look at the space and permissions of the file system; run the agent as "
-                "root",
+                f"cannot be created: {error.strerror}",
+                remedy="check space and permissions of the file system; run the agent as root",
             ) from error
 
     def _complete(self, directory: int, owners: _Owners) -> None:
@@ -321,8 +322,8 @@ class ProjectDirectories:
             access_lists.grant(directory, owners.group)
         if wrong := self._wrong(directory, owners):
             raise TemporaryError(
-                f"was set, but is not so afterwards: {'; '.join(wrong)}",
-                remedy="look whether the file server maps root to another user (root_squash)",
+                f"was set, but reads back differently: {'; '.join(wrong)}",
+                remedy="check whether the file server maps root to another user (root_squash)",
             )
 
     def _require_ours(self, directory: int, owners: _Owners) -> None:
@@ -330,7 +331,8 @@ class ProjectDirectories:
         if found.st_uid not in (0, os.geteuid(), owners.owner):
             raise PermanentError(
                 f"belongs to user {found.st_uid}, neither to root nor to {self._settings.owner}",
-                remedy="find out whose it is; give it away by hand (chown) if it is the project's",
+                remedy="find out whose it is; if it is the project's, change its owner by "
+                "hand (chown)",
             )
 
     def _wrong(self, directory: int, owners: _Owners) -> list[str]:

@@ -105,7 +105,7 @@ class Quotas(ABC):
         if wrong:
             raise TemporaryError(
                 f"the quota was set, but reading back shows another ({', '.join(wrong)})",
-                remedy="look whether the file system is mounted with quotas",
+                remedy="check that the file system is mounted with quotas",
             )
         return True
 
@@ -288,7 +288,7 @@ def _xfs_report(text: str) -> dict[int, QuotaLimits]:
     for line in filter(str.strip, text.splitlines()):
         match = _XFS_LINE.fullmatch(line.strip())
         if match is None:
-            raise TemporaryError(f"xfs_quota printed a line that is not understood: {line!r}")
+            raise TemporaryError(f"could not parse a line of xfs_quota: {line!r}")
         found[int(match["number"])] = QuotaLimits(
             int(match["soft"]) * _KIB,
             int(match["hard"]) * _KIB,
@@ -347,7 +347,7 @@ def _lustre_quota(text: str) -> QuotaLimits:
     try:
         soft, hard, isoft, ihard = (int(columns[number]) for number in (1, 2, 5, 6))
     except (IndexError, ValueError) as error:
-        raise TemporaryError(f"lfs quota printed what is not understood: {text!r}") from error
+        raise TemporaryError(f"could not parse the output of lfs quota: {text!r}") from error
     return QuotaLimits(soft * _KIB, hard * _KIB, isoft, ihard)
 
 
@@ -396,7 +396,7 @@ class CephQuotas(Quotas):
                 return 0
             raise _attribute_error("read", self._prefix + name, error) from error
         except ValueError as error:
-            raise TemporaryError(f"{self._prefix}{name} is no number") from error
+            raise TemporaryError(f"{self._prefix}{name} is not a number") from error
 
 
 class _explained:  # noqa: N801 - used like a function
@@ -466,13 +466,13 @@ def join_project(directory: int, project: int) -> bool:
     """
     if not 0 < project <= LARGEST_ID:
         raise PermanentError(
-            f"the number {project} is no project's", remedy="choose another project_id_offset"
+            f"{project} is not a valid project ID", remedy="choose another project_id_offset"
         )
     flags, extent, extents, found, cow, rest = _attributes(directory)
     if found not in (0, project):
         raise PermanentError(
             f"the directory is in project {found}, not in project {project}",
-            remedy="find out who put it there, and choose another project_id_offset",
+            remedy="find out who assigned it, or choose another project_id_offset",
         )
     if found == project and flags & _INHERITED:
         return False

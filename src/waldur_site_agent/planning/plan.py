@@ -196,10 +196,10 @@ def refused_changes(plan: Plan) -> dict[str, list[str]]:
             case RemoveMembers(resource=resource, members=members):
                 found.setdefault(resource, []).extend(sorted(members))
             case DeleteResource(resource=resource):
-                found.setdefault(resource, []).append("(is deleted)")
+                found.setdefault(resource, []).append("(to be deleted)")
             case MoveContainer() as move:
                 below = " > ".join(container.id for container in move.containers[:-1])
-                found.setdefault(move.resource, []).append(f"(moves below {below})")
+                found.setdefault(move.resource, []).append(f"(to be moved below {below})")
             case _:
                 pass
     return dict(sorted(found.items()))

@@ -126,13 +126,15 @@ class Allowances:
         text = digest.strip().lower()
         if not _DIGEST.fullmatch(text):
             raise UnknownDigestError(
-                f"{digest!r} is no digest: give at least {SHORTEST_DIGEST} of its characters"
+                f"{digest!r} is not a digest: give at least {SHORTEST_DIGEST} of its characters"
             )
         found = [plan for plan in self.refused() if plan.digest.startswith(text)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise UnknownDigestError(f"several refused plans begin with {text}; give more of it")
+            raise UnknownDigestError(
+                f"several refused plans begin with {text}; give more characters"
+            )
         raise UnknownDigestError(
             f"no plan was refused with the digest {text} in the last day on this machine; plans "
             'change with Waldur and the cluster: "waldur-site-agent status" shows the present ones'

@@ -74,7 +74,7 @@ def test_an_allowance_from_the_future_is_not_believed(allowances: Allowances, cl
 
 @pytest.mark.parametrize("text", ["", "0123", "nothing", "0123456 ", "../../etc", "*" * 8])
 def test_what_is_no_digest_is_refused(allowances: Allowances, text: str) -> None:
-    with pytest.raises(UnknownDigestError, match="is no digest"):
+    with pytest.raises(UnknownDigestError, match="is not a digest"):
         allowances.allow(text, "root")
 
 

@@ -149,7 +149,7 @@ def test_a_helper_that_fails_has_failed_although_it_made_a_directory(tmp_path: P
 def test_a_directory_of_somebody_else_is_no_success(tmp_path: Path) -> None:
     directories = with_helper(tmp_path, uid=os.geteuid() + 1)
     (left,) = directories.create(CreateHomeDirectories(("ada",))).skipped
-    assert "was not made" in str(left.error)
+    assert "was not created" in str(left.error)
 
 
 def test_a_leftover_fails_each_time_for_its_user_alone_and_is_not_touched(tmp_path: Path) -> None:
