@@ -168,6 +168,15 @@ def test_links_of_the_site_itself_lead_where_they_say(tmp_path: Path, name: str)
     assert (tmp_path / "real" / "deep" / name).is_file()
 
 
+def test_a_journal_may_be_the_standard_output(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{writing}")  # as /dev/stdout is
+    write_journal(tmp_path / "stdout")
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        assert json.loads(stream.read())["action"] == "test"
+
+
 @needs_root
 def test_the_remedy_is_said(theirs: Path, precious: Path) -> None:
     (theirs / "link").symlink_to(precious)

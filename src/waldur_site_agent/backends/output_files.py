@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_PIPE = "pipe:["
+"""How the link of an open pipe begins, as ``/dev/stdout`` may lead to."""
 _MOST_LINKS = 40
 """How many the kernel follows for one path."""
 _OWNER_ONLY, _OTHERS_READ = 0o600, 0o755
@@ -77,7 +79,9 @@ def open_to_append(path: Path, mode: int, links: int = 0) -> int:
             if error.errno != errno.ELOOP or links == _MOST_LINKS:
                 raise
             target = _target(directory, path.name, path)
-            return open_to_append(path.parent / target, mode, links + 1)
+            if not str(target).startswith(_PIPE):
+                return open_to_append(path.parent / target, mode, links + 1)
+            descriptor = os.open(path.name, flags & ~os.O_NOFOLLOW, dir_fd=directory)
         place, found = os.fstat(directory), os.fstat(descriptor)
     is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
     if not _is_ours(place) and not (is_plain and found.st_uid in {*_trusted(), place.st_uid}):
