@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,32 @@ def test_systemd_finds_nothing_wrong(services: Services) -> None:
     units = [UNITS / services.unit(mode).name for mode in MODE_NAMES]
     done = run("systemd-analyze", "verify", "--man=no", *units)
     assert [line for line in done.stderr.splitlines() if "waldur-agent" in line] == []
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_logrotate_touches_nothing_that_the_agents_user_links_to(
+    services: Services, ordinary_user: str, tmp_path: Path
+) -> None:
+    services.install("--user", ordinary_user, mode="all")
+    LOG.mkdir(exist_ok=True)
+    run("chown", f"{ordinary_user}:{ordinary_user}", LOG)
+    LOG.chmod(0o750)
+    victim = tmp_path / "victim"
+    victim.write_text("precious\n")
+    victim.chmod(0o600)
+    before = victim.stat()
+    (LOG / "link.jsonl").symlink_to(victim)
+    (LOG / "link.log").symlink_to(victim)
+    (LOG / "journal.jsonl").write_text("{}\n")
+    (LOG / "journal.jsonl.1").symlink_to(victim)
+    (LOG / "journal.jsonl.2.gz").symlink_to(tmp_path / "new")
+    for _ in range(3):
+        run("logrotate", "--force", "/etc/logrotate.d/waldur-site-agent", check=False)
+    after = victim.stat()
+    assert victim.read_text() == "precious\n"
+    assert (before.st_mode, before.st_uid, before.st_mtime) == (
+        after.st_mode,
+        after.st_uid,
+        after.st_mtime,
+    )
+    assert not (tmp_path / "new").exists()
