@@ -280,6 +280,17 @@ class BatchConformance(Hooks):
         for name, resource in some.resources.items():
             assert whole.resources[name] == resource
 
+    def test_resources_of_users_are_all_found_or_not_told(
+        self, backend: Backend, stem: str
+    ) -> None:
+        one, two = (self.created(backend, stem, slug) for slug in ("one", "two"))
+        for name, members in ((one, self.people[:2]), (two, self.people[:1])):
+            expect(backend, AddMembers(name, members), Result.DONE)
+        backend.observe()
+        for people, expected in ((self.people[:1], {one, two}), (self.people[1:2], {one})):
+            told = backend.resources_with(people)
+            assert told is None or expected <= told
+
     def test_awkward_names_that_are_asked_for_name_nothing_else(
         self, backend: Backend, stem: str
     ) -> None:
