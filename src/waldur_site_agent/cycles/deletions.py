@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from waldur_site_agent.backends import BackendResource, BackendState
-from waldur_site_agent.cycles.changes import note_write, send_write
+from waldur_site_agent.backends import BackendResource, BackendState, members_of
+from waldur_site_agent.cycles.changes import Applied, note_write, send_write
 from waldur_site_agent.cycles.claims import namesakes, recently_named
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.membership_inputs import Gathered
@@ -16,8 +16,8 @@ from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, aware
-from waldur_site_agent.planning.membership import folded, normalize_username
-from waldur_site_agent.planning.plan import Write, deleted_write, deleting_write
+from waldur_site_agent.planning.membership import MembershipPlan, folded, normalize_username
+from waldur_site_agent.planning.plan import Plan, Write, deleted_write, deleting_write
 from waldur_site_agent.waldur import TransitionRefusedError, concurrently
 
 _LISTS_CATCH_UP = timedelta(hours=1)
@@ -171,3 +171,17 @@ def _finish(site: Site, user: OfferingUser) -> None:
         if current.state != OfferingUserState.DELETED:
             raise SiteAgentError(str(error)) from error
         note_write(site, write)
+
+
+def still_present_after(
+    applied: Sequence[Applied], refused: Plan, membership: MembershipPlan, wanted: Gathered
+) -> frozenset[str] | None:
+    """Users who are, or may be, still in some account; ``None`` if they are not known."""
+    if wanted.still_present is None or any(a.wanted.members is None for a in membership.accounts):
+        return None
+    still_present = set(wanted.still_present)
+    failed = [step for step, outcome in applied if outcome.error is not None]
+    for step in (*failed, *refused.steps):
+        still_present |= set(members_of(step.action))
+    still_present |= {left.name for _, outcome in applied for left in outcome.skipped}
+    return frozenset(still_present)

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from waldur_site_agent.backends import (
     AddMembers,
-    BackendResource,
     BackendState,
     Capabilities,
     CreateHomeDirectories,
@@ -33,16 +32,12 @@ from waldur_site_agent.cycles.budgets import (
     forget_of_new_accounts,
     note_budgets,
     plan_budgets,
-    preview_ended,
-    preview_notes,
-    preview_results,
     report_results,
     with_budgets,
 )
 from waldur_site_agent.cycles.changes import (
     Applied,
     apply_steps,
-    send_write,
     subject_of,
     with_allowance,
 )
@@ -52,13 +47,12 @@ from waldur_site_agent.cycles.deletions import (
     finish_deletions,
     preview_deletions,
     still_in_accounts,
+    still_present_after,
 )
 from waldur_site_agent.cycles.directories import unfinished_directories
 from waldur_site_agent.cycles.facts import tell_people, tell_resources
 from waldur_site_agent.cycles.feedback import (
     mark_missing,
-    preview_feedback,
-    preview_marks,
     report_to_waldur,
 )
 from waldur_site_agent.cycles.limits import (
@@ -69,6 +63,7 @@ from waldur_site_agent.cycles.limits import (
     note_unresolved,
 )
 from waldur_site_agent.cycles.membership_inputs import Gathered, confirm_wanted, gather_wanted
+from waldur_site_agent.cycles.membership_writes import preview_membership, save_settings
 from waldur_site_agent.cycles.offering import check_emptied_list, read_offering
 from waldur_site_agent.cycles.partial_answers import Protected, readable
 from waldur_site_agent.cycles.placements import with_moved_projects
@@ -85,19 +80,16 @@ from waldur_site_agent.model.marketplace import (
     WaldurOffering,
     backend_components,
 )
-from waldur_site_agent.planning.budgets import BUDGET, NEW_ACCOUNT, has_note, without_note
+from waldur_site_agent.planning.budgets import BUDGET
 from waldur_site_agent.planning.limits import LimitPrecision
 from waldur_site_agent.planning.membership import (
     AccountPlan,
     AccountWanted,
     MembershipPlan,
     Policy,
-    as_created,
     in_waldurs_spelling,
     joining,
-    needs_notes,
     normalize_username,
-    notes_for,
     plan_membership,
     same_but_for_case,
 )
@@ -105,9 +97,7 @@ from waldur_site_agent.planning.plan import (
     Guarded,
     Plan,
     Step,
-    Write,
     guard,
-    metadata_write,
     moves_in,
     refusal_of,
     removals_in,
@@ -118,7 +108,6 @@ from waldur_site_agent.planning.remembered import (
     with_intentions,
     without_closed,
 )
-from waldur_site_agent.waldur import concurrently
 
 NOBODY_LEAVES = "removals suspended in this cycle"
 _JOB = "members"
@@ -188,7 +177,14 @@ def sync_membership(
         report = _planned(report, wanted, membership, guarded)
         _log(site, report)
         if dry_run:
-            writes = preview_membership(site, wanted, state, report, scope_filter)
+            writes = preview_membership(
+                site,
+                wanted,
+                state,
+                membership,
+                guarded.refused,
+                whole_offering=scope_filter.everything,
+            )
             return replace(report, writes=writes)
         _remember_guarded(site, scope_filter, guarded, _members_of(wanted, state))
         changes = _change_backend(site, wanted, state, membership, guarded)
@@ -479,7 +475,7 @@ def _change_backend(
     users_to_delete = begin_deletions(site, wanted.users_to_delete)
     capabilities = site.backend.capabilities
     intended = with_intentions(state, guarded.allowed.actions, capabilities)
-    membership, unsaved = _save_settings(site, membership, intended)
+    membership, unsaved = save_settings(site, membership, intended)
     membership, unsaved = _forget_budgets(site, membership, unsaved)
     steps = [s for s in guarded.allowed.steps if not _is_unsaved(s, unsaved, capabilities)]
     applied = apply_steps(site, [s for s in steps if isinstance(s.action, ResetUsage)])
@@ -546,7 +542,7 @@ def _report_changes(
     )
     broken = _broken_accounts(applied, guarded.refused) | unsaved.keys()
     membership, kept = forget_ended(site, membership, broken)
-    still_present = _still_present(applied, guarded.refused, membership, wanted)
+    still_present = still_present_after(applied, guarded.refused, membership, wanted)
     others = [
         *wanted.unconfirmed,
         *unsaved.values(),
@@ -607,51 +603,6 @@ def _troubles(membership: MembershipPlan) -> list[str]:
     ]
 
 
-def _save_settings(
-    site: Site, membership: MembershipPlan, state: BackendState
-) -> tuple[MembershipPlan, dict[str, str]]:
-    """Save in backend_metadata what is needed to undo a change, before the change is made.
-
-    This is the account's setup before it is restricted, and the members whose limits the agent
-    sets.
-
-    Returns:
-        The plan with the saved metadata; and, by account, why saving failed. Such an account is
-        not changed in this pass, so that nothing gets lost.
-    """
-    first = [
-        account
-        for account in membership.accounts
-        if account.wanted.id in state.resources
-        and needs_notes(account, state.resources[account.wanted.id])
-    ]
-    saved: dict[str, AccountPlan] = {}
-    unsaved: dict[str, str] = {}
-    for attempt in concurrently(lambda account: _save(site, account, state), first):
-        name = attempt.item.wanted.id
-        if attempt.value is not None:
-            saved[name] = attempt.value
-        else:
-            unsaved[name] = (
-                f"{name}: not restricted or limited yet: could not save the current QOS/limits to "
-                f"backend_metadata, so they could not be restored later: {attempt.error}"
-            )
-    accounts = tuple(saved.get(account.wanted.id, account) for account in membership.accounts)
-    return replace(membership, accounts=accounts), unsaved
-
-
-def _save(site: Site, account: AccountPlan, state: BackendState) -> AccountPlan:
-    found = state.resources[account.wanted.id]
-    resources = []
-    for resource in account.wanted.resources:
-        metadata = notes_for(resource.backend_metadata, account, found)
-        if metadata != dict(resource.backend_metadata):
-            reason = "to restore it later"
-            send_write(site, metadata_write(resource, metadata, reason))
-        resources.append(replace(resource, backend_metadata=metadata))
-    return replace(account, wanted=replace(account.wanted, resources=tuple(resources)))
-
-
 def _is_unsaved(step: Step, unsaved: dict[str, str], capabilities: Capabilities) -> bool:
     noted = isinstance(step.action, SetAccess | SetMemberLimits | CreateResource) or (
         isinstance(step.action, AddMembers) and not capabilities.tells_members
@@ -695,114 +646,6 @@ def _broken_accounts(applied: Sequence[Applied], refused: Plan) -> set[str]:
     """The accounts with failed or refused steps."""
     broken = {resource_of(step.action) for step, outcome in applied if outcome.error is not None}
     return broken | {resource_of(step.action) for step in refused.steps}
-
-
-def _still_present(
-    applied: Sequence[Applied], refused: Plan, membership: MembershipPlan, wanted: Gathered
-) -> frozenset[str] | None:
-    """Users who are, or may be, still in some account; ``None`` if they are not known."""
-    if wanted.still_present is None or any(a.wanted.members is None for a in membership.accounts):
-        return None
-    still_present = set(wanted.still_present)
-    failed = [step for step, outcome in applied if outcome.error is not None]
-    for step in (*failed, *refused.steps):
-        still_present |= set(members_of(step.action))
-    still_present |= {left.name for _, outcome in applied for left in outcome.skipped}
-    return frozenset(still_present)
-
-
-def preview_membership(
-    site: Site,
-    wanted: Gathered,
-    state: BackendState,
-    report: MembershipReport,
-    scope_filter: ScopeFilter,
-) -> tuple[Write, ...]:
-    """The writes of the pass if everything succeeds, in order.
-
-    The accounts of steps that the guard refuses do not count as synced, and their members stay.
-    """
-    membership, refused = report.membership, report.refused
-    broken = {resource_of(step.action) for step in refused.steps}
-    still_present = _still_present((), refused, membership, wanted)
-    intended = with_intentions(state, membership.plan.actions, site.backend.capabilities)
-    notes, noted = _notes(membership, intended)
-    budgets, noted = preview_notes(noted)
-    ended, noted = preview_ended(noted)
-    marks: list[Write] = []
-    if scope_filter.everything:
-        missing = {a.wanted.id: a.wanted.resources for a in membership.accounts if a.is_missing}
-        marks = preview_marks(missing, len(membership.accounts))
-    after = _after(membership, state)
-    forgotten = [
-        without_note(resource, NEW_ACCOUNT)
-        for account in membership.accounts
-        if account.wanted.creation is not None
-        for resource in account.wanted.resources
-        if has_note(resource)
-    ]
-    return (
-        *notes,
-        *forgotten,
-        *budgets,
-        *preview_results(membership),
-        *ended,
-        *preview_feedback(site, noted, after, broken),
-        *preview_deletions(wanted.users_to_delete, still_present),
-        *marks,
-    )
-
-
-def _notes(membership: MembershipPlan, state: BackendState) -> tuple[list[Write], MembershipPlan]:
-    """The settings saved before accounts are changed, and the plan with updated resources."""
-    writes: list[Write] = []
-    accounts: list[AccountPlan] = []
-    for account in membership.accounts:
-        found = state.resources.get(account.wanted.id)
-        if found is None or not needs_notes(account, found):
-            accounts.append(account)
-            continue
-        resources = []
-        for resource in account.wanted.resources:
-            metadata = notes_for(resource.backend_metadata, account, found)
-            write = metadata_write(resource, metadata, "to restore it later")
-            writes += [write] if write.changes else []
-            resources.append(replace(resource, backend_metadata=metadata))
-        wanted = replace(account.wanted, resources=tuple(resources))
-        accounts.append(replace(account, wanted=wanted))
-    return writes, replace(membership, accounts=tuple(accounts))
-
-
-def _after(membership: MembershipPlan, state: BackendState) -> BackendState:
-    """The backend after the plan, as far as reports to Waldur depend on it."""
-    changed: dict[str, BackendResource] = {}
-    for account in membership.accounts:
-        found = state.resources.get(account.wanted.id) or _made_again(account)
-        if found is None:
-            continue
-        changed[found.id] = found
-        for step in account.steps:
-            if isinstance(step.action, SetAccess):
-                changed[found.id] = replace(
-                    found, access=step.action.access, metadata=_metadata_after(found)
-                )
-    return BackendState(resources={**state.resources, **changed})
-
-
-def _made_again(account: AccountPlan) -> BackendResource | None:
-    """An account that the plan makes; its metadata is likely to be what Waldur has."""
-    if account.wanted.creation is None:
-        return None
-    metadata = account.wanted.resources[0].backend_metadata
-    shown = {k: v for k, v in metadata.items() if isinstance(v, str) and not k.endswith("_before")}
-    return replace(as_created(account.wanted.creation), metadata=shown)
-
-
-_READ_AFTERWARDS = "(read afterwards)"
-
-
-def _metadata_after(found: BackendResource) -> Mapping[str, str]:
-    return dict.fromkeys(found.metadata, _READ_AFTERWARDS)
 
 
 def _log(site: Site, report: MembershipReport) -> None:
