@@ -50,6 +50,7 @@ class Meanwhile:
         return result
 
 
+@pytest.mark.guarantee("slurm: Writing")
 def test_a_create_order_reads_its_accounts_alone_and_asks_twice_for_those_that_are_missing(
     testbed: SimulatedSite,
 ) -> None:
