@@ -1,4 +1,4 @@
-"""Which resources in Waldur have an account's name, in this offering and in others.
+"""Which resources in Waldur have the name of an account, in this offering and in others.
 
 Two resources must never share an account by mistake: before an order takes, adopts or deletes an
 account, before limits are reported, users are marked deleted or accounts are offered for import,
@@ -8,7 +8,7 @@ are read individually.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,9 +16,9 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.order_inputs import Resources
-from waldur_site_agent.cycles.partial_answers import stand_ins
+from waldur_site_agent.cycles.partial_answers import readable, stand_ins
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.model.errors import TemporaryError
+from waldur_site_agent.model.errors import PermanentError, TemporaryError
 from waldur_site_agent.model.marketplace import OrderType, Resource, ResourceState
 from waldur_site_agent.planning.orders import Claims, OrderContext, claims_of
 from waldur_site_agent.waldur import NotFoundError, concurrently
@@ -220,3 +220,37 @@ def _doubtful_names(context: OrderContext, state: BackendState) -> set[str]:
 
 def _names_of(context: OrderContext) -> set[str]:
     return {placement.id for placement in context.placements}
+
+
+def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
+    """By account, the resources of sibling offerings that use it, as text.
+
+    Raises:
+        TemporaryError: a sibling's resources could not be read.
+    """
+    elsewhere: dict[str, list[str]] = defaultdict(list)
+    for sibling in site.siblings:
+        name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
+        try:
+            listing = sibling.waldur.resources(uuid, ResourceState.SERVED)
+            resources = (
+                *readable(site, listing, f'resources of the offering "{name}"'),
+                *stand_ins(listing.unreadable),
+            )
+        except PermanentError as error:
+            site.conditions.note(
+                "cannot check for accounts shared with another offering",
+                name,
+                other=name,
+                reason=str(error),
+            )
+            continue
+        for resource in resources:
+            if resource.account:
+                elsewhere[resource.account].append(f'{named(resource)} of the offering "{name}"')
+    return dict(elsewhere)
+
+
+def named(resource: Resource) -> str:
+    """A resource with its UUID, for messages."""
+    return f'"{resource.name}" ({resource.uuid})'

@@ -9,11 +9,10 @@ from datetime import timedelta
 
 from waldur_site_agent.backends import BackendResource, BackendState, members_of
 from waldur_site_agent.cycles.changes import Applied, note_write, send_write
-from waldur_site_agent.cycles.claims import namesakes, recently_named
+from waldur_site_agent.cycles.claims import accounts_elsewhere, namesakes, recently_named
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.membership_inputs import Gathered
 from waldur_site_agent.cycles.site import Site
-from waldur_site_agent.cycles.usage import accounts_elsewhere
 from waldur_site_agent.model.errors import SiteAgentError
 from waldur_site_agent.model.marketplace import OfferingUser, OfferingUserState, aware
 from waldur_site_agent.planning.membership import MembershipPlan, folded, normalize_username

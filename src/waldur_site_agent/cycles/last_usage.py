@@ -17,10 +17,10 @@ from uuid import UUID
 
 from waldur_site_agent.backends import BackendState, DeleteResource
 from waldur_site_agent.config import Job
+from waldur_site_agent.cycles.claims import accounts_elsewhere
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.site import Site, UnreportedUsage
 from waldur_site_agent.cycles.usage import (
-    accounts_elsewhere,
     plan_months,
     reported_components,
     shared_account,

@@ -8,7 +8,6 @@ erred ones; limits and missing accounts are reported afterwards.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
@@ -17,6 +16,7 @@ from functools import partial
 from waldur_site_agent.backends import BackendState
 from waldur_site_agent.cycles.budget_notices import check_budgets
 from waldur_site_agent.cycles.changes import send_write
+from waldur_site_agent.cycles.claims import accounts_elsewhere, named
 from waldur_site_agent.cycles.conditions import cause_of
 from waldur_site_agent.cycles.facts import tell_resources
 from waldur_site_agent.cycles.feedback import mark_missing, preview_marks
@@ -262,40 +262,11 @@ def gather_reportable(site: Site) -> ReportableResources:
     tell_resources(site)
     elsewhere = accounts_elsewhere(site)
     for each in stand_ins(listing.unreadable):
-        elsewhere.setdefault(each.account, []).append(_named(each))
+        elsewhere.setdefault(each.account, []).append(named(each))
     erred = (ResourceState.ERRED,)
     state = without_closed(site.backend.observe(), groups, site.backend.capabilities, erred)
     found = _sort_out(groups, elsewhere, state)
     return replace(found, troubles=(*found.troubles, *troubles), is_whole=not troubles)
-
-
-def accounts_elsewhere(site: Site) -> dict[str, list[str]]:
-    """By account, the resources of sibling offerings that use it, as text.
-
-    Raises:
-        TemporaryError: a sibling's resources could not be read.
-    """
-    elsewhere: dict[str, list[str]] = defaultdict(list)
-    for sibling in site.siblings:
-        name, uuid = sibling.offering.name, sibling.offering.waldur_offering_uuid
-        try:
-            listing = sibling.waldur.resources(uuid, ResourceState.SERVED)
-            resources = (
-                *readable(site, listing, f'resources of the offering "{name}"'),
-                *stand_ins(listing.unreadable),
-            )
-        except PermanentError as error:
-            site.conditions.note(
-                "cannot check for accounts shared with another offering",
-                name,
-                other=name,
-                reason=str(error),
-            )
-            continue
-        for resource in resources:
-            if resource.account:
-                elsewhere[resource.account].append(f'{_named(resource)} of the offering "{name}"')
-    return dict(elsewhere)
 
 
 def _sort_out(
@@ -309,7 +280,7 @@ def _sort_out(
     troubles: list[str] = []
     for account, group in sorted(groups.items()):
         if len(group) > 1 or account in elsewhere:
-            names = [*map(_named, group), *elsewhere.get(account, ())]
+            names = [*map(named, group), *elsewhere.get(account, ())]
             troubles.append(shared_account(account, names))
         elif account in state.resources:
             resources[account] = group[0]
@@ -332,10 +303,6 @@ def shared_account(account: str, names: Iterable[str]) -> str:
         f"{account}: usage not reported: several resources share this account, so its usage cannot "
         f"be attributed: {', '.join(names)}; correct the backend_id of all but one in Waldur"
     )
-
-
-def _named(resource: Resource) -> str:
-    return f'"{resource.name}" ({resource.uuid})'
 
 
 def restore_erred(site: Site, resources: Mapping[str, Resource]) -> dict[str, str]:
