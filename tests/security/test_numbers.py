@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from harness import Installation, SimulatedSite, a_simulated_site
 from harness.testbed import Relay
@@ -275,3 +276,28 @@ def test_an_order_without_a_limit_gets_nothing_unlimited_where_the_site_refuses_
     end = side.place_terminate_order(resource)
     testbed.cycle()
     assert testbed.state(end) == "done"
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_an_order_without_a_limit_that_is_carried_out_is_named_in_plan_and_log(
+    testbed: SimulatedSite,
+) -> None:
+    side, project = testbed.sandbox.customer, testbed.project(ada="ada01")
+    order = side.place_create_order(project, "run", {"cpu": 5})
+    remark = "\n    no limit: the order names none for mem\n"
+    assert remark in report_text(testbed.cycle(dry_run=True))
+    with capture_logs() as lines:
+        testbed.cycle()
+        testbed.cycle()
+    assert testbed.state(order) == "done"
+    (warning,) = (line for line in lines if line["event"] == "order without a limit carried out")
+    assert warning["log_level"] == "warning"
+    assert warning["account"] == testbed.resource(order).backend_id
+    assert "mem" in warning["reason"]
+    assert "safety.missing_limits: refuse" in warning["remedy"]
+    whole = side.place_create_order(project, "whole", {"cpu": 5, "mem": 1})
+    assert "no limit" not in report_text(testbed.cycle(dry_run=True))
+    testbed.cycle()
+    side.place_update_order(testbed.resource(whole), {"mem": 2})
+    kept = "limit kept, but not billed any more: the order names none for cpu"
+    assert kept in report_text(testbed.cycle(dry_run=True))

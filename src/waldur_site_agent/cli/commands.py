@@ -53,6 +53,7 @@ from waldur_site_agent.service.diagnosis import (
     diagnose_broker,
     diagnose_limits,
     diagnose_machine,
+    diagnose_settings,
     diagnose_waldur,
 )
 from waldur_site_agent.service.session import MEMBERSHIP_SYNC, connect, open_site
@@ -361,7 +362,9 @@ def _unusable(broken: Broken) -> Check:
 def _checks(start: Start, offering: Offering, *, login: bool) -> Iterator[Check]:
     failed = False
     for check in chain(
-        diagnose_waldur(offering), diagnose_backends(offering, start.source, start.registry)
+        diagnose_settings(start.configuration, offering),
+        diagnose_waldur(offering),
+        diagnose_backends(offering, start.source, start.registry),
     ):
         failed = failed or check.verdict is CheckStatus.FAILED
         yield check

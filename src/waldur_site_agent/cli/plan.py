@@ -113,6 +113,7 @@ def _order(plan: OrderPlan, report: OrdersReport) -> Json:
         "account": plan.backend_id,
         "problem": str(plan.problem or plan.unfinished or ""),
         "note": plan.note,
+        "missing_limits": plan.missing_limits_text,
         "ends": plan.context.resource.end_text,
         "waiting": sorted(report.waiting & plan.newcomers),
         "steps": [step_json(step) for step in plan.steps],
@@ -274,6 +275,8 @@ def _order_block(order: Json) -> Block:
         remarks.append(f"    {order['ends']}")
     if order["note"]:
         remarks.append(f"    {order['note']}")
+    if order["missing_limits"]:
+        remarks.append(f"    {order['missing_limits']}")
     if not (order["problem"] or order["steps"] or order["note"]):
         remarks.append(f"    {_NOTHING_TO_CHANGE}")
     changes = [*_all_step_changes(order["steps"]), *_all_write_changes(order["waldur"])]

@@ -22,6 +22,8 @@ log_level: info           # debug, info, warning, error
 safety:                   # a plan that removes more than both of these is refused until allowed
   max_removals_percent: 30
   max_removals: 10
+  missing_limits: refuse  # orders without a limit of what is sold by limit fail, instead of
+                          # getting it unlimited and for nothing
 
 offerings:
   - name: {name}

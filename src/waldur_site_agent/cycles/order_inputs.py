@@ -341,8 +341,8 @@ def order_contexts(
         known = {key: team for key, team in teams.items() if not isinstance(team, SiteAgentError)}
         tell_people(site, users, known)
     contexts = []
-    with_limits, without_plan = orders_with_limits(site, orders, by_uuid)
-    for order in with_limits:
+    limits = orders_with_limits(site, orders, by_uuid)
+    for order in limits.orders:
         resource = order.resource_in(by_uuid)
         if resource is None:
             continue
@@ -352,8 +352,11 @@ def order_contexts(
         )
         if offering is not None:
             context = _with_grant(site, offering, context)
-        if order.uuid in without_plan:
-            context = replace(context, problem=context.problem or without_plan[order.uuid])
+        context = replace(
+            context,
+            problem=context.problem or limits.problems.get(order.uuid),
+            missing_limits=limits.missing.get(order.uuid, ()),
+        )
         contexts.append(_with_team(site, context, usernames, teams.get(_team_of(order, resource))))
     return tuple(contexts)
 

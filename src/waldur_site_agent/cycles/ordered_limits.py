@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from uuid import UUID
 
@@ -11,12 +11,24 @@ from waldur_site_agent.cycles.site import Site
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 from waldur_site_agent.model.marketplace import Order, OrderType, Resource
 from waldur_site_agent.planning.limits import limited_by, supported_limits
-from waldur_site_agent.planning.orders import has_no_limits, limits_to_set
+from waldur_site_agent.planning.orders import OrderPlan, has_no_limits, limits_to_set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedLimits:
+    """Orders with the limits that are to be set for them."""
+
+    orders: tuple[Order, ...]
+    problems: Mapping[UUID, SiteAgentError]
+    """By order, why its limits are not known: its plan could not be read, so it has to wait, or a
+    limit is missing, and the site refuses that."""
+    missing: Mapping[UUID, tuple[str, ...]]
+    """By order, the components sold by limit that it leaves out, where the site allows that."""
 
 
 def orders_with_limits(
     site: Site, orders: Iterable[Order], by_uuid: Mapping[UUID, Resource]
-) -> tuple[tuple[Order, ...], dict[UUID, SiteAgentError]]:
+) -> OrderedLimits:
     """The orders with every limit that is to be set, as far as the backend supports them.
 
     The plans of the offering are read only if an order depends on one.
@@ -25,10 +37,6 @@ def orders_with_limits(
         site: the offering at work.
         orders: the orders.
         by_uuid: their resources.
-
-    Returns:
-        The orders, and by order, why its limits are not known: its plan could not be read, so it
-        has to wait, or a limit is missing, and the site refuses that.
     """
     resources = {order.uuid: order.resource_in(by_uuid) for order in orders}
     by_plan = {order.uuid for order in _by_plan(site, orders, resources)}
@@ -46,33 +54,54 @@ def orders_with_limits(
         for order in orders
         for resource in (resources[order.uuid],)
     )
+    missing: dict[UUID, tuple[str, ...]] = {}
     for order in completed:
         resource = resources[order.uuid]
-        if resource is not None and order.uuid not in problems:
-            problems |= _missing(site, order, resource)
-    return completed, problems
+        if resource is None or order.uuid in problems:
+            continue
+        names = _missing(site, order, resource)
+        if names and site.refuses_missing_limits:
+            problems[order.uuid] = _refusal(order, resource, names)
+        elif names:
+            missing[order.uuid] = names
+    return OrderedLimits(orders=completed, problems=problems, missing=missing)
 
 
-def _missing(site: Site, order: Order, resource: Resource) -> dict[UUID, SiteAgentError]:
-    """Why an order cannot be carried out that leaves out a limit, where the site refuses that.
+def _missing(site: Site, order: Order, resource: Resource) -> tuple[str, ...]:
+    """The components sold by limit that an order leaves out.
 
-    Waldur bills what was ordered, so that what has no limit would be unlimited for nothing. An
-    update may leave out all limits, or what the resource does not have either.
+    Waldur bills what was ordered, so that what has no limit is used for nothing. An update may
+    leave out all limits, or what the resource does not have either.
     """
-    if not site.refuses_missing_limits or order.type == OrderType.TERMINATE:
-        return {}
+    if order.type == OrderType.TERMINATE:
+        return ()
     components = limited_by(site.backend, site.offering.components)
     needed = {name for name, each in components.items() if each.rules.is_limited}
     if order.type == OrderType.UPDATE:
         had = {name for name, limit in resource.limits.items() if limit is not None}
         needed = needed & had if order.limits else set()
-    missing = sorted(name for name in needed if order.limits.get(name) is None)
-    if not missing:
-        return {}
+    return tuple(sorted(name for name in needed if order.limits.get(name) is None))
+
+
+def _refusal(order: Order, resource: Resource, missing: Iterable[str]) -> PermanentError:
     named = ", ".join(f'"{name}"' for name in missing)
     text = f"{order.resource_name or resource.name}: the order has no limit of component {named}"
     remedy = "order a limit of each component, or set safety.missing_limits: unlimited"
-    return {order.uuid: PermanentError(text, remedy=remedy)}
+    return PermanentError(text, remedy=remedy)
+
+
+def warn_of_missing_limits(site: Site, plans: Iterable[OrderPlan]) -> None:
+    """Log the orders that were carried out although they leave out a limit."""
+    for plan in plans:
+        if plan.context.missing_limits:
+            site.log.warning(
+                "order without a limit carried out",
+                order=str(plan.order.uuid),
+                account=plan.backend_id,
+                reason=plan.missing_limits_text,
+                remedy="set the limit of the resource in Waldur; safety.missing_limits: refuse "
+                "lets such orders fail",
+            )
 
 
 def _by_plan(

@@ -39,6 +39,7 @@ from waldur_site_agent.cycles.order_inputs import (
     resources_of,
     with_executing,
 )
+from waldur_site_agent.cycles.ordered_limits import warn_of_missing_limits
 from waldur_site_agent.cycles.pending_orders import (
     Answers,
     Errors,
@@ -167,7 +168,9 @@ def _close_all(site: Site, plans: Sequence[OrderPlan], errors: Errors) -> list[O
     errors |= _take_lost_names(site, plans)
     closed = close_orders(site, [_completion(plan, errors) for plan in plans])
     done = {result.order.uuid for result in closed if result.status is OrderStatus.DONE}
-    warn_of_missing_end_dates(site, [plan for plan in plans if plan.order.uuid in done])
+    completed = [plan for plan in plans if plan.order.uuid in done]
+    warn_of_missing_end_dates(site, completed)
+    warn_of_missing_limits(site, completed)
     _remember_updates(site, closed)
     return closed
 

@@ -87,6 +87,8 @@ class OrderContext:
     budget: Amounts | None = None
     """Of an update: the limits that a periodic policy makes of those ordered, exactly, in backend
     units; ``None`` where no policy sets the limits."""
+    missing_limits: tuple[str, ...] = ()
+    """The components sold by limit that the order leaves out."""
     progress: Progress | None = None
     """How the backend's work on the order stands, if it finishes it later."""
 
@@ -142,6 +144,16 @@ class OrderPlan:
         """The creation that is part of the plan, if any."""
         actions = (step.action for step in self.steps)
         return next((action for action in actions if isinstance(action, CreateResource)), None)
+
+    @property
+    def missing_limits_text(self) -> str:
+        """What it means that the order leaves out limits; empty if it does not, or fails."""
+        if self.problem is not None or not self.context.missing_limits:
+            return ""
+        names = ", ".join(self.context.missing_limits)
+        if self.order.type == OrderType.UPDATE:
+            return f"limit kept, but not billed any more: the order names none for {names}"
+        return f"no limit: the order names none for {names}"
 
     @property
     def needs_note(self) -> bool:

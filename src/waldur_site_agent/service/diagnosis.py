@@ -74,6 +74,20 @@ def diagnose_machine(configuration: Configuration, source: Source) -> Iterator[C
             yield _writable(key, Path(path))
 
 
+def diagnose_settings(configuration: Configuration, offering: Offering) -> Iterator[Check]:
+    """Check what the file leaves open about an offering and the site should decide."""
+    limited = sorted(n for n, each in offering.components.items() if each.rules.is_limited)
+    is_decided = "missing_limits" in configuration.safety_of(offering).model_fields_set
+    if limited and offering.backend_for(Job.ORDERS) and not is_decided:
+        yield Check(
+            name="missing limits",
+            verdict=CheckStatus.WARNING,
+            detail="an order may leave out the limit of what is sold by limit, "
+            f"{' and '.join(limited)}: usage is then unlimited and not billed",
+            remedy="set safety.missing_limits: refuse, or unlimited if that is meant",
+        )
+
+
 def clock_check(ahead_seconds: float | None) -> Check:
     """Compare this machine's clock with the server's."""
     if ahead_seconds is None:

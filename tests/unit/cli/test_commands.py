@@ -32,7 +32,7 @@ def test_the_token_is_never_printed(installation: Installation) -> None:
 
 def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installation) -> None:
     testbed = installation.testbed
-    order = testbed.order(testbed.project("climate", ada="ada01"), "Ocean", cpu=10)
+    order = testbed.order(testbed.project("climate", ada="ada01"), "Ocean", cpu=10, mem=1)
     done = installation.run("--dry-run")
     assert done.code == 0, done.err
     name = f"a_{testbed.resource(order).slug}"
@@ -40,13 +40,14 @@ def test_a_dry_run_prints_the_plan_and_changes_nothing(installation: Installatio
     assert lines[0].startswith(f"{name}  Ocean (project climate): Create order")
     assert lines[1] == f'  + account        c_uni > p_climate > {name}  ordered as "Ocean"'
     assert lines[2] == "  ~ limit          cpu none -> 600000  with the account"
-    assert lines[3] == "  + ada01          in the team of project climate"
-    assert lines[4].startswith(
+    assert lines[3] == "  ~ limit          mem none -> 61440  with the account"
+    assert lines[4] == "  + ada01          in the team of project climate"
+    assert lines[5].startswith(
         "  ~ in Waldur      order pending-provider -> executing  Create order"
     )
-    assert lines[5] == f"  ~ in Waldur      backend_id none -> {name}  name of the account"
-    assert lines[6].startswith("  ~ in Waldur      order executing -> done  Create order")
-    assert lines[-1] == "Plan: 2 to add, 0 to remove, 1 to change, 3 in Waldur; 1 orders."
+    assert lines[6] == f"  ~ in Waldur      backend_id none -> {name}  name of the account"
+    assert lines[7].startswith("  ~ in Waldur      order executing -> done  Create order")
+    assert lines[-1] == "Plan: 2 to add, 0 to remove, 2 to change, 3 in Waldur; 1 orders."
     assert testbed.sandbox.requests.writes() == []
     assert testbed.state(order) == "pending-provider"
     assert installation.run("plan", command="waldur-site-agent").out == done.out

@@ -51,7 +51,9 @@ def test_the_files_pass_the_check_and_the_next_commands_are_named(file: Path, ba
     assert TOKEN not in done.out + done.err + file.read_text()
     checked = run_in_process("waldur-site-agent", "config", "check", "-c", str(file))
     assert checked.out.endswith("\nok: 1 offering, 1 backend\n"), checked.err
-    (offering,) = load_configuration(file, {})[0].offerings
+    configuration, _ = load_configuration(file, {})
+    assert configuration.safety.missing_limits == "refuse"
+    (offering,) = configuration.offerings
     assert (offering.name, offering.token) == ("Slurm at Example HPC", TOKEN)
     assert offering.waldur_api_url == "https://waldur.example.com/api/"
     assert offering.components
@@ -148,7 +150,7 @@ def test_a_directory_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path
 def test_what_it_writes_works_against_a_waldur(installation: Installation) -> None:
     testbed, file = installation.testbed, installation.file
     file.unlink()
-    order = testbed.order(testbed.project(ada="ada01"))
+    order = testbed.order(testbed.project(ada="ada01"), cpu=10, mem=1)
     settings = {"slurm_bin_path": str(installation.directory / "bin"), "require_system_user": "no"}
     more = [word for key, value in settings.items() for word in ("--setting", f"{key}={value}")]
     done = init(

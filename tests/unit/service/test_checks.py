@@ -17,7 +17,12 @@ from harness import Installation, SimulatedSite
 from waldur_site_agent.backends import Check, CheckStatus
 from waldur_site_agent.config import Offering, load_configuration
 from waldur_site_agent.service import diagnosis
-from waldur_site_agent.service.diagnosis import clock_check, diagnose_broker, diagnose_machine
+from waldur_site_agent.service.diagnosis import (
+    clock_check,
+    diagnose_broker,
+    diagnose_machine,
+    diagnose_settings,
+)
 
 
 def machine(installation: Installation) -> dict[str, Check]:
@@ -157,3 +162,39 @@ def test_the_diagnosis_is_the_same_for_machines(installation: Installation) -> N
     names = [check["name"] for check in offering["checks"]]
     assert {"Waldur", "clock", "token", "home directories"} <= set(names)
     assert {check["verdict"] for check in offering["checks"]} <= {"ok", "warning"}
+
+
+@pytest.mark.parametrize(
+    ("safety", "accounting", "warns"),
+    [
+        (None, "limit", True),
+        ({"max_removals": 3}, "limit", True),
+        ({"missing_limits": "refuse"}, "limit", False),
+        ({"missing_limits": "unlimited"}, "limit", False),
+        (None, "usage", False),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "offering"])
+def test_a_site_that_sells_by_limit_is_told_to_decide_what_orders_without_one_get(
+    installation: Installation,
+    safety: dict[str, object] | None,
+    accounting: str,
+    place: str,
+    warns: bool,
+) -> None:
+    cpu = {
+        "label": "CPU",
+        "measured_unit": "k-Hours",
+        "unit_factor": 60000,
+        "accounting_type": accounting,
+    }
+    own = {"backend_components": {"cpu": cpu}}
+    decided = {} if safety is None else {"safety": safety}
+    if place == "file":
+        installation.write_offerings(own, **decided)
+    else:
+        installation.write_offerings(own | decided)
+    configuration, _ = load_configuration(installation.file)
+    checks = list(diagnose_settings(configuration, configuration.offerings[0]))
+    assert [check.verdict for check in checks] == [CheckStatus.WARNING] * warns
+    assert all("missing_limits: refuse" in check.remedy for check in checks)
