@@ -126,7 +126,9 @@ def official_request(case: Case, fields: list[str]) -> httpx.Request:
         arguments["body"] = body = hints["body"].from_dict(case.body or {})
         if "dependencies" not in (case.body or {}) and hasattr(body, "dependencies"):
             body.dependencies = UNSET  # reading turns a list that is not there into an empty one
-    with httpx.Client(base_url="https://waldur.example.com") as client:
+    # a transport of its own spares the client to read the machine's certificate authorities
+    nowhere = httpx.MockTransport(lambda _: httpx.Response(200))
+    with httpx.Client(base_url="https://waldur.example.com", transport=nowhere) as client:
         return client.build_request(**build(**case.path, **arguments))
 
 

@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -188,6 +189,37 @@ def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
                 remedy="set it to a file of PEM certificates that the agent can read",
             ) from error
     return context
+
+
+def shared_authorities(ca_file: str = "") -> ssl.SSLContext:
+    """The same, as one context for all clients, which must not change it; it costs time and memory.
+
+    It is read again after a change of the files or of the variables that name them.
+
+    Raises:
+        PermanentError: A file cannot be read, or contains no certificate.
+    """
+    defaults = ssl.get_default_verify_paths()
+    chosen = tuple(os.environ.get(name, "") for name in _CA_VARIABLES)
+    files = (ca_file, *chosen, defaults.cafile or "", defaults.capath or "")
+    return _shared_authorities(ca_file, chosen, tuple(map(_version_of, files)))
+
+
+@lru_cache(maxsize=8)
+def _shared_authorities(
+    ca_file: str,
+    chosen: tuple[str, ...],  # noqa: ARG001 - part of the key
+    versions: tuple[tuple[int, ...], ...],  # noqa: ARG001 - part of the key
+) -> ssl.SSLContext:
+    return trusted_authorities(ca_file)
+
+
+def _version_of(file: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - an empty name is no path
+    except OSError:
+        return ()
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def certificate_remedy(error: ssl.SSLCertVerificationError) -> str:

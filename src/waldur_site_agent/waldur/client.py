@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from waldur_site_agent.waldur.address import ApiAddress, Proxy, proxy_to, trusted_authorities
+from waldur_site_agent.waldur.address import ApiAddress, Proxy, proxy_to, shared_authorities
 from waldur_site_agent.waldur.api.agents import AgentIdentitiesApi, EventsApi, ServerApi
 from waldur_site_agent.waldur.api.imports import ImportsApi
 from waldur_site_agent.waldur.api.offerings import OfferingsApi
@@ -85,7 +85,7 @@ class Waldur(
         """
         timeouts = timeouts or Timeouts()
         address = ApiAddress.parse(api_url)
-        trusted = trusted_authorities(authorities) if verify else False
+        trusted = shared_authorities(authorities) if verify else False
         configured = Proxy.configured(proxy)
         client = open_client(trusted, configured, mode, timeouts, transport)
         self._mode = mode

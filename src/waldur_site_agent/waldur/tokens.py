@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from waldur_site_agent.model.errors import PermanentError, TemporaryError
-from waldur_site_agent.waldur.address import Proxy, Redirect, proxy_to, trusted_authorities
+from waldur_site_agent.waldur.address import Proxy, Redirect, proxy_to, shared_authorities
 from waldur_site_agent.waldur.body import is_markup, load_json, shorten
 from waldur_site_agent.waldur.errors import TokenRefusedError, error_text
 from waldur_site_agent.waldur.http import Timeouts, classify_error, open_client
@@ -137,7 +137,7 @@ class AccessTokens:
         self._client = client
         self._timeouts = timeouts or Timeouts(read=_TIMEOUT_SECONDS, whole=_TIMEOUT_SECONDS)
         self._configured = Proxy.configured(proxy)
-        self._trusted = trusted_authorities(authorities) if verify else False
+        self._trusted = shared_authorities(authorities) if verify else False
         self._open_http().close()
         self._clock = clock
         self._on_token = on_token

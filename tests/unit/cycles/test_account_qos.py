@@ -184,38 +184,39 @@ def test_a_kept_account_loses_its_qos_and_gets_a_new_one_when_it_is_restored(
 def test_killed_at_any_step_account_and_qos_are_both_there_or_both_gone(
     tmp_path: Path, story: str, after_effect: bool
 ) -> None:
+    with a_simulated_site(tmp_path / "lock") as bare:
+        begun = bare.with_(settings=ON_QOS)
+        order = begun.order(begun.project(ada="ada01"), "Ocean", cpu=10)
+        if story != "create":
+            begun.cycle()
+            resource = begun.resource(order)
+            if "version 1" in story:
+                with begun.slurm.change() as state:
+                    state.qos_columns[resource.backend_id]["descr"] = "x"
+            order = begun.sandbox.customer.place_terminate_order(resource)
     number, steps = 0, 1
     while number <= steps:
-        with a_simulated_site(tmp_path / f"{number}.lock") as bare:
-            site = bare.with_(settings=ON_QOS)
-            order = site.order(site.project(ada="ada01"), "Ocean", cpu=10)
-            if story != "create":
-                site.cycle()
-                resource = site.resource(order)
-                if "version 1" in story:
-                    with site.slurm.change() as state:
-                        state.qos_columns[resource.backend_id]["descr"] = "x"
-                order = site.sandbox.customer.place_terminate_order(resource)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            agent = site.with_(runner=blade.runner, transport=blade.transport)
-            if number == 0:
+        site = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        agent = site.with_(runner=blade.runner, transport=blade.transport)
+        if number == 0:
+            agent.cycle()
+            steps = len(blade.steps)
+        else:
+            with pytest.raises(KilledError):
                 agent.cycle()
-                steps = len(blade.steps)
-            else:
-                with pytest.raises(KilledError):
-                    agent.cycle()
-                site.cycle()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert site.state(order) == "done", where
-            assert not site.sandbox.requests.count("*_set_state_erred"), where
-            own = set(site.slurm.state.qos) - {"normal", "limited", "paused"}
-            if story == "create":
-                name = site.resource(order).backend_id
-                assert own == {name}, where
-                assert qos_of(site, site.resource(order))[1] == name, where
-                assert site.slurm.state.qos_limits[name] == {"cpu": 600000}, where
-            else:
-                assert (own, site.accounts) == (set(), {"c_uni"}), where
+            site.cycle()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert site.state(order) == "done", where
+        assert not site.sandbox.requests.count("*_set_state_erred"), where
+        own = set(site.slurm.state.qos) - {"normal", "limited", "paused"}
+        if story == "create":
+            name = site.resource(order).backend_id
+            assert own == {name}, where
+            assert qos_of(site, site.resource(order))[1] == name, where
+            assert site.slurm.state.qos_limits[name] == {"cpu": 600000}, where
+        else:
+            assert (own, site.accounts) == (set(), {"c_uni"}), where
         number += 1
     assert steps > 8
 

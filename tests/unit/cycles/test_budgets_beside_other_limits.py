@@ -77,28 +77,29 @@ def test_a_policy_that_comes_to_limit_single_jobs_leaves_no_budget_behind(
 def test_a_change_of_the_limit_type_killed_at_any_step_leaves_no_limits_behind(
     tmp_path: Path, first: str
 ) -> None:
+    with a_simulated_site(tmp_path / "lock") as plain:
+        begun = a_budget(plain)
+        resource = sold(begun, limit_type=first)
+        billing = "billing" in begun.slurm.state.accounts[resource.backend_id].limits
+        assert billing == (first == "GrpTRESMins")
+        second = {"GrpTRESMins": "MaxTRESMins", "MaxTRESMins": "GrpTRESMins"}[first]
+        change_policy(begun, limit_type=second, tres_billing_enabled=False)
     steps: list[str] = []
     for number in range(100, 0, -1):  # the first is not killed, and shows where the others are
         if steps and (number > len(steps) or not _writes(steps[number - 1])):
             continue
-        with a_simulated_site(tmp_path / f"{number}.lock") as plain:
-            site = a_budget(plain)
-            resource = sold(site, limit_type=first)
-            billing = "billing" in site.slurm.state.accounts[resource.backend_id].limits
-            assert billing == (first == "GrpTRESMins")
-            second = {"GrpTRESMins": "MaxTRESMins", "MaxTRESMins": "GrpTRESMins"}[first]
-            change_policy(site, limit_type=second, tres_billing_enabled=False)
-            blade = KillSwitch(at=number, after_effect=False)
-            with contextlib.suppress(KilledError):
-                site.with_(runner=blade.runner, transport=blade.transport).sync()
-            steps = steps or [*blade.steps]
-            site.sync()
-            site.sync()
-            account = site.slurm.state.accounts[resource.backend_id]
-            budget = {name: amount * 3 // 2 for name, amount in SOLD.items()}
-            expected = (budget, {}) if first == "MaxTRESMins" else (SOLD, budget)
-            assert (account.limits, account.job_limits) == expected, blade.steps[-1]
-            assert is_quiet(site), blade.steps[-1]
+        site = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=False)
+        with contextlib.suppress(KilledError):
+            site.with_(runner=blade.runner, transport=blade.transport).sync()
+        steps = steps or [*blade.steps]
+        site.sync()
+        site.sync()
+        account = site.slurm.state.accounts[resource.backend_id]
+        budget = {name: amount * 3 // 2 for name, amount in SOLD.items()}
+        expected = (budget, {}) if first == "MaxTRESMins" else (SOLD, budget)
+        assert (account.limits, account.job_limits) == expected, blade.steps[-1]
+        assert is_quiet(site), blade.steps[-1]
     assert len([step for step in steps if _writes(step)]) >= 3
 
 

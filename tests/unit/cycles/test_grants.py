@@ -206,26 +206,27 @@ def test_an_account_that_was_paused_by_qos_before_is_opened_again(testbed: Simul
 def test_killed_at_any_step_every_member_has_partitions_and_qos_in_the_end(
     tmp_path: Path, after_effect: bool
 ) -> None:
+    with a_simulated_site(tmp_path / "lock") as bare:
+        begun = bare.with_(settings=ENFORCED | PARTITIONS)
+        offering_with(bare, "gpu", "cpu")
+        order = ordered(begun, qos="high")
     number, steps = 0, 1
     while number <= steps:
-        with a_simulated_site(tmp_path / f"{number}.lock") as bare:
-            site = bare.with_(settings=ENFORCED | PARTITIONS)
-            offering_with(bare, "gpu", "cpu")
-            order = ordered(site, qos="high")
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            agent = site.with_(runner=blade.runner, transport=blade.transport)
-            if number == 0:
+        site = begun.copy(tmp_path / f"{number}.lock")
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        agent = site.with_(runner=blade.runner, transport=blade.transport)
+        if number == 0:
+            agent.cycle()
+            steps = len(blade.steps)
+        else:
+            with pytest.raises(KilledError):
                 agent.cycle()
-                steps = len(blade.steps)
-            else:
-                with pytest.raises(KilledError):
-                    agent.cycle()
-                site.cycle()
-            where = f"killed at step {number}: {blade.steps[-1]}"
-            assert site.state(order) == "done", where
-            for user in ("ada01", "bob01"):
-                found = membership(site, site.resource(order), user)
-                given = (found.partitions, found.qos, found.default_qos)
-                assert given == (["cpu", "gpu"], ["high"], "high"), where
+            site.cycle()
+        where = f"killed at step {number}: {blade.steps[-1]}"
+        assert site.state(order) == "done", where
+        for user in ("ada01", "bob01"):
+            found = membership(site, site.resource(order), user)
+            given = (found.partitions, found.qos, found.default_qos)
+            assert given == (["cpu", "gpu"], ["high"], "high"), where
         number += 1
     assert steps > 10

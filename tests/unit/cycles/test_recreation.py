@@ -156,24 +156,24 @@ def test_the_option_is_for_one_cycle_of_membership_sync(installation: Installati
 
 @pytest.mark.parametrize("after_effect", [False, True], ids=["before", "after"])
 def test_killed_at_any_step_the_next_run_completes_it(tmp_path: Path, after_effect: bool) -> None:
+    with a_simulated_site(tmp_path / "lock") as bare:
+        resource = bare.created(bare.project(ada="ada01", bob="bob01"), cpu=10)
+        bare.sandbox.customer.set_user_limit(resource, "bob", "cpu", 2)
+        bare.sandbox.customer.set_flags(resource, paused=True)
+        bare.sync()
+        before = picture(bare)
     number, steps = 0, 1
     while number <= steps:
-        with a_simulated_site(tmp_path / f"{number}.lock") as bare:
-            resource = bare.created(bare.project(ada="ada01", bob="bob01"), cpu=10)
-            bare.sandbox.customer.set_user_limit(resource, "bob", "cpu", 2)
-            bare.sandbox.customer.set_flags(resource, paused=True)
-            bare.sync()
-            before = picture(bare)
-            site = wiped(bare)
-            blade = KillSwitch(at=number, after_effect=after_effect)
-            agent = site.with_(runner=blade.runner, transport=blade.transport)
-            if number == 0:
+        site = wiped(bare.copy(tmp_path / f"{number}.lock"))
+        blade = KillSwitch(at=number, after_effect=after_effect)
+        agent = site.with_(runner=blade.runner, transport=blade.transport)
+        if number == 0:
+            agent.sync()
+            steps = len(blade.steps)
+        else:
+            with pytest.raises(KilledError):
                 agent.sync()
-                steps = len(blade.steps)
-            else:
-                with pytest.raises(KilledError):
-                    agent.sync()
-                site.sync()
-            assert picture(site) == before, f"killed at step {number}: {blade.steps[-1]}"
+            site.sync()
+        assert picture(site) == before, f"killed at step {number}: {blade.steps[-1]}"
         number += 1
     assert steps > 15

@@ -50,9 +50,9 @@ def test_an_unchanged_site_costs_a_bounded_number_of_requests(
     testbed: SimulatedSite, bulk: bool
 ) -> None:
     side = testbed.sandbox.customer
-    for number in range(100):
+    for number in range(30):
         project = testbed.project(
-            f"project{number}", **{f"p{number}u{n}": f"p{number}u{n}" for n in range(10)}
+            f"project{number}", **{f"p{number}u{n}": f"p{number}u{n}" for n in range(3)}
         )
         testbed.order(project, f"run {number}")
     testbed.cycle()
@@ -64,11 +64,11 @@ def test_an_unchanged_site_costs_a_bounded_number_of_requests(
         site.waldur.whoami()
     report = testbed.sync()
     assert not report.failed
-    assert testbed.sandbox.requests.count() <= (18 if bulk else 115)
+    assert testbed.sandbox.requests.count() <= (18 if bulk else 45)
     assert testbed.sandbox.requests.writes() == []
     assert sum(testbed.slurm.commands_run.values()) <= 2
     assert testbed.writing_commands == 0
-    assert len(side.world.resources) == 100
+    assert len(side.world.resources) == 30
 
 
 @pytest.mark.guarantee("membership: What it costs")

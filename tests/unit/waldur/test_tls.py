@@ -112,6 +112,22 @@ def test_a_server_is_believed_on_the_word_of_the_sites_own_authority(
         assert waldur.server_version() == "8.1.3"
 
 
+@needs_openssl
+def test_an_authority_that_was_replaced_counts_from_the_next_connection(
+    url: str, certificate: Path, tmp_path: Path
+) -> None:
+    file = issue(tmp_path / "authority.pem", "keyUsage=critical,keyCertSign,digitalSignature")
+    believing = offering(url, ca_file=str(file))
+    with (
+        connect(believing, "report") as waldur,
+        pytest.raises(TemporaryError, match="is not trusted"),
+    ):
+        waldur.server_version()
+    file.write_bytes(certificate.read_bytes())
+    with connect(believing, "report") as waldur:
+        assert waldur.server_version() == "8.1.3"
+
+
 def test_https_to_a_port_of_http_says_which_scheme_to_write() -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Versioned) as server:
         serving = threading.Thread(target=server.serve_forever, daemon=True)

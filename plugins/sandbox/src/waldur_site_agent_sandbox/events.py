@@ -614,6 +614,8 @@ def _differences(
     before: Mapping[str, T], after: Mapping[str, T]
 ) -> Iterator[tuple[T | None, T | None]]:
     """Yield added, removed and changed rows; records are frozen, so identity is compared."""
+    if before == after:
+        return
     for uuid, row in after.items():
         old = before.get(uuid)
         if old is not row:
