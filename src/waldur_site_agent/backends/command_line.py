@@ -448,7 +448,7 @@ class CommandLineBackend(Backend, Generic[R, W]):
         """How long to put up with the backend being away, from now on."""
         return Retries(self._pause, self._retry_seconds)
 
-    def read_patiently(self, names: frozenset[str] | None = None) -> R:
+    def read_patiently(self, names: frozenset[str] | None) -> R:
         """Read accounts anew, and again after a pause if the backend is away for a moment.
 
         ``names`` of ``None`` means all accounts.

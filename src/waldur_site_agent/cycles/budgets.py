@@ -131,7 +131,7 @@ def plan_budgets(
     groups: Mapping[str, Sequence[Resource]],
     state: BackendState,
     *,
-    uncertain: Collection[str] = (),
+    uncertain: Collection[str],
 ) -> Plans:
     """Plan the budgets of accounts.
 

@@ -82,7 +82,7 @@ def check_emptied_list(site: Site, what: str, rows: Sized) -> None:
         site.memory.nonempty_lists.discard(what)
 
 
-def load_components(offering: Offering, waldur: Waldur, *, dry_run: bool = False) -> CommandOutcome:
+def load_components(offering: Offering, waldur: Waldur, *, dry_run: bool) -> CommandOutcome:
     """Create and update components in Waldur; a component that Waldur refuses stops no other.
 
     Components that only Waldur has are reported and left unchanged. What was written is read

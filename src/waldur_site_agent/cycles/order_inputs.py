@@ -314,7 +314,7 @@ def order_contexts(
     orders: Sequence[Order],
     by_uuid: Mapping[UUID, Resource],
     approved: frozenset[UUID],
-    offering: WaldurOffering | None = None,
+    offering: WaldurOffering | None,
 ) -> tuple[OrderContext, ...]:
     """Each order with its resource, its possible placements, and the members of the team.
 

@@ -134,7 +134,7 @@ class UsernameContext(Protocol):
 
 
 def sync_offering_users(
-    site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool = False
+    site: UsernameContext, offering_uuid: UUID, backend: UsernameBackend, *, dry_run: bool
 ) -> UsernamesReport:
     """Read the offering and its users, and assign usernames to those who need one.
 

@@ -8,7 +8,6 @@ removes the user's whole virtual host, with all queues and messages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -67,13 +66,11 @@ class Registration:
         waldur: Waldur,
         offering: Offering,
         log: FilteringBoundLogger,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waldur = waldur
         self._offering = offering
         self._uuid = offering.waldur_offering_uuid
         self._log = log
-        self._clock = clock
         self._began = datetime.now(UTC)
         self._absent: set[str] = set()
         self._identity: UUID | None = None
@@ -242,13 +239,13 @@ class Registration:
         mine = self._waldur.event_subscriptions(self._waldur.whoami().uuid).items
         known = [one for one in reversed(mine) if one.object_types == (object_type,)]
         usable = [o for o in known if may_refuse or o.uuid.hex not in self._refused_logins]
-        if known and not usable and self._clock() < self._new_login_after:
+        if known and not usable and time.monotonic() < self._new_login_after:
             self._refused_logins.clear()
             return known[0]
         if usable:
             return usable[0]
         if known:
-            self._new_login_after = self._clock() + _NEW_LOGIN_SECONDS
+            self._new_login_after = time.monotonic() + _NEW_LOGIN_SECONDS
         return self._waldur.create_event_subscription(_DESCRIPTION, [object_type])
 
     def _registered(self, object_type: str) -> EventSubscription | None:

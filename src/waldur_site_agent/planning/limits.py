@@ -149,7 +149,7 @@ EXACT = LimitPrecision()
 def limit_changes(
     wanted: Mapping[str, Decimal],
     found: Mapping[str, Decimal],
-    precision: LimitPrecision = EXACT,
+    precision: LimitPrecision,
 ) -> Amounts:
     """The wanted limits that differ from those found; limits that are not wanted are kept."""
     return {

@@ -630,7 +630,7 @@ def _is_empty_container(name: str, state: BackendState) -> bool:
     return not state.children(name) and not any(others)
 
 
-def order_writes(plan: OrderPlan, last_usage: Iterable[Write] = ()) -> tuple[Write, ...]:
+def order_writes(plan: OrderPlan, last_usage: Iterable[Write]) -> tuple[Write, ...]:
     """The writes for an order if every step of its plan succeeds, in order.
 
     ``last_usage`` are the usage reports of a terminated resource.

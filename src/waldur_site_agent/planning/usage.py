@@ -334,7 +334,7 @@ def plan_month(
     components: Mapping[str, Component],
     found: RowsByComponent,
     *,
-    allow_decrease: bool = False,
+    allow_decrease: bool,
     report_zero: bool = True,
 ) -> MonthPlan:
     """Compare the usage of a month.

@@ -520,7 +520,7 @@ def _login(offering: Offering) -> Check:
     return _passed("broker's login", f"accepted and subscribed to {queues}")
 
 
-def _failed(detail: str, remedy: str = "", name: str = "broker") -> Check:
+def _failed(detail: str, remedy: str, name: str = "broker") -> Check:
     return Check(name=name, verdict=CheckStatus.FAILED, detail=detail, remedy=remedy)
 
 

@@ -55,7 +55,7 @@ class SiteObserver:
         metrics: Metrics | None,
         offering: str,
         mode: str,
-        job: str = "",
+        job: str,
         overview: Overview | None = None,
     ) -> None:
         self._health = health
@@ -155,7 +155,7 @@ class Monitoring:
         overview = self.overview if self.metrics is not None else None  # nobody looks otherwise
         return SiteObserver(self.health, self.metrics, offering, mode, job, overview)
 
-    def conditions(self, offering: str, mode: str, job: str = "") -> Conditions:
+    def conditions(self, offering: str, mode: str, job: str) -> Conditions:
         """The conditions logged for that job; they survive a reload."""
         return self._conditions.setdefault((offering, mode, job), Conditions())
 

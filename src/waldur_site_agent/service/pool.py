@@ -111,7 +111,7 @@ class WorkerPool:
         self,
         runtime: Runtime,
         work: Sequence[tuple[Offering, AnyMode]],
-        unserved: Sequence[Unserved] = (),
+        unserved: Sequence[Unserved],
     ) -> None:
         """Health and metrics show ``unserved`` as failing, beside the workers."""
         self.stop = Stop()

@@ -503,7 +503,7 @@ def only_copy(
     offering: Offering,
     parts: Iterable[Mode],
     wait_seconds: float,
-    stopping: Callable[[], bool] = bool,
+    stopping: Callable[[], bool],
 ) -> Iterator[Tenancy]:
     """Keep every other process from serving an offering in some modes while the body runs.
 

@@ -161,7 +161,7 @@ class Redirect:
         return ApiAddress.parse(f"https://{after.netloc}").origin
 
 
-def trusted_authorities(ca_file: str = "") -> ssl.SSLContext:
+def trusted_authorities(ca_file: str) -> ssl.SSLContext:
     """The certificate authorities that are trusted for TLS.
 
     They are those of the machine and those that come with the HTTP client, or, instead of both,
@@ -299,7 +299,7 @@ def proxy_for(
     return None
 
 
-def proxy_to(url: str, configured: Proxy | None = None) -> Proxy | None:
+def proxy_to(url: str, configured: Proxy | None) -> Proxy | None:
     """The proxy for a URL: that of the configuration, or else of the environment."""
     if configured is not None:
         return configured

@@ -104,7 +104,7 @@ class MamClient(CommandClient):
 
     unavailable = MamUnavailableError
 
-    def __init__(self, runner: Runner, timeout: float, *, deposited_falls: bool = False) -> None:
+    def __init__(self, runner: Runner, timeout: float, *, deposited_falls: bool) -> None:
         """``deposited_falls``: a withdrawal lowers ``Deposited``, so withdrawals need no asking."""
         super().__init__(runner, timeout)
         self._deposited_falls = deposited_falls

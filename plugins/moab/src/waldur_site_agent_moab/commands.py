@@ -32,7 +32,7 @@ def list_funds() -> Argv:
     return _list("mam-list-funds", facts.FUND_COLUMNS)
 
 
-def list_allocations(fund: str | None = None) -> Argv:
+def list_allocations(fund: str | None) -> Argv:
     """Ask for the allocations of one fund, or of all."""
     of_fund = ("-f", _filled(fund)) if fund is not None else ()
     return _list("mam-list-allocations", facts.ALLOCATION_COLUMNS, *of_fund)

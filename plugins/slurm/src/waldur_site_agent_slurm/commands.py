@@ -41,7 +41,7 @@ class NewAccount:
     organization: str
 
 
-def show_accounts(cluster: str | None, names: Sequence[str] | None = None) -> Argv:
+def show_accounts(cluster: str | None, names: Sequence[str] | None) -> Argv:
     """Ask for accounts with their parents, users, QOS, limits and organization, in one read.
 
     ``wopl`` keeps what is set on an account apart from what it inherits. Without ``names`` every
@@ -328,8 +328,8 @@ def add_users(
     grant: Grant,
     cluster: str | None,
     *,
-    default_account: str = "",
-    fairshare: str = "",
+    default_account: str,
+    fairshare: str,
 ) -> Argv:
     """Associate users with accounts. Slurm 22.05 needs time for each account: name few at once.
 
