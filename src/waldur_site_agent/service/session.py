@@ -305,8 +305,7 @@ def open_site(
         mode: the mode whose backend is opened.
         stopping: whether a stop was requested.
         sleep: waits before a request is repeated; may raise a ``TemporaryError``.
-        may_write: asked before each write; raises a ``TemporaryError`` once the offering's lease
-            is lost.
+        may_write: asked before each write; raises a ``TemporaryError`` once the lease is lost.
 
     Raises:
         ConfigurationError: the backend does not accept its settings.
@@ -318,7 +317,8 @@ def open_site(
         backend = _opened(stack, runtime, offering, mode)
         backend.watch_commands(observer.command)
         backend.coordinate(runtime.leases, may_write)
-        waldur = _connected(stack, offering, mode, observer, sleep)
+        connected = partial(_connected, stack, mode, observer, sleep)
+        waldur = connected(offering)
         if may_write is not None:
             waldur.ask_before_writing(may_write)
         site = Site(
@@ -343,7 +343,7 @@ def open_site(
             wants_days=runtime.monitoring.shows_pages,
             budgets=_budget_channels(offering, mode),
             siblings=tuple(
-                Sibling(offering=other, waldur=_connected(stack, other, mode, observer, sleep))
+                Sibling(offering=other, waldur=connected(other))
                 for other in _siblings(runtime, offering, mode)
             ),
             zone=billing_zone(runtime.configuration),
@@ -387,10 +387,10 @@ def _usernames(runtime: Runtime, offering: Offering, mode: Mode) -> UsernameBack
 
 def _connected(
     stack: ExitStack,
-    offering: Offering,
     mode: Mode,
     observer: Observer,
     sleep: Callable[[float], None],
+    offering: Offering,
 ) -> Waldur:
     waldur = connect(offering, mode.name, sleep=sleep)
     stack.callback(waldur.close)
