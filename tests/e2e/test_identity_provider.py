@@ -39,6 +39,7 @@ def provider(installation: Installation) -> Iterator[IdentityProvider]:
             "oidc_client_id": "agent-1",
             "oidc_client_secret_file": "secret",
         }
+        installation.is_forked = False
         proxy_url = f"http://agent:{PASSWORD}@{proxy.address}"
         installation.write_offerings(changes, global_proxy=proxy_url)
         yield provider

@@ -2,53 +2,95 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from harness.patience import eventually
+from harness.patience import patience
 
 _PARENT = """\
-import json, os, signal, sys
+import gc, importlib.metadata, json, os, select, signal, sys, time
 from pkgutil import resolve_name
 
-import pg8000.native, pymysql
 import waldur_site_agent.cli.aliases, waldur_site_agent.cli.main, waldur_site_agent.cli.run
 import waldur_site_agent.events.stomp, waldur_site_agent_slurm.backend
 
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for line in sys.stdin:
-    wanted = json.loads(line)
-    child = os.fork()
-    if child:
-        print(child, flush=True)
-        continue
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    log = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, source in ((0, nothing), (1, log), (2, log)):
-        os.dup2(source, number)
-    os.environ.clear()
-    os.environ.update(wanted["environment"])
-    for name, value in wanted["constants"].items():
-        place, _, constant = name.rpartition(".")
-        setattr(resolve_name(place), constant, value)
-    sys.argv = ["waldur_site_agent", *wanted["arguments"]]
-    code = 1
-    try:
-        waldur_site_agent.cli.aliases.agent()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+try:
+    import pg8000.native, pymysql
+except ImportError:
+    pass  # no tests with a database, then
+
+commands = importlib.metadata.distribution("waldur-site-agent").entry_points
+ended, wakes = os.pipe()
+os.set_blocking(wakes, False)
+signal.set_wakeup_fd(wakes)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+gc.freeze()
+
+
+def tell(**what):
+    os.write(1, json.dumps(what).encode() + b"\\n")
+
+
+def bury():
+    os.read(ended, 1000)
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def wanted():
+    text = b""
+    while True:
+        if ended in select.select([0, ended], [], [])[0]:
+            bury()
+            continue
+        read = os.read(0, 100_000)
+        if not read:
+            os._exit(0)
+        *lines, text = (text + read).split(b"\\n")
+        for line in lines:
+            child = os.fork()
+            if not child:
+                return json.loads(line)
+            tell(begun=child)
+
+
+wanted = wanted()
+signal.set_wakeup_fd(-1)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+os.close(ended)
+os.close(wakes)
+created = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+for number, name, flags in (
+    (0, os.devnull, os.O_RDONLY), (1, wanted["out"], created), (2, wanted["err"], created)
+):
+    source = os.open(name, flags)
+    os.dup2(source, number)
+    os.close(source)
+os.environ.clear()
+os.environ.update(wanted["environment"])
+time.tzset()
+for name, value in wanted["constants"].items():
+    place, _, constant = name.rpartition(".")
+    setattr(resolve_name(place), constant, value)
+sys.argv = [wanted["command"], *wanted["arguments"]]
+sys.exit(commands[os.path.basename(wanted["command"])].load()())
 """
 
 
@@ -58,6 +100,9 @@ class Forked:
 
     pid: int
     log: Path
+    _changed: threading.Condition
+    code: int | None = None
+    """Its exit code, as ``subprocess`` has it, once it has ended."""
 
     @property
     def text(self) -> str:
@@ -66,20 +111,53 @@ class Forked:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        with self._changed:
+            if self.code is None:
+                os.kill(self.pid, number)
 
-    def wait(self) -> None:
-        """Wait for its end."""
-        eventually(lambda: not Path(f"/proc/{self.pid}").exists(), "the end of an agent")
+    send_signal = send
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """Return its exit code, or ``None`` while it runs."""
+        return self.code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end in time.
+        """
+        seconds = patience() if timeout is None else timeout
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.code is not None, seconds):
+                raise subprocess.TimeoutExpired(str(self.log), seconds)
+            assert self.code is not None
+            return self.code
+
+    def end(self, code: int) -> None:
+        """Note that it has ended."""
+        with self._changed:
+            self.code = code
+            self._changed.notify_all()
 
 
 @dataclass
 class Nursery:
     """Forks agents on demand."""
 
-    _process: subprocess.Popen[str]
+    _process: subprocess.Popen[bytes]
     _mutex: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _wanted: deque[Path] = field(default_factory=deque)
+    _begun: deque[Forked] = field(default_factory=deque)
+    _running: dict[int, Forked] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._listen, name="nursery", daemon=True).start()
 
     def agent(
         self,
@@ -87,35 +165,83 @@ class Nursery:
         environment: Mapping[str, str],
         constants: Mapping[str, float],
         log: Path,
+        *,
+        command: str = "waldur_site_agent",
+        errors: Path | None = None,
     ) -> Forked:
-        """Start an agent with these arguments, variables and module constants."""
+        """Start an agent with these arguments, variables and module constants.
+
+        Args:
+            arguments: those of the command.
+            environment: all variables; none that the interpreter reads at its start has an effect.
+            constants: module constants by their full name.
+            log: gets what it prints.
+            command: the name or path of one of the agent's commands.
+            errors: gets its standard error, by default the same file.
+        """
         wanted = {
+            "command": command,
             "arguments": list(arguments),
             "environment": dict(environment),
             "constants": dict(constants),
-            "log": str(log),
+            "out": str(log),
+            "err": str(errors or log),
         }
         log.touch()
         with self._mutex:
             assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(wanted) + "\n")
+            self._wanted.append(log)
+            self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
             self._process.stdin.flush()
-            return Forked(int(self._process.stdout.readline()), log)
+            with self._changed:
+                assert self._changed.wait_for(lambda: self._begun, patience()), "no agent is forked"
+                return self._begun.popleft()
+
+    def close(self) -> None:
+        """Fork no more; who starts agents ends them."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                told = json.loads(line)
+                if "ended" in told:
+                    self._running.pop(told["ended"]).end(told["code"])
+                    continue
+                begun = Forked(told["begun"], self._wanted.popleft(), self._changed)
+                self._running[begun.pid] = begun
+                with self._changed:
+                    self._begun.append(begun)
+                    self._changed.notify_all()
 
 
 @contextmanager
-def a_nursery() -> Iterator[Nursery]:
-    """A process that forks agents while the body runs; who starts agents ends them."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield Nursery(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
+def a_nursery(environment: Mapping[str, str] | None = None) -> Iterator[Nursery]:
+    """A process that forks agents while the body runs."""
+    nursery = _started(environment)
+    try:
+        yield nursery
+    finally:
+        nursery.close()
+
+
+@cache
+def the_nursery(variables: tuple[tuple[str, str], ...]) -> Nursery:
+    """The one of all tests of this process, for these variables of the interpreter."""
+    nursery = _started({**os.environ, **dict(variables)})
+    atexit.register(nursery.close)
+    return nursery
+
+
+def _started(environment: Mapping[str, str] | None) -> Nursery:
+    return Nursery(
+        subprocess.Popen(
+            [sys.executable, "-c", _PARENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+    )

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from harness.commands import commands_of
+from harness.nursery import Forked, the_nursery
 from harness.patience import patience
 from harness.testbed import COMPONENTS, SETTINGS, SimulatedSite
 from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE
@@ -59,6 +61,9 @@ class Installation:
     """Environment that every command of this installation gets."""
     constants: Mapping[str, float] = field(default_factory=dict)
     """Module constants by their full name, for services of tests that cannot wait so long."""
+    is_forked: bool = True
+    """Whether agents are forked from a process that has imported everything, as its own command
+    line and environment in ``/proc`` then say."""
 
     @property
     def file(self) -> Path:
@@ -96,13 +101,17 @@ class Installation:
 
     def run(self, *arguments: str, command: str = "waldur_site_agent") -> Finished:
         """Run a command to its end."""
+        variables = environment(**self.variables)
+        words = (*arguments, "-c", str(self.file))
+        if self.is_forked:
+            return _forked(command, words, variables)
         done = subprocess.run(
-            [str(COMMANDS / command), *arguments, "-c", str(self.file)],
+            [str(COMMANDS / command), *words],
             capture_output=True,
             text=True,
             timeout=patience(),
             check=False,
-            env=environment(**self.variables),
+            env=variables,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -110,22 +119,26 @@ class Installation:
     def service(self, *arguments: str, **variables: str) -> Iterator[Service]:
         """Run the agent while the body runs: as a service, or once with ``--once``."""
         log = self.directory / f"service-{time.monotonic_ns()}.log"
+        words = (*arguments, "-c", str(self.file))
+        process = self._begun(words, environment(**self.variables, **variables), log)
+        try:
+            yield Service(process, log)
+        finally:
+            process.kill()
+            process.wait()
+
+    def _begun(
+        self, words: Sequence[str], variables: Mapping[str, str], log: Path
+    ) -> subprocess.Popen[bytes] | Forked:
         command = [str(COMMANDS / "waldur_site_agent")]
+        if self.is_forked:
+            nursery = the_nursery(_of_the_interpreter(variables))
+            return nursery.agent(words, variables, self.constants, log, command=command[0])
         if self.constants:
             settings = " ".join(f"{name}={value}" for name, value in self.constants.items())
             command = [sys.executable, "-c", _WITH_CONSTANTS, settings]
         with log.open("w") as stream:
-            process = subprocess.Popen(
-                [*command, *arguments, "-c", str(self.file)],
-                stderr=stream,
-                stdout=stream,
-                env=environment(**self.variables, **variables),
-            )
-            try:
-                yield Service(process, log)
-            finally:
-                process.kill()
-                process.wait()
+            return subprocess.Popen([*command, *words], stderr=stream, stdout=stream, env=variables)
 
     @contextmanager
     def stalled_writes(self) -> Iterator[StalledWrites]:
@@ -169,7 +182,7 @@ class Finished:
 class Service:
     """A running agent."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
 
     @property
@@ -184,6 +197,25 @@ class Service:
     def wait(self) -> int:
         """Wait for its end."""
         return self.process.wait(patience())
+
+
+_READ_AT_THE_START = ("PYTHON", "COVERAGE", "LANG", "LC_", "LD_")
+
+
+def _of_the_interpreter(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(v for v in variables.items() if v[0].startswith(_READ_AT_THE_START)))
+
+
+def _forked(command: str, words: Sequence[str], variables: Mapping[str, str]) -> Finished:
+    with tempfile.TemporaryDirectory(prefix="wsa-") as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        nursery = the_nursery(_of_the_interpreter(variables))
+        path = str(COMMANDS / command)
+        process = nursery.agent(words, variables, {}, out, command=path, errors=err)
+        try:
+            return Finished(process.wait(), out.read_text(), err.read_text())
+        finally:
+            process.kill()
 
 
 def environment(**variables: str) -> dict[str, str]:
