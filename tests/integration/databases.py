@@ -35,8 +35,7 @@ class RealDatabase:
     @property
     def certificate(self) -> Path:
         """The certificate of the server, which signed it itself."""
-        directory = Path(self.environment[f"WSA_{self.name.upper()}_DIR"])
-        return directory / "tls" / "certificate.pem"
+        return self.directory / "tls" / "certificate.pem"
 
     def start(self) -> str:
         """Start the server if it is not running; return its URL."""
@@ -51,9 +50,14 @@ class RealDatabase:
         assert started.returncode == 0, started.stderr
         return started.stdout.strip().rpartition("URL=")[2]
 
-    def stop(self) -> None:
+    @property
+    def directory(self) -> Path:
+        """Where it lives."""
+        return Path(self.environment[f"WSA_{self.name.upper()}_DIR"])
+
+    def stop(self, *options: str) -> None:
         """Stop the server and wait until it is gone; its clients' connections end."""
-        down = [SERVICES / self.name / "down.sh"]
+        down = [str(SERVICES / self.name / "down.sh"), *options]
         subprocess.run(down, env=self.environment, stdin=subprocess.DEVNULL, check=True)
 
     def kill(self) -> None:
@@ -80,8 +84,7 @@ class RealDatabase:
         return ""
 
     def _pid(self) -> int:
-        directory = Path(self.environment[f"WSA_{self.name.upper()}_DIR"])
-        return int((directory / "run" / f"{self.daemon}.pid").read_text("ascii").split()[0])
+        return int((self.directory / "run" / f"{self.daemon}.pid").read_text("ascii").split()[0])
 
 
 POSTGRESQL = RealDatabase("postgresql", "postgres", "postgresql/*/bin/postgres", 28817)

@@ -59,7 +59,7 @@ is_up() {
     [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ]
 }
 
-# wait_until WHAT COMMAND...: a minute on an idle machine, WSA_TEST_PATIENCE times as long
+# wait_until WHAT COMMAND...: 90 seconds on an idle machine, WSA_TEST_PATIENCE times as long
 wait_until() {
     what=$1
     shift
@@ -68,7 +68,7 @@ wait_until() {
         tries=$((tries + 1))
         read -r load _ </proc/loadavg
         patience=${WSA_TEST_PATIENCE:-1}
-        [ $tries -lt $((300 * ${patience%%.*} * (1 + ${load%%.*} / $(nproc)))) ] ||
+        [ $tries -lt $((450 * ${patience%%.*} * (1 + ${load%%.*} / $(nproc)))) ] ||
             { say "$what did not come up; see $DIR/log"; exit 1; }
         sleep 0.2
     done
@@ -76,7 +76,7 @@ wait_until() {
 
 # stop NAME [SIGNAL]: what is_up NAME says, and wait for its end
 stop() {
-    is_up "$1" || return 0
+    is_up "$1" || { rm -f "$DIR/run/$1.pid"; return 0; }
     kill -CONT "$pid"               # a test may have frozen it
     kill "${2:--TERM}" "$pid"
     tries=0
@@ -85,4 +85,5 @@ stop() {
         sleep 0.1
     done
     [ ! -d "/proc/$pid" ] || kill -9 "$pid"
+    rm -f "$DIR/run/$1.pid"
 }

@@ -13,11 +13,12 @@ from harness.nursery import Nursery, a_nursery
 from harness.several_agents import SeveralAgents, several_agents
 from integration.databases import MARIADB, POSTGRESQL, RealDatabase
 from integration.not_run import note_missing
+from integration.places import to_purge
 
 
 @pytest.fixture(scope="session", params=[POSTGRESQL, MARIADB], ids=lambda one: one.name)
 def database(request: pytest.FixtureRequest) -> Iterator[RealDatabase]:
-    """A real database; what this run started is stopped at its end."""
+    """A real database; what this run started or made is stopped or removed at its end."""
     found: RealDatabase = request.param
     if obstacle := found.why_there_can_be_none():
         note_missing(request.config, f"real {found.name}", obstacle)
@@ -25,10 +26,11 @@ def database(request: pytest.FixtureRequest) -> Iterator[RealDatabase]:
             pytest.fail(f"{found.name} is required here, but {obstacle}")
         pytest.skip(f"no {found.name}: {obstacle}")
     was_running = found.is_running()
+    purge = to_purge(str(found.directory))
     found.start()
     yield found
     if not was_running:
-        found.stop()
+        found.stop(*purge)
 
 
 @pytest.fixture(scope="session")

@@ -19,52 +19,14 @@ set -eu
 PACKAGES='rabbitmq-server openssl'      # openssl: tests make certificates
 [ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
+SERVICE=rabbitmq
 DIR=${WSA_RABBITMQ_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-rabbitmq}
 PORT=${WSA_RABBITMQ_PORT:-27817}
 NODE=wsatest@localhost
-PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
-export PATH
-cd /        # Erlang looks into its working directory, which its user may not be allowed to
 
-say() { echo "rabbitmq test service: $*" >&2; }
+. "$(dirname "$0")/../common.sh"
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
-
-# one_at_a_time COMMAND: services that start side by side share the package manager
-one_at_a_time() {
-    exec 9<"${TMPDIR:-/tmp}"      # the directory itself: no file of a lock stays
-    flock 9
-    "$@"
-    exec 9>&-
-}
-
-install_packages() {
-    missing=
-    for package in $PACKAGES; do
-        dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
-            missing="$missing $package"
-    done
-    [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null || { say "no apt-get; install:$missing"; exit 3; }
-    say "installing$missing"
-    policy=/usr/sbin/policy-rc.d
-    made=
-    if [ ! -e $policy ]; then       # the package must not start the service it brings
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-        made=$policy
-    fi
-    log=$(mktemp)
-    export DEBIAN_FRONTEND=noninteractive
-    # word splitting is wanted: one argument per package
-    # shellcheck disable=SC2086
-    { apt-get -o DPkg::Lock::Timeout=600 update -q &&
-        apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends $missing
-    } >"$log" 2>&1 || { say "apt-get failed; see $log"; exit 3; }
-    rm -f "$log"
-    # now, while the others wait: one of them may make that file for itself
-    [ -z "$made" ] || { rm -f "$made"; trap - EXIT; }
-}
+cd /        # Erlang looks into its working directory, which its user may not be allowed to
 
 write_configuration() {
     umask 022
@@ -128,31 +90,6 @@ SCRIPT
 check_reach() {
     runuser -u rabbitmq -- test -x "$DIR/log" ||
         { say "the user rabbitmq cannot reach $DIR; name another directory by WSA_RABBITMQ_DIR"; exit 2; }
-}
-
-# is_up NAME: the pid file names a living process of that command
-is_up() {
-    pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 1
-    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ]
-}
-
-# most TRIES: more tries on a busy machine, and WSA_TEST_PATIENCE times as many
-most() {
-    read -r load _ </proc/loadavg
-    patience=${WSA_TEST_PATIENCE:-1}
-    echo $(($1 * ${patience%%.*} * (1 + ${load%%.*} / $(nproc))))
-}
-
-# wait_until WHAT COMMAND...: at most 90 seconds on an idle machine
-wait_until() {
-    what=$1
-    shift
-    tries=0
-    until "$@" >/dev/null 2>&1; do
-        tries=$((tries + 1))
-        [ $tries -lt "$(most 300)" ] || { say "$what did not come up; see $DIR/log"; exit 1; }
-        sleep 0.3
-    done
 }
 
 # listens PORT: the kernel's table has a socket in state LISTEN (0A)

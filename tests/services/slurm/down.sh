@@ -3,21 +3,9 @@
 # unless another cluster of the tests is running, the operating-system users that up.sh made.
 set -u
 
+SERVICE=slurm
 DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
-
-stop() {
-    pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 0
-    rm -f "$DIR/run/$1.pid"
-    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] || return 0
-    kill -CONT "$pid"          # a test may have frozen it
-    kill "$pid"
-    tries=0
-    while [ -d "/proc/$pid" ] && [ $tries -lt 100 ]; do
-        tries=$((tries + 1))
-        sleep 0.1
-    done
-    [ ! -d "/proc/$pid" ] || kill -9 "$pid"
-}
+. "$(dirname "$0")/../common.sh"
 
 # whether a slurmctld of these tests runs; the one of a site has another name in its configuration
 another_cluster() {

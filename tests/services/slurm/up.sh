@@ -17,6 +17,7 @@ set -eu
 PACKAGES='munge mariadb-server slurmdbd slurmctld slurmd slurm-client slurm-wlm-mysql-plugin'
 [ "${1:-}" != packages ] || { echo "$PACKAGES"; exit 0; }
 
+SERVICE=slurm
 DIR=${WSA_SLURM_DIR:-${TMPDIR:-/tmp}/waldur-site-agent-slurm}
 PORT=${WSA_SLURM_PORT:-26817}
 USERS=${WSA_SLURM_USERS:-8}
@@ -25,49 +26,11 @@ MADE_HERE='waldur-site-agent test'       # down.sh removes such users
 HOMES=${TMPDIR:-/tmp}/waldur-site-agent-homes       # one for all clusters, as the users are
 SOCKET=$DIR/munge/socket
 SQL_SOCKET=$DIR/db/socket
-PATH=/usr/sbin:/sbin:/usr/bin:/bin:$PATH
 SLURM_CONF=$DIR/etc/slurm.conf
-export PATH SLURM_CONF
+export SLURM_CONF
 
-say() { echo "slurm test service: $*" >&2; }
+. "$(dirname "$0")/../common.sh"
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 2; }
-
-# one_at_a_time COMMAND: clusters that start side by side share packages and users
-one_at_a_time() {
-    exec 9<"${TMPDIR:-/tmp}"      # the directory itself: no file of a lock stays
-    flock 9
-    "$@"
-    exec 9>&-
-}
-
-install_packages() {
-    missing=
-    for package in $PACKAGES; do
-        dpkg-query -W -f='${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed' ||
-            missing="$missing $package"
-    done
-    [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null || { say "no apt-get; install:$missing"; exit 3; }
-    say "installing$missing"
-    policy=/usr/sbin/policy-rc.d
-    made=
-    if [ ! -e $policy ]; then       # packages must not start the services they bring
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod 755 $policy
-        made=$policy
-    fi
-    DEBIAN_FRONTEND=noninteractive
-    export DEBIAN_FRONTEND
-    log=$(mktemp)
-    # word splitting is wanted: one argument per package
-    # shellcheck disable=SC2086
-    { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1 ||
-        { say "apt-get failed; see $log"; exit 3; }
-    rm -f "$log"
-    # now, while the others wait: one of them may make that file for itself
-    [ -z "$made" ] || { rm -f "$made"; trap - EXIT; }
-}
 
 write_configuration() {
     umask 022
@@ -150,38 +113,13 @@ check_reach() {
     done
 }
 
-# is_up NAME COMMAND: the pid file names a living process of that command
-is_up() {
-    pid=$(cat "$DIR/run/$1.pid" 2>/dev/null) || return 1
-    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]
-}
-
-# most TRIES: more tries on a busy machine, and WSA_TEST_PATIENCE times as many
-most() {
-    read -r load _ </proc/loadavg
-    patience=${WSA_TEST_PATIENCE:-1}
-    echo $(($1 * ${patience%%.*} * (1 + ${load%%.*} / $(nproc))))
-}
-
-# wait_until WHAT COMMAND...: at most a minute on an idle machine
-wait_until() {
-    what=$1
-    shift
-    tries=0
-    until "$@" >/dev/null 2>&1; do
-        tries=$((tries + 1))
-        [ $tries -lt "$(most 300)" ] || { say "$what did not come up; see $DIR/log"; exit 1; }
-        sleep 0.2
-    done
-}
-
 sql() { mariadb --no-defaults -uroot -S "$SQL_SOCKET" -e "$1"; }
 munge_works() { munge -n -S "$SOCKET" | unmunge -S "$SOCKET"; }
 controller_is_up() { scontrol ping | grep -q 'is UP'; }
 node_is_up() { sinfo -h -N -o %T | grep -Eq '^(idle|mixed|allocated)'; }
 
 start_munge() {
-    is_up munged munged && return 0
+    is_up munged && return 0
     rm -f "$SOCKET" "$SOCKET.lock"
     setsid runuser -u munge -- munged --force --key-file="$DIR/munge/key" --socket="$SOCKET" \
         --pid-file="$DIR/munge/pid" --log-file="$DIR/munge/log" --seed-file="$DIR/munge/seed" \
@@ -191,7 +129,7 @@ start_munge() {
 }
 
 start_database() {
-    is_up mariadbd mariadbd && return 0
+    is_up mariadbd && return 0
     # a temporary directory of its own: databases that start side by side clean up after each other
     own="--no-defaults --user=mysql --datadir=$DIR/db/files --tmpdir=$DIR/db"
     # word splitting is wanted: one argument per option
@@ -213,7 +151,7 @@ start_database() {
 }
 
 start_daemon() { # NAME ARGUMENTS...
-    is_up "$1" "$1" || setsid "$@" </dev/null >>"$DIR/log/$1.out" 2>&1
+    is_up "$1" || setsid "$@" </dev/null >>"$DIR/log/$1.out" 2>&1
 }
 
 make_users() {
