@@ -1,8 +1,9 @@
-"""The machine before and after a demo, also one that is interrupted: nothing is left on it."""
+"""The machine before and after demos and services, also interrupted ones: nothing is left on it."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ import pytest
 
 from harness.patience import eventually, patience
 from harness.processes import COMMANDS, environment
+from integration.databases import MARIADB, POSTGRESQL, SERVICES, RealDatabase
+from integration.not_run import note_missing
 from waldur_site_agent.backends.locking import DIRECTORY_VARIABLE, OWN_DIRECTORY
 
 DEMO = Path(__file__).parents[2] / "services" / "demo.sh"
@@ -30,6 +33,7 @@ class Machine(NamedTuple):
     processes: dict[int, str]
     locks_and_health: set[str]
     mounts: str
+    users: set[str]
 
 
 @pytest.fixture
@@ -48,6 +52,8 @@ def seen(temporary: Path) -> Machine:
         dict(processes(temporary)),
         own,
         Path("/proc/self/mounts").read_text(encoding="utf-8"),
+        # those of the clusters come and go with other runs of the tests
+        {one.pw_name for one in pwd.getpwall() if not one.pw_name.startswith("wsa")},
     )
 
 
@@ -99,6 +105,25 @@ def test_a_demo_leaves_nothing(temporary: Path) -> None:
     with started(temporary, BACKEND="moab") as demo:
         shown = ended(demo)
     assert demo.returncode == 0, shown
+    assert seen(temporary) == before
+
+
+@pytest.mark.database
+@pytest.mark.parametrize(
+    "found", [POSTGRESQL, pytest.param(MARIADB, marks=pytest.mark.long)], ids=lambda one: one.name
+)
+def test_a_database_of_the_tests_leaves_nothing(
+    found: RealDatabase, temporary: Path, request: pytest.FixtureRequest
+) -> None:
+    if obstacle := found.why_there_can_be_none():
+        note_missing(request.config, f"real {found.name}", obstacle)
+        pytest.skip(f"no {found.name}: {obstacle}")
+    before, name = seen(temporary), found.name.upper()
+    kept = {key: value for key, value in os.environ.items() if key != f"WSA_{name}_DIR"}
+    place = {"TMPDIR": str(temporary), f"WSA_{name}_PORT": str(free_ports(1))}
+    for script in (["up.sh"], ["down.sh", "--purge"]):
+        command = [str(SERVICES / found.name / script[0]), *script[1:]]
+        subprocess.run(command, env=kept | place, stdin=subprocess.DEVNULL, check=True)
     assert seen(temporary) == before
 
 
