@@ -23,7 +23,11 @@ ON_QOS: dict[str, Any] = {
     "qos_downscaled": "",
 }
 FLATTEST = {"parent_account": "hpc", "parent_account_holds": "allocations"}
-GRANTED = {"enforce_offering_partitions": True, "qos_enforcement_enabled": True}
+GRANTED = {
+    "enforce_offering_partitions": True,
+    "qos_enforcement_enabled": True,
+    "allowed_qos": ["high"],
+}
 
 
 @dataclass

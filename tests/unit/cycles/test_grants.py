@@ -13,7 +13,11 @@ from waldur_site_agent_sandbox.records import JsonObject
 from waldur_site_agent_slurm.simulator.state import SimMembership
 
 PARTITIONS = {"enforce_offering_partitions": True}
-ENFORCED = {"qos_enforcement_enabled": True, "enforce_offering_qos": True}
+ENFORCED = {
+    "qos_enforcement_enabled": True,
+    "enforce_offering_qos": True,
+    "allowed_qos": ["High", "unheard"],
+}
 
 
 def offering_with(
@@ -125,7 +129,7 @@ def test_the_ordered_qos_and_partition_are_those_of_the_members(testbed: Simulat
 def test_setting_or_offering_decide_whether_the_ordered_qos_counts(
     testbed: SimulatedSite, setting: bool | None, option: bool | None, given: bool
 ) -> None:
-    settings = {"qos_enforcement_enabled": True, "enforce_offering_qos": setting}
+    settings = ENFORCED | {"enforce_offering_qos": setting}
     site = testbed.with_(settings=settings)
     options = {} if option is None else {"enforce_qos": option}
     offering_with(testbed, plugin_options=options)
@@ -152,6 +156,40 @@ def test_an_order_for_what_the_offering_does_not_have_fails_before_anything_is_m
     assert site.state(order) == "erred"
     assert words in site.sandbox.customer.current(order).error_message
     assert site.accounts == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "attributes", "words"),
+    [
+        ({"allowed_qos": []}, {"qos": "high"}, "list it at the offering in Waldur, or in backend"),
+        ({}, {"qos": "long"}, "asks for the QOS 'long'"),
+        ({"default_partition": "cpu"}, {"qos": "high", "partition": "gpu"}, "partition 'gpu'"),
+        ({"allowed_partitions": ["cpu"]}, {"qos": "high", "partition": "gpu"}, "partition 'gpu'"),
+    ],
+)
+@pytest.mark.guarantee("security: Threat model")
+def test_nobody_orders_a_qos_or_a_partition_that_nothing_lists(
+    testbed: SimulatedSite, settings: dict[str, Any], attributes: dict[str, str], words: str
+) -> None:
+    """Waldur's API takes any, and before Waldur 8.0 no offering lists them."""
+    site = testbed.with_(settings=ENFORCED | settings)
+    with testbed.slurm.change() as state:
+        state.qos += ["high", "long"]
+    order = ordered(site, **attributes)
+    site.cycle()
+    assert site.state(order) == "erred"
+    assert words in site.sandbox.customer.current(order).error_message
+    assert site.accounts == set()
+
+
+@pytest.mark.parametrize("settings", [{}, {"allowed_partitions": ["GPU"]}])
+def test_what_the_file_allows_can_be_ordered_where_the_offering_lists_nothing(
+    testbed: SimulatedSite, settings: dict[str, Any]
+) -> None:
+    site = testbed.with_(settings=ENFORCED | settings)
+    offering_with(testbed)
+    found = membership(site, created(site, qos="high", partition="gpu"))
+    assert (found.partitions, found.qos) == (["gpu"], ["high"])
 
 
 def test_a_qos_that_slurm_does_not_have_keeps_members_out_and_is_named(

@@ -38,9 +38,12 @@ def grant_of(
         return Grant(partitions)
     chosen = _ordered(attributes, "partition")
     if chosen:
-        _refuse_unless_offered("partition", chosen, offered)
+        listed = frozenset(offered) or _lowered(settings.allowed_partitions)
+        if listed or partitions:  # otherwise members may use every partition anyway
+            _refuse_unless_listed("partition", chosen, listed or frozenset(partitions))
         partitions = (chosen,)
-    _refuse_unless_offered("QOS", qos, _qos_offered(offering, partitions))
+    offered_qos = _qos_offered(offering, partitions)
+    _refuse_unless_listed("QOS", qos, offered_qos or _lowered(settings.allowed_qos))
     return Grant(partitions, qos)
 
 
@@ -88,12 +91,22 @@ def _checked(kind: str, value: object) -> str:
     )
 
 
-def _refuse_unless_offered(kind: str, name: str, offered: Collection[str]) -> None:
-    if offered and name not in offered:
+def _refuse_unless_listed(kind: str, name: str, listed: Collection[str]) -> None:
+    if name in listed:
+        return
+    if not listed:
         raise PermanentError(
-            f"the order asks for the {kind} {name!r}, which the offering does not have (it has "
-            f"{', '.join(sorted(offered))}); order another, or add it to the offering in Waldur"
+            f"the order asks for the {kind} {name!r}, but nothing lists what may be ordered",
+            remedy=f"list it at the offering in Waldur, or in backend_settings.{_KEYS[kind]}",
         )
+    raise PermanentError(
+        f"the order asks for the {kind} {name!r}, which the offering does not have (it has "
+        f"{', '.join(sorted(listed))}); order another, or add it to the offering in Waldur, or, if "
+        f"that lists none, to backend_settings.{_KEYS[kind]}"
+    )
+
+
+_KEYS = {"QOS": "allowed_qos", "partition": "allowed_partitions"}
 
 
 def _lowered(names: Iterable[str]) -> frozenset[str]:

@@ -70,6 +70,7 @@ _TRES_LIST = rf"^({_ONE_TRES}(,{_ONE_TRES})*)?$"
 _WORDS = r"^([A-Za-z]+(,[A-Za-z]+)*)?$"
 _WALL_TIME = r"^([0-9]+(-[0-9]{1,2}(:[0-9]{2}){0,2}|(:[0-9]{2}){0,2}))?$"
 _QOS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,100}$"
+_PARTITION_NAME = r"^[A-Za-z0-9_-]{1,100}$"
 
 
 class QosManagement(Section):
@@ -197,6 +198,11 @@ class SlurmSettings(CommandLineSettings, BackendSettings):
     enforce_offering_qos: bool | None = None
     """With ``qos_enforcement_enabled``: ``true`` always, ``false`` never; without it the offering's
     own option ``enforce_qos`` in Waldur decides."""
+    allowed_qos: tuple[Annotated[str, Field(pattern=_QOS_NAME)], ...] = ()
+    """The QOS that orders may name where the offering lists none in Waldur; without it, none."""
+    allowed_partitions: tuple[Annotated[str, Field(pattern=_PARTITION_NAME)], ...] = ()
+    """The partitions that orders may name where the offering lists none in Waldur; without it,
+    ``default_partition``, or any where members may use every one anyway."""
     qos_downscaled: str = ""
     """The QOS of accounts that are downscaled; must exist on the cluster."""
     qos_paused: str = ""

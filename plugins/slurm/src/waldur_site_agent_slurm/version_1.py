@@ -34,8 +34,10 @@ KEYS: Mapping[str, OldKey] = {
         "for new members; an offering without partitions gets associations for all"
     ),
     "qos_enforcement_enabled": done(
-        "what is ordered must be among what the offering lists, if it lists any; accounts are "
-        "paused and downscaled by GrpSubmitJobs=0"
+        "what is ordered must be among what the offering lists, or else `allowed_qos`, where "
+        "version 1 took any QOS of the cluster; accounts are paused and downscaled by "
+        "GrpSubmitJobs=0",
+        differs=True,
     ),
     "enforce_offering_qos": done(
         "absent, the offering's option `enforce_qos` decides, which version 1 never saw"
