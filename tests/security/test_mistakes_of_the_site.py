@@ -21,6 +21,7 @@ from waldur_site_agent.backends.naming import Naming, reserve_usernames
 from waldur_site_agent.cli.install import Choices, sudoers, unit
 from waldur_site_agent.config import Budgets
 from waldur_site_agent.config.database_url import DatabaseUrl
+from waldur_site_agent.config.describing import masked
 from waldur_site_agent.events.broker import Address, Subscription
 from waldur_site_agent.events.stomp import StompTransport
 from waldur_site_agent.model.budget_notices import Budget, BudgetNotice
@@ -62,6 +63,38 @@ PASTED = [
     f"{TOKEN}\n",
     f"- {TOKEN}\n",
 ]
+
+
+@pytest.mark.guarantee("security: Threat model")
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ([f"--password={TOKEN}"], ["--password=********"]),
+        (["--api-key", TOKEN, "{account}"], ["--api-key", "********", "{account}"]),
+        ([f"SMTP_PASSWORD={TOKEN}", "x=1"], ["SMTP_PASSWORD=********", "x=1"]),
+        (["-H", f"Authorization: Bearer {TOKEN}"], ["-H", "Authorization: ********"]),
+        ([f"https://u:{TOKEN}@mail.example"], ["https://********@mail.example"]),
+        (["--token-file=/etc/t", "--to", "ops"], ["--token-file=/etc/t", "--to", "ops"]),
+    ],
+)
+def test_a_password_among_the_words_of_a_command_is_not_printed(
+    tmp_path: Path, command: list[str], shown: list[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    budgets = {"command": ["/usr/bin/notify", *command]}
+    file.write_text(configuration(waldur_api_token="x", budgets=budgets))
+    done = run_in_process("waldur-site-agent", "config", "check", "--show", "-c", str(file))
+    assert done.code == 0, done.err
+    (offering,) = yaml.safe_load(done.out[done.out.index("timezone:") :])["offerings"]
+    assert offering["budgets"]["command"] == ["/usr/bin/notify", *shown]
+    assert TOKEN not in done.out + done.err
+
+
+def test_a_password_in_a_command_of_a_plugin_is_not_printed() -> None:
+    command = f"/usr/bin/make --db-password={TOKEN} --secret '{TOKEN} x' --size 3"
+    assert masked({"command": command}) == {
+        "command": "/usr/bin/make --db-password=******** --secret ******** --size 3"
+    }
 
 
 @pytest.mark.guarantee("security: Threat model")

@@ -179,8 +179,52 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         return {key: masked(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [masked(inner) for inner in value]
-    return without_secrets(value) if isinstance(value, str) else value
+        return _masked_words(value)
+    if not isinstance(value, str):
+        return value
+    return without_secrets(_OPTION.sub(_masked_option, value))
+
+
+_NAMED_VALUE = re.compile(r"(-*([A-Za-z_][\w.-]*)\s*[=:]\s*)(.+)", re.DOTALL)
+"""A word of a command with a value: ``--password=VALUE``, ``PASSWORD=VALUE``, ``Header: VALUE``."""
+_OPTION = re.compile(r"""(?<!\S)(--?([A-Za-z][\w.-]*)(?:=|\s+))("[^"]*"|'[^']*'|\S+)""")
+"""An option and its value in a command that is one text."""
+
+
+def _masked_option(match: re.Match[str]) -> str:
+    return match[1] + MASK if _is_secret_option(match[2]) else match[0]
+
+
+def _masked_words(words: Iterable[Any]) -> list[Any]:
+    """The words of a command, or another list, with the values of secret options masked."""
+    shown: list[Any] = []
+    for word, secret in _with_secrets(words):
+        kept = word.removesuffix(secret) if secret else ""
+        shown.append(kept + MASK if secret else masked(word))
+    return shown
+
+
+def _with_secrets(words: Iterable[Any]) -> Iterator[tuple[Any, str]]:
+    """Each word, with the secret that it ends in or is; empty if it holds none."""
+    is_value = False
+    for word in words:
+        if not isinstance(word, str):
+            is_value = False
+            yield word, ""
+            continue
+        named = _NAMED_VALUE.fullmatch(word)
+        if is_value:
+            yield word, word
+        elif named is not None and _is_secret_option(named[2]):
+            yield word, named[3]
+        else:
+            yield word, ""
+        is_option = word.startswith("-") and named is None
+        is_value = not is_value and is_option and _is_secret_option(word.lstrip("-"))
+
+
+def _is_secret_option(name: str) -> bool:
+    return name.lower() == "authorization" or sounds_secret([f"_{name}"])
 
 
 def secrets_in(value: Any, name: str = "") -> Iterator[str]:
@@ -189,8 +233,10 @@ def secrets_in(value: Any, name: str = "") -> Iterator[str]:
         for key, inner in value.items():
             yield from secrets_in(inner, name if sounds_secret([name]) else str(key))
     elif isinstance(value, list | tuple):
-        for inner in value:
+        for inner, secret in _with_secrets(value):
             yield from secrets_in(inner, name)
+            if secret:
+                yield secret
     elif isinstance(value, str) and value and sounds_secret([name]):
         yield value
 
