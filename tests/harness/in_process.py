@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -86,6 +87,7 @@ def _invoke(
     return Finished(result.exit_code, result.stdout, result.stderr)
 
 
+@cache
 def _command(name: str) -> click.Command:
     (entry,) = entry_points(group="console_scripts", name=name)
     # what the entry points import, as late as they can

@@ -7,7 +7,9 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import ValidationError
@@ -423,11 +425,36 @@ def _problems(
 
 
 def _installed_plugins(group: PluginGroup[Contract]) -> dict[str, Plugin[Contract]]:
-    plugins = {}
-    for entry_point in entry_points(group=group.entry_points):
-        distribution = entry_point.dist.name if entry_point.dist else "an unknown distribution"
-        plugins[entry_point.name] = Plugin(entry_point.name, distribution, group, entry_point)
-    return plugins
+    found = _found(entry_points, group.entry_points, _places_of_distributions())
+    return {
+        entry_point.name: Plugin(entry_point.name, distribution, group, entry_point)
+        for entry_point, distribution in found
+    }
+
+
+@lru_cache(maxsize=16)
+def _found(
+    find: Callable[..., Iterable[EntryPoint]],
+    group: str,
+    places: tuple[tuple[str, int], ...],  # noqa: ARG001 - part of the key
+) -> tuple[tuple[EntryPoint, str], ...]:
+    """The entry points and their distributions; each command asks for them several times."""
+    return tuple(
+        (each, each.dist.name if each.dist else "an unknown distribution")
+        for each in find(group=group)
+    )
+
+
+def _places_of_distributions() -> tuple[tuple[str, int], ...]:
+    """Where distributions are looked for, with the time of the last that was installed there."""
+    return tuple((place, _changed_at(place)) for place in sys.path)
+
+
+def _changed_at(place: str) -> int:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _is_backend(loaded: object) -> TypeGuard[type[Backend]]:

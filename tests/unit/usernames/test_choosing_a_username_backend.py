@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -125,6 +126,20 @@ def test_both_backends_come_with_their_distribution() -> None:
     assert found == dict.fromkeys(
         ["base", "template"], "waldur-site-agent-basic-username-management"
     )
+
+
+def test_a_plugin_that_is_installed_while_the_agent_runs_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "campus" not in UsernameRegistry().names()
+    distribution = tmp_path / "campus-1.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: campus\nVersion: 1\n")
+    group = "waldur_site_agent.username_management_backends"
+    (distribution / "entry_points.txt").write_text(f"[{group}]\ncampus = campus:Backend\n")
+    os.utime(tmp_path, (1, 1))  # within a tick of the clock the time would be the same
+    assert "campus" in UsernameRegistry().names()
 
 
 @pytest.fixture
