@@ -316,11 +316,9 @@ def open_site(
     with ExitStack() as stack:
         backend = _opened(stack, runtime, offering, mode)
         backend.watch_commands(observer.command)
-        backend.coordinate(runtime.leases, may_write)
         connected = partial(_connected, stack, mode, observer, sleep)
         waldur = connected(offering)
-        if may_write is not None:
-            waldur.ask_before_writing(may_write)
+        _coordinate(runtime, backend, waldur, may_write)
         site = Site(
             offering=offering,
             waldur=waldur,
@@ -357,6 +355,15 @@ def _opened(stack: ExitStack, runtime: Runtime, offering: Offering, mode: Mode) 
     backend = runtime.registry.open(name, _settings(runtime, offering, name), offering)
     stack.callback(backend.close)
     return backend
+
+
+def _coordinate(
+    runtime: Runtime, backend: Backend, waldur: Waldur, may_write: Callable[[], None] | None
+) -> None:
+    """Let both sides ask before they write, where several agents share the work."""
+    backend.coordinate(runtime.leases, may_write)
+    if may_write is not None:
+        waldur.ask_before_writing(may_write)
 
 
 def _budget_channels(offering: Offering, mode: Mode) -> BudgetChannels | None:
