@@ -203,6 +203,9 @@ class ProjectDirectory(Section):
     """Which group they belong to: the one named like the account, or ``group_name``."""
     group_name: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,63})?$")
     """The group of all of them, with ``group_owner_source: group_name``."""
+    allow_system_groups: bool = False
+    """Whether the group named like the account may have a number below GID_MIN of
+    ``/etc/login.defs`` (1000 if that is absent), as the system's own groups have."""
     set_gid: bool = True
     """Whether what is made in them belongs to the same group (set-gid bit)."""
     set_acl: bool = True

@@ -28,6 +28,7 @@ from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import Runner
 from waldur_site_agent.backends.quotas import Subject
+from waldur_site_agent.backends.system_users import lowest_ordinary_group
 from waldur_site_agent.backends.unfinished import Unfinished, unfinished_check
 from waldur_site_agent.model.errors import PermanentError, SiteAgentError, TemporaryError
 
@@ -82,6 +83,7 @@ class ProjectDirectories:
         account_name: Callable[[str, str], str],
         find_owner: Callable[[str], int | None] = owner_number,
         find_group: Callable[[str], int | None] = group_number,
+        lowest_group: Callable[[], int] = lowest_ordinary_group,
     ) -> None:
         """Look at nothing yet.
 
@@ -92,12 +94,14 @@ class ProjectDirectories:
             account_name: the backend's check of account names; raises ``PermanentError``.
             find_owner: replaces the operating system's directory of users in tests.
             find_group: the same for groups.
+            lowest_group: the lowest number of a group that is not the system's own.
         """
         self._settings = settings
         self._base = Path(settings.base_path)
         self._account_name = account_name
         self._find_owner = find_owner
         self._find_group = find_group
+        self._lowest_group = lowest_group
         quota = settings.quota
         self._quota = quota
         self._quotas = quotas.project_quotas(quota, runner, timeout) if quota else None
@@ -209,10 +213,17 @@ class ProjectDirectories:
         return group
 
     def _owners(self, name: str) -> _Owners:
-        by_account = self._settings.group_owner_source == "project_id"
-        return _Owners(
-            self._owner(), self._group(name if by_account else self._settings.group_name)
-        )
+        if self._settings.group_owner_source == "group_name":
+            return _Owners(self._owner(), self._group(self._settings.group_name))
+        group, lowest = self._group(name), self._lowest_group()
+        if group < lowest and not self._settings.allow_system_groups:
+            raise PermanentError(
+                f"the group {name} is one of the system's own: it has the number {group}, below "
+                f"{lowest} (GID_MIN)",
+                remedy="set another allocation_prefix, so that no account is named like such a "
+                "group, or allow_system_groups: true if the group was made for the account",
+            )
+        return _Owners(self._owner(), group)
 
     @contextmanager
     def _opened_base(self) -> Iterator[int]:

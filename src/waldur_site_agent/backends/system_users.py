@@ -1,8 +1,9 @@
-"""What the operating system says of a user: whether it knows one, and whose the home is."""
+"""What the operating system says of users and groups: which there are, and which are its own."""
 
 from __future__ import annotations
 
 import pwd
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,17 @@ def _owner_name(uid: int) -> str:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except (KeyError, OSError):
         return f"uid {uid}"
+
+
+LOGIN_DEFINITIONS = Path("/etc/login.defs")
+_USUAL_LOWEST_GROUP = 1000
+_LOWEST_GROUP = re.compile(r"^\s*GID_MIN\s+([0-9]{1,10})\s*$", re.MULTILINE)
+
+
+def lowest_ordinary_group(definitions: Path = LOGIN_DEFINITIONS) -> int:
+    """The lowest number of a group that is not the system's own."""
+    try:
+        found = _LOWEST_GROUP.search(definitions.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        found = None
+    return int(found[1]) if found else _USUAL_LOWEST_GROUP

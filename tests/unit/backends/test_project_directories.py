@@ -22,6 +22,7 @@ from waldur_site_agent.backends import (
 from waldur_site_agent.backends.directory_settings import ProjectDirectory
 from waldur_site_agent.backends.processes import ProcessRunner
 from waldur_site_agent.backends.project_directories import ProjectDirectories
+from waldur_site_agent.backends.system_users import LOGIN_DEFINITIONS, lowest_ordinary_group
 from waldur_site_agent_slurm.names import account_name
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
@@ -38,6 +39,7 @@ def directories(
     base: Path,
     find_owner: Callable[[str], int | None] = lambda _: OWNER,
     find_group: Callable[[str], int | None] = lambda _: GROUP,
+    defs: Path = LOGIN_DEFINITIONS,
     **settings: Any,
 ) -> ProjectDirectories:
     return ProjectDirectories(
@@ -47,6 +49,7 @@ def directories(
         account_name,
         find_owner,
         find_group,
+        lambda: lowest_ordinary_group(defs),
     )
 
 
@@ -91,6 +94,35 @@ def test_what_is_made_in_it_belongs_to_the_group(base: Path) -> None:
     descriptor = os.open(base / "a_ocean" / "data", os.O_RDONLY)
     assert access_lists.is_granted(descriptor, GROUP)
     os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("defs", "number", "settings", "is_made"),
+    [
+        (None, 999, {}, False),
+        (None, 1000, {}, True),
+        ("# GID_MIN 1\nGID_MIN\t500\nSYS_GID_MIN 100\n", 499, {}, False),
+        ("GID_MIN 500\n", 500, {}, True),
+        (None, 4, {"allow_system_groups": True}, True),
+        (None, 4, {"group_owner_source": "group_name", "group_name": "adm"}, True),
+    ],
+)
+@pytest.mark.guarantee("security: Threat model")
+def test_a_group_of_the_system_that_is_named_like_an_account_gets_no_directory(
+    base: Path, defs: str | None, number: int, settings: dict[str, Any], is_made: bool
+) -> None:
+    file = base.parent / "login.defs"
+    if defs is not None:
+        file.write_text(defs)
+    site = directories(base, find_group=lambda _: number, defs=file, **settings)
+    if is_made:
+        assert site.create(ACTION).result is Result.DONE
+        assert (base / "a_ocean").stat().st_gid == number
+    else:
+        error = failure(site)
+        assert isinstance(error, PermanentError)
+        assert "is one of the system's own" in str(error)
+        assert list(base.iterdir()) == []
 
 
 def test_doing_it_again_changes_nothing(base: Path) -> None:
