@@ -24,6 +24,7 @@ from pydantic import SecretStr
 
 import waldur_site_agent.cli
 from harness import Installation, SimulatedSite
+from harness.moab_testbed import a_simulated_moab_site
 from waldur_site_agent.backends import AddMembers, Outcome, Result
 from waldur_site_agent.backends.naming import Naming, plain_text, reserve_usernames
 from waldur_site_agent.cli.output import json_text, say
@@ -328,6 +329,43 @@ def test_no_organization_gets_into_the_account_of_a_project_with_its_slug(
     testbed.cycle()
     assert (testbed.state(honest), testbed.state(order)) == ("done", "erred")
     assert "different values" in side.current(order).error_message
+
+
+@pytest.mark.parametrize("prefixes", PREFIXES)
+@pytest.mark.guarantee("security: Threat model")
+def test_no_project_gets_into_the_account_of_an_organization_in_moab(
+    tmp_path: Path, prefixes: dict[str, str]
+) -> None:
+    """There, an account of an earlier agent's project is its own organization, too."""
+    with a_simulated_moab_site(tmp_path / "lock") as site:
+        site.settings = {f"{kind}_prefix": value for kind, value in prefixes.items()}
+        side = site.sandbox.customer
+        slug = "poceans" if prefixes["project"][4:] else "oceans"
+        theirs = side.add_project("tides", side.add_customer("Oceans", slug))
+        honest = side.place_create_order(theirs, "run", {"deposit": 1})
+        site.cycle()
+        before = site.accounts
+        mine = side.add_project("oceans", side.add_customer("Mallory", "mallory"), "oceans")
+        order = side.place_create_order(mine, "run2", {"deposit": 1})
+        site.cycle()
+        assert (site.state(honest), site.state(order)) == ("done", "erred")
+        assert "different values" in side.current(order).error_message
+        assert site.accounts - {f"{prefixes['customer']}mallory"} == before
+
+
+@pytest.mark.parametrize("prefix", ["p_", "c_"])
+def test_the_project_account_of_an_earlier_agent_in_moab_is_used(
+    tmp_path: Path, prefix: str
+) -> None:
+    with a_simulated_moab_site(tmp_path / "lock") as site:
+        site.settings = {"customer_prefix": "c_", "project_prefix": prefix}
+        project = site.project(ada="ada01")
+        first = site.order(project, "first")
+        site.cycle()
+        site.mam.state.accounts[f"{prefix}climate"].organization = f"{prefix}climate"
+        second = site.order(project, "second")
+        site.cycle()
+        assert (site.state(first), site.state(second)) == ("done", "done")
 
 
 @pytest.mark.parametrize("username", ["opsbot", "OpsBot"])

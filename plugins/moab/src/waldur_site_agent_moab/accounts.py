@@ -20,7 +20,7 @@ from waldur_site_agent.backends import (
     SiteAgentError,
     TemporaryError,
 )
-from waldur_site_agent.backends.account_tree import refuse_kept
+from waldur_site_agent.backends.account_tree import Shape, refuse_kept
 from waldur_site_agent.backends.command_line import AnyTask, Task
 from waldur_site_agent.model.backend import Container, Placement
 from waldur_site_agent_moab import commands
@@ -223,7 +223,7 @@ def create(work: Work, task: Task[CreateResource]) -> None:
     """Make what is missing of a resource, finishing what an interrupted run began."""
     placement = task.action.placement
     wanted = checked_deposit(placement.id, task.action.limits)
-    missing = containers_to_make(placement, work.now)
+    missing = containers_to_make(placement, work.now, work.settings.shape)
     own = work.now.accounts.get(placement.id)
     if own is not None:
         TREE.refuse_foreign(placement, own.name, own.organization)
@@ -239,23 +239,31 @@ def create(work: Work, task: Task[CreateResource]) -> None:
         set_deposit(work, task, placement.id, wanted)
 
 
-def containers_to_make(placement: Placement, mam: Mam) -> list[Container]:
+def containers_to_make(placement: Placement, mam: Mam, shape: Shape) -> list[Container]:
     """Return the accounts above that are missing, outermost first. Pure.
 
     Raises:
         PermanentError: a name is taken by an account that is not ours, or cannot be used.
     """
     TREE.check_names(placement)
-    return [c for c in placement.containers if _is_missing(placement, c, mam)]
+    return [c for c in placement.containers if _is_missing(placement, c, mam, shape)]
 
 
-def _is_missing(placement: Placement, container: Container, mam: Mam) -> bool:
+def _is_missing(placement: Placement, container: Container, mam: Mam, shape: Shape) -> bool:
     existing = mam.accounts.get(container.id)
     if existing is None:
         return True
     if existing.organization != container.id:  # as earlier agents made project accounts
         TREE.refuse_foreign_container(placement.id, container, existing.organization)
+    elif container.kind == "project" and not _holds_resources(container.id, mam):
+        TREE.refuse_other_kind(placement.id, container, shape.top, shape)
     return False
+
+
+def _holds_resources(name: str, mam: Mam) -> bool:
+    """Whether the accounts of an organization are those of resources, which have funds."""
+    children = mam.children(name)
+    return bool(children) and all(map(mam.funds_of, children))
 
 
 def _make(work: Work, task: AnyTask, name: str, title: str, organization: str) -> None:

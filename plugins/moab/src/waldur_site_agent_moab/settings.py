@@ -44,7 +44,12 @@ class MoabSettings(CommandLineSettings, BackendSettings):
     def shape(self) -> Shape:
         """The accounts above those of resources."""
         kept = {self.default_account: "default_account"} if self.default_account else {}
-        return Shape(top=self.default_account, kept=kept)
+        return Shape(
+            top=self.default_account,
+            kept=kept,
+            customer_prefix=self.customer_prefix,
+            project_prefix=self.project_prefix,
+        )
 
     @field_validator("default_account")
     @classmethod
