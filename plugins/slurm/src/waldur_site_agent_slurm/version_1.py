@@ -44,8 +44,8 @@ KEYS: Mapping[str, OldKey] = {
     ),
     **HOMES,
     "project_directory": done(
-        "base_path must exist and belong to root; the group must exist, whatever made it, and the "
-        "quota needs no `ldap` section",
+        "base_path must exist and belong to root; the group must exist, whatever made it, but not "
+        "be one of the system's own; the quota needs no `ldap` section",
         differs=True,
     ),
     "qos_default": done(
