@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import structlog
@@ -43,6 +44,16 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def url_of(dialect: str, server: HostileServer, options: str = "") -> DatabaseUrl:
     return DatabaseUrl.parse(f"{dialect}://agent:{PASSWORD}@127.0.0.1:{server.port}/agent{options}")
+
+
+def connections_to(port: int) -> int:
+    """How many connections this process still has as a client."""
+    mine = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            mine.add(str(descriptor.readlink()))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in mine for row in rows)
 
 
 def noise(server: HostileServer, connection: socket.socket) -> None:
@@ -104,8 +115,10 @@ def tls_that_is_none(server: HostileServer, connection: socket.socket) -> None:
     ids=lambda behave: behave.__name__,
 )
 def test_whatever_comes_is_a_database_that_cannot_be_used(dialect: str, behave: Behaviour) -> None:
-    with a_hostile_server(behave) as server, pytest.raises(DatabaseError) as caught:
-        open_session(url_of(dialect, server), "one")
+    with a_hostile_server(behave) as server:
+        with pytest.raises(DatabaseError) as caught:
+            open_session(url_of(dialect, server), "one")
+        assert connections_to(server.port) == 0
     assert PASSWORD not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
     assert PASSWORD.encode() not in server.received
 

@@ -144,6 +144,8 @@ class DatabaseSession(ABC):
         with suppress(*self.problems):
             self._drop()
         self._socket.close()
+        if self._socket.fileno() >= 0:  # a driver that failed to log in still has a file on it
+            os.close(self._socket.detach())
 
     def query(self, sql: str, *values: object) -> Sequence[Sequence[Any]]:
         """Run a statement and return the rows.
