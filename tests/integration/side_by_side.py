@@ -10,9 +10,9 @@ import pytest
 
 _NEEDS_A_SERVICE = "tests/integration/"
 _SHARES = {
-    "first cluster": ("slurm/test_conformance.py", "slurm/test_agreement.py", "orders/"),
-    "second cluster": ("slurm/test_trouble.py", "slurm/test_using.py"),
-    "third cluster": ("membership/",),
+    "first cluster": ("slurm/test_agreement.py", "orders/"),
+    "second cluster": ("slurm/test_conformance.py", "slurm/test_trouble.py", "slurm/test_using.py"),
+    "third cluster": ("membership/", "slurm/test_usage.py"),
 }
 """Each takes some minutes; all other tests with a service are the fourth share."""
 _IMPORTS_THE_OFFICIAL_CLIENT = (

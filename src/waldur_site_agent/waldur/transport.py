@@ -58,12 +58,20 @@ _current = threading.local()
 
 @contextmanager
 def until(deadline: Deadline) -> Iterator[None]:
-    """Apply the deadline to everything that this thread reads from and writes to the network."""
-    _current.deadline = deadline
+    """Apply the deadline to everything that this thread reads from and writes to the network.
+
+    Connections that it opens are closed where the body fails: httpcore forgets the one to a SOCKS
+    proxy that refuses.
+    """
+    _current.deadline, _current.opened = deadline, []
     try:
         yield
+    except BaseException:
+        for stream in _current.opened:
+            stream.close()
+        raise
     finally:
-        _current.deadline = None
+        _current.deadline, _current.opened = None, []
 
 
 def read_response(response: httpx.Response, deadline: Deadline) -> httpx.Response:
@@ -159,9 +167,12 @@ class _Network(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         """Connect."""
-        return _Stream(
+        opened = _Stream(
             self._network.connect_tcp(host, port, timeout, local_address, socket_options)
         )
+        if (streams := getattr(_current, "opened", None)) is not None:
+            streams.append(opened)
+        return opened
 
 
 class _Stream(httpcore.NetworkStream):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import socketserver
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,15 @@ def dead_port() -> int:
         port = free.getsockname()[1]
         assert isinstance(port, int)
         return port
+
+
+def connections_to(port: int) -> int:
+    """How many sockets this process has that are connected to a port."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as one:
+            found += one.getpeername()[1] == port
+    return found
 
 
 def failure(url: str = "https://waldur.example.org/api/", proxy: str = "") -> SiteAgentError:
@@ -193,12 +204,12 @@ def test_a_dead_proxy_of_the_configuration_is_named_with_its_key(scheme: str) ->
     assert "secret" not in str(error)
 
 
-# the HTTP client leaves a socket to the garbage collector when a SOCKS proxy refuses the login
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-def test_a_proxy_that_refuses_the_login_is_named(scheme: str) -> None:
+def test_a_proxy_that_refuses_the_login_is_named_and_its_connection_closed(scheme: str) -> None:
     with passing_proxy(scheme, "agent", "right-one") as proxy:
+        before = connections_to(proxy.port)
         error = failure(proxy=f"{scheme}://agent:wrong-one@{proxy.address}")
+        assert connections_to(proxy.port) == before
     assert f"the proxy {scheme}://***@{proxy.address} (global_proxy) cannot" in str(error)
     assert "wrong-one" not in str(error)
     assert proxy.targets == []
