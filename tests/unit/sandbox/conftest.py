@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from harness.patience import patience
+from harness.testbed import plain_transport
 from waldur_site_agent_sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ def _connected(sandbox: Sandbox) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {sandbox.token}"}
     with (
         sandbox.serve() as url,
-        httpx.Client(base_url=url, headers=headers, timeout=patience(), trust_env=False) as client,
+        httpx.Client(
+            base_url=url, headers=headers, timeout=patience(), transport=plain_transport()
+        ) as client,
     ):
         yield client
 

@@ -7,7 +7,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -144,7 +144,7 @@ class World:
 
     def copy(self) -> World:
         """Copy the tables; the records are shared."""
-        return World(**{table.name: dict(getattr(self, table.name)) for table in fields(self)})
+        return World(**{name: dict(getattr(self, name)) for name in _TABLES.values()})
 
     def table(self, kind: type[R]) -> dict[str, R]:
         """Return the table of one kind of record."""
