@@ -20,6 +20,7 @@ from waldur_site_agent.backends.homes import HomeDirectories
 from waldur_site_agent.backends.locking import default_lock_file, exclusive_lock, mark_of_free_lock
 from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.backends.processes import CommandResult, ProcessRunner
+from waldur_site_agent.backends.unfinished import Unfinished
 from waldur_site_agent.config import Budgets
 from waldur_site_agent.cycles.site import Allowance, RefusedPlan
 from waldur_site_agent.model.errors import TemporaryError
@@ -203,6 +204,29 @@ def test_root_carries_out_nothing_that_another_user_has_allowed(tmp_path: Path) 
     for path in (theirs, file):
         os.chown(path, 0, 0)
     assert Allowances(theirs).take(DIGEST) == allowance
+
+
+@needs_root
+@pytest.mark.guarantee("security: Threat model")
+def test_root_notes_nothing_where_another_user_could_lead_it_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_another_user, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for directory in (of_another_user, elsewhere):
+        directory.mkdir(mode=0o755)
+    (elsewhere / "shadow").write_text("precious")
+    monkeypatch.setenv(locking.DIRECTORY_VARIABLE, str(of_another_user))
+    Unfinished("home-quotas", "/home").add("ada")
+    (notes,) = of_another_user.iterdir()  # as long as the directory is root's
+    (notes / "ada").unlink()
+    notes.rmdir()
+    notes.symlink_to(elsewhere)
+    os.chown(of_another_user, SOMEBODY, SOMEBODY)
+    unfinished = Unfinished("home-quotas", "/home")
+    unfinished.add("nologin")
+    assert unfinished.names() == {"nologin"}
+    unfinished.discard("shadow")
+    assert [path.name for path in elsewhere.iterdir()] == ["shadow"]
 
 
 def test_an_odd_line_of_the_journal_is_passed_over() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
@@ -12,16 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from harness.patience import patience
 from waldur_site_agent.events.broker import (
+    MOST_WAITING,
+    MOST_WAITING_BYTES,
     SECONDS_BETWEEN_WARNINGS,
     ConnectionLostError,
     Delivery,
+    Mailbox,
     OccasionalWarning,
 )
 from waldur_site_agent.events.messages import Event, Ignored, OrderAnnounced, Unusable, read_message
-from waldur_site_agent.events.pending import MOST_HELD, EventQueue, PendingScopes
+from waldur_site_agent.events.pending import (
+    MOST_HELD,
+    MOST_PENDING,
+    SECONDS_UNTIL_ALL,
+    EventQueue,
+    PendingScopes,
+)
 from waldur_site_agent.events.stomp import Decoder, FrameError, _heart_beats
-from waldur_site_agent.model.backend import OrderScope
+from waldur_site_agent.model.backend import Everything, OrderScope
 from waldur_site_agent.model.events import WaldurSnapshot
 
 OFFERING = UUID(int=7)
@@ -170,6 +181,53 @@ def test_changes_that_waldur_never_shows_do_not_fill_the_brokers_window() -> Non
     assert len(waiting) == 100  # all of them are looked at again
 
 
+@pytest.mark.guarantee("security: Threat model")
+def test_a_flood_of_orders_that_nothing_holds_back_ends_in_one_full_pass(
+    connection: Acknowledging,
+) -> None:
+    clock = Clock()
+    queue = EventQueue(OFFERING, {"order"}, structlog.get_logger(), clock)
+    with capture_logs() as logged:
+        for number in range(MOST_PENDING + 20_000):
+            body = {"object_type": "order", "order_uuid": uuid4().hex, "order_state": "done"}
+            queue.receive(delivery(json.dumps(body).encode(), number), connection)
+    assert len(connection.acknowledged) == 20_000
+    assert [entry["waiting"] for entry in logged] == [MOST_PENDING]
+    first = queue.take(0.0)
+    assert first is not None
+    assert len(first.scopes) == MOST_PENDING
+    clock.now = SECONDS_UNTIL_ALL
+    everything = queue.take(0.0)
+    assert everything is not None
+    assert everything.scopes == {Everything()}
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [(0, MOST_WAITING), (4 << 20, MOST_WAITING_BYTES // (4 << 20))]
+)
+def test_whoever_reads_from_the_network_waits_until_messages_are_taken(
+    size: int, most: int
+) -> None:
+    mailbox, body, put = Mailbox(), b"x" * size, threading.Semaphore(0)
+
+    def read() -> None:
+        while mailbox.end is None:
+            mailbox.put(body, QUEUE, {}, False, None)
+            put.release()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    for _ in range(most):
+        assert put.acquire(timeout=patience())
+    for _ in range(3):
+        assert not put.acquire(blocking=False)  # one more is read for each that is taken
+        assert mailbox.receive(0) is not None
+        assert put.acquire(timeout=patience())
+    mailbox.finish(ConnectionLostError("over"))
+    reader.join(patience())
+    assert not reader.is_alive()
+
+
 BAD_FRAMES = [
     b"MESSAGE\ncontent-length:" + b"9" * 5000 + b"\n\nx\0",
     b"MESSAGE\n" + b"a:" * 5_000_000,
@@ -183,6 +241,25 @@ BAD_FRAMES = [
 def test_what_is_no_frame_ends_the_connection_and_not_the_thread(sent: bytes) -> None:
     with pytest.raises(FrameError):
         list(Decoder(1000).feed(sent))
+
+
+@given(st.integers(1, 40), st.sampled_from([b"\n", b"\r\n"]))
+def test_frames_are_the_same_however_they_are_cut(size: int, end: bytes) -> None:
+    head = [b"MESSAGE", b"a:b\\cc", b"content-length:4"]
+    sent = end + end.join([*head, b"", b"1\n\n2\0"]) + end + b"RECEIPT" + end * 2 + b"\0" + end
+    decoder = Decoder(1000)
+    pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+    first, second = [frame for piece in pieces for frame in decoder.feed(piece)]
+    assert (first.command, first.headers["a"], first.body) == ("MESSAGE", "b:c", b"1\n\n2")
+    assert (second.command, second.body) == ("RECEIPT", b"")
+
+
+@pytest.mark.guarantee("security: Threat model")
+def test_of_endless_headers_of_a_publisher_only_what_is_used_is_kept() -> None:
+    headers = b"ack:7\nx:" + b"y" * (1 << 20) + b"\n" + b"ack:8\n" * (1 << 20)
+    (frame,) = Decoder(1000).feed(b"MESSAGE\n" + headers + b"content-length:4\n\nb\0dy\0")
+    assert frame.headers == {"ack": "7", "content-length": "4"}
+    assert (frame.command, frame.body) == ("MESSAGE", b"b\0dy")
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))

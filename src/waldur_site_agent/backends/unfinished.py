@@ -13,6 +13,7 @@ from pathlib import Path
 
 from waldur_site_agent.backends.checks import Check, CheckStatus
 from waldur_site_agent.backends.locking import default_lock_file
+from waldur_site_agent.backends.permissions import directory_of_others
 from waldur_site_agent.model.errors import TemporaryError
 
 _log = logging.getLogger(__name__)
@@ -65,11 +66,17 @@ class Unfinished:
             self._complain(f"{directory}: {error.strerror}")
 
     def _directory(self) -> Path | None:
+        """Where the notes are; none where somebody else could make root write elsewhere."""
         try:
-            return default_lock_file(f"unfinished-{self._title}")
-        except TemporaryError as error:
+            found = default_lock_file(f"unfinished-{self._title}")
+            others = directory_of_others(found / "note")
+        except (TemporaryError, OSError) as error:
             self._complain(str(error))
             return None
+        if others is not None:
+            self._complain(f"{others} belongs to another user, or others can write to it")
+            return None
+        return found
 
     def _complain(self, reason: str) -> None:
         if not self._complained:

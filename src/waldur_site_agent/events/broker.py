@@ -137,15 +137,21 @@ LARGEST_BODY = 16 * 1024 * 1024
 """Larger bodies are dropped; Waldur's events have a few thousand bytes."""
 
 
+MOST_WAITING_BYTES = 64 * 1024 * 1024
+MOST_WAITING = 1000
+
+
 class Mailbox:
     """The messages received on one connection, and how it ended. Thread-safe.
 
-    Its size is bounded by the prefetch limit of the broker.
+    Brokers count only messages that have to be acknowledged, which those of MQTT need not be. So it
+    is bounded here: the thread that reads from the network waits until others are taken.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Delivery] = deque()
+        self._waiting_bytes = 0
         self._unacknowledged: dict[int, Delivery] = {}
         self._end: ConnectionLostError | None = None
         self._heard = time.monotonic()
@@ -166,19 +172,32 @@ class Mailbox:
     def put(
         self, body: bytes, queue: str, headers: Mapping[str, str], redelivered: bool, ack: object
     ) -> None:
-        """Keep a message for the consumer."""
+        """Keep a message for the consumer; wait while too much waits for it already."""
         delivery = Delivery(body, queue, headers, redelivered, ack)
         with self._changed:
-            self._unacknowledged[id(delivery)] = delivery
-            self._waiting.append(delivery)
+            self._changed.wait_for(lambda: self._end or self._has_room(len(body)))
+            self.hear()  # whatever else has arrived meanwhile could not be read
+            if self._end is None:
+                self._unacknowledged[id(delivery)] = delivery
+                self._waiting.append(delivery)
+                self._waiting_bytes += len(body)
             self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        fits = self._waiting_bytes + size <= MOST_WAITING_BYTES
+        return not self._waiting or (fits and len(self._waiting) < MOST_WAITING)
 
     def receive(self, timeout_seconds: float) -> Delivery | None:
         """Return the next message; see :class:`transport.Connection`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._end, timeout_seconds)
             self.raise_if_over()
-            return self._waiting.popleft() if self._waiting else None
+            if not self._waiting:
+                return None
+            delivery = self._waiting.popleft()
+            self._waiting_bytes -= len(delivery.body)
+            self._changed.notify_all()
+            return delivery
 
     def settle(self, delivery: Delivery) -> bool:
         """Mark a message as acknowledged; return whether it was unacknowledged until now."""
@@ -192,6 +211,7 @@ class Mailbox:
             if self._end is None:
                 self._end = end
                 self._waiting.clear()
+                self._waiting_bytes = 0
                 self._unacknowledged.clear()
             self._changed.notify_all()
 

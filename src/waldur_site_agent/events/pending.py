@@ -43,6 +43,12 @@ MOST_HELD = 5
 RabbitMQ delivers ten by MQTT before it waits for an acknowledgement: whoever can publish could hold
 up everybody else with changes that never happen. The scopes stay pending all the same.
 """
+MOST_PENDING = 2000
+"""How many scopes wait for passes of their own; what is announced beyond that is for a full pass.
+
+Brokers let anybody publish without end where nothing has to be acknowledged (MQTT, quality 0).
+"""
+SECONDS_UNTIL_ALL = 60.0
 _LONGEST_EXPONENT = 16
 _EVERYBODY = 0
 
@@ -311,13 +317,16 @@ class EventQueue:
         self._news = threading.Condition()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._warn_of_unusable = OccasionalWarning("cannot parse message", log, clock)
+        self._warn_of_flood = OccasionalWarning(
+            "too many messages at once; a full pass follows instead", log, clock
+        )
 
     def receive(self, delivery: Delivery, connection: Connection) -> None:
         """Accept a message; if it needs no pass, it is acknowledged at once."""
         message = read_message(delivery.body, delivery.queue, self._offering)
         ticket = Ticket(connection, delivery)
         if isinstance(message, Event) and message.object_type in self._object_types:
-            self._acknowledge(self._put_down(message, ticket))
+            self._acknowledge(self._put_down(message, ticket, delivery.queue))
         else:
             self._leave_out(message, delivery.queue)
             self._acknowledge([ticket])
@@ -383,14 +392,22 @@ class EventQueue:
         with self._news:
             return self._waiting.waited(self._clock())
 
-    def _put_down(self, event: Event, ticket: Ticket) -> list[object]:
+    def _put_down(self, event: Event, ticket: Ticket, queue: str) -> list[object]:
         with self._news:
-            merged = event.scope in self._waiting
-            self._counts[event.object_type, "merged" if merged else "waiting"] += 1
-            superseded = self._waiting.add(
-                event.scope, self._clock(), announcement=event.announcement, ticket=ticket
-            )
+            now, merged = self._clock(), event.scope in self._waiting
+            crowded = not merged and len(self._waiting) >= MOST_PENDING
+            outcome = "merged" if merged or crowded else "waiting"
+            self._counts[event.object_type, outcome] += 1
+            if crowded:
+                self._waiting.add(Everything(), now, due=now + SECONDS_UNTIL_ALL)
+                superseded: list[object] = [ticket]
+            else:
+                superseded = self._waiting.add(
+                    event.scope, now, announcement=event.announcement, ticket=ticket
+                )
             self._news.notify_all()
+        if crowded:
+            self._warn_of_flood(queue=queue, waiting=MOST_PENDING)
         return superseded
 
     def _leave_out(self, message: Message, queue: str) -> None:

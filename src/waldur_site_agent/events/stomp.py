@@ -46,7 +46,11 @@ _UNESCAPES = {escaped: plain for plain, escaped in _ESCAPES.items()}
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _LONGEST_COUNT = 18
 _RAREST_BEAT_SECONDS = 3600.0
-_LARGEST_HEAD = 64 * 1024
+_LARGEST_HEAD = 512 * 1024
+"""Of a larger one only the headers that are used are kept: publishers add what they like."""
+_LONGEST_LINE = 4096
+_LONGEST_END = 4
+_USED = (b"subscription", b"destination", b"ack", b"redelivered", b"content-length", b"message")
 
 
 class FrameError(ValueError):
@@ -86,7 +90,7 @@ class Decoder:
 
     def __init__(self, largest_body: int) -> None:
         self._largest_body = largest_body
-        self._pending = b""
+        self._pending = bytearray()
         self._body: _Body | None = None
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
@@ -95,28 +99,38 @@ class Decoder:
         Raises:
             FrameError: The data is not STOMP; the decoder cannot be used any more.
         """
-        rest = self._pending + piece
-        self._pending = b""
+        rest = piece
         while rest:
             if self._body is None:
-                self._body, rest = self._head(rest)
+                rest = self._head(rest)
                 if self._body is None:
-                    self._pending = rest
                     return
             rest = self._body.take(rest)
             if self._body.complete:
                 frame, self._body = self._body.frame(), None
                 yield frame
 
-    def _head(self, rest: bytes) -> tuple[_Body | None, bytes]:
-        """Split off command and headers, if they are complete."""
-        rest = rest.lstrip(b"\r\n")
-        found = _END_OF_HEADERS.search(rest)
+    def _head(self, piece: bytes) -> bytes:
+        """Collect command and headers; return what follows them once they are complete."""
+        before = len(self._pending)
+        if before:
+            self._pending += piece
+        else:
+            piece = piece.lstrip(b"\r\n")
+        head = self._pending or piece
+        found = _END_OF_HEADERS.search(head, max(0, before - _LONGEST_END))
         if found is None:
-            if len(rest) > _LARGEST_HEAD:
+            if len(head) > _LARGEST_HEAD:
                 raise FrameError(f"no end of headers within {_LARGEST_HEAD} bytes")
-            return None, rest
-        command, *lines = rest[: found.start()].decode(errors="replace").split("\n")
+            self._pending = bytearray(head)
+            return b""
+        self._pending = bytearray()
+        self._body = self._begun(bytes(head[: found.start()]))
+        return piece[found.end() - before :]
+
+    def _begun(self, head: bytes) -> _Body:
+        kept = head if len(head) <= _LARGEST_HEAD else b"\n".join(_used_lines(head))
+        command, *lines = kept.decode(errors="replace").split("\n")
         command = command.rstrip("\r")
         if not command.isalpha():
             raise FrameError(f"{command[:40]!r} is not a command")
@@ -125,7 +139,16 @@ class Decoder:
             name, colon, value = line.rstrip("\r").partition(":")
             if colon:
                 headers.setdefault(_unescape(name), _unescape(value))
-        return _Body(command, headers, self._largest_body), rest[found.end() :]
+        return _Body(command, headers, self._largest_body)
+
+
+def _used_lines(head: bytes) -> Iterator[bytes]:
+    """The command and the first line of each header that is used, without splitting all lines."""
+    yield head[: min(head.find(b"\n"), _LONGEST_LINE)]
+    for name in _USED:
+        at = head.find(b"\n" + name + b":") + 1
+        if at:
+            yield head[at : at + _LONGEST_LINE].partition(b"\n")[0]
 
 
 def _count(text: str) -> int | None:

@@ -99,6 +99,8 @@ def _servable(
             continue
         if work.settings.require_system_user and not exists(name):
             work.ledger.leave_out(task, member, _waits(name, action.resource))
+        elif name.isdigit() and name not in work.now.users and not exists(name):
+            work.ledger.leave_out(task, member, _is_a_number(name))
         else:
             servable.add(name)
     return frozenset(servable)
@@ -108,6 +110,15 @@ def _waits(name: str, resource: str) -> TemporaryError:
     return TemporaryError(
         f"{resource}: {name} waits: the operating system does not know this user yet, and Slurm "
         "would refuse the user's jobs; make the user known, or set require_system_user: false"
+    )
+
+
+def _is_a_number(name: str) -> PermanentError:
+    return PermanentError(
+        f"{name} cannot be served: the operating system has no user of this name, and Slurm would "
+        f"take it for whoever has the number {name}, who could lose a default account or an "
+        "AdminLevel",
+        remedy="give the person a username with a letter, or make the user known on this machine",
     )
 
 
