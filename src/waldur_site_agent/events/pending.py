@@ -43,7 +43,7 @@ MOST_HELD = 5
 RabbitMQ delivers ten by MQTT before it waits for an acknowledgement: whoever can publish could hold
 up everybody else with changes that never happen. The scopes stay pending all the same.
 """
-MOST_PENDING = 2000
+MOST_PENDING = 20_000
 """How many scopes wait for passes of their own; what is announced beyond that is for a full pass.
 
 Brokers let anybody publish without end where nothing has to be acknowledged (MQTT, quality 0).
@@ -122,6 +122,7 @@ class PendingScopes:
 
     def __init__(self) -> None:
         self._entries: dict[Scope, PendingScope] = {}
+        self._held: set[Scope] = set()
         self._rests: dict[Kind, Rest] = {}
         self._groups = itertools.count(_EVERYBODY + 1)
         self._last_group = _EVERYBODY
@@ -165,9 +166,18 @@ class PendingScopes:
             entry.announced[announcement.subject] = announcement
             entry.readings = 0
         if ticket is None:
+            self._note_held(entry)
             return []
         superseded, entry.tickets = entry.tickets, [ticket]
+        self._note_held(entry)
         return superseded
+
+    def _note_held(self, entry: PendingScope) -> None:
+        """Keep count of the entries whose messages are held although Waldur was read."""
+        if entry.readings and entry.tickets:
+            self._held.add(entry.scope)
+        else:
+            self._held.discard(entry.scope)
 
     def next_due(self) -> float | None:
         """When the next entry is due; ``None`` without entries."""
@@ -200,6 +210,7 @@ class PendingScopes:
         for entry in chosen:
             entry.early = entry.due > now
             del self._entries[entry.scope]
+            self._held.discard(entry.scope)
         return Batch(kind, tuple(chosen))
 
     def failed(self, entry: PendingScope, now: float) -> list[object]:
@@ -264,10 +275,10 @@ class PendingScopes:
         entry.due = now + READ_AGAIN_AFTER[entry.readings]
         entry.readings += 1
         superseded = self._put_back(entry, now)
-        held = sum(bool(each.readings and each.tickets) for each in self._entries.values())
-        if held > MOST_HELD:
+        if len(self._held) > MOST_HELD:
             superseded += entry.tickets
             entry.tickets = []
+            self._note_held(entry)
         return superseded
 
     def _put_back(self, entry: PendingScope, now: float) -> list[object]:
@@ -284,6 +295,7 @@ class PendingScopes:
         if now - entry.since >= HOLD_SECONDS:
             superseded += entry.tickets
             entry.tickets = []
+        self._note_held(entry)
         return superseded
 
 
