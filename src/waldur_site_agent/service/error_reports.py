@@ -81,7 +81,9 @@ class ErrorReports:
             for name in _TAGS:
                 if name in event:
                     scope.set_tag(name, str(event[name]))
-            scope.set_tag("said", str(event.get("event", "")))
+            # texts of libraries and plugins are not constant: they name people and accounts
+            is_constant = "library" not in event or self._send_names
+            scope.set_tag("said", str(event.get("event", "")) if is_constant else WITHHELD)
             scope.capture_exception(error)
 
     def flush(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sentry_sdk.transport import Transport
 from waldur_site_agent.model.errors import DefectError, PermanentError, TemporaryError
 from waldur_site_agent.service.error_reports import ErrorReports
 from waldur_site_agent.service.logs import configure_logs, redact, watch_defects
+from waldur_site_agent_v1_plugins.interface.backend import logger as v1_logger
 
 DSN = "https://0123456789abcdef@sentry.invalid/1"
 TOKEN = "b4f1c0ffee00token1234"
@@ -67,6 +69,34 @@ def fall_over(error: Exception) -> None:
         _raise(error)
     except Exception:
         log.exception("cycle failed because of a bug", body=request_body, word=password)
+
+
+def _plugin_of_version_1() -> None:
+    try:
+        _raise(RuntimeError("odd"))
+    except RuntimeError:
+        v1_logger.exception(f"could not add {PERSON} with {TOKEN}")
+
+
+def _library() -> None:
+    try:
+        _raise(RuntimeError("odd"))
+    except RuntimeError:
+        logging.getLogger("some.plugin").exception("could not add %s with %s", PERSON, TOKEN)
+
+
+@pytest.mark.guarantee("security: Error reports")
+@pytest.mark.parametrize("say", [_plugin_of_version_1, _library])
+@pytest.mark.parametrize("send_names", [True, False])
+def test_what_a_plugin_writes_into_its_log_is_reported_only_with_names(
+    collected: Collected, say: Callable[[], None], send_names: bool
+) -> None:
+    reporting(collected, send_names=send_names)
+    say()
+    (event,) = collected.events
+    assert event["exception"]["values"][0]["type"] == "RuntimeError"
+    assert (PERSON in collected.text) is send_names
+    assert TOKEN not in collected.text
 
 
 @pytest.mark.guarantee("security: Error reports")

@@ -30,7 +30,9 @@ class BackendType(enum.Enum):
     UNKNOWN = UNKNOWN_BACKEND_TYPE
 
 
-logger: Any = OverheardLogger(structlog.stdlib.get_logger("waldur_site_agent.backend"))
+_NAME = "waldur_site_agent.backend"
+logger: Any = OverheardLogger(structlog.stdlib.get_logger(_NAME, library=_NAME))
+"""Plugins write names into its texts, which therefore leave the site only where that is allowed."""
 
 
 def configure_logger(*_args: object, **_options: object) -> None:
