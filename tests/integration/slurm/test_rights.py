@@ -65,6 +65,28 @@ def test_a_coordinator_who_left_cannot_come_back_nor_let_strangers_in(
     assert backend.observe().resources[resource].members == frozenset()
 
 
+def test_an_account_that_a_coordinator_made_does_not_become_that_of_a_project(
+    real_slurm: RealSlurm, backend: SlurmBackend, resource: str, prefix: str
+) -> None:
+    coordinator, name = real_slurm.users[0], f"{prefix}-vic"
+    apply(backend, AddMembers(resource, (coordinator,)))
+    real_slurm.sacctmgr("add", "coordinator", f"account={resource}", f"names={coordinator}")
+    account = (f"name={name}", f"parent={resource}", f"organization={name}")
+    made = real_slurm.run("sacctmgr", "-i", "add", "account", *account, user=coordinator)
+    assert made.returncode == 0, made.stderr
+    request = ResourceRequest(
+        resource_name="Run",
+        project_slug=name,
+        project_name="Victim",
+        customer_slug=f"{prefix}-other",
+        customer_name="Others",
+    )
+    outcome = apply(backend, CreateResource(backend.place(request, f"{prefix}-two")))
+    assert isinstance(outcome.error, PermanentError)
+    assert f"coordinators may have made it ({coordinator})" in str(outcome.error)
+    assert f"{prefix}-two" not in backend.observe().resources
+
+
 def test_an_operator_who_leaves_the_last_account_is_an_operator_still(
     real_slurm: RealSlurm, backend: SlurmBackend, resource: str
 ) -> None:

@@ -30,7 +30,7 @@ from waldur_site_agent_slurm.members import (
     take_rights,
     write_when_jobs_are_over,
 )
-from waldur_site_agent_slurm.names import TREE, account_name
+from waldur_site_agent_slurm.names import TREE, account_name, is_account_name
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +132,43 @@ def _container_is_missing(
     return False
 
 
+def refuse_coordinators_work(work: Work, resource: str, containers: Iterable[Container]) -> None:
+    """Raise if an account that is not in its place may have been made by a coordinator.
+
+    Coordinators of an account may add accounts below it, under any name and with any organization,
+    and are coordinators of whatever is made below those.
+
+    Raises:
+        PermanentError: somebody is a coordinator where it is, and not where it belongs.
+    """
+    for container in containers:
+        existing = work.now.find(container.id)
+        if existing is None or existing.parent == container.parent:
+            continue
+        people = _coordinators(work, container.id) - _coordinators(work, container.parent)
+        if people:
+            raise PermanentError(
+                f'{resource}: cannot create: the {container.kind} account "{container.id}" is '
+                f'under "{existing.parent}", where coordinators may have made it '
+                f"({', '.join(sorted(people))})",
+                remedy=f'put it under "{container.parent}", or remove it, or end their right: '
+                "sacctmgr remove coordinator",
+            )
+
+
+def _coordinators(work: Work, account: str) -> frozenset[str]:
+    """The coordinators of an account and of those above it; not all versions list the latter."""
+    path: list[str] = []
+    name: str | None = account
+    while name and name not in path and is_account_name(name):
+        path.append(name)
+        if name not in work.now.accounts and not work.now.covers(frozenset({name})):
+            work.now = work.now.joined(work.client.accounts((name,)))
+        found = work.now.find(name)
+        name = found.parent if found else None
+    return frozenset().union(*work.client.coordinators(path).values()) if path else frozenset()
+
+
 def _refuse_foreign_record(resource: str, name: str, organization: str, cluster: Cluster) -> None:
     """An account known to slurmdbd, but without an association here, keeps its organization."""
     record = cluster.accounts.get(name)
@@ -149,6 +186,7 @@ def _create(work: Work, task: Task[CreateResource], action: CreateResource) -> N
         name: tres.whole_amount(name, amount, resource) for name, amount in action.limits.items()
     }
     missing = accounts_to_make(action.placement, work.now, work.settings.shape)
+    refuse_coordinators_work(work, resource, action.placement.containers)
     if work.settings.qos_management.enabled:
         ensure_qos(work, task, resource, limits if work.settings.limits_are_on_qos else {})
     if work.settings.limits_are_on_qos:

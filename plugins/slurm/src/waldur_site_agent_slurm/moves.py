@@ -15,7 +15,11 @@ from waldur_site_agent.backends import MoveContainer, PermanentError, TemporaryE
 from waldur_site_agent.backends.account_tree import refuse_kept
 from waldur_site_agent.backends.command_line import AnyTask, Task, listed
 from waldur_site_agent_slurm import commands
-from waldur_site_agent_slurm.accounts import containers_to_make, make_account
+from waldur_site_agent_slurm.accounts import (
+    containers_to_make,
+    make_account,
+    refuse_coordinators_work,
+)
 from waldur_site_agent_slurm.client import Work
 from waldur_site_agent_slurm.facts import Cluster
 from waldur_site_agent_slurm.names import account_name
@@ -55,7 +59,9 @@ def _move(work: Work, task: Task[MoveContainer], action: MoveContainer) -> None:
     project, parent = action.resource, action.container.parent
     for container in action.containers:
         account_name(container.id, f"{container.kind} account")
-    for new in containers_to_make(project, action.containers, work.now, work.settings.shape):
+    missing = containers_to_make(project, action.containers, work.now, work.settings.shape)
+    refuse_coordinators_work(work, project, action.containers[:-1])
+    for new in missing:
         make_account(work, task, new)
     found = work.now.accounts[project]
     away = astray(action, work.now)
