@@ -56,7 +56,7 @@ def main() -> None:
             print(_line(_row(cost, before)), flush=True)
     if not chosen.passes:
         start = startup.median_cost()
-        cost = Cost(_START, 0, 1, 0, start.cpu_seconds, start.cpu_seconds, start.peak_mebibytes)
+        cost = Cost(_START, 0, 1, 0, start.cpu_seconds, start.wall_seconds, start.peak_mebibytes)
         costs.append(cost)
         print(_line(_row(cost, before)), flush=True)
     found = {_EVENTS: events_per_second()}

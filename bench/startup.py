@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import time
 import uuid
 import venv
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Cost:
     """What a process had used when it sent its first request."""
 
     cpu_seconds: float
+    wall_seconds: float
     peak_mebibytes: float
 
 
@@ -60,6 +62,7 @@ def median_cost(runs: int = 5) -> Cost:
         costs = [measure(python, Path(directory)) for _ in range(runs)]
     return Cost(
         statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.wall_seconds for cost in costs),
         statistics.median(cost.peak_mebibytes for cost in costs),
     )
 
@@ -95,7 +98,7 @@ def _environment() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:
         venv.create(directory, with_pip=True)
         python = Path(directory) / "bin" / "python"
-        words = ["-m", "pip", "install", "--quiet", str(ROOT), str(ROOT / "plugins" / "slurm")]
+        words = ["-m", "pip", "install", "-qq", str(ROOT), str(ROOT / "plugins" / "slurm")]
         subprocess.run([str(python), *words], check=True, env=_variables())
         yield python
 
@@ -107,6 +110,7 @@ def measure(python: Path, directory: Path) -> Cost:
         file = directory / "config.yaml"
         port = server.getsockname()[1]
         file.write_text(CONFIGURATION.format(port=port, uuid=uuid.uuid4().hex), encoding="utf-8")
+        began = time.monotonic()
         agent = subprocess.Popen(
             [str(python.parent / "waldur_site_agent"), "--once", "-c", str(file)],
             stderr=subprocess.DEVNULL,
@@ -116,7 +120,8 @@ def measure(python: Path, directory: Path) -> Cost:
             connection, _ = server.accept()
             with connection:
                 connection.recv(65536)
-                cost = Cost(_cpu_seconds(agent.pid), peak_mebibytes(agent.pid))
+                lasted = time.monotonic() - began
+                cost = Cost(_cpu_seconds(agent.pid), lasted, peak_mebibytes(agent.pid))
                 connection.sendall(REFUSAL)
             agent.wait(PATIENCE_SECONDS)
         finally:
