@@ -200,10 +200,12 @@ def real_slurm(request: pytest.FixtureRequest) -> Iterator[RealSlurm]:
         _skip(request.config, "real Slurm", obstacle)
     was_running = _is_running()
     purge = to_purge(_ENVIRONMENT["WSA_SLURM_DIR"])
-    yield RealSlurm(up())
-    if not was_running:
-        command = [str(SERVICE / "down.sh"), *purge]
-        subprocess.run(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
+    try:
+        yield RealSlurm(up())
+    finally:
+        if not was_running:
+            command = [str(SERVICE / "down.sh"), *purge]
+            subprocess.run(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(scope="session")
@@ -214,11 +216,13 @@ def real_rabbitmq(request: pytest.FixtureRequest) -> Iterator[broker.RealRabbitM
         _skip(request.config, "real RabbitMQ", obstacle)
     was_running = broker.is_running()
     purge = broker.to_purge_at_the_end()
-    rabbitmq = broker.up()
-    yield rabbitmq
-    rabbitmq.close()
-    if not was_running:
-        broker.down(*purge)
+    try:
+        rabbitmq = broker.up()
+        yield rabbitmq
+        rabbitmq.close()
+    finally:
+        if not was_running:
+            broker.down(*purge)
 
 
 @pytest.fixture

@@ -27,10 +27,12 @@ def database(request: pytest.FixtureRequest) -> Iterator[RealDatabase]:
         pytest.skip(f"no {found.name}: {obstacle}")
     was_running = found.is_running()
     purge = to_purge(str(found.directory))
-    found.start()
-    yield found
-    if not was_running:
-        found.stop(*purge)
+    try:
+        found.start()
+        yield found
+    finally:
+        if not was_running:
+            found.stop(*purge)
 
 
 @pytest.fixture(scope="session")
