@@ -1,4 +1,4 @@
-"""What pip makes of the checkout: wheels, and an installation without the developers' tools."""
+"""What is made of the checkout: wheels, and an installation without the developers' tools."""
 
 from __future__ import annotations
 
@@ -63,9 +63,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(place: Path) -> dict[str, zipfile.ZipFile]:
-    """All wheels, by import package."""
-    python = place / "venv" / "bin" / "python"
-    pip(python, "wheel", "--no-deps", "-w", place / "dist", *SOURCES.values(), cwd=place)
+    """All wheels, by import package: built as ``make build`` does, without its uv by pip."""
+    python, dist = place / "venv" / "bin" / "python", place / "dist"
+    uv = Path(sys.prefix) / "uv" / "bin" / "uv"
+    words = ("build", "--quiet", "--all-packages", "--wheel", "--no-create-gitignore")
+    if not uv.exists() or run(uv, *words, "--out-dir", dist, cwd=ROOT).returncode != 0:
+        pip(python, "wheel", "--no-deps", "-w", dist, *SOURCES.values(), cwd=place)
     files = {name: place / "dist" / f"{name}-{__version__}-py3-none-any.whl" for name in SOURCES}
     assert set(files.values()) == set((place / "dist").iterdir())
     return {name: zipfile.ZipFile(file) for name, file in files.items()}
