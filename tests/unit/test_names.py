@@ -49,9 +49,11 @@ WHOLE_NAMES_INSTEAD = {
     "waldur_figure": "RecordedUsage",
 }
 """The same for names that are fine as a part of another."""
-SUSPECT = re.compile(
-    "|".join(word.replace("_", "_?") for word in [*INSTEAD, *WHOLE_NAMES_INSTEAD]), re.IGNORECASE
-)
+SUSPECTS = {
+    spelling
+    for word in [*INSTEAD, *WHOLE_NAMES_INSTEAD]
+    for spelling in (word, word.replace("_", ""))
+}
 
 
 def in_snake_case(name: str) -> str:
@@ -70,7 +72,7 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
     """The module's own name, and every name in it with its line; strings and comments are prose."""
     yield 0, path.stem
     text = path.read_text()
-    if not SUSPECT.search(text):  # most have none, and to search takes a tenth of the time
+    if not any(map(text.lower().__contains__, SUSPECTS)):  # most files have none
         return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NAME:
