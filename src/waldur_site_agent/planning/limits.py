@@ -160,8 +160,13 @@ def limit_changes(
 
 
 def is_possible(value: Decimal) -> bool:
-    """Whether a limit, in measured units, may be meant: it can be converted and compared."""
-    in_range = value.is_finite() and 0 <= value <= _LARGEST_LIMIT
+    """Whether a limit, in measured units, may be meant."""
+    return _is_convertible(value) and value >= 0
+
+
+def _is_convertible(value: Decimal) -> bool:
+    """Whether a limit can be converted and compared; a backend knows what a negative one means."""
+    in_range = value.is_finite() and abs(value) <= _LARGEST_LIMIT
     return in_range and (not value or value.adjusted() >= _SMALLEST_EXPONENT)
 
 
@@ -327,10 +332,10 @@ def _of_component(
     precision: LimitPrecision,
 ) -> Iterator[LimitDifference]:
     """The differences of one component, one per target."""
-    usable = sold if sold is not None and is_possible(sold) else None
+    known = sold if sold is not None and _is_convertible(sold) else None
     for part in component.parts:
         amount = found.get(part.type)
-        wanted = None if usable is None else part.to_backend(usable)
+        wanted = None if known is None else part.to_backend(known)
         if sold is None and amount is None:
             continue
         if wanted is not None and amount is not None and precision.agree(part.type, wanted, amount):
@@ -341,7 +346,7 @@ def _of_component(
             sold=sold,
             found=amount,
             to_set=precision.settable(part.type, wanted)
-            if wanted is not None and not _would_guess(component, amount)
+            if wanted is not None and wanted >= 0 and not _would_guess(component, amount)
             else None,
             to_report=_measured(component, found, precision),
         )
