@@ -10,8 +10,8 @@ import pytest
 
 _NEEDS_A_SERVICE = "tests/integration/"
 _SHARES = {
-    "first cluster": ("slurm/test_agreement.py", "orders/"),
-    "second cluster": ("slurm/test_conformance.py", "slurm/test_trouble.py", "slurm/test_using.py"),
+    "first cluster": ("slurm/test_agreement.py", "slurm/test_using.py", "orders/"),
+    "second cluster": ("slurm/test_conformance.py", "slurm/test_trouble.py"),
     "third cluster": ("membership/", "slurm/test_usage.py"),
 }
 """Each takes some minutes; all other tests with a service are the fourth share."""
