@@ -167,6 +167,10 @@ def test_a_number_in_metadata_that_json_cannot_write_concerns_its_resource_alone
     assert accounts[broken.backend_id].qos != ["paused"]
 
 
+SHOWN = 987654321
+"""A number that no UUID and no time of day has in it by chance."""
+
+
 class Infinite(Relay):
     """A Waldur that shows a number which is more than any."""
 
@@ -175,7 +179,7 @@ class Infinite(Relay):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)
         content = response.read()
-        for shown in (b'"a number"', b'"4321.00"', b"4321"):
+        for shown in (b'"a number"', b'"%d.00"' % SHOWN, b"%d" % SHOWN):
             content = content.replace(shown, self.number)
         kept = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
         return httpx.Response(response.status_code, headers=kept, content=content)
@@ -195,9 +199,9 @@ def test_an_impossible_limit_of_one_resource_keeps_nobody_else_waiting(
     testbed.cycle()
     broken, honest = (testbed.resource(order) for order in orders)
     if limited == "resource":
-        side.edit(broken, limits={"cpu": 4321, "mem": 4321})
+        side.edit(broken, limits={"cpu": SHOWN, "mem": SHOWN})
     else:
-        side.set_user_limit(broken, "ada", "cpu", 4321)
+        side.set_user_limit(broken, "ada", "cpu", SHOWN)
     side.add_member(ours, testbed.person("carl", "carl01"))
     testbed.transport = type("Lying", (Infinite,), {"number": number})
     for follows in ("report", "waldur"):
