@@ -105,7 +105,17 @@ def baseline() -> tuple[Costs, dict[str, float]]:
     return {(cost.mode, cost.resources): cost for cost in costs}, kept["rates"]
 
 
-HEADINGS = ("mode", "resources", "requests", "commands", "CPU s", "wall s", "peak MiB", "ratio")
+HEADINGS = (
+    "mode",
+    "resources",
+    "requests",
+    "commands",
+    "CPU s",
+    "wall s",
+    "peak MiB",
+    "getpwnam",
+    "ratio",
+)
 
 
 def _row(cost: Cost, before: Costs) -> Sequence[str]:
@@ -118,6 +128,7 @@ def _row(cost: Cost, before: Costs) -> Sequence[str]:
         f"{cost.cpu_seconds:.2f}",
         f"{cost.wall_seconds:.2f}",
         f"{cost.peak_mebibytes:.0f}",
+        f"{cost.lookups:,}",
         f"{cost.cpu_seconds / known.cpu_seconds:.2f}" if known is not None else "-",
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ MEMBERS = 10
 ORDER_PROJECTS = 5
 ORDER_TEAM = 5
 OFFERING = f"{1:032x}"
+_REFUSED = "sacctmgr: error: Sending PersistInit msg: Connection refused\n"
 CUSTOMER = f"{2:032x}"
 PROVIDER = f"{3:032x}"
 NOW = datetime.now(UTC).replace(microsecond=0).isoformat()
@@ -192,12 +193,14 @@ class GeneratedSlurm:
     commands: Counter[str] = field(default_factory=Counter)
     added: list[str] = field(default_factory=list)
     """The rows of what was added since."""
+    refused_every: int = 0
+    """slurmdbd refuses each command of this number; 0: none."""
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         """Answer one command at once."""
         answer: list[str] = []
-        self.stream(argv, timeout, answer.extend)
-        return CommandResult(tuple(argv), 0, "".join(f"{line}\n" for line in answer), "")
+        result = self.stream(argv, timeout, answer.extend)
+        return replace(result, stdout="".join(f"{line}\n" for line in answer))
 
     def stream(
         self, argv: Sequence[str], timeout: float, read: Callable[[Iterator[str]], None]
@@ -205,6 +208,8 @@ class GeneratedSlurm:
         """Answer one command line by line."""
         del timeout
         self.commands[f"{argv[0]} {'write' if '-i' in argv else 'read'}"] += 1
+        if self.refused_every and self.commands.total() % self.refused_every == 0:
+            return CommandResult(tuple(argv), 1, "", _REFUSED)
         if argv[1:3] == ("-i", "add"):
             self._add(argv[3], dict(word.split("=", 1) for word in argv[4:]))
         read(chain(self._accounts(), self.added) if "account" in argv else iter(()))

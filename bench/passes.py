@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from pwd import struct_passwd
+from unittest.mock import patch
 from uuid import UUID
 
 import structlog
@@ -36,13 +39,29 @@ from waldur_site_agent_slurm.settings import SlurmSettings
 URL = "http://waldur.invalid/api/"
 TOKEN = "0" * 40
 ORDERS = 30
-MODES: dict[str, Callable[[Site], CycleReport]] = {
-    "order_process": process_orders,
-    f"{ORDERS} create orders": process_orders,
-    "membership_sync": sync_membership,
-    "report": report_usage,
+REFUSED_EVERY = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """A pass to measure; without orders it has nothing to change."""
+
+    run: Callable[[Site], CycleReport]
+    orders: int = 0
+    refused_every: int = 0
+    """slurmdbd refuses each command of this number; 0: none."""
+    makes_homes: bool = False
+    """Whether members get home directories; the pass is the second, as the first sees each home."""
+
+
+MODES = {
+    "order_process": Mode(process_orders),
+    f"{ORDERS} create orders": Mode(process_orders, ORDERS),
+    "same, 1/15 fails": Mode(process_orders, ORDERS, REFUSED_EVERY),
+    "membership_sync": Mode(sync_membership),
+    "same, with homes": Mode(sync_membership, makes_homes=True),
+    "report": Mode(report_usage),
 }
-"""What is measured; all but the orders are passes with nothing to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,8 @@ class Cost:
     cpu_seconds: float
     wall_seconds: float
     peak_mebibytes: float
+    lookups: int = 0
+    """How often the operating system was asked for a user; each look at a home begins so."""
 
 
 def measure(mode: str, resources: int) -> Cost:
@@ -64,18 +85,34 @@ def measure(mode: str, resources: int) -> Cost:
     Raises:
         RuntimeError: it failed, or changed anything else than it should.
     """
-    orders = ORDERS if mode.endswith("orders") else 0
+    chosen = MODES[mode]
+    orders = chosen.orders
     waldur, slurm = GeneratedWaldur(resources, orders), GeneratedSlurm(resources)
-    with site_of(waldur, slurm) as site:
+    slurm.refused_every = chosen.refused_every
+    lookups: list[str] = []
+    with (
+        site_of(waldur, slurm, makes_homes=chosen.makes_homes) as site,
+        patch("pwd.getpwnam", partial(_user, lookups)),
+    ):
+        if chosen.makes_homes:
+            chosen.run(site)
+            for counted in (waldur.requests, slurm.commands, lookups):
+                counted.clear()
         cpu, wall = time.process_time(), time.monotonic()
-        report = MODES[mode](site)
+        report = chosen.run(site)
         cpu, wall = time.process_time() - cpu, time.monotonic() - wall
     writes = sum(n for name, n in waldur.requests.items() if not name.startswith("GET "))
     wanted = 2 * orders  # the name of each resource, and the order is done
     if report.failed or writes != wanted or bool(slurm.commands["sacctmgr write"]) != bool(orders):
         raise RuntimeError(f"{mode}: {wanted} writes expected: {report.trouble} {waldur.requests}")
     counts = sum(waldur.requests.values()), sum(slurm.commands.values())
-    return Cost(mode, resources, *counts, cpu, wall, peak_mebibytes(os.getpid()))
+    peak = peak_mebibytes(os.getpid())
+    return Cost(mode, resources, *counts, cpu, wall, peak, len(lookups))
+
+
+def _user(lookups: list[str], name: str) -> struct_passwd:
+    lookups.append(name)
+    return struct_passwd((name, "x", 1000, 1000, "", "/nonexistent", "/bin/sh"))
 
 
 def events_per_second(events: int = 20_000) -> float:
@@ -93,7 +130,7 @@ def events_per_second(events: int = 20_000) -> float:
 
 
 @contextmanager
-def site_of(waldur: GeneratedWaldur, slurm: GeneratedSlurm) -> Iterator[Site]:
+def site_of(waldur: GeneratedWaldur, slurm: GeneratedSlurm, *, makes_homes: bool) -> Iterator[Site]:
     """The site as an agent sees it."""
     offering = Offering.model_validate(
         {
@@ -107,8 +144,8 @@ def site_of(waldur: GeneratedWaldur, slurm: GeneratedSlurm) -> Iterator[Site]:
                 "project_prefix": "p_",
                 "allocation_prefix": "a_",
                 "qos_paused": "paused",
-                "enable_user_homedir_account_creation": False,
-                "require_system_user": False,
+                "enable_user_homedir_account_creation": makes_homes,
+                "require_system_user": makes_homes,
             },
             "backend_components": {
                 "cpu": {
@@ -125,6 +162,7 @@ def site_of(waldur: GeneratedWaldur, slurm: GeneratedSlurm) -> Iterator[Site]:
             {**offering.backend_settings, "lock_file": Path(directory) / "lock"}
         )
         backend = SlurmBackend(settings, backend_components(offering.components), runner=slurm)
+        backend.pause_with(time.sleep)
         with Waldur(URL, TOKEN, mode="bench", verify=False, transport=waldur) as connection:
             yield Site(
                 offering=offering,

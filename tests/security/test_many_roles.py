@@ -113,7 +113,7 @@ def a_project_of_many() -> CrowdedWaldur:
 
 def synced(waldur: CrowdedWaldur, slurm: GeneratedSlurm) -> tuple[MembershipReport, Counter[str]]:
     """A pass, and what it wrote."""
-    with site_of(waldur, slurm) as site:
+    with site_of(waldur, slurm, makes_homes=False) as site:
         report = sync_membership(site)
     return report, Counter({k: n for k, n in waldur.requests.items() if not k.startswith("GET ")})
 
