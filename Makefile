@@ -45,7 +45,7 @@ demo: $(READY)
 	@tests/services/demo.sh $(BIN)/waldur-site-agent demo
 
 quick: lint
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not long and not published" tests/unit tests/contract
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not long and not published" tests/unit tests/contract
 
 test: lint
 	@$(BIN)/pytest -q -n 5 --dist loadgroup -m "not long and not published and not systemd"
